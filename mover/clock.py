@@ -1,0 +1,40 @@
+"""The only door to time. Tests move it instead of waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Server time, UTC."""
+
+    def monotonic_s(self) -> float: ...
+
+    async def sleep(self, duration_s: float) -> None: ...
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, duration_s: float) -> None:
+        await asyncio.sleep(duration_s)
+
+
+SYSTEM = SystemClock()
+
+
+def now_ms(clock: Clock = SYSTEM) -> int:
+    return int(clock.now().timestamp() * 1000)
+
+
+def monotonic_s() -> float:
+    """Elapsed-time measure for code that runs in threads and reports seconds."""
+    return SYSTEM.monotonic_s()

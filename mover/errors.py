@@ -1,0 +1,317 @@
+"""The error tree.
+
+An error answers four questions: what, where, may it be tried again, what can a person do. Those are
+fields, not prose. The class carries a stable code, an exit status, an HTTP status and a retry answer;
+`docs/errors.md` is made from them.
+
+One entry's failure in a mass move is a *value* (`Problem`); an operation's own failure is raised.
+No identifier ever enters a message, a hint or a field here: ids, numbers, digests and tier names only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Retry = Literal["never", "later", "elsewhere"]
+
+_REGISTRY: dict[str, type[MoverError]] = {}
+
+
+class MoverError(Exception):
+    """Base of everything we raise on purpose.
+
+    `what` is one sentence; `where` names the place by our own ids (tier, run, policy file and line);
+    `details` is for lists a person needs whole, such as every offender of a refused request.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_status: ClassVar[int] = 1
+    retry: ClassVar[Retry] = "never"
+    hint: ClassVar[str] = "Look at the daemon's log for the request id."
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        hint: str | None = None,
+        details: list[dict[str, object]] | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.advice = hint or self.hint
+        self.details = details or []
+
+    def __init_subclass__(cls) -> None:
+        _REGISTRY[cls.code] = cls
+
+    def __str__(self) -> str:
+        place = f" [{self.where}]" if self.where else ""
+        return f"{self.what}{place} ({self.code}; retry: {self.retry}). {self.advice}"
+
+
+def by_code(code: str) -> type[MoverError]:
+    """The class of a stable code; clients rebuild an error from problem+json with it."""
+    return _REGISTRY.get(code, MoverError)
+
+
+def all_errors() -> list[type[MoverError]]:
+    return [_REGISTRY[code] for code in sorted(_REGISTRY)]
+
+
+# --- configuration: the person who declares intent can mend it -------------------------------------
+
+
+class ConfigError(MoverError):
+    code, status, exit_status = "config", 422, 2
+    hint = "Mend the named line and run the command again."
+
+
+class SettingsInvalid(ConfigError):
+    code = "settings-invalid"
+
+
+class PolicyInvalid(ConfigError):
+    """`where` is file:line:column."""
+
+    code = "policy-invalid"
+
+
+class ExpressionInvalid(ConfigError):
+    """A cohort expression that cannot be understood; `where` is the character position."""
+
+    code = "expression-invalid"
+
+
+# --- requests: the caller can mend it ----------------------------------------------------------------
+
+
+class RequestError(MoverError):
+    code, status, exit_status = "request", 400, 3
+    hint = "Mend the request and send it again."
+
+
+class RequestInvalid(RequestError):
+    code, status = "request-invalid", 422
+
+
+class NotFound(RequestError):
+    """Also the answer for what exists but may not be seen."""
+
+    code, status = "not-found", 404
+    hint = "Check the id and the project of your token."
+
+
+class Conflict(RequestError):
+    code, status = "conflict", 409
+    hint = "Read the current state and decide again."
+
+
+class NotProtected(Conflict):
+    """Cleanup asked for before protection is proved; `details` lists what is unprotected."""
+
+    code = "not-protected"
+    hint = "Finish the run (POST /v1/runs/{id}/finish) and wait for `protected`."
+
+
+class RunRefused(RequestError):
+    """A run whose set is not whole; `details` lists every offender before the first byte moved."""
+
+    code, status = "run-refused", 422
+    hint = "Remove or mend the listed entries; the run was not started."
+
+
+class IllegalTransition(Conflict):
+    code = "illegal-transition"
+
+
+class Unauthenticated(RequestError):
+    code, status = "unauthenticated", 401
+    hint = "Send `Authorization: Bearer TOKEN`; `mover init` printed where the token file is."
+
+
+class Denied(RequestError):
+    code, status = "denied", 403
+    hint = "Ask for a token with the role this needs."
+
+
+class LimitExceeded(RequestError):
+    code, status, retry = "limit-exceeded", 429, "later"
+    hint = "Wait and try again, or ask for less at once."
+
+
+# --- tiers: where bytes live -------------------------------------------------------------------------
+
+
+class TierError(MoverError):
+    code, status, exit_status = "tier", 502, 4
+    hint = "Run `mover doctor`."
+
+
+class EntryMissing(TierError):
+    code, status = "entry-missing", 404
+    hint = "The entry vanished or never arrived; walk the tier again."
+
+
+class EntryExists(TierError):
+    """A different object stands at a write-once name; nothing was overwritten (R8)."""
+
+    code, status = "entry-exists", 409
+    hint = "Nothing was overwritten. Find out who wrote the other bytes."
+
+
+class TierUnavailable(TierError):
+    """Unmounted, unreachable or not the tier it claims to be (identity differs)."""
+
+    code, status, retry = "tier-unavailable", 503, "later"
+    hint = "Mount or reconnect the tier and check its identity file; nothing was deleted."
+
+
+class TierFull(TierError):
+    code, status, retry = "tier-full", 507, "later"
+    hint = "Free space on the tier; what was half-written is removed on the next attempt."
+
+
+class TierDenied(TierError):
+    code = "tier-denied"
+    hint = "Check the credentials and modes of the tier."
+
+
+class ZoneCrossing(TierError):
+    """Bytes of an identified tier were sent towards a deidentified one without a verified recipe (D4)."""
+
+    code, status = "zone-crossing", 403
+    hint = "Only a de-identification recipe with a verifier may cross zones."
+
+
+# --- integrity ---------------------------------------------------------------------------------------
+
+
+class IntegrityError(MoverError):
+    code, exit_status = "integrity", 5
+    hint = "Nothing was published. Keep the evidence and look at the tier's hardware."
+
+
+class DigestMismatch(IntegrityError):
+    code, retry = "digest-mismatch", "elsewhere"
+
+
+class ChangedWhileReading(IntegrityError):
+    code, retry = "changed-while-reading", "later"
+    hint = "Wait until the writer is done; the entry is tried again."
+
+
+class ShortRead(IntegrityError):
+    code, retry = "short-read", "later"
+
+
+class RepositoryDamaged(IntegrityError):
+    """A snapshot repository object does not decrypt, decode or hash to its name."""
+
+    code = "repository-damaged"
+    hint = "Run `mover snapshot check`; restore the damaged object from a second copy."
+
+
+# --- identity: what is not understood never passes -----------------------------------------------------
+
+
+class IdentityError(MoverError):
+    """Never swallowed, never retried: leads to quarantine with `code` as the reason."""
+
+    code, status, exit_status = "identity", 422, 6
+    hint = "The pack waits in quarantine; a person decides."
+
+
+class FormatUnknown(IdentityError):
+    code = "format-unknown"
+
+
+class FormatUnsupported(IdentityError):
+    """Recognised by name and content, but no writer exists yet."""
+
+    code = "format-unsupported"
+
+
+class StructureInvalid(IdentityError):
+    """Truncated, looping, overlapping or otherwise impossible structure."""
+
+    code = "structure-invalid"
+
+
+class PlaceUnknown(IdentityError):
+    """A place where identity can hide, and no rule says what to do with it."""
+
+    code = "place-unknown"
+
+
+class RedactionUnproven(IdentityError):
+    """The independent second pass found something, or could not look."""
+
+    code = "redaction-unproven"
+
+
+class VaultConflict(IdentityError):
+    code = "vault-conflict"
+
+
+class SandboxFailed(IdentityError):
+    """The parsing child crashed, hung or went over its limits."""
+
+    code = "sandbox-failed"
+
+
+# --- catalog, jobs, compute ----------------------------------------------------------------------------
+
+
+class CatalogError(MoverError):
+    code, exit_status = "catalog", 7
+    hint = "Check that PostgreSQL runs and that `mover doctor` is content."
+
+
+class CatalogUnavailable(CatalogError):
+    code, status, retry = "catalog-unavailable", 503, "later"
+
+
+class CatalogUnsafe(CatalogError):
+    """PostgreSQL would lose acknowledged commits (fsync or synchronous_commit off): we refuse to run."""
+
+    code, status = "catalog-unsafe", 503
+    hint = "Set fsync=on, full_page_writes=on and synchronous_commit=on."
+
+
+class SchemaMismatch(CatalogError):
+    code, status = "schema-mismatch", 503
+
+
+class ProofMissing(CatalogError):
+    """The database refused a state without its proof (D6)."""
+
+    code = "proof-missing"
+
+
+class JobError(MoverError):
+    code, status, exit_status = "job", 409, 8
+    hint = "The job is tried again by itself; look at `mover doctor` if it repeats."
+
+
+class LeaseLost(JobError):
+    """Another worker took over; what this one did is discarded by its fencing number."""
+
+    code = "lease-lost"
+
+
+class AttemptsExhausted(JobError):
+    code = "attempts-exhausted"
+
+
+class ComputeError(MoverError):
+    code, status, exit_status = "compute", 502, 9
+
+
+class ServiceUnreachable(MoverError):
+    """The SDK could not reach the daemon."""
+
+    code, status, exit_status, retry = "service-unreachable", 503, 10, "later"
+    hint = "Is the daemon running? `make serve` or `systemctl status mover`."

@@ -1,0 +1,50 @@
+"""Words about tiers and the entries on them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Zone = Literal["identified", "deidentified"]
+TierKind = Literal["posix", "object"]
+TierRole = Literal["source", "archive", "flash", "protect"]
+
+
+class Fingerprint(Struct, frozen=True):
+    """A cheap change test, never called verification (D6). `mark` is inode+ctime or an etag."""
+
+    size_bytes: int
+    mtime_ns: int
+    mark: str
+
+
+class Entry(Struct, frozen=True):
+    """One file or object as a walk saw it. `key` is relative to the tier's root, '/'-separated;
+    bytes that are not UTF-8 travel as surrogate escapes."""
+
+    key: str
+    kind: Literal["file", "folder", "symlink", "other"]
+    fingerprint: Fingerprint
+
+
+class Traits(Struct, frozen=True):
+    """What a probe found a tier able to do; a policy that needs a missing trait is refused."""
+
+    conditional_put: bool = False
+    range_read: bool = True
+    reflink: bool = False
+    hard_link: bool = False
+    object_lock: bool = False
+    rename_noreplace: bool = False
+    o_direct: bool = False
+    xattrs: bool = False
+
+
+class Digest(Struct, frozen=True):
+    """BLAKE3-256 of the whole content in hex, as `b3sum` prints it, and the digests of its 16 MiB
+    segments, which stand beside it, never for it."""
+
+    blake3: str
+    size_bytes: int
+    segments: tuple[str, ...] = ()

@@ -1,0 +1,57 @@
+"""The port of tiers: a ladder of three small interfaces.
+
+All calls block and are meant for worker threads; the event loop never calls them. Keys are '/'-separated
+and relative; '..', empty parts, NUL and absolute keys are refused with RequestInvalid. Retrying happens in
+one wrapper (`tiers.wrappers`), nowhere else. Failures are TierErrors; a listing that fails half-way raises
+and never ends early (I7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
+
+from mover.model.source import ByteSource
+from mover.model.tiers import Entry, TierKind, Traits, Zone
+
+
+@runtime_checkable
+class ReadTier(Protocol):
+    name: str
+    zone: Zone
+    kind: TierKind
+    traits: Traits
+
+    def check_identity(self) -> None:
+        """Raise TierUnavailable unless the root is mounted and is the tier it claims to be (D11)."""
+
+    def stat(self, key: str) -> Entry:
+        """The entry, or EntryMissing."""
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Exactly the asked bytes (all of them when `length` is None), or ShortRead."""
+
+    def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
+        """The content in order. `cold` bypasses or first drops the page cache, so that what comes is what
+        the device holds: a warm re-read proves nothing."""
+
+    def open(self, key: str) -> AbstractContextManager[ByteSource]:
+        """A ByteSource over the entry; the entry is opened once and never again by name."""
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every file below `prefix` (a folder path or ''), depth first, unsorted between folders.
+        Symlinks and other kinds are listed, never followed."""
+
+
+@runtime_checkable
+class WriteTier(ReadTier, Protocol):
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        """Write once: durable under its final name when this returns (data synced, folder synced; or a
+        conditional put). EntryExists when the name is taken; then nothing was changed."""
+
+
+@runtime_checkable
+class PruneTier(WriteTier, Protocol):
+    def remove(self, key: str) -> None:
+        """Remove one file by exact key; EntryMissing when it is not there."""
