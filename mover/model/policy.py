@@ -1,0 +1,128 @@
+"""Policies: what people declare in YAML. One file, one policy; `kind` says which step it is for.
+
+`mover.policy` reads the files and reports mistakes as file:line:column; these types say what may stand there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
+
+
+class KeepRules(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which snapshots a policy keeps; no rule at all keeps everything."""
+
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    within_s: int = 0
+    tags: tuple[str, ...] = ()
+
+
+class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images", tag_field="kind"):
+    """Step 1: packs of a declared batch become de-identified slides in the archive."""
+
+    name: Name
+    source: Name = field(name="from")
+    archive: Name = field(name="to")
+    accept: tuple[str, ...] = ("aperio", "hamamatsu")
+    require_thumbnail: bool = True
+    thumbnail_edge_px: Annotated[int, Meta(ge=64, le=8192)] = 1024
+    packs_per_shard: Annotated[int, Meta(ge=1, le=1000)] = 8
+    # a file of this name in a folder declares the folder as a batch; its lines are the expected names
+    marker: str | None = None
+
+
+ColumnClass = Literal[
+    "drop",      # never leaves the vault's side
+    "image",     # original image file name: the key to a slide, replaced by its number
+    "case",      # a case or accession: links tables, replaced by a pseudonym or dropped
+    "patient",   # a patient id: replaced by the patient's pseudonym
+    "date",      # shifted by the patient's offset, or year only
+    "age",       # integer, 90 and above become 90
+    "zip3",      # first three digits where the area is populous enough, else 000
+    "integer",
+    "number",
+    "boolean",
+    "enum",      # one of `values`, after `map`
+]
+
+
+class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of one column. `rename` is the fact's name in cohorts; default the column's own."""
+
+    rule: ColumnClass = field(name="class")
+    rename: str | None = field(name="as", default=None)
+    values: tuple[str, ...] = ()
+    map: dict[str, str] = {}
+    format: str | None = None
+    dates: Literal["year", "shift", "drop"] = "year"
+    minimum: float | None = None
+    maximum: float | None = None
+    quasi: bool = False                     # counted in k-anonymity
+
+
+class TableRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """One declared table. A table reaches the image directly (`image` column) or through a case that
+    another table ties to images."""
+
+    name: Name
+    columns: dict[str, ColumnRule]
+    encoding: Literal["auto", "utf-8", "utf-16", "cp1252", "latin-1"] = "auto"
+    delimiter: Literal["auto", ",", ";", "\t", "|"] = "auto"
+    one_row_per: Literal["image", "case"] = "image"
+
+
+class RecordsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="records", tag_field="kind"):
+    """Step 2: declared tables are matched to images by original file name, then stripped of identifiers.
+    A column that is not listed stops the file."""
+
+    name: Name
+    source: Name = field(name="from")
+    tables: tuple[TableRule, ...] = field(default=())
+    # taken off a file name before matching, repeatedly, case-folded; misspellings are never guessed
+    extensions: tuple[str, ...] = (".svs", ".ndpi", ".tif", ".tiff", ".ome", ".mrxs", ".scn", ".bif", ".jpg", ".dcm")
+    basis: Literal["safe-harbor", "expert-determination"] = "safe-harbor"
+    minimum_k: int = 0
+
+
+class StagePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="stage", tag_field="kind"):
+    """Step 3: a cohort's slides on flash, in a private run root."""
+
+    name: Name
+    archive: Name = field(name="from")
+    flash: Name = field(name="to")
+    layout: Literal["flat", "number", "label", "split"] = "number"
+    lease_s: Annotated[int, Meta(ge=60)] = 86_400
+    reserve_bytes: Annotated[int, Meta(ge=0)] = 0
+    entries_per_shard: Annotated[int, Meta(ge=1, le=10_000)] = 16
+
+
+class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protect", tag_field="kind"):
+    """Step 4: artifacts, code, manifest and environment into a repository any restic can read."""
+
+    name: Name
+    flash: Name = field(name="from")
+    repository: Name = field(name="to")
+    prefix: str = ""
+    keep: KeepRules = KeepRules()
+    # besides the run's own out/, artifact and code paths must lie under one of these (absolute paths)
+    roots: tuple[str, ...] = ()
+
+
+class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", tag_field="kind"):
+    """Step 5: the run root goes once protection is proved; strangers are moved aside and reported."""
+
+    name: Name
+    flash: Name = field(name="from")
+    strays: Literal["move", "protect"] = "move"
+    automatic: bool = False                 # clean as soon as the run is protected
+
+
+Policy = ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy

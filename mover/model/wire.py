@@ -1,0 +1,397 @@
+"""Bodies of the HTTP API, and nothing else: what a request may say and what an answer holds.
+
+Times are RFC 3339 UTC. Ids stand for rows; original names appear in requests (a folder, a table's path) and
+never in answers. OpenAPI is made from these types.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+ShortText = Annotated[str, Meta(min_length=1, max_length=512)]
+PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class Body(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
+    """Requests refuse unknown fields: a misspelt option must not be silently ignored."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """Answers may grow fields; clients ignore what they do not know."""
+
+
+class Problem(Answer):
+    """RFC 9457 problem+json."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    where: str = ""
+    retry: Literal["never", "later", "elsewhere"] = "never"
+    hint: str = ""
+    request: str = ""
+    details: list[dict[str, Any]] = []
+
+
+class Proof(Answer):
+    id: str
+    kind: str
+    count: int
+    bytes: int
+    root: str
+    verifier: str
+    at: datetime
+
+
+class PlanStep(Answer):
+    """What would be done, to what (our ids, or paths of deidentified tiers), and why."""
+
+    action: str
+    subject: str
+    reason: str
+    bytes: int = 0
+
+
+class Plan(Answer):
+    """Answer to any POST with `?plan=true`: nothing was changed."""
+
+    step: str
+    counts: dict[str, int]
+    bytes: int
+    steps: list[PlanStep]
+    truncated: bool = False
+
+
+# --- step 1 --------------------------------------------------------------------------------------------
+
+
+class BatchRequest(Body):
+    """`folder` is relative to the source tier. One of `expected_count` or `expected` says when it is whole."""
+
+    folder: PathText
+    tier: str | None = None
+    policy: str | None = None
+    expected_count: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    expected: list[ShortText] | None = None
+
+
+class Batch(Answer):
+    id: str
+    state: Literal["declared", "walking", "working", "complete", "failed"]
+    tier: str
+    policy: str
+    created_at: datetime
+    finished_at: datetime | None = None
+    expected_count: int | None = None
+    found_count: int | None = None
+    missing_count: int | None = None
+    packs: dict[str, int] = {}              # by state
+    reasons: dict[str, int] = {}            # quarantined, by reason code
+    bytes: int = 0
+    proofs: list[Proof] = []
+    explanation: str | None = None
+
+
+class Pack(Answer):
+    id: str
+    state: Literal["found", "published", "duplicate", "quarantined"]
+    reason: str | None = None
+    explanation: str | None = None
+    family: str | None = None
+    number: str | None = None
+    size_bytes: int = 0
+    seconds: float | None = None
+    proofs: list[Proof] = []
+
+
+class PackPage(Answer):
+    packs: list[Pack]
+    next: str | None = None
+
+
+class Slide(Answer):
+    number: str
+    family: str
+    size_bytes: int
+    digest: str
+    facts: dict[str, Any]
+    aligned: dict[str, Any] | None = None
+
+
+class SlidePage(Answer):
+    slides: list[Slide]
+    next: str | None = None
+
+
+# --- step 2 --------------------------------------------------------------------------------------------
+
+
+class RecordsRequest(Body):
+    """`files` ties each table of the policy to a path on the source tier."""
+
+    batch: str
+    files: dict[str, PathText]
+    policy: str | None = None
+
+
+class RecordSet(Answer):
+    id: str
+    batch: str
+    version: int
+    state: Literal["waiting-for-images", "matching", "aligned", "quarantined"]
+    reason: str | None = None
+    explanation: str | None = None
+    policy: str
+    created_at: datetime
+    finished_at: datetime | None = None
+    ledger: dict[str, dict[str, int]] = {}  # table (and 'images') -> state -> count
+    totals: dict[str, int] = {}             # table (and 'images') -> rows read; sums equal the ledger
+    slides_aligned: int = 0
+    k: int | None = None
+    proofs: list[Proof] = []
+
+
+class LedgerLine(Answer):
+    table: str
+    line: int
+    state: str
+    reason: str | None = None
+    number: str | None = None
+
+
+class LedgerPage(Answer):
+    lines: list[LedgerLine]
+    next: str | None = None
+
+
+# --- step 3 --------------------------------------------------------------------------------------------
+
+
+class CohortRequest(Body):
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,60}$")]
+    expression: Annotated[str, Meta(min_length=1, max_length=8192)]
+
+
+class Cohort(Answer):
+    id: str
+    name: str
+    version: int
+    expression: str
+    created_at: datetime
+    count: int
+    bytes: int
+
+
+class Column(Answer):
+    name: str
+    type: str
+    table: str
+    allowed: list[str] | None = None
+
+
+class Columns(Answer):
+    columns: list[Column]
+
+
+class RunRequest(Body):
+    """Exactly one of `cohort` (id, name or name@version), `expression`, `files` (slide numbers), `like` (run id)."""
+
+    cohort: ShortText | None = None
+    expression: Annotated[str, Meta(max_length=8192)] | None = None
+    files: list[ShortText] | None = None
+    like: ShortText | None = None
+    tier: str | None = None
+    policy: str | None = None
+    layout: Literal["flat", "number", "label", "split"] | None = None
+    layout_label: str | None = None
+    lease_s: Annotated[int, Meta(ge=60, le=31_536_000)] | None = None
+    priority: Annotated[int, Meta(ge=-10, le=10)] = 0
+
+
+class Run(Answer):
+    id: str
+    state: str
+    tier: str
+    policy: str
+    reason: str | None = None
+    explanation: str | None = None
+    offenders: list[dict[str, Any]] = []
+    root: str | None = None                 # as the requester's jobs see it (`seen_as`)
+    out: str | None = None
+    count: int = 0
+    bytes: int = 0
+    staged_count: int = 0
+    staged_bytes: int = 0
+    linked_count: int = 0
+    manifest_root: str | None = None
+    lease_until: datetime | None = None
+    created_at: datetime
+    ready_at: datetime | None = None
+    cleaned_at: datetime | None = None
+    expression: str | None = None
+    estimate_s: float | None = None
+    snapshots: list[str] = []
+    unprotected: list[str] = []
+    strays: list[dict[str, Any]] = []
+    proofs: list[Proof] = []
+
+
+class RunPage(Answer):
+    runs: list[Run]
+    next: str | None = None
+
+
+class FinishRequest(Body):
+    """What training leaves behind. `artifacts` default to the run's out/; other paths must lie under declared
+    roots and are opened with the requester's rights."""
+
+    artifacts: list[PathText] | None = None
+    code: PathText | None = None
+    logs: list[PathText] | None = None
+    exit: int | None = None
+    environment: dict[str, str] | None = None
+
+
+# --- step 4 --------------------------------------------------------------------------------------------
+
+
+class Snapshot(Answer):
+    id: str
+    repository_id: str
+    run: str | None
+    state: Literal["written", "checked", "forgotten"]
+    tier: str
+    policy: str
+    files: int
+    bytes: int
+    added_bytes: int
+    missing: list[str] = []
+    reasons: list[str] = []
+    recorded_at: datetime
+
+
+class SnapshotPage(Answer):
+    snapshots: list[Snapshot]
+
+
+class SnapshotFile(Answer):
+    path: str
+    type: str
+    size_bytes: int
+    digest: str | None = None
+
+
+class SnapshotFiles(Answer):
+    files: list[SnapshotFile]
+    next: str | None = None
+
+
+class RestoreRequest(Body):
+    """`to` is a new folder under a declared root of a deidentified tier, or under the requester's reach."""
+
+    to: PathText
+    path: str = "/"
+
+
+class Restore(Answer):
+    snapshot: str
+    to: str
+    files: int
+    bytes: int
+    seconds: float
+
+
+# --- the rest ------------------------------------------------------------------------------------------
+
+
+class Tier(Answer):
+    name: str
+    kind: str
+    zone: str
+    role: str
+    online: bool
+    traits: dict[str, Any] = {}
+    capacity_bytes: int | None = None
+    free_bytes: int | None = None
+    reserved_bytes: int = 0
+    explanation: str | None = None
+
+
+class Tiers(Answer):
+    tiers: list[Tier]
+
+
+class PolicyView(Answer):
+    name: str
+    kind: str
+    digest: str
+    text: str
+
+
+class Policies(Answer):
+    policies: list[PolicyView]
+
+
+class AuditRecord(Answer):
+    node: str
+    seq: int
+    at: datetime
+    body: dict[str, Any]
+    hash: str
+
+
+class AuditPage(Answer):
+    records: list[AuditRecord]
+    next: str | None = None
+
+
+class AuditVerdict(Answer):
+    """`whole` only when every chain of the project was recomputed and matched."""
+
+    whole: bool
+    records: int
+    chains: dict[str, int]
+    broken: list[dict[str, Any]] = []
+
+
+class TokenRequest(Body):
+    actor: ShortText
+    role: Literal["viewer", "operator", "admin", "custodian"]
+    expires_at: datetime | None = None
+    posix_uid: int | None = None
+    posix_gid: int | None = None
+
+
+class Token(Answer):
+    id: str
+    actor: str
+    role: str
+    secret: str | None = None               # only in the answer to its making
+    expires_at: datetime | None = None
+
+
+class RevealRequest(Body):
+    """A look into the vault: who looks, why, at which packs. Only custodians and operators; always audited."""
+
+    packs: Annotated[list[ShortText], Meta(min_length=1, max_length=1000)]
+    purpose: Annotated[str, Meta(min_length=8, max_length=512)]
+
+
+class Revealed(Answer):
+    names: dict[str, list[str]]
+
+
+class Status(Answer):
+    version: str
+    node: str
+    project: str
+    actor: str
+    role: str
+    database: str
+    shards: dict[str, int]
+    tiers: list[Tier]
