@@ -19,11 +19,11 @@ class Body(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False)
     """Requests refuse unknown fields: a misspelt option must not be silently ignored."""
 
 
-class Answer(Struct, frozen=True, kw_only=True):
-    """Answers may grow fields; clients ignore what they do not know."""
+class Answer(Struct, frozen=True):
+    """Answers may grow fields; clients ignore what they do not know. (`kw_only` is not inherited.)"""
 
 
-class Problem(Answer):
+class Problem(Answer, kw_only=True):
     """RFC 9457 problem+json."""
 
     type: str
@@ -38,7 +38,7 @@ class Problem(Answer):
     details: list[dict[str, Any]] = []
 
 
-class Proof(Answer):
+class Proof(Answer, kw_only=True):
     id: str
     kind: str
     count: int
@@ -48,7 +48,7 @@ class Proof(Answer):
     at: datetime
 
 
-class PlanStep(Answer):
+class PlanStep(Answer, kw_only=True):
     """What would be done, to what (our ids, or paths of deidentified tiers), and why."""
 
     action: str
@@ -57,7 +57,7 @@ class PlanStep(Answer):
     bytes: int = 0
 
 
-class Plan(Answer):
+class Plan(Answer, kw_only=True):
     """Answer to any POST with `?plan=true`: nothing was changed."""
 
     step: str
@@ -80,7 +80,7 @@ class BatchRequest(Body):
     expected: list[ShortText] | None = None
 
 
-class Batch(Answer):
+class Batch(Answer, kw_only=True):
     id: str
     state: Literal["declared", "walking", "working", "complete", "failed"]
     tier: str
@@ -97,7 +97,7 @@ class Batch(Answer):
     explanation: str | None = None
 
 
-class Pack(Answer):
+class Pack(Answer, kw_only=True):
     id: str
     state: Literal["found", "published", "duplicate", "quarantined"]
     reason: str | None = None
@@ -109,12 +109,12 @@ class Pack(Answer):
     proofs: list[Proof] = []
 
 
-class PackPage(Answer):
+class PackPage(Answer, kw_only=True):
     packs: list[Pack]
     next: str | None = None
 
 
-class Slide(Answer):
+class Slide(Answer, kw_only=True):
     number: str
     family: str
     size_bytes: int
@@ -123,7 +123,7 @@ class Slide(Answer):
     aligned: dict[str, Any] | None = None
 
 
-class SlidePage(Answer):
+class SlidePage(Answer, kw_only=True):
     slides: list[Slide]
     next: str | None = None
 
@@ -139,7 +139,7 @@ class RecordsRequest(Body):
     policy: str | None = None
 
 
-class RecordSet(Answer):
+class RecordSet(Answer, kw_only=True):
     id: str
     batch: str
     version: int
@@ -156,7 +156,7 @@ class RecordSet(Answer):
     proofs: list[Proof] = []
 
 
-class LedgerLine(Answer):
+class LedgerLine(Answer, kw_only=True):
     table: str
     line: int
     state: str
@@ -164,7 +164,7 @@ class LedgerLine(Answer):
     number: str | None = None
 
 
-class LedgerPage(Answer):
+class LedgerPage(Answer, kw_only=True):
     lines: list[LedgerLine]
     next: str | None = None
 
@@ -177,7 +177,7 @@ class CohortRequest(Body):
     expression: Annotated[str, Meta(min_length=1, max_length=8192)]
 
 
-class Cohort(Answer):
+class Cohort(Answer, kw_only=True):
     id: str
     name: str
     version: int
@@ -187,14 +187,14 @@ class Cohort(Answer):
     bytes: int
 
 
-class Column(Answer):
+class Column(Answer, kw_only=True):
     name: str
     type: str
     table: str
     allowed: list[str] | None = None
 
 
-class Columns(Answer):
+class Columns(Answer, kw_only=True):
     columns: list[Column]
 
 
@@ -213,7 +213,7 @@ class RunRequest(Body):
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0
 
 
-class Run(Answer):
+class Run(Answer, kw_only=True):
     id: str
     state: str
     tier: str
@@ -241,7 +241,7 @@ class Run(Answer):
     proofs: list[Proof] = []
 
 
-class RunPage(Answer):
+class RunPage(Answer, kw_only=True):
     runs: list[Run]
     next: str | None = None
 
@@ -260,7 +260,7 @@ class FinishRequest(Body):
 # --- step 4 --------------------------------------------------------------------------------------------
 
 
-class Snapshot(Answer):
+class Snapshot(Answer, kw_only=True):
     id: str
     repository_id: str
     run: str | None
@@ -275,18 +275,18 @@ class Snapshot(Answer):
     recorded_at: datetime
 
 
-class SnapshotPage(Answer):
+class SnapshotPage(Answer, kw_only=True):
     snapshots: list[Snapshot]
 
 
-class SnapshotFile(Answer):
+class SnapshotFile(Answer, kw_only=True):
     path: str
     type: str
     size_bytes: int
     digest: str | None = None
 
 
-class SnapshotFiles(Answer):
+class SnapshotFiles(Answer, kw_only=True):
     files: list[SnapshotFile]
     next: str | None = None
 
@@ -298,7 +298,7 @@ class RestoreRequest(Body):
     path: str = "/"
 
 
-class Restore(Answer):
+class Restore(Answer, kw_only=True):
     snapshot: str
     to: str
     files: int
@@ -309,7 +309,7 @@ class Restore(Answer):
 # --- the rest ------------------------------------------------------------------------------------------
 
 
-class Tier(Answer):
+class Tier(Answer, kw_only=True):
     name: str
     kind: str
     zone: str
@@ -322,22 +322,22 @@ class Tier(Answer):
     explanation: str | None = None
 
 
-class Tiers(Answer):
+class Tiers(Answer, kw_only=True):
     tiers: list[Tier]
 
 
-class PolicyView(Answer):
+class PolicyView(Answer, kw_only=True):
     name: str
     kind: str
     digest: str
     text: str
 
 
-class Policies(Answer):
+class Policies(Answer, kw_only=True):
     policies: list[PolicyView]
 
 
-class AuditRecord(Answer):
+class AuditRecord(Answer, kw_only=True):
     node: str
     seq: int
     at: datetime
@@ -345,12 +345,12 @@ class AuditRecord(Answer):
     hash: str
 
 
-class AuditPage(Answer):
+class AuditPage(Answer, kw_only=True):
     records: list[AuditRecord]
     next: str | None = None
 
 
-class AuditVerdict(Answer):
+class AuditVerdict(Answer, kw_only=True):
     """`whole` only when every chain of the project was recomputed and matched."""
 
     whole: bool
@@ -367,7 +367,7 @@ class TokenRequest(Body):
     posix_gid: int | None = None
 
 
-class Token(Answer):
+class Token(Answer, kw_only=True):
     id: str
     actor: str
     role: str
@@ -382,11 +382,11 @@ class RevealRequest(Body):
     purpose: Annotated[str, Meta(min_length=8, max_length=512)]
 
 
-class Revealed(Answer):
+class Revealed(Answer, kw_only=True):
     names: dict[str, list[str]]
 
 
-class Status(Answer):
+class Status(Answer, kw_only=True):
     version: str
     node: str
     project: str
