@@ -1,0 +1,146 @@
+"""The warm process that forks one confined child per call.
+
+It is started fresh (never forked from the daemon, whose threads and secrets it must not inherit), imports
+the named modules once, gives up network and capabilities, and then only receives descriptors and forks.
+It reads no request itself: the first descriptor of each message is a socket on which the child talks with
+the caller. The caller gets a pidfd of the child before it sends anything, so that it can always kill it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import msgspec
+
+from mover.errors import MoverError
+from mover.sandbox import confine
+
+MAX_DESCRIPTORS = 64
+MAX_REQUEST_BYTES = 256 << 20
+MAX_RESULT_BYTES = 512 << 20
+HEAD = struct.Struct("<BQ")
+OK, REFUSED, FAILED = 0, 1, 2
+
+
+class Setup(msgspec.Struct, frozen=True):
+    preload: tuple[str, ...]
+    allowed: tuple[str, ...]
+    limits: confine.Limits
+
+
+class Request(msgspec.Struct, frozen=True):
+    function: str
+    args: tuple[object, ...]
+    cpu_s: float
+
+
+def read_exactly(sock: socket.socket, count: int) -> bytes:
+    """`count` bytes or EOFError; memory grows with what arrives, not with what was announced."""
+    data = bytearray()
+    while len(data) < count:
+        chunk = sock.recv(min(count - len(data), 1 << 20))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return bytes(data)
+
+
+def serve(control_fd: int) -> NoReturn:
+    control = socket.socket(fileno=control_fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon; we end with its socket
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
+    setup = msgspec.msgpack.decode(control.recv(1 << 18), type=Setup)
+    for module in setup.preload:
+        importlib.import_module(module)
+    readable = confine.readable_places(("mover", "scanners", *setup.preload))
+    confine.no_new_privileges()
+    protection = confine.Protection(
+        landlock_abi=confine.landlock_abi(),
+        network_namespace=confine.leave_network(),
+        seccomp=confine.seccomp_known(),
+    )
+    confine.drop_capabilities()
+    gc.freeze()
+    control.sendall(msgspec.msgpack.encode(protection))
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 16, MAX_DESCRIPTORS + 1)
+        if not message:
+            os._exit(0)  # the daemon is gone
+        if descriptors:
+            _fork(control, descriptors, setup, readable, protection.landlock_abi)
+
+
+def _fork(
+    control: socket.socket, descriptors: list[int], setup: Setup, readable: tuple[str, ...], abi: int
+) -> None:
+    zygote_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        confine.die_with_parent(zygote_pid)
+        _child(socket.socket(fileno=descriptors[0]), descriptors[1:], setup, readable, abi)
+    with socket.socket(fileno=descriptors[0]) as call:
+        try:
+            pidfd = os.pidfd_open(pid)
+            socket.send_fds(call, [b"p"], [pidfd])
+            os.close(pidfd)
+        except OSError:
+            pass  # the caller gave up, or the child is gone: it sees the end of its socket
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
+
+
+def _child(
+    call: socket.socket, descriptors: list[int], setup: Setup, readable: tuple[str, ...], abi: int
+) -> NoReturn:
+    """Confine, then read the request, run it, answer, leave. Nothing but the answer comes out."""
+    try:
+        length = HEAD.unpack(read_exactly(call, HEAD.size))[1]
+        request = msgspec.msgpack.decode(read_exactly(call, length), type=Request)
+        confine.enclose(readable=readable, limits=setup.limits, cpu_s=request.cpu_s, abi=abi)
+        status, payload = _answer(setup, request, descriptors)
+        call.sendall(HEAD.pack(status, len(payload)))
+        call.sendall(payload)
+    finally:
+        os._exit(0)
+
+
+def _answer(setup: Setup, request: Request, descriptors: list[int]) -> tuple[int, bytes]:
+    try:
+        result = _resolve(setup.allowed, request.function)(*descriptors, *request.args)
+        if not isinstance(result, bytes):
+            raise TypeError("a sandboxed function returns bytes")
+        return OK, result
+    except MoverError as error:
+        return REFUSED, msgspec.msgpack.encode(
+            {
+                "code": error.code,
+                "what": error.what,
+                "where": error.where,
+                "hint": error.advice,
+                "details": error.details,
+            },
+            enc_hook=repr,
+        )
+    except BaseException as error:  # noqa: BLE001 - only the type leaves: a message may hold an identifier
+        return FAILED, type(error).__name__.encode()
+
+
+def _resolve(allowed: tuple[str, ...], name: str) -> Callable[..., object]:
+    module, _, function = name.partition(":")
+    if not any(module.startswith(prefix) for prefix in allowed):
+        raise PermissionError
+    found: Callable[..., object] = getattr(importlib.import_module(module), function)
+    return found
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
