@@ -97,6 +97,21 @@ class RequestInvalid(RequestError):
     code, status = "request-invalid", 422
 
 
+class BodyTooLarge(RequestError):
+    code, status = "body-too-large", 413
+    hint = "Send less at once; the limit stands in the daemon's settings."
+
+
+class MediaTypeUnknown(RequestError):
+    code, status = "media-type-unknown", 415
+    hint = "Send `Content-Type: application/json`."
+
+
+class MethodNotAllowed(RequestError):
+    code, status = "method-not-allowed", 405
+    hint = "See /openapi.json for what this path can do."
+
+
 class NotFound(RequestError):
     """Also the answer for what exists but may not be seen."""
 
