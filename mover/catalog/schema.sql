@@ -113,7 +113,9 @@ create table mover.shard (
     state       mover.shard_state not null default 'waiting',
     epoch       bigint not null default 0,          -- fencing: a commit with an older epoch is refused
     lease_until timestamptz,
-    attempts    integer not null default 0,
+    holder      text,                               -- <node>/<start of its process>
+    claims      integer not null default 0,
+    failures    integer not null default 0,
     not_before  timestamptz not null default now(),
     error_code  text,
     error       text,
@@ -328,6 +330,7 @@ create table mover.run (
     lease_until timestamptz,
     lease_s     integer not null default 86400,
     finish      jsonb,                              -- artifact and code paths, exit status
+    clean_after boolean not null default false,     -- clean as soon as protection is proved
     created_at  timestamptz not null default now(),
     ready_at    timestamptz,
     finished_at timestamptz,
@@ -354,15 +357,16 @@ create table mover.run_entry (
     project_id  text not null references mover.project,
     run_id      text not null references mover.run,
     path        text not null,                      -- below the run root, as in the manifest
-    number      text not null references mover.slide,
+    number      text references mover.slide,        -- null for what the seal itself writes (records.parquet)
     size_bytes  bigint not null,
     digest      text not null,
-    archive_tier text not null,
-    archive_key text not null,
+    archive_tier text,
+    archive_key text,
     staged_at   timestamptz,                        -- set only after the cold re-read of the flash copy
-    staged_how  text check (staged_how in ('copied', 'linked')),
+    staged_how  text check (staged_how in ('copied', 'linked', 'written')),
     primary key (run_id, path),
-    check ((staged_at is null) = (staged_how is null))
+    check ((staged_at is null) = (staged_how is null)),
+    check ((number is null) = (archive_key is null))
 );
 create index run_entry_digest on mover.run_entry (digest);
 
@@ -574,6 +578,7 @@ grant usage on schema vault to mover_vault;
 grant usage on schema queue to mover_daemon;
 grant select on mover.shard, mover.token, mover.run, mover.content, mover.run_entry, mover.audit_record to mover_dispatch;
 grant select on mover.project to mover_dispatch;
+grant update (lease_until) on mover.shard to mover_dispatch;
 grant create on schema mover to mover_dispatch;
 set role mover_dispatch;
 
@@ -585,6 +590,16 @@ create function mover.shards_due(in_queues text[], in_limit integer)
      where queue = any (in_queues)
        and ((state = 'waiting' and not_before <= now()) or (state = 'running' and lease_until < now()))
      order by priority desc, created_at limit in_limit
+$$;
+
+-- a node that starts again voids what an earlier process of the same node still holds
+create function mover.void_leases(in_node text, in_holder text) returns bigint
+    language sql security definer set search_path = mover, pg_temp as $$
+    with voided as (
+        update mover.shard set lease_until = now()
+         where state = 'running' and holder like in_node || '/%' and holder <> in_holder and lease_until > now()
+        returning 1)
+    select count(*) from voided
 $$;
 
 create function mover.token_by_hash(in_hash bytea)

@@ -16,6 +16,6 @@ class Identity(Struct, frozen=True):
     actor: str
     role: Role
     project: str
-    token_id: str = ""                      # empty for the local socket's peer
+    token_id: str = ""  # empty for the local socket's peer
     posix_uid: int | None = None
     posix_gid: int | None = None

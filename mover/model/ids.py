@@ -12,7 +12,23 @@ import re
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 KINDS = frozenset(
-    "batch pack records table row cohort selection run snapshot shard proof token node record sealed".split()
+    [
+        "batch",
+        "pack",
+        "records",
+        "table",
+        "row",
+        "cohort",
+        "selection",
+        "run",
+        "snapshot",
+        "shard",
+        "proof",
+        "token",
+        "node",
+        "record",
+        "sealed",
+    ]
 )
 
 _ID = re.compile(r"^[a-z]+-[0-9a-hjkmnp-tv-z]{26}$")

@@ -40,17 +40,17 @@ class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images"
 
 
 ColumnClass = Literal[
-    "drop",      # never leaves the vault's side
-    "image",     # original image file name: the key to a slide, replaced by its number
-    "case",      # a case or accession: links tables, replaced by a pseudonym or dropped
-    "patient",   # a patient id: replaced by the patient's pseudonym
-    "date",      # shifted by the patient's offset, or year only
-    "age",       # integer, 90 and above become 90
-    "zip3",      # first three digits where the area is populous enough, else 000
+    "drop",  # never leaves the vault's side
+    "image",  # original image file name: the key to a slide, replaced by its number
+    "case",  # a case or accession: links tables, replaced by a pseudonym or dropped
+    "patient",  # a patient id: replaced by the patient's pseudonym
+    "date",  # shifted by the patient's offset, or year only
+    "age",  # integer, 90 and above become 90
+    "zip3",  # first three digits where the area is populous enough, else 000
     "integer",
     "number",
     "boolean",
-    "enum",      # one of `values`, after `map`
+    "enum",  # one of `values`, after `map`
 ]
 
 
@@ -65,7 +65,7 @@ class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
     dates: Literal["year", "shift", "drop"] = "year"
     minimum: float | None = None
     maximum: float | None = None
-    quasi: bool = False                     # counted in k-anonymity
+    quasi: bool = False  # counted in k-anonymity
 
 
 class TableRule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +87,18 @@ class RecordsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="record
     source: Name = field(name="from")
     tables: tuple[TableRule, ...] = field(default=())
     # taken off a file name before matching, repeatedly, case-folded; misspellings are never guessed
-    extensions: tuple[str, ...] = (".svs", ".ndpi", ".tif", ".tiff", ".ome", ".mrxs", ".scn", ".bif", ".jpg", ".dcm")
+    extensions: tuple[str, ...] = (
+        ".svs",
+        ".ndpi",
+        ".tif",
+        ".tiff",
+        ".ome",
+        ".mrxs",
+        ".scn",
+        ".bif",
+        ".jpg",
+        ".dcm",
+    )
     basis: Literal["safe-harbor", "expert-determination"] = "safe-harbor"
     minimum_k: int = 0
 
@@ -122,7 +133,7 @@ class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", 
     name: Name
     flash: Name = field(name="from")
     strays: Literal["move", "protect"] = "move"
-    automatic: bool = False                 # clean as soon as the run is protected
+    automatic: bool = False  # clean as soon as the run is protected
 
 
 Policy = ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy

@@ -55,7 +55,9 @@ class Recipe(Struct, frozen=True):
 
     @property
     def is_plain_copy(self) -> bool:
-        return self.segments == (Copy(0, self.source_bytes),) or (self.source_bytes == 0 and not self.segments)
+        return self.segments == (Copy(0, self.source_bytes),) or (
+            self.source_bytes == 0 and not self.segments
+        )
 
     def placed(self) -> Iterator[Placed]:
         at = 0

@@ -33,5 +33,7 @@ class MemorySource:
         from mover.errors import StructureInvalid
 
         if offset < 0 or length < 0 or offset + length > len(self._data):
-            raise StructureInvalid(f"read of {length} bytes at {offset} leaves the {len(self._data)} bytes there are")
+            raise StructureInvalid(
+                f"read of {length} bytes at {offset} leaves the {len(self._data)} bytes there are"
+            )
         return self._data[offset : offset + length]

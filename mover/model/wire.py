@@ -90,8 +90,8 @@ class Batch(Answer, kw_only=True):
     expected_count: int | None = None
     found_count: int | None = None
     missing_count: int | None = None
-    packs: dict[str, int] = {}              # by state
-    reasons: dict[str, int] = {}            # quarantined, by reason code
+    packs: dict[str, int] = {}  # by state
+    reasons: dict[str, int] = {}  # quarantined, by reason code
     bytes: int = 0
     proofs: list[Proof] = []
     explanation: str | None = None
@@ -150,7 +150,7 @@ class RecordSet(Answer, kw_only=True):
     created_at: datetime
     finished_at: datetime | None = None
     ledger: dict[str, dict[str, int]] = {}  # table (and 'images') -> state -> count
-    totals: dict[str, int] = {}             # table (and 'images') -> rows read; sums equal the ledger
+    totals: dict[str, int] = {}  # table (and 'images') -> rows read; sums equal the ledger
     slides_aligned: int = 0
     k: int | None = None
     proofs: list[Proof] = []
@@ -221,7 +221,7 @@ class Run(Answer, kw_only=True):
     reason: str | None = None
     explanation: str | None = None
     offenders: list[dict[str, Any]] = []
-    root: str | None = None                 # as the requester's jobs see it (`seen_as`)
+    root: str | None = None  # as the requester's jobs see it (`seen_as`)
     out: str | None = None
     count: int = 0
     bytes: int = 0
@@ -371,7 +371,7 @@ class Token(Answer, kw_only=True):
     id: str
     actor: str
     role: str
-    secret: str | None = None               # only in the answer to its making
+    secret: str | None = None  # only in the answer to its making
     expires_at: datetime | None = None
 
 

@@ -1,0 +1,41 @@
+"""The legal transitions of a run, as a table. The same table is drawn in docs/runs.md and checked by a test."""
+
+from __future__ import annotations
+
+from mover.errors import IllegalTransition
+
+RUN: dict[str, tuple[str, ...]] = {
+    "requested": ("admitted", "refused", "cancelled"),
+    "admitted": ("staging", "cancelled", "failed"),
+    "staging": ("sealed", "cancelled", "failed"),
+    "sealed": ("ready", "cancelled", "failed"),
+    # a lapsed lease goes the same way as a finish: to protection, never to deletion
+    "ready": ("finishing",),
+    "finishing": ("protecting", "ready"),
+    # back to ready when protection was not whole: nothing is cleaned, the scientist may finish again
+    "protecting": ("protected", "ready"),
+    "protected": ("cleaning",),
+    "cleaning": ("cleaned",),
+    # a run that never became ready has nothing to protect; its partial root is removed
+    "cancelled": ("cleaning",),
+    "failed": ("cleaning",),
+    "refused": (),
+    "cleaned": (),
+}
+
+FINAL = frozenset({"refused", "cleaned", "cancelled", "failed"})
+# states in which the flash tier still holds, or will hold, the run's bytes
+HOLDING = frozenset(
+    {"admitted", "staging", "sealed", "ready", "finishing", "protecting", "protected", "cleaning"}
+)
+
+
+def check_transition(before: str, after: str, *, subject: str) -> None:
+    """Raise IllegalTransition unless the table allows the step."""
+    if after not in RUN.get(before, ()):
+        allowed = ", ".join(RUN.get(before, ())) or "nothing"
+        raise IllegalTransition(
+            f"a run that is {before} cannot become {after}",
+            where=subject,
+            hint=f"From {before} it may become: {allowed}.",
+        )

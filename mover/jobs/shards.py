@@ -1,0 +1,126 @@
+"""Shards: add, claim, renew, finish. Every function takes the connection it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from psycopg import AsyncConnection
+
+from mover.catalog.queries import load
+from mover.errors import LeaseLost
+from mover.randomness import new_id
+
+SQL = load(__file__)
+
+
+class NewShard(Struct, frozen=True):
+    queue: str
+    kind: str
+    subject_id: str
+    members: tuple[str, ...] = ()
+    priority: int = 0
+
+
+class Shard(Struct, frozen=True):
+    """A claimed shard. `epoch` is the fencing number: only its holder may finish it."""
+
+    id: str
+    project: str
+    queue: str
+    kind: str
+    subject_id: str
+    members: tuple[str, ...]
+    epoch: int
+    claims: int
+    failures: int
+
+
+def tier_queue(tier: str) -> str:
+    """A node serves the queues of the tiers it can reach."""
+    return f"tier:{tier}"
+
+
+async def add_shards(conn: AsyncConnection, project: str, shards: Iterable[NewShard]) -> None:
+    """Add shards in the caller's transaction; feeders hear of them when it commits."""
+    rows = [
+        {
+            "id": new_id("shard"),
+            "project": project,
+            "queue": shard.queue,
+            "kind": shard.kind,
+            "subject": shard.subject_id,
+            "members": list(shard.members),
+            "priority": shard.priority,
+        }
+        for shard in shards
+    ]
+    async with conn.cursor() as cursor:
+        await cursor.executemany(SQL["add"], rows)
+    await conn.execute(SQL["wake"])
+
+
+async def claim_shard(conn: AsyncConnection, shard_id: str, *, holder: str, lease_s: float) -> Shard | None:
+    """The shard, held by us; None when somebody else holds it or it is finished."""
+    row = await (
+        await conn.execute(SQL["claim"], {"id": shard_id, "holder": holder, "lease_s": lease_s})
+    ).fetchone()
+    if row is None:
+        return None
+    return Shard(
+        row.id,
+        row.project_id,
+        row.queue,
+        row.kind,
+        row.subject_id,
+        tuple(row.members),
+        row.epoch,
+        row.claims,
+        row.failures,
+    )
+
+
+async def renew_shard(conn: AsyncConnection, shard: Shard, *, lease_s: float) -> None:
+    await _held(conn, "renew", shard, lease_s=lease_s)
+
+
+async def finish_shard(conn: AsyncConnection, shard: Shard) -> None:
+    """Mark done in the transaction that records the result.
+
+    Raises LeaseLost when another worker took over: the whole transaction must then roll back, so that a
+    paused worker that wakes up late changes nothing.
+    """
+    await _held(conn, "finish", shard)
+
+
+async def put_back_shard(
+    conn: AsyncConnection, shard: Shard, *, code: str, error: str, delay_s: float
+) -> None:
+    await _held(conn, "put_back", shard, code=code, error=error, delay_s=delay_s)
+
+
+async def fail_shard(conn: AsyncConnection, shard: Shard, *, code: str, error: str) -> None:
+    await _held(conn, "fail", shard, code=code, error=error)
+
+
+async def siblings_open(conn: AsyncConnection, shard: Shard) -> int:
+    """How many other shards of the same subject and kind are unfinished.
+
+    Call with the subject's row locked FOR UPDATE: of two shards that finish at once, exactly one sees zero.
+    """
+    parameters = {"subject": shard.subject_id, "kind": shard.kind, "id": shard.id}
+    row = await (await conn.execute(SQL["siblings_open"], parameters)).fetchone()
+    assert row is not None
+    return int(row.open)
+
+
+async def cancel_shards(conn: AsyncConnection, subject_id: str) -> None:
+    await conn.execute(SQL["cancel"], {"subject": subject_id})
+
+
+async def _held(conn: AsyncConnection, statement: str, shard: Shard, **parameters: object) -> None:
+    row = await (
+        await conn.execute(SQL[statement], {"id": shard.id, "epoch": shard.epoch, **parameters})
+    ).fetchone()
+    if row is None:
+        raise LeaseLost("another worker holds this shard now", where=shard.id)
