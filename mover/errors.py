@@ -124,6 +124,13 @@ class Conflict(RequestError):
     hint = "Read the current state and decide again."
 
 
+class RepositoryLocked(Conflict):
+    """Another process holds a lock on the snapshot repository that stands against ours."""
+
+    code, retry = "repository-locked", "later"
+    hint = "Wait until the other process is done; a lock left by a dead process lapses after 30 minutes."
+
+
 class NotProtected(Conflict):
     """Cleanup asked for before protection is proved; `details` lists what is unprotected."""
 
