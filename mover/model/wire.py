@@ -71,7 +71,7 @@ class Plan(Answer, kw_only=True):
 
 
 class BatchRequest(Body):
-    """`folder` is relative to the source tier. One of `expected_count` or `expected` says when it is whole."""
+    """`folder` is relative to the source tier; `expected_count` or `expected` says when it is whole."""
 
     folder: PathText
     tier: str | None = None
@@ -95,6 +95,10 @@ class Batch(Answer, kw_only=True):
     bytes: int = 0
     proofs: list[Proof] = []
     explanation: str | None = None
+
+
+class BatchPage(Answer, kw_only=True):
+    batches: list[Batch]
 
 
 class Pack(Answer, kw_only=True):
@@ -156,6 +160,10 @@ class RecordSet(Answer, kw_only=True):
     proofs: list[Proof] = []
 
 
+class RecordSetPage(Answer, kw_only=True):
+    records: list[RecordSet]
+
+
 class LedgerLine(Answer, kw_only=True):
     table: str
     line: int
@@ -198,8 +206,23 @@ class Columns(Answer, kw_only=True):
     columns: list[Column]
 
 
+class CohortPage(Answer, kw_only=True):
+    cohorts: list[Cohort]
+
+
+class CountRequest(Body):
+    """How much a cohort expression would name today; nothing is saved."""
+
+    expression: Annotated[str, Meta(min_length=1, max_length=8192)]
+
+
+class Count(Answer, kw_only=True):
+    count: int
+    bytes: int
+
+
 class RunRequest(Body):
-    """Exactly one of `cohort` (id, name or name@version), `expression`, `files` (slide numbers), `like` (run id)."""
+    """Exactly one of `cohort` (id, name or name@version), `expression`, `files` (numbers), `like` (run id)."""
 
     cohort: ShortText | None = None
     expression: Annotated[str, Meta(max_length=8192)] | None = None
@@ -246,6 +269,20 @@ class RunPage(Answer, kw_only=True):
     next: str | None = None
 
 
+class StagedEntry(Answer, kw_only=True):
+    """One file that stands verified below the run's data/: usable before the run as a whole is ready."""
+
+    path: str
+    number: str
+    size_bytes: int
+    digest: str
+
+
+class StagedPage(Answer, kw_only=True):
+    entries: list[StagedEntry]
+    next: str | None = None
+
+
 class FinishRequest(Body):
     """What training leaves behind. `artifacts` default to the run's out/; other paths must lie under declared
     roots and are opened with the requester's rights."""
@@ -253,7 +290,7 @@ class FinishRequest(Body):
     artifacts: list[PathText] | None = None
     code: PathText | None = None
     logs: list[PathText] | None = None
-    exit: int | None = None
+    exit: Annotated[int, Meta(ge=-2_147_483_648, le=2_147_483_647)] | None = None
     environment: dict[str, str] | None = None
 
 
@@ -304,6 +341,17 @@ class Restore(Answer, kw_only=True):
     files: int
     bytes: int
     seconds: float
+
+
+class Check(Answer, kw_only=True):
+    """A repository as its own bytes tell it: `whole` only when every object that was read hashed to its name."""
+
+    whole: bool
+    tier: str
+    snapshots: int
+    blobs: int
+    bytes: int
+    problems: list[str] = []
 
 
 # --- the rest ------------------------------------------------------------------------------------------
@@ -363,8 +411,8 @@ class TokenRequest(Body):
     actor: ShortText
     role: Literal["viewer", "operator", "admin", "custodian"]
     expires_at: datetime | None = None
-    posix_uid: int | None = None
-    posix_gid: int | None = None
+    posix_uid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
+    posix_gid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
 
 
 class Token(Answer, kw_only=True):
@@ -373,10 +421,16 @@ class Token(Answer, kw_only=True):
     role: str
     secret: str | None = None  # only in the answer to its making
     expires_at: datetime | None = None
+    created_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class Tokens(Answer, kw_only=True):
+    tokens: list[Token]
 
 
 class RevealRequest(Body):
-    """A look into the vault: who looks, why, at which packs. Only custodians and operators; always audited."""
+    """A look into the vault: why, at which packs. Only custodians and operators; always audited."""
 
     packs: Annotated[list[ShortText], Meta(min_length=1, max_length=1000)]
     purpose: Annotated[str, Meta(min_length=8, max_length=512)]
@@ -395,3 +449,8 @@ class Status(Answer, kw_only=True):
     database: str
     shards: dict[str, int]
     tiers: list[Tier]
+
+
+class Health(Answer, kw_only=True):
+    status: Literal["ok"] = "ok"
+    version: str
