@@ -300,7 +300,6 @@ create table mover.selection_slide (
     project_id  text not null references mover.project,
     selection_id text not null references mover.selection,
     number      text not null references mover.slide,
-    split       text,
     primary key (selection_id, number)
 );
 
@@ -322,7 +321,7 @@ create table mover.run (
     requested_by text not null,
     posix_uid   integer,
     posix_gid   integer,
-    layout      text not null default 'number' check (layout in ('flat', 'number', 'label', 'split')),
+    layout      text not null default 'number' check (layout in ('flat', 'number', 'label')),
     layout_label text,
     reserved_bytes bigint not null default 0,
     manifest    text,                               -- the sealed manifest, whole; kept for ever
@@ -614,6 +613,13 @@ create function mover.tier_reserved(in_tier text) returns bigint
     language sql stable security definer set search_path = mover, pg_temp as $$
     select coalesce(sum(reserved_bytes), 0) from mover.run
      where tier = in_tier and state in ('admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected', 'cleaning')
+$$;
+
+-- bytes of live runs that are promised but not staged yet
+create function mover.tier_outstanding(in_tier text) returns bigint
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select coalesce(sum(e.size_bytes), 0)::bigint from mover.run r join mover.run_entry e on e.run_id = r.id
+     where r.tier = in_tier and r.state in ('admitted', 'staging') and e.staged_at is null
 $$;
 
 -- runs whose lease has lapsed: they go to protect-then-clean, never to deletion

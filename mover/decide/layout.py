@@ -15,17 +15,13 @@ def slide_path(
     layout: str,
     facts: Mapping[str, object] | None = None,
     label: str | None = None,
-    split: str | None = None,
 ) -> str:
-    """`data/…`: flat by number, a folder per number, per label value, or per split."""
+    """`data/…`: flat, a folder per slide number, or a folder per value of the fact `label`."""
     name = f"{number}.{extension}"
     if layout == "flat":
         return f"data/{name}"
     if layout == "label":
-        value = (facts or {}).get(label or "")
-        return f"data/{folder_name(value)}/{name}"
-    if layout == "split":
-        return f"data/{folder_name(split)}/{name}"
+        return f"data/{folder_name((facts or {}).get(label or ''))}/{name}"
     return f"data/{number}/{name}"
 
 

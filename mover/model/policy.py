@@ -109,7 +109,8 @@ class StagePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="stage", 
     name: Name
     archive: Name = field(name="from")
     flash: Name = field(name="to")
-    layout: Literal["flat", "number", "label", "split"] = "number"
+    layout: Literal["flat", "number", "label"] = "number"
+    layout_label: str | None = None         # the fact that names the folders of layout `label`
     lease_s: Annotated[int, Meta(ge=60)] = 86_400
     reserve_bytes: Annotated[int, Meta(ge=0)] = 0
     entries_per_shard: Annotated[int, Meta(ge=1, le=10_000)] = 16

@@ -222,7 +222,7 @@ class Count(Answer, kw_only=True):
 
 
 class RunRequest(Body):
-    """Exactly one of `cohort` (id, name or name@version), `expression`, `files` (numbers), `like` (run id)."""
+    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `like` (run id)."""
 
     cohort: ShortText | None = None
     expression: Annotated[str, Meta(max_length=8192)] | None = None
@@ -230,7 +230,7 @@ class RunRequest(Body):
     like: ShortText | None = None
     tier: str | None = None
     policy: str | None = None
-    layout: Literal["flat", "number", "label", "split"] | None = None
+    layout: Literal["flat", "number", "label"] | None = None
     layout_label: str | None = None
     lease_s: Annotated[int, Meta(ge=60, le=31_536_000)] | None = None
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0
