@@ -61,22 +61,29 @@ class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
     rename: str | None = field(name="as", default=None)
     values: tuple[str, ...] = ()
     map: dict[str, str] = {}
-    format: str | None = None
+    # a key inside the cell: the one group of this regular expression (barcode `D19-1;B6;24` -> case `D19-1`)
+    pattern: str | None = None
+    format: str | None = None               # of a date, in strptime's letters; ISO when absent
     dates: Literal["year", "shift", "drop"] = "year"
+    birth: bool = False                     # years that reveal an age above 89 are held at the edge
+    decimal: Literal[".", ","] = "."
     minimum: float | None = None
     maximum: float | None = None
     quasi: bool = False  # counted in k-anonymity
 
 
 class TableRule(Struct, frozen=True, forbid_unknown_fields=True):
-    """One declared table. A table reaches the image directly (`image` column) or through a case that
-    another table ties to images."""
+    """One declared table. A table reaches the image directly (`image` column) or through a case or a patient
+    that another table ties to images."""
 
     name: Name
     columns: dict[str, ColumnRule]
     encoding: Literal["auto", "utf-8", "utf-16", "cp1252", "latin-1"] = "auto"
     delimiter: Literal["auto", ",", ";", "\t", "|"] = "auto"
-    one_row_per: Literal["image", "case"] = "image"
+    one_row_per: Literal["image", "case", "patient"] = "image"
+    comment: str = "#"                      # lines that begin so are no rows; empty: every line counts
+    # a row with a cell that is not of its class is a conflict; more than this share of them stops the file
+    misfits_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
 
 
 class RecordsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="records", tag_field="kind"):
