@@ -124,8 +124,10 @@ class Worker:
         """Notifications are hints that make the feeder look at once; the poll is the truth."""
         while True:
             try:
-                async for _ in self._database.notifications("mover_shards"):
-                    self._due.set()
+                async with self._database.dedicated() as conn:
+                    await conn.execute("listen mover_shards")
+                    async for _ in conn.notifies():
+                        self._due.set()
             except CatalogUnavailable as error:
                 log.warning("listener reconnects", code=error.code)
             await self._clock.sleep(POLL_S)

@@ -55,6 +55,7 @@ values (%(project)s, %(run)s, %(path)s, %(number)s, %(size_bytes)s, %(digest)s, 
 select * from mover.run where id = %(id)s for update
 
 -- name: get
+-- A run as it stands.
 select * from mover.run where id = %(id)s
 
 -- name: set_state
@@ -63,6 +64,7 @@ update mover.run set state = %(state)s::mover.run_state, reason = %(reason)s, ex
  where id = %(id)s
 
 -- name: reserve
+-- Promise the run its bytes on the tier.
 update mover.run set reserved_bytes = %(bytes)s where id = %(id)s
 
 -- name: waiting
@@ -82,9 +84,11 @@ select coalesce(sum(size_bytes), 0)::bigint as bytes from (
 select * from mover.run_entry where run_id = %(run)s and path = any(%(paths)s) and staged_at is null order by path
 
 -- name: entries
+-- Every entry of a run, in the manifest's order.
 select * from mover.run_entry where run_id = %(run)s order by path collate "C"
 
 -- name: paths
+-- Entries that are not staged yet, for cutting into shards.
 select path from mover.run_entry where run_id = %(run)s and staged_at is null order by path
 
 -- name: staged
@@ -93,6 +97,7 @@ select path, number, size_bytes, digest from mover.run_entry
  where run_id = %(run)s and staged_at is not null and path > %(after)s order by path limit %(limit)s
 
 -- name: mark_staged
+-- An entry whose flash copy was read back cold.
 update mover.run_entry set staged_at = now(), staged_how = %(how)s where run_id = %(run)s and path = %(path)s
 
 -- name: put_written
@@ -106,11 +111,13 @@ on conflict (run_id, path) do update set size_bytes = excluded.size_bytes, diges
 select digest, size_bytes, mark from mover.content where tier = %(tier)s and digest = %(digest)s for update
 
 -- name: put_content
+-- A digest stands in the store now, verified.
 insert into mover.content (tier, digest, size_bytes, mark, verified_at)
 values (%(tier)s, %(digest)s, %(size_bytes)s, %(mark)s, now())
 on conflict (tier, digest) do update set mark = excluded.mark, used_at = now()
 
 -- name: drop_content
+-- A digest lost its name in the store.
 delete from mover.content where tier = %(tier)s and digest = %(digest)s
 
 -- name: aligned
@@ -120,6 +127,7 @@ select e.path, s.number, s.family, s.size_bytes, s.facts as slide_facts, a.subje
  where e.run_id = %(run)s order by e.path collate "C"
 
 -- name: columns
+-- The typed columns of the project.
 select name, type from mover.fact_column order by name
 
 -- name: seal
@@ -127,23 +135,28 @@ select name, type from mover.fact_column order by name
 update mover.run set state = 'sealed', manifest = %(manifest)s, manifest_root = %(root)s where id = %(id)s
 
 -- name: ready
+-- The proof stands; the lease begins.
 update mover.run set state = 'ready', ready_proof = %(proof)s, ready_at = now(),
        lease_until = now() + make_interval(secs => lease_s)
  where id = %(id)s
 
 -- name: renew_lease
+-- A heartbeat.
 update mover.run set lease_until = now() + make_interval(secs => lease_s) where id = %(id)s and state = 'ready'
 returning lease_until
 
 -- name: finishing
+-- Training is over: what it left is named.
 update mover.run set state = 'finishing', finish = %(finish)s, finished_at = now(), clean_after = %(clean_after)s,
        reason = %(reason)s, explanation = null
  where id = %(id)s
 
 -- name: lapsed
+-- Runs whose lease has lapsed, of every project.
 select run_id, project_id from mover.runs_lapsed()
 
 -- name: snapshots
+-- Snapshots that hold this run.
 select id from mover.snapshot where run_id = %(run)s and state <> 'forgotten' order by sequence
 
 -- name: artifacts
@@ -152,18 +165,22 @@ select a.path, a.digest, a.size_bytes from mover.artifact a join mover.snapshot 
  where s.run_id = %(run)s and s.state = 'checked' order by s.sequence
 
 -- name: put_stray
+-- A stray is recorded before it is moved, so that a crash between leaves it findable.
 insert into mover.stray (project_id, run_id, path, size_bytes, why, moved_to)
 values (%(project)s, %(run)s, %(path)s, %(size_bytes)s, %(why)s, %(moved_to)s)
 on conflict (run_id, path) do nothing
 
 -- name: strays
+-- What cleanup moved aside.
 select path, size_bytes, why, moved_to from mover.stray where run_id = %(run)s order by path
 
 -- name: cleaned
+-- The proof of emptiness stands.
 update mover.run set state = 'cleaned', cleaned_proof = %(proof)s, cleaned_at = now(), reserved_bytes = 0
  where id = %(id)s
 
 -- name: progress
+-- How far staging is.
 select count(*) as count, coalesce(sum(size_bytes), 0)::bigint as bytes,
        count(*) filter (where staged_at is not null) as staged_count,
        coalesce(sum(size_bytes) filter (where staged_at is not null), 0)::bigint as staged_bytes,
@@ -171,9 +188,11 @@ select count(*) as count, coalesce(sum(size_bytes), 0)::bigint as bytes,
   from mover.run_entry where run_id = %(run)s
 
 -- name: expression
+-- The expression a selection was frozen from.
 select expression from mover.selection where id = %(selection)s
 
 -- name: page
+-- Newest runs first.
 select id from mover.run where (%(after)s::text is null or id < %(after)s) order by id desc limit %(limit)s
 
 -- name: rate
@@ -184,6 +203,7 @@ select sum(bytes) / nullif(sum(seconds), 0) as bytes_s from (
      where r.tier = %(tier)s and r.ready_at is not null order by r.ready_at desc limit 20) newest
 
 -- name: failed
+-- A run that could not be staged.
 update mover.run set state = 'failed', reason = %(reason)s, explanation = %(explanation)s
  where id = %(id)s and state in ('admitted', 'staging', 'sealed')
 returning id

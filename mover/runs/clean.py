@@ -1,0 +1,163 @@
+"""Step 5: the run root goes, strays are moved aside, and a listing proves it (shard `run-clean`).
+
+Order: the plan is made from what stands there now; every stray is recorded before it is moved, and moved
+before anything is removed; the root goes last; then the proof of emptiness and `cleaned` in one transaction.
+A crash leaves either the old root or a part of it, and the next attempt plans again from what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mover import __version__, audit
+from mover.catalog import proofs
+from mover.catalog.database import Database
+from mover.decide.cleanup import CleanStep, plan_cleanup
+from mover.decide.lifecycle import check_transition
+from mover.errors import IntegrityError, MoverError, NotProtected
+from mover.jobs import Shard, finish_shard
+from mover.log import get_logger
+from mover.model.manifest import ManifestEntry, manifest_root
+from mover.runs.roots import FlashRoots, run_key
+from mover.runs.runs import SQL, Flash, Runs
+
+log = get_logger("runs")
+
+
+async def plan_for(conn: AsyncConnection, run: Any, roots: FlashRoots) -> list[CleanStep]:
+    """What cleanup would do with everything that stands in the root now, and why."""
+    entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
+    artifacts = await (await conn.execute(SQL["artifacts"], {"run": run.id})).fetchall()
+    digests = {e.path: e.digest for e in entries}
+    own = await asyncio.to_thread(_own_files, roots, run)
+    standing = await asyncio.to_thread(roots.standing, run.id, manifest=digests, own=own)
+    return plan_cleanup(
+        standing,
+        manifest={e.path: e.size_bytes for e in entries},
+        artifacts={a.path: a.digest for a in artifacts},
+    )
+
+
+def _own_files(roots: FlashRoots, run: Any) -> dict[str, str]:
+    """Digests of what the seal wrote: the manifest is known to the catalog; RUN.json is the daemon's own,
+    in a folder only the daemon can write."""
+    from blake3 import blake3
+
+    from mover.runs.roots import hash_file
+
+    own = {}
+    if run.manifest is not None:
+        own["manifest.jsonl"] = blake3(run.manifest.encode()).hexdigest()
+    identity = roots.run_root(run.id) / "RUN.json"
+    if identity.is_file() and not identity.is_symlink():
+        own["RUN.json"] = hash_file(identity)
+    return own
+
+
+class Clean:
+    def __init__(self, database: Database, flash: dict[str, Flash], runs: Runs, *, node: str) -> None:
+        self._database = database
+        self._flash = flash
+        self._runs = runs
+        self._node = node
+
+    async def clean(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            run = await _one(conn, "lock", id=shard.subject_id)
+            if run.state in ("cancelled", "failed"):
+                check_transition(run.state, "cleaning", subject=run.id)
+            elif run.state == "protected":
+                check_transition(run.state, "cleaning", subject=run.id)
+            elif run.state != "cleaning":
+                await self._end(conn, shard, run)
+                return
+            # D6: the state machine alone is not believed; the proof row is looked at again before bytes go
+            if run.ready_proof is not None and run.protected_proof is None:
+                raise NotProtected("cleanup asked for without a proof of protection", where=run.id)
+            steps = await plan_for(conn, run, self._flash[run.tier].roots)
+            await self._record_strays(conn, run, steps)
+        await asyncio.to_thread(self._apply, self._flash[run.tier].roots, run.id, steps)
+        await self._prove(shard, run, steps)
+        await self._runs.admit_waiting(shard.project, run.tier)
+
+    async def _end(self, conn: AsyncConnection, shard: Shard, run: Any) -> None:
+        if run.state != "cleaned":
+            log.warning("cleanup skipped", run=run.id, state=run.state)
+        await finish_shard(conn, shard)
+
+    async def _record_strays(self, conn: AsyncConnection, run: Any, steps: list[CleanStep]) -> None:
+        for step in steps:
+            if step.action == "stray":
+                await conn.execute(
+                    SQL["put_stray"],
+                    {
+                        "project": run.project_id,
+                        "run": run.id,
+                        "path": step.path,
+                        "size_bytes": step.size_bytes,
+                        "why": step.reason,
+                        "moved_to": f".mover/strays/{run.id}/{step.path}",
+                    },
+                )
+
+    def _apply(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
+        roots.unseal(run)
+        for step in steps:
+            if step.action == "stray":
+                roots.move_stray(run, step.path)
+        # whatever appeared since the plan was made is a stranger too: look once more before removing
+        planned = {step.path for step in steps}
+        late = set(roots.listing(run)) - planned
+        if late:
+            raise IntegrityError(f"{len(late)} files appeared while the root was cleaned", where=run)
+        roots.remove(run)
+        if not roots.is_gone(run):
+            raise IntegrityError("the run root still stands after its removal", where=run)
+
+    async def _prove(self, shard: Shard, run: Any, steps: list[CleanStep]) -> None:
+        removed = [s for s in steps if s.action == "remove"]
+        strays = [s for s in steps if s.action == "stray"]
+        async with self._database.project(shard.project) as conn:
+            proof = await proofs.add(
+                conn,
+                project=shard.project,
+                kind="cleaned",
+                subject=run.id,
+                count=len(removed),
+                bytes=sum(s.size_bytes for s in removed),
+                root=manifest_root(ManifestEntry(s.path, s.size_bytes, s.reason) for s in removed),
+                verifier=f"mover.runs.clean {__version__}",
+                details={"strays": len(strays), "root": run_key(run.id), "listing": "absent"},
+            )
+            await conn.execute(SQL["cleaned"], {"id": run.id, "proof": proof})
+            await audit.record(
+                conn,
+                project=shard.project,
+                node=self._node,
+                actor="daemon",
+                action="run cleaned",
+                subject=run.id,
+                details={"removed": len(removed), "strays": len(strays)},
+            )
+            await finish_shard(conn, shard)
+        log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
+
+    async def failed(self, shard: Shard, error: MoverError) -> None:
+        """Cleanup that failed leaves the root where it is; a person looks."""
+        async with self._database.project(shard.project) as conn:
+            await audit.record(
+                conn,
+                project=shard.project,
+                node=self._node,
+                actor="daemon",
+                action="run cleanup failed",
+                subject=shard.subject_id,
+                reason=error.code,
+            )
+
+
+async def _one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+    return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -1,0 +1,542 @@
+"""Runs: request, admit, look, hold, finish, cancel, clean (design runs.md).
+
+Judgement is in `decide.lifecycle`, `decide.admission` and `decide.cleanup`; the work itself is in
+`runs.stage` and `runs.clean`, as shards. This front changes states, always together with the shards and the
+audit record that belong to the change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+from msgspec import Struct
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from mover import audit
+from mover.access import Identity
+from mover.catalog import proofs, selections
+from mover.catalog.database import Database
+from mover.catalog.queries import load
+from mover.clock import SYSTEM, Clock
+from mover.decide.admission import Admission, TierSpace, admit
+from mover.decide.layout import slide_path
+from mover.decide.lifecycle import check_transition
+from mover.errors import Conflict, NotFound, NotProtected, RequestInvalid, RunRefused
+from mover.jobs import NewShard, add_shards
+from mover.jobs.shards import cancel_shards, tier_queue
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.policy import StagePolicy
+from mover.policy import PolicyBook
+from mover.randomness import new_id
+from mover.runs.roots import FlashRoots, run_key
+
+SQL = load(__file__)
+PLAN_STEPS_MAX = 1000
+PAGE_MAX = 1000
+
+log = get_logger("runs")
+
+
+class Flash(Struct, frozen=True):
+    """A flash tier as runs see it."""
+
+    roots: FlashRoots
+    seen_as: str
+    capacity_bytes: int | None
+
+
+class Runs:
+    def __init__(
+        self,
+        database: Database,
+        flash: dict[str, Flash],
+        policies: PolicyBook,
+        *,
+        node: str,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._database = database
+        self._flash = flash
+        self._policies = policies
+        self._node = node
+        self._clock = clock
+
+    # --- request ------------------------------------------------------------------------------------------
+
+    async def request(
+        self, identity: Identity, body: wire.RunRequest, *, key: str, request: str = ""
+    ) -> wire.Run:
+        """Freeze, admit and begin to stage; the same key again gives the same run.
+
+        Raises Conflict for the same key with another body, and RunRefused, listing every offender, when the
+        set is not whole: then nothing was moved.
+        """
+        policy = self._policy(body)
+        run = new_id("run")
+        async with self._database.project(identity.project) as conn:
+            earlier = await self._remember(conn, identity.project, key, body, run)
+            if earlier is None:
+                offenders = await self._create(conn, identity, body, policy, run)
+                await self._record(
+                    conn, identity, "run refused" if offenders else "run requested", run, request=request
+                )
+                if not offenders:
+                    await self._admit_waiting(conn, identity.project, policy.flash)
+        answer = await self.view(identity.project, earlier or run)
+        if answer.state == "refused":
+            raise RunRefused(answer.explanation or "refused", where=answer.id, details=list(answer.offenders))
+        return answer
+
+    async def plan_request(self, identity: Identity, body: wire.RunRequest) -> wire.Plan:
+        """What `request` would stage, and how; nothing is kept."""
+        policy = self._policy(body)
+        async with self._database.project(identity.project) as conn, conn.transaction(force_rollback=True):
+            chosen = await self._choose(conn, identity.project, body, policy)
+            if chosen.offenders:
+                raise RunRefused("the set is not whole", details=chosen.offenders)
+            rows = await self._selected(conn, policy.flash, chosen.selection_id)
+        steps = [
+            wire.PlanStep(
+                action="link" if row.standing else "copy",
+                subject=row.number,
+                reason="stands on the flash tier" if row.standing else f"from {row.tier}",
+                bytes=row.size_bytes,
+            )
+            for row in rows
+        ]
+        copied = sum(s.bytes for s in steps if s.action == "copy")
+        counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
+        return wire.Plan(
+            step="stage",
+            counts=counts,
+            bytes=copied,
+            steps=steps[:PLAN_STEPS_MAX],
+            truncated=len(steps) > PLAN_STEPS_MAX,
+        )
+
+    def _policy(self, body: wire.RunRequest) -> StagePolicy:
+        given = [name for name in ("cohort", "expression", "files", "like") if getattr(body, name) is not None]
+        if len(given) != 1:
+            raise RequestInvalid("a run names exactly one of cohort, expression, files and like")
+        policy = self._policies.get(body.policy, StagePolicy) if body.policy else self._policies.default(StagePolicy)
+        if body.tier is not None and body.tier != policy.flash:
+            raise RequestInvalid(f"policy {policy.name} stages to {policy.flash}, not to {body.tier}")
+        if policy.flash not in self._flash:
+            raise RequestInvalid(f"{policy.flash} is not a flash tier of this node")
+        return policy
+
+    async def _remember(
+        self, conn: AsyncConnection, project: str, key: str, body: wire.RunRequest, run: str
+    ) -> str | None:
+        """The earlier run of this key, or None after binding the key to the new one.
+
+        The insert waits for a concurrent request with the same key, so exactly one of them makes a run.
+        """
+        digest = blake3(msgspec.json.encode(body, order="sorted")).hexdigest()
+        bound = await _one(
+            conn, "remember", project=project, key=key, route="POST /v1/runs", body_digest=digest, subject=run
+        )
+        if bound is not None:
+            return None
+        earlier = await _one(conn, "remembered", project=project, key=key)
+        assert earlier is not None
+        if earlier.body_digest != digest:
+            raise Conflict(
+                "this Idempotency-Key already stands for another request",
+                where=earlier.subject_id,
+                hint="Use a fresh key for a new run; scheduler ids wrap, so add the submit time.",
+            )
+        return str(earlier.subject_id)
+
+    async def _create(
+        self,
+        conn: AsyncConnection,
+        identity: Identity,
+        body: wire.RunRequest,
+        policy: StagePolicy,
+        run: str,
+    ) -> list[dict[str, Any]]:
+        chosen = await self._choose(conn, identity.project, body, policy)
+        refused = bool(chosen.offenders)
+        await conn.execute(
+            SQL["insert_run"],
+            {
+                "id": run,
+                "project": identity.project,
+                "selection": None if refused else chosen.selection_id,
+                "tier": policy.flash,
+                "policy": policy.name,
+                "state": "refused" if refused else "requested",
+                "reason": "set-not-whole" if refused else None,
+                "explanation": chosen.explanation if refused else None,
+                "offenders": Jsonb(chosen.offenders) if refused else None,
+                "actor": identity.actor,
+                "uid": identity.posix_uid,
+                "gid": identity.posix_gid,
+                "layout": body.layout or policy.layout,
+                "label": body.layout_label or policy.layout_label,
+                "lease_s": body.lease_s or policy.lease_s,
+            },
+        )
+        if not refused:
+            await self._write_entries(conn, identity.project, run, body, policy, chosen.selection_id)
+        return chosen.offenders
+
+    async def _choose(
+        self, conn: AsyncConnection, project: str, body: wire.RunRequest, policy: StagePolicy
+    ) -> _Chosen:
+        """The frozen selection, or every offender that keeps the set from being whole."""
+        if body.files is not None:
+            known, offenders = await selections.resolve_numbers(conn, project, body.files)
+            if offenders or not known:
+                return _Chosen("", offenders or [{"why": "empty"}], f"{len(offenders)} of {len(body.files)} unusable")
+            frozen = await selections.freeze(conn, project, numbers=known)
+        elif body.like is not None:
+            earlier = await _one(conn, "get", id=body.like)
+            if earlier is None or earlier.selection_id is None:
+                raise NotFound("no such run to repeat", where=body.like)
+            return _Chosen(earlier.selection_id, [], "")
+        else:
+            cohort_id, expression = None, body.expression
+            if body.cohort is not None:
+                cohort_id, expression = await self._cohort(conn, body.cohort)
+            frozen = await selections.freeze(conn, project, expression=expression, cohort_id=cohort_id)
+        if frozen.count == 0:
+            return _Chosen("", [{"why": "empty"}], "the expression selects no slide")
+        return _Chosen(frozen.selection_id, [], "")
+
+    async def _cohort(self, conn: AsyncConnection, reference: str) -> tuple[str, str]:
+        name, _, version = reference.partition("@")
+        number = int(version) if version.isdigit() else None
+        row = await _one(conn, "cohort", ref=reference, name=name, version=number)
+        if row is None:
+            raise NotFound("no such cohort", where=reference)
+        return row.id, row.expression
+
+    async def _selected(self, conn: AsyncConnection, tier: str, selection: str) -> list[Any]:
+        return await (await conn.execute(SQL["selected"], {"tier": tier, "selection": selection})).fetchall()
+
+    async def _write_entries(
+        self,
+        conn: AsyncConnection,
+        project: str,
+        run: str,
+        body: wire.RunRequest,
+        policy: StagePolicy,
+        selection: str,
+    ) -> None:
+        layout, label = body.layout or policy.layout, body.layout_label or policy.layout_label
+        if layout == "label" and not label:
+            raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
+        entries = [
+            {
+                "project": project,
+                "run": run,
+                "path": slide_path(row.number, row.extension, layout=layout, facts=row.facts, label=label),
+                "number": row.number,
+                "size_bytes": row.size_bytes,
+                "digest": row.digest,
+                "archive_tier": row.tier,
+                "archive_key": row.key,
+            }
+            for row in await self._selected(conn, policy.flash, selection)
+        ]
+        async with conn.cursor() as cursor:
+            await cursor.executemany(SQL["insert_entry"], entries)
+
+    # --- admission ----------------------------------------------------------------------------------------
+
+    async def _admit_waiting(self, conn: AsyncConnection, project: str, tier: str) -> None:
+        """Admit waiting runs of this project in order of arrival, under the tier's lock."""
+        locked = await _one(conn, "lock_tier", tier=tier)
+        if locked is None:
+            raise NotFound("no such tier", where=tier)
+        for waiting in await (await conn.execute(SQL["waiting"], {"tier": tier})).fetchall():
+            verdict = await self._judge(conn, tier, waiting, locked.capacity_bytes)
+            if verdict.verdict == "refuse":
+                await self._step(conn, waiting.id, "requested", "refused", reason="too-large", why=verdict.reason)
+                continue
+            if verdict.verdict == "wait":
+                await self._explain(conn, waiting.id, "requested", verdict.reason)
+                return
+            await self._begin(conn, project, tier, waiting)
+
+    async def _judge(
+        self, conn: AsyncConnection, tier: str, waiting: Any, declared: int | None
+    ) -> Admission:
+        capacity, free = await asyncio.to_thread(self._flash[tier].roots.space)
+        promised = await _one(conn, "reserved", tier=tier)
+        outstanding = await _one(conn, "outstanding", tier=tier)
+        to_copy = await _one(conn, "to_copy", run=waiting.id, tier=tier)
+        run = await _one(conn, "get", id=waiting.id)
+        assert promised and outstanding and to_copy and run
+        policy = self._policies.get(run.policy, StagePolicy)
+        space = TierSpace(
+            capacity_bytes=min(capacity, declared or capacity),
+            free_bytes=free,
+            promised_bytes=promised.bytes,
+            outstanding_bytes=outstanding.bytes,
+            reserve_bytes=policy.reserve_bytes,
+        )
+        return admit(waiting.bytes, to_copy.bytes, space)
+
+    async def _begin(self, conn: AsyncConnection, project: str, tier: str, waiting: Any) -> None:
+        run = await _one(conn, "get", id=waiting.id)
+        assert run is not None
+        policy = self._policies.get(run.policy, StagePolicy)
+        await conn.execute(SQL["reserve"], {"id": waiting.id, "bytes": waiting.bytes})
+        await self._step(conn, waiting.id, "requested", "admitted")
+        await self._step(conn, waiting.id, "admitted", "staging")
+        paths = [row.path for row in await (await conn.execute(SQL["paths"], {"run": waiting.id})).fetchall()]
+        size = policy.entries_per_shard
+        await add_shards(
+            conn,
+            project,
+            [
+                NewShard(tier_queue(tier), "run-stage", waiting.id, tuple(paths[at : at + size]), priority=5)
+                for at in range(0, len(paths), size)
+            ],
+        )
+
+    async def admit_waiting(self, project: str, tier: str) -> None:
+        """After space was freed: let waiting runs in."""
+        async with self._database.project(project) as conn:
+            await self._admit_waiting(conn, project, tier)
+
+    # --- look ---------------------------------------------------------------------------------------------
+
+    async def view(self, project: str, run: str) -> wire.Run:
+        async with self._database.project(project) as conn:
+            return await self._view(conn, await self._get(conn, run))
+
+    async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.RunPage:
+        async with self._database.project(project) as conn:
+            parameters = {"after": after, "limit": min(limit, PAGE_MAX)}
+            ids = [row.id for row in await (await conn.execute(SQL["page"], parameters)).fetchall()]
+            runs = [await self._view(conn, await self._get(conn, run)) for run in ids]
+        return wire.RunPage(runs=runs, next=ids[-1] if len(ids) == parameters["limit"] else None)
+
+    async def manifest(self, project: str, run: str) -> str:
+        """The sealed manifest, kept for ever."""
+        async with self._database.project(project) as conn:
+            row = await self._get(conn, run)
+        if row.manifest is None:
+            raise Conflict(f"the run is {row.state}; its manifest is sealed with `ready`", where=run)
+        return str(row.manifest)
+
+    async def ready(self, project: str, run: str, after: str = "", limit: int = 1000) -> list[dict[str, Any]]:
+        """Entries that may be read already, in order of path."""
+        async with self._database.project(project) as conn:
+            await self._get(conn, run)
+            parameters = {"run": run, "after": after, "limit": min(limit, PAGE_MAX)}
+            rows = await (await conn.execute(SQL["staged"], parameters)).fetchall()
+        return [row._asdict() for row in rows]
+
+    async def _get(self, conn: AsyncConnection, run: str) -> Any:
+        row = await _one(conn, "get", id=run)
+        if row is None:
+            raise NotFound("no such run", where=run)
+        return row
+
+    async def _view(self, conn: AsyncConnection, row: Any) -> wire.Run:
+        progress = await _one(conn, "progress", run=row.id)
+        strays = await (await conn.execute(SQL["strays"], {"run": row.id})).fetchall()
+        snapshots = await (await conn.execute(SQL["snapshots"], {"run": row.id})).fetchall()
+        expression = await _one(conn, "expression", selection=row.selection_id)
+        seen = f"{self._flash[row.tier].seen_as}/{run_key(row.id)}" if row.tier in self._flash else None
+        present = row.state not in ("requested", "refused", "cleaned")
+        return wire.Run(
+            id=row.id,
+            state=row.state,
+            tier=row.tier,
+            policy=row.policy,
+            reason=row.reason,
+            explanation=row.explanation,
+            offenders=row.offenders or [],
+            root=seen if present else None,
+            out=f"{seen}/out" if present and row.ready_at else None,
+            **progress._asdict(),
+            manifest_root=row.manifest_root,
+            lease_until=row.lease_until,
+            created_at=row.created_at,
+            ready_at=row.ready_at,
+            cleaned_at=row.cleaned_at,
+            expression=expression.expression if expression else None,
+            estimate_s=await self._estimate(conn, row, progress),
+            snapshots=[s.id for s in snapshots],
+            strays=[s._asdict() for s in strays],
+            proofs=await proofs.of_subject(conn, row.id),
+        )
+
+    async def _estimate(self, conn: AsyncConnection, row: Any, progress: Any) -> float | None:
+        """Seconds until ready at the pace of this tier's newest runs; None before there is a history."""
+        if row.state not in ("requested", "admitted", "staging"):
+            return None
+        rate = await _one(conn, "rate", tier=row.tier)
+        if rate is None or not rate.bytes_s:
+            return None
+        return round((progress.bytes - progress.staged_bytes) / float(rate.bytes_s), 1)
+
+    # --- hold and end ---------------------------------------------------------------------------------------
+
+    async def heartbeat(self, project: str, run: str) -> wire.Run:
+        async with self._database.project(project) as conn:
+            renewed = await _one(conn, "renew_lease", id=run)
+            row = await self._get(conn, run)
+            if renewed is None:
+                raise Conflict(f"the run is {row.state}; only a ready run has a lease", where=run)
+        return await self.view(project, run)
+
+    async def finish(self, identity: Identity, run: str, body: wire.FinishRequest) -> wire.Run:
+        """Protect what training left. A repeated finish of a run under way changes nothing."""
+        async with self._database.project(identity.project) as conn:
+            row = await self._lock(conn, run)
+            if row.state == "ready":
+                await self._finish(conn, row, msgspec.to_builtins(body), clean_after=False, reason=None)
+                await self._record(conn, identity, "run finished", run)
+            elif row.state not in ("finishing", "protecting", "protected", "cleaning", "cleaned"):
+                check_transition(row.state, "finishing", subject=run)
+        return await self.view(identity.project, run)
+
+    async def _finish(
+        self, conn: AsyncConnection, row: Any, finish: dict[str, Any], *, clean_after: bool, reason: str | None
+    ) -> None:
+        check_transition(row.state, "finishing", subject=row.id)
+        await conn.execute(
+            SQL["finishing"],
+            {"id": row.id, "finish": Jsonb(finish), "clean_after": clean_after, "reason": reason},
+        )
+        shard = NewShard(tier_queue(row.tier), "run-protect", row.id, priority=8)
+        await add_shards(conn, row.project_id, [shard])
+
+    async def expire(self) -> int:
+        """Runs whose lease lapsed go to protection and then to cleanup, never to deletion."""
+        async with self._database.instance() as conn:
+            lapsed = await (await conn.execute(SQL["lapsed"])).fetchall()
+        for found in lapsed:
+            async with self._database.project(found.project_id) as conn:
+                row = await self._lock(conn, found.run_id)
+                if row.state != "ready" or row.lease_until > self._clock.now():
+                    continue
+                await self._finish(conn, row, {}, clean_after=True, reason="lease-expired")
+                await audit.record(
+                    conn,
+                    project=found.project_id,
+                    node=self._node,
+                    actor="daemon",
+                    action="run lease expired",
+                    subject=row.id,
+                    reason="lease-expired",
+                )
+        return len(lapsed)
+
+    async def cancel(self, identity: Identity, run: str) -> wire.Run:
+        """Stop a run that is not ready yet; what was staged of it is removed."""
+        async with self._database.project(identity.project) as conn:
+            row = await self._lock(conn, run)
+            if row.state != "cancelled":
+                check_transition(row.state, "cancelled", subject=run)
+                await cancel_shards(conn, run)
+                await self._step(conn, run, row.state, "cancelled", reason="cancelled")
+                await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", run)])
+                await self._record(conn, identity, "run cancelled", run)
+        return await self.view(identity.project, run)
+
+    async def clean(self, identity: Identity, run: str) -> wire.Run:
+        """Remove the run root. NotProtected, with what is unprotected, before protection is proved."""
+        async with self._database.project(identity.project) as conn:
+            row = await self._lock(conn, run)
+            if row.state in ("cleaning", "cleaned"):
+                pass
+            elif row.state == "protected":
+                await self._step(conn, run, "protected", "cleaning", reason=row.reason)
+                await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", run)])
+                await self._record(conn, identity, "run cleaning asked", run)
+            else:
+                raise await self._not_protected(row)
+        return await self.view(identity.project, run)
+
+    async def _not_protected(self, row: Any) -> NotProtected | Conflict:
+        if row.ready_at is None:
+            return Conflict(f"the run is {row.state}; cancel it instead", where=row.id)
+        listing = await asyncio.to_thread(self._flash[row.tier].roots.listing, row.id, below="out")
+        unprotected = [{"path": path, "size_bytes": size} for path, size in sorted(listing.items())]
+        return NotProtected(
+            f"the run is {row.state}: {len(unprotected)} artifacts are not proved protected",
+            where=row.id,
+            details=unprotected[:PLAN_STEPS_MAX],
+        )
+
+    async def plan_clean(self, project: str, run: str) -> wire.Plan:
+        from mover.runs.clean import plan_for
+
+        async with self._database.project(project) as conn:
+            row = await self._get(conn, run)
+            steps = await plan_for(conn, row, self._flash[row.tier].roots)
+        counts: dict[str, int] = {}
+        for step in steps:
+            counts[step.action] = counts.get(step.action, 0) + 1
+        return wire.Plan(
+            step="clean",
+            counts=counts,
+            bytes=sum(s.size_bytes for s in steps if s.action == "remove"),
+            steps=[
+                wire.PlanStep(action=s.action, subject=s.path, reason=s.reason, bytes=s.size_bytes)
+                for s in steps[:PLAN_STEPS_MAX]
+            ],
+            truncated=len(steps) > PLAN_STEPS_MAX,
+        )
+
+    # --- small tools ------------------------------------------------------------------------------------------
+
+    async def _lock(self, conn: AsyncConnection, run: str) -> Any:
+        row = await _one(conn, "lock", id=run)
+        if row is None:
+            raise NotFound("no such run", where=run)
+        return row
+
+    async def _step(
+        self,
+        conn: AsyncConnection,
+        run: str,
+        before: str,
+        after: str,
+        *,
+        reason: str | None = None,
+        why: str | None = None,
+    ) -> None:
+        check_transition(before, after, subject=run)
+        await self._explain(conn, run, after, why, reason=reason)
+
+    async def _explain(
+        self, conn: AsyncConnection, run: str, state: str, why: str | None, *, reason: str | None = None
+    ) -> None:
+        await conn.execute(SQL["set_state"], {"id": run, "state": state, "reason": reason, "explanation": why})
+
+    async def _record(
+        self, conn: AsyncConnection, identity: Identity, action: str, run: str, *, request: str = ""
+    ) -> None:
+        await audit.record(
+            conn,
+            project=identity.project,
+            node=self._node,
+            actor=identity.actor,
+            action=action,
+            subject=run,
+            request=request,
+        )
+
+
+class _Chosen(Struct, frozen=True):
+    selection_id: str
+    offenders: list[dict[str, Any]]
+    explanation: str
+
+
+async def _one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+    return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -1,0 +1,313 @@
+"""Step 3b: bring a run's slides to flash and seal its root (shards `run-stage` and `run-seal`).
+
+Order, and what a crash between leaves: content is durable and read back cold under its digest before the
+catalog says it stands there; it is linked into the root before the entry says `staged`; the listing equals
+the manifest before the manifest is sealed; the proof and `ready` are one transaction. A crash anywhere
+leaves work to repeat, never a root that claims more than it holds (I3, I4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from psycopg import AsyncConnection
+
+from mover import __version__, audit
+from mover.catalog import proofs
+from mover.catalog.database import Database
+from mover.catalog.queries import load
+from mover.clock import SYSTEM, Clock
+from mover.decide.lifecycle import check_transition
+from mover.errors import DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
+from mover.jobs.shards import renew_shard, tier_queue
+from mover.jobs.worker import LEASE_S
+from mover.model.manifest import ManifestEntry, encode_manifest, parse_manifest
+from mover.model.recipe import plain_copy
+from mover.runs.roots import FlashRoots, Requester, content_key
+from mover.runs.runs import SQL, Flash
+from mover.tiers.port import ReadTier, WriteTier
+from mover.transfer import Transfer
+
+RECORDS = "records.parquet"
+_ARROW = {
+    "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(),
+    "date": pa.string(), "year": pa.int64(),
+}  # fmt: skip
+_SLIDE_COLUMNS = {"mpp_x": pa.float64(), "mpp_y": pa.float64(), "objective": pa.float64(), "width": pa.int64(),
+                  "height": pa.int64(), "levels": pa.int64()}  # fmt: skip
+
+
+class Stage:
+    """Handlers of staging shards on a node that reaches both tiers."""
+
+    def __init__(
+        self,
+        database: Database,
+        tiers: dict[str, ReadTier],
+        flash: dict[str, Flash],
+        transfer: Transfer,
+        *,
+        node: str,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._database = database
+        self._tiers = tiers
+        self._flash = flash
+        self._transfer = transfer
+        self._node = node
+        self._clock = clock
+
+    # --- run-stage ------------------------------------------------------------------------------------------
+
+    async def stage(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            run = await _one(conn, "get", id=shard.subject_id)
+            parameters = {"run": shard.subject_id, "paths": list(shard.members)}
+            entries = await (await conn.execute(SQL["entries_by_path"], parameters)).fetchall()
+        for entry in entries:
+            if run.state != "staging":
+                break
+            run = await self._stage_entry(shard, run, entry)
+        async with self._database.project(shard.project) as conn:
+            run = await _one(conn, "lock", id=shard.subject_id)
+            await finish_shard(conn, shard)
+            if run.state == "staging" and await siblings_open(conn, shard) == 0:
+                seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
+                await add_shards(conn, shard.project, [seal])
+
+    async def _stage_entry(self, shard: Shard, run: Any, entry: Any) -> Any:
+        """Content first, then the link, then the row; the run as it stands afterwards."""
+        how = "linked" if await self._stands(shard, run.tier, entry) else "copied"
+        if how == "copied":
+            await self._fetch(run.tier, entry)
+        roots = self._flash[run.tier].roots
+        async with self._database.project(shard.project) as conn:
+            # the content row's lock makes our link and the new mark one step for everybody else
+            await _one(conn, "lock_content", tier=run.tier, digest=entry.digest)
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await asyncio.to_thread(roots.place, entry.digest, run.id, entry.path)
+            await self._remember(conn, run.tier, entry, await asyncio.to_thread(roots.mark, entry.digest))
+            await conn.execute(SQL["mark_staged"], {"run": run.id, "path": entry.path, "how": how})
+            return await _one(conn, "get", id=run.id)
+
+    async def _stands(self, shard: Shard, tier: str, entry: Any) -> bool:
+        """Is the digest on flash already, untouched since we last looked at it?
+
+        An inode that moved without us is read whole before it is shared again.
+        """
+        roots = self._flash[tier].roots
+        async with self._database.project(shard.project) as conn:
+            row = await _one(conn, "lock_content", tier=tier, digest=entry.digest)
+            if row is None:
+                return False
+            try:
+                if await asyncio.to_thread(roots.mark, entry.digest) != row.mark:
+                    await asyncio.to_thread(roots.check_content, entry.digest)
+            except EntryMissing:
+                await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
+                return False
+            except DigestMismatch:
+                await asyncio.to_thread(roots.set_aside, entry.digest)
+                await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
+                return False
+        return True
+
+    async def _fetch(self, tier: str, entry: Any) -> None:
+        """Copy from the archive into the content store; the engine re-reads it cold."""
+        source, target = self._tiers[entry.archive_tier], self._tiers[tier]
+        assert isinstance(target, WriteTier)
+        await asyncio.to_thread(self._copy, source, target, entry)
+
+    def _copy(self, source: ReadTier, target: WriteTier, entry: Any) -> None:
+        key = content_key(entry.digest)
+        with source.open(entry.archive_key) as opened:
+            try:
+                moved = self._transfer.run_recipe(
+                    plain_copy(entry.size_bytes),
+                    source=opened,
+                    source_tier=source,
+                    target=target,
+                    key=key,
+                    expected=entry.digest,
+                )
+            except EntryExists:
+                # an earlier attempt, or another run, put it there before its row was written
+                self._flash[target.name].roots.check_content(entry.digest)
+                return
+        if moved.digest.blake3 != entry.digest:
+            raise DigestMismatch("the archive holds other bytes than the catalog says", where=entry.number)
+
+    async def _remember(self, conn: AsyncConnection, tier: str, entry: Any, mark: str) -> None:
+        parameters = {"tier": tier, "digest": entry.digest, "size_bytes": entry.size_bytes, "mark": mark}
+        await conn.execute(SQL["put_content"], parameters)
+
+    # --- run-seal -------------------------------------------------------------------------------------------
+
+    async def seal(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            run = await _one(conn, "get", id=shard.subject_id)
+            if run.state != "staging":
+                await finish_shard(conn, shard)
+                return
+            records = await self._records(conn, run.id)
+        roots = self._flash[run.tier].roots
+        await asyncio.to_thread(roots.unseal, run.id)
+        digest = await asyncio.to_thread(roots.write, run.id, RECORDS, records)
+        async with self._database.project(shard.project) as conn:
+            written = {"project": shard.project, "run": run.id, "path": RECORDS}
+            await conn.execute(SQL["put_written"], {**written, "size_bytes": len(records), "digest": digest})
+            entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
+            expression = await _one(conn, "expression", selection=run.selection_id)
+        manifest = self._manifest(run, entries, expression.expression if expression else None)
+        await asyncio.to_thread(self._write_root, roots, run, entries, manifest)
+        await self._prove_ready(shard, run, manifest)
+
+    async def _records(self, conn: AsyncConnection, run: str) -> bytes:
+        """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns."""
+        rows = await (await conn.execute(SQL["aligned"], {"run": run})).fetchall()
+        columns = {row.name: row.type for row in await (await conn.execute(SQL["columns"])).fetchall()}
+        return await asyncio.to_thread(_parquet, rows, columns)
+
+    def _manifest(self, run: Any, entries: list[Any], expression: str | None) -> bytes:
+        lines = [
+            ManifestEntry(
+                path=e.path,
+                size_bytes=e.size_bytes,
+                blake3=e.digest,
+                slide=e.number,
+                archive=f"{e.archive_tier}/{e.archive_key}" if e.archive_key else None,
+            )
+            for e in entries
+        ]
+        return encode_manifest(lines, run=run.id, cohort=expression, created=run.created_at.isoformat())
+
+    def _write_root(self, roots: FlashRoots, run: Any, entries: list[Any], manifest: bytes) -> None:
+        """Beside `data/` and `records.parquet` stand exactly manifest.jsonl, RUN.json and out/."""
+        self._compare(roots, run.id, {e.path: e.size_bytes for e in entries})
+        roots.write(run.id, "manifest.jsonl", manifest)
+        roots.write(run.id, "RUN.json", self._identity(run, manifest))
+        roots.seal(run.id, Requester(run.posix_uid, run.posix_gid))
+
+    def _identity(self, run: Any, manifest: bytes) -> bytes:
+        header = parse_manifest(manifest).header
+        facts = {
+            "format": "mover-run",
+            "version": 1,
+            "run": run.id,
+            "project": run.project_id,
+            "selection": run.selection_id,
+            "tier": run.tier,
+            "manifest_root": header.root,
+            "count": header.count,
+            "bytes": header.bytes,
+            "created_at": run.created_at,
+            "software": f"mover {__version__}",
+        }
+        return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
+
+    def _compare(self, roots: FlashRoots, run: str, expected: dict[str, int]) -> None:
+        """Both directions: nothing missing, nothing strange, no other size (I4)."""
+        own = ("manifest.jsonl", "RUN.json")
+        listing = {p: s for p, s in roots.listing(run).items() if p not in own and not p.startswith("out/")}
+        if listing != expected:
+            missing, strange = expected.keys() - listing.keys(), listing.keys() - expected.keys()
+            raise IntegrityError(
+                f"the run root differs from its manifest: {len(missing)} missing, {len(strange)} strange",
+                where=run,
+                details=[{"path": p, "why": "missing"} for p in sorted(missing)[:100]]
+                + [{"path": p, "why": "strange"} for p in sorted(strange)[:100]],
+            )
+
+    async def _prove_ready(self, shard: Shard, run: Any, manifest: bytes) -> None:
+        header = parse_manifest(manifest).header
+        async with self._database.project(shard.project) as conn:
+            locked = await _one(conn, "lock", id=run.id)
+            if locked.state == "staging":
+                check_transition("staging", "sealed", subject=run.id)
+                await conn.execute(
+                    SQL["seal"], {"id": run.id, "manifest": manifest.decode(), "root": header.root}
+                )
+                proof = await proofs.add(
+                    conn,
+                    project=shard.project,
+                    kind="ready",
+                    subject=run.id,
+                    count=header.count,
+                    bytes=header.bytes,
+                    root=header.root,
+                    verifier=f"mover.runs.stage {__version__}",
+                    details={"node": self._node},
+                )
+                check_transition("sealed", "ready", subject=run.id)
+                await conn.execute(SQL["ready"], {"id": run.id, "proof": proof})
+                await audit.record(
+                    conn,
+                    project=shard.project,
+                    node=self._node,
+                    actor="daemon",
+                    action="run ready",
+                    subject=run.id,
+                    details={"count": header.count, "bytes": header.bytes, "root": header.root},
+                )
+            await finish_shard(conn, shard)
+
+    # --- failure --------------------------------------------------------------------------------------------
+
+    async def failed(self, shard: Shard, error: MoverError) -> None:
+        """A run that cannot be staged fails with its reason; its partial root is removed."""
+        async with self._database.project(shard.project) as conn:
+            row = await _one(conn, "failed", id=shard.subject_id, reason=error.code, explanation=error.what)
+            if row is None:
+                return
+            run = await _one(conn, "get", id=shard.subject_id)
+            await add_shards(conn, shard.project, [NewShard(tier_queue(run.tier), "run-clean", run.id)])
+            await audit.record(
+                conn,
+                project=shard.project,
+                node=self._node,
+                actor="daemon",
+                action="run failed",
+                subject=run.id,
+                reason=error.code,
+            )
+
+
+def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:
+    """One row per slide, ordered by path; the same rows give the same bytes."""
+    table: dict[str, pa.Array] = {
+        "path": pa.array([r.path for r in rows], pa.string()),
+        "number": pa.array([r.number for r in rows], pa.string()),
+        "subject": pa.array([r.subject for r in rows], pa.string()),
+        "family": pa.array([r.family for r in rows], pa.string()),
+        "size_bytes": pa.array([r.size_bytes for r in rows], pa.int64()),
+    }
+    for name, arrow in _SLIDE_COLUMNS.items():
+        table[name] = pa.array([_as(arrow, (r.slide_facts or {}).get(name)) for r in rows], arrow)
+    for name, kind in columns.items():
+        arrow = _ARROW[kind]
+        # a fact that is called like a column above keeps both: the record's own gets a prefix
+        key = f"record_{name}" if name in table else name
+        table[key] = pa.array([_as(arrow, (r.facts or {}).get(name)) for r in rows], arrow)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(table), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _as(arrow: pa.DataType, value: object) -> object:
+    if value is None:
+        return None
+    if pa.types.is_floating(arrow):
+        return float(value)  # type: ignore[arg-type]
+    if pa.types.is_string(arrow):
+        return str(value)
+    return value
+
+
+async def _one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+    return await (await conn.execute(SQL[statement], parameters)).fetchone()
