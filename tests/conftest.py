@@ -1,0 +1,40 @@
+"""Fixtures every test may ask for. The catalog is always the real thing: there is no fake of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from mover.catalog.database import Database
+from mover.catalog.postgres import EmbeddedServer
+from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[EmbeddedServer]:
+    """The session's embedded PostgreSQL, shared by all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    with running_server(base if worker_id == "master" else base.parent) as running:
+        yield running
+
+
+@pytest.fixture
+def dsns(server: EmbeddedServer) -> Iterator[Dsns]:
+    """A fresh, migrated database with the projects `demo` and `other`, as DSNs by role."""
+    with fresh_database(server) as made:
+        yield made
+
+
+@pytest.fixture
+async def database(dsns: Dsns) -> AsyncIterator[Database]:
+    """A fresh database under the daemon's own role."""
+    opened = await Database.open(dsns.daemon, name="test", max_size=4)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def tier_rows(dsns: Dsns) -> None:
+    """Rows for the tiers intake, archive, flash and protect; ask for it beside `database`."""
+    add_tiers(dsns)
