@@ -103,10 +103,11 @@ class SlideScan(Struct, frozen=True):
 
 class Decision(Struct, frozen=True):
     """One judgement about one place. Safe for the catalog: `shape` is the masked form of what stood there
-    ("A99-9999"), never the value; `code` is PS3.15's letter."""
+    ("A99-9999"), never the value; `code` is PS3.15's letter; `times` counts equal judgements."""
 
     place: str
     action: Literal["keep", "drop", "rebuild"]
     code: Literal["K", "X", "Z", "D", "C"]
     reason: str
     shape: str
+    times: int = 1

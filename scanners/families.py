@@ -1,0 +1,103 @@
+"""Recognise every other family by content first, then by name, so that a refusal can say what it refuses.
+
+Nothing here reads more than a few kilobytes. Recognising is not supporting: these files go to quarantine with
+`format-unsupported` and the family's name, until a writer for them exists.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mover.model.source import ByteSource
+from scanners import pages
+from scanners.tiff import Structure
+
+HEAD_BYTES: Final = 4096
+
+# (where, bytes, family) for containers that are no TIFF; the first hit wins.
+_SIGNATURES: Final = (
+    (128, b"DICM", "DICOM"),
+    (0, b"ZISRAWFILE", "Zeiss CZI"),
+    (0, b"SIS\0", "Olympus ETS"),
+    (0, b"[Virtual Microscope Specimen]", "Hamamatsu VMS"),
+    (0, b"[Uncompressed Virtual Microscope Specimen]", "Hamamatsu VMU"),
+    (0, b"GN\0\0", "Hamamatsu NGR"),
+    (0, b"<DataObject", "Philips iSyntax"),
+    (0, b"KFBIO", "KFBIO"),
+    (0, b"KFB", "KFBIO"),
+    (0, b"SQ", "SDPC"),
+    (0, b"TMAP", "TMAP"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG picture"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000 picture"),
+    (0, b"GIF8", "GIF picture"),
+    (0, b"PK\x03\x04", "zip archive"),
+    (0, b"%PDF", "PDF document"),
+)  # fmt: skip
+
+_SUFFIXES: Final = {
+    ".mrxs": "3DHISTECH MIRAX", ".vms": "Hamamatsu VMS", ".vmu": "Hamamatsu VMU", ".scn": "Leica SCN",
+    ".bif": "Ventana BIF", ".isyntax": "Philips iSyntax", ".czi": "Zeiss CZI", ".vsi": "Olympus VSI",
+    ".ets": "Olympus ETS", ".svslide": "Sakura svslide", ".kfb": "KFBIO", ".kfbf": "KFBIO", ".sdpc": "SDPC",
+    ".tmap": "TMAP", ".tron": "InteMedic TRON", ".dcm": "DICOM", ".dicom": "DICOM", ".jpg": "JPEG picture",
+    ".jpeg": "JPEG picture", ".png": "PNG picture", ".jp2": "JPEG 2000 picture", ".csv": "table",
+    ".tsv": "table", ".xlsx": "table", ".xls": "table", ".txt": "text", ".xml": "text", ".json": "text",
+    ".nii": "NIfTI", ".zip": "zip archive", ".pdf": "PDF document", ".avs": "Argos AVS", ".lif": "Leica LIF",
+}  # fmt: skip
+
+
+def of_bytes(source: ByteSource, suffix: str) -> str:
+    """The family of a file that is no TIFF, "" when neither its content nor its name says."""
+    head = source.read(0, min(HEAD_BYTES, source.size_bytes))
+    if suffix == ".mrxs":
+        return _SUFFIXES[suffix]
+    if b"[HIERARCHICAL]" in head or b"SLIDE_ID" in head:
+        return "3DHISTECH MIRAX"
+    if head[:16] == b"SQLite format 3\0":
+        return "Sakura svslide" if suffix == ".svslide" else "SQLite database"
+    for at, signature, family in _SIGNATURES:
+        if head[at : at + len(signature)] == signature:
+            return family
+    if suffix == ".dat" and head[:3] in (b"01.", b"04."):
+        return "3DHISTECH MIRAX"
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG picture"
+    return _SUFFIXES.get(suffix, "")
+
+
+def of_tiff(source: ByteSource, structure: Structure, suffix: str) -> str:
+    """The family of a TIFF that is neither Aperio's nor Hamamatsu's NDPI; "generic TIFF" when nothing says."""
+    first = structure.directories[0]
+    texts = {code: pages.text_tag(source, structure, first, code) for code in (270, 271, 305)}
+    description, software = texts[270], texts[305]
+    if suffix in (".vsi", ".svslide", ".isyntax"):
+        return _SUFFIXES[suffix]
+    if "leica-microsystems.com/scn" in description:
+        return "Leica SCN"
+    if _has_iscan(source, structure):
+        return "Ventana BIF"
+    if software.startswith("Philips") or "PIM_DP_" in description or "DPUfsImport" in description:
+        return "Philips TIFF"
+    if description.rstrip().endswith("OME>") or "openmicroscopy.org" in description:
+        return "OME-TIFF"
+    if software.startswith("MedScan"):
+        return "Trestle"
+    if "PerkinElmer-QPI" in description:
+        return "PerkinElmer QPTIFF"
+    if texts[271].startswith("Huron"):
+        return "Huron"
+    if texts[271].startswith("Hamamatsu"):
+        return "Hamamatsu NDPI without its 64-bit layout"
+    if description.startswith("Aperio"):
+        return "Aperio TIFF without tiles"
+    return _SUFFIXES.get(suffix, "generic TIFF")
+
+
+def _has_iscan(source: ByteSource, structure: Structure) -> bool:
+    from scanners.tiff import read_value
+
+    for directory in structure.directories:
+        tag = directory.tags.get(700)
+        if tag is not None and tag.size_bytes <= pages.HARVEST_BYTES and tag.kind in (1, 7):
+            if b"iScan" in bytes(read_value(source, structure.byte_order, tag)):
+                return True
+    return False

@@ -1,0 +1,140 @@
+"""What the TIFF families share: pages from directories, places from tags, and the map of a file's bytes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from mover.errors import StructureInvalid
+from mover.model.slides import Page, Pixels, Place, Role
+from mover.model.source import ByteSource
+from scanners.tiff import Directory, Structure, Tag, read_integers, read_value
+
+# Values above this stay unread: they are dropped, and what they say is not needed to drop them.
+HARVEST_BYTES: Final = 1 << 20
+SEGMENT_BYTES: Final = 256 << 20
+LOCATIONS: Final = frozenset({273, 279, 324, 325, 65426, 65432})
+_PIXEL_LIMIT: Final = 1 << 31
+
+
+def number(source: ByteSource, structure: Structure, directory: Directory, code: int, default: int | None = None) -> int:
+    """A tag that must hold exactly one unsigned number."""
+    tag = directory.tags.get(code)
+    if tag is None:
+        if default is None:
+            raise StructureInvalid(f"a directory lacks tag {code}")
+        return default
+    if tag.count != 1 or tag.kind not in (1, 3, 4, 13, 16, 18):
+        raise StructureInvalid(f"tag {code} does not hold one number")
+    return int(read_value(source, structure.byte_order, tag)[0])
+
+
+def read_pixels(source: ByteSource, structure: Structure, directory: Directory) -> Pixels:
+    """The page's tiles or strips; every one lies inside the file. A page without any has none."""
+    tiled = 322 in directory.tags
+    where, how_long = directory.tags.get(324 if tiled else 273), directory.tags.get(325 if tiled else 279)
+    if where is None and how_long is None:
+        return Pixels(array("Q"), array("Q"))
+    if where is None or how_long is None or where.count != how_long.count:
+        raise StructureInvalid("a page's offsets and byte counts do not pair up")
+    pixels = Pixels(
+        read_integers(source, structure.byte_order, where), read_integers(source, structure.byte_order, how_long)
+    )
+    offsets, counts = np.frombuffer(pixels.offsets, "u8"), np.frombuffer(pixels.counts, "u8")
+    used = counts > 0
+    if used.any():
+        inside = (offsets[used] >= structure.header_bytes) & (offsets[used] < source.size_bytes)
+        inside &= counts[used] <= source.size_bytes - np.minimum(offsets[used], source.size_bytes)
+        if not inside.all():
+            raise StructureInvalid("a tile or strip leaves the file")
+    return pixels
+
+
+def read_page(source: ByteSource, structure: Structure, index: int, role: Role) -> Page:
+    directory = structure.directories[index]
+    width = number(source, structure, directory, 256)
+    height = number(source, structure, directory, 257)
+    if not (0 < width < _PIXEL_LIMIT and 0 < height < _PIXEL_LIMIT):
+        raise StructureInvalid("a page of impossible size")
+    tiled = 322 in directory.tags
+    return Page(
+        index,
+        role,
+        width,
+        height,
+        number(source, structure, directory, 322) if tiled else 0,
+        number(source, structure, directory, 323) if tiled else 0,
+        number(source, structure, directory, 259, 1),
+        read_pixels(source, structure, directory),
+        array("Q"),
+    )
+
+
+def check_tile_grid(page: Page) -> None:
+    if not (0 < page.tile_width <= 16384 and 0 < page.tile_height <= 16384):
+        raise StructureInvalid("a level with impossible tiles")
+    across, down = -(-page.width // page.tile_width), -(-page.height // page.tile_height)
+    if len(page.pixels) != across * down:
+        raise StructureInvalid(f"a level lists {len(page.pixels)} tiles where {across * down} belong")
+
+
+def read_places(source: ByteSource, structure: Structure, page: Page) -> list[Place]:
+    """Every tag of a page as a place, except where its pixels lie."""
+    places = []
+    for tag in structure.directories[page.index].tags.values():
+        if tag.code in LOCATIONS:
+            continue
+        value = (
+            read_value(source, structure.byte_order, tag)
+            if tag.size_bytes <= HARVEST_BYTES or tag.code == 34675
+            else b""
+        )
+        places.append(Place(page.index, page.role, tag.code, "", tag.kind, value))
+    return places
+
+
+def check_layout(source: ByteSource, structure: Structure, pages: Iterable[Page]) -> tuple[tuple[int, int], ...]:
+    """Map the whole file. Raises StructureInvalid where two structures claim the same bytes; returns the gaps
+    nobody claims (at most the first thousand).
+
+    Only an exact repetition is allowed: NDPI shares a value among its directories, and sparse slides name one
+    blank tile many times. Pixels that overlap a directory, a value or another page's pixels are how a label
+    could be smuggled into a level.
+    """
+    starts, lengths = [array("Q", [0])], [array("Q", [structure.header_bytes])]
+    for directory in structure.directories:
+        starts.append(array("Q", [directory.offset]))
+        lengths.append(array("Q", [directory.size_bytes]))
+        for tag in directory.tags.values():
+            if tag.inline is None:
+                starts.append(array("Q", [tag.at]))
+                lengths.append(array("Q", [tag.size_bytes]))
+    for page in pages:
+        starts.append(page.pixels.offsets)
+        lengths.append(page.pixels.counts)
+    return _gaps(starts, lengths, source.size_bytes)
+
+
+def _gaps(starts: list[array[int]], lengths: list[array[int]], size_bytes: int) -> tuple[tuple[int, int], ...]:
+    at = np.concatenate([np.frombuffer(part, "u8") for part in starts if len(part)])
+    length = np.concatenate([np.frombuffer(part, "u8") for part in lengths if len(part)])
+    at, length = at[length > 0], length[length > 0]
+    unique = np.unique(np.stack([at, length], axis=1), axis=0)
+    at, end = unique[:, 0], unique[:, 0] + unique[:, 1]
+    if (at[1:] < end[:-1]).any():
+        raise StructureInvalid("two structures claim the same bytes")
+    before, after = np.insert(end, 0, 0), np.append(at, np.uint64(size_bytes))
+    hole = np.nonzero(after > before)[0][:1000]
+    return tuple((int(before[i]), int(after[i] - before[i])) for i in hole)
+
+
+def text_tag(source: ByteSource, structure: Structure, directory: Directory, code: int) -> str:
+    """An ASCII tag as text up to its first NUL, "" when absent; latin-1 so that no byte is lost."""
+    tag: Tag | None = directory.tags.get(code)
+    if tag is None or tag.kind != 2:
+        return ""
+    value = read_value(source, structure.byte_order, tag, limit=HARVEST_BYTES)
+    return bytes(value).split(b"\0", 1)[0].decode("latin-1")  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""Look at every compressed tile's beginning and end, and inside as many as a budget allows.
+
+A tile is copied byte for byte, so this is where a comment in a codestream or text behind its end would get
+through. Heads and tails are looked at for all tiles; the bytes between are walked for markers in all tiles of a
+small slide and in an even sample of a large one (what the walk skips is entropy-coded data whose equality with
+the source is proved by digest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from mover.errors import PlaceUnknown, StructureInvalid
+from mover.model.slides import Page, Place, SlideScan
+from mover.model.source import ByteSource
+from scanners import codestream
+
+THOROUGH_BYTES: Final = 64 << 20
+TILE_BYTES: Final = 128 << 20
+_TAIL: Final = 3
+_FIRST_GUESS: Final = 1024
+
+
+def examine(source: ByteSource, scan: SlideScan) -> int:
+    """Check all compressed tiles of all levels; returns how many. Raises PlaceUnknown or StructureInvalid."""
+    for place in scan.places:
+        if place.tag == 347 and place.role == "level":
+            codestream.check_jpeg_tables(_bytes(place))
+    seen = 0
+    for page in scan.levels:
+        stride = _stride(page)
+        heads: set[bytes] = set()
+        for index, (offset, count) in enumerate(sorted({pair for pair in page.pixels.ranges() if pair[1]})):
+            if page.restarts or scan.flavour == "ndpi":
+                _examine_strip(source, page, offset, count)
+            elif page.compression == 7:
+                _examine_jpeg(source, offset, count, heads, whole=index % stride == 0)
+            else:
+                _examine_jp2k(source, offset, count, whole=index % stride == 0)
+            seen += 1
+    return seen
+
+
+def _stride(page: Page) -> int:
+    total = sum(page.pixels.counts)
+    return max(1, -(-total // THOROUGH_BYTES))
+
+
+def _bytes(place: Place) -> bytes:
+    if not isinstance(place.value, bytes):
+        raise StructureInvalid("the JPEG tables are no bytes")
+    return place.value
+
+
+def _examine_jpeg(source: ByteSource, offset: int, count: int, heads: set[bytes], *, whole: bool) -> None:
+    _bounded(count)
+    if whole:
+        data = source.read(offset, count)
+        header = codestream.read_jpeg_header(data)
+        heads.add(data[: header.size_bytes])
+        codestream.check_jpeg_scan(data[header.size_bytes :])
+        codestream.check_jpeg_end(data[-_TAIL:])
+        return
+    longest = max(map(len, heads), default=_FIRST_GUESS)
+    start = source.read(offset, min(count, longest))
+    if not any(start.startswith(head) for head in heads):
+        start = source.read(offset, min(count, codestream.HEADER_BYTES))
+        heads.add(start[: codestream.read_jpeg_header(start).size_bytes])
+    codestream.check_jpeg_end(source.read(offset + max(0, count - _TAIL), min(count, _TAIL)))
+
+
+def _examine_jp2k(source: ByteSource, offset: int, count: int, *, whole: bool) -> None:
+    _bounded(count)
+    head = source.read(offset, count if whole else min(count, _FIRST_GUESS))
+    if not codestream.check_jp2k(head, total=count):
+        codestream.check_jp2k(source.read(offset, count), total=count)
+    codestream.check_jp2k_end(source.read(offset + max(0, count - _TAIL), min(count, _TAIL)))
+
+
+def _examine_strip(source: ByteSource, page: Page, offset: int, count: int) -> None:
+    """A Hamamatsu level: one JPEG, its header, its end, and its entropy-coded bytes in even samples."""
+    head = source.read(offset, min(count, codestream.HEADER_BYTES))
+    header = codestream.read_jpeg_header(head)
+    if header.size_bytes > count or (page.restarts and page.restarts[0] != header.size_bytes):
+        raise StructureInvalid("the first restart position is not where the scan starts")
+    if header.width not in (0, page.width) and page.width <= 65500 and page.height <= 65500:
+        raise StructureInvalid("a level's JPEG has another size than its page")
+    for begin, length in _windows(header.size_bytes, count):
+        data = source.read(offset + begin, length)
+        if begin + length == count:
+            codestream.check_jpeg_scan(data)
+        elif b"\xff\xfe" in data or b"\xff\xd9" in data:
+            raise PlaceUnknown("a comment or an end marker stands inside a level's JPEG")
+    codestream.check_jpeg_end(source.read(offset + count - _TAIL, _TAIL))
+
+
+def _windows(begin: int, end: int, *, step: int = 4 << 20) -> Iterator[tuple[int, int]]:
+    """The whole range in steps when small; else evenly spread steps worth THOROUGH_BYTES, the last included."""
+    steps = -(-(end - begin) // step)
+    stride = max(1, -(-steps * step // THOROUGH_BYTES))
+    for index in range(steps):
+        if index % stride == 0 or index == steps - 1:
+            at = begin + index * step
+            yield at, min(step, end - at)
+
+
+def _bounded(count: int) -> None:
+    if count > TILE_BYTES:
+        raise StructureInvalid(f"a compressed tile above {TILE_BYTES} bytes")
