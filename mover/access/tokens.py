@@ -1,0 +1,132 @@
+"""Tokens and the local socket: from a secret or a peer to an Identity.
+
+A secret is 256 random bits, shown once and stored as its SHA-256; no slow hash is needed for what cannot be
+guessed. Every making and every end of a token is an audit record in the same transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from mover import audit
+from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
+from mover.clock import SYSTEM, Clock
+from mover.decide.access import may_use_socket
+from mover.errors import NotFound, RequestInvalid, Unauthenticated
+from mover.model import wire
+from mover.model.access import Identity
+from mover.randomness import new_id, new_secret
+
+PREFIX = "mvr_"                             # so that secret scanners and people know one when they see one
+MAX_SECRET_LENGTH = 128
+MAX_LISTED = 1000
+
+_QUERIES = load(__file__)
+
+
+class Access:
+    """Who asks? `own_uid` is the daemon's; root and that user, on the local socket, are admins of `project`."""
+
+    def __init__(
+        self, database: Database, *, project: str, node: str, own_uid: int, clock: Clock = SYSTEM
+    ) -> None:
+        self._database = database
+        self._project = project
+        self._node = node
+        self._own_uid = own_uid
+        self._clock = clock
+
+    async def authenticate(self, secret: str) -> Identity:
+        """The owner of a live secret, or Unauthenticated: unknown, expired and revoked look the same."""
+        if not secret.startswith(PREFIX) or len(secret) > MAX_SECRET_LENGTH:
+            raise Unauthenticated("this is not a token of this service")
+        async with self._database.instance() as conn:
+            cursor = await conn.execute(_QUERIES["find_by_hash"], {"hash": _hash(secret)})
+            row = await cursor.fetchone()
+        if row is None:
+            raise Unauthenticated("the token is unknown, expired or revoked")
+        return Identity(
+            actor=row.actor, role=row.role, project=row.project_id, token_id=row.id,
+            posix_uid=row.posix_uid, posix_gid=row.posix_gid,
+        )  # fmt: skip
+
+    def peer(self, *, uid: int, gid: int) -> Identity:
+        """The process at the other end of the local socket, as the kernel names it (SO_PEERCRED)."""
+        if not may_use_socket(uid, own_uid=self._own_uid):
+            raise Unauthenticated("this user of the local socket needs a token")
+        return Identity(actor=f"uid:{uid}", role="admin", project=self._project, posix_uid=uid, posix_gid=gid)
+
+    async def make_token(self, identity: Identity, body: wire.TokenRequest, *, request: str = "") -> wire.Token:
+        """The only answer that ever holds the secret."""
+        if body.expires_at is not None:
+            if body.expires_at.tzinfo is None:
+                raise RequestInvalid("expires_at needs an offset, such as Z", where="$.expires_at")
+            if body.expires_at <= self._clock.now():
+                raise RequestInvalid("expires_at lies in the past", where="$.expires_at")
+        secret = PREFIX + new_secret()
+        token_id = await self._add(identity.project, secret, body, maker=identity.actor, request=request)
+        return wire.Token(
+            id=token_id, actor=body.actor, role=body.role, secret=secret, expires_at=body.expires_at,
+            created_at=self._clock.now(),
+        )  # fmt: skip
+
+    async def adopt(self, secret: str, body: wire.TokenRequest) -> None:
+        """Make a secret that `mover init` wrote to a file known; the second time it changes nothing."""
+        if not secret.startswith(PREFIX) or not 40 <= len(secret) <= MAX_SECRET_LENGTH:
+            raise RequestInvalid("a token is `mvr_` and at least 36 random characters")
+        await self._add(self._project, secret, body, maker="mover init", request="")
+
+    async def list_tokens(self, project: str) -> wire.Tokens:
+        async with self._database.instance() as conn:
+            cursor = await conn.execute(_QUERIES["of_project"], {"project": project, "limit": MAX_LISTED})
+            return wire.Tokens(tokens=[_token(row) for row in await cursor.fetchall()])
+
+    async def revoke(self, identity: Identity, token_id: str, *, request: str = "") -> wire.Token:
+        """Ended for good; asked again, the same answer."""
+        key = {"id": token_id, "project": identity.project}
+        async with self._database.project(identity.project) as conn:
+            row = await (await conn.execute(_QUERIES["revoke"], key)).fetchone()
+            if row is None:
+                return _token(await self._known(conn, key))
+            await audit.record(
+                conn, project=identity.project, node=self._node, actor=identity.actor,
+                action="token-revoke", subject=token_id, request=request, details={"role": row.role},
+            )  # fmt: skip
+        return _token(row)
+
+    async def _known(self, conn: Connection, key: dict[str, str]) -> Any:
+        row = await (await conn.execute(_QUERIES["of_id"], key)).fetchone()
+        if row is None:
+            raise NotFound("no such token")
+        return row
+
+    async def _add(
+        self, project: str, secret: str, body: wire.TokenRequest, *, maker: str, request: str
+    ) -> str:
+        """The row and its audit record commit together; a known secret writes neither."""
+        token_id = new_id("token")
+        values = {
+            "id": token_id, "hash": _hash(secret), "actor": body.actor, "role": body.role, "project": project,
+            "posix_uid": body.posix_uid, "posix_gid": body.posix_gid, "expires_at": body.expires_at,
+        }  # fmt: skip
+        async with self._database.project(project) as conn:
+            await conn.execute(_QUERIES["ensure_project"], {"project": project})
+            if (await conn.execute(_QUERIES["add"], values)).rowcount == 1:
+                await audit.record(
+                    conn, project=project, node=self._node, actor=maker, action="token-make",
+                    subject=token_id, request=request, details={"role": body.role, "for": body.actor},
+                )  # fmt: skip
+        return token_id
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _token(row: Any) -> wire.Token:
+    return wire.Token(
+        id=row.id, actor=row.actor, role=row.role, created_at=row.created_at,
+        expires_at=row.expires_at, revoked_at=row.revoked_at,
+    )  # fmt: skip

@@ -1,0 +1,205 @@
+"""The application: every operation on its path, one way in, one way out.
+
+The way in, in this order: who asks (and how often), may this role do this, then what is asked. A caller without
+rights learns nothing from how its body would have been judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from mover.api import audit, batches, cohorts, records, runs, service, snapshots, tokens
+from mover.api.limits import Gate, Limits
+from mover.api.openapi import document
+from mover.api.operation import Call, Operation, Waiting
+from mover.api.parsing import read_body, read_key, read_path, read_query
+from mover.api.peers import is_local, peer_credentials
+from mover.api.problems import answer_errors
+from mover.api.request_id import HEADER, request_id
+from mover.api.rooms import AccessRoom, Rooms
+from mover.api.waiting import Waits
+from mover.clock import SYSTEM, Clock
+from mover.decide.access import judge
+from mover.errors import Denied, NotFound, RequestInvalid, Unauthenticated
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.access import Identity
+
+OPERATIONS: tuple[Operation, ...] = (
+    *batches.OPERATIONS,
+    *records.OPERATIONS,
+    *cohorts.OPERATIONS,
+    *runs.OPERATIONS,
+    *snapshots.OPERATIONS,
+    *audit.OPERATIONS,
+    *tokens.OPERATIONS,
+    *service.OPERATIONS,
+)
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _House:
+    rooms: Rooms
+    access: AccessRoom
+    version: str
+    limits: Limits
+    gate: Gate
+    waits: Waits
+    clock: Clock
+
+
+def make_app(
+    rooms: Rooms, access: AccessRoom, *, version: str, limits: Limits | None = None, clock: Clock = SYSTEM
+) -> web.Application:
+    """The caller serves it with `api.serve`, which also holds the bounds that HTTP's own parser keeps."""
+    limits = limits or Limits()
+    house = _House(rooms, access, version, limits, Gate(limits, clock), Waits(limits, clock), clock)
+    app = web.Application(middlewares=[_account(house), answer_errors], client_max_size=limits.body_bytes)
+    for operation in OPERATIONS:
+        app.router.add_route(operation.method, operation.path, _endpoint(operation, house))
+    _add_plain_routes(app, house)
+
+    async def stop_waiting(_: web.Application) -> None:
+        house.waits.closing = True
+
+    app.on_shutdown.append(stop_waiting)
+    return app
+
+
+def _endpoint(operation: Operation, house: _House) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        identity = await _admit(request, house)
+        _allow(identity, operation.action)
+        call = await _parse(request, operation, house, identity)
+        return _reply(await operation.handler(call), operation)
+
+    return handle
+
+
+async def _admit(request: web.Request, house: _House) -> Identity:
+    """A token where one is sent; else, on the local socket, the peer the kernel names."""
+    header = request.headers.get("Authorization", "")
+    scheme, _, secret = header.partition(" ")
+    if header and (scheme.lower() != "bearer" or not secret.strip()):
+        raise Unauthenticated("only bearer tokens are known here")
+    if header:
+        identity = await _authenticate(secret.strip(), house, address=f"address {request.remote}")
+    else:
+        credentials = peer_credentials(request)
+        if credentials is None:
+            raise Unauthenticated("a token is needed")
+        identity = house.access.peer(uid=credentials.uid, gid=credentials.gid)
+    house.gate.pass_one(identity.token_id or identity.actor)
+    return identity
+
+
+async def _authenticate(secret: str, house: _House, *, address: str) -> Identity:
+    """Wrong secrets count against the address; a cluster behind one address is not held back by its size."""
+    house.gate.refuse_if_empty(address)
+    try:
+        return await house.access.authenticate(secret)
+    except Unauthenticated:
+        house.gate.pass_one(address)
+        raise
+
+
+def _allow(identity: Identity, action: str) -> None:
+    verdict = judge(identity.role, action)
+    if verdict == "hidden":
+        raise NotFound("no such thing for this token")
+    if verdict == "denied":
+        raise Denied(f"the role {identity.role} may not do this", where=action)
+
+
+async def _parse(
+    request: web.Request, operation: Operation, house: _House, identity: Identity
+) -> Call[Any, Any]:
+    query = read_query(request, operation.query)
+    planned = getattr(query, "plan", False)
+
+    async def until(look: Callable[[], Awaitable[Any]], final: frozenset[str]) -> Any:
+        assert isinstance(query, Waiting)
+        return await house.waits.until_changed(
+            look, final, query=query, gone=lambda: request.transport is None
+        )
+
+    return Call(
+        rooms=house.rooms,
+        access=house.access,
+        identity=identity,
+        path=read_path(request),
+        query=query,
+        key=read_key(request, required=operation.key == "required" and not planned),
+        body=await read_body(request, operation, timeout_s=house.limits.body_timeout_s),
+        request=request_id(request),
+        until=until,
+    )
+
+
+def _reply(answer: Any, operation: Operation) -> web.Response:
+    if isinstance(answer, str):
+        return web.Response(body=answer.encode(), headers={"Content-Type": operation.media_type})
+    status = 200 if isinstance(answer, wire.Plan) else operation.status
+    return _json(answer, status=status)
+
+
+def _json(answer: Any, *, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(answer), status=status, content_type="application/json")
+
+
+def _add_plain_routes(app: web.Application, house: _House) -> None:
+    """What is asked without a role: is it alive, what can it do, how is it doing."""
+    openapi = msgspec.json.encode(document(OPERATIONS, version=house.version))
+
+    async def healthz(request: web.Request) -> web.Response:
+        if request.query:
+            raise RequestInvalid("this path takes no parameters", where="query")
+        await house.rooms.health()
+        return _json(wire.Health(version=house.version))
+
+    async def describe(request: web.Request) -> web.Response:
+        return web.Response(body=openapi, content_type="application/json")
+
+    async def metrics(request: web.Request) -> web.Response:
+        if not is_local(request) or "Authorization" in request.headers:
+            _allow(await _admit(request, house), "metrics.read")
+        return web.Response(
+            body=house.rooms.metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/openapi.json", describe)
+    app.router.add_get("/metrics", metrics)
+
+
+def _account(house: _House) -> Any:
+    """One line and one header set per request. The line holds the route's pattern, not the path or the query."""
+
+    @web.middleware
+    async def account(request: web.Request, handler: Handler) -> web.StreamResponse:
+        begun_s = house.clock.monotonic_s()
+        response = await handler(request)
+        response.headers[HEADER] = request_id(request)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        resource = request.match_info.route.resource
+        _log.info(
+            "request",
+            request=request_id(request),
+            method=request.method if request.method in ("GET", "HEAD", "POST", "DELETE") else "other",
+            route=resource.canonical if resource else "none",
+            status=response.status,
+            seconds=round(house.clock.monotonic_s() - begun_s, 4),
+        )
+        return response
+
+    return account

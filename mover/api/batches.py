@@ -1,0 +1,62 @@
+"""Step 1: batches, their packs, the slides they became, and the look into the vault."""
+
+from __future__ import annotations
+
+from mover.api.operation import Call, Limit, Operations, Paged, Planned, PathQuery, Query, ShortQuery, Waiting
+from mover.model import wire
+
+OPERATIONS = Operations()
+FINAL = frozenset({"complete", "failed"})
+
+
+class PacksQuery(Query):
+    state: ShortQuery | None = None
+    after: PathQuery | None = None
+    limit: Limit = 100
+
+
+@OPERATIONS.add(
+    "POST", "/v1/batches", "batches.declare", wire.Batch, body=wire.BatchRequest, query=Planned, status=202
+)
+async def declare(call: Call[wire.BatchRequest, Planned]) -> wire.Batch | wire.Plan:
+    """Declare a folder of a source tier ready for the image workflow."""
+    if call.query.plan:
+        return await call.rooms.batches.plan_declare(call.project, call.actor, call.body)
+    return await call.rooms.batches.declare(call.project, call.actor, call.body, request=call.request)
+
+
+@OPERATIONS.add("GET", "/v1/batches", "batches.read", wire.BatchPage)
+async def list_batches(call: Call[None, Query]) -> wire.BatchPage:
+    """The batches of the project, newest first."""
+    return wire.BatchPage(batches=await call.rooms.batches.list(call.project))
+
+
+@OPERATIONS.add("GET", "/v1/batches/{id}", "batches.read", wire.Batch, query=Waiting)
+async def view(call: Call[None, Waiting]) -> wire.Batch:
+    """One batch; with `wait`, as soon as its state changes or is final."""
+    return await call.until(lambda: call.rooms.batches.view(call.project, call.id), FINAL)
+
+
+@OPERATIONS.add("GET", "/v1/batches/{id}/packs", "batches.read", wire.PackPage, query=PacksQuery)
+async def packs(call: Call[None, PacksQuery]) -> wire.PackPage:
+    """The packs of a batch with state and reason, by id."""
+    query = call.query
+    return await call.rooms.batches.packs(call.project, call.id, query.state, query.after, query.limit)
+
+
+@OPERATIONS.add("POST", "/v1/reveal", "names.reveal", wire.Revealed, body=wire.RevealRequest)
+async def reveal(call: Call[wire.RevealRequest, Query]) -> wire.Revealed:
+    """The original names of packs, for a purpose; every look is an audit record."""
+    return await call.rooms.batches.reveal(call.project, call.actor, call.body)
+
+
+@OPERATIONS.add("GET", "/v1/slides", "slides.read", wire.SlidePage, query=Paged)
+async def slides(call: Call[None, Paged]) -> wire.SlidePage:
+    """The slides granted to the project, by number."""
+    return await call.rooms.batches.slides(call.project, call.query.after, call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/slides/{number}", "slides.read", wire.Slide)
+async def slide(call: Call[None, Query]) -> wire.Slide:
+    """One slide with what is known of it."""
+    return await call.rooms.batches.slide(call.project, call.id)

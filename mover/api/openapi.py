@@ -1,0 +1,129 @@
+"""OpenAPI 3.1 made from the same values that route requests; `msgspec` gives the schemas of the wire types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from mover.api.operation import Operation, Planned
+from mover.decide.access import ACTIONS
+from mover.model import wire
+
+_JSON = "application/json"
+_NAMES = re.compile(r"\{(\w+)\}")
+
+
+def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]:
+    operations = list(operations)
+    bodies = {shape for one in operations for shape in (one.answer, one.body) if isinstance(shape, type) and shape is not str}
+    shapes = sorted(bodies | {wire.Problem, wire.Plan, wire.Health}, key=lambda shape: shape.__name__)
+    _, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "mover",
+            "version": version,
+            "description": "Brings de-identified, verified slides to a training cluster, protects what comes out "
+            "and cleans up after it. Every answer to a failure is application/problem+json.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths | _plain_paths(),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.path.split("/")[2]],
+        "x-mover-action": operation.action,
+        "x-mover-roles": sorted(ACTIONS[operation.action]),
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_headers(operation)],
+        "responses": _responses(operation),
+    }
+    if operation.body is not None:
+        content = {_JSON: {"schema": _reference(operation.body)}}
+        required = any(field.required for field in msgspec.structs.fields(operation.body))
+        said["requestBody"] = {"required": required, "content": content}
+    return said
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    media = operation.media_type.partition(";")[0]
+    schema: dict[str, Any] = {"type": "string"} if operation.answer is str else _reference(operation.answer)
+    responses = {str(operation.status): {"description": operation.summary, "content": {media: {"schema": schema}}}}
+    if issubclass(operation.query, Planned):
+        plan = {_JSON: {"schema": _reference(wire.Plan)}}
+        if operation.status == 200:
+            plan = {_JSON: {"schema": {"anyOf": [schema, _reference(wire.Plan)]}}}
+        responses["200"] = {"description": "With plan=true: what would be done; nothing was changed.", "content": plan}
+    problem = {"application/problem+json": {"schema": _reference(wire.Problem)}}
+    responses["default"] = {"description": "Refused or failed; see `code`.", "content": problem}
+    return responses
+
+
+def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
+    shape = {"type": "string", "minLength": 1, "maxLength": 128}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": shape} for name in _NAMES.findall(operation.path)
+    ]
+
+
+def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
+    _, components = msgspec.json.schema_components([operation.query])
+    properties = components[operation.query.__name__]["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
+        for name, schema in properties.items()
+    ]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that may be left out has no null in a URL."""
+    choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else schema
+
+
+def _headers(operation: Operation) -> list[dict[str, Any]]:
+    if operation.method != "POST":
+        return []
+    shape = {"type": "string", "minLength": 1, "maxLength": 200}
+    return [{"name": "Idempotency-Key", "in": "header", "required": operation.key == "required", "schema": shape}]
+
+
+def _reference(shape: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{shape.__name__}"}
+
+
+def _plain_paths() -> dict[str, Any]:
+    problem = {"application/problem+json": {"schema": _reference(wire.Problem)}}
+    failed = {"description": "Refused or failed; see `code`.", "content": problem}
+
+    def get(name: str, summary: str, media: str, schema: dict[str, Any]) -> dict[str, Any]:
+        answer = {"description": summary, "content": {media: {"schema": schema}}}
+        return {
+            "get": {
+                "operationId": f"service.{name}", "summary": summary, "tags": ["service"], "security": [],
+                "parameters": [], "responses": {"200": answer, "default": failed},
+            }
+        }  # fmt: skip
+
+    return {
+        "/healthz": get("healthz", "Can this daemon work?", _JSON, _reference(wire.Health)),
+        "/openapi.json": get("openapi", "This document.", _JSON, {"type": "object"}),
+        "/metrics": get(
+            "metrics", "Prometheus metrics; from loopback, the local socket or with a token.", "text/plain",
+            {"type": "string"},
+        ),
+    }  # fmt: skip

@@ -1,0 +1,103 @@
+"""From bytes to values, strictly, once, at the edge.
+
+Refused here: bodies that are not UTF-8 JSON of the declared shape, unknown fields and parameters, parameters said
+twice, NUL (PostgreSQL's text cannot hold it), compressed bodies (a bomb costs its sender nothing). A message
+names the place and the fault, never the value: a value may be a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from mover.api.operation import Operation, Query
+from mover.errors import LimitExceeded, MediaTypeUnknown, RequestInvalid
+
+_PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
+_QUOTED_VALUE = re.compile(r"^(Invalid enum value) .*$", re.DOTALL)
+_KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
+_ID_SHAPE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9@._-]{0,127}$")
+
+
+async def read_body(request: web.Request, operation: Operation, *, timeout_s: float) -> Any:
+    """The body as the operation's type; an absent body stands for one without any field."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise MediaTypeUnknown("compressed bodies are not taken", hint="Send the body as it is.")
+    raw = await _read(request, timeout_s=timeout_s)
+    if operation.body is None:
+        if raw.strip() not in (b"", b"{}"):
+            raise RequestInvalid("this request takes no body", where="body")
+        return None
+    if raw and request.content_type != "application/json":
+        raise MediaTypeUnknown("the body is not declared as JSON")
+    return decode(raw or b"{}", operation.body)
+
+
+async def _read(request: web.Request, *, timeout_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await request.read()
+    except TimeoutError as error:
+        raise LimitExceeded(f"the body did not arrive within {timeout_s:g} s") from error
+
+
+def decode(raw: bytes, shape: type[msgspec.Struct]) -> Any:
+    """Raises RequestInvalid with the place in the body."""
+    try:
+        text = raw.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise RequestInvalid("the body is not valid UTF-8", where=f"byte {error.start}") from None
+    if "\\u0000" in text:
+        raise RequestInvalid("the body holds a NUL character", where="body")
+    try:
+        return msgspec.json.decode(text, type=shape)
+    except msgspec.DecodeError as error:
+        raise invalid(error, root="body") from None
+    except RecursionError:
+        raise RequestInvalid("the body is nested too deeply", where="body") from None
+
+
+def read_query(request: web.Request, shape: type[Query]) -> Any:
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise RequestInvalid(f"the parameter {name!r} stands twice", where="query")
+        if "\0" in value or not value.isprintable():
+            raise RequestInvalid("a parameter holds a character that cannot be printed", where="query")
+        values[name] = value
+    try:
+        return msgspec.convert(values, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise invalid(error, root="query") from None
+
+
+def read_path(request: web.Request) -> dict[str, str]:
+    """Ids, numbers and names are short and plain; anything else names nothing, which is 404 for the rooms to
+    say, but must not reach SQL or a log as it is."""
+    for name, value in request.match_info.items():
+        if not _ID_SHAPE.match(value):
+            raise RequestInvalid("an id is 1 to 128 letters, digits, '-', '_', '.' or '@'", where=f"path {name}")
+    return dict(request.match_info)
+
+
+def read_key(request: web.Request, *, required: bool) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if required and not key:
+        raise RequestInvalid(
+            "this request needs an Idempotency-Key", where="Idempotency-Key",
+            hint="Send a key that is the same when this request is repeated: cluster/job/submit-time/restart.",
+        )  # fmt: skip
+    if key and not _KEY_SHAPE.match(key):
+        raise RequestInvalid("a key is 1 to 200 printable ASCII characters", where="Idempotency-Key")
+    return key
+
+
+def invalid(error: msgspec.DecodeError, *, root: str) -> RequestInvalid:
+    message = str(error)
+    place = _PLACE.search(message)
+    what = _QUOTED_VALUE.sub(r"\1", _PLACE.sub("", message))
+    return RequestInvalid(what, where=place["where"].replace("$", root, 1) if place else root)

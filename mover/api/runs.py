@@ -1,0 +1,81 @@
+"""Steps 3 to 5 as a scheduler sees them: ask, wait, train, finish, clean."""
+
+from __future__ import annotations
+
+from mover.api.operation import Call, Operations, Paged, Planned, Query, Waiting
+from mover.model import wire
+
+OPERATIONS = Operations()
+# a waiting scheduler is told of `ready` and of every end; `protected` is a rest on the way to `cleaned`
+FINAL = frozenset({"cleaned", "refused", "failed", "cancelled"})
+
+
+@OPERATIONS.add(
+    "POST", "/v1/runs", "runs.request", wire.Run,
+    body=wire.RunRequest, query=Planned, status=202, key="required",
+)  # fmt: skip
+async def request(call: Call[wire.RunRequest, Planned]) -> wire.Run | wire.Plan:
+    """Ask for a set of slides on flash; the same Idempotency-Key gives the same run."""
+    if call.query.plan:
+        return await call.rooms.runs.plan_request(call.identity, call.body)
+    return await call.rooms.runs.request(call.identity, call.body, key=call.key, request=call.request)
+
+
+@OPERATIONS.add("GET", "/v1/runs", "runs.read", wire.RunPage, query=Paged)
+async def list_runs(call: Call[None, Paged]) -> wire.RunPage:
+    """The runs of the project, newest first."""
+    return await call.rooms.runs.list(call.project, call.query.after, call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/runs/{id}", "runs.read", wire.Run, query=Waiting)
+async def view(call: Call[None, Waiting]) -> wire.Run:
+    """One run; with `wait`, as soon as its state changes or is final."""
+    return await call.until(lambda: call.rooms.runs.view(call.project, call.id), FINAL)
+
+
+@OPERATIONS.add(
+    "GET", "/v1/runs/{id}/manifest", "runs.read", str, media_type="application/jsonl; charset=utf-8"
+)
+async def manifest(call: Call[None, Query]) -> str:
+    """The sealed manifest, JSON lines, format version 1; kept for ever."""
+    return await call.rooms.runs.manifest(call.project, call.id)
+
+
+@OPERATIONS.add("GET", "/v1/runs/{id}/ready", "runs.read", wire.StagedPage, query=Paged)
+async def ready(call: Call[None, Paged]) -> wire.StagedPage:
+    """The entries that already stand verified on flash, by path."""
+    limit = call.query.limit
+    entries = await call.rooms.runs.ready(call.project, call.id, call.query.after, limit)
+    # a full page may have a successor; a short one is the end of what stands there now
+    return wire.StagedPage(entries=entries, next=entries[-1].path if len(entries) == limit else None)
+
+
+@OPERATIONS.add("POST", "/v1/runs/{id}/heartbeat", "runs.heartbeat", wire.Run)
+async def heartbeat(call: Call[None, Query]) -> wire.Run:
+    """Keep the lease."""
+    return await call.rooms.runs.heartbeat(call.project, call.id)
+
+
+@OPERATIONS.add(
+    "POST", "/v1/runs/{id}/finish", "runs.finish", wire.Run,
+    body=wire.FinishRequest, query=Planned, status=202,
+)  # fmt: skip
+async def finish(call: Call[wire.FinishRequest, Planned]) -> wire.Run | wire.Plan:
+    """Training is over: protect what it left behind."""
+    if call.query.plan:
+        return await call.rooms.protection.plan_finish(call.identity, call.id, call.body)
+    return await call.rooms.runs.finish(call.identity, call.id, call.body)
+
+
+@OPERATIONS.add("POST", "/v1/runs/{id}/clean", "runs.clean", wire.Run, query=Planned, status=202)
+async def clean(call: Call[None, Planned]) -> wire.Run | wire.Plan:
+    """Remove the run root; refused before protection is proved."""
+    if call.query.plan:
+        return await call.rooms.runs.plan_clean(call.project, call.id)
+    return await call.rooms.runs.clean(call.identity, call.id)
+
+
+@OPERATIONS.add("POST", "/v1/runs/{id}/cancel", "runs.cancel", wire.Run, status=202)
+async def cancel(call: Call[None, Query]) -> wire.Run:
+    """Give up a run that is not ready yet."""
+    return await call.rooms.runs.cancel(call.identity, call.id)

@@ -1,0 +1,221 @@
+"""Listening: the Unix socket for this machine, loopback TCP, and beyond loopback only with TLS.
+
+An address that is taken, a path that is too long and half a TLS configuration are refused with what to do; a socket
+left behind by a killed daemon is replaced, one that a living daemon answers on is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+from msgspec import Struct
+
+from mover.api.limits import Limits
+from mover.errors import ConfigError, SettingsInvalid
+
+# sun_path of unix(7) holds 108 bytes, the last of them NUL
+LONGEST_SOCKET_PATH = 107
+SOCKET_MODE = 0o660
+BACKLOG = 512
+KEEPALIVE_S = 75.0
+STOP_WITHIN_S = 10.0
+HEADERS_AT_MOST = 64
+
+
+class Listen(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to listen. `port` 0 takes a free one, which `Server.urls` names. Without `host` there is no TCP."""
+
+    unix_socket: str | None = None
+    host: str | None = "127.0.0.1"
+    port: int = 0
+    certificate: str | None = None
+    private_key: str | None = None
+
+
+class Server:
+    """A served application; `urls` are for people and for the SDK, the local socket last."""
+
+    def __init__(self, runner: web.AppRunner, urls: list[str], socket_path: str | None) -> None:
+        self._runner = runner
+        self._socket_path = socket_path
+        self.urls = urls
+
+    async def stop(self) -> None:
+        """Takes no new connection, lets running requests end within STOP_WITHIN_S, then closes."""
+        await self._runner.cleanup()
+        if self._socket_path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._socket_path)
+
+
+async def serve(app: web.Application, listen: Listen, *, limits: Limits | None = None) -> Server:
+    """Raises SettingsInvalid before anything listens when the addresses cannot be had."""
+    limits = limits or Limits()
+    tls = _tls(listen)
+    listeners = _open_listeners(listen)
+    runner = web.AppRunner(
+        app,
+        access_log=None,  # our own line per request holds no path and no query
+        logger=_quiet_logger(),
+        keepalive_timeout=KEEPALIVE_S,
+        max_line_size=limits.header_bytes,
+        max_field_size=limits.header_bytes,
+        max_headers=HEADERS_AT_MOST,
+        auto_decompress=False,
+        shutdown_timeout=STOP_WITHIN_S,
+    )
+    await runner.setup()
+    urls = []
+    for listener in listeners:
+        local = listener.family == socket.AF_UNIX
+        await web.SockSite(runner, listener, ssl_context=None if local else tls, backlog=BACKLOG).start()
+        urls.append(_url(listener, tls))
+    return Server(runner, urls, listen.unix_socket)
+
+
+def _open_listeners(listen: Listen) -> list[socket.socket]:
+    """All or none."""
+    opened: list[socket.socket] = []
+    try:
+        if listen.host is not None:
+            opened.append(_tcp_socket(listen.host, listen.port))
+        if listen.unix_socket is not None:
+            opened.append(_unix_socket(listen.unix_socket))
+    except ConfigError:
+        for one in opened:
+            one.close()
+        raise
+    if not opened:
+        raise SettingsInvalid("the daemon would listen nowhere", where="listen", hint="Name a unix_socket or a host.")
+    return opened
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setblocking(False)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        hint = "Another program has this port; name another one, or 0 for any free one."
+        if error.errno != errno.EADDRINUSE:
+            hint = "Name an address of this machine; 127.0.0.1 always is one."
+        raise SettingsInvalid(
+            f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)})", where="listen", hint=hint
+        ) from error
+    return listener
+
+
+def check_socket_path(path: str) -> None:
+    """Long checkout paths meet this limit first, so it is said before anything else is tried."""
+    length = len(os.fsencode(path))
+    if length > LONGEST_SOCKET_PATH:
+        raise SettingsInvalid(
+            f"the socket's path has {length} bytes, a socket's name ends at {LONGEST_SOCKET_PATH}",
+            where="listen.unix_socket",
+            hint="Name a shorter path, such as /run/mover/mover.sock.",
+        )
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """Bound and narrowed to owner and group before it listens: until then nobody can connect."""
+    check_socket_path(path)
+    _remove_stale(path)
+    Path(path).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    try:
+        listener.bind(path)
+        os.chmod(path, SOCKET_MODE)
+    except OSError as error:
+        listener.close()
+        raise SettingsInvalid(
+            f"cannot make the local socket ({os.strerror(error.errno or 0)})", where="listen.unix_socket",
+            hint="Its folder must be writable by the daemon's user; something else may stand at its name.",
+        ) from error  # fmt: skip
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    """Only a socket nobody listens on is removed; a file of another kind is left for `bind` to stumble on."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError as error:
+            raise SettingsInvalid(
+                f"a socket stands there already ({os.strerror(error.errno or 0)})", where="listen.unix_socket",
+                hint="It may belong to another user; stop that daemon or name another path.",
+            ) from error  # fmt: skip
+    raise SettingsInvalid(
+        "another daemon answers on this socket", where="listen.unix_socket", hint="Stop it, or name another path."
+    )
+
+
+def _tls(listen: Listen) -> ssl.SSLContext | None:
+    if (listen.certificate is None) != (listen.private_key is None):
+        raise SettingsInvalid("TLS needs both a certificate and a private key", where="listen")
+    if listen.certificate is None or listen.private_key is None:
+        if listen.host is not None and not _is_loopback(listen.host):
+            raise SettingsInvalid(
+                f"listening on {listen.host} needs TLS", where="listen.host",
+                hint="Name `certificate` and `private_key`, or listen on 127.0.0.1.",
+            )  # fmt: skip
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(listen.certificate, listen.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsInvalid(
+            f"the certificate and key cannot be used ({type(error).__name__})", where="listen.certificate",
+            hint="Both must be PEM files that the daemon's user may read, and belong together.",
+        ) from error  # fmt: skip
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _url(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{os.path.abspath(listener.getsockname())}"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
+
+
+class _Mute(logging.Filter):
+    """aiohttp's own complaints quote what a client sent; only the fact remains."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "unknown"
+        record.msg, record.args = f"http refused malformed input ({kind})", None
+        record.exc_info, record.exc_text = None, None
+        return True
+
+
+def _quiet_logger() -> logging.Logger:
+    logger = logging.getLogger("mover.api.http")
+    if not any(isinstance(one, _Mute) for one in logger.filters):
+        logger.addFilter(_Mute())
+    return logger
