@@ -149,6 +149,13 @@ class IllegalTransition(Conflict):
     code = "illegal-transition"
 
 
+class StillWorking(RequestError):
+    """A caller's own patience is over; the work goes on."""
+
+    code, status, exit_status, retry = "still-working", 504, 11, "later"
+    hint = "Ask again, or wait longer; nothing was given up."
+
+
 class Unauthenticated(RequestError):
     code, status = "unauthenticated", 401
     hint = "Send `Authorization: Bearer TOKEN`; `mover init` printed where the token file is."
