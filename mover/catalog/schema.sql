@@ -139,13 +139,14 @@ create table mover.batch (
     expected_list  text,                            -- id of the sealed list of expected names
     found_count integer,
     missing_count integer,
+    explanation text,
     created_by  text not null,
     created_at  timestamptz not null default now(),
     finished_at timestamptz,
     complete_proof text,
     complete_kind mover.proof_kind generated always as ('complete') stored,
     foreign key (complete_proof, id, complete_kind) references mover.proof (id, subject_id, kind),
-    check (state <> 'complete' or complete_proof is not null)
+    constraint complete_needs_proof check (state <> 'complete' or complete_proof is not null)
 );
 create index batch_project on mover.batch (project_id, created_at desc);
 -- the same folder declared again is the same batch
@@ -181,6 +182,7 @@ create table mover.pack (
     id          text primary key,
     project_id  text not null references mover.project,
     batch_id    text not null references mover.batch,
+    barcode     text not null,                      -- id of the sealed common name: what makes it this pack
     entry       text not null,                      -- id of the sealed entry paths in the vault
     state       text not null default 'found' check (state in ('found', 'published', 'duplicate', 'quarantined')),
     reason      text,                               -- stable code when quarantined
@@ -195,10 +197,10 @@ create table mover.pack (
     verified_kind mover.proof_kind generated always as ('verified') stored,
     deidentified_proof text,
     deidentified_kind mover.proof_kind generated always as ('deidentified') stored,
-    unique (batch_id, entry),
+    unique (batch_id, barcode),
     foreign key (verified_proof, id, verified_kind) references mover.proof (id, subject_id, kind),
     foreign key (deidentified_proof, id, deidentified_kind) references mover.proof (id, subject_id, kind),
-    check (state <> 'published' or (number is not null and verified_proof is not null
+    constraint published_needs_proofs check (state <> 'published' or (number is not null and verified_proof is not null
                                     and deidentified_proof is not null)),
     check (state <> 'duplicate' or number is not null),
     check (state <> 'quarantined' or reason is not null)
@@ -228,7 +230,7 @@ create table mover.record_set (
     aligned_kind mover.proof_kind generated always as ('aligned') stored,
     unique (batch_id, version),
     foreign key (aligned_proof, id, aligned_kind) references mover.proof (id, subject_id, kind),
-    check (state <> 'aligned' or aligned_proof is not null),
+    constraint aligned_needs_proof check (state <> 'aligned' or aligned_proof is not null),
     check (state <> 'quarantined' or reason is not null)
 );
 
@@ -343,10 +345,10 @@ create table mover.run (
     foreign key (ready_proof, id, ready_kind) references mover.proof (id, subject_id, kind),
     foreign key (protected_proof, id, protected_kind) references mover.proof (id, subject_id, kind),
     foreign key (cleaned_proof, id, cleaned_kind) references mover.proof (id, subject_id, kind),
-    check (state not in ('ready', 'finishing', 'protecting') or ready_proof is not null),
-    check (state not in ('protected', 'cleaning', 'cleaned') or protected_proof is not null
+    constraint ready_needs_proof check (state not in ('ready', 'finishing', 'protecting') or ready_proof is not null),
+    constraint protected_needs_proof check (state not in ('protected', 'cleaning', 'cleaned') or protected_proof is not null
            or (state in ('cleaning', 'cleaned') and ready_proof is null)),  -- never ready: nothing to protect
-    check (state <> 'cleaned' or cleaned_proof is not null),
+    constraint cleaned_needs_proof check (state <> 'cleaned' or cleaned_proof is not null),
     check (state <> 'refused' or reason is not null)
 );
 create index run_project on mover.run (project_id, created_at desc);
@@ -463,7 +465,6 @@ declare t text;
 begin
     for t in select table_name from information_schema.columns
              where table_schema = 'mover' and column_name = 'project_id'
-               and table_name not in ('token', 'audit_head')
     loop
         -- the sub-select lets the planner ask once per statement instead of once per row
         execute format('alter table mover.%I enable row level security', t);
@@ -575,7 +576,7 @@ reset role;
 grant usage on schema mover to mover_dispatch, mover_daemon;
 grant usage on schema vault to mover_vault;
 grant usage on schema queue to mover_daemon;
-grant select on mover.shard, mover.token, mover.run, mover.content, mover.run_entry, mover.audit_record to mover_dispatch;
+grant select on mover.slide, mover.shard, mover.token, mover.run, mover.content, mover.run_entry, mover.audit_record to mover_dispatch;
 grant select on mover.project to mover_dispatch;
 grant update (lease_until) on mover.shard to mover_dispatch;
 grant create on schema mover to mover_dispatch;
@@ -613,6 +614,12 @@ create function mover.tier_reserved(in_tier text) returns bigint
     language sql stable security definer set search_path = mover, pg_temp as $$
     select coalesce(sum(reserved_bytes), 0) from mover.run
      where tier = in_tier and state in ('admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected', 'cleaning')
+$$;
+
+-- does a number stand in the archive, whatever project published it? (a scan has one number per site)
+create function mover.slide_stands(in_number text) returns boolean
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select exists (select from mover.slide where number = in_number)
 $$;
 
 -- bytes of live runs that are promised but not staged yet

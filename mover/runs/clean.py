@@ -67,9 +67,7 @@ class Clean:
     async def clean(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
             run = await _one(conn, "lock", id=shard.subject_id)
-            if run.state in ("cancelled", "failed"):
-                check_transition(run.state, "cleaning", subject=run.id)
-            elif run.state == "protected":
+            if run.state in ("cancelled", "failed") or run.state == "protected":
                 check_transition(run.state, "cleaning", subject=run.id)
             elif run.state != "cleaning":
                 await self._end(conn, shard, run)

@@ -17,7 +17,6 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from mover import audit
-from mover.access import Identity
 from mover.catalog import proofs, selections
 from mover.catalog.database import Database
 from mover.catalog.queries import load
@@ -30,6 +29,7 @@ from mover.jobs import NewShard, add_shards
 from mover.jobs.shards import cancel_shards, tier_queue
 from mover.log import get_logger
 from mover.model import wire
+from mover.model.access import Identity
 from mover.model.policy import StagePolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -329,13 +329,15 @@ class Runs:
             raise Conflict(f"the run is {row.state}; its manifest is sealed with `ready`", where=run)
         return str(row.manifest)
 
-    async def ready(self, project: str, run: str, after: str = "", limit: int = 1000) -> list[dict[str, Any]]:
+    async def ready(
+        self, project: str, run: str, after: str | None = None, limit: int = PAGE_MAX
+    ) -> list[wire.StagedEntry]:
         """Entries that may be read already, in order of path."""
         async with self._database.project(project) as conn:
             await self._get(conn, run)
-            parameters = {"run": run, "after": after, "limit": min(limit, PAGE_MAX)}
+            parameters = {"run": run, "after": after or "", "limit": min(limit, PAGE_MAX)}
             rows = await (await conn.execute(SQL["staged"], parameters)).fetchall()
-        return [row._asdict() for row in rows]
+        return [wire.StagedEntry(**row._asdict()) for row in rows]
 
     async def _get(self, conn: AsyncConnection, run: str) -> Any:
         row = await _one(conn, "get", id=run)

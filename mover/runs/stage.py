@@ -20,7 +20,6 @@ from psycopg import AsyncConnection
 from mover import __version__, audit
 from mover.catalog import proofs
 from mover.catalog.database import Database
-from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.lifecycle import check_transition
 from mover.errors import DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError

@@ -1,0 +1,273 @@
+"""Step 1, the front: a folder is declared ready and becomes a batch; what people see of it.
+
+The folder, the expected names and every entry path are identifiers (D10): they go to the vault before the
+catalog holds an id for them, and come back only for the workers of `ingest.packs` or for a person with a
+purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+
+from mover import audit
+from mover.catalog import proofs
+from mover.catalog.database import Database
+from mover.catalog.queries import load
+from mover.decide.packs import Tally, canonical_name, find_packs
+from mover.deid.vault import Vault
+from mover.errors import Conflict, EntryMissing, NotFound, RequestInvalid
+from mover.jobs import NewShard, add_shards
+from mover.jobs.shards import tier_queue
+from mover.model import wire
+from mover.model.policy import ImagesPolicy
+from mover.policy import PolicyBook
+from mover.randomness import new_id
+from mover.tiers.port import ReadTier
+
+SQL = load(__file__)
+PLAN_STEPS_MAX = 1000
+PAGE_MAX = 1000
+EXPECTED_MAX = 100_000
+WALK_MAX = 1_000_000
+
+
+class Batches:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        tiers: dict[str, ReadTier],
+        policies: PolicyBook,
+        *,
+        node: str,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._tiers = tiers
+        self._policies = policies
+        self._node = node
+
+    # --- declare ------------------------------------------------------------------------------------------
+
+    async def declare(
+        self, project: str, actor: str, body: wire.BatchRequest, *, request: str = ""
+    ) -> wire.Batch:
+        """A batch for the folder. The same folder is the same batch; a batch that ended is walked again, and
+        what is published of it stays as it is."""
+        policy = self._policy(body)
+        folder = clean_folder(body.folder)
+        sealed = await self._seal(project, policy, folder, body.expected)
+        async with self._database.project(project) as conn:
+            batch, begins = await self._declare(conn, project, actor, body, policy, sealed)
+            if begins:
+                await add_shards(conn, project, [NewShard(tier_queue(policy.source), "batch-walk", batch, priority=7)])
+                await audit.record(
+                    conn,
+                    project=project,
+                    node=self._node,
+                    actor=actor,
+                    action="batch declared",
+                    subject=batch,
+                    request=request,
+                )
+            return await self._view(conn, batch)
+
+    async def plan_declare(self, project: str, actor: str, body: wire.BatchRequest) -> wire.Plan:
+        """What a walk would find and do now; nothing is kept, and no name is shown."""
+        policy = self._policy(body)
+        tally = await asyncio.to_thread(self.tally, policy, clean_folder(body.folder), body)
+        steps = [
+            wire.PlanStep(
+                action="quarantine" if pack.reason else "de-identify",
+                subject=f"pack {position + 1}",
+                reason=pack.explanation or f"{pack.suffix} with {len(pack.keys)} entries",
+                bytes=pack.size_bytes,
+            )
+            for position, pack in enumerate(tally.packs)
+        ]
+        counts = {"packs": len(tally.packs), "missing": tally.missing, "undeclared": tally.undeclared}
+        counts |= {action: sum(s.action == action for s in steps) for action in ("de-identify", "quarantine")}
+        return wire.Plan(
+            step="images",
+            counts=counts,
+            bytes=sum(s.bytes for s in steps if s.action == "de-identify"),
+            steps=steps[:PLAN_STEPS_MAX],
+            truncated=len(steps) > PLAN_STEPS_MAX,
+        )
+
+    def tally(self, policy: ImagesPolicy, folder: str, body: wire.BatchRequest) -> Tally:
+        """Walk the folder (blocking). EntryMissing when nothing is there: an empty source is never success."""
+        tier = self._tiers[policy.source]
+        tier.check_identity()
+        entries = []
+        for entry in tier.list(folder):
+            entries.append(entry)
+            if len(entries) > WALK_MAX:
+                raise RequestInvalid(f"more than {WALK_MAX} entries in one batch folder", hint="Declare its parts.")
+        if not entries:
+            raise EntryMissing("the declared folder is empty or does not exist", where=policy.source)
+        return find_packs(
+            entries,
+            require_thumbnail=policy.require_thumbnail,
+            expected_count=body.expected_count,
+            expected=frozenset(canonical_name(n) for n in body.expected) if body.expected is not None else None,
+            ignore=frozenset([policy.marker.casefold()]) if policy.marker else frozenset(),
+        )
+
+    def _policy(self, body: wire.BatchRequest) -> ImagesPolicy:
+        policy = self._policies.get(body.policy, ImagesPolicy) if body.policy else self._policies.default(ImagesPolicy)
+        if body.tier is not None and body.tier != policy.source:
+            raise RequestInvalid(f"policy {policy.name} reads from {policy.source}, not from {body.tier}")
+        if policy.source not in self._tiers or policy.archive not in self._tiers:
+            raise RequestInvalid(f"a tier of policy {policy.name} is not configured on this node")
+        if body.expected is not None and body.expected_count not in (None, len(body.expected)):
+            raise RequestInvalid("expected_count and expected disagree")
+        if body.expected is not None and len(body.expected) > EXPECTED_MAX:
+            raise RequestInvalid(f"more than {EXPECTED_MAX} expected names")
+        return policy
+
+    async def _seal(
+        self, project: str, policy: ImagesPolicy, folder: str, expected: list[str] | None
+    ) -> tuple[str, str | None]:
+        """Ids of the sealed folder and list; the vault commits before the catalog refers to them."""
+        [folder_id] = await self._vault.seal_many(
+            project, "folder", [(f"{policy.source}\0{folder}", folder.encode("utf-8", "surrogateescape"))]
+        )
+        if expected is None:
+            return folder_id, None
+        body = msgspec.msgpack.encode(sorted(expected))
+        [list_id] = await self._vault.seal_many(project, "expected", [(f"{folder_id}\0{body.hex()}", body)])
+        return folder_id, list_id
+
+    async def _declare(
+        self,
+        conn: AsyncConnection,
+        project: str,
+        actor: str,
+        body: wire.BatchRequest,
+        policy: ImagesPolicy,
+        sealed: tuple[str, str | None],
+    ) -> tuple[str, bool]:
+        count = len(body.expected) if body.expected is not None else body.expected_count
+        expectation = {"expected_count": count, "expected_list": sealed[1]}
+        made = await one(
+            conn,
+            "declare",
+            id=new_id("batch"),
+            project=project,
+            tier=policy.source,
+            policy=policy.name,
+            folder=sealed[0],
+            actor=actor,
+            **expectation,
+        )
+        if made is not None:
+            return made.id, True
+        batch = await one(conn, "by_folder", tier=policy.source, folder=sealed[0])
+        if batch.state not in ("complete", "failed"):
+            if (batch.expected_count, batch.expected_list) != (count, sealed[1]):
+                raise Conflict("this folder is being worked on with another expectation", where=batch.id)
+            return batch.id, False
+        await conn.execute(SQL["declare_again"], {"id": batch.id, **expectation})
+        await conn.execute(SQL["reopen_packs"], {"batch": batch.id})
+        return batch.id, True
+
+    # --- look ---------------------------------------------------------------------------------------------
+
+    async def view(self, project: str, batch: str) -> wire.Batch:
+        async with self._database.project(project) as conn:
+            return await self._view(conn, batch)
+
+    async def list(self, project: str) -> list[wire.Batch]:
+        """The newest batches, at most PAGE_MAX."""
+        async with self._database.project(project) as conn:
+            rows = await many(conn, "page", after=None, limit=PAGE_MAX)
+            return [await self._view(conn, row.id) for row in rows]
+
+    async def packs(
+        self, project: str, batch: str, state: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.PackPage:
+        async with self._database.project(project) as conn:
+            await self._view(conn, batch)
+            bound = min(limit, PAGE_MAX)
+            rows = await many(conn, "packs", batch=batch, state=state, after=after or "", limit=bound)
+            packs = [
+                wire.Pack(**row._asdict(), proofs=await proofs.of_subject(conn, row.id)) for row in rows
+            ]
+        return wire.PackPage(packs=packs, next=rows[-1].id if len(rows) == bound else None)
+
+    async def slides(self, project: str, after: str | None = None, limit: int = 100) -> wire.SlidePage:
+        async with self._database.project(project) as conn:
+            bound = min(limit, PAGE_MAX)
+            rows = await many(conn, "slides", after=after or "", limit=bound)
+        slides = [wire.Slide(**row._asdict()) for row in rows]
+        return wire.SlidePage(slides=slides, next=rows[-1].number if len(rows) == bound else None)
+
+    async def slide(self, project: str, number: str) -> wire.Slide:
+        async with self._database.project(project) as conn:
+            row = await one(conn, "slide", number=number)
+        if row is None:
+            raise NotFound("no such slide", where=number)
+        return wire.Slide(**row._asdict())
+
+    async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
+        """Original names of packs, for a person with a purpose; the look itself is on record."""
+        async with self._database.project(project) as conn:
+            rows = await many(conn, "reveal", ids=body.packs)
+        if len(rows) != len(set(body.packs)):
+            raise NotFound(f"{len(set(body.packs)) - len(rows)} of the packs do not exist")
+        sealed = await self._vault.unseal(
+            project, [row.entry for row in rows], purpose=body.purpose, actor=actor
+        )
+        return wire.Revealed(
+            names={row.id: msgspec.msgpack.decode(sealed[row.entry], type=list[str]) for row in rows}
+        )
+
+    async def _view(self, conn: AsyncConnection, batch: str) -> wire.Batch:
+        row = await one(conn, "get", id=batch)
+        if row is None:
+            raise NotFound("no such batch", where=batch)
+        packs: dict[str, int] = {}
+        reasons: dict[str, int] = {}
+        size = 0
+        for line in await many(conn, "counts", batch=batch):
+            packs[line.state] = packs.get(line.state, 0) + line.count
+            size += line.bytes
+            if line.reason:
+                reasons[line.reason] = reasons.get(line.reason, 0) + line.count
+        return wire.Batch(
+            id=row.id,
+            state=row.state,
+            tier=row.tier,
+            policy=row.policy,
+            created_at=row.created_at,
+            finished_at=row.finished_at,
+            expected_count=row.expected_count,
+            found_count=row.found_count,
+            missing_count=row.missing_count,
+            packs=packs,
+            reasons=reasons,
+            bytes=size,
+            proofs=await proofs.of_subject(conn, batch),
+            explanation=row.explanation,
+        )
+
+
+def clean_folder(folder: str) -> str:
+    """A folder below the tier's root, in one spelling. Raises RequestInvalid for anything that leaves it."""
+    parts = [part for part in folder.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or "\0" in folder:
+        raise RequestInvalid("the folder must lie below the source tier's root")
+    return "/".join(parts)
+
+
+async def one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+    return await (await conn.execute(SQL[statement], parameters)).fetchone()
+
+
+async def many(conn: AsyncConnection, statement: str, **parameters: object) -> list[Any]:
+    return await (await conn.execute(SQL[statement], parameters)).fetchall()

@@ -1,0 +1,456 @@
+"""Step 1, the work: walk a declared folder, then make each pack a de-identified slide in the archive.
+
+Order for one pack, and what a crash between leaves (D14, D19):
+  1. the source is digested; the vault commits its number      -> a number nobody uses yet; found again by digest
+  2. a confined child plans the recipe, another verifies it    -> nothing
+  3. the engine writes `slides/<number>/<attempt>/…` and reads it back cold -> an object no sidecar vouches for
+  4. the sidecar is put conditionally: now the object exists   -> found by the next attempt, which adopts it
+  5. slide, grant, proofs, pack and audit record in one transaction
+Objects of attempts that no sidecar names are removed by the attempt that finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+from msgspec import Struct
+from psycopg.types.json import Jsonb
+
+from mover import __version__, audit
+from mover.catalog import proofs
+from mover.catalog.database import Connection, Database
+from mover.clock import SYSTEM, Clock, monotonic_s
+from mover.decide.packs import FoundPack
+from mover.deid.deidentify import Deidentifier, Deidentified
+from mover.deid.vault import Vault
+from mover.errors import (
+    DigestMismatch,
+    EntryExists,
+    EntryMissing,
+    FormatUnsupported,
+    MoverError,
+    RequestError,
+    TierError,
+)
+from mover.ingest.batches import SQL, Batches, many, one
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
+from mover.jobs.shards import renew_shard, tier_queue
+from mover.jobs.worker import LEASE_S
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.policy import ImagesPolicy
+from mover.model.sidecar import Sidecar, Thumbnail, decode_sidecar, encode_sidecar, sidecar_key, slide_folder
+from mover.model.tiers import Digest
+from mover.policy import PolicyBook
+from mover.randomness import new_id, random_bytes
+from mover.tiers.port import PruneTier, ReadTier
+from mover.transfer import Transfer
+
+log = get_logger("ingest")
+
+
+class Published(Struct, frozen=True):
+    """A slide that stands in the archive behind its sidecar, read back cold."""
+
+    sidecar: Sidecar
+    result: Deidentified
+
+
+class Packs:
+    """Handlers of `batch-walk` and `pack-deidentify` shards, on the node that may read identified tiers."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        database: Database,
+        vault: Vault,
+        tiers: dict[str, ReadTier],
+        policies: PolicyBook,
+        transfer: Transfer,
+        deidentifier: Deidentifier,
+        *,
+        site: str,
+        node: str,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._batches = batches
+        self._database = database
+        self._vault = vault
+        self._tiers = tiers
+        self._policies = policies
+        self._transfer = transfer
+        self._deidentifier = deidentifier
+        self._site = site
+        self._node = node
+        self._clock = clock
+
+    # --- batch-walk -----------------------------------------------------------------------------------------
+
+    async def walk(self, shard: Shard) -> None:
+        """Find the packs, seal their names, and cut the work into shards."""
+        async with self._database.project(shard.project) as conn:
+            batch = await one(conn, "get", id=shard.subject_id)
+            await conn.execute(SQL["walking"], {"id": batch.id})
+        policy = self._policies.get(batch.policy, ImagesPolicy)
+        folder, expected = await self._open_names(shard, batch)
+        body = wire.BatchRequest(
+            folder=folder, expected=expected, expected_count=None if expected else batch.expected_count
+        )
+        tally = await asyncio.to_thread(self._batches.tally, policy, folder, body)
+        rows = await self._seal_packs(shard.project, batch.id, tally.packs)
+        async with self._database.project(shard.project) as conn:
+            await one(conn, "lock", id=batch.id)
+            async with conn.cursor() as cursor:
+                await cursor.executemany(SQL["insert_pack"], rows)
+            await conn.execute(
+                SQL["walked"], {"id": batch.id, "found": len(tally.packs), "missing": tally.missing + tally.undeclared}
+            )
+            shards = await self._cut(conn, policy, batch.id)
+            await add_shards(conn, shard.project, shards)
+            await self._record(conn, shard.project, "batch walked", batch.id, packs=len(rows), missing=tally.missing)
+            await finish_shard(conn, shard)
+            if not shards:
+                await self._close(conn, shard.project, batch.id)
+        log.info("batch walked", batch=batch.id, count=len(rows))
+
+    async def _open_names(self, shard: Shard, batch: Any) -> tuple[str, list[str] | None]:
+        ids = [batch.folder] + ([batch.expected_list] if batch.expected_list else [])
+        sealed = await self._vault.unseal(shard.project, ids, purpose="walk a declared batch", actor="daemon")
+        folder = sealed[batch.folder].decode("utf-8", "surrogateescape")
+        if batch.expected_list is None:
+            return folder, None
+        return folder, msgspec.msgpack.decode(sealed[batch.expected_list], type=list[str])
+
+    async def _seal_packs(self, project: str, batch: str, packs: tuple[FoundPack, ...]) -> list[dict[str, object]]:
+        """Names into the vault first, so that the catalog only ever refers to what is there."""
+        barcodes = [(f"{batch}\0{p.barcode}", _text(p.barcode)) for p in packs]
+        entries = [
+            (f"{batch}\0{p.barcode}\0" + "\0".join(p.keys), msgspec.msgpack.encode([_text(k) for k in p.keys]))
+            for p in packs
+        ]
+        barcode_ids = await self._vault.seal_many(project, "barcode", barcodes)
+        entry_ids = await self._vault.seal_many(project, "entry", entries)
+        return [
+            {
+                "id": new_id("pack"),
+                "project": project,
+                "batch": batch,
+                "barcode": barcode_id,
+                "entry": entry_id,
+                "state": "quarantined" if pack.reason else "found",
+                "reason": pack.reason,
+                "explanation": pack.explanation,
+                "size_bytes": pack.size_bytes,
+            }
+            for pack, barcode_id, entry_id in zip(packs, barcode_ids, entry_ids, strict=True)
+        ]
+
+    async def _cut(self, conn: Connection, policy: ImagesPolicy, batch: str) -> list[NewShard]:
+        """Shards of packs, the largest first, so that the last shard is not the longest."""
+        packs = [row.id for row in await many(conn, "found_packs", batch=batch)]
+        size = policy.packs_per_shard
+        queue = tier_queue(policy.source)
+        return [
+            NewShard(queue, "pack-deidentify", batch, tuple(packs[at : at + size])) for at in range(0, len(packs), size)
+        ]
+
+    # --- pack-deidentify ------------------------------------------------------------------------------------
+
+    async def deidentify(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            batch = await one(conn, "get", id=shard.subject_id)
+            packs = await many(conn, "members", ids=list(shard.members))
+        policy = self._policies.get(batch.policy, ImagesPolicy)
+        names = await self._vault.unseal(
+            shard.project, [p.entry for p in packs], purpose="de-identify declared packs", actor="daemon"
+        )
+        for pack in packs:
+            keys = [k.decode("utf-8", "surrogateescape") for k in msgspec.msgpack.decode(names[pack.entry])]
+            await self._pack(shard, policy, pack.id, keys)
+        async with self._database.project(shard.project) as conn:
+            await one(conn, "lock", id=batch.id)
+            await finish_shard(conn, shard)
+            if await siblings_open(conn, shard) == 0:
+                await self._close(conn, shard.project, batch.id)
+
+    async def _pack(self, shard: Shard, policy: ImagesPolicy, pack: str, keys: list[str]) -> None:
+        """One pack to its final state. What is wrong with the pack is a value; what is wrong with a tier is
+        raised, and the shard is tried again later."""
+        began_s = monotonic_s()
+        try:
+            await self._publish(shard, policy, pack, keys, began_s)
+        except (TierError, RequestError) as error:
+            if not isinstance(error, EntryMissing):
+                raise
+            await self._quarantine(shard, pack, error, began_s)
+        except MoverError as error:
+            if error.retry == "later" and shard.failures < 2:
+                raise
+            await self._quarantine(shard, pack, error, began_s)
+
+    async def _publish(self, shard: Shard, policy: ImagesPolicy, pack: str, keys: list[str], began_s: float) -> None:
+        source, archive = self._tiers[policy.source], self._tiers[policy.archive]
+        assert isinstance(archive, PruneTier)
+        suffix = "." + keys[0].rpartition(".")[2].lower()
+        if suffix == ".mrxs":
+            raise FormatUnsupported("3DHISTECH MIRAX is recognised; its writer does not exist yet", where=pack)
+        digest = await asyncio.to_thread(self._digest, source, keys[0])
+        body = msgspec.msgpack.encode([_text(k) for k in keys])
+        number, _ = await self._vault.mint_number(digest.blake3, body=body)
+        async with self._database.project(shard.project) as conn:
+            stands = (await one(conn, "slide_exists", number=number)).stands
+        if stands:
+            await self._duplicate(shard, pack, number, began_s)
+            return
+        published = await asyncio.to_thread(
+            self._archive, source, archive, policy, number, keys[0], suffix, digest, f"{shard.epoch}-{random_bytes(4).hex()}"
+        )
+        await self._record_slide(shard, policy, pack, published, began_s)
+
+    def _digest(self, source: ReadTier, key: str) -> Digest:
+        with source.open(key) as opened:
+            return self._transfer.digest(opened)
+
+    def _archive(
+        self,
+        source: ReadTier,
+        archive: PruneTier,
+        policy: ImagesPolicy,
+        number: str,
+        key: str,
+        suffix: str,
+        digest: Digest,
+        attempt: str,
+    ) -> Published:
+        """Steps 2 to 4, blocking: plan, verify, write, read back cold, vouch."""
+        if policy.archive != archive.name:
+            raise RequestError("the archive tier changed while a pack was worked on", where=number)
+        with source.open(key) as opened:
+            result = self._deidentifier.deidentify(
+                opened, suffix=suffix, accept=policy.accept, thumbnail_edge_px=policy.thumbnail_edge_px,
+                known=(key.rpartition("/")[2].rpartition(".")[0],),
+            )  # fmt: skip
+            sidecar = self._vouched(archive, number)
+            if sidecar is None:
+                sidecar = self._write(archive, source, opened, number, attempt, result)
+            else:
+                self._adopt(archive, opened, sidecar, result)
+        self._remove_unvouched(archive, sidecar)
+        return Published(sidecar, result)
+
+    def _write(
+        self, archive: PruneTier, source: ReadTier, opened: Any, number: str, attempt: str, result: Deidentified
+    ) -> Sidecar:
+        folder = f"{slide_folder(number)}/{attempt}"
+        slide_key = f"{folder}/{number}.{result.plan.extension}"
+        moved = self._transfer.run_recipe(
+            result.plan.recipe, source=opened, source_tier=source, target=archive, key=slide_key, clearance=result.clearance
+        )
+        thumbnail_key = f"{folder}/{number}.jpg"
+        archive.put(thumbnail_key, [result.thumbnail], size_bytes=len(result.thumbnail))
+        if blake3(b"".join(archive.stream(thumbnail_key, cold=True))).digest() != blake3(result.thumbnail).digest():
+            raise DigestMismatch("a thumbnail reads back differently", where=number)
+        sidecar = Sidecar(
+            number=number,
+            site=self._site,
+            family=result.plan.family,
+            extension=result.plan.extension,
+            key=slide_key,
+            size_bytes=moved.digest.size_bytes,
+            blake3=moved.digest.blake3,
+            segments=moved.digest.segments,
+            thumbnail=Thumbnail(thumbnail_key, len(result.thumbnail), blake3(result.thumbnail).hexdigest()),
+            facts=msgspec.to_builtins(result.plan.facts),
+            evidence=msgspec.to_builtins(result.evidence),
+            created_at=self._clock.now().isoformat(),
+            software=f"mover {__version__}",
+        )
+        try:
+            archive.put(sidecar_key(number), [encode_sidecar(sidecar)])
+        except EntryExists:
+            # another attempt was faster: its object is the slide, ours is removed below
+            vouched = self._vouched(archive, number)
+            assert vouched is not None
+            return vouched
+        return sidecar
+
+    def _vouched(self, archive: ReadTier, number: str) -> Sidecar | None:
+        try:
+            return decode_sidecar(archive.read(sidecar_key(number)))
+        except EntryMissing:
+            return None
+
+    def _adopt(self, archive: ReadTier, opened: Any, sidecar: Sidecar, result: Deidentified) -> None:
+        """An earlier attempt was cut off after its sidecar: believe its bytes only after reading them."""
+        expected = self._transfer.digest_recipe(result.plan.recipe, opened)
+        found = self._transfer.digest_stream(archive.stream(sidecar.key, cold=True))
+        if not expected.blake3 == found.blake3 == sidecar.blake3:
+            raise DigestMismatch("the archive holds other bytes under this number", where=sidecar.number)
+
+    def _remove_unvouched(self, archive: PruneTier, sidecar: Sidecar) -> None:
+        """Attempts that were cut off leave objects no sidecar names; only our own number's folder is looked at."""
+        vouched = {sidecar.key, sidecar.thumbnail.key, sidecar_key(sidecar.number)}
+        for entry in list(archive.list(slide_folder(sidecar.number))):
+            if entry.key not in vouched:
+                archive.remove(entry.key)
+
+    # --- outcomes -------------------------------------------------------------------------------------------
+
+    async def _record_slide(
+        self, shard: Shard, policy: ImagesPolicy, pack: str, published: Published, began_s: float
+    ) -> None:
+        sidecar, result = published.sidecar, published.result
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["insert_slide"], _slide_row(sidecar, policy.archive))
+            await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": sidecar.number})
+            verified = await proofs.add(
+                conn,
+                project=shard.project,
+                kind="verified",
+                subject=pack,
+                count=1,
+                bytes=sidecar.size_bytes,
+                root=sidecar.blake3,
+                verifier=f"mover.transfer {__version__}",
+                details={"method": "cold re-read of the archive", "number": sidecar.number},
+            )
+            deidentified = await proofs.add(
+                conn,
+                project=shard.project,
+                kind="deidentified",
+                subject=pack,
+                count=result.plan.tile_count,
+                bytes=result.plan.recipe.copied_bytes,
+                root=sidecar.blake3,
+                verifier=result.evidence.verifier,
+                details=msgspec.to_builtins(result.evidence),
+            )
+            await conn.execute(
+                SQL["publish"],
+                {
+                    "id": pack,
+                    "number": sidecar.number,
+                    "family": sidecar.family,
+                    "decisions": Jsonb(msgspec.to_builtins(result.plan.decisions)),
+                    "seconds": round(monotonic_s() - began_s, 3),
+                    "verified": verified,
+                    "deidentified": deidentified,
+                },
+            )
+            await self._record(conn, shard.project, "pack published", pack, number=sidecar.number)
+        log.info("pack published", pack=pack, number=sidecar.number, bytes=sidecar.size_bytes)
+
+    async def _duplicate(self, shard: Shard, pack: str, number: str, began_s: float) -> None:
+        seconds = round(monotonic_s() - began_s, 3)
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": number})
+            await conn.execute(
+                SQL["duplicate"], {"id": pack, "number": number, "family": None, "seconds": seconds}
+            )
+            await self._record(conn, shard.project, "pack duplicate", pack, number=number)
+
+    async def _quarantine(self, shard: Shard, pack: str, error: MoverError, began_s: float) -> None:
+        """The pack stays where it is, in the identified zone, with a reason a person can act on."""
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(
+                SQL["quarantine"],
+                {
+                    "id": pack,
+                    "reason": error.code,
+                    "explanation": error.what,
+                    "family": None,
+                    "seconds": round(monotonic_s() - began_s, 3),
+                },
+            )
+            await self._record(conn, shard.project, "pack quarantined", pack, reason=error.code)
+        log.warning("pack quarantined", pack=pack, code=error.code)
+
+    async def _close(self, conn: Connection, project: str, batch: str) -> None:
+        """Every pack has a final state. The caller holds the batch's row, so this happens once.
+
+        A batch that is not what was declared does not complete: four slides must not be missing silently.
+        """
+        row = await one(conn, "get", id=batch)
+        if row.missing_count:
+            explanation = f"declared {row.expected_count}, found {row.found_count}: {row.missing_count} differ"
+            await conn.execute(SQL["fail"], {"id": batch, "explanation": explanation})
+            await self._record(conn, project, "batch failed", batch, reason="batch-incomplete")
+            return
+        packs = await many(conn, "all_packs", batch=batch)
+        lines = "".join(f"{p.id} {p.state} {p.reason or ''} {p.number or ''}\n" for p in packs)
+        proof = await proofs.add(
+            conn,
+            project=project,
+            kind="complete",
+            subject=batch,
+            count=len(packs),
+            bytes=sum(p.size_bytes for p in packs),
+            root=blake3(lines.encode()).hexdigest(),
+            verifier=f"mover.ingest {__version__}",
+            details={},
+        )
+        await conn.execute(SQL["complete"], {"id": batch, "proof": proof})
+        waiting = await many(conn, "waiting_records", batch=batch)
+        queue = tier_queue(row.tier)
+        await add_shards(conn, project, [NewShard(queue, "records-match", r.id, priority=6) for r in waiting])
+        await self._record(conn, project, "batch complete", batch, packs=len(packs))
+
+    async def failed(self, shard: Shard, error: MoverError) -> None:
+        """A batch that cannot be walked or worked on says so; declaring it again tries again."""
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(SQL["fail"], {"id": shard.subject_id, "explanation": f"{error.code}: {error.what}"})
+            await self._record(conn, shard.project, "batch failed", shard.subject_id, reason=error.code)
+
+    async def _record(
+        self, conn: Connection, project: str, action: str, subject: str, *, reason: str = "", **details: object
+    ) -> None:
+        await audit.record(
+            conn,
+            project=project,
+            node=self._node,
+            actor="daemon",
+            action=action,
+            subject=subject,
+            reason=reason,
+            details=dict(details),
+        )
+
+
+def _slide_row(sidecar: Sidecar, tier: str) -> dict[str, object]:
+    return {
+        "number": sidecar.number,
+        "site": sidecar.site,
+        "family": sidecar.family,
+        "extension": sidecar.extension,
+        "size_bytes": sidecar.size_bytes,
+        "digest": sidecar.blake3,
+        "segments": list(sidecar.segments),
+        "tier": tier,
+        "key": sidecar.key,
+        "thumbnail_key": sidecar.thumbnail.key,
+        "thumbnail_bytes": sidecar.thumbnail.size_bytes,
+        "thumbnail_digest": sidecar.thumbnail.blake3,
+        "facts": Jsonb(sidecar.facts),
+    }
+
+
+def _text(name: str) -> bytes:
+    """Names may hold any byte; they travel as surrogate escapes and are sealed as the bytes they were."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def markers(policy: ImagesPolicy, tier: ReadTier) -> Iterator[str]:
+    """Folders of a source tier that hold the policy's marker file: each declares itself ready."""
+    if policy.marker is None:
+        return
+    for entry in tier.list(""):
+        folder, _, name = entry.key.rpartition("/")
+        if folder and name == policy.marker:
+            yield folder
