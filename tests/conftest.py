@@ -8,6 +8,7 @@ import pytest
 
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
+from mover.deid.vault import Vault, VaultKey
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
 
 
@@ -38,3 +39,11 @@ async def database(dsns: Dsns) -> AsyncIterator[Database]:
 def tier_rows(dsns: Dsns) -> None:
     """Rows for the tiers intake, archive, flash and protect; ask for it beside `database`."""
     add_tiers(dsns)
+
+
+@pytest.fixture
+async def vault(dsns: Dsns) -> AsyncIterator[Vault]:
+    """The vault of site `ward`, under its own role and with a key of its own."""
+    opened = await Database.open(dsns.vault, name="test-vault", max_size=4)
+    yield Vault(opened, VaultKey(bytes(range(32))), site="ward", node="n1")
+    await opened.close()

@@ -9,4 +9,8 @@ begin
         if not exists (select from pg_roles where rolname = r) then execute format('create role %I login', r); end if;
     end loop;
 end $$;
-alter role mover_dispatch bypassrls;
+do $$ begin
+    if not (select rolbypassrls from pg_roles where rolname = 'mover_dispatch') then
+        alter role mover_dispatch bypassrls;
+    end if;
+end $$;

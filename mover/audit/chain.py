@@ -1,0 +1,136 @@
+"""Write, read, check and export audit records."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from mover.catalog import queries
+from mover.catalog.database import Connection
+from mover.decide.audit import Chain, Head, Link
+from mover.errors import RequestInvalid
+from mover.model import wire
+
+PAGE_LIMIT = 1000
+SLICE_LIMIT = 5000
+
+_Q = queries.load(__file__)
+
+
+async def record(
+    conn: Connection,
+    *,
+    project: str,
+    node: str,
+    actor: str,
+    action: str,
+    subject: str,
+    reason: str = "",
+    request: str = "",
+    details: dict[str, Any] | None = None,
+) -> int:
+    """Extends the chain of this project and node; returns the record's place in it.
+
+    The caller makes this its transaction's last statement: the head stays locked until the commit. `reason` and
+    `details` hold ids, numbers, counts and masked decisions, never a name.
+    """
+    body = {"actor": actor, "action": action, "subject": subject, "reason": reason, "request": request}
+    text = msgspec.json.encode(body | ({"details": details} if details else {}), order="sorted").decode()
+    cursor = await conn.execute(_Q["append"], {"project": project, "node": node, "body": text})
+    row = await cursor.fetchone()
+    return int(row.seq)
+
+
+async def heads(conn: Connection, project: str) -> list[Head]:
+    """Where each chain ends. A copy kept outside the database's reach is what makes rewriting it visible."""
+    cursor = await conn.execute(_Q["heads_of_project"], {"project": project})
+    return [_head(row) for row in await cursor.fetchall()]
+
+
+async def verify(conn: Connection, project: str, *, anchors: list[Head] | None = None) -> wire.AuditVerdict:
+    """Recomputes every chain of the project. `anchors` are heads that were written down elsewhere earlier."""
+    ends = {head.node: head for head in await heads(conn, project)}
+    kept = anchors or []
+    counts: dict[str, int] = {}
+    broken: list[dict[str, Any]] = []
+    for node in sorted({*await _nodes(conn, project), *(anchor.node for anchor in kept)}):
+        chain = Chain(anchors=[anchor for anchor in kept if anchor.node == node])
+        async for link in _links(conn, project, node):
+            chain.add(link)
+        broken += [msgspec.to_builtins(link) | {"node": node} for link in chain.finish(ends.get(node))]
+        counts[node] = chain.records
+    return wire.AuditVerdict(whole=not broken, records=sum(counts.values()), chains=counts, broken=broken)
+
+
+async def page(
+    conn: Connection, project: str, *, after: str | None = None, limit: int = 100, subject: str | None = None
+) -> wire.AuditPage:
+    """Newest first. `after` is the `next` of the page before."""
+    at, node, seq = _read_cursor(after) if after else (None, None, None)
+    limit = max(1, min(limit, PAGE_LIMIT))
+    cursor = await conn.execute(
+        _Q["page_newest_first"],
+        {"project": project, "subject": subject, "at": at, "node": node, "seq": seq, "limit": limit + 1},
+    )
+    rows = await cursor.fetchall()
+    records = [
+        wire.AuditRecord(
+            node=row.node, seq=row.seq, at=row.at, body=msgspec.json.decode(row.body), hash=bytes(row.hash).hex()
+        )
+        for row in rows[:limit]
+    ]
+    return wire.AuditPage(records=records, next=_write_cursor(records[-1]) if len(rows) > limit else None)
+
+
+async def export(conn: Connection, project: str) -> AsyncIterator[bytes]:
+    """Every chain as JSON lines, each record as it was hashed, so that an outsider can recompute it."""
+    for node in await _nodes(conn, project):
+        async for link in _links(conn, project, node):
+            line = {
+                "project": link.project, "node": link.node, "seq": link.seq, "at": link.at,
+                "body": link.body, "prev": link.prev.hex(), "hash": link.hash.hex(),
+            }  # fmt: skip
+            yield msgspec.json.encode(line) + b"\n"
+
+
+async def _nodes(conn: Connection, project: str) -> list[str]:
+    cursor = await conn.execute(_Q["nodes_of_project"], {"project": project})
+    return [row.node for row in await cursor.fetchall()]
+
+
+async def _links(conn: Connection, project: str, node: str) -> AsyncIterator[Link]:
+    """In slices, so that millions of records never stand in memory at once."""
+    after = -1
+    while True:
+        cursor = await conn.execute(
+            _Q["chain_after"], {"project": project, "node": node, "after": after, "limit": SLICE_LIMIT}
+        )
+        rows = await cursor.fetchall()
+        for row in rows:
+            yield Link(
+                project=row.project, node=row.node, seq=row.seq, at=row.at, body=row.body,
+                prev=bytes(row.prev), hash=bytes(row.hash),
+            )  # fmt: skip
+        if len(rows) < SLICE_LIMIT:
+            return
+        after = rows[-1].seq
+
+
+def _head(row: Any) -> Head:
+    return Head(project=row.project, node=row.node, seq=row.seq, hash=bytes(row.hash))
+
+
+def _write_cursor(last: wire.AuditRecord) -> str:
+    return base64.urlsafe_b64encode(f"{last.at.isoformat()}|{last.node}|{last.seq}".encode()).decode()
+
+
+def _read_cursor(text: str) -> tuple[datetime, str, int]:
+    try:
+        at, node, seq = base64.urlsafe_b64decode(text.encode()).decode().split("|")
+        return datetime.fromisoformat(at), node, int(seq)
+    except ValueError as error:
+        raise RequestInvalid("`after` is not the `next` of an earlier page") from error

@@ -1,0 +1,25 @@
+-- name: append
+-- The only way to write: extends the chain under its head's lock.
+select mover.audit_append(%(project)s, %(node)s, %(body)s) as seq;
+
+-- name: heads_of_project
+-- Where each chain of the project ends.
+select project_id as project, node, seq, hash from mover.audit_head where project_id = %(project)s order by node;
+
+-- name: chain_after
+-- A slice of one chain in its order, for checking and export.
+select project_id as project, node, seq, at, body, prev, hash from mover.audit_record
+ where project_id = %(project)s and node = %(node)s and seq > %(after)s order by seq limit %(limit)s;
+
+-- name: nodes_of_project
+-- Every node with a head or a record: a chain whose head was removed must not be overlooked.
+select node from mover.audit_head where project_id = %(project)s
+ union select node from mover.audit_record where project_id = %(project)s order by 1;
+
+-- name: page_newest_first
+-- What people read: newest first over all chains of the project, optionally of one subject.
+select node, seq, at, body, hash from mover.audit_record
+ where project_id = %(project)s
+   and (%(subject)s::text is null or body::jsonb ->> 'subject' = %(subject)s)
+   and (%(at)s::timestamptz is null or (at, node, seq) < (%(at)s, %(node)s, %(seq)s))
+ order by at desc, node desc, seq desc limit %(limit)s;
