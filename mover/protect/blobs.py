@@ -1,0 +1,149 @@
+"""The writing pipeline of blobs: hash, compress, seal, collect into packs, put, index.
+
+Callers are many threads; the heavy calls let go of the interpreter lock. Bounds: one open pack per thread
+that stores at the same moment, PACKS_IN_FLIGHT finished ones on their way.
+
+Crash story: a pack that was put but not yet named by an index file is an orphan that stock `restic prune`
+collects. Index files are written every INDEX_EVERY_PACKS packs, so a repeated snapshot finds what the killed
+one had finished and puts it no second time. Blobs count as known to *other* snapshots only once their index
+file is durable: a snapshot can never lean on a pack of another one that failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from mover.clock import monotonic_s
+from mover.protect import compression
+from mover.protect.crypto import Buffer, MasterKey
+from mover.protect.files import RepositoryFiles
+from mover.protect.index import MAX_FILE_BLOBS, Index, encode_index
+from mover.protect.packs import BlobType, Pack, PackBuilder, PackedBlob
+
+UPLOADERS = 2
+PACKS_IN_FLIGHT = 4
+INDEX_EVERY_PACKS = 64
+INDEX_EVERY_S = 60.0
+
+
+class BlobWriter:
+    """Use as a context manager; `flush` before the snapshot is put, or nothing was promised."""
+
+    def __init__(self, files: RepositoryFiles, *, key: MasterKey, index: Index) -> None:
+        self._files, self._key, self._index = files, key, index
+        self._guard = threading.Lock()
+        self._claimed: dict[BlobType, set[bytes]] = {"data": set(), "tree": set()}
+        self._builders: dict[BlobType, list[PackBuilder]] = {"data": [], "tree": []}
+        self._uploaders = ThreadPoolExecutor(UPLOADERS, thread_name_prefix="pack-put")
+        self._slots = threading.Semaphore(PACKS_IN_FLIGHT)
+        self._uploads: list[Future[None]] = []
+        self._put: list[tuple[str, tuple[PackedBlob, ...]]] = []
+        self._put_blobs = 0
+        self._indexed_at = monotonic_s()
+        self._failure: BaseException | None = None
+        self.added_bytes = 0
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._uploaders.shutdown(wait=True, cancel_futures=True)
+
+    def store(self, kind: BlobType, plain: Buffer) -> bytes:
+        """The blob's id. The blob may still be on its way; `flush` waits for it."""
+        blob_id = hashlib.sha256(plain).digest()
+        if self._index.knows(kind, blob_id) or not self._claim(kind, blob_id):
+            return blob_id
+        packed = compression.squeeze(plain)
+        sealed = self._key.seal(plain if packed is None else packed)
+        self._collect(kind, blob_id, sealed, plain_length=0 if packed is None else len(plain))
+        return blob_id
+
+    def flush(self) -> None:
+        """Everything stored so far is durable and named by durable index files when this returns."""
+        for kind in ("data", "tree"):
+            self._finish_open_packs(kind)
+        self._await_uploads()
+        self._write_index()
+
+    def _claim(self, kind: BlobType, blob_id: bytes) -> bool:
+        with self._guard:
+            if blob_id in self._claimed[kind]:
+                return False
+            self._claimed[kind].add(blob_id)
+            return True
+
+    def _collect(self, kind: BlobType, blob_id: bytes, sealed: Buffer, *, plain_length: int) -> None:
+        builder = self._take_builder(kind)
+        builder.add(blob_id, sealed, plain_length=plain_length)
+        if builder.full:
+            self._send(builder)
+        else:
+            with self._guard:
+                self._builders[kind].append(builder)
+
+    def _take_builder(self, kind: BlobType) -> PackBuilder:
+        """Last in, first out: as many open packs as threads that really store at once, no more."""
+        with self._guard:
+            if self._builders[kind]:
+                return self._builders[kind].pop()
+        return PackBuilder(kind)
+
+    def _finish_open_packs(self, kind: BlobType) -> None:
+        with self._guard:
+            builders, self._builders[kind] = self._builders[kind], []
+        for builder in builders:
+            self._send(builder)
+
+    def _send(self, builder: PackBuilder) -> None:
+        pack = builder.finish(self._key)
+        self._slots.acquire()
+        if self._failure is not None:
+            self._slots.release()
+            raise self._failure
+        upload = self._uploaders.submit(self._upload, pack)
+        with self._guard:
+            self._uploads = [each for each in self._uploads if not each.done()] + [upload]
+
+    def _upload(self, pack: Pack) -> None:
+        try:
+            self._files.put("data", pack.pack_id, pack.parts, size_bytes=pack.size_bytes)
+            self._note_put(pack)
+        except BaseException as failure:
+            self._failure = self._failure or failure
+            raise
+        finally:
+            self._slots.release()
+
+    def _note_put(self, pack: Pack) -> None:
+        with self._guard:
+            self._put.append((pack.pack_id, pack.blobs))
+            self._put_blobs += len(pack.blobs)
+            self.added_bytes += pack.size_bytes
+            waited = monotonic_s() - self._indexed_at
+            due = len(self._put) >= INDEX_EVERY_PACKS or waited > INDEX_EVERY_S
+            due = due or self._put_blobs >= MAX_FILE_BLOBS
+        if due:
+            self._write_index()
+
+    def _await_uploads(self) -> None:
+        with self._guard:
+            uploads = list(self._uploads)
+        for upload in uploads:
+            upload.result()
+        if self._failure is not None:
+            raise self._failure
+
+    def _write_index(self) -> None:
+        """Index file first, memory after: a blob is known only when an index file names it."""
+        with self._guard:
+            packs, self._put, self._put_blobs = self._put, [], 0
+            self._indexed_at = monotonic_s()
+        if not packs:
+            return
+        file_id = self._files.save_document("index", encode_index(packs), key=self._key)
+        self._index.mark_loaded(file_id)
+        for pack_id, blobs in packs:
+            self._index.add(pack_id, blobs)

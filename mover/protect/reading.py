@@ -1,0 +1,317 @@
+"""Reading files and folders with the rights of the person who asked.
+
+The daemon may read everything; whoever asks to protect a path may not. So each folder and file of a tree is
+opened by a child process that has taken on the requester's user and groups for good, and comes back as an
+open descriptor over a Unix socket. No path is ever opened twice and none but a root's own is opened by more
+than one component: each step is openat(folder, name, O_NOFOLLOW), so that a symlink swapped in leads nowhere.
+
+`Reader` is used by one thread at a time (the walker); the descriptors it returns may go to any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat as stat_bits
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import msgspec
+from msgspec import Struct
+
+from mover.errors import ComputeError, Denied
+from mover.protect import reading_child
+from mover.protect.reading_child import FOLDER_FLAGS
+
+# Names looked at, and files opened, in one exchange with the child.
+BATCH = 64
+# A child that says nothing for so long reads from a tier that hangs.
+CHILD_TIMEOUT_S = 600.0
+
+Kind = Literal["file", "folder", "symlink", "other"]
+
+
+class Requester(Struct, frozen=True):
+    """In whose name is read. `groups` are the supplementary groups the requester really has."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+class Found(Struct, frozen=True):
+    """One name of a folder as lstat saw it; `error` is an errno when it could not even be looked at."""
+
+    name: bytes
+    kind: Kind
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    inode: int = 0
+    device_id: int = 0
+    links: int = 0
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    target: bytes = b""
+    error: int = 0
+
+
+class FolderHandle(Struct, frozen=True):
+    """An open folder. `token` means something to the reader that made it only."""
+
+    token: int
+    facts: Found
+    xattr_fd: int  # a descriptor for fstat and xattrs; owned by the handle
+
+
+class Reader(Protocol):
+    """Failures on single entries are OSError with the errno the requester would have seen."""
+
+    def open_root(self, root: Path, relative: str) -> FolderHandle | int:
+        """A folder's handle or a file's descriptor. `root` is the administrator's word and opened by path;
+        every component of `relative` is opened without following links."""
+
+    def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle: ...
+
+    def names(self, folder: FolderHandle) -> list[bytes]: ...
+
+    def look(self, folder: FolderHandle, names: Sequence[bytes]) -> list[Found]: ...
+
+    def open_files(self, folder: FolderHandle, names: Sequence[bytes]) -> list[int | OSError]:
+        """Descriptors of regular files; the caller closes them."""
+
+    def leave(self, folder: FolderHandle) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_reader(requester: Requester | None, *, root: Path) -> Reader:
+    """The reader for this requester. Denied, naming the root, when the daemon cannot take on the
+    requester's rights: reading with its own instead is what must never happen."""
+    if requester is None or requester.uid == os.geteuid() == 0 or _is_myself(requester):
+        return DirectReader()
+    if os.geteuid() != 0:
+        raise Denied(
+            f"reading below {root} in the name of user {requester.uid} needs a daemon that runs as root",
+            hint="Run the daemon as root or as that user, or ask in the name of the daemon's own user.",
+        )
+    return ChildReader(requester)
+
+
+def _is_myself(requester: Requester) -> bool:
+    """The daemon's own user, in a group that the daemon really is in: a login would give the same rights."""
+    return requester.uid == os.geteuid() and requester.gid in {os.getegid(), *os.getgroups()}
+
+
+def found_of(name: bytes, facts: os.stat_result, target: bytes = b"") -> Found:
+    return Found(
+        name=name,
+        kind=_kind(facts.st_mode),
+        mode=stat_bits.S_IMODE(facts.st_mode),
+        uid=facts.st_uid,
+        gid=facts.st_gid,
+        inode=facts.st_ino,
+        device_id=facts.st_dev,
+        links=facts.st_nlink,
+        size_bytes=facts.st_size,
+        mtime_ns=facts.st_mtime_ns,
+        ctime_ns=facts.st_ctime_ns,
+        target=target,
+    )
+
+
+def _kind(mode: int) -> Kind:
+    if stat_bits.S_ISREG(mode):
+        return "file"
+    if stat_bits.S_ISDIR(mode):
+        return "folder"
+    return "symlink" if stat_bits.S_ISLNK(mode) else "other"
+
+
+class DirectReader:
+    """The daemon's own rights; tokens are descriptors."""
+
+    def open_root(self, root: Path, relative: str) -> FolderHandle | int:
+        fd = reading_child.open_below(os.fsencode(root), os.fsencode(relative))
+        if stat_bits.S_ISDIR(os.fstat(fd).st_mode):
+            return _folder(fd, fd, b"")
+        return fd
+
+    def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle:
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=folder.token)
+        return _folder(fd, fd, name)
+
+    def names(self, folder: FolderHandle) -> list[bytes]:
+        return sorted(os.fsencode(name) for name in os.listdir(folder.token))
+
+    def look(self, folder: FolderHandle, names: Sequence[bytes]) -> list[Found]:
+        return [self._look(folder.token, name) for name in names]
+
+    def open_files(self, folder: FolderHandle, names: Sequence[bytes]) -> list[int | OSError]:
+        opened: list[int | OSError] = []
+        for name in names:
+            try:
+                opened.append(reading_child.open_regular(name, folder.token))
+            except OSError as failure:
+                opened.append(failure)
+        return opened
+
+    def leave(self, folder: FolderHandle) -> None:
+        os.close(folder.token)
+
+    def close(self) -> None:
+        """Nothing of its own is open."""
+
+    def _look(self, fd: int, name: bytes) -> Found:
+        try:
+            facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            link = stat_bits.S_ISLNK(facts.st_mode)
+            return found_of(name, facts, os.readlink(name, dir_fd=fd) if link else b"")
+        except OSError as failure:
+            return Found(name=name, kind="other", error=failure.errno or errno.EIO)
+
+
+def _folder(token: int, fd: int, name: bytes) -> FolderHandle:
+    return FolderHandle(token, found_of(name, os.fstat(fd)), fd)
+
+
+class _Reply(Struct):
+    """What the child answers; see reading_child. It runs as somebody else: its words are typed data."""
+
+    error: int = 0
+    token: int = -1
+    names: list[str] = []
+    found: list[list[int | str]] = []
+    opened: list[int] = []
+    more: bool = False
+
+
+class ChildReader:
+    """Everything is opened by a child that holds the requester's rights and none of ours."""
+
+    def __init__(self, requester: Requester) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(CHILD_TIMEOUT_S)
+        words = [str(requester.uid), str(requester.gid), ",".join(str(group) for group in requester.groups)]
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-S", reading_child.__file__, str(theirs.fileno()), *words],
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self._socket = ours
+        self._decoder = msgspec.json.Decoder(_Reply)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open_root(self, root: Path, relative: str) -> FolderHandle | int:
+        reply, fds = self._ask("root", _text(os.fsencode(root)), _text(os.fsencode(relative)))
+        if stat_bits.S_ISDIR(os.fstat(fds[0]).st_mode):
+            return _folder(reply.token, fds[0], b"")
+        return fds[0]
+
+    def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle:
+        reply, fds = self._ask("enter", folder.token, _text(name))
+        return _folder(reply.token, fds[0], name)
+
+    def names(self, folder: FolderHandle) -> list[bytes]:
+        reply, _ = self._ask("names", folder.token)
+        found = [_bytes(name) for name in reply.names]
+        while reply.more:
+            reply, _ = self._answer()
+            found += [_bytes(name) for name in reply.names]
+        return sorted(found)
+
+    def look(self, folder: FolderHandle, names: Sequence[bytes]) -> list[Found]:
+        reply, _ = self._ask("look", folder.token, [_text(name) for name in names])
+        rows = reply.found
+        while reply.more:
+            reply, _ = self._answer()
+            rows += reply.found
+        return [_found_of_row(name, row) for name, row in zip(names, rows, strict=True)]
+
+    def open_files(self, folder: FolderHandle, names: Sequence[bytes]) -> list[int | OSError]:
+        reply, fds = self._ask("open", folder.token, [_text(name) for name in names])
+        given = iter(fds)
+        return [OSError(code, os.strerror(code)) if code else next(given) for code in reply.opened]
+
+    def leave(self, folder: FolderHandle) -> None:
+        os.close(folder.xattr_fd)
+        self._ask("leave", folder.token)
+
+    def close(self) -> None:
+        """End of file on the socket is the child's word to go."""
+        self._socket.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _ask(self, verb: str, *arguments: object) -> tuple[_Reply, list[int]]:
+        try:
+            self._socket.send(msgspec.json.encode([verb, *arguments]))
+        except OSError as cause:
+            raise ComputeError("the child that reads in the requester's name is gone") from cause
+        return self._answer()
+
+    def _answer(self) -> tuple[_Reply, list[int]]:
+        try:
+            message, fds, _, _ = socket.recv_fds(
+                self._socket, reading_child.MAX_MESSAGE_BYTES, BATCH, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as cause:
+            raise ComputeError("the child that reads in the requester's name does not answer") from cause
+        if not message:
+            raise ComputeError("the child that reads in the requester's name ended")
+        reply = self._decoder.decode(message)
+        if reply.error:
+            raise OSError(reply.error, os.strerror(reply.error))
+        return reply, fds
+
+
+def _found_of_row(name: bytes, row: list[int | str]) -> Found:
+    """Rows are [errno] or the nine numbers of reading_child.row and the link's target."""
+    numbers = [int(value) for value in row[:9]]
+    if len(row) == 1:
+        return Found(name=name, kind="other", error=numbers[0])
+    mode, uid, gid, inode, device_id, links, size_bytes, mtime_ns, ctime_ns = numbers
+    return Found(
+        name=name,
+        kind=_kind(mode),
+        mode=stat_bits.S_IMODE(mode),
+        uid=uid,
+        gid=gid,
+        inode=inode,
+        device_id=device_id,
+        links=links,
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        ctime_ns=ctime_ns,
+        target=_bytes(str(row[9])),
+    )
+
+
+def _text(raw: bytes) -> str:
+    """Any bytes as JSON text: one code point per byte."""
+    return raw.decode("latin-1")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1")

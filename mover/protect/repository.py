@@ -1,0 +1,365 @@
+"""The front of the snapshot repository: open or create one, snapshot, list, restore, check, forget.
+
+We are a second, independent implementation of the public restic repository format, version 2; stock restic
+may work on the same repository at any time. All calls block and belong into worker threads. A Repository is
+safe to share between threads.
+
+Order of durable writes in a snapshot: packs, index files that name them, the snapshot file last. Killed at
+any point, what is left is a correct repository; a repeat finds the packs already indexed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from mover.clock import SYSTEM, Clock
+from mover.errors import (
+    Conflict,
+    Denied,
+    EntryExists,
+    EntryMissing,
+    NotFound,
+    RepositoryDamaged,
+    RequestInvalid,
+)
+from mover.protect.blobs import BlobWriter
+from mover.protect.check import Check
+from mover.protect.crypto import MasterKey, new_master_key, unwrap_key, wrap_key
+from mover.protect.facts import (
+    CheckResult,
+    Folder,
+    Progress,
+    RestoreResult,
+    SnapshotEntry,
+    SnapshotFacts,
+    SnapshotResult,
+)
+from mover.protect.files import MAX_KEY_FILE_BYTES, RepositoryFiles
+from mover.protect.index import Index
+from mover.protect.locks import locked, user_name
+from mover.protect.polynomial import irreducible, new_polynomial
+from mover.protect.reader import BlobReader, Restore, find_node, list_entries, refuse_occupied, walk
+from mover.protect.reading import Requester
+from mover.protect.tree import format_time, parse_time
+from mover.protect.writer import ParentView, Tally, Walk
+from mover.randomness import random_bytes
+from mover.tiers.port import PruneTier
+
+VERSION = 2
+# restic tries as many; each costs a scrypt.
+MAX_KEYS = 20
+INCOMPLETE_TAG = "incomplete"
+PROGRAM = "mover 0.1"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Config(Struct):
+    version: int
+    id: str
+    chunker_polynomial: str
+
+
+class _WireSnapshot(Struct, omit_defaults=True):
+    time: str
+    tree: str
+    paths: list[str] | None
+    hostname: str = ""
+    username: str = ""
+    uid: int = 0
+    gid: int = 0
+    excludes: list[str] = []
+    tags: list[str] | None = None
+    original: str | None = None
+    parent: str | None = None
+    program_version: str = ""
+
+
+def create_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> Repository:
+    """A new repository. The key comes before the config: a crash between leaves keys that open nothing,
+    and creating again clears them away."""
+    files = RepositoryFiles(tier, prefix)
+    if files.exists(files.config_key):
+        raise Conflict("a snapshot repository exists here already")
+    _clear_interrupted_creation(files)
+    master = new_master_key()
+    config = _Config(VERSION, random_bytes(32).hex(), f"{new_polynomial():x}")
+    key_id = _put_key(files, master, password)
+    sealed = bytes(master.seal(msgspec.json.encode(config)))
+    try:
+        tier.put(files.config_key, [sealed], size_bytes=len(sealed))
+    except EntryExists as cause:
+        files.remove("keys", key_id)
+        raise Conflict("somebody else created a snapshot repository here at the same moment") from cause
+    return Repository(files, master, config)
+
+
+def open_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> Repository:
+    """Denied when no key file opens with this password; NotFound when there is no repository."""
+    files = RepositoryFiles(tier, prefix)
+    try:
+        sealed = files.read_whole(files.config_key, max_bytes=MAX_KEY_FILE_BYTES)
+    except EntryMissing as cause:
+        raise NotFound("there is no snapshot repository here", hint="Create one first.") from cause
+    found = sorted(files.ids("keys"), key=lambda key: key.file_id)[:MAX_KEYS]
+    opened = False
+    for key_file in found:
+        master = unwrap_key(
+            files.read_whole(files.key("keys", key_file.file_id), max_bytes=MAX_KEY_FILE_BYTES), password
+        )
+        if master is None:
+            continue
+        opened = True
+        try:
+            return Repository(files, master, _decode_config(master.open(sealed)))
+        except RepositoryDamaged:
+            continue  # a key of an interrupted creation opens nothing
+    if opened:
+        raise RepositoryDamaged("the config of the snapshot repository cannot be read", where="config")
+    raise Denied(
+        "no key of the snapshot repository opens with this password", hint="Check the password file."
+    )
+
+
+class Repository:
+    """Made by `create_repository` or `open_repository`."""
+
+    def __init__(
+        self, files: RepositoryFiles, key: MasterKey, config: _Config, *, clock: Clock = SYSTEM
+    ) -> None:
+        self._files, self._key, self._clock = files, key, clock
+        self.repository_id = config.id
+        self._seed = int(config.chunker_polynomial, 16)
+        self._index = Index()
+        self._index_guard = threading.Lock()
+
+    # - writing
+
+    def snapshot(
+        self,
+        source: Folder,
+        *,
+        hostname: str,
+        username: str,
+        tags: list[str],
+        time: datetime,
+        paths: list[str],
+        parent: str | None = None,
+        parent_digests: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> SnapshotResult:
+        """Protect `source`. Files equal to the parent's by fingerprint cost one stat when their BLAKE3 is in
+        `parent_digests` (path → hex, as the catalog kept it); otherwise they are read, and stored no second
+        time. The caller next looks at `complete`, then proves it with `check(True, snapshot_id)`."""
+        with locked(self._files, self._key, clock=self._clock) as lock:
+            index = self._fresh_index()
+            tally = Tally(progress)
+            with BlobWriter(self._files, key=self._key, index=index) as blobs:
+                known = self._parent(parent, index, parent_digests or {})
+                walker = Walk(blobs, tally, parent=known, now_ns=_to_ns(time), seed=self._seed)
+                tree_id = walker.run(source)
+                blobs.flush()
+            lock.assert_held()  # beyond its life a prune beside us may have taken packs for unused
+            incomplete = [INCOMPLETE_TAG] if tally.torn or tally.unreadable else []
+            wire = _WireSnapshot(
+                time=format_time(_to_ns(time)),
+                tree=tree_id.hex(),
+                paths=paths,
+                hostname=hostname,
+                username=username,
+                uid=os.getuid(),
+                gid=os.getgid(),
+                tags=[*tags, *incomplete] or None,
+                parent=parent if known else None,
+                program_version=PROGRAM,
+            )
+            snapshot_id = self._files.save_document("snapshots", msgspec.json.encode(wire), key=self._key)
+        return _result(snapshot_id, tree_id, tally, added_bytes=blobs.added_bytes)
+
+    def forget(self, ids: Iterable[str]) -> list[str]:
+        """Remove these snapshot files; the ids that were there. Under an exclusive lock, as the format asks
+        of whoever removes: RepositoryLocked while anybody snapshots or restores."""
+        with locked(self._files, self._key, exclusive=True, clock=self._clock) as lock:
+            removed = []
+            for snapshot_id in ids:
+                lock.assert_held()
+                if self._files.remove("snapshots", snapshot_id):
+                    removed.append(snapshot_id)
+            return removed
+
+    def add_key(self, password: bytes) -> str:
+        """One more password for the same repository; returns the key file's id."""
+        if len(list(self._files.ids("keys"))) >= MAX_KEYS:
+            raise RequestInvalid(f"the snapshot repository has {MAX_KEYS} keys already")
+        return _put_key(self._files, self._key, password)
+
+    # - reading
+
+    def snapshots(self) -> list[SnapshotFacts]:
+        """All snapshots, in the order of the times they claim."""
+        found = []
+        for stored in list(self._files.ids("snapshots")):
+            try:
+                found.append(self._load_snapshot(stored.file_id))
+            except EntryMissing:
+                continue  # forgotten between listing and reading
+        return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.snapshot_id))
+
+    def ls(self, snapshot_id: str, path: str = "/", *, recursive: bool = False) -> Iterator[SnapshotEntry]:
+        """The members of a folder (or everything below it), or the one file at `path`."""
+        facts = self._require(snapshot_id)
+        yield from list_entries(self._reader(), bytes.fromhex(facts.tree_id), path, recursive=recursive)
+
+    def restore(
+        self,
+        snapshot_id: str,
+        target: Path,
+        *,
+        path: str = "/",
+        owner: Requester | None = None,
+        progress: Progress | None = None,
+    ) -> RestoreResult:
+        """Restore a folder's members, or the one file at `path`, into the new folder `target`. With `owner`
+        everything will belong to that person and setuid bits are dropped. The caller looks at `complete`."""
+        refuse_occupied(target)
+        with locked(self._files, self._key, clock=self._clock):
+            facts = self._require(snapshot_id)
+            reader = self._reader()
+            root = bytes.fromhex(facts.tree_id)
+            node = find_node(reader, root, path)
+            restore = Restore(reader, target, owner=owner, progress=progress)
+            if node is not None and node.subtree is None:
+                return restore.run(iter([(node.name, node)]), top=None)
+            subtree = root if node is None or node.subtree is None else node.subtree
+            return restore.run(walk(reader, subtree), top=node)
+
+    def check(self, read_data: bool, snapshot_id: str | None = None) -> CheckResult:
+        """With `snapshot_id`: everything this snapshot needs, no more. Snapshots are listed before the index
+        is loaded: the other way round, one written in between would seem to lack its blobs."""
+        with locked(self._files, self._key, clock=self._clock):
+            snapshots = self.snapshots() if snapshot_id is None else [self._require(snapshot_id)]
+            check = Check(self._files, key=self._key, index=self._fresh_index())
+            return check.run(snapshots, whole=snapshot_id is None, read_data=read_data)
+
+    # - inside
+
+    def _fresh_index(self) -> Index:
+        with self._index_guard:
+            present = {found.file_id for found in self._files.ids("index")}
+            if self._index.lost(present):
+                self._index = Index()
+            self._index.load_missing(present, files=self._files, key=self._key)
+            return self._index
+
+    def _reader(self) -> BlobReader:
+        return BlobReader(self._files, key=self._key, index=self._fresh_index())
+
+    def _require(self, snapshot_id: str) -> SnapshotFacts:
+        try:
+            return self._load_snapshot(snapshot_id)
+        except EntryMissing as cause:
+            raise NotFound("there is no such snapshot") from cause
+
+    def _load_snapshot(self, snapshot_id: str) -> SnapshotFacts:
+        if len(snapshot_id) != 64 or not snapshot_id.isalnum():
+            raise NotFound("a snapshot id is 64 hexadecimal digits")
+        document = self._files.load_document("snapshots", snapshot_id, key=self._key)
+        try:
+            wire = msgspec.json.decode(document, type=_WireSnapshot)
+            time = _EPOCH + timedelta(microseconds=parse_time(wire.time) // 1000)
+            bytes.fromhex(wire.tree)
+        except ValueError as cause:
+            where = f"snapshots/{snapshot_id}"
+            raise RepositoryDamaged("a snapshot file cannot be decoded", where=where) from cause
+        return SnapshotFacts(
+            snapshot_id=snapshot_id,
+            time=time,
+            tree_id=wire.tree,
+            parent=wire.parent,
+            paths=tuple(wire.paths or ()),
+            hostname=wire.hostname,
+            username=wire.username,
+            tags=tuple(wire.tags or ()),
+            program_version=wire.program_version,
+        )
+
+    def _parent(self, parent: str | None, index: Index, digests: Mapping[str, str]) -> ParentView | None:
+        """A parent that was forgotten meanwhile is no failure: everything is read, nothing is lost."""
+        if parent is None:
+            return None
+        try:
+            facts = self._require(parent)
+        except NotFound:
+            return None
+        reader = BlobReader(self._files, key=self._key, index=index)
+        return ParentView(
+            bytes.fromhex(facts.tree_id), _to_ns(facts.time), digests, load_tree=reader.tree, index=index
+        )
+
+
+def _result(snapshot_id: str, tree_id: bytes, tally: Tally, *, added_bytes: int) -> SnapshotResult:
+    return SnapshotResult(
+        snapshot_id=snapshot_id,
+        tree_id=tree_id.hex(),
+        files=tally.files,
+        bytes=tally.bytes,
+        added_bytes=added_bytes,
+        entries=sorted(tally.entries, key=lambda entry: os.fsencode(entry.path)),
+        torn=tally.torn,
+        unreadable=tally.unreadable,
+        skipped=tally.skipped,
+    )
+
+
+def _put_key(files: RepositoryFiles, master: MasterKey, password: bytes) -> str:
+    content = wrap_key(
+        master,
+        password,
+        hostname=socket.gethostname(),
+        username=user_name(os.getuid()),
+        created=SYSTEM.now(),
+    )
+    key_id = hashlib.sha256(content).hexdigest()
+    files.put("keys", key_id, [content], size_bytes=len(content))
+    return key_id
+
+
+def _clear_interrupted_creation(files: RepositoryFiles) -> None:
+    """Keys without a config: left by a creation that was killed, if nothing else is there. Otherwise the
+    config was lost, and these keys are what somebody will need."""
+    keys = list(files.ids("keys"))
+    if not keys:
+        return
+    if next(files.ids("data"), None) or next(files.ids("snapshots"), None):
+        raise RepositoryDamaged("there are keys and data of a snapshot repository, but no config")
+    for key in keys:
+        files.remove("keys", key.file_id)
+
+
+def _decode_config(document: bytes) -> _Config:
+    try:
+        config = msgspec.json.decode(document, type=_Config)
+        polynomial = int(config.chunker_polynomial, 16)
+    except ValueError as cause:
+        raise RepositoryDamaged("the config cannot be decoded", where="config") from cause
+    if config.version != VERSION:
+        raise RequestInvalid(
+            f"the snapshot repository has format version {config.version}; version {VERSION} is needed",
+            hint="Upgrade it with `restic migrate upgrade_repo_v2`.",
+        )
+    if not irreducible(polynomial):
+        raise RepositoryDamaged("the chunker polynomial of the config is not irreducible", where="config")
+    return config
+
+
+def _to_ns(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,0 +1,542 @@
+"""Making a snapshot: one thread walks, a few read and cut, all cores hash, compress and seal.
+
+    walker ──files──▶ readers ──chunks of a window──▶ sealers ──packs──▶ uploaders     (blobs.py)
+
+The walker goes depth first and keeps at most FILES_IN_FLIGHT files open. Folders are closed in the order the
+walk leaves them (children before parents), as soon as their files are done; a tree is stored then.
+
+Bounds: WINDOWS buffers of WINDOW_BYTES; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not yet in a tree.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import lru_cache
+from queue import SimpleQueue
+
+import msgspec
+from blake3 import blake3
+from msgspec import Struct
+from pyfastcdc import FastCDC
+
+from mover.protect.blobs import BlobWriter
+from mover.protect.facts import Disk, Folder, MemoryFile, Progress, ProtectedFile
+from mover.protect.index import Index
+from mover.protect.locks import user_name
+from mover.protect.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
+from mover.protect.tree import Node, Xattr, encode_node, encode_tree
+
+# The cut is the writer's choice; these are restic's own limits, so blobs look alike to every client.
+CUT_MIN_BYTES, CUT_MEAN_BYTES, CUT_MAX_BYTES = 512 << 10, 1 << 20, 8 << 20
+WINDOW_BYTES = 2 * CUT_MAX_BYTES
+READERS = 2
+WINDOWS = READERS + 2
+SEALERS = max(2, min(os.cpu_count() or 2, 16))
+FILES_IN_FLIGHT = 64
+NODES_PENDING = 4096
+HARD_LINKS_REMEMBERED = 100_000
+# One descriptor per level is open during the walk.
+MAX_DEPTH = 200
+ATTEMPTS = 3
+# A file written so shortly before its parent snapshot may have changed again within one tick of the file
+# system's clock: its equal fingerprint proves nothing and it is read.
+RACY_NS = 2_000_000_000
+
+LoadTree = Callable[[bytes], list[Node]]
+
+
+class FileOutcome(Struct, frozen=True):
+    """A file as it was read: `facts` are from its open descriptor, `size_bytes` is what was stored."""
+
+    facts: Found
+    content: tuple[bytes, ...]
+    size_bytes: int
+    blake3: str
+    xattrs: tuple[Xattr, ...]
+    torn: bool
+
+
+class ParentView(Struct, frozen=True):
+    """What an earlier snapshot offers: its tree, its time, and the BLAKE3 digests the catalog kept for it.
+    A file whose digest is not known is read again, since a snapshot answers for every file's digest."""
+
+    tree_id: bytes
+    time_ns: int
+    digests: Mapping[str, str]
+    load_tree: LoadTree
+    index: Index
+
+
+class Tally:
+    """Running totals and the list of what is in the snapshot."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._guard = threading.Lock()
+        self.files = self.bytes = 0
+        self.entries: list[ProtectedFile] = []
+        self.torn: list[str] = []
+        self.unreadable: list[str] = []
+        self.skipped: list[str] = []
+
+    def count(self, *, files: int = 0, size_bytes: int = 0) -> None:
+        with self._guard:
+            self.files += files
+            self.bytes += size_bytes
+            if self._progress is not None:
+                self._progress(self.files, self.bytes)
+
+
+# --- reading one file ----------------------------------------------------------------------------------
+
+
+class FileReader:
+    """Reads, cuts and stores files. `read` may run in several threads."""
+
+    def __init__(self, blobs: BlobWriter, tally: Tally, *, seed: int) -> None:
+        self._blobs, self._tally = blobs, tally
+        self._seed = seed
+        self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
+        self._windows: SimpleQueue[bytearray | None] = SimpleQueue()
+        for _ in range(WINDOWS):
+            self._windows.put(None)  # a place; its buffer is made when first needed
+
+    def close(self) -> None:
+        self._sealers.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, fd: int) -> FileOutcome:
+        """Closes `fd`. A file that changes while it is read is read again from the same descriptor; what the
+        last attempt read is kept and called torn."""
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                before = found_of(b"", os.fstat(fd))
+                xattrs = read_xattrs(fd)
+                content, size, digest = self._read_once(fd, before.size_bytes)
+                steady = _same_moment(before, found_of(b"", os.fstat(fd))) and size == before.size_bytes
+                if steady or attempt == ATTEMPTS:
+                    return FileOutcome(before, content, size, digest, xattrs, torn=not steady)
+                self._tally.count(size_bytes=-size)
+            raise AssertionError("the last attempt returns")
+        finally:
+            os.close(fd)
+
+    def _read_once(self, fd: int, size: int) -> tuple[tuple[bytes, ...], int, str]:
+        """At most the `size` bytes the file had at the start: a file that grows for ever must end."""
+        if size <= CUT_MIN_BYTES:
+            return self._read_small(fd, size)
+        digest = blake3()
+        offset = 0
+        pending: list[Future[bytes]] = []
+        while offset < size:
+            taken, futures = self._read_window(fd, offset, size, digest)
+            pending += futures
+            if taken == 0:
+                break  # it shrank; the fingerprint will tell
+            offset += taken
+            self._tally.count(size_bytes=taken)
+        return tuple(future.result() for future in pending), offset, digest.hexdigest()
+
+    def _read_small(self, fd: int, size: int) -> tuple[tuple[bytes, ...], int, str]:
+        """One chunk: handing it to another thread would cost more than it hides."""
+        data = os.pread(fd, size, 0) if size else b""
+        content = (self._blobs.store("data", data),) if data else ()
+        self._tally.count(size_bytes=len(data))
+        return content, len(data), blake3(data).hexdigest()
+
+    def _read_window(
+        self, fd: int, offset: int, size: int, digest: blake3
+    ) -> tuple[int, list[Future[bytes]]]:
+        """Cut one window and hand out its chunks. Unless the file ends here the last cut is unproven (it may
+        only be where the window ends), so the next window starts there and reads those bytes again."""
+        buffer = self._windows.get() or bytearray(WINDOW_BYTES)
+        filled = _fill(fd, buffer, offset, min(WINDOW_BYTES, size - offset))
+        view = memoryview(buffer)[:filled]
+        lengths = self._cut(view)
+        if offset + filled < size and filled == WINDOW_BYTES:
+            lengths.pop()
+        taken = sum(lengths)
+        digest.update(view[:taken])
+        return taken, self._hand_out(buffer, lengths)
+
+    def _cut(self, view: memoryview) -> list[int]:
+        if not len(view):
+            return []
+        cutter = FastCDC(CUT_MEAN_BYTES, min_size=CUT_MIN_BYTES, max_size=CUT_MAX_BYTES, seed=self._seed)
+        return [chunk.length for chunk in cutter.cut_buf(view)]
+
+    def _hand_out(self, buffer: bytearray, lengths: list[int]) -> list[Future[bytes]]:
+        """The buffer goes back to the pool with its last chunk, whatever becomes of the chunks."""
+        if not lengths:
+            self._windows.put(buffer)
+            return []
+        left = [len(lengths)]
+        guard = threading.Lock()
+
+        def one_less(_: object) -> None:
+            with guard:
+                left[0] -= 1
+                last = left[0] == 0
+            if last:
+                self._windows.put(buffer)
+
+        futures = []
+        start = 0
+        for length in lengths:
+            chunk = memoryview(buffer)[start : start + length]
+            future = self._sealers.submit(self._blobs.store, "data", chunk)
+            future.add_done_callback(one_less)
+            futures.append(future)
+            start += length
+        return futures
+
+
+def _fill(fd: int, buffer: bytearray, offset: int, length: int) -> int:
+    filled = 0
+    view = memoryview(buffer)
+    while filled < length:
+        got = os.preadv(fd, [view[filled:length]], offset + filled)
+        if got == 0:
+            break
+        filled += got
+    return filled
+
+
+def _same_moment(one: Found, other: Found) -> bool:
+    return (one.size_bytes, one.mtime_ns, one.ctime_ns) == (other.size_bytes, other.mtime_ns, other.ctime_ns)
+
+
+def read_xattrs(fd: int) -> tuple[Xattr, ...]:
+    """All but `trusted.`, which only root may see, and names that JSON cannot carry."""
+    try:
+        names = os.listxattr(fd)
+    except OSError:
+        return ()  # a file system without them
+    found = []
+    for name in sorted(names):
+        if name.startswith("trusted.") or not name.isprintable():
+            continue
+        try:
+            found.append(Xattr(name, os.getxattr(fd, name)))
+        except OSError:
+            continue  # removed since it was listed, or not ours to see
+    return tuple(found)
+
+
+# --- the walk --------------------------------------------------------------------------------------------
+
+
+class _Frame:
+    """A folder that the walk is in, or has left but not yet stored."""
+
+    def __init__(self, name: bytes, path: bytes, facts: Found, *, xattrs: tuple[Xattr, ...] = ()) -> None:
+        self.name, self.path, self.facts, self.xattrs = name, path, facts, xattrs
+        self.nodes: dict[bytes, bytes] = {}
+        self.waiting: list[tuple[bytes, Future[FileOutcome]]] = []
+        self.earlier: dict[bytes, Node] = {}
+
+    @property
+    def done(self) -> bool:
+        return all(future.done() for _, future in self.waiting)
+
+
+class Walk:
+    """One walk over a source; `run` returns the id of the root tree."""
+
+    def __init__(
+        self, blobs: BlobWriter, tally: Tally, *, parent: ParentView | None, now_ns: int, seed: int
+    ) -> None:
+        self._blobs, self._tally, self._parent, self._now_ns = blobs, tally, parent, now_ns
+        self._files = FileReader(blobs, tally, seed=seed)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._places = threading.Semaphore(FILES_IN_FLIGHT)
+        self._linked: dict[tuple[int, int], Future[FileOutcome]] = {}
+        self._closing: deque[tuple[_Frame, _Frame | None]] = deque()
+        self._pending_nodes = 0
+
+    def run(self, source: Folder) -> bytes:
+        try:
+            root = _Frame(b"", b"", self._virtual(b"", "folder", source.mode))
+            root.earlier = self._earlier(self._parent.tree_id if self._parent else None)
+            self._walk_virtual(source, root)
+            self._settle(limit=0)
+            return self._store_tree(root)
+        finally:
+            self._readers.shutdown(wait=True, cancel_futures=True)
+            self._files.close()
+
+    # - folders that exist in the snapshot only
+
+    def _walk_virtual(self, folder: Folder, frame: _Frame) -> None:
+        for name, member in sorted(folder.members.items()):
+            raw = os.fsencode(name)
+            path = frame.path + b"/" + raw
+            if isinstance(member, MemoryFile):
+                self._keep_memory(raw, path, member, frame)
+            elif isinstance(member, Folder):
+                below = _Frame(raw, path, self._virtual(raw, "folder", member.mode))
+                below.earlier = self._earlier_below(frame, raw)
+                self._walk_virtual(member, below)
+                self._leave(below, frame)
+            else:
+                self._walk_disk(member, raw, path, frame)
+
+    def _keep_memory(self, name: bytes, path: bytes, member: MemoryFile, frame: _Frame) -> None:
+        content = tuple(
+            self._blobs.store("data", member.data[start : start + CUT_MAX_BYTES])
+            for start in range(0, len(member.data), CUT_MAX_BYTES)
+        )
+        facts = self._virtual(name, "file", member.mode)
+        size = len(member.data)
+        self._tally.count(size_bytes=size)
+        outcome = FileOutcome(facts, content, size, blake3(member.data).hexdigest(), (), torn=False)
+        self._keep_file(name, path, outcome, frame)
+
+    def _virtual(self, name: bytes, kind: str, mode: int) -> Found:
+        return Found(
+            name=name,
+            kind="file" if kind == "file" else "folder",
+            mode=mode,
+            uid=os.geteuid(),
+            gid=os.getegid(),
+            links=1,
+            mtime_ns=self._now_ns,
+            ctime_ns=self._now_ns,
+        )
+
+    # - real folders
+
+    def _walk_disk(self, disk: Disk, name: bytes, path: bytes, frame: _Frame) -> None:
+        with ExitStack() as opened:
+            reader = open_reader(disk.requester, root=disk.root)
+            opened.callback(reader.close)
+            try:
+                top = reader.open_root(disk.root, disk.relative)
+            except OSError:
+                self._tally.unreadable.append(os.fsdecode(path))
+                return
+            if isinstance(top, int):
+                self._send(top, name, frame)
+                return
+            below = self._enter(top, name, path, frame)
+            self._walk_tree(reader, top, below)
+            self._leave(below, frame)
+
+    def _walk_tree(self, reader: Reader, top: FolderHandle, frame: _Frame) -> None:
+        """Depth first with an explicit stack: each level is a generator of folders still to enter."""
+        stack = [(top, frame, self._walk_one(reader, top, frame))]
+        while stack:
+            handle, here, folders = stack[-1]
+            name = next(folders, None)
+            if name is None:
+                stack.pop()
+                reader.leave(handle)
+                if stack:
+                    self._leave(here, stack[-1][1])
+                continue
+            path = here.path + b"/" + name
+            if len(stack) >= MAX_DEPTH:
+                self._tally.unreadable.append(os.fsdecode(path))
+                continue
+            try:
+                below_handle = reader.enter(handle, name)
+            except OSError:
+                self._tally.unreadable.append(os.fsdecode(path))
+                continue
+            below = self._enter(below_handle, name, path, here)
+            stack.append((below_handle, below, self._walk_one(reader, below_handle, below)))
+
+    def _walk_one(self, reader: Reader, handle: FolderHandle, frame: _Frame) -> Iterator[bytes]:
+        """Files and links of one folder first, then the names of its folders, one by one."""
+        folders: list[bytes] = []
+        try:
+            names = reader.names(handle)
+        except OSError:
+            self._tally.unreadable.append(os.fsdecode(frame.path) or "/")
+            return
+        for start in range(0, len(names), BATCH):
+            looked = reader.look(handle, names[start : start + BATCH])
+            self._files_of(reader, handle, looked, frame)
+            folders += [found.name for found in looked if found.kind == "folder"]
+        yield from folders
+
+    def _files_of(self, reader: Reader, handle: FolderHandle, looked: list[Found], frame: _Frame) -> None:
+        wanted = []
+        for found in looked:
+            path = os.fsdecode(frame.path + b"/" + found.name)
+            if found.error:
+                self._tally.unreadable.append(path)
+            elif found.kind == "symlink":
+                frame.nodes[found.name] = encode_node(_node(found, "symlink"))
+            elif found.kind == "other":
+                self._tally.skipped.append(path)
+            elif found.kind == "file" and not self._reuse(found, path, frame):
+                wanted.append(found.name)
+        if not wanted:
+            return
+        for name, opened in zip(wanted, reader.open_files(handle, wanted), strict=True):
+            if isinstance(opened, OSError):
+                self._tally.unreadable.append(os.fsdecode(frame.path + b"/" + name))
+            else:
+                self._send(opened, name, frame)
+
+    def _reuse(self, found: Found, path: str, frame: _Frame) -> bool:
+        """True when nothing needs to be read: the same hard link was read in this walk, or the fingerprint
+        equals the parent snapshot's, its blobs are all there and its digest is known."""
+        linked = self._linked.get((found.device_id, found.inode)) if found.links > 1 else None
+        if linked is not None:
+            self._wait_for(linked, found.name, frame)
+            return True
+        node, parent = frame.earlier.get(found.name), self._parent
+        if node is None or parent is None or not _unchanged(found, node, before_ns=parent.time_ns):
+            return False
+        digest = parent.digests.get(path)
+        content = node.content or ()
+        if digest is None or not all(parent.index.knows("data", blob) for blob in content):
+            return False
+        outcome = FileOutcome(found, content, found.size_bytes, digest, node.xattrs, torn=False)
+        self._tally.count(size_bytes=found.size_bytes)
+        self._keep_file(found.name, os.fsencode(path), outcome, frame)
+        return True
+
+    def _send(self, fd: int, name: bytes, frame: _Frame) -> None:
+        self._places.acquire()
+        facts = os.fstat(fd)
+        future = self._readers.submit(self._files.read, fd)
+        future.add_done_callback(lambda done: self._let_go(fd, done))
+        if facts.st_nlink > 1 and len(self._linked) < HARD_LINKS_REMEMBERED:
+            self._linked[(facts.st_dev, facts.st_ino)] = future
+        self._wait_for(future, name, frame)
+
+    def _let_go(self, fd: int, done: Future[FileOutcome]) -> None:
+        if done.cancelled():  # never ran, so never closed it
+            os.close(fd)
+        self._places.release()
+
+    def _wait_for(self, future: Future[FileOutcome], name: bytes, frame: _Frame) -> None:
+        frame.waiting.append((name, future))
+        self._pending_nodes += 1
+        if self._pending_nodes > NODES_PENDING:
+            self._collect(frame)
+
+    # - closing folders
+
+    def _enter(self, handle: FolderHandle, name: bytes, path: bytes, above: _Frame) -> _Frame:
+        below = _Frame(name, path, handle.facts, xattrs=read_xattrs(handle.xattr_fd))
+        below.earlier = self._earlier_below(above, name)
+        return below
+
+    def _leave(self, frame: _Frame, above: _Frame) -> None:
+        frame.earlier = {}
+        self._closing.append((frame, above))
+        self._settle(limit=NODES_PENDING)
+
+    def _settle(self, *, limit: int) -> None:
+        """Store the trees of left folders, oldest first: a child always left before its parent. Beyond
+        `limit` pending nodes wait for the files; below it take only what is done."""
+        while self._closing and (self._pending_nodes > limit or limit == 0 or self._closing[0][0].done):
+            frame, above = self._closing.popleft()
+            node = _node(frame.facts, "dir", subtree=self._store_tree(frame), xattrs=frame.xattrs)
+            if above is not None:
+                above.nodes[frame.name] = encode_node(_named(node, frame.name))
+
+    def _store_tree(self, frame: _Frame) -> bytes:
+        self._collect(frame)
+        document = encode_tree([frame.nodes[name] for name in sorted(frame.nodes)])
+        frame.nodes = {}
+        return self._blobs.store("tree", document)
+
+    def _collect(self, frame: _Frame) -> None:
+        waiting, frame.waiting = frame.waiting, []
+        for name, future in waiting:
+            path = frame.path + b"/" + name
+            try:
+                outcome = future.result()
+            except OSError:  # the source's device, never the tier: tiers raise TierErrors
+                self._tally.unreadable.append(os.fsdecode(path))
+            else:
+                self._keep_file(name, path, outcome, frame)
+        self._pending_nodes -= len(waiting)
+
+    def _keep_file(self, name: bytes, path: bytes, outcome: FileOutcome, frame: _Frame) -> None:
+        facts = outcome.facts
+        node = _node(
+            facts, "file", size=outcome.size_bytes, content=outcome.content, xattrs=outcome.xattrs
+        )
+        frame.nodes[name] = encode_node(_named(node, name))
+        text = os.fsdecode(path)
+        self._tally.entries.append(ProtectedFile(text, outcome.size_bytes, outcome.blake3, facts.mtime_ns))
+        if outcome.torn:
+            self._tally.torn.append(text)
+        self._tally.count(files=1)
+
+    # - the parent snapshot
+
+    def _earlier_below(self, above: _Frame, name: bytes) -> dict[bytes, Node]:
+        node = above.earlier.get(name)
+        return self._earlier(node.subtree if node is not None else None)
+
+    def _earlier(self, tree_id: bytes | None) -> dict[bytes, Node]:
+        if tree_id is None or self._parent is None or not self._parent.index.knows("tree", tree_id):
+            return {}
+        return {node.name: node for node in self._parent.load_tree(tree_id)}
+
+
+def _unchanged(found: Found, node: Node, *, before_ns: int) -> bool:
+    if node.type != "file" or found.ctime_ns > before_ns - RACY_NS or found.mtime_ns > before_ns - RACY_NS:
+        return False
+    now = (found.size_bytes, found.mtime_ns, found.ctime_ns, found.inode)
+    return now == (node.size, node.mtime_ns, node.ctime_ns, node.inode)
+
+
+def _node(
+    facts: Found,
+    kind: str,
+    *,
+    size: int = 0,
+    content: tuple[bytes, ...] | None = None,
+    subtree: bytes | None = None,
+    xattrs: tuple[Xattr, ...] = (),
+) -> Node:
+    return Node(
+        name=facts.name,
+        type=kind,  # type: ignore[arg-type]  # one of the three literals used in this module
+        mode=facts.mode,
+        mtime_ns=facts.mtime_ns,
+        ctime_ns=facts.ctime_ns,
+        uid=facts.uid,
+        gid=facts.gid,
+        user=_user(facts.uid),
+        group=_group(facts.gid),
+        inode=facts.inode,
+        device_id=facts.device_id,
+        size=size,
+        links=0 if kind == "dir" else facts.links,
+        target=facts.target,
+        xattrs=xattrs,
+        content=content,
+        subtree=subtree,
+    )
+
+
+def _named(node: Node, name: bytes) -> Node:
+    """The same facts under another name: hard links, and folders known by their open descriptor."""
+    return node if node.name == name else msgspec.structs.replace(node, name=name)
+
+
+@lru_cache(maxsize=1024)
+def _user(uid: int) -> str:
+    return user_name(uid)
+
+
+@lru_cache(maxsize=1024)
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
