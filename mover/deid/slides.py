@@ -133,7 +133,8 @@ class _Container(Struct, frozen=True):
     def directory(self, tags: list[OutTag], at: int, following: bool) -> bytes:
         """One directory and its values behind it; the next one follows directly, or none does."""
         entries, values = [], []
-        value_at = at + self.directory_bytes(len(tags))
+        lead = bytes(-(at + self.directory_bytes(len(tags))) % 8)
+        value_at = at + self.directory_bytes(len(tags)) + len(lead)
         for tag in tags:
             raw = _encode(self.order, tag)
             if len(raw) <= self.inline_bytes:
@@ -143,9 +144,8 @@ class _Container(Struct, frozen=True):
             values.append(raw + bytes(-len(raw) % 8))
             value_at += len(values[-1])
         head = struct.pack(self.order + ("Q" if self.big else "H"), len(tags))
-        pad = bytes(-value_at % 8)
-        after = self.offset(value_at + len(pad) if following else 0)
-        return head + b"".join(entries) + after + b"".join(values) + pad
+        after = self.offset(value_at if following else 0)
+        return head + b"".join(entries) + after + lead + b"".join(values)
 
 
 def _write_tiff(scan: SlideScan, out: tuple[OutPage, ...]) -> list[Segment]:

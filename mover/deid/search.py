@@ -1,0 +1,147 @@
+"""Search bytes for what was removed, in every form it could have kept.
+
+A removed string may survive as itself, folded, in another encoding, reversed, as hexadecimal, base64, percent or
+XML escapes, as its digits alone, or inside a compressed payload. `Seeker` knows the forms of all harvested
+strings; `find` answers how many strings are found, never which: a value has no business in an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+PAYLOADS: Final = 256
+PAYLOAD_BYTES: Final = 4 << 20
+_DEPTH: Final = 3
+_SHORTEST: Final = 5
+_SHORTEST_CODED: Final = 7
+_TABLE_BITS: Final = 24
+
+
+class Seeker:
+    """All forms of all strings, ready to be sought in many haystacks."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        self.strings = tuple(strings)
+        self._plain = sorted({form for text in self.strings for form in plain_forms(text)})
+        self._coded = sorted({form for text in self.strings for form in coded_forms(text)})
+
+    @property
+    def forms(self) -> int:
+        return len(self._plain) + len(self._coded)
+
+    def find(self, haystack: bytes) -> int:
+        """How many forms occur in these bytes or in a payload packed inside them."""
+        return sum(self._find_flat(layer) for layer in (haystack, *payloads(haystack)))
+
+    def _find_flat(self, haystack: bytes) -> int:
+        return _count_found(self._plain, haystack.lower()) + _count_found(self._coded, haystack)
+
+
+def plain_forms(text: str) -> Iterator[bytes]:
+    """Forms sought without regard to case; haystacks are lowered byte by byte, so these are too."""
+    shapes = {text, fold_accents(text), text.replace(" ", "_"), text.replace(" ", ""), text.replace("_", " ")}
+    shapes |= {escape(text, {"'": "&apos;", '"': "&quot;"}), escape(text, {"'": "&#39;"})}
+    digits = "".join(character for character in text if character.isdigit())
+    if len(digits) >= 8 and len(digits) >= len(text) - 4:
+        shapes.add(digits)
+    for shape in shapes:
+        for cased in {shape, shape.lower(), shape.upper(), shape.casefold()}:
+            for codec in ("utf-8", "latin-1", "cp1252", "cp1250", "mac-roman"):
+                form = cased.encode(codec, "ignore").lower()
+                if len(form) >= max(_SHORTEST, len(cased) - 1):
+                    yield form
+
+
+def coded_forms(text: str) -> Iterator[bytes]:
+    """Forms sought exactly as they are."""
+    for cased in {text, text.lower(), text.upper(), fold_accents(text)}:
+        raw = cased.encode("utf-8", "surrogatepass")
+        wide = [cased.encode(codec, "surrogatepass") for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")]
+        forms = [*wide, raw.hex().encode(), raw.hex().upper().encode(), quote(raw).encode(), quote(raw).lower().encode()]
+        if len(cased) >= 6:
+            forms.append(cased[::-1].encode("utf-8", "surrogatepass"))
+        for body in (raw, *wide[:2]):
+            forms += base64_forms(body)
+        yield from (form for form in forms if len(form) >= _SHORTEST_CODED and form != raw)
+
+
+def base64_forms(raw: bytes) -> Iterator[bytes]:
+    """What of a base64 text depends on `raw` alone, for each of the three ways it can lie in it."""
+    for lead in range(3):
+        encoded = base64.b64encode(bytes(lead) + raw).rstrip(b"=")
+        whole = (len(raw) + lead) % 3 == 0
+        core = encoded[(0, 2, 3)[lead] : len(encoded) if whole else -1]
+        yield core
+        yield core.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def fold_accents(text: str) -> str:
+    for letter, plain in (("ł", "l"), ("Ł", "L"), ("ø", "o"), ("Ø", "O"), ("ß", "ss"), ("æ", "ae"), ("đ", "d")):
+        text = text.replace(letter, plain)
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
+def payloads(data: bytes, depth: int = _DEPTH) -> Iterator[bytes]:
+    """What zlib, gzip and base64 runs inside these bytes unpack to, a few layers deep and bounded."""
+    if not depth:
+        return
+    for inner in _unpacked(data):
+        yield inner
+        yield from payloads(inner, depth - 1)
+
+
+def _unpacked(data: bytes) -> Iterator[bytes]:
+    found = 0
+    for match in re.finditer(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08", data):
+        inner = _inflate(data[match.start() : match.start() + PAYLOAD_BYTES])
+        if len(inner) > 8 and found < PAYLOADS:
+            found += 1
+            yield inner
+    for match in re.finditer(rb"[A-Za-z0-9+/_-]{16,}", data):
+        if found >= PAYLOADS:
+            return
+        run = match.group()[: PAYLOAD_BYTES].translate(bytes.maketrans(b"-_", b"+/"))
+        try:
+            yield base64.b64decode(run[: len(run) // 4 * 4])
+            found += 1
+        except binascii.Error:
+            continue
+
+
+def _inflate(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(47).decompress(data, PAYLOAD_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _count_found(forms: list[bytes], haystack: bytes) -> int:
+    """A table of the haystack's four-byte windows rules most forms out before the real search, which keeps
+    long offset lists affordable."""
+    if len(haystack) < 1 << 16:
+        return sum(form in haystack for form in forms)
+    table = _windows_of(haystack)
+    return sum(form in haystack for form in forms if table[_hashes(form)].all())
+
+
+def _windows_of(data: bytes) -> np.ndarray:
+    table = np.zeros(1 << _TABLE_BITS, bool)
+    for start in range(0, len(data), 1 << 22):
+        table[_hashes(data[start : start + (1 << 22) + 3])] = True
+    return table
+
+
+def _hashes(data: bytes) -> np.ndarray:
+    raw = np.frombuffer(data, np.uint8).astype(np.uint32)
+    words = raw[:-3] | raw[1:-2] << 8 | raw[2:-1] << 16 | raw[3:] << 24
+    return (words * np.uint32(2654435761)) >> np.uint32(32 - _TABLE_BITS)

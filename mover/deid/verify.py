@@ -1,0 +1,382 @@
+"""The independent second pass over a de-identified slide (design: deidentification 4, proof 1-5).
+
+It works on sparse stand-ins of source and output in memory, so a 100 GB slide costs no more than its structure
+and a few dozen tiles. Four looks, none of which shares code with the writer:
+
+1. tifffile parses the output: every tag and text on its own allow-list, every byte accounted for.
+2. All literal bytes, decoded values and tile headers are searched for every harvested string in all its forms.
+3. OpenSlide opens source and output: same vendor, levels, resolution, objective; no associated picture; equal
+   pixels in sampled tiles of every level.
+4. The tile lists of source and output, both as tifffile reads them, are the same list once the recipe is undone.
+
+What is proved here is the recipe. That the tier holds what the recipe says is the transfer engine's proof, by
+digest.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import openslide
+from blake3 import blake3
+from msgspec import Struct
+from PIL import Image
+
+import scanners
+from mover.deid.search import Seeker
+from mover.deid.secondlook import Seen, SeenPage, look, unaccounted
+from mover.deid.skeleton import Output, Skeleton, fill_from
+from mover.deid.slides import SlidePlan
+from mover.errors import RedactionUnproven
+from mover.model.slides import Page, SlideScan
+from mover.model.source import ByteSource
+from scanners.codestream import HEADER_BYTES, read_jpeg_header
+from scanners.tiff import read_structure
+
+VERIFIER: Final = "mover-slides/1"
+SAMPLES: Final = 8
+# At or below this all tiles are filled in and decoded; above, sampled.
+WHOLE_BYTES: Final = 48 << 20
+LOWEST_BYTES: Final = 64 << 20
+PADDING: Final = 8
+_MARGIN: Final = 8
+_ROWS_AROUND: Final = 3
+
+
+class SlideEvidence(Struct, frozen=True):
+    """What was looked at, in numbers. Holds no value of the source."""
+
+    verifier: str
+    methods: tuple[str, ...]
+    strings_sought: int
+    forms_sought: int
+    bytes_searched: int
+    tags_checked: int
+    levels: int
+    tiles: int
+    tiles_decoded: int
+    tile_list_blake3: str
+
+
+def verify_slide(source: ByteSource, plan: SlidePlan, *, samples: int = SAMPLES) -> SlideEvidence:
+    """Prove that the plan's output is clean and whole, or raise RedactionUnproven (why, never what).
+
+    The caller publishes nothing before this returns, and keeps the evidence with the certificate.
+    """
+    if plan.recipe.source_bytes != source.size_bytes:
+        raise RedactionUnproven("the recipe was made for another source")
+    with _Bench(source, plan) as bench:
+        pairs = bench.pair_tiles()
+        searched, forms = _search(source, plan, bench, pairs)
+        decoded = _compare_pixels(bench, pairs, samples=samples)
+        return SlideEvidence(
+            verifier=VERIFIER,
+            methods=("tifffile-structure", "string-search", "openslide-pixels", "tile-list"),
+            strings_sought=len(plan.removed),
+            forms_sought=forms,
+            bytes_searched=searched,
+            tags_checked=bench.seen.tags,
+            levels=len(pairs),
+            tiles=sum(int((pair.counts > 0).sum()) for pair in pairs),
+            tiles_decoded=decoded,
+            tile_list_blake3=_tile_list_digest(pairs),
+        )
+
+
+def render_thumbnail(source: ByteSource, plan: SlidePlan, *, edge_px: int = 1024) -> bytes:
+    """A JPEG of the whole slide, rendered anew from the de-identified pyramid, without any metadata."""
+    with _Bench(source, plan) as bench:
+        pairs = bench.pair_tiles()
+        lowest = pairs[-1]
+        wanted = pairs if _missing(pairs)[-1].any() else [lowest]
+        if sum(int(pair.counts.sum()) for pair in wanted) > LOWEST_BYTES and wanted != [lowest]:
+            wanted = [lowest]
+        for pair in wanted:
+            bench.fill(pair, np.flatnonzero(pair.counts > 0), output_only=True)
+        with _open(bench.output_skeleton) as slide:
+            level = slide.level_dimensions.index((lowest.page.width, lowest.page.height))
+            picture = _read(slide, (0, 0), level, slide.level_dimensions[level])
+        white = Image.new("RGB", picture.size, (255, 255, 255))
+        white.paste(picture, mask=picture.getchannel("A"))
+        white.thumbnail((edge_px, edge_px), Image.Resampling.LANCZOS)
+        target = io.BytesIO()
+        white.save(target, "JPEG", quality=85, optimize=False)
+        return target.getvalue()
+
+
+# --- the bench: both stand-ins and what the second parser says of them ---------------------------------
+
+
+class TilePair(Struct, frozen=True):
+    """A level's tiles: where they lie in the source and in the output, in the level's own order."""
+
+    page: Page
+    source_at: np.ndarray
+    output_at: np.ndarray
+    counts: np.ndarray
+
+
+class _Bench:
+    def __init__(self, source: ByteSource, plan: SlidePlan) -> None:
+        self.source = source
+        self.plan = plan
+        self.output = Output(plan.recipe)
+        self.scan: SlideScan = scanners.identify(source, plan.extension)
+        self.output_skeleton = Skeleton(self.output.size_bytes)
+        self.source_skeleton = Skeleton(source.size_bytes)
+
+    def __enter__(self) -> _Bench:
+        self.output.fill_literals(self.output_skeleton)
+        fill_from(self.source, self.source_skeleton, _structure_of(self.source))
+        if self.plan.family == "hamamatsu-ndpi":
+            self.fill_strip_headers()
+        self.seen: Seen = look(self.output_skeleton.path, family=self.plan.family, strict=True)
+        self.check_accounts()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.output_skeleton.__exit__(None, None, None)
+        self.source_skeleton.__exit__(None, None, None)
+
+    def fill_strip_headers(self) -> None:
+        """tifffile reads each level's JPEG header when it reads the directory."""
+        for page in self.scan.levels:
+            offset, count = page.pixels.offsets[0], page.pixels.counts[0]
+            head = self.source.read(offset, min(count, HEADER_BYTES))
+            head = head[: read_jpeg_header(head).size_bytes]
+            self.source_skeleton.fill(offset, head)
+            self.output_skeleton.fill(self.output.placed_at(offset), head)
+        for page in self.scan.pages:
+            # OpenSlide reads the overview's JPEG header when it opens the source.
+            if page.role == "overview" and len(page.pixels):
+                offset, count = page.pixels.offsets[0], page.pixels.counts[0]
+                self.source_skeleton.fill(offset, self.source.read(offset, min(count, 1 << 20)))
+
+    def check_accounts(self) -> None:
+        """No byte outside header, directories, allowed values and tiles, but zero padding to whole words."""
+        for at, length in unaccounted(self.seen, self.output.size_bytes):
+            if length >= PADDING or any(self.output.literal_between(at, at + length)):
+                raise RedactionUnproven("bytes of the output belong to no structure")
+
+    def pair_tiles(self) -> list[TilePair]:
+        """Undo the recipe: every tile of the output, in order, is the same tile of the source."""
+        before = look(self.source_skeleton.path, family=self.plan.family, strict=False)
+        levels = self.scan.levels
+        if not len(before.pages) == len(self.seen.pages) == len(levels):
+            raise RedactionUnproven("source and output differ in their number of levels")
+        return [self._pair(*pages) for pages in zip(before.pages, self.seen.pages, levels, strict=True)]
+
+    def _pair(self, before: SeenPage, after: SeenPage, page: Page) -> TilePair:
+        same_size = (before.width, before.height) == (after.width, after.height) == (page.width, page.height)
+        if not same_size or not np.array_equal(before.counts, after.counts):
+            raise RedactionUnproven("a level of the output lists other tiles than the source's")
+        used = after.counts > 0
+        origin = np.zeros_like(after.offsets)
+        origin[used] = self.output.origin(after.offsets[used], after.counts[used])
+        if not np.array_equal(origin[used], before.offsets[used]):
+            raise RedactionUnproven("a tile of the output is another tile of the source")
+        return TilePair(page, origin, after.offsets, after.counts)
+
+    def fill(self, pair: TilePair, chosen: np.ndarray, *, output_only: bool = False) -> None:
+        """Put these tiles' bytes into both stand-ins."""
+        for index in chosen.tolist():
+            ranges = _parts(pair, index)
+            data = [(at, self.source.read(int(pair.source_at[index]) + at, length)) for at, length in ranges]
+            for at, piece in data:
+                self.output_skeleton.fill(int(pair.output_at[index]) + at, piece)
+                if not output_only:
+                    self.source_skeleton.fill(int(pair.source_at[index]) + at, piece)
+
+    def fill_part(self, pair: TilePair, at: int, length: int) -> None:
+        """A range inside a level's only strip."""
+        piece = self.source.read(int(pair.source_at[0]) + at, length)
+        self.output_skeleton.fill(int(pair.output_at[0]) + at, piece)
+        self.source_skeleton.fill(int(pair.source_at[0]) + at, piece)
+
+
+def _parts(pair: TilePair, index: int) -> Iterator[tuple[int, int]]:
+    step = 8 << 20
+    total = int(pair.counts[index])
+    for at in range(0, total, step):
+        yield at, min(step, total - at)
+
+
+def _structure_of(source: ByteSource) -> list[tuple[int, int, int]]:
+    structure = read_structure(source)
+    ranges = {(0, structure.header_bytes)}
+    for directory in structure.directories:
+        ranges.add((directory.offset, directory.size_bytes))
+        ranges |= {(tag.at, tag.size_bytes) for tag in directory.tags.values() if tag.inline is None}
+    return [(at, at, length) for at, length in sorted(ranges)]
+
+
+# --- look 2: the search --------------------------------------------------------------------------------
+
+
+def _search(source: ByteSource, plan: SlidePlan, bench: _Bench, pairs: list[TilePair]) -> tuple[int, int]:
+    seeker = Seeker(plan.removed)
+    haystacks = [data for _, data in bench.output.literals]
+    haystacks.append("\n".join(bench.seen.texts).encode("utf-8", "surrogatepass"))
+    haystacks.append(b"\n".join(_tile_headers(source, pairs)))
+    found = sum(seeker.find(haystack) for haystack in haystacks)
+    if found:
+        raise RedactionUnproven(f"{found} forms of removed strings are still in the output")
+    return sum(map(len, haystacks)), seeker.forms
+
+
+def _tile_headers(source: ByteSource, pairs: list[TilePair]) -> set[bytes]:
+    """What precedes the scan in tiles of every level (all of a small level's, an even sample of a large one's):
+    the only bytes of a tile that could be read as text."""
+    headers: set[bytes] = set()
+    for pair in pairs:
+        used = np.flatnonzero(pair.counts > 0)
+        for index in used[:: max(1, len(used) // 512)].tolist():
+            head = source.read(int(pair.source_at[index]), min(int(pair.counts[index]), 2048))
+            if pair.page.compression != 7:
+                headers.add(head[: max(0, head.find(b"\xff\x93"))])
+                continue
+            if pair.page.restarts or head.find(b"\xff\xda") < 0:
+                head = source.read(int(pair.source_at[index]), min(int(pair.counts[index]), HEADER_BYTES))
+            headers.add(head[: read_jpeg_header(head).size_bytes])
+    return headers
+
+
+# --- look 3: OpenSlide ---------------------------------------------------------------------------------
+
+
+def _compare_pixels(bench: _Bench, pairs: list[TilePair], *, samples: int) -> int:
+    whole = sum(int(pair.counts.sum()) for pair in pairs) <= WHOLE_BYTES
+    missing = _missing(pairs)
+    regions: list[tuple[TilePair, int]] = []
+    for pair, gone in zip(pairs, missing, strict=True):
+        if bench.plan.family == "hamamatsu-ndpi":
+            regions += [(pair, row) for row in _fill_rows(bench, pair, whole=whole, samples=samples)]
+            continue
+        usable = np.flatnonzero((pair.counts > 0) & ~gone)
+        chosen = _choose(bench, usable, 64 if whole else samples)
+        bench.fill(pair, np.flatnonzero(pair.counts > 0) if whole else chosen)
+        regions += [(pair, index) for index in chosen.tolist()]
+    with _open(bench.source_skeleton) as before, _open(bench.output_skeleton) as after:
+        _compare_properties(before, after)
+        for pair, index in regions:
+            level = after.level_dimensions.index((pair.page.width, pair.page.height))
+            where, size = _region(bench, pair, index, after.level_downsamples[level])
+            old, new = _read(before, where, level, size), _read(after, where, level, size)
+            if not np.array_equal(np.asarray(old), np.asarray(new)):
+                raise RedactionUnproven("a tile's pixels differ from the source's")
+    return len(regions)
+
+
+def _choose(bench: _Bench, usable: np.ndarray, samples: int) -> np.ndarray:
+    """Spread over the level, jittered by a digest of the output's structure: repeatable, not foreseeable."""
+    if len(usable) <= samples:
+        return usable
+    seed = int.from_bytes(blake3(bench.output.literals[0][1]).digest()[:4], "little")
+    step = len(usable) / samples
+    return usable[[int(number * step + (seed >> number % 16) % max(1, int(step))) for number in range(samples)]]
+
+
+def _fill_rows(bench: _Bench, pair: TilePair, *, whole: bool, samples: int) -> list[int]:
+    """A Hamamatsu level: its JPEG header, and restart intervals around the sampled ones."""
+    restarts, total = np.frombuffer(pair.page.restarts, "u8"), int(pair.counts[0])
+    head = bench.source.read(int(pair.source_at[0]), min(total, HEADER_BYTES))
+    header = read_jpeg_header(head)
+    if whole or len(restarts) < 2:
+        if total > LOWEST_BYTES:
+            raise RedactionUnproven("a level without restart positions is too large to prove")
+        bench.fill(pair, np.array([0]))
+        return _choose(bench, np.arange(max(1, len(restarts))), samples).tolist()
+    bench.fill_part(pair, 0, header.size_bytes)
+    across = max(1, header.mcus_across // header.restart_interval) if header.restart_interval else 1
+    rows = _choose(bench, np.arange(len(restarts)), samples).tolist()
+    for index in rows:
+        reach = across * _ROWS_AROUND
+        begin, end = max(0, index - reach), min(len(restarts), index + reach + 1)
+        start = int(restarts[begin]) - 2
+        stop = int(restarts[end]) if end < len(restarts) else total
+        bench.fill_part(pair, start, stop - start)
+    return rows
+
+
+def _region(bench: _Bench, pair: TilePair, index: int, downsample: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The inner part of a tile, as level-0 position and size: neighbours may be absent from the stand-ins."""
+    page = pair.page
+    if bench.plan.family == "hamamatsu-ndpi":
+        head = bench.source.read(int(pair.source_at[0]), min(int(pair.counts[0]), HEADER_BYTES))
+        header = read_jpeg_header(head)
+        wide = header.restart_interval * header.mcu_width or page.width
+        high = header.mcu_height if header.restart_interval else page.height
+        across = max(1, page.width // wide)
+        column, row, margin = index % across, index // across, 0
+    else:
+        wide, high = page.tile_width, page.tile_height
+        across = -(-page.width // wide)
+        column, row, margin = index % across, index // across, min(_MARGIN, wide // 4, high // 4)
+    x, y = column * wide + margin, row * high + margin
+    size = (max(1, min(wide - 2 * margin, page.width - x, 512)), max(1, min(high - 2 * margin, page.height - y, 512)))
+    return (round(min(x, page.width - 1) * downsample), round(min(y, page.height - 1) * downsample)), size
+
+
+def _missing(pairs: list[TilePair]) -> list[np.ndarray]:
+    """Tiles OpenSlide draws from the level above because they, or a part of theirs, are empty (its Aperio
+    reader's rule). They cannot be sampled without that level."""
+    result: list[np.ndarray] = []
+    for number, pair in enumerate(pairs):
+        gone = pair.counts == 0
+        if number and result[-1].any() and pair.page.tile_width and len(gone):
+            above = pairs[number - 1].page
+            across, down = _grid(pair.page)
+            wide, high = _grid(above)
+            index = np.flatnonzero(result[-1])
+            column = (index % wide) // max(1, round(wide / across))
+            row = (index // wide) // max(1, round(high / down))
+            keep = (column < across) & (row < down)
+            gone = gone.copy()
+            gone[(row * across + column)[keep]] = True
+        result.append(gone)
+    return result
+
+
+def _grid(page: Page) -> tuple[int, int]:
+    return -(-page.width // page.tile_width), -(-page.height // page.tile_height)
+
+
+def _open(skeleton: Skeleton) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(skeleton.path)
+    except (openslide.OpenSlideError, OSError) as error:
+        raise RedactionUnproven("OpenSlide cannot open it") from error
+
+
+def _read(slide: openslide.OpenSlide, where: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+    try:
+        return slide.read_region(where, level, size)
+    except openslide.OpenSlideError as error:
+        raise RedactionUnproven("OpenSlide cannot decode a tile") from error
+
+
+def _compare_properties(before: openslide.OpenSlide, after: openslide.OpenSlide) -> None:
+    names = (
+        openslide.PROPERTY_NAME_VENDOR, openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y,
+        openslide.PROPERTY_NAME_OBJECTIVE_POWER,
+    )  # fmt: skip
+    if any(before.properties.get(name) != after.properties.get(name) for name in names):
+        raise RedactionUnproven("vendor, resolution or objective differ from the source's")
+    if before.level_dimensions != after.level_dimensions:
+        raise RedactionUnproven("OpenSlide sees other levels than in the source")
+    if len(after.associated_images):
+        raise RedactionUnproven("OpenSlide finds an associated picture in the output")
+
+
+# --- look 4 --------------------------------------------------------------------------------------------
+
+
+def _tile_list_digest(pairs: list[TilePair]) -> str:
+    """BLAKE3 over the ordered (source offset, length) of all tiles: equal lists, equal bytes."""
+    digest = blake3()
+    for pair in pairs:
+        digest.update(np.stack([pair.source_at, pair.counts], axis=1).astype("<u8").tobytes())
+    return digest.hexdigest()
