@@ -25,7 +25,7 @@ from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s
 from mover.decide.packs import FoundPack
-from mover.deid.deidentify import Deidentifier, Deidentified
+from mover.deid.deidentify import Deidentified, Deidentifier
 from mover.deid.vault import Vault
 from mover.errors import (
     DigestMismatch,

@@ -1,0 +1,67 @@
+-- name: run
+-- The run a snapshot is made of.
+select * from mover.run where id = %(id)s
+
+-- name: lock_run
+-- The run, held for a change of state.
+select * from mover.run where id = %(id)s for update
+
+-- name: protecting
+-- Protection begins.
+update mover.run set state = 'protecting' where id = %(id)s and state in ('finishing', 'protecting')
+returning id
+
+-- name: insert_snapshot
+-- A snapshot is written; it protects nothing before it is checked.
+insert into mover.snapshot (id, project_id, run_id, tier, repository_id, policy, files, bytes, added_bytes, missing)
+values (%(id)s, %(project)s, %(run)s, %(tier)s, %(repository_id)s, %(policy)s, %(files)s, %(bytes)s, %(added)s,
+        %(missing)s)
+
+-- name: insert_artifact
+-- A protected file with its digest, so that cleanup can tell it from a changed one.
+insert into mover.artifact (project_id, snapshot_id, path, size_bytes, digest)
+values (%(project)s, %(snapshot)s, %(path)s, %(size_bytes)s, %(digest)s)
+
+-- name: checked
+-- Every blob was read back, decrypted and hashed.
+update mover.snapshot set state = 'checked' where id = %(id)s
+
+-- name: protected
+-- The proof stands.
+update mover.run set state = 'protected', protected_proof = %(proof)s, explanation = null where id = %(id)s
+
+-- name: cleaning
+-- The policy cleans by itself.
+update mover.run set state = 'cleaning' where id = %(id)s and state = 'protected'
+
+-- name: back_to_ready
+-- Protection was not whole: nothing is lost, the run may be finished again.
+update mover.run set state = 'ready', reason = %(reason)s, explanation = %(explanation)s, clean_after = false,
+       lease_until = now() + make_interval(secs => lease_s)
+ where id = %(id)s and state in ('finishing', 'protecting')
+returning id
+
+-- name: of_run
+-- A run's snapshots in order of record.
+select id, repository_id, sequence, recorded_at, state from mover.snapshot
+ where run_id = %(run)s and state = 'checked' order by sequence
+
+-- name: keep
+-- Why a snapshot is kept.
+update mover.snapshot set reasons = %(reasons)s where id = %(id)s
+
+-- name: forget
+-- Why a snapshot was forgotten, and when by the server's clock.
+update mover.snapshot set state = 'forgotten', forgotten_at = now(), reasons = %(reasons)s where id = %(id)s
+
+-- name: list
+-- Newest snapshots first.
+select * from mover.snapshot where (%(run)s::text is null or run_id = %(run)s) order by sequence desc limit %(limit)s
+
+-- name: get
+-- One snapshot by our id or by the repository's.
+select * from mover.snapshot where id = %(id)s or repository_id = %(id)s
+
+-- name: digests
+-- BLAKE3 of what a snapshot holds.
+select path, digest from mover.artifact where snapshot_id = %(snapshot)s
