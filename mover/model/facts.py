@@ -1,0 +1,35 @@
+"""What a cohort can ask about: the facts of every slide, and the columns that records add to a project."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+FactType = Literal["text", "integer", "number", "boolean", "date", "year"]
+
+
+class FactColumn(Struct, frozen=True):
+    """One column by its fact's name. `allowed` are the values of an enumeration, when it has them."""
+
+    name: str
+    type: str
+    table: str
+    allowed: tuple[str, ...] | None = None
+
+
+# known of every slide without any record; records may not take these names
+SLIDE_COLUMNS: dict[str, FactType] = {
+    "number": "text",
+    "subject": "text",
+    "family": "text",
+    "vendor": "text",
+    "scanner": "text",
+    "extension": "text",
+    "width": "integer",
+    "height": "integer",
+    "levels": "integer",
+    "mpp": "number",
+    "objective": "number",
+    "size_bytes": "integer",
+}
