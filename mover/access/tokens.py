@@ -19,7 +19,7 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.randomness import new_id, new_secret
 
-PREFIX = "mvr_"                             # so that secret scanners and people know one when they see one
+PREFIX = "mvr_"  # so that secret scanners and people know one when they see one
 MAX_SECRET_LENGTH = 128
 MAX_LISTED = 1000
 
@@ -27,11 +27,10 @@ _QUERIES = load(__file__)
 
 
 class Access:
-    """Who asks? `own_uid` is the daemon's; root and that user, on the local socket, are admins of `project`."""
+    """Who asks? `own_uid` is the daemon's; root and that user, on the local socket, are admins of
+    `project`."""
 
-    def __init__(
-        self, database: Database, *, project: str, node: str, own_uid: int, clock: Clock = SYSTEM
-    ) -> None:
+    def __init__(self, database: Database, *, project: str, node: str, own_uid: int, clock: Clock = SYSTEM) -> None:
         self._database = database
         self._project = project
         self._node = node
@@ -79,7 +78,7 @@ class Access:
         await self._add(self._project, secret, body, maker="mover init", request="")
 
     async def list_tokens(self, project: str) -> wire.Tokens:
-        async with self._database.instance() as conn:
+        async with self._database.project(project) as conn:
             cursor = await conn.execute(_QUERIES["of_project"], {"project": project, "limit": MAX_LISTED})
             return wire.Tokens(tokens=[_token(row) for row in await cursor.fetchall()])
 
@@ -102,9 +101,7 @@ class Access:
             raise NotFound("no such token")
         return row
 
-    async def _add(
-        self, project: str, secret: str, body: wire.TokenRequest, *, maker: str, request: str
-    ) -> str:
+    async def _add(self, project: str, secret: str, body: wire.TokenRequest, *, maker: str, request: str) -> str:
         """The row and its audit record commit together; a known secret writes neither."""
         token_id = new_id("token")
         values = {

@@ -1,12 +1,12 @@
 """The application: every operation on its path, one way in, one way out.
 
-The way in, in this order: who asks (and how often), may this role do this, then what is asked. A caller without
-rights learns nothing from how its body would have been judged.
+The way in, in this order: who asks (and how often), may this role do this, then what is asked. A caller
+without rights learns nothing from how its body would have been judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,10 @@ def _endpoint(operation: Operation, house: _House) -> Handler:
         identity = await _admit(request, house)
         _allow(identity, operation.action)
         call = await _parse(request, operation, house, identity)
-        return _reply(await operation.handler(call), operation)
+        answer = await operation.handler(call)
+        if isinstance(answer, AsyncIterator):
+            return await _stream(request, answer, operation)
+        return _reply(answer, operation)
 
     return handle
 
@@ -119,17 +122,13 @@ def _allow(identity: Identity, action: str) -> None:
         raise Denied(f"the role {identity.role} may not do this", where=action)
 
 
-async def _parse(
-    request: web.Request, operation: Operation, house: _House, identity: Identity
-) -> Call[Any, Any]:
+async def _parse(request: web.Request, operation: Operation, house: _House, identity: Identity) -> Call[Any, Any]:
     query = read_query(request, operation.query)
     planned = getattr(query, "plan", False)
 
     async def until(look: Callable[[], Awaitable[Any]], final: frozenset[str]) -> Any:
         assert isinstance(query, Waiting)
-        return await house.waits.until_changed(
-            look, final, query=query, gone=lambda: request.transport is None
-        )
+        return await house.waits.until_changed(look, final, query=query, gone=lambda: request.transport is None)
 
     return Call(
         rooms=house.rooms,
@@ -149,6 +148,31 @@ def _reply(answer: Any, operation: Operation) -> web.Response:
         return web.Response(body=answer.encode(), headers={"Content-Type": operation.media_type})
     status = 200 if isinstance(answer, wire.Plan) else operation.status
     return _json(answer, status=status)
+
+
+async def _stream(request: web.Request, lines: AsyncIterator[bytes], operation: Operation) -> web.StreamResponse:
+    """What is too long to stand in memory. The first piece is made before the status is said, so that a failure
+    up to there is still a problem; a later one cuts the connection, which no reader takes for the end."""
+    first = await anext(lines, b"")
+    response = web.StreamResponse(headers={"Content-Type": operation.media_type})
+    _stamp(response, request)
+    await response.prepare(request)
+    try:
+        await response.write(first)
+        async for line in lines:
+            await response.write(line)
+        await response.write_eof()
+    except BaseException:
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+    return response
+
+
+def _stamp(response: web.StreamResponse, request: web.Request) -> None:
+    response.headers[HEADER] = request_id(request)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def _json(answer: Any, *, status: int = 200) -> web.Response:
@@ -182,15 +206,15 @@ def _add_plain_routes(app: web.Application, house: _House) -> None:
 
 
 def _account(house: _House) -> Any:
-    """One line and one header set per request. The line holds the route's pattern, not the path or the query."""
+    """One line and one header set per request. The line holds the route's pattern, not the path or the
+    query."""
 
     @web.middleware
     async def account(request: web.Request, handler: Handler) -> web.StreamResponse:
         begun_s = house.clock.monotonic_s()
         response = await handler(request)
-        response.headers[HEADER] = request_id(request)
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        if not response.prepared:
+            _stamp(response, request)
         resource = request.match_info.route.resource
         _log.info(
             "request",

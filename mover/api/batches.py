@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Limit, Operations, Paged, Planned, PathQuery, Query, ShortQuery, Waiting
+from mover.api.operation import Call, Limit, Operations, Paged, PathQuery, Planned, Query, ShortQuery, Waiting
 from mover.model import wire
 
 OPERATIONS = Operations()
@@ -15,9 +15,7 @@ class PacksQuery(Query):
     limit: Limit = 100
 
 
-@OPERATIONS.add(
-    "POST", "/v1/batches", "batches.declare", wire.Batch, body=wire.BatchRequest, query=Planned, status=202
-)
+@OPERATIONS.add("POST", "/v1/batches", "batches.declare", wire.Batch, body=wire.BatchRequest, query=Planned, status=202)
 async def declare(call: Call[wire.BatchRequest, Planned]) -> wire.Batch | wire.Plan:
     """Declare a folder of a source tier ready for the image workflow."""
     if call.query.plan:

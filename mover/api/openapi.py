@@ -1,4 +1,5 @@
-"""OpenAPI 3.1 made from the same values that route requests; `msgspec` gives the schemas of the wire types."""
+"""OpenAPI 3.1 made from the same values that route requests; `msgspec` gives the schemas of the wire
+types."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ _NAMES = re.compile(r"\{(\w+)\}")
 
 def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]:
     operations = list(operations)
-    bodies = {shape for one in operations for shape in (one.answer, one.body) if isinstance(shape, type) and shape is not str}
+    bodies = {
+        shape for one in operations for shape in (one.answer, one.body) if isinstance(shape, type) and shape is not str
+    }
     shapes = sorted(bodies | {wire.Problem, wire.Plan, wire.Health}, key=lambda shape: shape.__name__)
     _, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
     paths: dict[str, dict[str, Any]] = {}
@@ -29,8 +32,8 @@ def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]
         "info": {
             "title": "mover",
             "version": version,
-            "description": "Brings de-identified, verified slides to a training cluster, protects what comes out "
-            "and cleans up after it. Every answer to a failure is application/problem+json.",
+            "description": "Brings de-identified, verified slides to a training cluster, protects what comes "
+            "out and cleans up after it. Every answer to a failure is application/problem+json.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths | _plain_paths(),
@@ -67,7 +70,10 @@ def _responses(operation: Operation) -> dict[str, Any]:
         plan = {_JSON: {"schema": _reference(wire.Plan)}}
         if operation.status == 200:
             plan = {_JSON: {"schema": {"anyOf": [schema, _reference(wire.Plan)]}}}
-        responses["200"] = {"description": "With plan=true: what would be done; nothing was changed.", "content": plan}
+        responses["200"] = {
+            "description": "With plan=true: what would be done; nothing was changed.",
+            "content": plan,
+        }
     problem = {"application/problem+json": {"schema": _reference(wire.Problem)}}
     responses["default"] = {"description": "Refused or failed; see `code`.", "content": problem}
     return responses
@@ -75,9 +81,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
     shape = {"type": "string", "minLength": 1, "maxLength": 128}
-    return [
-        {"name": name, "in": "path", "required": True, "schema": shape} for name in _NAMES.findall(operation.path)
-    ]
+    return [{"name": name, "in": "path", "required": True, "schema": shape} for name in _NAMES.findall(operation.path)]
 
 
 def _query_parameters(operation: Operation) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
 
 
 class Query(Struct, frozen=True, forbid_unknown_fields=True):
-    """Query parameters; an unknown one is refused, since a misspelt filter would silently widen the answer."""
+    """Query parameters; an unknown one is refused, since a misspelt filter would silently widen the
+    answer."""
 
 
 class Planned(Query):
@@ -41,7 +42,8 @@ class Paged(Query):
 
 
 class Waiting(Query):
-    """`wait` seconds at most, until the state is another than `state` (or than it was when asked) or final."""
+    """`wait` seconds at most, until the state is another than `state` (or than it was when asked) or
+    final."""
 
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0
     state: ShortQuery | None = None

@@ -1,8 +1,8 @@
 """From bytes to values, strictly, once, at the edge.
 
-Refused here: bodies that are not UTF-8 JSON of the declared shape, unknown fields and parameters, parameters said
-twice, NUL (PostgreSQL's text cannot hold it), compressed bodies (a bomb costs its sender nothing). A message
-names the place and the fault, never the value: a value may be a name.
+Refused here: bodies that are not UTF-8 JSON of the declared shape, unknown fields and parameters, parameters
+said twice, NUL (PostgreSQL's text cannot hold it), compressed bodies (a bomb costs its sender nothing). A
+message names the place and the fault, never the value: a value may be a name.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_key(request: web.Request, *, required: bool) -> str:
     if required and not key:
         raise RequestInvalid(
             "this request needs an Idempotency-Key", where="Idempotency-Key",
-            hint="Send a key that is the same when this request is repeated: cluster/job/submit-time/restart.",
+            hint="Send what stays the same when this is repeated: cluster/job/submit-time/restart.",
         )  # fmt: skip
     if key and not _KEY_SHAPE.match(key):
         raise RequestInvalid("a key is 1 to 200 printable ASCII characters", where="Idempotency-Key")

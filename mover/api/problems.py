@@ -1,8 +1,8 @@
 """Errors as RFC 9457 problem+json, in one place.
 
-What we raise on purpose travels with its fields. What we did not foresee travels as a request id only: its text
-may quote a row, a path or a name, so neither the answer nor the log holds it; the log has the kind of exception
-and the lines of code it passed through.
+What we raise on purpose travels with its fields. What we did not foresee travels as a request id only: its
+text may quote a row, a path or a name, so neither the answer nor the log holds it; the log has the kind of
+exception and the lines of code it passed through.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         return answer(translate(error), request, headers=_allowed(error))
     except Exception as error:  # noqa: BLE001 - the outer edge: recorded whole in kind, answered without its text
-        frames = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        frames = [
+            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
         _log.error("request failed", request=request_id(request), kind=type(error).__name__, frames=frames[-12:])
         return answer(MoverError("something we did not foresee went wrong"), request)
 

@@ -21,7 +21,13 @@ class LedgerQuery(Query):
 
 
 @OPERATIONS.add(
-    "POST", "/v1/records", "records.declare", wire.RecordSet, body=wire.RecordsRequest, query=Planned, status=202
+    "POST",
+    "/v1/records",
+    "records.declare",
+    wire.RecordSet,
+    body=wire.RecordsRequest,
+    query=Planned,
+    status=202,
 )
 async def declare(call: Call[wire.RecordsRequest, Planned]) -> wire.RecordSet | wire.Plan:
     """Declare the tables of a batch; they wait until its image work is complete."""
@@ -46,6 +52,4 @@ async def view(call: Call[None, Waiting]) -> wire.RecordSet:
 async def ledger(call: Call[None, LedgerQuery]) -> wire.LedgerPage:
     """The ledger line by line: every row and every image in exactly one state."""
     query = call.query
-    return await call.rooms.records.ledger(
-        call.project, call.id, query.table, query.state, query.after, query.limit
-    )
+    return await call.rooms.records.ledger(call.project, call.id, query.table, query.state, query.after, query.limit)

@@ -1,5 +1,5 @@
-"""One id per request: the caller's if it is harmless, else our own; it comes back in the answer's header and runs
-through every log line and audit record the request causes."""
+"""One id per request: the caller's if it is harmless, else our own; it comes back in the answer's header and
+runs through every log line and audit record the request causes."""
 
 from __future__ import annotations
 

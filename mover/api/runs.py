@@ -33,9 +33,7 @@ async def view(call: Call[None, Waiting]) -> wire.Run:
     return await call.until(lambda: call.rooms.runs.view(call.project, call.id), FINAL)
 
 
-@OPERATIONS.add(
-    "GET", "/v1/runs/{id}/manifest", "runs.read", str, media_type="application/jsonl; charset=utf-8"
-)
+@OPERATIONS.add("GET", "/v1/runs/{id}/manifest", "runs.read", str, media_type="application/jsonl; charset=utf-8")
 async def manifest(call: Call[None, Query]) -> str:
     """The sealed manifest, JSON lines, format version 1; kept for ever."""
     return await call.rooms.runs.manifest(call.project, call.id)

@@ -1,7 +1,7 @@
 """Listening: the Unix socket for this machine, loopback TCP, and beyond loopback only with TLS.
 
-An address that is taken, a path that is too long and half a TLS configuration are refused with what to do; a socket
-left behind by a killed daemon is replaced, one that a living daemon answers on is not.
+An address that is taken, a path that is too long and half a TLS configuration are refused with what to do; a
+socket left behind by a killed daemon is replaced, one that a living daemon answers on is not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ HEADERS_AT_MOST = 64
 
 
 class Listen(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where to listen. `port` 0 takes a free one, which `Server.urls` names. Without `host` there is no TCP."""
+    """Where to listen. `port` 0 takes a free one, which `Server.urls` names. Without `host` there is no
+    TCP."""
 
     unix_socket: str | None = None
     host: str | None = "127.0.0.1"
@@ -111,7 +112,9 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
         if error.errno != errno.EADDRINUSE:
             hint = "Name an address of this machine; 127.0.0.1 always is one."
         raise SettingsInvalid(
-            f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)})", where="listen", hint=hint
+            f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)})",
+            where="listen",
+            hint=hint,
         ) from error
     return listener
 
@@ -159,11 +162,14 @@ def _remove_stale(path: str) -> None:
             return
         except OSError as error:
             raise SettingsInvalid(
-                f"a socket stands there already ({os.strerror(error.errno or 0)})", where="listen.unix_socket",
+                f"a socket stands there already ({os.strerror(error.errno or 0)})",
+                where="listen.unix_socket",
                 hint="It may belong to another user; stop that daemon or name another path.",
             ) from error  # fmt: skip
     raise SettingsInvalid(
-        "another daemon answers on this socket", where="listen.unix_socket", hint="Stop it, or name another path."
+        "another daemon answers on this socket",
+        where="listen.unix_socket",
+        hint="Stop it, or name another path.",
     )
 
 

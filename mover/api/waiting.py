@@ -1,7 +1,7 @@
 """The long poll: an answer as soon as the state is another, at the latest after `wait` seconds.
 
-The room is asked again and again, first soon, then every half second: one indexed row, and no listener that could
-miss a notification. The loop ends early when the daemon stops or the caller has gone.
+The room is asked again and again, first soon, then every half second: one indexed row, and no listener that
+could miss a notification. The loop ends early when the daemon stops or the caller has gone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,10 @@
+"""The daemon from Python, for schedulers and notebooks.
+
+with SyncClient("unix:///run/mover/mover.sock") as mover:
+    run = mover.runs.request(RunRequest(cohort="prostate"), key="cluster/4711/2026-01-01T00:00:00/0")
+    run = mover.runs.wait(run.id)
+"""
+
+from mover.sdk.client import Client, SyncClient
+
+__all__ = ["Client", "SyncClient"]

@@ -1,0 +1,139 @@
+"""The two clients: `Client` for code that runs in an event loop, `SyncClient` for everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from mover.model import wire
+from mover.sdk import nouns
+from mover.sdk.transport import Ask, Transport
+
+
+class Client:
+    """A daemon's nouns. Use it as `async with Client(url, token=…) as client`, or call `close`."""
+
+    def __init__(self, url: str, *, token: str | None = None, ca_file: str | None = None) -> None:
+        self._transport = Transport(url, token=token, ca_file=ca_file)
+        self.url = url
+        self.batches = nouns.Batches(self._transport)
+        self.slides = nouns.Slides(self._transport)
+        self.records = nouns.Records(self._transport)
+        self.cohorts = nouns.Cohorts(self._transport)
+        self.runs = nouns.Runs(self._transport)
+        self.snapshots = nouns.Snapshots(self._transport)
+        self.audit = nouns.Audit(self._transport)
+        self.tokens = nouns.Tokens(self._transport)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def tiers(self) -> list[wire.Tier]:
+        return (await self._get("/v1/tiers", wire.Tiers)).tiers
+
+    async def policies(self) -> list[wire.PolicyView]:
+        return (await self._get("/v1/policies", wire.Policies)).policies
+
+    async def status(self) -> wire.Status:
+        return await self._get("/v1/status", wire.Status)
+
+    async def health(self) -> wire.Health:
+        return await self._get("/healthz", wire.Health)
+
+    async def metrics(self) -> str:
+        return await self._get("/metrics", str)
+
+    async def openapi(self) -> dict[str, Any]:
+        return await self._get("/openapi.json", dict[str, Any])
+
+    async def _get(self, path: str, answer: Any) -> Any:
+        return await self._transport.send(Ask("GET", path, repeatable=True), answer)
+
+
+class SyncClient:
+    """`Client` without await: the same nouns and methods, run in a loop of its own thread, so that it works
+    in a notebook, whose thread already has a loop. Use it with `with`, or call `close`."""
+
+    batches: Any
+    slides: Any
+    records: Any
+    cohorts: Any
+    runs: Any
+    snapshots: Any
+    audit: Any
+    tokens: Any
+
+    def __init__(self, url: str, *, token: str | None = None, ca_file: str | None = None) -> None:
+        self._client = Client(url, token=token, ca_file=ca_file)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mover-sdk", daemon=True)
+        self._thread.start()
+        for name, noun in vars(self._client).items():
+            if isinstance(noun, nouns.Noun):
+                setattr(self, name, _SyncNoun(noun, self._run))
+
+    def __enter__(self) -> SyncClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def tiers(self) -> list[wire.Tier]:
+        return self._run(self._client.tiers())
+
+    def policies(self) -> list[wire.PolicyView]:
+        return self._run(self._client.policies())
+
+    def status(self) -> wire.Status:
+        return self._run(self._client.status())
+
+    def health(self) -> wire.Health:
+        return self._run(self._client.health())
+
+    def metrics(self) -> str:
+        return self._run(self._client.metrics())
+
+    def openapi(self) -> dict[str, Any]:
+        return self._run(self._client.openapi())
+
+    def _run(self, work: Any) -> Any:
+        """An interrupted caller (Ctrl-C) does not leave the request running behind its back."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+class _SyncNoun:
+    def __init__(self, noun: nouns.Noun, run: Callable[[Any], Any]) -> None:
+        self._noun = noun
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._noun, name)
+        if not callable(method):
+            return method
+        return lambda *args, **kwargs: self._run(method(*args, **kwargs))

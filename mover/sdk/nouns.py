@@ -1,0 +1,292 @@
+"""The API's nouns as methods. Each answers with the wire type its route names; with `plan`, see the `plan_…`
+twin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from mover.errors import StillWorking
+from mover.model import wire
+from mover.sdk.transport import Ask, Transport
+
+# how long one long poll lasts: short when a person watches the counts move
+POLL_S = 30.0
+WATCHED_POLL_S = 1.0
+POLL_SLACK_S = 30.0
+
+
+class Stateful(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> Any: ...
+
+
+S = TypeVar("S", bound=Stateful)
+Progress = Callable[[Any], None]
+
+
+class Noun:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def _get(self, path: str, answer: Any, *, timeout_s: float = 60.0, **query: Any) -> Any:
+        ask = Ask("GET", path, query=query, repeatable=True, timeout_s=timeout_s)
+        return await self._transport.send(ask, answer)
+
+    async def _view(self, path: str, answer: Any, wait: float, state: str | None) -> Any:
+        return await self._get(path, answer, timeout_s=wait + POLL_SLACK_S, wait=wait or None, state=state)
+
+    async def _plan(self, path: str, body: Any = None) -> wire.Plan:
+        return await self._transport.send(
+            Ask("POST", path, query={"plan": True}, body=body, repeatable=True), wire.Plan
+        )
+
+
+async def wait_until(
+    look: Callable[[float, str | None], Awaitable[S]],
+    until: frozenset[str],
+    *,
+    progress: Progress | None = None,
+    timeout_s: float | None = None,
+) -> S:
+    """Looks until the state is one of `until`; `progress` is called with everything seen on the way, from the
+    loop's own thread. StillWorking when `timeout_s` is over."""
+    seen: S | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            seen = await look(0, None)
+            while True:
+                if progress is not None:
+                    progress(seen)
+                if seen.state in until:
+                    return seen
+                seen = await look(POLL_S if progress is None else WATCHED_POLL_S, seen.state)
+    except TimeoutError:
+        where = f"{seen.id} is {seen.state}" if seen is not None else ""
+        raise StillWorking(f"not done after {timeout_s:g} s", where=where) from None
+
+
+class Batches(Noun):
+    FINAL = frozenset({"complete", "failed"})
+
+    async def declare(self, body: wire.BatchRequest) -> wire.Batch:
+        """The same folder again is the same batch, so this may be repeated."""
+        return await self._transport.send(Ask("POST", "/v1/batches", body=body, repeatable=True), wire.Batch)
+
+    async def plan_declare(self, body: wire.BatchRequest) -> wire.Plan:
+        return await self._plan("/v1/batches", body)
+
+    async def list(self) -> list[wire.Batch]:
+        page: wire.BatchPage = await self._get("/v1/batches", wire.BatchPage)
+        return page.batches
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Batch:
+        return await self._view(f"/v1/batches/{id}", wire.Batch, wait, state)
+
+    async def wait(self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None) -> wire.Batch:
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def packs(
+        self, id: str, *, state: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.PackPage:
+        return await self._get(f"/v1/batches/{id}/packs", wire.PackPage, state=state, after=after, limit=limit)
+
+    async def reveal(self, packs: list[str], *, purpose: str) -> dict[str, list[str]]:
+        """Original names by pack id. Each call is an audit record, so it is never repeated by itself."""
+        body = wire.RevealRequest(packs=packs, purpose=purpose)
+        return (await self._transport.send(Ask("POST", "/v1/reveal", body=body), wire.Revealed)).names
+
+
+class Slides(Noun):
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.SlidePage:
+        return await self._get("/v1/slides", wire.SlidePage, after=after, limit=limit)
+
+    async def view(self, number: str) -> wire.Slide:
+        return await self._get(f"/v1/slides/{number}", wire.Slide)
+
+
+class Records(Noun):
+    FINAL = frozenset({"aligned", "quarantined"})
+
+    async def declare(self, body: wire.RecordsRequest) -> wire.RecordSet:
+        """The same content again is the same record set, so this may be repeated."""
+        return await self._transport.send(Ask("POST", "/v1/records", body=body, repeatable=True), wire.RecordSet)
+
+    async def plan_declare(self, body: wire.RecordsRequest) -> wire.Plan:
+        return await self._plan("/v1/records", body)
+
+    async def list(self, *, batch: str | None = None) -> list[wire.RecordSet]:
+        page: wire.RecordSetPage = await self._get("/v1/records", wire.RecordSetPage, batch=batch)
+        return page.records
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.RecordSet:
+        return await self._view(f"/v1/records/{id}", wire.RecordSet, wait, state)
+
+    async def wait(
+        self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
+    ) -> wire.RecordSet:
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def ledger(
+        self,
+        id: str,
+        *,
+        table: str | None = None,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> wire.LedgerPage:
+        return await self._get(
+            f"/v1/records/{id}/ledger", wire.LedgerPage, table=table, state=state, after=after, limit=limit
+        )
+
+
+class Cohorts(Noun):
+    async def save(self, name: str, expression: str) -> wire.Cohort:
+        """The same name and expression again is the same version."""
+        body = wire.CohortRequest(name=name, expression=expression)
+        return await self._transport.send(Ask("POST", "/v1/cohorts", body=body, repeatable=True), wire.Cohort)
+
+    async def list(self) -> list[wire.Cohort]:
+        page: wire.CohortPage = await self._get("/v1/cohorts", wire.CohortPage)
+        return page.cohorts
+
+    async def get(self, ref: str) -> wire.Cohort:
+        return await self._get(f"/v1/cohorts/{ref}", wire.Cohort)
+
+    async def columns(self) -> list[wire.Column]:
+        answer: wire.Columns = await self._get("/v1/columns", wire.Columns)
+        return answer.columns
+
+    async def count(self, expression: str) -> wire.Count:
+        body = wire.CountRequest(expression=expression)
+        return await self._transport.send(Ask("POST", "/v1/cohorts/count", body=body, repeatable=True), wire.Count)
+
+
+class Runs(Noun):
+    ENDED = frozenset({"cleaned", "refused", "failed", "cancelled"})
+
+    async def request(self, body: wire.RunRequest, *, key: str) -> wire.Run:
+        """The same key gives the same run, whatever happened to the connection."""
+        return await self._transport.send(Ask("POST", "/v1/runs", body=body, key=key, repeatable=True), wire.Run)
+
+    async def plan_request(self, body: wire.RunRequest) -> wire.Plan:
+        return await self._plan("/v1/runs", body)
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.RunPage:
+        return await self._get("/v1/runs", wire.RunPage, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Run:
+        return await self._view(f"/v1/runs/{id}", wire.Run, wait, state)
+
+    async def wait(
+        self,
+        id: str,
+        *,
+        until: frozenset[str] = frozenset({"ready"}),
+        progress: Progress | None = None,
+        timeout_s: float | None = None,
+    ) -> wire.Run:
+        """Until one of `until` or an end; look at the state that comes back."""
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), until | self.ENDED,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def manifest(self, id: str) -> str:
+        return await self._get(f"/v1/runs/{id}/manifest", str)
+
+    async def ready(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.StagedPage:
+        return await self._get(f"/v1/runs/{id}/ready", wire.StagedPage, after=after, limit=limit)
+
+    async def heartbeat(self, id: str) -> wire.Run:
+        return await self._change(id, "heartbeat", None)
+
+    async def finish(self, id: str, body: wire.FinishRequest | None = None) -> wire.Run:
+        return await self._change(id, "finish", body or wire.FinishRequest())
+
+    async def plan_finish(self, id: str, body: wire.FinishRequest | None = None) -> wire.Plan:
+        return await self._plan(f"/v1/runs/{id}/finish", body or wire.FinishRequest())
+
+    async def clean(self, id: str) -> wire.Run:
+        return await self._change(id, "clean", None)
+
+    async def plan_clean(self, id: str) -> wire.Plan:
+        return await self._plan(f"/v1/runs/{id}/clean")
+
+    async def cancel(self, id: str) -> wire.Run:
+        return await self._change(id, "cancel", None)
+
+    async def _change(self, id: str, verb: str, body: Any) -> wire.Run:
+        """A run's lifecycle refuses what does not follow; only keeping the lease is repeated unasked."""
+        ask = Ask("POST", f"/v1/runs/{id}/{verb}", body=body, repeatable=verb == "heartbeat")
+        return await self._transport.send(ask, wire.Run)
+
+
+class Snapshots(Noun):
+    async def list(self, *, run: str | None = None) -> list[wire.Snapshot]:
+        page: wire.SnapshotPage = await self._get("/v1/snapshots", wire.SnapshotPage, run=run)
+        return page.snapshots
+
+    async def view(self, id: str) -> wire.Snapshot:
+        return await self._get(f"/v1/snapshots/{id}", wire.Snapshot)
+
+    async def files(
+        self, id: str, *, path: str = "/", after: str | None = None, limit: int = 100
+    ) -> wire.SnapshotFiles:
+        return await self._get(f"/v1/snapshots/{id}/files", wire.SnapshotFiles, path=path, after=after, limit=limit)
+
+    async def forget_plan(self) -> wire.Plan:
+        return await self._get("/v1/snapshots/forget-plan", wire.Plan)
+
+    async def check(self) -> wire.Check:
+        ask = Ask("POST", "/v1/snapshots/check", repeatable=True, timeout_s=None)
+        return await self._transport.send(ask, wire.Check)
+
+    async def restore(self, id: str, *, to: str, path: str = "/") -> wire.Restore:
+        body = wire.RestoreRequest(to=to, path=path)
+        ask = Ask("POST", f"/v1/snapshots/{id}/restore", body=body, timeout_s=None)
+        return await self._transport.send(ask, wire.Restore)
+
+    async def plan_restore(self, id: str, *, to: str, path: str = "/") -> wire.Plan:
+        return await self._plan(f"/v1/snapshots/{id}/restore", wire.RestoreRequest(to=to, path=path))
+
+
+class Audit(Noun):
+    async def page(self, *, subject: str | None = None, after: str | None = None, limit: int = 100) -> wire.AuditPage:
+        return await self._get("/v1/audit", wire.AuditPage, subject=subject, after=after, limit=limit)
+
+    async def verify(self) -> wire.AuditVerdict:
+        return await self._get("/v1/audit/verify", wire.AuditVerdict, timeout_s=600)
+
+    async def export(self, write: Callable[[bytes], object]) -> int:
+        """Every chain as JSON lines, as hashed, handed to `write` piece by piece; returns how many bytes."""
+        written = 0
+        ask = Ask("GET", "/v1/audit/export", timeout_s=None)
+        async for piece in self._transport.stream(ask):
+            write(piece)
+            written += len(piece)
+        return written
+
+
+class Tokens(Noun):
+    async def make(self, body: wire.TokenRequest) -> wire.Token:
+        """Its answer alone holds the secret; a lost answer leaves a token to revoke, so this is not
+        repeated."""
+        return await self._transport.send(Ask("POST", "/v1/tokens", body=body), wire.Token)
+
+    async def list(self) -> list[wire.Token]:
+        answer: wire.Tokens = await self._get("/v1/tokens", wire.Tokens)
+        return answer.tokens
+
+    async def revoke(self, id: str) -> wire.Token:
+        return await self._transport.send(Ask("DELETE", f"/v1/tokens/{id}", repeatable=True), wire.Token)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from mover.api import Limits, Listen, Rooms, make_app, serve
+from mover.clock import SYSTEM, Clock
+from tests.api.small_rooms import SmallAccess, small_rooms
+
+
+class Served:
+    """An application on a free loopback port and a session that speaks raw HTTP to it."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, rooms: Rooms) -> None:
+        self.url = url
+        self.session = session
+        self.rooms = rooms
+
+    def ask(self, method: str, path: str, *, role: str = "operator", **more: Any) -> Any:
+        headers = {"Authorization": f"Bearer mvr_{role}"} if role else {}
+        headers |= more.pop("headers", {})
+        return self.session.request(method, self.url + path, headers=headers, **more)
+
+
+@pytest.fixture
+async def serve_small() -> AsyncIterator[Any]:
+    """Call it with limits or a clock; what it started is stopped after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*, limits: Limits | None = None, clock: Clock = SYSTEM, project: str = "demo") -> Served:
+            rooms = small_rooms()
+            access = SmallAccess(project=project)
+            server = await serve(
+                make_app(rooms, access, version="0", limits=limits, clock=clock), Listen(), limits=limits
+            )
+            stack.push_async_callback(server.stop)
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            return Served(server.urls[0], session, rooms)
+
+        yield start
+
+
+@pytest.fixture
+async def served(serve_small: Any) -> Served:
+    return await serve_small()

@@ -1,0 +1,280 @@
+"""Rooms small enough to hold in one hand, for tests of HTTP itself: what comes in is remembered, what goes out is
+made up. The real rooms are tested where they live; nothing here pretends to be a workflow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from mover.api import Rooms
+from mover.errors import NotFound, NotProtected, RunRefused, Unauthenticated
+from mover.model import wire
+from mover.model.access import Identity
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PLAN = wire.Plan(
+    step="small", counts={"slides": 1}, bytes=7,
+    steps=[wire.PlanStep(action="copy", subject="pack 1", reason="it was asked for", bytes=7)],
+)  # fmt: skip
+
+
+def batch(id: str, state: str) -> wire.Batch:
+    return wire.Batch(id=id, state=state, tier="intake", policy="images", created_at=AT)  # type: ignore[arg-type]
+
+
+def run(id: str, state: str = "staging") -> wire.Run:
+    return wire.Run(id=id, state=state, tier="flash", policy="stage", created_at=AT)
+
+
+class Room:
+    """Remembers calls as (method, arguments); a subclass says what is answered."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.states = ["working"]
+
+    def saw(self, method: str, *arguments: Any) -> None:
+        self.calls.append((method, arguments))
+
+    def next_state(self) -> str:
+        """The last state stays."""
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+
+class SmallBatches(Room):
+    async def declare(self, project: str, actor: str, body: wire.BatchRequest, *, request: str = "") -> wire.Batch:
+        self.saw("declare", project, actor, body, request)
+        return batch("batch-1", "declared")
+
+    async def plan_declare(self, project: str, actor: str, body: wire.BatchRequest) -> wire.Plan:
+        self.saw("plan_declare", project, actor, body)
+        return PLAN
+
+    async def view(self, project: str, id: str) -> wire.Batch:
+        self.saw("view", project, id)
+        if id == "batch-boom":
+            raise RuntimeError("SMITH, JANE in /intake/S26-10482.svs")
+        if id == "batch-none":
+            raise NotFound("no such batch", where=id)
+        return batch(id, self.next_state())
+
+    async def list(self, project: str) -> list[wire.Batch]:
+        return [batch("batch-1", "working")]
+
+    async def packs(self, project: str, id: str, state: str | None, after: str | None, limit: int) -> wire.PackPage:
+        self.saw("packs", project, id, state, after, limit)
+        return wire.PackPage(packs=[])
+
+    async def slides(self, project: str, after: str | None, limit: int) -> wire.SlidePage:
+        return wire.SlidePage(slides=[])
+
+    async def slide(self, project: str, number: str) -> wire.Slide:
+        return wire.Slide(number=number, family="aperio", size_bytes=1, digest="0" * 64, facts={})
+
+    async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
+        self.saw("reveal", project, actor, body)
+        return wire.Revealed(names={id: ["a name"] for id in body.packs})
+
+
+class SmallRecords(Room):
+    def _set(self, id: str) -> wire.RecordSet:
+        return wire.RecordSet(
+            id=id, batch="batch-1", version=1, state="waiting-for-images", policy="records", created_at=AT
+        )
+
+    async def declare(
+        self, project: str, actor: str, body: wire.RecordsRequest, *, request: str = ""
+    ) -> wire.RecordSet:
+        self.saw("declare", project, actor, body, request)
+        return self._set("record-1")
+
+    async def plan_declare(self, project: str, actor: str, body: wire.RecordsRequest) -> wire.Plan:
+        return PLAN
+
+    async def view(self, project: str, id: str) -> wire.RecordSet:
+        return self._set(id)
+
+    async def list(self, project: str, batch: str | None = None) -> list[wire.RecordSet]:
+        return [self._set("record-1")]
+
+    async def ledger(
+        self, project: str, id: str, table: str | None, state: str | None, after: str | None, limit: int
+    ) -> wire.LedgerPage:
+        return wire.LedgerPage(lines=[])
+
+
+class SmallCohorts(Room):
+    def _cohort(self, name: str, expression: str = "gleason >= 7") -> wire.Cohort:
+        return wire.Cohort(id="cohort-1", name=name, version=1, expression=expression, created_at=AT, count=2, bytes=9)
+
+    async def save(self, project: str, actor: str, body: wire.CohortRequest) -> wire.Cohort:
+        return self._cohort(body.name, body.expression)
+
+    async def list(self, project: str) -> list[wire.Cohort]:
+        return [self._cohort("prostate")]
+
+    async def get(self, project: str, ref: str) -> wire.Cohort:
+        return self._cohort(ref)
+
+    async def columns(self, project: str) -> wire.Columns:
+        return wire.Columns(columns=[wire.Column(name="gleason", type="integer", table="case")])
+
+    async def count(self, project: str, expression: str) -> tuple[int, int]:
+        return 2, 9
+
+
+class SmallRuns(Room):
+    async def request(self, identity: Identity, body: wire.RunRequest, *, key: str, request: str) -> wire.Run:
+        self.saw("request", identity, body, key, request)
+        if body.files:
+            raise RunRefused("1 of 1 unusable", where="run-1", details=[{"number": body.files[0], "why": "unknown"}])
+        return run("run-1", "requested")
+
+    async def plan_request(self, identity: Identity, body: wire.RunRequest) -> wire.Plan:
+        return PLAN
+
+    async def view(self, project: str, id: str) -> wire.Run:
+        return run(id, self.next_state())
+
+    async def list(self, project: str, after: str | None, limit: int) -> wire.RunPage:
+        return wire.RunPage(runs=[run("run-1")])
+
+    async def manifest(self, project: str, id: str) -> str:
+        return '{"format":"mover-manifest","version":1}\n'
+
+    async def ready(self, project: str, id: str, after: str | None, limit: int) -> list[wire.StagedEntry]:
+        entries = [
+            wire.StagedEntry(path=f"data/{n}.svs", number=str(n), size_bytes=1, digest="0" * 64) for n in range(3)
+        ]
+        return [entry for entry in entries if entry.path > (after or "")][:limit]
+
+    async def heartbeat(self, project: str, id: str) -> wire.Run:
+        self.saw("heartbeat", project, id)
+        return run(id, "ready")
+
+    async def finish(self, identity: Identity, id: str, body: wire.FinishRequest) -> wire.Run:
+        self.saw("finish", identity, id, body)
+        return run(id, "finishing")
+
+    async def clean(self, identity: Identity, id: str) -> wire.Run:
+        raise NotProtected("1 artifact is not proved protected", where=id, details=[{"path": "out/model.pt"}])
+
+    async def plan_clean(self, project: str, id: str) -> wire.Plan:
+        return PLAN
+
+    async def cancel(self, identity: Identity, id: str) -> wire.Run:
+        return run(id, "cancelled")
+
+
+class SmallProtection(Room):
+    def _snapshot(self, id: str) -> wire.Snapshot:
+        return wire.Snapshot(
+            id=id, repository_id="a" * 64, run="run-1", state="checked", tier="protect", policy="protect",
+            files=1, bytes=2, added_bytes=1, recorded_at=AT,
+        )  # fmt: skip
+
+    async def list(self, project: str, run: str | None = None) -> wire.SnapshotPage:
+        return wire.SnapshotPage(snapshots=[self._snapshot("snapshot-1")])
+
+    async def view(self, project: str, id: str) -> wire.Snapshot:
+        return self._snapshot(id)
+
+    async def files(self, project: str, id: str, path: str, after: str | None, limit: int) -> wire.SnapshotFiles:
+        return wire.SnapshotFiles(files=[wire.SnapshotFile(path=path, type="dir", size_bytes=0)])
+
+    async def restore(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Restore:
+        return wire.Restore(snapshot=id, to=body.to, files=1, bytes=2, seconds=0.1)
+
+    async def plan_restore(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Plan:
+        return PLAN
+
+    async def plan_finish(self, identity: Identity, id: str, body: wire.FinishRequest) -> wire.Plan:
+        return PLAN
+
+    async def forget_plan(self, project: str) -> wire.Plan:
+        return PLAN
+
+    async def check(self, project: str) -> wire.Check:
+        return wire.Check(whole=True, tier="protect", snapshots=1, blobs=1, bytes=2)
+
+
+class SmallAudit(Room):
+    async def page(self, project: str, *, subject: str | None, after: str | None, limit: int) -> wire.AuditPage:
+        record = wire.AuditRecord(node="n", seq=1, at=AT, body={"actor": "a", "action": "b"}, hash="0" * 64)
+        return wire.AuditPage(records=[record])
+
+    async def verify(self, project: str) -> wire.AuditVerdict:
+        return wire.AuditVerdict(whole=True, records=1, chains={"n": 1})
+
+    async def export(self, project: str) -> AsyncIterator[bytes]:
+        if project == "broken":
+            raise NotFound("no chain")
+        for seq in range(3):
+            yield b'{"seq":%d}\n' % seq
+
+
+class SmallAccess(Room):
+    """The secret is `mvr_<role>`; the local socket knows only the uid it was made with."""
+
+    def __init__(self, *, known_uid: int | None = None, project: str = "demo") -> None:
+        super().__init__()
+        self._known_uid = known_uid
+        self._project = project
+
+    async def authenticate(self, secret: str) -> Identity:
+        role = secret.removeprefix("mvr_")
+        if role not in ("viewer", "operator", "admin", "custodian"):
+            raise Unauthenticated("the token is unknown, expired or revoked")
+        return Identity(actor=f"a-{role}", role=role, project=self._project, token_id=f"token-{role}")  # type: ignore[arg-type]
+
+    def peer(self, *, uid: int, gid: int) -> Identity:
+        if uid != self._known_uid:
+            raise Unauthenticated("this user of the local socket needs a token")
+        return Identity(actor=f"uid:{uid}", role="admin", project=self._project, posix_uid=uid, posix_gid=gid)
+
+    async def make_token(self, identity: Identity, body: wire.TokenRequest, *, request: str = "") -> wire.Token:
+        return wire.Token(id="token-1", actor=body.actor, role=body.role, secret="mvr_secret")
+
+    async def list_tokens(self, project: str) -> wire.Tokens:
+        return wire.Tokens(tokens=[wire.Token(id="token-1", actor="a", role="viewer")])
+
+    async def revoke(self, identity: Identity, token_id: str, *, request: str = "") -> wire.Token:
+        return wire.Token(id=token_id, actor="a", role="viewer", revoked_at=AT)
+
+
+async def small_tiers() -> wire.Tiers:
+    tier = wire.Tier(name="flash", kind="posix", zone="deidentified", role="flash", online=True, free_bytes=5 << 30)
+    return wire.Tiers(tiers=[tier])
+
+
+async def small_policies() -> wire.Policies:
+    view = wire.PolicyView(name="stage", kind="stage", digest="0" * 64, text="kind: stage\n")
+    return wire.Policies(policies=[view])
+
+
+async def small_status(identity: Identity) -> wire.Status:
+    return wire.Status(
+        version="0", node="n", project=identity.project, actor=identity.actor, role=identity.role,
+        database="18.6", shards={"waiting": 0}, tiers=[],
+    )  # fmt: skip
+
+
+async def healthy() -> None:
+    return None
+
+
+def small_rooms() -> Rooms:
+    return Rooms(
+        batches=SmallBatches(),
+        records=SmallRecords(),
+        cohorts=SmallCohorts(),
+        runs=SmallRuns(),
+        protection=SmallProtection(),
+        audit=SmallAudit(),
+        tiers=small_tiers,
+        policies=small_policies,
+        status=small_status,
+        health=healthy,
+        metrics=lambda: b"# HELP mover_up 1 while the daemon works\nmover_up 1\n",
+    )

@@ -1,0 +1,170 @@
+"""Listening: what is refused before anything listens, and what the local socket knows of its peer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from mover.api import Listen, check_socket_path, make_app, serve
+from mover.errors import SettingsInvalid
+from tests.api.small_rooms import SmallAccess, small_rooms
+
+
+def app(**access: Any) -> Any:
+    return make_app(small_rooms(), SmallAccess(**access), version="0")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_local_socket_takes_its_peer_from_the_kernel(tmp_path: Path, loop: str) -> None:
+    """No secret is needed on the machine itself; the kernel vouches for the user (SO_PEERCRED). Both event loops
+    must be able to ask it."""
+    import uvloop
+
+    async def story() -> tuple[int, dict[str, Any]]:
+        server = await serve(app(known_uid=os.getuid()), Listen(unix_socket=str(tmp_path / "s"), host=None))
+        try:
+            async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "s"))) as session:
+                async with session.get("http://localhost/v1/status") as response:
+                    return response.status, await response.json()
+        finally:
+            await server.stop()
+
+    runner = uvloop.run if loop == "uvloop" else asyncio.run
+    status, said = runner(story())
+    assert (status, said["actor"], said["role"]) == (200, f"uid:{os.getuid()}", "admin")
+
+
+async def test_a_stranger_on_the_local_socket_needs_a_token(tmp_path: Path) -> None:
+    server = await serve(app(known_uid=os.getuid() + 1), Listen(unix_socket=str(tmp_path / "s"), host=None))
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "s"))) as session:
+        async with session.get("http://localhost/v1/status") as response:
+            assert response.status == 401
+        headers = {"Authorization": "Bearer mvr_viewer"}
+        async with session.get("http://localhost/v1/status", headers=headers) as response:
+            assert response.status == 200
+    await server.stop()
+
+
+async def test_the_socket_is_for_owner_and_group_and_gone_after_the_stop(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "mover.sock"
+    server = await serve(app(), Listen(unix_socket=str(path)))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert server.urls[1] == f"unix://{path}" and server.urls[0].startswith("http://127.0.0.1:")
+    await server.stop()
+    assert not path.exists()
+
+
+async def test_a_socket_left_by_a_killed_daemon_is_replaced_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    """A restart after kill -9 must just work; a second daemon must not steal the first one's callers."""
+    path = str(tmp_path / "s")
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(path)
+    left.close()
+    first = await serve(app(), Listen(unix_socket=path, host=None))
+    with pytest.raises(SettingsInvalid, match="another daemon"):
+        await serve(app(), Listen(unix_socket=path, host=None))
+    await first.stop()
+
+
+async def test_a_file_of_another_kind_at_the_sockets_name_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("mine")
+    with pytest.raises(SettingsInvalid, match="local socket"):
+        await serve(app(), Listen(unix_socket=str(tmp_path / "s"), host=None))
+    assert (tmp_path / "s").read_text() == "mine"
+
+
+def test_a_long_checkout_path_is_met_by_a_hint() -> None:
+    """The kernel's own answer is 'AF_UNIX path too long', from deep inside."""
+    check_socket_path("/" + "x" * 106)
+    with pytest.raises(SettingsInvalid) as caught:
+        check_socket_path("/" + "x" * 107)
+    assert "108 bytes" in caught.value.what and "shorter" in caught.value.advice
+
+
+async def test_a_taken_port_is_met_by_a_hint_and_nothing_stays_open(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SettingsInvalid) as caught:
+            await serve(app(), Listen(unix_socket=str(tmp_path / "s"), port=taken.getsockname()[1]))
+    assert "another one, or 0" in caught.value.advice
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("listen", "what"),
+    [
+        (Listen(host="0.0.0.0"), "needs TLS"),
+        (Listen(host="203.0.113.9", certificate="a.pem"), "both"),
+        (Listen(host=None), "nowhere"),
+        (Listen(host="203.0.113.9", certificate="/none/a.pem", private_key="/none/k.pem"), "cannot be used"),
+    ],
+)
+async def test_half_a_configuration_is_refused(listen: Listen, what: str) -> None:
+    """Tokens never cross a network in the clear."""
+    with pytest.raises(SettingsInvalid, match=what):
+        await serve(app(), listen)
+
+
+@pytest.mark.slow
+async def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    _self_signed(certificate, key)
+    server = await serve(app(), Listen(host="0.0.0.0", certificate=str(certificate), private_key=str(key)))
+    port = server.urls[0].rpartition(":")[2]
+    assert server.urls[0].startswith("https://0.0.0.0:")
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"https://127.0.0.1:{port}/healthz", ssl=False) as response:
+            assert response.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"http://127.0.0.1:{port}/healthz")
+    await server.stop()
+
+
+def _self_signed(certificate: Path, key: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(secret.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(secret, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        secret.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+async def test_a_stop_ends_long_polls_instead_of_waiting_for_them(tmp_path: Path) -> None:
+    """A restart must not hang on a scheduler that waits for `ready`."""
+    server = await serve(app(), Listen())
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer mvr_viewer"}) as session:
+        poll = asyncio.create_task(session.get(server.urls[0] + "/v1/batches/batch-1?wait=60"))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            await server.stop()
+            response = await poll
+        assert response.status == 200
