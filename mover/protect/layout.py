@@ -119,6 +119,10 @@ def _base(path: str) -> str:
 def _add_commit(
     code: Disk, members: dict[str, Any], parts: list[tuple[str, str]], missing: list[str]
 ) -> None:
+    if _git(code, "config", "--get-regexp", r"^filter\.") != b"":
+        # a clean filter is a program the tree names: it is not ours to run
+        missing += ["commit", "diff"]
+        return
     commit = _git(code, "rev-parse", "HEAD")
     diff = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD")
     if commit is None or diff is None:
@@ -156,7 +160,8 @@ def _git(code: Disk, *arguments: str) -> bytes | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if answer.returncode != 0 or len(answer.stdout) > DIFF_MAX_BYTES:
+    nothing_found = arguments[0] == "config" and answer.returncode == 1
+    if (answer.returncode != 0 and not nothing_found) or len(answer.stdout) > DIFF_MAX_BYTES:
         return None
     return answer.stdout
 

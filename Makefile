@@ -1,0 +1,53 @@
+# `make demo` sets everything up and runs the main job; `make test` runs the tests. Nothing else is needed first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   ?= .demo
+# what the tests need from Debian; elsewhere those tests skip and say so
+DEBIAN_PACKAGES := restic xfsprogs git strace
+JOBS   ?= 2
+
+.PHONY: demo serve test soak deps check clean help
+
+help:
+	@echo "make demo    set up and run the whole workflow on a small generated hospital"
+	@echo "make serve   the same hospital, daemon left running; prints its URL"
+	@echo "make test    all tests that a change must pass (under 10 minutes on two cores)"
+	@echo "make soak    the long ones: hundreds of kills, power cuts, big files"
+	@echo "make check   style, types and the import contracts"
+	@echo "make deps    Debian packages some tests need (as root)"
+	@echo "make clean   remove .venv and the demo's folder"
+
+demo: $(VENV)/.demo-installed
+	@$(BIN)/mover demo --root $(DEMO)
+
+serve: $(VENV)/.demo-installed
+	@$(BIN)/mover demo --root $(DEMO) --serve
+
+test: $(VENV)/.test-installed deps
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)
+
+soak: $(VENV)/.test-installed deps
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
+
+check: $(VENV)/.test-installed
+	@$(BIN)/ruff check mover scanners tests bench
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+deps:
+	@sh .ci/deps $(DEBIAN_PACKAGES)
+
+clean:
+	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --remove; fi
+	rm -rf $(VENV)
+
+# The stamp is written last: an installation that was killed is simply made again.
+$(VENV)/.demo-installed: pyproject.toml .ci/venv
+	@sh .ci/venv $(PYTHON) $(VENV) demo
+	@touch $@
+
+$(VENV)/.test-installed: pyproject.toml .ci/venv
+	@sh .ci/venv $(PYTHON) $(VENV) demo,test
+	@touch $@ $(VENV)/.demo-installed
