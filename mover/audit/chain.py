@@ -35,8 +35,8 @@ async def record(
 ) -> int:
     """Extends the chain of this project and node; returns the record's place in it.
 
-    The caller makes this its transaction's last statement: the head stays locked until the commit. `reason` and
-    `details` hold ids, numbers, counts and masked decisions, never a name.
+    The caller makes this its transaction's last statement: the head stays locked until the commit. `reason`
+    and `details` hold ids, numbers, counts and masked decisions, never a name.
     """
     body = {"actor": actor, "action": action, "subject": subject, "reason": reason, "request": request}
     text = msgspec.json.encode(body | ({"details": details} if details else {}), order="sorted").decode()

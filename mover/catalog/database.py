@@ -1,8 +1,8 @@
 """Connections to the catalog.
 
 Every piece of work on a project is one transaction that names its project first; the name is local to the
-transaction, so a pooled connection carries nothing over to its next user (D18). A broken connection says nothing
-about whether the last commit happened: callers re-read and decide (D13).
+transaction, so a pooled connection carries nothing over to its next user (D18). A broken connection says
+nothing about whether the last commit happened: callers re-read and decide (D13).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Brings a database to today's schema. Also for DBAs: the files in `migrations/` can be applied by hand.
 
-One file, one transaction; a file that was applied is never edited again, its checksum is kept and compared. The
-whole runs under an advisory lock, which PostgreSQL drops when a migrator dies. `schema.sql` says the same as all
-migrations together and a test proves it; until the first release, a change is made in schema.sql and 0001 both.
+One file, one transaction; a file that was applied is never edited again, its checksum is kept and compared.
+The whole runs under an advisory lock, which PostgreSQL drops when a migrator dies. `schema.sql` says the
+same as all migrations together and a test proves it; until the first release, a change is made in
+schema.sql and 0001 both.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Migration(Struct, frozen=True):
 
 
 def migrate(dsn: str) -> list[str]:
-    """Applies what is missing and names it. `dsn` is a superuser's, or a login's that may become mover_owner and
+    """Applies what is missing and names it. `dsn` is a superuser's, or a login's that may become
+    mover_owner and
     mover_dispatch (the roles then exist: roles.sql). Any number may call it at once."""
     try:
         conn = psycopg.connect(dsn, autocommit=True)

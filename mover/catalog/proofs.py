@@ -30,7 +30,8 @@ async def add(
     verifier: str,
     details: dict[str, Any] | None = None,
 ) -> str:
-    """Writes the proof and returns its id; the caller sets the state that points at it in the same transaction.
+    """Writes the proof and returns its id; the caller sets the state that points at it in the same
+    transaction.
 
     Facts come before their proof: the entries staged, the packs decided, the snapshot checked. Otherwise the
     database refuses, which `Database` reports as ProofMissing. `details` holds no identifier.
@@ -43,7 +44,5 @@ async def add(
 
 
 async def of_subject(conn: Connection, subject: str) -> list[wire.Proof]:
-    cursor = await conn.execute(
-        _Q["proofs_of_subject"], {"subject": subject, "limit": SUBJECT_PROOFS_LIMIT}
-    )
+    cursor = await conn.execute(_Q["proofs_of_subject"], {"subject": subject, "limit": SUBJECT_PROOFS_LIMIT})
     return [wire.Proof(**row._asdict()) for row in await cursor.fetchall()]

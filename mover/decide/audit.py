@@ -1,9 +1,9 @@
 """Is the audit chain whole? Pure: records and heads in, the verdict out.
 
 One chain per project and node (D21). A record's hash is SHA-256 over the hash before it and the text
-`seq|time|project|node|body`, exactly as `mover.audit_append` in schema.sql makes it; the head repeats the last
-seq and hash, so that records cut off the end are missed. Whoever owns the database can rewrite records, hashes
-and head together; only a copy of a head outside its reach tells (`anchors`).
+`seq|time|project|node|body`, exactly as `mover.audit_append` in schema.sql makes it; the head repeats the
+last seq and hash, so that records cut off the end are missed. Whoever owns the database can rewrite
+records, hashes and head together; only a copy of a head outside its reach tells (`anchors`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Broken(Struct, frozen=True):
 
 
 class Chain:
-    """Checks one chain record by record, in the order given, in constant memory (the first `limit` broken links).
+    """Checks one chain record by record, in the order given, in constant memory (the first `limit` broken
+    links).
 
     Feed every record with `add`, then ask `finish`.
     """
@@ -105,9 +106,7 @@ def record_hash(link: Link) -> bytes:
     return sha256(link.prev + text.encode()).digest()
 
 
-def check_chain(
-    links: Iterable[Link], head: Head | None, *, anchors: Iterable[Head] = ()
-) -> list[Broken]:
+def check_chain(links: Iterable[Link], head: Head | None, *, anchors: Iterable[Head] = ()) -> list[Broken]:
     """The whole check over a chain at hand."""
     chain = Chain(anchors=anchors)
     for link in links:

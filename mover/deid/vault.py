@@ -1,11 +1,13 @@
 """The vault: where original names and numbers are tied (D10, D19).
 
-Every body is sealed with AES-256-GCM under a random nonce; its place (table, owner, kind, lookup) is associated
-data, so a row copied to another place does not open. Lookups are keyed hashes: the database can find a row again
-but cannot try names. The two keys are derived from one secret file that the database never sees.
+Every body is sealed with AES-256-GCM under a random nonce; its place (table, owner, kind, lookup) is
+associated data, so a row copied to another place does not open. Lookups are keyed hashes: the database can
+find a row again but cannot try names. The two keys are derived from one secret file that the database never
+sees.
 
-A number or a sealed name is committed before anything refers to it: a crash between leaves a row in the vault that
-nobody points at, never a reference to nothing. Opening names is `unseal`, and only together with its audit record.
+A number or a sealed name is committed before anything refers to it: a crash between leaves a row in the
+vault that nobody points at, never a reference to nothing. Opening names is `unseal`, and only together with
+its audit record.
 """
 
 from __future__ import annotations
@@ -34,16 +36,17 @@ from mover.randomness import new_id, new_number, random_bytes
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-SEAL_LIMIT = 1000           # rows of one statement
-UNSEAL_LIMIT = 10_000       # names opened by one audit record
-MINT_ATTEMPTS = 5           # collisions of 80 random bits in a row: never, unless the random source is broken
+SEAL_LIMIT = 1000  # rows of one statement
+UNSEAL_LIMIT = 10_000  # names opened by one audit record
+MINT_ATTEMPTS = 5  # collisions of 80 random bits in a row: never, unless the random source is broken
 OFFSET_DAYS = 365
 
 _Q = queries.load(__file__)
 
 
 class VaultKey:
-    """The vault's two keys. Losing the file loses the crosswalk for ever: it is backed up apart from the database."""
+    """The vault's two keys. Losing the file loses the crosswalk for ever: it is backed up apart from the
+    database."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_BYTES:
@@ -125,8 +128,8 @@ class Vault:
         return self._key.keyed(text)
 
     async def seal_many(self, project: str, kind: str, items: Sequence[tuple[str, bytes]]) -> list[str]:
-        """The ids of the rows for `(lookup, body)` pairs, in their order: made, or the ones that were there (whose
-        bodies stay). Committed on return, so the catalog may refer to them."""
+        """The ids of the rows for `(lookup, body)` pairs, in their order: made, or the ones that were there
+        (whose bodies stay). Committed on return, so the catalog may refer to them."""
         ids: list[str] = []
         for start in range(0, len(items), SEAL_LIMIT):
             ids += await self._seal_some(project, kind, items[start : start + SEAL_LIMIT])
@@ -153,8 +156,8 @@ class Vault:
             return (await self._find_some(conn, project, kind, [key])).get(key)
 
     async def unseal(self, project: str, ids: Sequence[str], *, purpose: str, actor: str) -> dict[str, bytes]:
-        """The bodies by id. Who looked, why, and at what is recorded in the same transaction: no record, no look.
-        Raises NotFound when an id is not this project's."""
+        """The bodies by id. Who looked, why, and at what is recorded in the same transaction: no record, no
+        look. Raises NotFound when an id is not this project's."""
         wanted = sorted(set(ids))
         if not purpose.strip() or len(wanted) > UNSEAL_LIMIT:
             raise RequestInvalid(f"opening names needs a purpose and at most {UNSEAL_LIMIT} ids at once")
@@ -175,8 +178,8 @@ class Vault:
         return bodies
 
     async def mint_number(self, source_digest: str, *, body: bytes) -> tuple[str, bool]:
-        """The site's number of this scan and whether it was minted now. Two daemons that scan the same bytes get
-        the same number; committed on return."""
+        """The site's number of this scan and whether it was minted now. Two daemons that scan the same
+        bytes get the same number; committed on return."""
         lookup = self._number_lookup(source_digest)
         sealed = self._key.seal(body, place=_place("number", self._site, "", lookup))
         for _ in range(MINT_ATTEMPTS):
@@ -247,9 +250,7 @@ class Vault:
     def _number_lookup(self, source_digest: str) -> bytes:
         return self._key.keyed(f"number|{self._site}|{source_digest}")
 
-    async def _find_some(
-        self, conn: Connection, project: str, kind: str, lookups: list[bytes]
-    ) -> dict[bytes, str]:
+    async def _find_some(self, conn: Connection, project: str, kind: str, lookups: list[bytes]) -> dict[bytes, str]:
         cursor = await conn.execute(_Q["find_sealed"], {"project": project, "kind": kind, "lookups": lookups})
         return {bytes(row.lookup): row.id for row in await cursor.fetchall()}
 

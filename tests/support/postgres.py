@@ -1,7 +1,7 @@
 """A real PostgreSQL for the tests: one server a session, one fresh database a test.
 
-The server is shared by all processes of pytest-xdist; the last one to leave stops it. A database is a copy of a
-template that was migrated once, with the project `demo` and a second one, `other`, in it.
+The server is shared by all processes of pytest-xdist; the last one to leave stops it. A database is a copy
+of a template that was migrated once, with the project `demo` and a second one, `other`, in it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""Every metric's name, here and nowhere else; units stand in the names, in Prometheus' base units.
+
+Labels are small closed sets (tier names, states, codes): never an id and never a name from outside.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800)
+
+
+def _counter(name: str, help: str, *labels: str) -> Counter:
+    return Counter(name, help, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, help: str, *labels: str) -> Gauge:
+    return Gauge(name, help, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, help: str, *labels: str) -> Histogram:
+    return Histogram(name, help, labels, registry=REGISTRY, buckets=_SECONDS)
+
+
+INFO = _gauge("mover_info", "1, with the version that runs.", "version", "role")
+
+HTTP_REQUESTS = _counter("mover_http_requests_total", "Answered requests.", "method", "route", "status")
+HTTP_SECONDS = _histogram("mover_http_request_seconds", "Time to answer, long polls included.", "method", "route")
+
+SHARDS = _gauge("mover_shards", "Shards by state, as the catalog counted them last.", "queue", "state")
+SHARDS_DONE = _counter("mover_shards_done_total", "Shards that ended.", "kind", "outcome")
+SHARD_SECONDS = _histogram("mover_shard_seconds", "Time in one shard.", "kind")
+LEASES_LOST = _counter("mover_leases_lost_total", "Shards whose worker was too late and was fenced off.", "kind")
+
+PACKS = _counter("mover_packs_total", "Packs decided, by final state.", "state")
+PACKS_QUARANTINED = _counter("mover_packs_quarantined_total", "Packs held back, by reason code.", "code")
+ROWS = _counter("mover_rows_total", "Rows and images of record sets, by ledger state.", "state")
+
+BYTES_READ = _counter("mover_tier_read_bytes_total", "Bytes read from a tier.", "tier")
+BYTES_WRITTEN = _counter("mover_tier_written_bytes_total", "Bytes written to a tier.", "tier")
+BYTES_VERIFIED = _counter("mover_tier_verified_bytes_total", "Bytes read back cold and compared.", "tier")
+TIER_ERRORS = _counter("mover_tier_errors_total", "Failed calls on a tier, by code.", "tier", "code")
+TIER_ONLINE = _gauge("mover_tier_online", "1 while the tier is mounted and is the one it claims to be.", "tier")
+TIER_FREE = _gauge("mover_tier_free_bytes", "Free space on the tier.", "tier")
+TIER_RESERVED = _gauge("mover_tier_reserved_bytes", "Space that live runs have reserved.", "tier")
+
+RUNS = _gauge("mover_runs", "Runs by state, as the catalog counted them last.", "state")
+STAGE_SECONDS = _histogram("mover_run_stage_seconds", "From admission to ready.")
+STAGED_BYTES = _counter("mover_run_staged_bytes_total", "Bytes brought into run roots.", "how")
+STRAYS = _counter("mover_run_strays_total", "Stranger files moved aside at cleanup.")
+
+SNAPSHOTS = _counter("mover_snapshots_total", "Snapshots written and checked.", "tier")
+SNAPSHOT_ADDED_BYTES = _counter("mover_snapshot_added_bytes_total", "New bytes in repositories.", "tier")
+RESTORED_BYTES = _counter("mover_restored_bytes_total", "Bytes restored.", "tier")
+
+VAULT_LOOKS = _counter("mover_vault_looks_total", "Times sealed names were opened.")
+ERRORS = _counter("mover_errors_total", "Errors by stable code.", "code")
+DATABASE_UP = _gauge("mover_database_up", "1 while the catalog answers.")
+
+
+def names() -> list[str]:
+    """Every name as it is exposed; the documentation is checked against it."""
+    return sorted({metric.name for metric in REGISTRY.collect()})
+
+
+def render() -> bytes:
+    """The answer of /metrics."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,415 @@
+"""The one reader of YAML: policies and settings.
+
+YAML 1.2's core words only, so that `no` stays a word, `010` is ten and `22:30` is text. Duplicate keys, tags, bombs
+of aliases and deep nesting are refused. Every mistake of a file is reported, each as file:line:column: values are
+checked section by section, because a validator that stops at its first error makes a person run it ten times.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, Union, cast
+
+import msgspec
+import yaml
+from blake3 import blake3
+from msgspec import Struct
+
+from mover.errors import ConfigError, NotFound, PolicyInvalid, RequestInvalid
+from mover.model.policy import Policy, RecordsPolicy
+
+FILE_LIMIT_BYTES = 1 << 20
+FILES_LIMIT = 1000
+DEPTH_LIMIT = 32
+# values after aliases are followed: nine levels of nine aliases each would be 387 million
+VALUES_LIMIT = 50_000
+ERRORS_LIMIT = 100
+
+Path_ = tuple[str | int, ...]
+Place = tuple[int, int]
+P = TypeVar("P")
+S = TypeVar("S")
+
+
+class Mistake(Struct, frozen=True):
+    """One thing wrong in a file, where a person finds it. Lines and columns begin at 1."""
+
+    file: str
+    line: int
+    column: int
+    what: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Loaded(Struct, frozen=True):
+    """A policy with the text that said it; the digest names the version in the catalog and the audit."""
+
+    policy: Policy
+    file: str
+    text: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.policy.name
+
+    @property
+    def kind(self) -> str:
+        return cast(str, type(self.policy).__struct_config__.tag)
+
+
+class PolicyBook:
+    """All policies of a folder."""
+
+    def __init__(self, loaded: list[Loaded]) -> None:
+        self._by_name = {one.name: one for one in loaded}
+
+    def all(self) -> list[Loaded]:
+        return [self._by_name[name] for name in sorted(self._by_name)]
+
+    def loaded(self, name: str) -> Loaded:
+        if name not in self._by_name:
+            raise NotFound(f"there is no policy {name}", hint=_known("policies", self._by_name))
+        return self._by_name[name]
+
+    def get(self, name: str, kind: type[P]) -> P:
+        """The policy of this name; RequestInvalid when it is for another step."""
+        policy = self.loaded(name).policy
+        if not isinstance(policy, kind):
+            raise RequestInvalid(f"the policy {name} is of kind {self.loaded(name).kind}, which is another step")
+        return policy
+
+    def default(self, kind: type[P]) -> P:
+        """The only policy of its kind, or of several the one that is named like the kind."""
+        found = [one for one in self.all() if isinstance(one.policy, kind)]
+        word = str(kind.__struct_config__.tag)  # type: ignore[attr-defined]
+        chosen = [one for one in found if one.name == word] if len(found) > 1 else found
+        if not chosen:
+            raise RequestInvalid(
+                f"there are {len(found)} policies of kind {word}, and none is the default",
+                hint=f"Name one in the request, or name the default one `{word}`.",
+            )
+        return cast(P, chosen[0].policy)
+
+
+def default_folder() -> Path:
+    """The policies that came with this software: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent
+    for folder in (package / "_policies", package.parent / "policies"):
+        if folder.is_dir():
+            return folder
+    raise PolicyInvalid("the policies that ship with this software are not there", where=str(package))
+
+
+def load_policies(folder: Path) -> PolicyBook:
+    """Every `.yaml` in the folder. All mistakes of all files are in the error's `details`."""
+    if not folder.is_dir():
+        raise PolicyInvalid("the folder of policies is not there", where=str(folder))
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    if len(files) > FILES_LIMIT:
+        raise PolicyInvalid(f"more than {FILES_LIMIT} policies", where=str(folder))
+    loaded: list[Loaded] = []
+    mistakes: list[Mistake] = []
+    for path in files:
+        document = read(path)
+        policy, wrong = document.check(Policy, then=_more)
+        mistakes += wrong
+        if policy is not None:
+            one = Loaded(
+                policy=policy, file=str(path), text=document.text, digest=blake3(document.text.encode()).hexdigest()
+            )
+            mistakes += _twice(one, loaded, document)
+            loaded.append(one)
+    refuse(mistakes, PolicyInvalid)
+    return PolicyBook(loaded)
+
+
+def _twice(one: Loaded, others: list[Loaded], document: Document) -> list[Mistake]:
+    return [
+        document.mistake(("name",), f"the name {one.name} is taken by {Path(other.file).name}")
+        for other in others
+        if other.name == one.name
+    ]
+
+
+def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
+    """What types cannot say."""
+    if not isinstance(policy, RecordsPolicy):
+        return
+    if not policy.tables:
+        yield ("tables",), "a records policy names at least one table"
+    seen: set[str] = set()
+    for index, table in enumerate(policy.tables):
+        if table.name in seen:
+            yield ("tables", index, "name"), f"the table {table.name} is named twice"
+        seen.add(table.name)
+        for column, rule in table.columns.items():
+            place = ("tables", index, "columns", column)
+            if rule.rule == "enum" and not rule.values and not rule.map:
+                yield place, "an enum lists its `values`, or maps to them"
+            if rule.pattern is not None and (problem := _pattern_problem(rule.pattern)):
+                yield (*place, "pattern"), problem
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        return f"not a regular expression: {error.msg}"
+    return None if groups == 1 else f"a pattern has exactly one group, this one has {groups}"
+
+
+# --- reading a file ----------------------------------------------------------------------------------------
+
+
+class Document(Struct, frozen=True):
+    """A file as plain values, and where each of them stands."""
+
+    file: str
+    text: str
+    value: Any
+    places: dict[Path_, Place]
+
+    def mistake(self, path: Path_, what: str) -> Mistake:
+        while path and path not in self.places:
+            path = path[:-1]
+        line, column = self.places.get(path, (1, 1))
+        return Mistake(self.file, line, column, what)
+
+    def check(
+        self, shape: Any, *, then: Callable[[Any], Iterator[tuple[Path_, str]]] | None = None
+    ) -> tuple[Any, list[Mistake]]:
+        """The value in its shape, or None and every mistake. `then` says what types cannot."""
+        try:
+            value = msgspec.convert(self.value, shape, strict=True)
+        except msgspec.ValidationError:
+            found = list(_mistakes(self.value, shape, ()))
+            return None, [self.mistake(path, what) for path, what in found[:ERRORS_LIMIT]]
+        wrong = [self.mistake(path, what) for path, what in (then(value) if then else ())]
+        return (None if wrong else value), wrong
+
+
+def refuse(mistakes: list[Mistake], error: type[ConfigError]) -> None:
+    """Raises `error` with all of them when there are any; the first one is its `where`."""
+    if not mistakes:
+        return
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    raise error(
+        mistakes[0].what + more,
+        where=mistakes[0].where,
+        details=[{"where": one.where, "what": one.what} for one in mistakes],
+    )
+
+
+def read(path: Path, *, error: type[ConfigError] = PolicyInvalid) -> Document:
+    """The file as values with places, or `error` when it is not one bounded YAML document."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_LIMIT_BYTES + 1)
+        if len(data) > FILE_LIMIT_BYTES:
+            raise error(f"the file is larger than {FILE_LIMIT_BYTES} bytes", where=str(path))
+        text = data.decode("utf-8-sig")
+    except OSError as cause:
+        raise error("the file cannot be read", where=str(path)) from cause
+    except UnicodeDecodeError as cause:
+        raise error("the file is not UTF-8", where=f"{path}:1:1") from cause
+    return parse(text, file=str(path), error=error)
+
+
+def parse(text: str, *, file: str, error: type[ConfigError] = PolicyInvalid) -> Document:
+    try:
+        _check_depth(text)
+        node = yaml.compose(text, Loader=_CoreLoader)
+        if node is None:
+            raise _At(None, "the file is empty")
+        reader = _Reader()
+        value = reader.value(node, ())
+    except _At as cause:
+        raise error(cause.what, where=_where(file, cause.mark)) from None
+    except yaml.MarkedYAMLError as cause:
+        what = " ".join(part for part in (cause.context, cause.problem) if part)
+        raise error(f"not YAML: {what}", where=_where(file, cause.problem_mark)) from cause
+    except yaml.YAMLError as cause:
+        raise error("not YAML: a character that may not stand there", where=f"{file}:1:1") from cause
+    return Document(file=file, text=text, value=value, places=reader.places)
+
+
+class _CoreLoader(yaml.CSafeLoader):
+    """YAML 1.2's core schema (10.3.2) in place of 1.1's guesses."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+_NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
+_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_INT = re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
+_FLOAT = re.compile(
+    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+_TAG = "tag:yaml.org,2002:"
+for _word, _pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float", _FLOAT)):
+    _CoreLoader.add_implicit_resolver(_TAG + _word, _pattern, None)
+
+
+class _At(Exception):
+    """A mistake with the place the YAML library gave it."""
+
+    def __init__(self, mark: Any, what: str) -> None:
+        super().__init__(what)
+        self.mark = mark
+        self.what = what
+
+
+def _where(file: str, mark: Any) -> str:
+    return f"{file}:{mark.line + 1}:{mark.column + 1}" if mark is not None else f"{file}:1:1"
+
+
+def _check_depth(text: str) -> None:
+    """On events, which come without recursion: composing a deep file would exhaust the stack."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=_CoreLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+        if depth > DEPTH_LIMIT:
+            raise _At(event.start_mark, f"nested deeper than {DEPTH_LIMIT}")
+        if documents > 1:
+            raise _At(event.start_mark, "a second document in one file")
+
+
+class _Reader:
+    """Nodes to plain values, with the place of each by its path."""
+
+    def __init__(self) -> None:
+        self.places: dict[Path_, Place] = {}
+        self._count = 0
+
+    def value(self, node: yaml.Node, path: Path_) -> Any:
+        self._count += 1
+        if self._count > VALUES_LIMIT or len(path) > DEPTH_LIMIT:
+            raise _At(node.start_mark, "more values than a file may have; are aliases nested?")
+        self.places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            _expect(node, "seq")
+            return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
+        return _scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        _expect(node, "map")
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _At(key_node.start_mark, "a key is a word")
+            key = str(key_node.value)
+            if key in found:
+                raise _At(key_node.start_mark, f"the key {key} stands twice")
+            found[key] = self.value(value_node, (*path, key))
+            self.places[(*path, key, "#key")] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        return found
+
+
+def _expect(node: yaml.Node, word: str) -> None:
+    if node.tag != _TAG + word:
+        raise _At(node.start_mark, f"the tag {node.tag} is not allowed")
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = str(node.value)
+    match node.tag.removeprefix(_TAG):
+        case "str" | "!":
+            return text
+        case "null" if _NULL.match(text):
+            return None
+        case "bool" if _BOOL.match(text):
+            return text.lower() == "true"
+        case "int" if _INT.match(text) and len(text) <= 20:
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        case "float" if _FLOAT.match(text):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    raise _At(node.start_mark, f"the tag {node.tag} is not allowed here")
+
+
+# --- every mistake, not only the first ---------------------------------------------------------------------
+
+
+def _mistakes(value: Any, shape: Any, path: Path_) -> Iterator[tuple[Path_, str]]:
+    """Where `value` does not fit `shape`, at the deepest place that can be named."""
+    try:
+        msgspec.convert(value, shape, strict=True)
+    except msgspec.ValidationError as error:
+        inner = list(_inside(value, shape, path))
+        yield from inner or [(path, str(error).partition(" - at ")[0])]
+
+
+def _inside(value: Any, shape: Any, path: Path_) -> Iterator[tuple[Path_, str]]:
+    shape = _bare(shape)
+    origin, arguments = typing.get_origin(shape), typing.get_args(shape)
+    if origin in (Union, types.UnionType):
+        yield from _inside_union(value, arguments, path)
+    elif isinstance(shape, type) and issubclass(shape, Struct) and isinstance(value, dict):
+        yield from _inside_struct(value, shape, path)
+    elif origin in (list, tuple) and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _mistakes(item, arguments[0], (*path, index))
+    elif origin is dict and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _mistakes(item, arguments[1], (*path, key))
+
+
+def _inside_union(value: Any, shapes: tuple[Any, ...], path: Path_) -> Iterator[tuple[Path_, str]]:
+    structs = [shape for shape in shapes if isinstance(shape, type) and issubclass(shape, Struct)]
+    if not isinstance(value, dict) or not structs:
+        return
+    if len(structs) == 1:
+        yield from _inside_struct(value, structs[0], path)
+        return
+    field = str(structs[0].__struct_config__.tag_field)
+    by_tag = {str(shape.__struct_config__.tag): shape for shape in structs}
+    if field not in value:
+        yield path, f"`{field}` is missing; it is one of {', '.join(sorted(by_tag))}"
+    elif str(value[field]) not in by_tag:
+        yield (*path, field), f"`{field}` is one of {', '.join(sorted(by_tag))}"
+    else:
+        yield from _inside_struct(value, by_tag[str(value[field])], path)
+
+
+def _inside_struct(value: dict[str, Any], shape: type[Struct], path: Path_) -> Iterator[tuple[Path_, str]]:
+    hints = typing.get_type_hints(shape, include_extras=True)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    tag_field = shape.__struct_config__.tag_field
+    for key, item in value.items():
+        if key in fields:
+            yield from _mistakes(item, hints[fields[key].name], (*path, key))
+        elif key != tag_field:
+            yield (*path, key, "#key"), f"`{key}` is not known here" + _guess(key, fields)
+    for name, field in fields.items():
+        if field.required and name not in value:
+            yield path, f"`{name}` is missing"
+
+
+def _bare(shape: Any) -> Any:
+    while typing.get_origin(shape) is typing.Annotated:
+        shape = typing.get_args(shape)[0]
+    return shape
+
+
+def _guess(key: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _known(noun: str, names: dict[str, Any]) -> str:
+    return f"Known {noun}: {', '.join(sorted(names)) or 'none'}."

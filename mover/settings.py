@@ -1,0 +1,368 @@
+"""Settings: `mover.yaml`, read once into frozen values and passed on. The only reader of the environment.
+
+Each value has a default and a sentence of why. Half a configuration is an error, never a guess. Relative paths are
+relative to the file. No secret stands in the file: secrets stand in files of their own, readable by their owner.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mover import policy as yaml_reader
+from mover.errors import SettingsInvalid
+from mover.model.policy import Name
+from mover.model.tiers import TierKind, TierRole, Zone
+
+Role = Literal["identified", "clean", "both"]
+Count = Annotated[int, Meta(ge=1, le=1024)]
+
+LOOPBACK_NAMES = ("localhost", "ip6-localhost")
+DEFAULT_CONFIG = "mover.yaml"
+SOCKET_PATH_LIMIT = 107  # sun_path has 108 bytes with its closing NUL
+
+
+# --- what may stand in the file ----------------------------------------------------------------------------
+
+
+class DatabaseFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing: the embedded PostgreSQL in the state directory. Otherwise both files, each holding one DSN."""
+
+    embedded: bool = True
+    dsn_file: str | None = None
+    vault_dsn_file: str | None = None
+    # binaries of PostgreSQL to use instead of the wheel's
+    bin_dir: str | None = None
+    # recovery after a crash may replay gigabytes
+    start_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 600
+    pool_size: Annotated[int, Meta(ge=2, le=100)] = 10
+
+
+class TlsFile(Struct, frozen=True, forbid_unknown_fields=True):
+    certificate: str
+    key: str
+
+
+class ListenFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """A Unix socket for this machine; TCP for others, and beyond loopback only with TLS."""
+
+    unix: str | None = None
+    tcp: str | None = None
+    tls: TlsFile | None = None
+
+
+class TierFile(Struct, frozen=True, forbid_unknown_fields=True):
+    kind: TierKind
+    zone: Zone
+    role: TierRole
+    path: str | None = None
+    url: str | None = None
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    credentials_file: str | None = None
+    # nothing is ever written to it, not even an identity file (D11)
+    read_only: bool = False
+    # the same place as the cluster's nodes call it
+    seen_as: str | None = None
+    # what we may fill of it; the file system's own size when absent
+    capacity_bytes: Annotated[int, Meta(ge=0)] | None = None
+
+
+class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
+    # shards in work at once on this node; each reads and writes with a few threads
+    shards: Count = 4
+    # parsing children of the sandbox
+    parsers: Count = 2
+    # a worker that is silent this long has lost its shard to another
+    lease_s: Annotated[int, Meta(ge=5, le=3600)] = 60
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 5
+
+
+class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
+    version: Literal[1]
+    site: Name
+    project: Name
+    node: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = None
+    # two processes for two zones; one with both is for demos and tests (D20)
+    role: Role = "both"
+    state_dir: str = "state"
+    database: DatabaseFile = DatabaseFile()
+    listen: ListenFile = ListenFile()
+    tiers: dict[Name, TierFile] = {}
+    # policies of one's own; the ones that ship with the software when absent
+    policies: str | None = None
+    vault_key: str | None = None
+    repository_password_file: str | None = None
+    workers: WorkersFile = WorkersFile()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+# --- what the rest of the house gets ------------------------------------------------------------------------
+
+
+class Database(Struct, frozen=True):
+    """`dsn` and `vault_dsn` are None when the database is embedded."""
+
+    embedded: bool
+    dsn: str | None
+    vault_dsn: str | None
+    bin_dir: Path | None
+    start_timeout_s: int
+    pool_size: int
+
+
+class Tls(Struct, frozen=True):
+    certificate: Path
+    key: Path
+
+
+class Listen(Struct, frozen=True):
+    unix: Path | None
+    host: str | None
+    port: int | None
+    tls: Tls | None
+
+
+class Tier(Struct, frozen=True):
+    """`path` is there for posix tiers, `url` and `credentials_file` for object tiers."""
+
+    name: str
+    kind: TierKind
+    zone: Zone
+    role: TierRole
+    path: Path | None
+    url: str | None
+    endpoint: str
+    region: str
+    credentials_file: Path | None
+    read_only: bool
+    seen_as: str | None
+    capacity_bytes: int | None
+
+
+class Settings(Struct, frozen=True):
+    file: Path
+    site: str
+    project: str
+    node: str
+    role: Role
+    state_dir: Path
+    database: Database
+    listen: Listen
+    tiers: dict[str, Tier]
+    policies: Path
+    vault_key: Path
+    repository_password_file: Path
+    workers: WorkersFile
+    log_level: str
+
+    def tiers_of(self, *, role: TierRole) -> list[Tier]:
+        return [tier for tier in self.tiers.values() if tier.role == role]
+
+
+class Environment(Struct, frozen=True):
+    """What the surroundings say. Values that are secrets never come this way, only the folder that holds them."""
+
+    config: Path
+    credentials_dir: Path | None
+    journal: bool  # stderr is connected to the journal
+    notify_socket: str | None
+    watchdog_s: float | None
+    runtime_dir: Path | None
+    token_file: Path | None
+    url: str | None
+
+
+def read_environment(variables: dict[str, str] | None = None) -> Environment:
+    """The only place that reads environment variables."""
+    found = dict(os.environ) if variables is None else variables
+    watchdog = found.get("WATCHDOG_USEC", "")
+    return Environment(
+        config=Path(found.get("MOVER_CONFIG") or DEFAULT_CONFIG),
+        credentials_dir=_path(found.get("CREDENTIALS_DIRECTORY")),
+        journal=bool(found.get("JOURNAL_STREAM")),
+        notify_socket=found.get("NOTIFY_SOCKET") or None,
+        watchdog_s=int(watchdog) / 1e6 if watchdog.isdigit() and int(watchdog) else None,
+        runtime_dir=_path(found.get("XDG_RUNTIME_DIR")),
+        token_file=_path(found.get("MOVER_TOKEN_FILE")),
+        url=found.get("MOVER_URL") or None,
+    )
+
+
+def load(path: Path, *, environment: Environment | None = None) -> Settings:
+    """The settings of a file. Every mistake is in the error's `details` as file:line:column."""
+    document = yaml_reader.read(path, error=SettingsInvalid)
+    written, mistakes = document.check(SettingsFile, then=_more)
+    yaml_reader.refuse(mistakes, SettingsInvalid)
+    return _resolve(written, path.absolute(), environment or read_environment())
+
+
+# --- what types cannot say ----------------------------------------------------------------------------------
+
+
+def _more(written: SettingsFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    yield from _about_database(written.database)
+    yield from _about_listen(written.listen)
+    for name, tier in written.tiers.items():
+        yield from ((("tiers", name, *path), what) for path, what in _about_tier(tier))
+    if written.role == "clean" and any(tier.zone == "identified" for tier in written.tiers.values()):
+        yield ("role",), "a clean daemon may not be given an identified tier (D20)"
+
+
+def _about_database(database: DatabaseFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    files = [database.dsn_file, database.vault_dsn_file]
+    if database.embedded and any(files):
+        yield ("database",), "either `embedded: true` or a `dsn_file` and a `vault_dsn_file`, not both"
+    if not database.embedded and not all(files):
+        yield ("database",), "without the embedded database both `dsn_file` and `vault_dsn_file` are needed"
+
+
+def _about_listen(listen: ListenFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    if listen.tls and not listen.tcp:
+        yield ("listen", "tls"), "TLS is given, but no `tcp` address it would protect"
+    if not listen.tcp:
+        return
+    address = _host_and_port(listen.tcp)
+    if address is None:
+        yield ("listen", "tcp"), "an address is HOST:PORT, such as 127.0.0.1:8620 or [::1]:8620"
+    elif not is_loopback(address[0]) and listen.tls is None:
+        yield ("listen", "tcp"), "beyond loopback TLS is required: give `tls: {certificate, key}`"
+
+
+def _about_tier(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    if tier.kind == "posix":
+        if not tier.path:
+            yield (), "a posix tier has a `path`"
+        for name in ("url", "endpoint", "credentials_file"):
+            if getattr(tier, name):
+                yield (name,), f"a posix tier has no `{name}`"
+    else:
+        for name in ("url", "credentials_file"):
+            if not getattr(tier, name):
+                yield (), f"an object tier has a `{name}`"
+        for name in ("path", "seen_as"):
+            if getattr(tier, name):
+                yield (name,), f"an object tier has no `{name}`"
+    if tier.zone == "identified" and tier.role != "source":
+        yield ("zone",), "only a source may be identified: what leaves it is de-identified"
+    if tier.read_only and tier.role != "source":
+        yield ("read_only",), f"a tier of role {tier.role} is written to"
+    if tier.role in ("flash", "protect") and tier.kind == "object":
+        yield ("kind",), f"a {tier.role} tier is a file system"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK_NAMES
+
+
+def _host_and_port(text: str) -> tuple[str, int] | None:
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isdigit() or int(port) > 65535 or (":" in bare) != host.startswith("["):
+        return None
+    return bare, int(port)
+
+
+# --- from words to paths ------------------------------------------------------------------------------------
+
+
+def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Settings:
+    folder = file.parent
+    state = folder / written.state_dir
+    return Settings(
+        file=file,
+        site=written.site,
+        project=written.project,
+        node=written.node or socket.gethostname().partition(".")[0],
+        role=written.role,
+        state_dir=state,
+        database=_database(written.database, folder),
+        listen=_listen(written.listen, folder, state),
+        tiers={name: _tier(name, tier, folder) for name, tier in written.tiers.items()},
+        policies=folder / written.policies if written.policies else yaml_reader.default_folder(),
+        vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
+        repository_password_file=_secret_path(
+            "repository-password", written.repository_password_file, folder, state, environment
+        ),
+        workers=written.workers,
+        log_level=written.log_level,
+    )
+
+
+def _secret_path(name: str, given: str | None, folder: Path, state: Path, environment: Environment) -> Path:
+    """systemd's credential of that name first, then the file the settings name, then one in the state directory."""
+    if environment.credentials_dir and (environment.credentials_dir / name).exists():
+        return environment.credentials_dir / name
+    return folder / given if given else state / name
+
+
+def _database(written: DatabaseFile, folder: Path) -> Database:
+    return Database(
+        embedded=written.embedded,
+        dsn=_read_dsn(folder, written.dsn_file),
+        vault_dsn=_read_dsn(folder, written.vault_dsn_file),
+        bin_dir=folder / written.bin_dir if written.bin_dir else None,
+        start_timeout_s=written.start_timeout_s,
+        pool_size=written.pool_size,
+    )
+
+
+def _read_dsn(folder: Path, name: str | None) -> str | None:
+    if name is None:
+        return None
+    path = folder / name
+    try:
+        text = path.read_text("utf-8").strip()
+        if path.stat().st_mode & 0o077:
+            raise SettingsInvalid(
+                "the file with the DSN can be read by others", where=str(path), hint=f"chmod 600 {path}"
+            )
+    except OSError as error:
+        raise SettingsInvalid("the file with the DSN cannot be read", where=str(path)) from error
+    if not text:
+        raise SettingsInvalid("the file with the DSN is empty", where=str(path))
+    return text
+
+
+def _listen(written: ListenFile, folder: Path, state: Path) -> Listen:
+    address = _host_and_port(written.tcp) if written.tcp else None
+    unix = folder / written.unix if written.unix else None if address else state / "mover.sock"
+    if unix and len(os.fsencode(unix)) > SOCKET_PATH_LIMIT:
+        raise SettingsInvalid(
+            f"the path of the Unix socket is longer than {SOCKET_PATH_LIMIT} bytes",
+            where=str(unix),
+            hint="Give `listen: {unix: …}` a shorter path, or `listen: {tcp: 127.0.0.1:8620}`.",
+        )
+    return Listen(
+        unix=unix,
+        host=address[0] if address else None,
+        port=address[1] if address else None,
+        tls=Tls(folder / written.tls.certificate, folder / written.tls.key) if written.tls else None,
+    )
+
+
+def _tier(name: str, written: TierFile, folder: Path) -> Tier:
+    values: dict[str, Any] = msgspec.structs.asdict(written)
+    return Tier(
+        **{
+            **values,
+            "name": name,
+            "path": folder / written.path if written.path else None,
+            "endpoint": written.endpoint or "",
+            "credentials_file": folder / written.credentials_file if written.credentials_file else None,
+        }
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
