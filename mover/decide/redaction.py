@@ -349,7 +349,8 @@ class _Desk:
     # -- closing: descriptions are written, and what was kept is held against what was removed
 
     def close(self) -> Redaction:
-        removed = tuple(text for text in self.harvest if not _is_vocabulary(text))
+        sizes = {str(size) for page in self.scan.levels for size in (page.width, page.height)}
+        removed = tuple(text for text in self.harvest if text not in sizes and not _is_vocabulary(text))
         folded = [text.casefold() for text in removed]
         pages = []
         for page in self.scan.levels:

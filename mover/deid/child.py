@@ -1,0 +1,66 @@
+"""What runs in the parsing child (D16): functions over an open descriptor, msgpack out.
+
+The child has no files but the descriptor, no network and bounded memory; refusals cross back as MoverErrors.
+The answer of `prepare` holds the harvest, which is as sensitive as the source: it travels over a socket pair
+between two of our own processes and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from msgspec import Struct
+
+from mover.deid.slides import SlidePlan, plan_slide
+from mover.deid.verify import SlideEvidence, render_thumbnail, verify_slide
+from mover.errors import ShortRead, StructureInvalid
+
+
+class Prepared(Struct, frozen=True):
+    """A plan that has passed the second look, the evidence of it, and a thumbnail when one was asked for."""
+
+    plan: SlidePlan
+    evidence: SlideEvidence
+    thumbnail: bytes
+
+
+class FdSource:
+    """A ByteSource over a descriptor; the descriptor stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.size_bytes = os.fstat(fd).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > self.size_bytes:
+            raise StructureInvalid(f"a read of {length} bytes at {offset} leaves the file")
+        data = os.pread(self._fd, length, offset)
+        while len(data) < length:
+            more = os.pread(self._fd, length - len(data), offset + len(data))
+            if not more:
+                raise ShortRead("the file is shorter than it was")
+            data += more
+        return data
+
+
+def plan(fd: int, suffix: str, known: list[str] | None = None) -> bytes:
+    return msgspec.msgpack.encode(plan_slide(FdSource(fd), suffix=suffix, known=tuple(known or ())))
+
+
+def verify(fd: int, plan_bytes: bytes) -> bytes:
+    made = msgspec.msgpack.decode(plan_bytes, type=SlidePlan)
+    return msgspec.msgpack.encode(verify_slide(FdSource(fd), made))
+
+
+def thumbnail(fd: int, plan_bytes: bytes, edge_px: int = 1024) -> bytes:
+    return render_thumbnail(FdSource(fd), msgspec.msgpack.decode(plan_bytes, type=SlidePlan), edge_px=edge_px)
+
+
+def prepare(fd: int, suffix: str, known: list[str], edge_px: int) -> bytes:
+    """Plan, prove and (for a positive `edge_px`) render in one child: the usual call for one slide."""
+    source = FdSource(fd)
+    made = plan_slide(source, suffix=suffix, known=tuple(known))
+    evidence = verify_slide(source, made)
+    picture = render_thumbnail(source, made, edge_px=edge_px) if edge_px > 0 else b""
+    return msgspec.msgpack.encode(Prepared(made, evidence, picture))
