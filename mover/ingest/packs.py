@@ -24,10 +24,12 @@ from mover import __version__, audit
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s
-from mover.decide.packs import FoundPack
-from mover.deid.deidentify import Deidentified, Deidentifier
+from mover.decide.packs import FoundPack, split_suffix
+from mover.deid.deidentify import Prepared, SlideVerifier, prepare_slide
+from mover.deid.slides import SlidePlan
 from mover.deid.vault import Vault
 from mover.errors import (
+    ChangedWhileReading,
     DigestMismatch,
     EntryExists,
     EntryMissing,
@@ -44,11 +46,13 @@ from mover.log import get_logger
 from mover.model import wire
 from mover.model.policy import ImagesPolicy
 from mover.model.sidecar import Sidecar, Thumbnail, decode_sidecar, encode_sidecar, sidecar_key, slide_folder
-from mover.model.tiers import Digest
+from mover.model.tiers import Digest, Fingerprint
 from mover.policy import PolicyBook
 from mover.randomness import new_id, random_bytes
+from mover.sandbox import Sandbox
 from mover.tiers.port import PruneTier, ReadTier
-from mover.transfer import Transfer
+from mover.tiers.staging import FileEntry
+from mover.transfer import Transfer, clear
 
 log = get_logger("ingest")
 
@@ -57,7 +61,17 @@ class Published(Struct, frozen=True):
     """A slide that stands in the archive behind its sidecar, read back cold."""
 
     sidecar: Sidecar
-    result: Deidentified
+    prepared: Prepared
+
+
+class _Attempt(Struct, frozen=True):
+    """One try at one pack. `key` is an original name: it stays in memory."""
+
+    number: str
+    key: str
+    suffix: str
+    seen: Fingerprint
+    name: str
 
 
 class Packs:
@@ -71,7 +85,7 @@ class Packs:
         tiers: dict[str, ReadTier],
         policies: PolicyBook,
         transfer: Transfer,
-        deidentifier: Deidentifier,
+        sandbox: Sandbox,
         *,
         site: str,
         node: str,
@@ -83,7 +97,7 @@ class Packs:
         self._tiers = tiers
         self._policies = policies
         self._transfer = transfer
-        self._deidentifier = deidentifier
+        self._sandbox = sandbox
         self._site = site
         self._node = node
         self._clock = clock
@@ -198,7 +212,7 @@ class Packs:
         suffix = "." + keys[0].rpartition(".")[2].lower()
         if suffix == ".mrxs":
             raise FormatUnsupported("3DHISTECH MIRAX is recognised; its writer does not exist yet", where=pack)
-        digest = await asyncio.to_thread(self._digest, source, keys[0])
+        seen, digest = await asyncio.to_thread(self._digest, source, keys[0])
         body = msgspec.msgpack.encode([_text(k) for k in keys])
         number, _ = await self._vault.mint_number(digest.blake3, body=body)
         async with self._database.project(shard.project) as conn:
@@ -206,73 +220,68 @@ class Packs:
         if stands:
             await self._duplicate(shard, pack, number, began_s)
             return
-        published = await asyncio.to_thread(
-            self._archive, source, archive, policy, number, keys[0], suffix, digest, f"{shard.epoch}-{random_bytes(4).hex()}"
-        )
+        attempt = _Attempt(number, keys[0], suffix, seen, f"{shard.epoch}-{random_bytes(4).hex()}")
+        published = await asyncio.to_thread(self._archive, source, archive, policy, attempt)
         await self._record_slide(shard, policy, pack, published, began_s)
 
-    def _digest(self, source: ReadTier, key: str) -> Digest:
+    def _digest(self, source: ReadTier, key: str) -> tuple[Fingerprint, Digest]:
         with source.open(key) as opened:
-            return self._transfer.digest(opened)
+            return opened.fingerprint(), self._transfer.digest(opened)
 
-    def _archive(
-        self,
-        source: ReadTier,
-        archive: PruneTier,
-        policy: ImagesPolicy,
-        number: str,
-        key: str,
-        suffix: str,
-        digest: Digest,
-        attempt: str,
-    ) -> Published:
+    def _archive(self, source: ReadTier, archive: PruneTier, policy: ImagesPolicy, attempt: _Attempt) -> Published:
         """Steps 2 to 4, blocking: plan, verify, write, read back cold, vouch."""
-        if policy.archive != archive.name:
-            raise RequestError("the archive tier changed while a pack was worked on", where=number)
-        with source.open(key) as opened:
-            result = self._deidentifier.deidentify(
-                opened, suffix=suffix, accept=policy.accept, thumbnail_edge_px=policy.thumbnail_edge_px,
-                known=(key.rpartition("/")[2].rpartition(".")[0],),
-            )  # fmt: skip
-            sidecar = self._vouched(archive, number)
+        with source.open(attempt.key) as opened:
+            if opened.fingerprint() != attempt.seen:
+                raise ChangedWhileReading("the slide image changed after it was digested", where=attempt.number)
+            prepared = prepare_slide(
+                self._sandbox,
+                opened.fileno(),
+                suffix=attempt.suffix,
+                known=(split_suffix(attempt.key.rpartition("/")[2])[0],),
+                thumbnail_px=policy.thumbnail_edge_px,
+            )
+            if prepared.plan.family not in policy.accept:
+                raise FormatUnsupported(f"policy {policy.name} does not accept {prepared.plan.family}")
+            sidecar = self._vouched(archive, attempt.number)
             if sidecar is None:
-                sidecar = self._write(archive, source, opened, number, attempt, result)
+                sidecar = self._write(archive, source, opened, attempt, prepared)
             else:
-                self._adopt(archive, opened, sidecar, result)
+                self._adopt(archive, opened, sidecar, prepared)
         self._remove_unvouched(archive, sidecar)
-        return Published(sidecar, result)
+        return Published(sidecar, prepared)
 
     def _write(
-        self, archive: PruneTier, source: ReadTier, opened: Any, number: str, attempt: str, result: Deidentified
+        self, archive: PruneTier, source: ReadTier, opened: FileEntry, attempt: _Attempt, prepared: Prepared
     ) -> Sidecar:
-        folder = f"{slide_folder(number)}/{attempt}"
-        slide_key = f"{folder}/{number}.{result.plan.extension}"
+        number, plan, picture = attempt.number, prepared.plan, prepared.thumbnail
+        folder = f"{slide_folder(number)}/{attempt.name}"
+        slide_key, thumbnail_key = f"{folder}/{number}.{plan.extension}", f"{folder}/{number}.jpg"
+        clearance = clear(SlideVerifier(plan, proved=True), opened, plan.recipe)
         moved = self._transfer.run_recipe(
-            result.plan.recipe, source=opened, source_tier=source, target=archive, key=slide_key, clearance=result.clearance
+            plan.recipe, source=opened, source_tier=source, target=archive, key=slide_key, clearance=clearance
         )
-        thumbnail_key = f"{folder}/{number}.jpg"
-        archive.put(thumbnail_key, [result.thumbnail], size_bytes=len(result.thumbnail))
-        if blake3(b"".join(archive.stream(thumbnail_key, cold=True))).digest() != blake3(result.thumbnail).digest():
+        archive.put(thumbnail_key, [picture], size_bytes=len(picture))
+        if b"".join(archive.stream(thumbnail_key, cold=True)) != picture:
             raise DigestMismatch("a thumbnail reads back differently", where=number)
         sidecar = Sidecar(
             number=number,
             site=self._site,
-            family=result.plan.family,
-            extension=result.plan.extension,
+            family=plan.family,
+            extension=plan.extension,
             key=slide_key,
             size_bytes=moved.digest.size_bytes,
             blake3=moved.digest.blake3,
             segments=moved.digest.segments,
-            thumbnail=Thumbnail(thumbnail_key, len(result.thumbnail), blake3(result.thumbnail).hexdigest()),
-            facts=msgspec.to_builtins(result.plan.facts),
-            evidence=msgspec.to_builtins(result.evidence),
+            thumbnail=Thumbnail(thumbnail_key, len(picture), blake3(picture).hexdigest()),
+            facts=slide_facts(plan),
+            evidence=msgspec.to_builtins(prepared.evidence),
             created_at=self._clock.now().isoformat(),
             software=f"mover {__version__}",
         )
         try:
             archive.put(sidecar_key(number), [encode_sidecar(sidecar)])
         except EntryExists:
-            # another attempt was faster: its object is the slide, ours is removed below
+            # another attempt was faster: its object is the slide, ours is removed by the caller
             vouched = self._vouched(archive, number)
             assert vouched is not None
             return vouched
@@ -284,9 +293,9 @@ class Packs:
         except EntryMissing:
             return None
 
-    def _adopt(self, archive: ReadTier, opened: Any, sidecar: Sidecar, result: Deidentified) -> None:
+    def _adopt(self, archive: ReadTier, opened: FileEntry, sidecar: Sidecar, prepared: Prepared) -> None:
         """An earlier attempt was cut off after its sidecar: believe its bytes only after reading them."""
-        expected = self._transfer.digest_recipe(result.plan.recipe, opened)
+        expected = self._transfer.digest_recipe(prepared.plan.recipe, opened)
         found = self._transfer.digest_stream(archive.stream(sidecar.key, cold=True))
         if not expected.blake3 == found.blake3 == sidecar.blake3:
             raise DigestMismatch("the archive holds other bytes under this number", where=sidecar.number)
@@ -303,7 +312,7 @@ class Packs:
     async def _record_slide(
         self, shard: Shard, policy: ImagesPolicy, pack: str, published: Published, began_s: float
     ) -> None:
-        sidecar, result = published.sidecar, published.result
+        sidecar, plan, evidence = published.sidecar, published.prepared.plan, published.prepared.evidence
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["insert_slide"], _slide_row(sidecar, policy.archive))
@@ -324,11 +333,11 @@ class Packs:
                 project=shard.project,
                 kind="deidentified",
                 subject=pack,
-                count=result.plan.tile_count,
-                bytes=result.plan.recipe.copied_bytes,
+                count=plan.tile_count,
+                bytes=plan.recipe.copied_bytes,
                 root=sidecar.blake3,
-                verifier=result.evidence.verifier,
-                details=msgspec.to_builtins(result.evidence),
+                verifier=evidence.verifier,
+                details=msgspec.to_builtins(evidence),
             )
             await conn.execute(
                 SQL["publish"],
@@ -336,7 +345,7 @@ class Packs:
                     "id": pack,
                     "number": sidecar.number,
                     "family": sidecar.family,
-                    "decisions": Jsonb(msgspec.to_builtins(result.plan.decisions)),
+                    "decisions": Jsonb(msgspec.to_builtins(plan.decisions)),
                     "seconds": round(monotonic_s() - began_s, 3),
                     "verified": verified,
                     "deidentified": deidentified,
@@ -421,6 +430,12 @@ class Packs:
             reason=reason,
             details=dict(details),
         )
+
+
+def slide_facts(plan: SlidePlan) -> dict[str, Any]:
+    """What cohorts may ask about a slide, flat: `levels` is their number, their sizes stand beside it."""
+    facts: dict[str, Any] = msgspec.to_builtins(plan.facts)
+    return {**facts, "levels": len(plan.facts.levels), "level_sizes": facts["levels"]}
 
 
 def _slide_row(sidecar: Sidecar, tier: str) -> dict[str, object]:
