@@ -1,0 +1,545 @@
+"""A tier in a folder: local file systems, NFS, parallel file systems.
+
+Every call opens the root anew, makes sure it is still the tier that was proved (a root that was unmounted
+shows the empty folder below, which is another inode), and resolves keys beneath it without following links.
+
+Writing: a temporary name in the target's own folder -> data synced and close checked -> renamed without
+replacing -> every folder name on the way synced. A crash before the rename leaves `.mover-tmp-…`, after it
+the whole file. A failed sync is never repeated, because the kernel may drop the dirty pages and then report
+success (the caller writes again from the source).
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+
+from mover.errors import (
+    EntryExists,
+    MoverError,
+    RequestInvalid,
+    ShortRead,
+    StructureInvalid,
+    TierDenied,
+    TierUnavailable,
+)
+from mover.model.tiers import Entry, Fingerprint, TierKind, TierRole, Traits, Zone
+from mover.randomness import random_bytes
+from mover.tiers import beneath
+from mover.tiers import identity as identities
+
+TEMPORARY = b".mover-tmp-"
+CONTROL_FOLDER = ".mover"
+ALIGNMENT = 4096
+WRITEBACK_BYTES = 32 << 20
+MAX_SYNCED_FOLDERS = 4096
+MAX_READ_BYTES = 1 << 31
+
+
+def fingerprint_of(status: os.stat_result) -> Fingerprint:
+    return Fingerprint(status.st_size, status.st_mtime_ns, f"{status.st_ino:x}:{status.st_ctime_ns:x}")
+
+
+class OpenFile:
+    """A plain file opened once; all questions go to the descriptor, never to the name again."""
+
+    def __init__(self, descriptor: int, *, tier: str) -> None:
+        self._descriptor = descriptor
+        self._tier = tier
+        self._size = os.fstat(descriptor).st_size
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint_of(os.fstat(self._descriptor))
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > self._size:
+            raise StructureInvalid(f"read of {length} bytes at {offset} leaves the {self._size} bytes there are")
+        return read_exactly(self._descriptor, offset, length, tier=self._tier)
+
+
+def read_exactly(descriptor: int, offset: int, length: int, *, tier: str) -> bytes:
+    parts: list[bytes] = []
+    while length:
+        try:
+            part = os.pread(descriptor, min(length, MAX_READ_BYTES), offset)
+        except OSError as error:
+            raise beneath.translated(error, "reading failed", tier=tier) from error
+        if not part:
+            raise ShortRead("the file ended before its size", where=tier)
+        parts.append(part)
+        offset, length = offset + len(part), length - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def cold_blocks(descriptor: int, *, step_bytes: int = 8 << 20) -> Iterator[memoryview]:
+    """The content as the device holds it: cache dropped, then O_DIRECT where that works.
+
+    Views of one aligned buffer, each valid until the next is asked for.
+    """
+    size = os.fstat(descriptor).st_size
+    os.fdatasync(descriptor)  # dirty pages cannot be dropped; a clean file costs nothing here
+    beneath.drop_cache(descriptor)
+    direct, reading = _direct_twin(descriptor)
+    step = max(ALIGNMENT, step_bytes // ALIGNMENT * ALIGNMENT)
+    buffer = mmap.mmap(-1, step)
+    view = memoryview(buffer)
+    try:
+        offset = 0
+        while offset < size:
+            try:
+                count = os.preadv(reading, [view], offset)
+            except OSError as error:
+                if reading == descriptor or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+                reading = descriptor
+                continue
+            if count == 0:
+                raise ShortRead("the file ended before its size")
+            yield view[:count]
+            offset += count
+            if count % ALIGNMENT and offset < size:
+                reading = descriptor  # a short direct read left us unaligned
+        if reading == descriptor:
+            beneath.drop_cache(descriptor)
+    finally:
+        with suppress(BufferError):  # a caller kept the last view; it is freed with that
+            view.release()
+            buffer.close()
+        if direct >= 0:
+            os.close(direct)
+
+
+def _direct_twin(descriptor: int) -> tuple[int, int]:
+    try:
+        direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return -1, descriptor
+    return direct, direct
+
+
+class PosixTier:
+    """The port over a folder. `identity` is an identity text (`identities`); a writable tier without one
+    is still held to the name and zone in its identity file, a read-only one to the root first seen."""
+
+    kind: TierKind = "posix"
+
+    def __init__(
+        self,
+        name: str,
+        zone: Zone,
+        root: Path | str,
+        *,
+        role: TierRole = "flash",
+        read_only: bool = False,
+        identity: str | None = None,
+    ) -> None:
+        self.name, self.zone, self.role, self.read_only = name, zone, role, read_only
+        self.root = Path(root)
+        self._identity = identity
+        self._proved: tuple[int, int] | None = None
+        self._synced: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+
+    # --- identity ---------------------------------------------------------------------------------
+
+    def check_identity(self) -> None:
+        with self._opened_root(fresh=True):
+            return
+
+    @contextmanager
+    def _opened_root(self, *, fresh: bool = False) -> Iterator[int]:
+        try:
+            root = beneath.open_root(str(self.root))
+        except OSError as error:
+            number = errno.errorcode.get(error.errno or 0, "error")
+            raise TierUnavailable(f"the root cannot be opened ({number})", where=self.name) from None
+        try:
+            status = os.fstat(root)
+            seen = (status.st_dev, status.st_ino)
+            if fresh or seen != self._proved:
+                self._prove(root, seen)
+            yield root
+        finally:
+            os.close(root)
+
+    def _prove(self, root: int, seen: tuple[int, int]) -> None:
+        kind, _, value = (self._identity or "").partition(":")
+        if kind == "pin":
+            if identities.pin_of(root) != self._identity:
+                raise TierUnavailable("the root is not the one pinned at registration", where=self.name)
+        elif kind == "sentinel":
+            self._find_sentinel(root, value)
+        elif self.read_only:
+            if self._proved not in (None, seen):
+                raise TierUnavailable("the root is not the one first seen", where=self.name)
+        else:
+            found = identities.read_identity(root, tier=self.name)
+            if found is None:
+                raise TierUnavailable("the root carries no tier identity", where=self.name)
+            identities.compare(found, name=self.name, zone=self.zone, identity=self._identity)
+        self._proved = seen
+
+    def _find_sentinel(self, root: int, key: str) -> None:
+        try:
+            status = beneath.stat_beneath(root, beneath.key_parts(key))
+        except OSError:
+            raise TierUnavailable("the sentinel file is not there", where=self.name) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise TierUnavailable("the sentinel is not a plain file", where=self.name)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """Probed once in `.mover/`; a read-only tier promises nothing but reading."""
+        if self.read_only:
+            return Traits()
+        with self._opened_root() as root:
+            try:
+                return _probe(root)
+            except OSError as error:
+                raise beneath.translated(error, "probing failed", tier=self.name) from None
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def stat(self, key: str) -> Entry:
+        parts = beneath.key_parts(key)
+        with self._opened_root() as root, self._translating("stat failed"):
+            return _entry(key, beneath.stat_beneath(root, parts))
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        with self.open(key) as source:
+            wanted = source.size_bytes - offset if length is None else length
+            if offset < 0 or wanted < 0 or offset + wanted > source.size_bytes:
+                raise ShortRead("the entry does not hold the bytes asked for", where=self.name)
+            return source.read(offset, wanted)
+
+    def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
+        with self.open(key) as source, self._translating("reading failed"):
+            if cold:
+                for block in cold_blocks(source.fileno(), step_bytes=step_bytes):
+                    yield bytes(block)
+                return
+            for offset in range(0, source.size_bytes, step_bytes):
+                yield source.read(offset, min(step_bytes, source.size_bytes - offset))
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[OpenFile]:
+        descriptor = self._open_descriptor(beneath.key_parts(key))
+        try:
+            yield OpenFile(descriptor, tier=self.name)
+        finally:
+            os.close(descriptor)
+
+    def _open_descriptor(self, parts: list[bytes]) -> int:
+        with self._opened_root() as root, self._translating("opening failed"):
+            return beneath.open_file(root, parts, single_link=self.role == "source")
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Iterative, a folder at a time, so that memory is bounded by depth and the widest folder."""
+        pending = [beneath.key_parts(prefix) if prefix else []]
+        while pending:
+            folder = pending.pop()
+            for name, status in self._scan(folder):
+                parts = [*folder, name]
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(parts)
+                else:
+                    yield _entry(os.fsdecode(b"/".join(parts)), status)
+
+    def _scan(self, folder: list[bytes]) -> list[tuple[bytes, os.stat_result]]:
+        with self._opened_root() as root, self._translating("listing failed"):
+            descriptor = beneath.open_folder(root, folder)
+            try:
+                with os.scandir(descriptor) as found:
+                    return [
+                        (os.fsencode(item.name), item.stat(follow_symlinks=False))
+                        for item in found
+                        if not self._is_hidden(folder, item.name)
+                    ]
+            finally:
+                os.close(descriptor)
+
+    def _is_hidden(self, folder: list[bytes], name: str) -> bool:
+        """Ours and NFS's passing names. On an identified tier everything shows: nothing there is ours."""
+        if self.zone == "identified" and self.read_only:
+            return False
+        passing = name.startswith((".nfs", TEMPORARY.decode()))
+        return passing or (not folder and name == CONTROL_FOLDER)
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        attempt = self.attempt(key, size_bytes=size_bytes)
+        try:
+            attempt.write(chunks)
+            attempt.seal()
+            attempt.publish()
+        except BaseException:
+            attempt.abandon()
+            raise
+
+    def attempt(self, key: str, *, size_bytes: int | None = None) -> PosixAttempt:
+        self._refuse_read_only()
+        parts = beneath.key_parts(key)
+        if parts[-1].startswith(TEMPORARY):
+            raise RequestInvalid("a key with the name of a temporary file", where=self.name)
+        with self._opened_root() as root, self._translating("writing failed"):
+            folder = beneath.make_folders(root, parts[:-1])
+            try:
+                self._sync_names(root, parts[:-1])
+                _refuse_taken(folder, parts[-1], tier=self.name)
+                return PosixAttempt(folder, parts[-1], tier=self.name, size_bytes=size_bytes)
+            except BaseException:
+                os.close(folder)
+                raise
+
+    def _sync_names(self, root: int, parts: list[bytes]) -> None:
+        """Make the names of the folders on the way durable, once per folder: a file in a folder whose own
+        name was lost is lost. Forgetting (a restart, a full set) only costs a sync."""
+        for depth in range(len(parts)):
+            folder = beneath.open_folder(root, parts[: depth + 1])
+            try:
+                status = os.fstat(folder)
+            finally:
+                os.close(folder)
+            mark = (status.st_dev, status.st_ino)
+            if mark in self._synced:
+                continue
+            parent = beneath.open_folder(root, parts[:depth])
+            try:
+                os.fsync(parent)
+            finally:
+                os.close(parent)
+            with self._lock:
+                if len(self._synced) >= MAX_SYNCED_FOLDERS:
+                    self._synced.clear()
+                self._synced.add(mark)
+
+    def remove(self, key: str) -> None:
+        self._refuse_read_only()
+        parts = beneath.key_parts(key)
+        with self._opened_root() as root, self._translating("removing failed"):
+            folder = beneath.open_folder(root, parts[:-1])
+            try:
+                os.unlink(parts[-1], dir_fd=folder)
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
+        """Remove what killed attempts left. The age keeps it off attempts that still run."""
+        self._refuse_read_only()
+        removed = 0
+        pending = [beneath.key_parts(prefix) if prefix else []]
+        with self._opened_root() as root, self._translating("sweeping failed"):
+            while pending:
+                parts = pending.pop()
+                folder = beneath.open_folder(root, parts)
+                try:
+                    with os.scandir(folder) as found:
+                        for item in found:
+                            if item.is_dir(follow_symlinks=False):
+                                pending.append([*parts, os.fsencode(item.name)])
+                            elif _is_stale(item, now_s - older_than_s):
+                                os.unlink(item.name, dir_fd=folder)
+                                removed += 1
+                finally:
+                    os.close(folder)
+        return removed
+
+    def _refuse_read_only(self) -> None:
+        if self.read_only:
+            raise TierDenied("the tier is read-only", where=self.name, hint="Nothing is ever written to a source.")
+
+    @contextmanager
+    def _translating(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise beneath.translated(error, what, tier=self.name) from error
+        except MoverError as error:
+            error.where = error.where or self.name
+            raise
+
+
+class PosixAttempt:
+    """One temporary file and the folder it will be published in. See `staging.Attempt` for the order."""
+
+    def __init__(self, folder: int, name: bytes, *, tier: str, size_bytes: int | None) -> None:
+        self._folder, self._name, self._tier, self._size = folder, name, tier, size_bytes
+        self._temporary = TEMPORARY + random_bytes(12).hex().encode()
+        self._published = False
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._temporary, flags, 0o644, dir_fd=folder)
+
+    def fileno(self) -> int:
+        """For the kernel's copy; valid until `publish` or `abandon`."""
+        return self._descriptor
+
+    def write(self, chunks: Iterable[bytes]) -> None:
+        at, started = 0, 0
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                with self._translating("writing failed"):
+                    count = os.write(self._descriptor, rest)
+                rest, at = rest[count:], at + count
+            if at - started >= WRITEBACK_BYTES:
+                beneath.start_writeback(self._descriptor, started, at - started)
+                started = at
+        if self._size is not None and at != self._size:
+            raise ShortRead(f"{at} bytes came where {self._size} were announced", where=self._tier)
+
+    def seal(self) -> None:
+        with self._translating("syncing failed"):
+            os.fsync(self._descriptor)
+
+    def stream_cold(self) -> Iterator[bytes | memoryview]:
+        with self._translating("re-reading failed"):
+            yield from cold_blocks(self._descriptor)
+
+    def publish(self) -> None:
+        """Close is checked before the name appears: some file systems report a full disk only there."""
+        with self._translating("publishing failed"):
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            beneath.rename_noreplace(self._folder, self._temporary, self._name)
+            self._published = True
+            os.fsync(self._folder)
+        self._close_folder()
+
+    def abandon(self) -> None:
+        """Also after a failed directory sync: then the whole, synced file keeps its final name."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with suppress(OSError):  # the file is thrown away: its close decides nothing
+                os.close(descriptor)
+        if self._folder >= 0 and not self._published:
+            with suppress(OSError):  # left for the sweep
+                os.unlink(self._temporary, dir_fd=self._folder)
+        self._close_folder()
+
+    def _close_folder(self) -> None:
+        if self._folder >= 0:
+            folder, self._folder = self._folder, -1
+            os.close(folder)
+
+    @contextmanager
+    def _translating(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise beneath.translated(error, what, tier=self._tier) from error
+
+
+def put_file(root: int, key: str, data: bytes, *, tier: str) -> None:
+    """Write one small file durably below an open root, before the root is a tier: its identity."""
+    parts = beneath.key_parts(key)
+    try:
+        folder = beneath.make_folders(root, parts[:-1])
+        os.fsync(root)
+        attempt = PosixAttempt(folder, parts[-1], tier=tier, size_bytes=len(data))
+    except OSError as error:
+        raise beneath.translated(error, "writing failed", tier=tier) from error
+    try:
+        attempt.write([data])
+        attempt.seal()
+        attempt.publish()
+    except BaseException:
+        attempt.abandon()
+        raise
+
+
+def _entry(key: str, status: os.stat_result) -> Entry:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return Entry(key, "file", fingerprint_of(status))
+    if stat.S_ISDIR(mode):
+        return Entry(key, "folder", fingerprint_of(status))
+    return Entry(key, "symlink" if stat.S_ISLNK(mode) else "other", fingerprint_of(status))
+
+
+def _refuse_taken(folder: int, name: bytes, *, tier: str) -> None:
+    """Early, before gigabytes are copied; the rename refuses for certain."""
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        raise EntryExists("the name is taken", where=tier)
+
+
+def _is_stale(item: os.DirEntry[str], before_s: float) -> bool:
+    return item.name.startswith(TEMPORARY.decode()) and item.stat(follow_symlinks=False).st_mtime < before_s
+
+
+# --- the probe -----------------------------------------------------------------------------------------
+
+
+def _probe(root: int) -> Traits:
+    """Try each trait for real on two small files in `.mover/`; nothing is assumed from the system's name."""
+    folder = beneath.make_folders(root, [CONTROL_FOLDER.encode()])
+    names = [b"probe-" + random_bytes(8).hex().encode() + suffix for suffix in (b"-a", b"-b", b"-c")]
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+    first = second = -1
+    try:
+        first = os.open(names[0], flags, 0o600, dir_fd=folder)
+        second = os.open(names[1], flags, 0o600, dir_fd=folder)
+        os.write(first, bytes(2 * ALIGNMENT))
+        os.fsync(first)
+        hard_link = _works(lambda: os.link(names[0], names[2], src_dir_fd=folder, dst_dir_fd=folder))
+        noreplace = _refuses_existing(folder, names[0], names[1])
+        return Traits(
+            conditional_put=hard_link or noreplace,
+            reflink=_works(lambda: beneath.reflink(first, second)),
+            hard_link=hard_link,
+            rename_noreplace=noreplace,
+            o_direct=_works(lambda: _read_directly(first)),
+            xattrs=_works(lambda: os.setxattr(first, "user.mover", b"1")),
+        )
+    finally:
+        for descriptor in (first, second):
+            if descriptor >= 0:
+                os.close(descriptor)
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+        os.close(folder)
+
+
+def _works(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except OSError:
+        return False
+    return True
+
+
+def _refuses_existing(folder: int, source: bytes, target: bytes) -> bool:
+    """Whether the kernel's own no-replace rename is there (the link fallback is no trait)."""
+    try:
+        beneath.rename_noreplace_only(folder, source, target)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _read_directly(descriptor: int) -> None:
+    direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    try:
+        with mmap.mmap(-1, ALIGNMENT) as buffer:
+            os.preadv(direct, [buffer], 0)
+    finally:
+        os.close(direct)
