@@ -33,4 +33,5 @@ def identify(source: ByteSource, suffix: str) -> SlideScan:
         return hamamatsu.scan(source, structure)
     if aperio.is_mine(source, structure):
         return aperio.scan(source, structure)
-    raise FormatUnsupported(f"{families.of_tiff(source, structure, suffix)}: recognised, and no writer exists for it yet")
+    family = families.of_tiff(source, structure, suffix)
+    raise FormatUnsupported(f"{family}: recognised, and no writer exists for it yet")

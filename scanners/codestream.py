@@ -94,7 +94,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
 
 def check_jpeg_end(tail: bytes) -> None:
     """The last bytes of a stream. Some writers pad with a single zero; more than that is a hiding place."""
-    if not (tail.endswith(b"\xff\xd9") or tail.endswith(b"\xff\xd9\0")):
+    if not tail.endswith((b"\xff\xd9", b"\xff\xd9\0")):
         raise PlaceUnknown("bytes follow the end of a compressed tile")
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from mover.model.source import ByteSource
 from scanners import pages
-from scanners.tiff import Structure
+from scanners.tiff import Structure, read_value
 
 HEAD_BYTES: Final = 4096
 
@@ -93,11 +93,10 @@ def of_tiff(source: ByteSource, structure: Structure, suffix: str) -> str:
 
 
 def _has_iscan(source: ByteSource, structure: Structure) -> bool:
-    from scanners.tiff import read_value
-
     for directory in structure.directories:
         tag = directory.tags.get(700)
-        if tag is not None and tag.size_bytes <= pages.HARVEST_BYTES and tag.kind in (1, 7):
-            if b"iScan" in bytes(read_value(source, structure.byte_order, tag)):
-                return True
+        if tag is None or tag.size_bytes > pages.HARVEST_BYTES or tag.kind not in (1, 7):
+            continue
+        if b"iScan" in bytes(read_value(source, structure.byte_order, tag)):  # type: ignore[arg-type]
+            return True
     return False

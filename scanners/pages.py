@@ -20,7 +20,9 @@ LOCATIONS: Final = frozenset({273, 279, 324, 325, 65426, 65432})
 _PIXEL_LIMIT: Final = 1 << 31
 
 
-def number(source: ByteSource, structure: Structure, directory: Directory, code: int, default: int | None = None) -> int:
+def number(
+    source: ByteSource, structure: Structure, directory: Directory, code: int, default: int | None = None
+) -> int:
     """A tag that must hold exactly one unsigned number."""
     tag = directory.tags.get(code)
     if tag is None:

@@ -201,7 +201,7 @@ def read_integers(source: ByteSource, order: ByteOrder, tag: Tag, *, limit: int 
     if not 0 < tag.count <= limit or tag.kind not in (1, 3, 4, 13, 16, 18):
         raise StructureInvalid(f"tag {tag.code} is no list of at most {limit} unsigned numbers")
     if tag.count == 1:
-        return array("Q", read_value(source, order, tag))
+        return array("Q", [int(read_value(source, order, tag)[0])])
     raw = tag.inline if tag.inline is not None else _read(source, tag.at, tag.size_bytes)
     numbers = array(_CODE_OF_TYPE[tag.kind])
     numbers.frombytes(raw[: tag.size_bytes])

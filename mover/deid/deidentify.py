@@ -27,9 +27,7 @@ def prepare_slide(
 ) -> Prepared:
     """Plan, prove and render one open slide in a confined child. Raises the refusals of plan and proof, and
     SandboxFailed when the child crashed or went over its limits; the caller quarantines on all of them."""
-    answer = sandbox.run(
-        "mover.deid.child:prepare", (suffix, list(known), thumbnail_px), (fd,), timeout_s=TIMEOUT_S
-    )
+    answer = sandbox.run("mover.deid.child:prepare", (suffix, list(known), thumbnail_px), (fd,), timeout_s=TIMEOUT_S)
     return msgspec.msgpack.decode(answer, type=Prepared)
 
 

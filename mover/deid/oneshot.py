@@ -155,9 +155,7 @@ def _workers() -> int:
     return min(WORKERS, os.cpu_count() or 1)
 
 
-def _each(
-    shot: _Shot, found: list[_Found], progress: Callable[[int, int], None] | None
-) -> Iterator[_Outcome]:
+def _each(shot: _Shot, found: list[_Found], progress: Callable[[int, int], None] | None) -> Iterator[_Outcome]:
     """Outcomes in the order of the listing. The first failure of the run itself stops what has not begun."""
     done = 0
     with ThreadPoolExecutor(_workers()) as pool:
@@ -182,7 +180,12 @@ def _report(outcomes: list[_Outcome], *, seconds: float, plan_only: bool) -> One
             reasons[reason] = reasons.get(reason, 0) + 1
     planned = tuple(
         PlannedFile(
-            position, outcome.entry.status, outcome.entry.reason, outcome.family, outcome.source_bytes, outcome.decisions
+            position,
+            outcome.entry.status,
+            outcome.entry.reason,
+            outcome.family,
+            outcome.source_bytes,
+            outcome.decisions,
         )
         for position, outcome in enumerate(outcomes, 1)
     )
@@ -334,9 +337,7 @@ class _Ledger:
 
 
 class _Shot:
-    def __init__(
-        self, sandbox: Sandbox, ledger: _Ledger, out_dir: Path, *, plan_only: bool, thumbnails: bool
-    ) -> None:
+    def __init__(self, sandbox: Sandbox, ledger: _Ledger, out_dir: Path, *, plan_only: bool, thumbnails: bool) -> None:
         self._sandbox = sandbox
         self._ledger = ledger
         self._out_dir = out_dir
@@ -374,9 +375,7 @@ class _Shot:
         except (IdentityError, IntegrityError) as error:
             return _refused(found, error.code, error.what, before.st_size)
 
-    def _publish(
-        self, found: _Found, fd: int, before: os.stat_result, digest: str, prepared: Prepared
-    ) -> _Outcome:
+    def _publish(self, found: _Found, fd: int, before: os.stat_result, digest: str, prepared: Prepared) -> _Outcome:
         number = None
         written = None
         output = None

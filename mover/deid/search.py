@@ -25,6 +25,7 @@ _DEPTH: Final = 3
 _SHORTEST: Final = 5
 _SHORTEST_CODED: Final = 7
 _TABLE_BITS: Final = 24
+_WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
 class Seeker:
@@ -66,8 +67,9 @@ def coded_forms(text: str) -> Iterator[bytes]:
     """Forms sought exactly as they are."""
     for cased in {text, text.lower(), text.upper(), fold_accents(text)}:
         raw = cased.encode("utf-8", "surrogatepass")
-        wide = [cased.encode(codec, "surrogatepass") for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")]
-        forms = [*wide, raw.hex().encode(), raw.hex().upper().encode(), quote(raw).encode(), quote(raw).lower().encode()]
+        wide = [cased.encode(codec, "surrogatepass") for codec in _WIDE]
+        forms = [*wide, raw.hex().encode(), raw.hex().upper().encode()]
+        forms += [quote(raw).encode(), quote(raw).lower().encode()]
         if len(cased) >= 6:
             forms.append(cased[::-1].encode("utf-8", "surrogatepass"))
         for body in (raw, *wide[:2]):
@@ -110,7 +112,7 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
     for match in re.finditer(rb"[A-Za-z0-9+/_-]{16,}", data):
         if found >= PAYLOADS:
             return
-        run = match.group()[: PAYLOAD_BYTES].translate(bytes.maketrans(b"-_", b"+/"))
+        run = match.group()[:PAYLOAD_BYTES].translate(bytes.maketrans(b"-_", b"+/"))
         try:
             yield base64.b64decode(run[: len(run) // 4 * 4])
             found += 1

@@ -62,8 +62,9 @@ class Output:
 
     def __init__(self, recipe: Recipe) -> None:
         self.size_bytes = recipe.size_bytes
-        self.literals = [(placed.at, placed.segment.data) for placed in recipe.placed() if isinstance(placed.segment, Literal)]
-        copies = [(placed.at, placed.segment) for placed in recipe.placed() if isinstance(placed.segment, Copy)]
+        placed = [(one.at, one.segment) for one in recipe.placed()]
+        self.literals = [(at, segment.data) for at, segment in placed if isinstance(segment, Literal)]
+        copies = [(at, segment) for at, segment in placed if isinstance(segment, Copy)]
         self._at = np.array([at for at, _ in copies], "u8")
         self._from = np.array([copy.offset for _, copy in copies], "u8")
         self._length = np.array([copy.length for _, copy in copies], "u8")

@@ -181,9 +181,7 @@ def _copies(ranges: np.ndarray) -> list[Segment]:
     return [Copy(int(ranges[a, 0]), int(ends[b] - ranges[a, 0])) for a, b in zip(firsts, lasts, strict=True)]
 
 
-def _head(
-    container: _Container, scan: SlideScan, out: tuple[OutPage, ...], ranges: np.ndarray, *, base: int
-) -> bytes:
+def _head(container: _Container, scan: SlideScan, out: tuple[OutPage, ...], ranges: np.ndarray, *, base: int) -> bytes:
     """Header and directories when the first tile lies at `base`."""
     placed = base + np.concatenate([[0], np.cumsum(ranges[:, 1])[:-1]]).astype("u8")
     parts = [container.header()]
