@@ -54,15 +54,15 @@ class Batches:
     # --- declare ------------------------------------------------------------------------------------------
 
     async def declare(
-        self, project: str, actor: str, body: wire.BatchRequest, *, request: str = ""
+        self, project: str, actor: str, body: wire.BatchRequest, *, request: str = "", again: bool = True
     ) -> wire.Batch:
-        """A batch for the folder. The same folder is the same batch; a batch that ended is walked again, and
-        what is published of it stays as it is."""
+        """A batch for the folder. The same folder is the same batch; with `again`, a batch that ended is walked
+        again, and what is published of it stays as it is."""
         policy = self._policy(body)
         folder = clean_folder(body.folder)
         sealed = await self._seal(project, policy, folder, body.expected)
         async with self._database.project(project) as conn:
-            batch, begins = await self._declare(conn, project, actor, body, policy, sealed)
+            batch, begins = await self._declare(conn, project, actor, body, policy, sealed, again=again)
             if begins:
                 await add_shards(conn, project, [NewShard(tier_queue(policy.source), "batch-walk", batch, priority=7)])
                 await audit.record(
@@ -151,6 +151,8 @@ class Batches:
         body: wire.BatchRequest,
         policy: ImagesPolicy,
         sealed: tuple[str, str | None],
+        *,
+        again: bool,
     ) -> tuple[str, bool]:
         count = len(body.expected) if body.expected is not None else body.expected_count
         expectation = {"expected_count": count, "expected_list": sealed[1]}
@@ -171,6 +173,8 @@ class Batches:
         if batch.state not in ("complete", "failed"):
             if (batch.expected_count, batch.expected_list) != (count, sealed[1]):
                 raise Conflict("this folder is being worked on with another expectation", where=batch.id)
+            return batch.id, False
+        if not again:
             return batch.id, False
         await conn.execute(SQL["declare_again"], {"id": batch.id, **expectation})
         await conn.execute(SQL["reopen_packs"], {"batch": batch.id})

@@ -54,6 +54,8 @@ from mover.tiers.port import PruneTier, ReadTier
 from mover.tiers.staging import FileEntry
 from mover.transfer import Transfer, clear
 
+MARKER_MAX_BYTES = 16 << 20
+
 log = get_logger("ingest")
 
 
@@ -461,11 +463,13 @@ def _text(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def markers(policy: ImagesPolicy, tier: ReadTier) -> Iterator[str]:
-    """Folders of a source tier that hold the policy's marker file: each declares itself ready."""
+def markers(policy: ImagesPolicy, tier: ReadTier) -> Iterator[tuple[str, list[str]]]:
+    """Folders of a source tier that hold the policy's marker file, with the names its lines expect: each
+    declares itself ready. An empty marker expects whatever is there."""
     if policy.marker is None:
         return
     for entry in tier.list(""):
         folder, _, name = entry.key.rpartition("/")
-        if folder and name == policy.marker:
-            yield folder
+        if folder and name == policy.marker and entry.fingerprint.size_bytes <= MARKER_MAX_BYTES:
+            lines = tier.read(entry.key).decode("utf-8", "surrogateescape").splitlines()
+            yield folder, [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,469 @@
+"""The only place where concrete things are put together.
+
+Start: lock the state directory, start or reach the database, migrate, open the tiers, build the rooms, listen,
+say ready. Stop: the same backwards. A loop that dies stops the service, because half a daemon is worse than
+none; what was in flight comes again by its lapsed lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import uvloop
+
+from mover import __version__, audit, log, metrics
+from mover.access import Access
+from mover.api.app import make_app
+from mover.api.rooms import Rooms
+from mover.api.serve import Server, serve
+from mover.catalog import instance
+from mover.catalog.database import Database
+from mover.catalog.migrate import migrate
+from mover.catalog.postgres import Embedded
+from mover.clock import SYSTEM, monotonic_s
+from mover.cohorts import Cohorts
+from mover.deid.deidentify import slide_sandbox
+from mover.deid.vault import Vault, VaultKey
+from mover.errors import CatalogUnavailable, Conflict, MoverError
+from mover.ingest.batches import Batches
+from mover.ingest.packs import Packs, markers
+from mover.ingest.records import Records
+from mover.jobs import Worker
+from mover.jobs.shards import tier_queue
+from mover.model import wire
+from mover.model.access import Identity
+from mover.model.policy import ImagesPolicy
+from mover.model.tiers import Traits
+from mover.policy import PolicyBook, load_policies
+from mover.protect.workflow import Protection, RunPlace
+from mover.randomness import random_bytes
+from mover.runs.clean import Clean
+from mover.runs.roots import FlashRoots
+from mover.runs.runs import Flash, Runs
+from mover.runs.stage import Stage
+from mover.sandbox import Sandbox
+from mover.settings import Settings, Tier, load, read_environment
+from mover.systemd import Notifier
+from mover.tiers import identity as identities
+from mover.tiers.object import ObjectTier
+from mover.tiers.posix import PosixTier
+from mover.tiers.wrappers import RetryTier
+from mover.transfer import Transfer
+
+HOUSEKEEPING_S = 5.0
+MARKERS_S = 30.0
+
+logger = log.get_logger("daemon")
+
+AnyTier = PosixTier | ObjectTier | RetryTier
+
+
+def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> None:
+    """Run until SIGTERM or SIGINT. `ready` is told the URLs once requests are answered."""
+    settings = load(config)
+    log.configure(level=settings.log_level)
+    with locked_state(settings.state_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, ready=ready))
+
+
+async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        house = await stack.enter_async_context(open_house(settings))
+        server = await _listen(house)
+        stack.push_async_callback(server.stop)
+        notifier = Notifier()
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(_until_stopped(), name="signals")
+            loops = [
+                group.create_task(house.worker.run(), name="worker"),
+                group.create_task(_housekeeping(house), name="housekeeping"),
+                group.create_task(_watch_markers(house), name="markers"),
+                group.create_task(_watchdog(house, notifier), name="watchdog"),
+            ]
+            notifier.ready(f"serving {' '.join(server.urls)}")
+            logger.info("daemon ready", node=settings.node, version=__version__)
+            if ready is not None:
+                ready(server.urls)
+            await stopping
+            notifier.stopping()
+            logger.info("daemon stopping", node=settings.node)
+            for loop in loops:
+                loop.cancel()
+
+
+# --- the house --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class House:
+    settings: Settings
+    database: Database
+    policies: PolicyBook
+    tiers: dict[str, AnyTier]
+    access: Access
+    batches: Batches
+    records: Records
+    cohorts: Cohorts
+    runs: Runs
+    protection: Protection
+    worker: Worker
+
+
+@contextlib.asynccontextmanager
+async def open_house(settings: Settings) -> AsyncIterator[House]:
+    async with contextlib.AsyncExitStack() as stack:
+        dsns = await stack.enter_async_context(_database(settings))
+        size = settings.database.pool_size
+        database = await Database.open(dsns.daemon, name="mover", max_size=size)
+        stack.push_async_callback(database.close)
+        vault_database = await Database.open(dsns.vault, name="mover-vault", max_size=4)
+        stack.push_async_callback(vault_database.close)
+        policies = await asyncio.to_thread(load_policies, settings.policies)
+        tiers = await _open_tiers(settings, database)
+        await _register(settings, database, policies)
+        sandbox = slide_sandbox(max_children=settings.workers.parsers)
+        stack.callback(sandbox.close)
+        yield await _build(settings, database, vault_database, policies, tiers, sandbox, dsns)
+
+
+async def _build(
+    settings: Settings,
+    database: Database,
+    vault_database: Database,
+    policies: PolicyBook,
+    tiers: dict[str, AnyTier],
+    sandbox: Sandbox,
+    dsns: Dsns,
+) -> House:
+    node, site = settings.node, settings.site
+    vault = Vault(vault_database, VaultKey.load(settings.vault_key), site=site, node=node)
+    transfer = Transfer()
+    flash = {t.name: await _flash(t, tiers[t.name]) for t in settings.tiers_of(role="flash")}
+    places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
+    batches = Batches(database, vault, tiers, policies, node=node)
+    packs = Packs(batches, database, vault, tiers, policies, transfer, sandbox, site=site, node=node)
+    records = Records(database, vault, tiers, sandbox, policies, site=site, node=node)
+    runs = Runs(database, flash, policies, node=node)
+    stage = Stage(database, tiers, flash, transfer, node=node)
+    clean = Clean(database, flash, runs, node=node)
+    protection = Protection(
+        database, tiers, places, policies, settings.repository_password_file, node=node
+    )
+    worker = Worker(
+        database,
+        dsns.queue,
+        handlers={
+            "batch-walk": packs.walk,
+            "pack-deidentify": packs.deidentify,
+            "run-stage": stage.stage,
+            "run-seal": stage.seal,
+            "run-protect": protection.protect,
+            "run-clean": clean.clean,
+            **records.handlers(),
+        },
+        on_failed={
+            "batch-walk": packs.failed,
+            "pack-deidentify": packs.failed,
+            "run-stage": stage.failed,
+            "run-seal": stage.failed,
+            "run-protect": protection.failed,
+            "run-clean": clean.failed,
+            **records.failure_handlers(),
+        },
+        queues=[tier_queue(name) for name in tiers],
+        holder=f"{node}/{random_bytes(6).hex()}",
+        concurrency=settings.workers.shards,
+    )
+    access = Access(database, project=settings.project, node=node, own_uid=os.geteuid())
+    await access.adopt_file(settings.state_dir / "admin-token")
+    return House(
+        settings, database, policies, tiers, access, batches, records, Cohorts(database, node=node), runs,
+        protection, worker,
+    )  # fmt: skip
+
+
+class Dsns(msgspec.Struct, frozen=True):
+    daemon: str
+    vault: str
+    queue: str
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Dsns]:
+    """Embedded: start it, migrate, and stop it at the end. Given: the administrator migrates (`mover db`)."""
+    chosen = settings.database
+    if not chosen.embedded:
+        assert chosen.dsn is not None and chosen.vault_dsn is not None
+        yield Dsns(chosen.dsn, chosen.vault_dsn, _on_queue(chosen.dsn))
+        return
+    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+    server = await asyncio.to_thread(embedded.start)
+    try:
+        await asyncio.to_thread(migrate, server.superuser_dsn)
+        yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn))
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
+def _on_queue(dsn: str) -> str:
+    """Procrastinate's tables live in their own schema; it names them without one."""
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(dsn, options="-c search_path=queue")
+
+
+async def _register(settings: Settings, database: Database, policies: PolicyBook) -> None:
+    async with database.instance() as conn:
+        await instance.ensure_project(conn, settings.project)
+        await instance.register_node(conn, settings.node, version=__version__)
+        for one in policies.all():
+            await instance.put_policy(conn, name=one.name, digest=one.digest, kind=one.kind, text=one.text)
+
+
+# --- tiers --------------------------------------------------------------------------------------------------
+
+
+async def _open_tiers(settings: Settings, database: Database) -> dict[str, AnyTier]:
+    """Every tier this role may see, registered on first sight. A tier that is away now is opened offline: its
+    work waits, nothing is deleted."""
+    opened = {}
+    for tier in settings.tiers.values():
+        if settings.role == "clean" and tier.zone == "identified":
+            continue
+        opened[tier.name] = await _open_tier(tier, database)
+    return opened
+
+
+async def _open_tier(tier: Tier, database: Database) -> AnyTier:
+    async with database.instance() as conn:
+        row = await instance.registered_tier(conn, tier.name)
+    identity = row.identity if row else await asyncio.to_thread(_establish, tier)
+    made = _make_tier(tier, identity)
+    try:
+        await asyncio.to_thread(made.check_identity)
+        traits = await asyncio.to_thread(lambda: made.traits)
+    except MoverError as error:
+        if row is None:
+            raise
+        logger.warning("tier offline", tier=tier.name, code=error.code)
+        return RetryTier(made)
+    async with database.instance() as conn:
+        await instance.register_tier(
+            conn, tier.name, kind=tier.kind, zone=tier.zone, role=tier.role, identity=identity, traits=traits,
+            capacity_bytes=tier.capacity_bytes,
+        )  # fmt: skip
+    return RetryTier(made)
+
+
+def _establish(tier: Tier) -> str:
+    """First sight: pin a read-only root, or write the identity a writable tier will be held to."""
+    if tier.kind == "object":
+        made = _make_tier(tier, None)
+        assert isinstance(made, ObjectTier)
+        return made.establish()
+    assert tier.path is not None
+    if tier.read_only:
+        return identities.pin(tier.path)
+    return identities.establish(tier.path, name=tier.name, zone=tier.zone)
+
+
+def _make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
+    if tier.kind == "posix":
+        assert tier.path is not None
+        return PosixTier(
+            tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity
+        )
+    assert tier.url is not None and tier.credentials_file is not None
+    return ObjectTier(
+        tier.name, tier.zone, url=tier.url, endpoint=tier.endpoint, region=tier.region,
+        credentials_file=tier.credentials_file, role=tier.role, identity=identity,
+    )  # fmt: skip
+
+
+async def _flash(tier: Tier, opened: AnyTier) -> Flash:
+    assert tier.path is not None
+    traits = await asyncio.to_thread(lambda: opened.traits)
+    root = tier.path.absolute()
+    return Flash(FlashRoots(root, reflink=traits.reflink), tier.seen_as or str(root), tier.capacity_bytes)
+
+
+# --- loops --------------------------------------------------------------------------------------------------
+
+
+async def _housekeeping(house: House) -> None:
+    """Lapsed leases, waiting runs, signs of life."""
+    while True:
+        try:
+            lapsed = await house.runs.expire()
+            if lapsed:
+                logger.info("leases lapsed", count=lapsed)
+            async with house.database.instance() as conn:
+                await instance.node_seen(conn, house.settings.node)
+        except CatalogUnavailable as error:
+            logger.warning("housekeeping waits", code=error.code)
+        await SYSTEM.sleep(HOUSEKEEPING_S)
+
+
+async def _watch_markers(house: House) -> None:
+    """A marker file in a folder of a source tier declares the folder as a batch; declaring is idempotent, and
+    a folder is declared by its marker once."""
+    seen: set[tuple[str, str]] = set()
+    while True:
+        for loaded in house.policies.all():
+            policy = loaded.policy
+            if isinstance(policy, ImagesPolicy) and policy.marker and policy.source in house.tiers:
+                await _declare_marked(house, policy, seen)
+        await SYSTEM.sleep(MARKERS_S)
+
+
+async def _declare_marked(house: House, policy: ImagesPolicy, seen: set[tuple[str, str]]) -> None:
+    try:
+        folders = await asyncio.to_thread(lambda: list(markers(policy, house.tiers[policy.source])))
+        for folder, expected in folders:
+            if (policy.name, folder) in seen:
+                continue
+            body = wire.BatchRequest(folder=folder, policy=policy.name, expected=expected or None)
+            await house.batches.declare(house.settings.project, "marker", body, again=False)
+            seen.add((policy.name, folder))
+    except MoverError as error:
+        logger.warning("markers not read", tier=policy.source, code=error.code)
+
+
+async def _watchdog(house: House, notifier: Notifier) -> None:
+    """The watchdog is fed only while the catalog answers and this loop turns."""
+    interval_s = read_environment().watchdog_s
+    while True:
+        if interval_s is None:
+            await asyncio.Event().wait()
+        assert interval_s is not None
+        try:
+            async with house.database.instance() as conn:
+                await conn.execute("select 1")
+            notifier.watchdog()
+        except CatalogUnavailable as error:
+            logger.warning("watchdog not fed", code=error.code)
+        await SYSTEM.sleep(interval_s / 3)
+
+
+async def _until_stopped() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+@contextlib.contextmanager
+def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
+    """One daemon per state directory: what an earlier process held may be taken back because it is dead."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(state_dir / "daemon.lock", "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                "another daemon runs on this state directory", where=str(state_dir), hint="Stop it first."
+            ) from error
+        yield file
+
+
+# --- faces ----------------------------------------------------------------------------------------------------
+
+
+async def _listen(house: House) -> Server:
+    rooms = Rooms(
+        batches=house.batches,
+        records=house.records,
+        cohorts=house.cohorts,
+        runs=house.runs,
+        protection=house.protection,
+        audit=AuditTrail(house.database),
+        tiers=lambda: _tiers(house),
+        policies=lambda: _policies(house),
+        status=lambda identity: _status(house, identity),
+        health=lambda: _health(house),
+        metrics=metrics.exposition,
+    )
+    return await serve(make_app(rooms, house.access, version=__version__), house.settings.listen)
+
+
+class AuditTrail:
+    """The audit room's functions, each in a transaction of the asking project."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(
+        self, project: str, *, subject: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.AuditPage:
+        async with self._database.project(project) as conn:
+            return await audit.page(conn, project, after=after, limit=limit, subject=subject)
+
+    async def verify(self, project: str) -> wire.AuditVerdict:
+        async with self._database.project(project) as conn:
+            return await audit.verify(conn, project)
+
+
+async def _tiers(house: House) -> wire.Tiers:
+    looks: list[Awaitable[wire.Tier]] = [_look(house, tier) for tier in house.settings.tiers.values()]
+    return wire.Tiers(tiers=list(await asyncio.gather(*looks)))
+
+
+async def _look(house: House, tier: Tier) -> wire.Tier:
+    """Is it there, and how full is it? The root's path of an identified tier is not shown."""
+    opened = house.tiers.get(tier.name)
+    traits, explanation, online = Traits(), None, False
+    capacity, free = tier.capacity_bytes, None
+    try:
+        if opened is not None:
+            await asyncio.to_thread(opened.check_identity)
+            traits, online = await asyncio.to_thread(lambda: opened.traits), True
+        if tier.path is not None and online:
+            facts = await asyncio.to_thread(os.statvfs, tier.path)
+            free = facts.f_bavail * facts.f_frsize
+            capacity = capacity or facts.f_blocks * facts.f_frsize
+    except MoverError as error:
+        explanation = f"{error.what}. {error.advice}"
+    async with house.database.instance() as conn:
+        reserved = await instance.reserved_bytes(conn, tier.name)
+    return wire.Tier(
+        name=tier.name, kind=tier.kind, zone=tier.zone, role=tier.role, online=online,
+        traits=msgspec.to_builtins(traits), capacity_bytes=capacity, free_bytes=free, reserved_bytes=reserved,
+        explanation=explanation,
+    )  # fmt: skip
+
+
+async def _policies(house: House) -> wire.Policies:
+    return wire.Policies(
+        policies=[
+            wire.PolicyView(name=one.name, kind=one.kind, digest=one.digest, text=one.text)
+            for one in house.policies.all()
+        ]
+    )
+
+
+async def _status(house: House, identity: Identity) -> wire.Status:
+    began_s = monotonic_s()
+    async with house.database.project(identity.project) as conn:
+        shards = await instance.shard_counts(conn)
+        row = await (await conn.execute("select current_setting('server_version') as version")).fetchone()
+    version = row.version if row else "unknown"
+    return wire.Status(
+        version=__version__, node=house.settings.node, project=identity.project, actor=identity.actor,
+        role=identity.role, database=f"PostgreSQL {version}, {1000 * (monotonic_s() - began_s):.1f} ms",
+        shards=shards, tiers=(await _tiers(house)).tiers,
+    )  # fmt: skip
+
+
+async def _health(house: House) -> None:
+    async with house.database.instance() as conn:
+        await conn.execute("select 1")
