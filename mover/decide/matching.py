@@ -9,8 +9,9 @@ and each image of the batch ends in exactly one state of the ledger:
   duplicate          the same row again, word for word; or (images) the same scan again
   conflict           two rows for the same thing that differ, a name that two images share, a cell that is not
                      of its class, or tables that tie one slide to two patients: none of them is used
-  late               the row and its image miss each other in time: the image waits in quarantine, or a newer
-                     version of the tables was aligned first
+  late               the row and its image miss each other in time: the image waits in quarantine, it belongs
+                     to a batch whose tables were aligned before, or a newer version of the tables was first.
+                     A late row is not used; the tables of the image's own batch, declared again, are
 
 A *scan* is what a number stands for: images with the same number are one scan, an image without a number is a
 scan of its own. A *link* is the key by which a table reaches scans. All of it is linear in rows and images
@@ -135,16 +136,23 @@ class Matching(Struct, frozen=True):
     patients: list[str | None]
 
 
-def match(tables: Sequence[Linked], images: Sequence[Image], *, max_pairs: int = MAX_PAIRS) -> Matching:
-    """The ledger's states of all rows and images. Tables that reach no image leave all their rows without."""
-    scans = _Scans(images)
+def match(
+    tables: Sequence[Linked],
+    images: Sequence[Image],
+    *,
+    elsewhere: frozenset[str] = frozenset(),
+    max_pairs: int = MAX_PAIRS,
+) -> Matching:
+    """The ledger's states of all rows and images. `elsewhere` are keys of images in batches that were aligned
+    before. Tables that reach no image leave all their rows without."""
+    scans = _Scans(images, elsewhere)
     reach = _Reach(max_pairs)
     by_name = {table.name: table for table in tables}
     placed: dict[str, _Placed] = {}
     for ring in order_tables({table.name: table.links for table in tables}):
         ready = {name: _place(by_name[name], scans, reach) for name in ring}
-        for table in ready.values():
-            reach.extend(table)
+        for found in ready.values():
+            reach.extend(found)
         placed.update(ready)
     for table in tables:
         placed.setdefault(table.name, _Placed(table, "image", [_UNREACHED] * len(table.rows)))
@@ -161,13 +169,19 @@ def match(tables: Sequence[Linked], images: Sequence[Image], *, max_pairs: int =
 
 
 _UNREACHED = Outcome("row-without-image", "table-without-link")
-USED = ("matched", "late")
+ELSEWHERE = Outcome("late", "image-of-earlier-batch")
+
+
+def in_use(outcome: Outcome) -> bool:
+    """The row ties something to scans of this batch; a late one does so as soon as its image may leave."""
+    return outcome.state in ("matched", "late") and bool(outcome.scans)
 
 
 class _Scans:
     """The scans behind the images, and which names lead to which."""
 
-    def __init__(self, images: Sequence[Image]) -> None:
+    def __init__(self, images: Sequence[Image], elsewhere: frozenset[str]) -> None:
+        self.elsewhere = elsewhere
         self.numbers: list[str | None] = []
         self.of_image: list[int] = []
         by_number: dict[str, int] = {}
@@ -191,9 +205,6 @@ class _Placed:
         self.via = via
         self.outcomes = outcomes
 
-    def used(self) -> Iterable[tuple[Keyed, Outcome]]:
-        return ((r, o) for r, o in zip(self.table.rows, self.outcomes, strict=True) if o.state in USED)
-
     def refuse(self, indexes: Iterable[int], reason: str) -> None:
         for index in indexes:
             self.outcomes[index] = Outcome("conflict", reason, self.outcomes[index].scans)
@@ -204,6 +215,7 @@ class _Reach:
 
     def __init__(self, max_pairs: int) -> None:
         self.scans: dict[str, dict[str, dict[int, None]]] = {"case": {}, "patient": {}}
+        self.elsewhere: dict[str, set[str]] = {"case": set(), "patient": set()}
         self.known: set[str] = set()
         self._left = max_pairs
 
@@ -220,6 +232,8 @@ class _Reach:
             if key is None or outcome.state in ("conflict", "duplicate"):
                 continue
             scans = leads.setdefault(key, {})
+            if outcome.reason == ELSEWHERE.reason:
+                self.elsewhere[link].add(key)
             self._left -= len(outcome.scans)
             if self._left < 0:
                 raise StructureInvalid(
@@ -238,7 +252,7 @@ def _place(table: Linked, scans: _Scans, reach: _Reach) -> _Placed:
         found = [_by_name(row, scans) for row in table.rows]
     else:
         leads = {key: tuple(ids) for key, ids in reach.scans[via].items()}
-        found = [_by_link(row, via, leads, scans) for row in table.rows]
+        found = [_by_link(row, via, leads, reach.elsewhere[via], scans) for row in table.rows]
     placed = _Placed(table, via, _settle(table, found))
     _refuse_second_rows(placed)
     return placed
@@ -250,17 +264,21 @@ def _by_name(row: Keyed, scans: _Scans) -> Outcome:
     ids = tuple(scans.by_key.get(row.image, ()))
     if len(ids) > 1:
         return Outcome("conflict", "image-name-ambiguous", ids)
+    if not ids and row.image in scans.elsewhere:
+        return ELSEWHERE
     if not ids:
         return Outcome("row-without-image", "extension-unknown" if looks_misspelt(row.image) else "image-unknown")
     return _reached(ids, scans)
 
 
-def _by_link(row: Keyed, via: str, leads: dict[str, tuple[int, ...]], scans: _Scans) -> Outcome:
+def _by_link(row: Keyed, via: str, leads: dict[str, tuple[int, ...]], elsewhere: set[str], scans: _Scans) -> Outcome:
     key = getattr(row, via)
     if key is None:
         return Outcome("row-without-image", "key-missing")
     if key not in leads:
         return Outcome("row-without-image", f"{via}-unknown")
+    if not leads[key] and key in elsewhere:
+        return ELSEWHERE
     if not leads[key]:
         return Outcome("row-without-image", f"{via}-without-image")
     return _reached(leads[key], scans)
@@ -295,7 +313,7 @@ def _settle(table: Linked, found: list[Outcome]) -> list[Outcome]:
                 known.add(row.content())
                 differing.add(key)
     for index, key in enumerate(keys):
-        if key in differing and key is not None and found[index].state in USED and not table.rows[index].misfit:
+        if key in differing and key is not None and in_use(found[index]) and not table.rows[index].misfit:
             settled[index] = Outcome("conflict", "rows-differ", found[index].scans)
     return settled
 
@@ -314,7 +332,7 @@ def _by_link_key(placed: _Placed) -> dict[object, list[int]]:
     """Indexes of the rows in use by the link they share: all of one list reach the same scans."""
     groups: dict[object, list[int]] = {}
     for index, outcome in enumerate(placed.outcomes):
-        if outcome.state in USED:
+        if in_use(outcome):
             key = outcome.scans[0] if placed.via == "image" else getattr(placed.table.rows[index], placed.via)
             groups.setdefault(key, []).append(index)
     return groups
@@ -365,11 +383,7 @@ def _refuse_mixed_links(tables: Sequence[_Placed], count: int) -> None:
 
 
 def _image_outcomes(images: Sequence[Image], scans: _Scans, tables: Sequence[_Placed]) -> list[Outcome]:
-    touched: dict[str, set[int]] = {"matched": set(), "late": set(), "conflict": set()}
-    lacking: dict[str, set[int]] = {}
-    for placed in tables:
-        covered = _touch(placed, touched)
-        lacking[placed.table.name] = covered
+    touched = {placed.table.name: _touched(placed) for placed in tables}
     seen: set[int] = set()
     outcomes = []
     for image, scan in zip(images, scans.of_image, strict=True):
@@ -378,36 +392,36 @@ def _image_outcomes(images: Sequence[Image], scans: _Scans, tables: Sequence[_Pl
         elif scan in seen:
             outcome = Outcome("duplicate", "same-scan", (scan,))
         else:
-            outcome = _image_outcome(scan, scans.numbers[scan], touched, lacking)
+            outcome = _image_outcome(scan, scans.numbers[scan], touched)
         seen.add(scan)
         outcomes.append(outcome)
     return outcomes
 
 
-def _touch(placed: _Placed, touched: dict[str, set[int]]) -> set[int]:
-    """Adds the scans this table's rows reach, by state; returns those it covers with a row in use. Rows that
-    share a link share one tuple of scans, which is walked once per state."""
+def _touched(placed: _Placed) -> dict[str, set[int]]:
+    """The scans this table's rows reach, by state. Rows that share a link share one tuple of scans, which is
+    walked once per state."""
     walked: set[tuple[str, int]] = set()
-    covered: set[int] = set()
+    touched: dict[str, set[int]] = {"matched": set(), "late": set(), "conflict": set()}
     for outcome in placed.outcomes:
-        if outcome.state not in touched or (outcome.state, id(outcome.scans)) in walked:
-            continue
-        walked.add((outcome.state, id(outcome.scans)))
-        touched[outcome.state].update(outcome.scans)
-        if outcome.state == "matched":
-            covered.update(outcome.scans)
-    return covered
+        if outcome.state in touched and (outcome.state, id(outcome.scans)) not in walked:
+            walked.add((outcome.state, id(outcome.scans)))
+            touched[outcome.state].update(outcome.scans)
+    return touched
 
 
-def _image_outcome(
-    scan: int, number: str | None, touched: dict[str, set[int]], lacking: dict[str, set[int]]
-) -> Outcome:
+def _image_outcome(scan: int, number: str | None, touched: dict[str, dict[str, set[int]]]) -> Outcome:
+    """A conflict in any table is what a person must see first; the facts of the other tables still count."""
+
+    def tables(state: str) -> list[str]:
+        return [name for name, by_state in touched.items() if scan in by_state[state]]
+
     if number is None:
-        state = "late" if scan in touched["late"] or scan in touched["matched"] else "image-without-row"
-        return Outcome(state, "image-quarantined", (scan,))
-    if scan in touched["matched"]:
-        absent = [name for name, covered in lacking.items() if scan not in covered]
-        return Outcome("matched", f"no-row-in:{','.join(absent)}" if absent else None, (scan,))
-    if scan in touched["conflict"]:
-        return Outcome("conflict", "rows-in-conflict", (scan,))
-    return Outcome("image-without-row", None, (scan,))
+        spoken = tables("late") or tables("matched") or tables("conflict")
+        return Outcome("late" if spoken else "image-without-row", "image-quarantined", (scan,))
+    if disputed := tables("conflict"):
+        return Outcome("conflict", f"rows-in-conflict:{','.join(disputed)}", (scan,))
+    if not (spoken := tables("matched")):
+        return Outcome("image-without-row", None, (scan,))
+    absent = [name for name in touched if name not in spoken]
+    return Outcome("matched", f"no-row-in:{','.join(absent)}" if absent else None, (scan,))

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from mover.decide.matching import LINKS, canonical_image, canonical_key, order_tables
 from mover.errors import PlaceUnknown, PolicyInvalid, StructureInvalid
-from mover.model.facts import SLIDE_COLUMNS, FactColumn
+from mover.model.facts import SLIDE_KEYS, FactColumn
 from mover.model.policy import ColumnRule, RecordsPolicy, TableRule
 
 Value = str | int | float | bool | date | None
@@ -68,7 +68,7 @@ def fact_columns(policy: RecordsPolicy) -> list[FactColumn]:
             name=fact_name(column, rule),
             type=fact_type(rule),
             table=table.name,
-            allowed=tuple(dict.fromkeys(rule.values)) if rule.rule == "enum" else None,
+            allowed=allowed_values(rule) if rule.rule == "enum" else None,
         )
         for table in policy.tables
         for column, rule in table.columns.items()
@@ -96,6 +96,11 @@ def fact_name(column: str, rule: ColumnRule) -> str:
     return re.sub(r"[^a-z0-9]+", "_", folded).strip("_")
 
 
+def allowed_values(rule: ColumnRule) -> tuple[str, ...]:
+    """The words an enumeration may hold: its values, or what its map leads to when it lists none."""
+    return tuple(dict.fromkeys(rule.values or tuple(target for target in rule.map.values() if target)))
+
+
 def _set_problems(policy: RecordsPolicy) -> Iterator[str]:
     names = [table.name for table in policy.tables]
     facts = [column.name for column in fact_columns(policy)]
@@ -119,7 +124,7 @@ def _set_problems(policy: RecordsPolicy) -> Iterator[str]:
 
 
 def _table_problems(policy: RecordsPolicy, table: TableRule) -> Iterator[str]:
-    classes = [rule.rule for rule in table.columns.values()]
+    classes: list[str] = [rule.rule for rule in table.columns.values()]
     for link in LINKS:
         if classes.count(link) > 1:
             yield f"more than one column of class {link}"
@@ -140,8 +145,8 @@ def _column_problems(policy: RecordsPolicy, column: str, rule: ColumnRule) -> It
         name = fact_name(column, rule)
         if not _FACT.match(name):
             yield f"{name!r} is no name for a fact; give one with `as` (lower case, digits, underscores)"
-        if name in SLIDE_COLUMNS:
-            yield f"{name} already names a fact of every slide; give another with `as`"
+        if name in SLIDE_KEYS:
+            yield f"{name} is a slide's own word; give the fact another with `as`"
     elif rule.quasi:
         yield "only a column that becomes a fact counts as a quasi-identifier"
     if rule.rule == "date" and rule.dates == "shift" and policy.basis == "safe-harbor":
@@ -155,14 +160,15 @@ def _column_problems(policy: RecordsPolicy, column: str, rule: ColumnRule) -> It
 
 
 def _enum_problems(rule: ColumnRule) -> Iterator[str]:
-    if not rule.values:
+    values = allowed_values(rule)
+    if not values:
         yield "an enumeration lists its values; nothing unlisted leaves a table"
     if len(rule.values) + len(rule.map) > MAX_VALUES:
         yield f"more than {MAX_VALUES} values and synonyms"
-    for value in rule.values:
+    for value in values:
         if value != neutralise(value) or not value.strip() or not value.isprintable():
             yield f"the value {value!r} is blank, unprintable or would start a formula in a spreadsheet"
-    for target in sorted({target for target in rule.map.values() if target and target not in rule.values}):
+    for target in sorted({target for target in rule.map.values() if target and target not in values}):
         yield f"map leads to {target!r}, which is not among the values"
 
 
@@ -208,18 +214,19 @@ def arrange(table: TableRule, header: Sequence[str]) -> Layout:
         else:
             unknown.append({"table": table.name, "position": position + 1, "shape": mask(name)})
     missing = [declared[key][0] for key in declared if key not in found]
+    absent: list[dict[str, object]] = [{"table": table.name, "missing": name} for name in missing]
     if unknown:
         raise PlaceUnknown(
             f"column {unknown[0]['position']} (shape {unknown[0]['shape']}) is not listed in the policy",
             where=f"table {table.name}",
             hint="List the column with its class (`drop` if it must not leave), or take it out of the export.",
-            details=[*unknown, *({"table": table.name, "missing": name} for name in missing)],
+            details=[*unknown, *absent],
         )
     if missing:
         raise StructureInvalid(
             f"the column {missing[0]} that the policy lists is not in the file",
             where=f"table {table.name}",
-            details=[{"table": table.name, "missing": name} for name in missing],
+            details=absent,
         )
     placed = [(column, found[key], rule) for key, (column, rule) in declared.items()]
     return Layout(
@@ -374,7 +381,7 @@ def reader_of(rule: ColumnRule) -> Callable[[str], Value]:
 
 
 def _enum_reader(rule: ColumnRule) -> Callable[[str], Value]:
-    allowed = {fold(value): value for value in rule.values}
+    allowed = {fold(value): value for value in allowed_values(rule)}
 
     def read(text: str) -> Value:
         value = allowed.get(fold(text))
@@ -535,7 +542,7 @@ def tokens(cells: Iterable[str]) -> Iterator[str]:
 def vocabulary(policy: RecordsPolicy) -> frozenset[str]:
     """The words that people declared as values: these may leave even where a note repeats them."""
     return frozenset(
-        tokens(value for table in policy.tables for rule in table.columns.values() for value in rule.values)
+        tokens(v for table in policy.tables for rule in table.columns.values() for v in allowed_values(rule))
     )
 
 

@@ -18,7 +18,11 @@ class FactColumn(Struct, frozen=True):
     allowed: tuple[str, ...] | None = None
 
 
-# known of every slide without any record; records may not take these names
+# what a slide is called; no record may give a fact this name
+SLIDE_KEYS = ("number", "subject")
+
+# known of every slide without any record. A record's fact of the same name goes before; `slide.mpp` is then
+# what the slide itself says
 SLIDE_COLUMNS: dict[str, FactType] = {
     "number": "text",
     "subject": "text",
