@@ -61,6 +61,14 @@ class BlobWriter:
         self._collect(kind, blob_id, sealed, plain_length=0 if packed is None else len(plain))
         return blob_id
 
+    def fail(self, failure: BaseException) -> None:
+        """The snapshot is lost: whoever still reads for it stops at the next window."""
+        self._failure = self._failure or failure
+
+    def assert_healthy(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
     def flush(self) -> None:
         """Everything stored so far is durable and named by durable index files when this returns."""
         for kind in ("data", "tree"):
@@ -94,8 +102,16 @@ class BlobWriter:
     def _finish_open_packs(self, kind: BlobType) -> None:
         with self._guard:
             builders, self._builders[kind] = self._builders[kind], []
+        last: PackBuilder | None = None
         for builder in builders:
-            self._send(builder)
+            if last is None or last.full:
+                last, full = builder, last
+                if full is not None:
+                    self._send(full)
+            else:
+                last.absorb(builder)
+        if last is not None:
+            self._send(last)
 
     def _send(self, builder: PackBuilder) -> None:
         pack = builder.finish(self._key)
@@ -112,7 +128,7 @@ class BlobWriter:
             self._files.put("data", pack.pack_id, pack.parts, size_bytes=pack.size_bytes)
             self._note_put(pack)
         except BaseException as failure:
-            self._failure = self._failure or failure
+            self.fail(failure)
             raise
         finally:
             self._slots.release()
@@ -133,8 +149,7 @@ class BlobWriter:
             uploads = list(self._uploads)
         for upload in uploads:
             upload.result()
-        if self._failure is not None:
-            raise self._failure
+        self.assert_healthy()
 
     def _write_index(self) -> None:
         """Index file first, memory after: a blob is known only when an index file names it."""

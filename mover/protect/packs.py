@@ -76,6 +76,13 @@ class PackBuilder:
         self._blobs.append(blob)
         self._append(sealed)
 
+    def absorb(self, other: PackBuilder) -> None:
+        """Take over the blobs of another builder, so that a small snapshot ends in one pack."""
+        content = memoryview(b"".join(other._parts))
+        for blob in other._blobs:
+            sealed = content[blob.offset : blob.offset + blob.length]
+            self.add(blob.blob_id, sealed, plain_length=blob.plain_length)
+
     def finish(self, key: MasterKey) -> Pack:
         sealed_header = key.seal(encode_header(self._blobs))
         self._append(sealed_header)

@@ -137,15 +137,17 @@ def _kind(mode: int) -> Kind:
 class DirectReader:
     """The daemon's own rights; tokens are descriptors."""
 
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
     def open_root(self, root: Path, relative: str) -> FolderHandle | int:
         fd = reading_child.open_below(os.fsencode(root), os.fsencode(relative))
         if stat_bits.S_ISDIR(os.fstat(fd).st_mode):
-            return _folder(fd, fd, b"")
+            return self._keep(fd, b"")
         return fd
 
     def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle:
-        fd = os.open(name, FOLDER_FLAGS, dir_fd=folder.token)
-        return _folder(fd, fd, name)
+        return self._keep(os.open(name, FOLDER_FLAGS, dir_fd=folder.token), name)
 
     def names(self, folder: FolderHandle) -> list[bytes]:
         return sorted(os.fsencode(name) for name in os.listdir(folder.token))
@@ -163,10 +165,17 @@ class DirectReader:
         return opened
 
     def leave(self, folder: FolderHandle) -> None:
+        self._open.discard(folder.token)
         os.close(folder.token)
 
     def close(self) -> None:
-        """Nothing of its own is open."""
+        """Folders of a walk that was broken off are closed here."""
+        while self._open:
+            os.close(self._open.pop())
+
+    def _keep(self, fd: int, name: bytes) -> FolderHandle:
+        self._open.add(fd)
+        return FolderHandle(fd, found_of(name, os.fstat(fd)), fd)
 
     def _look(self, fd: int, name: bytes) -> Found:
         try:
@@ -175,10 +184,6 @@ class DirectReader:
             return found_of(name, facts, os.readlink(name, dir_fd=fd) if link else b"")
         except OSError as failure:
             return Found(name=name, kind="other", error=failure.errno or errno.EIO)
-
-
-def _folder(token: int, fd: int, name: bytes) -> FolderHandle:
-    return FolderHandle(token, found_of(name, os.fstat(fd)), fd)
 
 
 class _Reply(Struct):
@@ -211,6 +216,7 @@ class ChildReader:
             )
         self._socket = ours
         self._decoder = msgspec.json.Decoder(_Reply)
+        self._open: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -223,12 +229,12 @@ class ChildReader:
     def open_root(self, root: Path, relative: str) -> FolderHandle | int:
         reply, fds = self._ask("root", _text(os.fsencode(root)), _text(os.fsencode(relative)))
         if stat_bits.S_ISDIR(os.fstat(fds[0]).st_mode):
-            return _folder(reply.token, fds[0], b"")
+            return self._keep(reply.token, fds[0], b"")
         return fds[0]
 
     def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle:
         reply, fds = self._ask("enter", folder.token, _text(name))
-        return _folder(reply.token, fds[0], name)
+        return self._keep(reply.token, fds[0], name)
 
     def names(self, folder: FolderHandle) -> list[bytes]:
         reply, _ = self._ask("names", folder.token)
@@ -252,17 +258,24 @@ class ChildReader:
         return [OSError(code, os.strerror(code)) if code else next(given) for code in reply.opened]
 
     def leave(self, folder: FolderHandle) -> None:
+        self._open.discard(folder.xattr_fd)
         os.close(folder.xattr_fd)
         self._ask("leave", folder.token)
 
     def close(self) -> None:
         """End of file on the socket is the child's word to go."""
+        while self._open:
+            os.close(self._open.pop())
         self._socket.close()
         try:
             self._child.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+    def _keep(self, token: int, fd: int, name: bytes) -> FolderHandle:
+        self._open.add(fd)
+        return FolderHandle(token, found_of(name, os.fstat(fd)), fd)
 
     def _ask(self, verb: str, *arguments: object) -> tuple[_Reply, list[int]]:
         try:

@@ -134,6 +134,7 @@ class FileReader:
         offset = 0
         pending: list[Future[bytes]] = []
         while offset < size:
+            self._blobs.assert_healthy()
             taken, futures = self._read_window(fd, offset, size, digest)
             pending += futures
             if taken == 0:
@@ -266,6 +267,9 @@ class Walk:
             self._walk_virtual(source, root)
             self._settle(limit=0)
             return self._store_tree(root)
+        except BaseException as failure:
+            self._blobs.fail(failure)
+            raise
         finally:
             self._readers.shutdown(wait=True, cancel_futures=True)
             self._files.close()
@@ -379,11 +383,18 @@ class Walk:
                 wanted.append(found.name)
         if not wanted:
             return
-        for name, opened in zip(wanted, reader.open_files(handle, wanted), strict=True):
-            if isinstance(opened, OSError):
-                self._tally.unreadable.append(os.fsdecode(frame.path + b"/" + name))
-            else:
-                self._send(opened, name, frame)
+        opened = deque(zip(wanted, reader.open_files(handle, wanted), strict=True))
+        try:
+            while opened:
+                name, fd = opened.popleft()
+                if isinstance(fd, OSError):
+                    self._tally.unreadable.append(os.fsdecode(frame.path + b"/" + name))
+                else:
+                    self._send(fd, name, frame)
+        finally:
+            for _, unsent in opened:
+                if isinstance(unsent, int):
+                    os.close(unsent)
 
     def _reuse(self, found: Found, path: str, frame: _Frame) -> bool:
         """True when nothing needs to be read: the same hard link was read in this walk, or the fingerprint

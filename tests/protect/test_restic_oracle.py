@@ -18,7 +18,6 @@ from mover.protect.facts import Disk, Folder, MemoryFile
 from mover.protect.locks import locked
 from mover.protect.repository import Repository, create_repository, open_repository
 from mover.tiers.posix import PosixTier
-
 from tests.protect.conftest import PASSWORD, Restic, listing, make_tier, take
 
 pytestmark = pytest.mark.slow
@@ -38,7 +37,7 @@ def make_odd_tree(folder: Path, *, seed: int = 7) -> None:
     os.symlink("../log.txt", folder / "deep" / "link")
     os.symlink("/etc/passwd", folder / "deep" / "outward")
     os.link(folder / "log.txt", folder / "deep" / "er" / "hard.txt")
-    for name in (b"bad\xff\xfename", 'quote"back\\slash'.encode(), b"new\nline", "ünï <&> 😀".encode(), b" "):
+    for name in (b"bad\xff\xfename", b'quote"back\\slash', b"new\nline", "ünï <&> 😀".encode(), b" "):
         with open(os.path.join(os.fsencode(folder), name), "wb") as file:
             file.write(name)
     os.setxattr(folder / "log.txt", "user.origin", b"run\x001")
@@ -141,7 +140,7 @@ def test_trees_are_byte_for_byte_what_restic_writes(
 ) -> None:
     """Equal trees share one blob only if both writers spell them alike: quoting, order, omitted fields."""
     (tmp_path / "out").mkdir()
-    for name in (b"bad\xff\xfename", 'q"b\\s'.encode(), b"new\nline\x7f\x01", "ünï <&> 😀\u200b\u2028".encode()):
+    for name in (b"bad\xff\xfename", b'q"b\\s', b"new\nline\x7f\x01", "ünï <&> 😀\u200b\u2028".encode()):
         with open(os.path.join(os.fsencode(tmp_path / "out"), name), "wb") as file:
             file.write(name)
     os.symlink("a<b>&c", tmp_path / "out" / "link")
@@ -216,7 +215,7 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("packs", [0, 1, 3, 5])
+@pytest.mark.parametrize("packs", [0, 1, 3])
 def test_a_snapshot_killed_at_any_point_is_repeated_and_restic_finds_no_error(
     packs: int, repository: Repository, restic: Restic, tmp_path: Path
 ) -> None:
@@ -224,7 +223,7 @@ def test_a_snapshot_killed_at_any_point_is_repeated_and_restic_finds_no_error(
     source = tmp_path / "out"
     source.mkdir()
     chance = random.Random(packs)
-    for number in range(12):
+    for number in range(8):
         (source / f"shard{number}").write_bytes(chance.randbytes(9 << 20))
     data = tmp_path / "tier" / "repo" / "data"
 
