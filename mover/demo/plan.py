@@ -32,7 +32,7 @@ REASONS: dict[Fault, str] = {
     "truncated": "structure-invalid",
     "rubbish": "format-unknown",
     "unsupported": "format-unsupported",
-    "duplicate": "same-scan",
+    "duplicate": "duplicate",
 }
 
 
