@@ -6,7 +6,9 @@ guessed. Every making and every end of a token is an audit record in the same tr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from mover import audit
@@ -14,12 +16,13 @@ from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.access import may_use_socket
-from mover.errors import NotFound, RequestInvalid, Unauthenticated
+from mover.errors import NotFound, RequestInvalid, SettingsInvalid, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
 from mover.randomness import new_id, new_secret
 
 PREFIX = "mvr_"  # so that secret scanners and people know one when they see one
+ADMIN_TOKEN_FILE = "admin-token"  # in the state directory, written by `mover init`
 MAX_SECRET_LENGTH = 128
 MAX_LISTED = 1000
 
@@ -77,6 +80,13 @@ class Access:
             raise RequestInvalid("a token is `mvr_` and at least 36 random characters")
         await self._add(self._project, secret, body, maker="mover init", request="")
 
+    async def adopt_file(self, path: Path) -> None:
+        """The admin token of `mover init`; absent after somebody took it away, which is as it should be."""
+        secret = await asyncio.to_thread(_read_secret, path)
+        if secret is None:
+            return
+        await self.adopt(secret, wire.TokenRequest(actor="admin", role="admin"))
+
     async def list_tokens(self, project: str) -> wire.Tokens:
         async with self._database.project(project) as conn:
             cursor = await conn.execute(_QUERIES["of_project"], {"project": project, "limit": MAX_LISTED})
@@ -116,6 +126,15 @@ class Access:
                     subject=token_id, request=request, details={"role": body.role, "for": body.actor},
                 )  # fmt: skip
         return token_id
+
+
+def _read_secret(path: Path) -> str | None:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise SettingsInvalid("the token file can be read by others", where=path.name, hint="chmod 600 it.")
+        return path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
 
 
 def _hash(secret: str) -> bytes:

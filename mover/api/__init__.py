@@ -4,6 +4,6 @@ from mover.api.app import OPERATIONS, make_app
 from mover.api.audit import Trail
 from mover.api.limits import Limits
 from mover.api.rooms import Rooms
-from mover.api.serve import Listen, Server, check_socket_path, serve
+from mover.api.serve import Server, check_socket_path, serve
 
-__all__ = ["OPERATIONS", "Limits", "Listen", "Rooms", "Server", "Trail", "check_socket_path", "make_app", "serve"]
+__all__ = ["OPERATIONS", "Limits", "Rooms", "Server", "Trail", "check_socket_path", "make_app", "serve"]

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
+from mover import metrics
 from mover.api import audit, batches, cohorts, records, runs, service, snapshots, tokens
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
@@ -27,7 +28,7 @@ from mover.api.waiting import Waits
 from mover.clock import SYSTEM, Clock
 from mover.decide.access import judge
 from mover.errors import Denied, NotFound, RequestInvalid, Unauthenticated
-from mover.log import get_logger
+from mover.log import bound, get_logger
 from mover.model import wire
 from mover.model.access import Identity
 
@@ -42,7 +43,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *service.OPERATIONS,
 )
 
-_log = get_logger(__name__)
+_log = get_logger("api")
 
 
 @dataclass(frozen=True)
@@ -192,38 +193,37 @@ def _add_plain_routes(app: web.Application, house: _House) -> None:
     async def describe(request: web.Request) -> web.Response:
         return web.Response(body=openapi, content_type="application/json")
 
-    async def metrics(request: web.Request) -> web.Response:
+    async def expose(request: web.Request) -> web.Response:
         if not is_local(request) or "Authorization" in request.headers:
             _allow(await _admit(request, house), "metrics.read")
-        return web.Response(
-            body=house.rooms.metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+        return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/openapi.json", describe)
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/metrics", expose)
 
 
-def _account(house: _House) -> Any:
-    """One line and one header set per request. The line holds the route's pattern, not the path or the
-    query."""
+def _account(house: _House) -> Middleware:
+    """One line and one header set per request. The line holds the route's pattern, not the path or the query;
+    every line that is written on the way carries the same request id."""
 
     @web.middleware
     async def account(request: web.Request, handler: Handler) -> web.StreamResponse:
         begun_s = house.clock.monotonic_s()
-        response = await handler(request)
-        if not response.prepared:
-            _stamp(response, request)
-        resource = request.match_info.route.resource
-        _log.info(
-            "request",
-            request=request_id(request),
-            method=request.method if request.method in ("GET", "HEAD", "POST", "DELETE") else "other",
-            route=resource.canonical if resource else "none",
-            status=response.status,
-            seconds=round(house.clock.monotonic_s() - begun_s, 4),
-        )
+        with bound(request=request_id(request)):
+            response = await handler(request)
+            if not response.prepared:
+                _stamp(response, request)
+            _record(request, response, seconds=house.clock.monotonic_s() - begun_s)
         return response
 
     return account
+
+
+def _record(request: web.Request, response: web.StreamResponse, *, seconds: float) -> None:
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource else "none"
+    method = request.method if request.method in ("GET", "POST", "DELETE") else "other"
+    _log.info("request", method=method, route=route, status=response.status, seconds=round(seconds, 4))
+    metrics.HTTP_REQUESTS.labels(method, route, str(response.status)).inc()
+    metrics.HTTP_SECONDS.labels(method, route).observe(seconds)

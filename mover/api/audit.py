@@ -12,7 +12,7 @@ from mover.model import wire
 OPERATIONS = Operations()
 
 
-class AuditQuery(Query):
+class AuditQuery(Query, frozen=True):
     subject: ShortQuery | None = None
     after: PathQuery | None = None
     limit: Limit = 100

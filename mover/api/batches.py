@@ -9,7 +9,7 @@ OPERATIONS = Operations()
 FINAL = frozenset({"complete", "failed"})
 
 
-class PacksQuery(Query):
+class PacksQuery(Query, frozen=True):
     state: ShortQuery | None = None
     after: PathQuery | None = None
     limit: Limit = 100

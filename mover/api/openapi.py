@@ -67,7 +67,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"} if operation.answer is str else _reference(operation.answer)
     responses = {str(operation.status): {"description": operation.summary, "content": {media: {"schema": schema}}}}
     if issubclass(operation.query, Planned):
-        plan = {_JSON: {"schema": _reference(wire.Plan)}}
+        plan: dict[str, Any] = {_JSON: {"schema": _reference(wire.Plan)}}
         if operation.status == 200:
             plan = {_JSON: {"schema": {"anyOf": [schema, _reference(wire.Plan)]}}}
         responses["200"] = {

@@ -30,18 +30,18 @@ class Query(Struct, frozen=True, forbid_unknown_fields=True):
     answer."""
 
 
-class Planned(Query):
+class Planned(Query, frozen=True):
     """With `plan=true` the answer is a Plan and nothing is changed."""
 
     plan: bool = False
 
 
-class Paged(Query):
+class Paged(Query, frozen=True):
     after: PathQuery | None = None
     limit: Limit = 100
 
 
-class Waiting(Query):
+class Waiting(Query, frozen=True):
     """`wait` seconds at most, until the state is another than `state` (or than it was when asked) or
     final."""
 

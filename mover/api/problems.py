@@ -7,8 +7,6 @@ exception and the lines of code it passed through.
 
 from __future__ import annotations
 
-import traceback
-
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -24,10 +22,11 @@ from mover.errors import (
     Unauthenticated,
 )
 from mover.log import get_logger
+from mover.metrics import ERRORS
 from mover.model import wire
 
 MEDIA_TYPE = "application/problem+json"
-_log = get_logger(__name__)
+_log = get_logger("api")
 
 
 def problem_of(error: MoverError, *, request: str) -> wire.Problem:
@@ -54,16 +53,14 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return answer(error, request)
     except web.HTTPException as error:
         return answer(translate(error), request, headers=_allowed(error))
-    except Exception as error:  # noqa: BLE001 - the outer edge: recorded whole in kind, answered without its text
-        frames = [
-            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        _log.error("request failed", request=request_id(request), kind=type(error).__name__, frames=frames[-12:])
+    except Exception as error:  # noqa: BLE001 - the outer edge: recorded in kind, answered without its text
+        _log.error("request failed", method=request.method, exc_info=error)
         return answer(MoverError("something we did not foresee went wrong"), request)
 
 
 def answer(error: MoverError, request: web.Request, *, headers: dict[str, str] | None = None) -> web.Response:
     headers = dict(headers or {})
+    ERRORS.labels(error.code).inc()
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="mover"'  # RFC 9110, 11.6.1
     if isinstance(error, LimitExceeded):

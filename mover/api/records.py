@@ -9,11 +9,11 @@ OPERATIONS = Operations()
 FINAL = frozenset({"aligned", "quarantined"})
 
 
-class OfBatch(Query):
+class OfBatch(Query, frozen=True):
     batch: ShortQuery | None = None
 
 
-class LedgerQuery(Query):
+class LedgerQuery(Query, frozen=True):
     table: ShortQuery | None = None
     state: ShortQuery | None = None
     after: PathQuery | None = None

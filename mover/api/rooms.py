@@ -13,6 +13,8 @@ from typing import Protocol
 from mover.model import wire
 from mover.model.access import Identity
 
+StagedEntries = list[wire.StagedEntry]  # in a class that has a method `list`, the word means that method
+
 
 class Batches(Protocol):
     async def declare(
@@ -55,7 +57,7 @@ class Runs(Protocol):
     async def view(self, project: str, id: str, /) -> wire.Run: ...
     async def list(self, project: str, after: str | None, limit: int, /) -> wire.RunPage: ...
     async def manifest(self, project: str, id: str, /) -> str: ...
-    async def ready(self, project: str, id: str, after: str | None, limit: int, /) -> list[wire.StagedEntry]: ...
+    async def ready(self, project: str, id: str, after: str | None, limit: int, /) -> StagedEntries: ...
     async def heartbeat(self, project: str, id: str, /) -> wire.Run: ...
     async def finish(self, identity: Identity, id: str, body: wire.FinishRequest, /) -> wire.Run: ...
     async def clean(self, identity: Identity, id: str, /) -> wire.Run: ...
@@ -92,7 +94,7 @@ class AccessRoom(Protocol):
 
 @dataclass(frozen=True)
 class Rooms:
-    """The workflow fronts and four small questions about the machine itself."""
+    """The workflow fronts and small questions about the machine itself."""
 
     batches: Batches
     records: Records
@@ -105,5 +107,3 @@ class Rooms:
     status: Callable[[Identity], Awaitable[wire.Status]]
     # returns when the daemon can work, raises what keeps it from working
     health: Callable[[], Awaitable[None]]
-    # the exposition text of every metric of this process
-    metrics: Callable[[], bytes]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
 import socket
@@ -16,10 +15,10 @@ import ssl
 from pathlib import Path
 
 from aiohttp import web
-from msgspec import Struct
 
 from mover.api.limits import Limits
 from mover.errors import ConfigError, SettingsInvalid
+from mover.settings import Listen, is_loopback
 
 # sun_path of unix(7) holds 108 bytes, the last of them NUL
 LONGEST_SOCKET_PATH = 107
@@ -30,21 +29,10 @@ STOP_WITHIN_S = 10.0
 HEADERS_AT_MOST = 64
 
 
-class Listen(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where to listen. `port` 0 takes a free one, which `Server.urls` names. Without `host` there is no
-    TCP."""
-
-    unix_socket: str | None = None
-    host: str | None = "127.0.0.1"
-    port: int = 0
-    certificate: str | None = None
-    private_key: str | None = None
-
-
 class Server:
     """A served application; `urls` are for people and for the SDK, the local socket last."""
 
-    def __init__(self, runner: web.AppRunner, urls: list[str], socket_path: str | None) -> None:
+    def __init__(self, runner: web.AppRunner, urls: list[str], socket_path: Path | None) -> None:
         self._runner = runner
         self._socket_path = socket_path
         self.urls = urls
@@ -79,7 +67,7 @@ async def serve(app: web.Application, listen: Listen, *, limits: Limits | None =
         local = listener.family == socket.AF_UNIX
         await web.SockSite(runner, listener, ssl_context=None if local else tls, backlog=BACKLOG).start()
         urls.append(_url(listener, tls))
-    return Server(runner, urls, listen.unix_socket)
+    return Server(runner, urls, listen.unix)
 
 
 def _open_listeners(listen: Listen) -> list[socket.socket]:
@@ -87,15 +75,17 @@ def _open_listeners(listen: Listen) -> list[socket.socket]:
     opened: list[socket.socket] = []
     try:
         if listen.host is not None:
-            opened.append(_tcp_socket(listen.host, listen.port))
-        if listen.unix_socket is not None:
-            opened.append(_unix_socket(listen.unix_socket))
+            opened.append(_tcp_socket(listen.host, listen.port or 0))
+        if listen.unix is not None:
+            opened.append(_unix_socket(os.path.abspath(listen.unix)))
     except ConfigError:
         for one in opened:
             one.close()
         raise
     if not opened:
-        raise SettingsInvalid("the daemon would listen nowhere", where="listen", hint="Name a unix_socket or a host.")
+        raise SettingsInvalid(
+            "the daemon would listen nowhere", where="listen", hint="Name a `unix` socket or a `tcp` address."
+        )
     return opened
 
 
@@ -125,7 +115,7 @@ def check_socket_path(path: str) -> None:
     if length > LONGEST_SOCKET_PATH:
         raise SettingsInvalid(
             f"the socket's path has {length} bytes, a socket's name ends at {LONGEST_SOCKET_PATH}",
-            where="listen.unix_socket",
+            where="listen.unix",
             hint="Name a shorter path, such as /run/mover/mover.sock.",
         )
 
@@ -143,7 +133,7 @@ def _unix_socket(path: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SettingsInvalid(
-            f"cannot make the local socket ({os.strerror(error.errno or 0)})", where="listen.unix_socket",
+            f"cannot make the local socket ({os.strerror(error.errno or 0)})", where="listen.unix",
             hint="Its folder must be writable by the daemon's user; something else may stand at its name.",
         ) from error  # fmt: skip
     return listener
@@ -163,43 +153,34 @@ def _remove_stale(path: str) -> None:
         except OSError as error:
             raise SettingsInvalid(
                 f"a socket stands there already ({os.strerror(error.errno or 0)})",
-                where="listen.unix_socket",
+                where="listen.unix",
                 hint="It may belong to another user; stop that daemon or name another path.",
             ) from error  # fmt: skip
     raise SettingsInvalid(
         "another daemon answers on this socket",
-        where="listen.unix_socket",
+        where="listen.unix",
         hint="Stop it, or name another path.",
     )
 
 
 def _tls(listen: Listen) -> ssl.SSLContext | None:
-    if (listen.certificate is None) != (listen.private_key is None):
-        raise SettingsInvalid("TLS needs both a certificate and a private key", where="listen")
-    if listen.certificate is None or listen.private_key is None:
-        if listen.host is not None and not _is_loopback(listen.host):
+    if listen.tls is None:
+        if listen.host is not None and not is_loopback(listen.host):
             raise SettingsInvalid(
-                f"listening on {listen.host} needs TLS", where="listen.host",
-                hint="Name `certificate` and `private_key`, or listen on 127.0.0.1.",
+                f"listening on {listen.host} needs TLS", where="listen.tcp",
+                hint="Give `tls: {certificate, key}`, or listen on 127.0.0.1.",
             )  # fmt: skip
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(listen.certificate, listen.private_key)
+        context.load_cert_chain(listen.tls.certificate, listen.tls.key)
     except (OSError, ssl.SSLError) as error:
         raise SettingsInvalid(
-            f"the certificate and key cannot be used ({type(error).__name__})", where="listen.certificate",
+            f"the certificate and key cannot be used ({type(error).__name__})", where="listen.tls",
             hint="Both must be PEM files that the daemon's user may read, and belong together.",
         ) from error  # fmt: skip
     return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _url(listener: socket.socket, tls: ssl.SSLContext | None) -> str:

@@ -8,11 +8,11 @@ from mover.model import wire
 OPERATIONS = Operations()
 
 
-class OfRun(Query):
+class OfRun(Query, frozen=True):
     run: ShortQuery | None = None
 
 
-class FilesQuery(Query):
+class FilesQuery(Query, frozen=True):
     path: PathQuery = "/"
     after: PathQuery | None = None
     limit: Limit = 100

@@ -24,6 +24,11 @@ class Stateful(Protocol):
     def state(self) -> Any: ...
 
 
+# in a class that has a method `list`, the word means that method
+PackIds = list[str]
+NamesByPack = dict[str, list[str]]
+ColumnList = list[wire.Column]
+
 S = TypeVar("S", bound=Stateful)
 Progress = Callable[[Any], None]
 
@@ -32,7 +37,7 @@ class Noun:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def _get(self, path: str, answer: Any, *, timeout_s: float = 60.0, **query: Any) -> Any:
+    async def _get(self, path: str, answer: Any, /, *, timeout_s: float = 60.0, **query: Any) -> Any:
         ask = Ask("GET", path, query=query, repeatable=True, timeout_s=timeout_s)
         return await self._transport.send(ask, answer)
 
@@ -97,7 +102,7 @@ class Batches(Noun):
     ) -> wire.PackPage:
         return await self._get(f"/v1/batches/{id}/packs", wire.PackPage, state=state, after=after, limit=limit)
 
-    async def reveal(self, packs: list[str], *, purpose: str) -> dict[str, list[str]]:
+    async def reveal(self, packs: PackIds, *, purpose: str) -> NamesByPack:
         """Original names by pack id. Each call is an audit record, so it is never repeated by itself."""
         body = wire.RevealRequest(packs=packs, purpose=purpose)
         return (await self._transport.send(Ask("POST", "/v1/reveal", body=body), wire.Revealed)).names
@@ -163,7 +168,7 @@ class Cohorts(Noun):
     async def get(self, ref: str) -> wire.Cohort:
         return await self._get(f"/v1/cohorts/{ref}", wire.Cohort)
 
-    async def columns(self) -> list[wire.Column]:
+    async def columns(self) -> ColumnList:
         answer: wire.Columns = await self._get("/v1/columns", wire.Columns)
         return answer.columns
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
 
-from mover.api import Limits, Listen, Rooms, make_app, serve
+from mover import log
+from mover.api import Limits, Rooms, make_app, serve
 from mover.clock import SYSTEM, Clock
+from mover.settings import Listen
 from tests.api.small_rooms import SmallAccess, small_rooms
+
+LOOPBACK = Listen(unix=None, host="127.0.0.1", port=0, tls=None)
 
 
 class Served:
@@ -27,6 +33,18 @@ class Served:
 
 
 @pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What the process's log holds, standard library's messages included."""
+    stream, root = io.StringIO(), logging.getLogger()
+    before = root.handlers[:], root.level
+    log.configure(level="debug", stream=stream)
+    yield stream
+    log.configure(level="warning")
+    root.handlers[:], level = before
+    root.setLevel(level)
+
+
+@pytest.fixture
 async def serve_small() -> AsyncIterator[Any]:
     """Call it with limits or a clock; what it started is stopped after the test."""
     async with AsyncExitStack() as stack:
@@ -35,7 +53,7 @@ async def serve_small() -> AsyncIterator[Any]:
             rooms = small_rooms()
             access = SmallAccess(project=project)
             server = await serve(
-                make_app(rooms, access, version="0", limits=limits, clock=clock), Listen(), limits=limits
+                make_app(rooms, access, version="0", limits=limits, clock=clock), LOOPBACK, limits=limits
             )
             stack.push_async_callback(server.stop)
             session = await stack.enter_async_context(aiohttp.ClientSession())

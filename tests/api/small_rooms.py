@@ -3,6 +3,7 @@ made up. The real rooms are tested where they live; nothing here pretends to be 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -33,9 +34,11 @@ class Room:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.states = ["working"]
+        self.asked = asyncio.Event()
 
     def saw(self, method: str, *arguments: Any) -> None:
         self.calls.append((method, arguments))
+        self.asked.set()
 
     def next_state(self) -> str:
         """The last state stays."""
@@ -276,5 +279,4 @@ def small_rooms() -> Rooms:
         policies=small_policies,
         status=small_status,
         health=healthy,
-        metrics=lambda: b"# HELP mover_up 1 while the daemon works\nmover_up 1\n",
     )

@@ -34,7 +34,7 @@ async def document(served: Served) -> dict[str, Any]:
 
 def send(served: Served, method: str, path: str, said: dict[str, Any], role: str) -> Any:
     for parameter in said["parameters"]:
-        path = path.replace("{%s}" % parameter["name"], f"{parameter['name']}-1")
+        path = path.replace("{" + parameter["name"] + "}", f"{parameter['name']}-1")
     more: dict[str, Any] = {}
     if "requestBody" in said:
         reference = said["requestBody"]["content"]["application/json"]["schema"]["$ref"]

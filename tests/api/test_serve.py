@@ -12,9 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mover.api import Listen, check_socket_path, make_app, serve
+from mover.api import check_socket_path, make_app, serve
 from mover.errors import SettingsInvalid
+from mover.settings import Listen, Tls
 from tests.api.small_rooms import SmallAccess, small_rooms
+
+
+def local(path: Path) -> Listen:
+    return Listen(unix=path, host=None, port=None, tls=None)
 
 
 def app(**access: Any) -> Any:
@@ -28,11 +33,14 @@ def test_the_local_socket_takes_its_peer_from_the_kernel(tmp_path: Path, loop: s
     import uvloop
 
     async def story() -> tuple[int, dict[str, Any]]:
-        server = await serve(app(known_uid=os.getuid()), Listen(unix_socket=str(tmp_path / "s"), host=None))
+        server = await serve(app(known_uid=os.getuid()), local(tmp_path / "s"))
         try:
-            async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "s"))) as session:
-                async with session.get("http://localhost/v1/status") as response:
-                    return response.status, await response.json()
+            connector = aiohttp.UnixConnector(str(tmp_path / "s"))
+            async with (
+                aiohttp.ClientSession(connector=connector) as session,
+                session.get("http://localhost/v1/status") as response,
+            ):
+                return response.status, await response.json()
         finally:
             await server.stop()
 
@@ -42,7 +50,7 @@ def test_the_local_socket_takes_its_peer_from_the_kernel(tmp_path: Path, loop: s
 
 
 async def test_a_stranger_on_the_local_socket_needs_a_token(tmp_path: Path) -> None:
-    server = await serve(app(known_uid=os.getuid() + 1), Listen(unix_socket=str(tmp_path / "s"), host=None))
+    server = await serve(app(known_uid=os.getuid() + 1), local(tmp_path / "s"))
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(tmp_path / "s"))) as session:
         async with session.get("http://localhost/v1/status") as response:
             assert response.status == 401
@@ -54,7 +62,7 @@ async def test_a_stranger_on_the_local_socket_needs_a_token(tmp_path: Path) -> N
 
 async def test_the_socket_is_for_owner_and_group_and_gone_after_the_stop(tmp_path: Path) -> None:
     path = tmp_path / "run" / "mover.sock"
-    server = await serve(app(), Listen(unix_socket=str(path)))
+    server = await serve(app(), Listen(path, "127.0.0.1", 0, None))
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     assert server.urls[1] == f"unix://{path}" and server.urls[0].startswith("http://127.0.0.1:")
     await server.stop()
@@ -63,20 +71,20 @@ async def test_the_socket_is_for_owner_and_group_and_gone_after_the_stop(tmp_pat
 
 async def test_a_socket_left_by_a_killed_daemon_is_replaced_and_a_living_ones_is_not(tmp_path: Path) -> None:
     """A restart after kill -9 must just work; a second daemon must not steal the first one's callers."""
-    path = str(tmp_path / "s")
+    path = tmp_path / "s"
     left = socket.socket(socket.AF_UNIX)
-    left.bind(path)
+    left.bind(str(path))
     left.close()
-    first = await serve(app(), Listen(unix_socket=path, host=None))
+    first = await serve(app(), local(path))
     with pytest.raises(SettingsInvalid, match="another daemon"):
-        await serve(app(), Listen(unix_socket=path, host=None))
+        await serve(app(), local(path))
     await first.stop()
 
 
 async def test_a_file_of_another_kind_at_the_sockets_name_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("mine")
     with pytest.raises(SettingsInvalid, match="local socket"):
-        await serve(app(), Listen(unix_socket=str(tmp_path / "s"), host=None))
+        await serve(app(), local(tmp_path / "s"))
     assert (tmp_path / "s").read_text() == "mine"
 
 
@@ -93,7 +101,7 @@ async def test_a_taken_port_is_met_by_a_hint_and_nothing_stays_open(tmp_path: Pa
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(SettingsInvalid) as caught:
-            await serve(app(), Listen(unix_socket=str(tmp_path / "s"), port=taken.getsockname()[1]))
+            await serve(app(), Listen(tmp_path / "s", "127.0.0.1", taken.getsockname()[1], None))
     assert "another one, or 0" in caught.value.advice
     assert not (tmp_path / "s").exists()
 
@@ -101,10 +109,9 @@ async def test_a_taken_port_is_met_by_a_hint_and_nothing_stays_open(tmp_path: Pa
 @pytest.mark.parametrize(
     ("listen", "what"),
     [
-        (Listen(host="0.0.0.0"), "needs TLS"),
-        (Listen(host="203.0.113.9", certificate="a.pem"), "both"),
-        (Listen(host=None), "nowhere"),
-        (Listen(host="203.0.113.9", certificate="/none/a.pem", private_key="/none/k.pem"), "cannot be used"),
+        (Listen(None, "0.0.0.0", 0, None), "needs TLS"),
+        (Listen(None, None, None, None), "nowhere"),
+        (Listen(None, "203.0.113.9", 0, Tls(Path("/none/a.pem"), Path("/none/k.pem"))), "cannot be used"),
     ],
 )
 async def test_half_a_configuration_is_refused(listen: Listen, what: str) -> None:
@@ -117,7 +124,7 @@ async def test_half_a_configuration_is_refused(listen: Listen, what: str) -> Non
 async def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     _self_signed(certificate, key)
-    server = await serve(app(), Listen(host="0.0.0.0", certificate=str(certificate), private_key=str(key)))
+    server = await serve(app(), Listen(None, "0.0.0.0", 0, Tls(certificate, key)))
     port = server.urls[0].rpartition(":")[2]
     assert server.urls[0].startswith("https://0.0.0.0:")
     async with aiohttp.ClientSession() as session:
@@ -160,7 +167,7 @@ def _self_signed(certificate: Path, key: Path) -> None:
 
 async def test_a_stop_ends_long_polls_instead_of_waiting_for_them(tmp_path: Path) -> None:
     """A restart must not hang on a scheduler that waits for `ready`."""
-    server = await serve(app(), Listen())
+    server = await serve(app(), Listen(None, "127.0.0.1", 0, None))
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer mvr_viewer"}) as session:
         poll = asyncio.create_task(session.get(server.urls[0] + "/v1/batches/batch-1?wait=60"))
         await asyncio.sleep(0.05)

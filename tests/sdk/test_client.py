@@ -1,0 +1,269 @@
+"""The SDK against the real HTTP face: every noun, the errors, the waiting and the broken connections."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mover.api import OPERATIONS, Rooms, Server, make_app, serve
+from mover.errors import (
+    Denied,
+    NotFound,
+    NotProtected,
+    RequestError,
+    RunRefused,
+    ServiceUnreachable,
+    SettingsInvalid,
+    StillWorking,
+    Unauthenticated,
+)
+from mover.model import wire
+from mover.sdk import Client, SyncClient
+from mover.sdk.nouns import Noun
+from mover.sdk.transport import ATTEMPTS
+from mover.settings import Listen
+from tests.api.small_rooms import SmallAccess, run, small_rooms
+
+
+@pytest.fixture
+def rooms() -> Rooms:
+    return small_rooms()
+
+
+@pytest.fixture
+async def server(rooms: Rooms, tmp_path: Path) -> AsyncIterator[Server]:
+    app = make_app(rooms, SmallAccess(known_uid=os.getuid()), version="0")
+    running = await serve(app, Listen(tmp_path / "s", "127.0.0.1", 0, None))
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[Client]:
+    async with Client(server.urls[0], token="mvr_operator") as made:
+        yield made
+
+
+ARGUMENTS: dict[str, Any] = {
+    "id": "x-1", "ref": "prostate", "number": "N", "name": "prostate", "expression": "gleason >= 7",
+    "packs": ["pack-1"], "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
+}  # fmt: skip
+BODIES = {
+    "Batches": wire.BatchRequest(folder="a"),
+    "Records": wire.RecordsRequest(batch="batch-1", files={}),
+    "Runs": wire.RunRequest(cohort="c"),
+    "Tokens": wire.TokenRequest(actor="a", role="viewer"),
+}
+
+
+async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_answer(
+    server: Server, rooms: Rooms
+) -> None:
+    """A renamed route, field or parameter breaks here and not at a scheduler."""
+    rooms.batches.states = rooms.runs.states = ["complete"]  # type: ignore[attr-defined]
+    called = 0
+    async with (
+        Client(server.urls[0], token="mvr_operator") as operator,
+        Client(server.urls[0], token="mvr_admin") as admin,
+    ):
+        for noun_name, noun in vars(operator).items():
+            if not isinstance(noun, Noun):
+                continue
+            chosen = getattr(admin, noun_name) if noun_name in ("tokens", "audit") else noun
+            for name, method in inspect.getmembers(chosen, inspect.iscoroutinefunction):
+                if name.startswith("_") or name == "wait":
+                    continue
+                wanted = inspect.signature(method).parameters
+                given = {key: ARGUMENTS[key] for key in wanted if key in ARGUMENTS}
+                if "body" in wanted and "finish" not in name:
+                    given["body"] = BODIES[type(noun).__name__]
+                try:
+                    answer = await method(**given)
+                except NotProtected:
+                    answer = name == "clean"
+                assert answer
+                called += 1
+        for question in (operator.tiers, operator.policies, operator.status, operator.health, operator.openapi):
+            assert await question()
+            called += 1
+        assert "mover_http_requests_total" in await operator.metrics()
+    # every route has a method; plans have methods of their own
+    assert called >= len(OPERATIONS)
+
+
+async def test_the_daemons_error_comes_back_as_the_same_class_with_the_same_fields(client: Client) -> None:
+    """A caller catches NotProtected, not a status."""
+    with pytest.raises(NotProtected) as caught:
+        await client.runs.clean("run-1")
+    assert caught.value.where == "run-1" and caught.value.details == [{"path": "out/model.pt"}]
+    assert "finish" in caught.value.advice and "request " in caught.value.__notes__[0]
+    with pytest.raises(RunRefused) as refused:
+        await client.runs.request(wire.RunRequest(files=["NOPE"]), key="k")
+    assert refused.value.details == [{"number": "NOPE", "why": "unknown"}]
+    with pytest.raises(NotFound):
+        await client.batches.view("batch-none")
+
+
+async def test_rights_come_back_as_errors_too(server: Server) -> None:
+    async with Client(server.urls[0], token="mvr_viewer") as viewer:
+        with pytest.raises(Denied):
+            await viewer.batches.declare(wire.BatchRequest(folder="a"))
+        with pytest.raises(NotFound):
+            await viewer.tokens.list()
+    async with Client(server.urls[0]) as nobody:
+        with pytest.raises(Unauthenticated):
+            await nobody.status()
+
+
+async def test_the_local_socket_needs_no_token(server: Server) -> None:
+    async with Client(server.urls[1]) as client:
+        assert (await client.status()).role == "admin"
+
+
+async def test_waiting_reports_what_it_sees_and_stops_at_an_end(client: Client, rooms: Rooms) -> None:
+    """Progress is for a person; an end that was not hoped for must not be waited past."""
+    rooms.batches.states = ["walking", "walking", "working", "complete"]  # type: ignore[attr-defined]
+    seen: list[str] = []
+    done = await client.batches.wait("batch-1", progress=lambda batch: seen.append(batch.state))
+    assert done.state == "complete" and seen[0] == "walking" and seen[-1] == "complete"
+    rooms.runs.states = ["refused"]  # type: ignore[attr-defined]
+    assert (await client.runs.wait("run-1", until=frozenset({"ready"}))).state == "refused"
+
+
+async def test_patience_that_ends_is_told_apart_from_failure(client: Client) -> None:
+    with pytest.raises(StillWorking) as caught:
+        await client.batches.wait("batch-1", timeout_s=0.05)
+    assert caught.value.where == "batch-1 is working" and caught.value.retry == "later"
+
+
+def test_the_sync_client_works_where_a_loop_runs_already(tmp_path: Path) -> None:
+    """A notebook's thread has a loop of its own."""
+
+    async def notebook() -> str:
+        app = make_app(small_rooms(), SmallAccess(), version="0")
+        server = await serve(app, Listen(None, "127.0.0.1", 0, None))
+        try:
+            return await asyncio.to_thread(_ask, server.urls[0])
+        finally:
+            await server.stop()
+
+    def _ask(url: str) -> str:
+        async def cell() -> str:
+            with SyncClient(url, token="mvr_operator") as client:
+                assert client.runs.ENDED
+                with pytest.raises(NotProtected):
+                    client.runs.clean("run-1")
+                return client.batches.view("batch-1").state
+
+        return asyncio.run(cell())
+
+    assert asyncio.run(notebook()) == "working"
+
+
+# --- broken connections ---------------------------------------------------------------------------------------
+
+
+class Flaky:
+    """A server that takes a request and hangs up; after `failures` of them it answers."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.requests = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        if self.requests > self.failures:
+            body = msgspec.json.encode({"status": "ok", "version": "0"} | msgspec.to_builtins(run("run-1", "ready")))
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                % len(body)
+                + body
+            )
+            await writer.drain()
+        writer.close()
+
+
+async def flaky(failures: int) -> tuple[Flaky, Any, str]:
+    spot = Flaky(failures)
+    server = await asyncio.start_server(spot.handle, "127.0.0.1", 0)
+    return spot, server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mover.sdk.transport.FIRST_PAUSE_S", 0.001)
+
+
+async def test_what_may_be_repeated_is_repeated_so_many_times(server: Server) -> None:
+    spot, listener, url = await flaky(failures=3)
+    async with Client(url) as client:
+        assert (await client.health()).status == "ok"
+        assert spot.requests == 4
+    listener.close()
+
+
+async def test_a_request_with_a_key_survives_a_lost_answer(server: Server) -> None:
+    """The same key is the same run, so the SDK may ask again where a person would not dare."""
+    spot, listener, url = await flaky(failures=1)
+    async with Client(url) as client:
+        assert (await client.runs.request(wire.RunRequest(cohort="c"), key="k")).id == "run-1"
+    assert spot.requests == 2
+    listener.close()
+
+
+async def test_what_may_have_happened_is_not_done_twice(server: Server) -> None:
+    """Half of all broken connections have committed (D13)."""
+    spot, listener, url = await flaky(failures=9)
+    async with Client(url) as client:
+        with pytest.raises(ServiceUnreachable, match="may have been carried out"):
+            await client.tokens.make(wire.TokenRequest(actor="a", role="viewer"))
+        assert spot.requests == 1
+        with pytest.raises(ServiceUnreachable):
+            await client.health()
+        # aiohttp may ask a second time by itself where the method allows it; what counts is that it ends
+        assert 1 + ATTEMPTS <= spot.requests <= 1 + 2 * ATTEMPTS
+    listener.close()
+
+
+async def test_an_absent_daemon_is_said_plainly(tmp_path: Path) -> None:
+    async with Client(f"unix://{tmp_path}/none.sock") as client:
+        with pytest.raises(ServiceUnreachable, match="was not sent") as caught:
+            await client.status()
+    assert "running" in caught.value.advice
+
+
+async def test_an_answer_of_something_else_is_not_taken_for_the_daemons(server: Server) -> None:
+    """A proxy's error page is not a mover error."""
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno")
+        writer.close()
+
+    listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    async with Client(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}") as client:
+        with pytest.raises(RequestError, match="does not come from a mover daemon"):
+            await client.status()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        ("ftp://x", None),
+        ("unix://", None),
+        ("http://user:pw@127.0.0.1", None),
+        ("http://mover.example.org", "mvr_x"),
+    ],
+)
+def test_a_url_that_is_half_understood_or_unsafe_is_refused(url: str, token: str | None) -> None:
+    with pytest.raises(SettingsInvalid):
+        Client(url, token=token)
