@@ -39,7 +39,7 @@ from scanners.tiff import read_structure
 VERIFIER: Final = "mover-slides/1"
 SAMPLES: Final = 8
 # At or below this all tiles are filled in and decoded; above, sampled.
-WHOLE_BYTES: Final = 48 << 20
+WHOLE_BYTES: Final = 8 << 20
 LOWEST_BYTES: Final = 64 << 20
 PADDING: Final = 8
 _MARGIN: Final = 8

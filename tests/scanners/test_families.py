@@ -1,0 +1,78 @@
+"""Families without a writer are named in their refusal, so that a person knows what waits in quarantine."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import scanners
+from mover.errors import FormatUnknown, FormatUnsupported
+from mover.model.source import MemorySource
+from tests.support import slides
+
+
+def generic(description: str = "", **tags: str) -> bytes:
+    codes = {"software": 305, "make": 271}
+    extra = [slides.text(codes[name], value) for name, value in tags.items()]
+    return slides.assemble([slides.level((128, 128), description=description, extra=extra)])
+
+
+CASES = [
+    ("Leica SCN", generic('<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'), ".scn"),
+    ("Philips TIFF", generic("<DataObject>", software="Philips DP v1.0"), ".tiff"),
+    ("OME-TIFF", generic('<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"></OME>'), ".tif"),
+    ("Trestle", generic("", software="MedScan 5"), ".tif"),
+    ("Huron", generic("", make="Huron"), ".tif"),
+    ("PerkinElmer QPTIFF", generic("<PerkinElmer-QPI-ImageDescription>"), ".qptiff"),
+    ("Olympus VSI", generic(""), ".vsi"),
+    ("generic TIFF", generic("a picture"), ".tif"),
+    (
+        "Ventana BIF",
+        slides.assemble([slides.level((128, 128), extra=[slides.raw(700, b"<EncodeInfo><iScan/>", kind=1)])]),
+        ".bif",
+    ),
+    ("DICOM", bytes(128) + b"DICM" + bytes(20), ".dcm"),
+    ("DICOM", (b"II*\0" + bytes(124)) + b"DICM" + bytes(20), ".tif"),
+    ("Zeiss CZI", b"ZISRAWFILE" + bytes(40), ".czi"),
+    ("Olympus ETS", b"SIS\0" + bytes(40), ".ets"),
+    ("Hamamatsu VMS", b"[Virtual Microscope Specimen]\nNoLayers=1\n", ".vms"),
+    ("Hamamatsu VMU", b"[Uncompressed Virtual Microscope Specimen]\n", ".vmu"),
+    ("Philips iSyntax", b'<DataObject ObjectType="DPUfsImport">', ".isyntax"),
+    ("3DHISTECH MIRAX", b"\xff\xd8\xff\xe0" + bytes(40), ".mrxs"),
+    ("3DHISTECH MIRAX", b"\xef\xbb\xbf[GENERAL]\r\nSLIDE_ID = 1\r\n", ".ini"),
+    ("KFBIO", b"KFB\0" + bytes(40), ".kfb"),
+    ("SDPC", b"SQ" + bytes(40), ".sdpc"),
+    ("TMAP", b"TMAP" + bytes(40), ".tmap"),
+    ("JPEG picture", b"\xff\xd8\xff\xe0" + bytes(40), ".jpg"),
+    ("PNG picture", b"\x89PNG\r\n\x1a\n" + bytes(40), ".png"),
+    ("table", b"name,number\n", ".csv"),
+]
+
+
+@pytest.mark.parametrize(("family", "data", "suffix"), CASES, ids=[f"{c[0]}{c[2]}" for c in CASES])
+def test_a_family_without_a_writer_is_refused_by_its_name(family: str, data: bytes, suffix: str) -> None:
+    with pytest.raises(FormatUnsupported, match=family):
+        scanners.identify(MemorySource(data), suffix)
+
+
+def test_a_sakura_slide_is_known_by_its_database(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svslide"
+    with sqlite3.connect(path) as database:
+        database.execute("create table SVHRScanDataXPO (id integer)")
+    with pytest.raises(FormatUnsupported, match="Sakura"):
+        scanners.identify(MemorySource(path.read_bytes()), ".svslide")
+
+
+def test_content_decides_and_not_the_name() -> None:
+    """A slide under a wrong suffix is still what it is; a wrong suffix makes nothing a slide."""
+    assert scanners.identify(MemorySource(slides.svs()), ".ndpi").family == "aperio-svs"
+    assert scanners.identify(MemorySource(slides.ndpi()), ".svs").family == "hamamatsu-ndpi"
+    with pytest.raises(FormatUnsupported, match="JPEG"):
+        scanners.identify(MemorySource(b"\xff\xd8\xff\xe0" + bytes(40)), ".svs")
+
+
+def test_what_nobody_knows_is_unknown() -> None:
+    with pytest.raises(FormatUnknown):
+        scanners.identify(MemorySource(b"hello, this is nothing"), ".xyz")
