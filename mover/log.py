@@ -39,7 +39,7 @@ FRAMES_LIMIT = 20
 
 # <level> as syslog numbers it: the journal reads the prefix and strips it
 _PRIORITY = {"critical": 2, "exception": 3, "error": 3, "warning": 4, "info": 6, "debug": 7}
-_OWN = ("event", "level", "timestamp", "logger", "refused", "at")
+_OWN = ("event", "level", "timestamp", "room", "refused", "at")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Event = MutableMapping[str, Any]
@@ -47,28 +47,32 @@ Event = MutableMapping[str, Any]
 
 def configure(*, level: str = "info", journal: bool = False, stream: TextIO | None = None) -> None:
     """Called once by whoever owns the process. `journal` adds the syslog priority to each line."""
-    shared = [
+    _configure_structlog(level=level, journal=journal, stream=stream)
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge()]
+    root.setLevel(max(logging.WARNING, getattr(logging, level.upper())))
+
+
+def _configure_structlog(*, level: str, journal: bool = False, stream: TextIO | None = None) -> None:
+    processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         describe_exception,
         only_known_fields,
+        _render(journal),
     ]
     structlog.configure(
-        processors=[*shared, _render(journal)],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
-    bridge = _Bridge()
-    root = logging.getLogger()
-    root.handlers[:] = [bridge]
-    root.setLevel(max(logging.WARNING, getattr(logging, level.upper())))
 
 
 def get_logger(name: str) -> Any:
     """`log.info("shard done", shard=…, seconds=…)`: the first word says what happened, the fields to what."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(room=name)
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def describe_exception(_: Any, __: str, event: Event) -> Event:
     given = event.pop("exc_info", None)
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
     if isinstance(error, BaseException):
-        event |= exception_fields(error)
+        event.update(exception_fields(error))
     return event
 
 
@@ -154,5 +158,9 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower() if record.levelno >= logging.WARNING else "info"
-        say = getattr(structlog.get_logger(logger=record.name), "error" if level == "critical" else level)
+        say = getattr(structlog.get_logger(room=record.name), "error" if level == "critical" else level)
         say("library message", at=f"{_short(record.pathname)}:{record.lineno}", exc_info=record.exc_info)
+
+
+# Until somebody configures, the door is narrow already: structlog's own default would print whatever it is given.
+_configure_structlog(level="warning")

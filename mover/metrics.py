@@ -63,7 +63,7 @@ DATABASE_UP = _gauge("mover_database_up", "1 while the catalog answers.")
 
 def names() -> list[str]:
     """Every name as it is exposed; the documentation is checked against it."""
-    return sorted({metric.name for metric in REGISTRY.collect()})
+    return sorted(metric.name + ("_total" if metric.type == "counter" else "") for metric in REGISTRY.collect())
 
 
 def render() -> bytes:

@@ -8,7 +8,9 @@ checked section by section, because a validator that stops at its first error ma
 from __future__ import annotations
 
 import difflib
+import json
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ import yaml
 from blake3 import blake3
 from msgspec import Struct
 
+from mover.decide.tables import check_policy
 from mover.errors import ConfigError, NotFound, PolicyInvalid, RequestInvalid
 from mover.model.policy import Policy, RecordsPolicy
 
@@ -119,7 +122,11 @@ def load_policies(folder: Path) -> PolicyBook:
     loaded: list[Loaded] = []
     mistakes: list[Mistake] = []
     for path in files:
-        document = read(path)
+        try:
+            document = read(path)
+        except PolicyInvalid as error:
+            mistakes += [_unreadable(path, error)]
+            continue
         policy, wrong = document.check(Policy, then=_more)
         mistakes += wrong
         if policy is not None:
@@ -132,6 +139,11 @@ def load_policies(folder: Path) -> PolicyBook:
     return PolicyBook(loaded)
 
 
+def _unreadable(path: Path, error: PolicyInvalid) -> Mistake:
+    line, column = (int(part) if part.isdigit() else 1 for part in error.where.split(":")[-2:])
+    return Mistake(str(path), line, column, error.what)
+
+
 def _twice(one: Loaded, others: list[Loaded], document: Document) -> list[Mistake]:
     return [
         document.mistake(("name",), f"the name {one.name} is taken by {Path(other.file).name}")
@@ -141,30 +153,25 @@ def _twice(one: Loaded, others: list[Loaded], document: Document) -> list[Mistak
 
 
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
-    """What types cannot say."""
+    """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
     if not isinstance(policy, RecordsPolicy):
         return
-    if not policy.tables:
-        yield ("tables",), "a records policy names at least one table"
-    seen: set[str] = set()
-    for index, table in enumerate(policy.tables):
-        if table.name in seen:
-            yield ("tables", index, "name"), f"the table {table.name} is named twice"
-        seen.add(table.name)
-        for column, rule in table.columns.items():
-            place = ("tables", index, "columns", column)
-            if rule.rule == "enum" and not rule.values and not rule.map:
-                yield place, "an enum lists its `values`, or maps to them"
-            if rule.pattern is not None and (problem := _pattern_problem(rule.pattern)):
-                yield (*place, "pattern"), problem
-
-
-def _pattern_problem(pattern: str) -> str | None:
     try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        return f"not a regular expression: {error.msg}"
-    return None if groups == 1 else f"a pattern has exactly one group, this one has {groups}"
+        check_policy(policy)
+    except PolicyInvalid as error:
+        for problem in error.details:
+            yield _place_of(policy, str(problem["problem"])), str(problem["problem"])
+
+
+def _place_of(policy: RecordsPolicy, problem: str) -> Path_:
+    for index, table in enumerate(policy.tables):
+        if not problem.startswith(f"table {table.name}: "):
+            continue
+        for column in table.columns:
+            if problem.startswith(f"table {table.name}: column {column}: "):
+                return ("tables", index, "columns", column)
+        return ("tables", index)
+    return ("tables",)
 
 
 # --- reading a file ----------------------------------------------------------------------------------------
@@ -215,12 +222,12 @@ def read(path: Path, *, error: type[ConfigError] = PolicyInvalid) -> Document:
         with open(path, "rb") as file:
             data = file.read(FILE_LIMIT_BYTES + 1)
         if len(data) > FILE_LIMIT_BYTES:
-            raise error(f"the file is larger than {FILE_LIMIT_BYTES} bytes", where=str(path))
+            raise _one(error, f"the file is larger than {FILE_LIMIT_BYTES} bytes", f"{path}:1:1")
         text = data.decode("utf-8-sig")
     except OSError as cause:
-        raise error("the file cannot be read", where=str(path)) from cause
+        raise _one(error, "the file cannot be read", f"{path}:1:1") from cause
     except UnicodeDecodeError as cause:
-        raise error("the file is not UTF-8", where=f"{path}:1:1") from cause
+        raise _one(error, "the file is not UTF-8", f"{path}:1:1") from cause
     return parse(text, file=str(path), error=error)
 
 
@@ -233,13 +240,17 @@ def parse(text: str, *, file: str, error: type[ConfigError] = PolicyInvalid) -> 
         reader = _Reader()
         value = reader.value(node, ())
     except _At as cause:
-        raise error(cause.what, where=_where(file, cause.mark)) from None
+        raise _one(error, cause.what, _where(file, cause.mark)) from None
     except yaml.MarkedYAMLError as cause:
         what = " ".join(part for part in (cause.context, cause.problem) if part)
-        raise error(f"not YAML: {what}", where=_where(file, cause.problem_mark)) from cause
+        raise _one(error, f"not YAML: {what}", _where(file, cause.problem_mark)) from cause
     except yaml.YAMLError as cause:
-        raise error("not YAML: a character that may not stand there", where=f"{file}:1:1") from cause
+        raise _one(error, "not YAML: a character that may not stand there", f"{file}:1:1") from cause
     return Document(file=file, text=text, value=value, places=reader.places)
+
+
+def _one(error: type[ConfigError], what: str, where: str) -> ConfigError:
+    return error(what, where=where, details=[{"where": where, "what": what}])
 
 
 class _CoreLoader(yaml.CSafeLoader):
@@ -366,6 +377,7 @@ def _inside(value: Any, shape: Any, path: Path_) -> Iterator[tuple[Path_, str]]:
             yield from _mistakes(item, arguments[0], (*path, index))
     elif origin is dict and isinstance(value, dict):
         for key, item in value.items():
+            yield from ((at + ("#key",), what) for at, what in _mistakes(key, arguments[0], (*path, key)))
             yield from _mistakes(item, arguments[1], (*path, key))
 
 
@@ -413,3 +425,14 @@ def _guess(key: str, known: dict[str, Any]) -> str:
 
 def _known(noun: str, names: dict[str, Any]) -> str:
     return f"Known {noun}: {', '.join(sorted(names)) or 'none'}."
+
+
+def json_schema() -> str:
+    """The JSON Schema of a policy file, as `policies/schema.json` holds it."""
+    schema = msgspec.json.schema(Policy)
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A policy of the mover"}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json_schema())

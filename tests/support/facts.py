@@ -1,0 +1,55 @@
+"""The smallest true rows of each noun, for tests that attack what stands on them. Written by a superuser, who is
+bound by constraints and triggers but not by row-level security."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+NUMBER = "0123456789ABCDEFG"
+DIGEST = "ab" * 32
+
+
+def insert(conn: psycopg.Connection[Any], table: str, **values: Any) -> None:
+    statement = sql.SQL("insert into mover.{} ({}) values ({})").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(map(sql.Identifier, values)),
+        sql.SQL(", ").join(sql.Placeholder() * len(values)),
+    )
+    conn.execute(statement, list(values.values()))
+
+
+def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, number: str) -> None:
+    """One row in every table that belongs to a project. Tiers exist already."""
+    batch, records, cohort = f"batch-{mark}", f"records-{mark}", f"cohort-{mark}"
+    selection, run, snapshot = f"selection-{mark}", f"run-{mark}", f"snapshot-{mark}"
+    of = {"project_id": project}
+    insert(conn, "slide", number=number, site="ward", family="aperio", extension="svs", size_bytes=10, digest=DIGEST,
+           tier="archive", key=f"{number}/1/{number}.svs", facts="{}")  # fmt: skip
+    insert(conn, "slide_grant", **of, number=number)
+    insert(conn, "token", **of, id=f"token-{mark}", hash=mark.encode(), actor="ann", role="viewer")
+    insert(conn, "shard", **of, id=f"shard-{mark}", queue="tier:intake", kind="walk", subject_id=batch)
+    insert(conn, "batch", **of, id=batch, tier="intake", policy="images", folder=f"sealed-{mark}", created_by="ann")
+    insert(conn, "pack", **of, id=f"pack-{mark}", batch_id=batch, barcode=f"sealed-b-{mark}", entry="sealed-e")
+    insert(conn, "record_set", **of, id=records, batch_id=batch, policy="records", version=1, source="sealed-s",
+           created_by="ann")  # fmt: skip
+    insert(conn, "ledger", **of, record_set_id=records, table_name="images", line=1, state="image-without-row")
+    insert(conn, "fact_column", **of, name="diagnosis", type="text", table_name="outcomes")
+    insert(conn, "aligned", **of, number=number, facts="{}", record_set_id=records)
+    insert(conn, "cohort", **of, id=cohort, name="all", version=1, expression="true", created_by="ann")
+    insert(conn, "selection", **of, id=selection, cohort_id=cohort, count=1, bytes=10, root=DIGEST)
+    insert(conn, "selection_slide", **of, selection_id=selection, number=number)
+    insert(conn, "run", **of, id=run, selection_id=selection, tier="flash", policy="stage", requested_by="ann")
+    insert(conn, "run_entry", **of, run_id=run, path="a.svs", number=number, size_bytes=10, digest=DIGEST,
+           archive_tier="archive", archive_key=f"{number}/1/{number}.svs")  # fmt: skip
+    insert(conn, "stray", **of, run_id=run, path="x", size_bytes=1, why="stranger", moved_to="y")
+    insert(conn, "snapshot", **of, id=snapshot, run_id=run, tier="protect", repository_id=DIGEST + mark,
+           policy="protect", files=1, bytes=1, added_bytes=1)  # fmt: skip
+    insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
+    insert(conn, "idempotency", **of, key="k", route="POST /v1/batches", body_digest=DIGEST, subject_id=batch)
+    insert(conn, "proof", **of, id=f"proof-{mark}", kind="verified", subject_id=f"pack-{mark}", count=1, bytes=1,
+           root=DIGEST, verifier="test")  # fmt: skip
+    conn.execute("select set_config('mover.project', %s, true)", [project])
+    conn.execute("select mover.audit_append(%s, 'n1', '{}')", [project])

@@ -1,0 +1,204 @@
+"""Policies: YAML as people mean it, and every mistake with its file, line and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mover import policy
+from mover.demo import tables as demo
+from mover.errors import NotFound, PolicyInvalid, RequestInvalid
+from mover.model.policy import CleanPolicy, ImagesPolicy, RecordsPolicy, StagePolicy
+
+IMAGES = "kind: images\nname: images\nfrom: intake\nto: archive\n"
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def mistakes(folder: Path) -> list[tuple[str, str]]:
+    with pytest.raises(PolicyInvalid) as caught:
+        policy.load_policies(folder)
+    return [(str(one["where"]).rpartition("/")[2], str(one["what"])) for one in caught.value.details]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"), ("on", "on"), ("Yes", "Yes"), ("22:30", "22:30"), ("1:30", "1:30"), ("010", 10),
+        ("0o10", 8), ("0x1F", 31), ("1_000", "1_000"), ("true", True), ("~", None), ("null", None), ("1e3", 1000.0),
+        (".5", 0.5), ("2026-01-02", "2026-01-02"), ("<<", "<<"), ("'10'", "10"), ("=", "="), ("!!str 10", "10"),
+    ],
+)  # fmt: skip
+def test_words_mean_what_yaml_1_2_says(text: str, value: object) -> None:
+    """A maintenance window of 22:30 once became 1350, and Norway became false."""
+    found = policy.parse(f"key: {text}\n", file="f").value["key"]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "f:3:1", "stands twice"),
+        ("a: !!python/name:os.system x\n", "f:1:4", "not allowed"),
+        ("a: !!int x\n", "f:1:4", "not allowed"),
+        ("? [a]\n: b\n", "f:1:3", "a key is a word"),
+        ("a: 1\n---\nb: 2\n", "f:2:1", "second document"),
+        ("", "f:1:1", "empty"),
+        ("a: [1, 2\nb: 3\n", "f:2:2", "not YAML"),
+        ("a: \x07\n", "f:1:1", "not YAML"),
+        ("a: *nobody\n", "f:1:4", "not YAML"),
+    ],
+)
+def test_what_is_not_plain_yaml_is_refused_where_it_stands(text: str, where: str, what: str) -> None:
+    with pytest.raises(PolicyInvalid, match=what) as caught:
+        policy.parse(text, file="f")
+    assert caught.value.where == where
+
+
+def test_bombs_are_refused_before_they_grow(tmp_path: Path) -> None:
+    """Nine levels of aliases take gigabytes when printed; a deep nest exhausts the stack (D16)."""
+    aliases = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
+    )
+    for text in (aliases, "[" * 20_000 + "]" * 20_000, "a: &a [*a]\n", "{a: " * 5000):
+        with pytest.raises(PolicyInvalid):
+            policy.parse(text, file="f")
+    (tmp_path / "big.yaml").write_bytes(b"#" * (policy.FILE_LIMIT_BYTES + 1))
+    with pytest.raises(PolicyInvalid, match="larger"):
+        policy.load_policies(tmp_path)
+    (tmp_path / "big.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(PolicyInvalid, match="UTF-8"):
+        policy.load_policies(tmp_path)
+
+
+def test_a_few_aliases_are_fine() -> None:
+    assert policy.parse("a: &x [1]\nb: *x\n", file="f").value == {"a": [1], "b": [1]}
+
+
+def test_every_mistake_of_every_file_is_shown_at_once(tmp_path: Path) -> None:
+    """A person mends ten mistakes in one go, not in ten runs."""
+    write(
+        tmp_path,
+        a="kind: images\nname: Images\nfrom: intake\nthumbnail_edge_px: big\nacept: [aperio]\n",
+        b="kind: protect\nname: protect\nfrom: flash\nto: protect\nkeep: {last: many, weekly: 1.5}\n",
+        c="kind: cleaner\nname: clean\n",
+        d="name: lost\n",
+        e="name: [\n",
+    )
+    found = mistakes(tmp_path)
+    assert [where for where, _ in found] == [
+        "a.yaml:2:7", "a.yaml:4:20", "a.yaml:5:1", "a.yaml:1:1", "b.yaml:5:14", "b.yaml:5:28",
+        "c.yaml:1:7", "d.yaml:1:1", "e.yaml:2:1",
+    ]  # fmt: skip
+    words = " ".join(what for _, what in found)
+    assert "did you mean `accept`?" in words and "`to` is missing" in words and "Expected `int`, got `str`" in words
+    assert "clean, images, protect, records, stage" in words
+
+
+def test_a_mistake_in_a_column_rule_points_at_the_cell(tmp_path: Path) -> None:
+    """Column rules are nested four deep; the place must still be exact."""
+    write(
+        tmp_path,
+        r="""kind: records
+name: records
+from: intake
+tables:
+  - name: cases
+    columns:
+      file: {class: image}
+      sex: {class: enumeration}
+      age: {class: age, quasi: maybe}
+""",
+    )
+    assert [where for where, _ in mistakes(tmp_path)] == ["r.yaml:8:20", "r.yaml:9:32"]
+
+
+def test_contradictions_of_a_records_policy_are_found_when_it_is_loaded(tmp_path: Path) -> None:
+    """Not when the first table arrives at night."""
+    write(
+        tmp_path,
+        r="""kind: records
+name: records
+from: intake
+tables:
+  - name: cases
+    columns:
+      file: {class: image}
+      sex: {class: enum}
+  - name: lost
+    one_row_per: case
+    columns:
+      case: {class: case, pattern: "("}
+""",
+    )
+    found = dict(mistakes(tmp_path))
+    assert "r.yaml:8:12" in found and "r.yaml:12:13" in found
+    assert any("reaches no image" in what for what in found.values())
+
+
+def test_one_name_is_one_policy(tmp_path: Path) -> None:
+    write(tmp_path, a=IMAGES, b=IMAGES)
+    assert mistakes(tmp_path) == [("b.yaml:2:7", "the name images is taken by a.yaml")]
+
+
+def test_the_default_is_the_only_one_or_the_one_named_like_its_kind(tmp_path: Path) -> None:
+    """Which policy a request without one follows is never a guess."""
+    other = IMAGES.replace("name: images", "name: special")
+    assert policy.load_policies(write(tmp_path, a=other)).default(ImagesPolicy).name == "special"
+    book = policy.load_policies(write(tmp_path, b=IMAGES))
+    assert book.default(ImagesPolicy).name == "images"
+    assert book.get("special", ImagesPolicy).name == "special"
+    with pytest.raises(RequestInvalid, match="another step"):
+        book.get("special", StagePolicy)
+    with pytest.raises(NotFound, match="no policy"):
+        book.get("nobody", ImagesPolicy)
+    with pytest.raises(RequestInvalid):
+        book.default(CleanPolicy)
+    ambiguous = write(tmp_path, b=other.replace("special", "third"))
+    with pytest.raises(RequestInvalid, match="none is the default"):
+        policy.load_policies(ambiguous).default(ImagesPolicy)
+
+
+def test_the_digest_names_the_text(tmp_path: Path) -> None:
+    """Which version of a policy made a file must be answerable years later."""
+    first = policy.load_policies(write(tmp_path, a=IMAGES)).all()[0]
+    second = policy.load_policies(write(tmp_path, a=IMAGES + "# a word\n")).all()[0]
+    assert first.text == IMAGES and first.digest != second.digest and len(first.digest) == 64
+
+
+def test_the_shipped_policies_load_and_cover_the_five_steps() -> None:
+    book = policy.load_policies(policy.default_folder())
+    assert sorted(one.kind for one in book.all()) == ["clean", "images", "protect", "records", "stage"]
+
+
+def test_the_shipped_records_policy_lists_the_demo_hospitals_columns() -> None:
+    """An unlisted column stops the file: the demo's tables and the example must agree, word for word."""
+    rules = {table.name: table for table in policy.load_policies(policy.default_folder()).default(RecordsPolicy).tables}
+    assert {name: list(table.columns) for name, table in rules.items()} == {
+        name: [column.name for column in columns] for name, columns in demo.COLUMNS.items()
+    }
+    for name, columns in demo.COLUMNS.items():
+        for column in columns:
+            rule = rules[name].columns[column.name]
+            assert (rule.rename or "") in (column.target, "stated_mpp"), column.name
+            if rule.rule == "date":
+                assert (rule.format or "").startswith(demo.DIALECTS[name].date)
+    for table, column in (("outcomes", "Diagnose"), ("outcomes", "Status"), ("cases", "Sex")):
+        rule = rules[table].columns[column]
+        for word, code in demo.VALUE_MAPS[rule.rename or ""].items():
+            assert rule.map.get(word, word) == code
+
+
+def test_the_published_schema_is_made_from_the_types() -> None:
+    """Editors complete from it; a stale one teaches mistakes. Remake: python -m mover.policy."""
+    assert (policy.default_folder() / "schema.json").read_text() == policy.json_schema()
+
+
+def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(PolicyInvalid, match="not there"):
+        policy.load_policies(tmp_path / "none")

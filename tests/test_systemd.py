@@ -1,0 +1,47 @@
+"""What systemd is told, and the metrics' names."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+from mover import metrics
+from mover.systemd import Notifier
+
+
+def test_every_notification_arrives_as_sd_notify_words(tmp_path: Path) -> None:
+    """`Type=notify` waits for READY; a missing WATCHDOG kills us."""
+    address = str(tmp_path / "n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        notifier = Notifier(address)
+        notifier.ready("5 tiers\nonline")
+        notifier.status("working")
+        notifier.watchdog()
+        notifier.extend_start(2.5)
+        notifier.stopping()
+        heard = [listener.recv(1024).decode() for _ in range(5)]
+    assert heard == [
+        "READY=1\nSTATUS=5 tiers online", "STATUS=working", "WATCHDOG=1", "EXTEND_TIMEOUT_USEC=2500000", "STOPPING=1",
+    ]  # fmt: skip
+
+
+def test_an_abstract_socket_is_understood() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("")  # the kernel chooses an abstract name
+        Notifier("@" + listener.getsockname()[1:].decode()).ready()
+        assert listener.recv(64) == b"READY=1"
+
+
+def test_without_a_listener_nothing_happens(tmp_path: Path) -> None:
+    """Work never depends on the service manager."""
+    Notifier(None).ready()
+    Notifier(str(tmp_path / "gone")).watchdog()
+
+
+def test_metric_names_carry_their_unit_and_our_name() -> None:
+    units = re.compile(r"^mover_[a-z_]+(_total|_seconds|_bytes)$")
+    plain = {"mover_info", "mover_shards", "mover_runs", "mover_tier_online", "mover_database_up"}
+    assert {name for name in metrics.names() if not units.match(name)} == plain
+    assert b"mover_http_requests_total" in metrics.render()
