@@ -8,11 +8,12 @@ DEMO   ?= .demo
 DEBIAN_PACKAGES := restic xfsprogs git strace
 JOBS   ?= 2
 
-.PHONY: demo serve test soak deps check clean help
+.PHONY: demo serve stop test soak deps check clean help
 
 help:
 	@echo "make demo    set up and run the whole workflow on a small generated hospital"
 	@echo "make serve   the same hospital, daemon left running; prints its URL"
+	@echo "make stop    end what demo or serve left running"
 	@echo "make test    all tests that a change must pass (under 10 minutes on two cores)"
 	@echo "make soak    the long ones: hundreds of kills, power cuts, big files"
 	@echo "make check   style, types and the import contracts"
@@ -24,6 +25,9 @@ demo: $(VENV)/.demo-installed
 
 serve: $(VENV)/.demo-installed
 	@$(BIN)/mover demo --root $(DEMO) --serve
+
+stop:
+	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --stop; fi
 
 test: $(VENV)/.test-installed deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import aiofiles
+import aiofiles.os
 import msgspec
 import uvloop
 
@@ -70,27 +72,29 @@ AnyTier = PosixTier | ObjectTier | RetryTier
 def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> None:
     """Run until SIGTERM or SIGINT. `ready` is told the URLs once requests are answered."""
     settings = load(config)
-    log.configure(level=settings.log_level)
+    log.configure(level=settings.log_level, journal=read_environment().journal)
     with locked_state(settings.state_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, ready=ready))
 
 
 async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> None:
+    environment = read_environment()
     async with contextlib.AsyncExitStack() as stack:
         house = await stack.enter_async_context(open_house(settings))
         server = await _listen(house)
         stack.push_async_callback(server.stop)
-        notifier = Notifier()
+        notifier = Notifier(environment.notify_socket)
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_until_stopped(), name="signals")
             loops = [
                 group.create_task(house.worker.run(), name="worker"),
                 group.create_task(_housekeeping(house), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
-                group.create_task(_watchdog(house, notifier), name="watchdog"),
+                group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
             logger.info("daemon ready", node=settings.node, version=__version__)
+            await _write_urls(settings.state_dir, server.urls)
             if ready is not None:
                 ready(server.urls)
             await stopping
@@ -338,13 +342,9 @@ async def _declare_marked(house: House, policy: ImagesPolicy, seen: set[tuple[st
         logger.warning("markers not read", tier=policy.source, code=error.code)
 
 
-async def _watchdog(house: House, notifier: Notifier) -> None:
+async def _watchdog(house: House, notifier: Notifier, interval_s: float | None) -> None:
     """The watchdog is fed only while the catalog answers and this loop turns."""
-    interval_s = read_environment().watchdog_s
-    while True:
-        if interval_s is None:
-            await asyncio.Event().wait()
-        assert interval_s is not None
+    while interval_s is not None:
         try:
             async with house.database.instance() as conn:
                 await conn.execute("select 1")
@@ -352,6 +352,14 @@ async def _watchdog(house: House, notifier: Notifier) -> None:
         except CatalogUnavailable as error:
             logger.warning("watchdog not fed", code=error.code)
         await SYSTEM.sleep(interval_s / 3)
+
+
+async def _write_urls(state_dir: Path, urls: list[str]) -> None:
+    """`state/urls`: where this daemon answers, for whoever started it on port 0."""
+    temporary = state_dir / "urls.partial"
+    async with aiofiles.open(temporary, "w") as file:
+        await file.write("\n".join(urls) + "\n")
+    await aiofiles.os.replace(temporary, state_dir / "urls")
 
 
 async def _until_stopped() -> None:
@@ -391,7 +399,7 @@ async def _listen(house: House) -> Server:
         policies=lambda: _policies(house),
         status=lambda identity: _status(house, identity),
         health=lambda: _health(house),
-        metrics=metrics.exposition,
+        metrics=metrics.render,
     )
     return await serve(make_app(rooms, house.access, version=__version__), house.settings.listen)
 

@@ -1,0 +1,533 @@
+"""The whole workflow on the small hospital, told to a person: `mover demo`.
+
+Prepares the file systems, the bucket and the hospital, starts the daemon, then does what pathology, a data
+manager and a training scheduler would do, through the HTTP API only. Each step prints what it saw and adds it to
+`report.json`. Anything that is not as it must be stops the story with an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mover.demo import artifacts, generate, places, planted, seaweed
+from mover.demo.site import BUCKET, Site
+from mover.errors import IntegrityError, NotProtected, RunRefused
+from mover.model import wire
+from mover.sdk import SyncClient
+
+LINGER_S = 1800
+RECORDS_FOLDER = "records"
+STRANGER = "data/somebody-left-this.txt"
+STRANGER_TEXT = b"not in any manifest\n"
+
+
+class Story:
+    def __init__(self, root: Path, *, scale: float = 1.0, seed: int = 7, console: Console | None = None) -> None:
+        self.site = Site(root)
+        self.scale, self.seed = scale, seed
+        self.console = console or Console()
+        self.report: dict[str, Any] = {"steps": {}, "run_roots": []}
+        self.answers: list[bytes] = []      # everything the API said to an operator, searched at the end
+
+    # --- before -------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """A fresh site on an old or new hospital; whatever an earlier demo left running ends first."""
+        self.site.root.mkdir(parents=True, exist_ok=True)
+        self.site.stop()
+        where = places.prepare(self.site.root)
+        for leftover in (self.site.state, self.site.policies, self.site.root / "home"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        with self._bar("building the hospital") as tick:
+            self.hospital = generate.build_hospital(
+                self.site.root, scale=self.scale, seed=self.seed, progress=lambda done, total, what: tick(done, total)
+            )
+        self.places = places.mount_source(where, Path(self.hospital.source))
+        self.server = seaweed.start(self.site.bucket, bucket=BUCKET)
+        self.site.write(self.places, self.server)
+        self.url = self.site.start_daemon()
+        h = self.hospital
+        self._say(f"hospital: {h.packs} packs, {_size(h.size_bytes)}, {h.rows} rows of tables"
+                  f"{' (built before, reused)' if h.reused else ''}")  # fmt: skip
+        self._say(f"tiers: {self.places.explanation}")
+        self._say(f"daemon: {self.url}, log {self.site.log}")
+
+    def tell(self) -> None:
+        began = time.monotonic()
+        admin = self.site.client(self.url)
+        token = admin.tokens.make(
+            wire.TokenRequest(
+                actor="scheduler", role="operator", posix_uid=os.getuid(), posix_gid=os.getgid()
+            )
+        )
+        assert token.secret is not None
+        with self.site.client(self.url, token.secret) as client:
+            self.client = client
+            self._images()
+            self._records()
+            run = self._stage()
+            self._protect(run)
+            self._clean(run)
+            self._search(admin)
+        admin.close()
+        self.report["seconds"] = round(time.monotonic() - began, 1)
+        self._write_report()
+
+    # --- step 1 -------------------------------------------------------------------------------------------
+
+    def _images(self) -> None:
+        with self._step("images", "1. Image workflow: batches become de-identified slides in the bucket") as out:
+            self.batches: dict[str, wire.Batch] = {}
+            first = next(iter(self.hospital.declared))
+            plan = self.client.batches.plan_declare(
+                wire.BatchRequest(folder=first, expected_count=self.hospital.declared[first])
+            )
+            self._say(f"plan of the first batch, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)}")
+            for folder, count in self.hospital.declared.items():
+                batch = self.client.batches.declare(wire.BatchRequest(folder=folder, expected_count=count))
+                self.batches[folder] = batch
+            self._declare_records_early()
+            for folder, batch in self.batches.items():
+                self.batches[folder] = self._watch_batch(batch)
+            again = self.client.batches.declare(
+                wire.BatchRequest(folder=first, expected_count=self.hospital.declared[first])
+            )
+            before = self._numbers()
+            again = self.client.batches.wait(again.id, timeout_s=120)
+            self._must(before == self._numbers(), "the same batch twice minted a number")
+            self._say("the first batch declared a second time: no number was minted")
+            self._images_report(out)
+            self._keep(again)
+
+    def _watch_batch(self, batch: wire.Batch) -> wire.Batch:
+        with self._bar(f"batch {batch.id[-6:]}") as tick:
+
+            def seen(now: wire.Batch) -> None:
+                done = sum(count for state, count in now.packs.items() if state != "found")
+                tick(done, max(1, sum(now.packs.values())))
+
+            found = self.client.batches.wait(batch.id, progress=seen, timeout_s=600)
+        self._must(found.state == "complete", f"batch {batch.id} is {found.state}: {found.explanation}")
+        return found
+
+    def _images_report(self, out: dict[str, Any]) -> None:
+        table = Table("batch", "packs", "published", "duplicate", "quarantined", "bytes", "proof of completeness")
+        for batch in self.batches.values():
+            p = batch.packs
+            table.add_row(
+                batch.id[-6:], str(sum(p.values())), str(p.get("published", 0)), str(p.get("duplicate", 0)),
+                str(p.get("quarantined", 0)), _size(batch.bytes), batch.proofs[-1].root[:16],
+            )  # fmt: skip
+        self.console.print(table)
+        refused = []
+        for batch in self.batches.values():
+            for pack in self.client.batches.packs(batch.id, state="quarantined", limit=1000).packs:
+                refused.append({"pack": pack.id, "reason": pack.reason, "explanation": pack.explanation})
+                self._say(f"  quarantined {pack.id[-6:]}: {pack.reason} - {pack.explanation}")
+        slides = self._slides()
+        out["counts"] = _add(batch.packs for batch in self.batches.values()) | {"slides": len(slides)}
+        out["bytes"] = sum(s.size_bytes for s in slides)
+        out["refused"] = refused
+        out["proofs"] = [_proof(p) for b in self.batches.values() for p in b.proofs]
+        for batch in self.batches.values():
+            for pack in self.client.batches.packs(batch.id, state="published", limit=1000).packs:
+                out["proofs"] += [_proof(p) for p in pack.proofs]
+
+    def _slides(self) -> list[wire.Slide]:
+        found: list[wire.Slide] = []
+        after = None
+        while True:
+            page = self.client.slides.list(after=after, limit=500)
+            found += page.slides
+            after = page.next
+            if after is None:
+                self._keep(found)
+                return found
+
+    def _numbers(self) -> set[str]:
+        return {slide.number for slide in self._slides()}
+
+    # --- step 2 -------------------------------------------------------------------------------------------
+
+    def _declare_records_early(self) -> None:
+        """Tables often come before the images are done: they wait, and nothing is matched by halves."""
+        self.records: dict[str, wire.RecordSet] = {}
+        for folder, batch in self.batches.items():
+            source = Path(self.hospital.source) / RECORDS_FOLDER / folder
+            files = {path.stem: f"{RECORDS_FOLDER}/{folder}/{path.name}" for path in sorted(source.glob("*.csv"))}
+            self.records[folder] = self.client.records.declare(wire.RecordsRequest(batch=batch.id, files=files))
+            self._say(f"records of batch {batch.id[-6:]} declared: {self.records[folder].state}")
+
+    def _records(self) -> None:
+        with self._step("records", "2. Record workflow: three tables a batch, matched by name, stripped of names") as out:
+            counts: list[dict[str, int]] = []
+            out["refused"], out["proofs"], out["ledger"] = [], [], {}
+            for folder, declared in self.records.items():
+                found = self.client.records.wait(declared.id, timeout_s=300)
+                self._must(found.state == "aligned", f"record set {found.id} is {found.state}: {found.explanation}")
+                self._keep(found)
+                self._print_ledger(found)
+                for table, states in found.ledger.items():
+                    self._must(sum(states.values()) == found.totals[table], f"ledger of {table} does not add up")
+                    counts.append({f"{table} {state}": count for state, count in states.items()})
+                out["ledger"][folder_label(folder, self.records)] = found.ledger
+                out["proofs"] += [_proof(p) for p in found.proofs]
+                for state in ("row-without-image", "image-without-row", "conflict", "late"):
+                    lines = self.client.records.ledger(found.id, state=state, limit=20).lines
+                    out["refused"] += [{"table": x.table, "line": x.line, "reason": x.reason or x.state} for x in lines]
+            out["counts"] = _add(counts)
+            out["bytes"] = 0
+
+    def _print_ledger(self, found: wire.RecordSet) -> None:
+        states = ("matched", "image-without-row", "row-without-image", "duplicate", "conflict", "late")
+        table = Table("table", *states, "total", title=f"ledger of {found.id[-6:]}, smallest group k = {found.k}")
+        for name, row in found.ledger.items():
+            table.add_row(name, *(str(row.get(state, 0)) for state in states), str(found.totals[name]))
+        self.console.print(table)
+
+    # --- step 3 -------------------------------------------------------------------------------------------
+
+    def _stage(self) -> wire.Run:
+        with self._step("stage", "3. Align and stage: a cohort by expression, on flash, sealed") as out:
+            expression = msgspec.json.decode(Path(self.hospital.expected).read_bytes())["cohort"]["expression"]
+            cohort = self.client.cohorts.save("high-grade-prostate", expression)
+            self._say(f"cohort {cohort.name}@{cohort.version}: {expression} -> {cohort.count} slides, {_size(cohort.bytes)}")
+            known = self._slides()
+            out["refused"] = self._refused_run([known[0].number, "NEVERMINTED000000", known[1].number])
+            request = wire.RunRequest(cohort=cohort.name)
+            plan = self.client.runs.plan_request(request)
+            self._say(f"plan, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)} to copy")
+            run = self.client.runs.request(request, key="demo/1/2026-11-21T08:00:00Z/0")
+            again = self.client.runs.request(request, key="demo/1/2026-11-21T08:00:00Z/0")
+            self._must(run.id == again.id, "the same key gave two runs")
+            run = self._watch_run(run)
+            self._must(run.count == cohort.count + 1, "the run does not hold the cohort and its records")
+            self._look_at_root(run)
+            out["counts"] = {"slides": cohort.count, "files": run.count, "linked": run.linked_count}
+            out["bytes"] = run.bytes
+            out["proofs"] = [_proof(p) for p in run.proofs]
+            out["run"] = run.id
+            self.report["run_roots"].append(run.root)
+            return run
+
+    def _refused_run(self, numbers: list[str]) -> list[dict[str, Any]]:
+        try:
+            self.client.runs.request(wire.RunRequest(files=numbers), key="demo/0/2026-11-21T07:59:00Z/0")
+        except RunRefused as refusal:
+            self._say(f"a list with one unknown name is refused before the first byte: {refusal.details}")
+            self._keep_bytes(msgspec.json.encode(refusal.details))
+            return [{"reason": "run-refused", **offender} for offender in refusal.details]
+        raise IntegrityError("a run with an unknown number was accepted")
+
+    def _watch_run(self, run: wire.Run, until: str = "ready") -> wire.Run:
+        with self._bar(f"run {run.id[-6:]}") as tick:
+            found = self.client.runs.wait(
+                run.id, until=frozenset({until}), progress=lambda now: tick(now.staged_count, max(1, now.count)), timeout_s=600
+            )
+        self._must(found.state == until, f"run {run.id} is {found.state}: {found.explanation}")
+        self._keep(found)
+        self._say(f"run {run.id[-6:]} is {found.state}: {found.count} files, {_size(found.bytes)}, root {found.root}")
+        return found
+
+    def _look_at_root(self, run: wire.Run) -> None:
+        """What a training job sees: exactly the manifest, both ways."""
+        assert run.root is not None
+        root = Path(run.root)
+        lines = [msgspec.json.decode(line) for line in self.client.runs.manifest(run.id).splitlines()[1:]]
+        listed = {line["path"]: line["size_bytes"] for line in lines}
+        found = {str(p.relative_to(root)): p.stat().st_size for p in (root / "data").rglob("*") if p.is_file()}
+        found["records.parquet"] = (root / "records.parquet").stat().st_size
+        self._must(listed == found, "the run root differs from its manifest")
+        self._say(f"manifest root {run.manifest_root}: {len(listed)} files, equal in both directions")
+
+    # --- step 4 -------------------------------------------------------------------------------------------
+
+    def _protect(self, run: wire.Run) -> None:
+        with self._step("protect", "4. Protect: artifacts, code, manifest and environment, readable by any restic") as out:
+            assert run.out is not None
+            made = artifacts.write_artifacts(Path(run.out), seed=self.seed, scale=self.scale)
+            artifacts.write_code(self.site.code, seed=self.seed)
+            self._say(f"the job wrote {made.files} artifacts, {_size(made.size_bytes)}, into {run.out}")
+            out["refused"] = self._clean_too_early(run)
+            finish = wire.FinishRequest(
+                code=str(self.site.code), exit=0, environment={"framework": "none", "job": "demo/1"}
+            )
+            plan = self.client.runs.plan_finish(run.id, finish)
+            self._say("plan, nothing done yet: " + "; ".join(f"{s.action} {s.subject} ({s.reason})" for s in plan.steps))
+            self.client.runs.finish(run.id, finish)
+            found = self._watch_run(run, until="protected")
+            snapshot = self.client.snapshots.list(run=run.id)[0]
+            self._keep(snapshot)
+            self._say(f"snapshot {snapshot.repository_id[:8]}: {snapshot.files} files, {_size(snapshot.bytes)}, "
+                      f"{_size(snapshot.added_bytes)} added, missing parts: {', '.join(snapshot.missing) or 'none'}")  # fmt: skip
+            self._restore(run, snapshot)
+            self._stock_restic(snapshot)
+            out["counts"] = {"files": snapshot.files, "missing": len(snapshot.missing)}
+            out["bytes"], out["added_bytes"] = snapshot.bytes, snapshot.added_bytes
+            out["proofs"] = [_proof(p) for p in found.proofs]
+            out["snapshot"] = {"id": snapshot.id, "repository_id": snapshot.repository_id, "missing": snapshot.missing}
+
+    def _clean_too_early(self, run: wire.Run) -> list[dict[str, Any]]:
+        try:
+            self.client.runs.clean(run.id)
+        except NotProtected as refusal:
+            self._say(f"cleaning now is refused (409): {refusal.what}")
+            return [{"reason": refusal.code, "what": refusal.what, "unprotected": len(refusal.details)}]
+        raise IntegrityError("a run was cleaned before it was protected")
+
+    def _restore(self, run: wire.Run, snapshot: wire.Snapshot) -> None:
+        assert run.out is not None
+        target = self.site.restored / "artifacts"
+        answer = self.client.snapshots.restore(snapshot.id, wire.RestoreRequest(to=str(target), path="/artifacts"))
+        differences = artifacts.compare(Path(run.out), target)
+        self._must(not differences, f"the restored artifacts differ: {differences[:3]}")
+        self._say(f"restored to {target}: {answer.files} files, byte-identical, {answer.seconds} s")
+
+    def _stock_restic(self, snapshot: wire.Snapshot) -> None:
+        """The independent reader, where it is installed."""
+        restic = shutil.which("restic")
+        where = self.site.repository()
+        if restic is None:
+            self._say(f"stock restic is not installed here; with it: restic -r {where['path']} "
+                      f"--password-file {where['password_file']} check --read-data")  # fmt: skip
+            return
+        base = [restic, "-r", where["path"], "--password-file", where["password_file"], "--no-cache"]
+        check = subprocess.run([*base, "check", "--read-data"], capture_output=True, text=True, check=False)
+        self._must(check.returncode == 0, f"restic check failed: {check.stderr[-300:]}")
+        listing = subprocess.run([*base, "snapshots"], capture_output=True, text=True, check=False)
+        self._must(snapshot.repository_id[:8] in listing.stdout, "restic does not list the snapshot")
+        self._say("stock restic: check --read-data found no error, and it lists the snapshot")
+
+    # --- step 5 -------------------------------------------------------------------------------------------
+
+    def _clean(self, run: wire.Run) -> None:
+        with self._step("clean", "5. Clean up: the run root goes, strangers are kept aside") as out:
+            assert run.root is not None
+            self._plant_stranger(Path(run.root))
+            plan = self.client.runs.plan_clean(run.id)
+            self._say(f"plan, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)} to free")
+            self.client.runs.clean(run.id)
+            found = self._watch_run(run, until="cleaned")
+            self._must(not Path(run.root).exists(), "the run root still stands")
+            self._must([s["path"] for s in found.strays] == [STRANGER], f"strays: {found.strays}")
+            kept = self.places.flash / found.strays[0]["moved_to"]
+            self._must(kept.read_bytes() == STRANGER_TEXT, "the stranger was not kept")
+            self._say(f"stray kept: {found.strays[0]['path']} ({found.strays[0]['why']}) -> {found.strays[0]['moved_to']}")
+            second = self.client.runs.request(wire.RunRequest(like=run.id), key="demo/2/2026-11-21T09:00:00Z/0")
+            second = self._watch_run(second)
+            self._look_at_root(second)
+            self._must(second.manifest_root is not None and second.linked_count > 0, "the second run copied again")
+            self._must(not any(Path(second.out or "").iterdir()), "the second run sees artifacts of the first")
+            self._say(f"a second run like the first: {second.linked_count} files linked, nothing of the first in it")
+            out["counts"] = {"strays": len(found.strays), "removed": plan.counts.get("remove", 0)}
+            out["bytes"] = plan.bytes
+            out["proofs"] = [_proof(p) for p in found.proofs if p.kind == "cleaned"]
+            out["refused"] = [{"path": s["path"], "reason": s["why"], "moved_to": s["moved_to"]} for s in found.strays]
+            out["second_run"] = second.id
+            self.report["run_roots"].append(second.root)
+
+    def _plant_stranger(self, root: Path) -> None:
+        """Somebody with the daemon's rights drops a file among the data."""
+        folder = root / "data"
+        mode = folder.stat().st_mode
+        folder.chmod(0o750)
+        (root / STRANGER).write_bytes(STRANGER_TEXT)
+        folder.chmod(mode & 0o777)
+
+    # --- after --------------------------------------------------------------------------------------------
+
+    def _search(self, admin: SyncClient) -> None:
+        """Every planted identifier, in every disguise, everywhere outside the identified zone."""
+        with self._step("search", "Looking for every planted identifier outside the identified zone") as out:
+            verdict = admin.audit.verify()
+            self._must(verdict.whole, f"the audit chain is broken: {verdict.broken}")
+            page = admin.audit.list(limit=500)
+            self.answers.append(msgspec.json.encode(page.records))
+            dump = self._ordinary_dump()
+            targets: list[Any] = [self.site.log, self.places.flash, *self.answers, dump, *self._bucket_objects()]
+            began = time.monotonic()
+            hits = planted.search_everything(targets, planted.load(Path(self.hospital.planted)))
+            self._must(not hits, f"{len(hits)} identifiers found, first in {hits[0].where if hits else ''}")
+            self._say(f"log, API answers, dump of the ordinary schema ({_size(len(dump))}), flash and bucket: 0 of "
+                      f"{len(planted.load(Path(self.hospital.planted)))} identifiers found ({time.monotonic() - began:.0f} s)")  # fmt: skip
+            self._say(f"audit: {verdict.records} records in {len(verdict.chains)} chain, recomputed and whole")
+            out["counts"] = {"hits": 0, "searched": len(targets), "audit_records": verdict.records}
+            out["bytes"], out["proofs"], out["refused"] = len(dump), [], []
+
+    def _ordinary_dump(self) -> bytes:
+        from mover.catalog.postgres import Embedded, find_binaries
+
+        embedded = Embedded(self.site.state)
+        dsn = embedded.start().superuser_dsn
+        command = [find_binaries() / "pg_dump", "--schema=mover", "--schema=queue", "--dbname", dsn]
+        return subprocess.run([str(c) for c in command], capture_output=True, check=True).stdout
+
+    def _bucket_objects(self) -> Iterator[bytes]:
+        """Every object of the bucket as the bucket gives it."""
+        from mover.tiers.object import ObjectTier
+
+        s = self.server
+        tier = ObjectTier(
+            "archive", "deidentified", url=f"s3://{s.bucket}", endpoint=s.endpoint, region=s.region,
+            credentials_file=s.credentials_file,
+        )  # fmt: skip
+        for entry in tier.list(""):
+            yield entry.key.encode()
+            yield b"".join(tier.stream(entry.key))
+
+    def _write_report(self) -> None:
+        self.report |= {
+            "api_url": self.url,
+            "token_file": str(self.site.token),
+            "repository": self.site.repository(),
+            "bucket": {
+                "endpoint": self.server.endpoint,
+                "name": self.server.bucket,
+                "region": self.server.region,
+                "credentials_file": self.server.credentials_file,
+            },
+            "planted": self.hospital.planted,
+            "log": str(self.site.log),
+            "tiers": self.places.explanation,
+        }
+        self.site.report.write_bytes(msgspec.json.format(msgspec.json.encode(self.report), indent=2) + b"\n")
+        self._say(f"report: {self.site.report}")
+
+    # --- small tools --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _step(self, name: str, title: str) -> Iterator[dict[str, Any]]:
+        self.console.rule(title, align="left")
+        began = time.monotonic()
+        out: dict[str, Any] = {}
+        yield out
+        out["seconds"] = round(time.monotonic() - began, 1)
+        self.report["steps"][name] = out
+        self._say(f"[{out['seconds']} s]")
+
+    @contextmanager
+    def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        columns = (TextColumn(f"  {what}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=not self.console.is_terminal) as bar:
+            task = bar.add_task(what, total=1)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _must(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise IntegrityError(otherwise, hint=f"The daemon's log is {self.site.log}.")
+
+    def _keep(self, answer: Any) -> None:
+        self._keep_bytes(msgspec.json.encode(answer))
+
+    def _keep_bytes(self, answer: bytes) -> None:
+        self.answers.append(answer)
+
+
+# --- the command's entry ----------------------------------------------------------------------------------
+
+
+def main(root: Path, *, serve: bool = False, remove: bool = False, linger_s: int = LINGER_S, scale: float = 1.0) -> None:
+    """`serve` opens the hospital of an earlier demo (or tells the story first) and leaves it up; `remove` ends
+    and deletes everything."""
+    console = Console()
+    site = Site(root)
+    if remove:
+        remove_all(site)
+        return
+    if serve and site.report.exists():
+        open_again(site, console)
+        return
+    story = Story(root, scale=scale, console=console)
+    try:
+        story.prepare()
+        story.tell()
+    except BaseException:
+        site.stop()
+        raise
+    if serve:
+        console.print(f"serving {story.url} until `make stop`", highlight=False, markup=False)
+    elif linger_s:
+        site.linger(linger_s)
+        console.print(
+            f"The daemon and the bucket stay up for {linger_s // 60} minutes ({story.url}); `make serve` keeps them, "
+            "`make stop` ends them.", highlight=False, markup=False,
+        )  # fmt: skip
+    else:
+        site.stop()
+
+
+def open_again(site: Site, console: Console) -> None:
+    """Serve what the last demo left, on new ports where the old ones are gone."""
+    url = site.running_url()
+    report = msgspec.json.decode(site.report.read_bytes())
+    if url is None:
+        site.stop()
+        where = places.mount_source(places.reopen(site.root), site.root / "hospital" / "source")
+        server = seaweed.start(site.bucket, bucket=BUCKET, fresh=False)
+        site.write_settings(where, server)
+        url = site.start_daemon()
+        report["bucket"]["endpoint"] = server.endpoint
+    site.keep_up()
+    report["api_url"] = url
+    site.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    console.print(f"serving {url} until `make stop`; token file {site.token}", highlight=False, markup=False)
+
+
+def stop(root: Path) -> None:
+    Site(root).stop()
+
+
+def remove_all(site: Site) -> None:
+    if not site.root.exists():
+        return
+    site.stop()
+    places.release_root(site.root)
+    shutil.rmtree(site.root)
+
+
+def folder_label(folder: str, among: dict[str, Any]) -> str:
+    """Batch folders are identifiers; in the report stands which one it was."""
+    return f"batch {list(among).index(folder) + 1}"
+
+
+def _proof(proof: wire.Proof) -> dict[str, Any]:
+    return {k: v for k, v in msgspec.to_builtins(proof).items() if k in ("id", "kind", "count", "bytes", "root", "at")}
+
+
+def _add(counts: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counts:
+        for key, count in one.items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit in ("B", "kB") else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{count} B"
+
+
+__all__ = ["Story", "main", "open_again", "remove_all", "stop"]
