@@ -22,7 +22,17 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from mover.errors import Conflict, EntryMissing, IntegrityError, NotFound, RepositoryDamaged, TierFull
+from mover.errors import (
+    Conflict,
+    EntryMissing,
+    IntegrityError,
+    MoverError,
+    NotFound,
+    RepositoryDamaged,
+    TierDenied,
+    TierError,
+    TierFull,
+)
 from mover.protect import compression
 from mover.protect.crypto import Buffer, MasterKey
 from mover.protect.facts import Progress, RestoreResult, SnapshotEntry
@@ -181,6 +191,13 @@ class Restore:
         """`top` is the folder whose members these are, when the snapshot knows it; the target takes on its
         facts. Otherwise the target stays private to its owner."""
         refuse_occupied(self._target)
+        try:
+            self._restore_beside(members, top)
+        except OSError as failure:
+            raise _translated(failure) from failure
+        return self._result()
+
+    def _restore_beside(self, members: Iterator[tuple[bytes, Node]], top: Node | None) -> None:
         staging = self._target.with_name(f".{self._target.name}.restoring-{random_bytes(6).hex()}")
         os.mkdir(staging, 0o700)
         try:
@@ -193,7 +210,6 @@ class Restore:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        return self._result()
 
     def _result(self) -> RestoreResult:
         return RestoreResult(
@@ -389,6 +405,11 @@ def refuse_occupied(target: Path) -> None:
             "the restore's target exists and is not empty",
             hint="Restore to a new folder and move from there what you want.",
         )
+    if target.is_mount():
+        raise Conflict(
+            "the restore's target is a mount point, and a restore ends in a rename that cannot cross into it",
+            hint="Restore to a new folder below it.",
+        )
     if not target.parent.is_dir():
         raise Conflict("the folder that should hold the restore's target does not exist")
 
@@ -432,14 +453,19 @@ def _only_zeros(plain: bytes) -> bool:
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
-    try:
-        while view:
-            written = os.pwrite(fd, view, offset)
-            view, offset = view[written:], offset + written
-    except OSError as failure:
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TierFull("the file system of the restore's target is full") from failure
-        raise
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _translated(failure: OSError) -> MoverError:
+    """Our word for what the target's file system said; the path stays out of it."""
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TierFull("the file system of the restore's target is full")
+    name = errno.errorcode.get(failure.errno or 0, "error")
+    if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TierDenied(f"the restore may not write to its target ({name})")
+    return TierError(f"writing to the restore's target failed ({name})")
 
 
 def _publish(staging: Path, target: Path) -> None:

@@ -38,7 +38,9 @@ WINDOW_BYTES = 2 * CUT_MAX_BYTES
 READERS = 2
 WINDOWS = READERS + 2
 SEALERS = max(2, min(os.cpu_count() or 2, 16))
-FILES_IN_FLIGHT = 64
+FILES_IN_FLIGHT = 128
+# Files that go to a reader by the batch: a hand-over each would cost more than reading them.
+SMALL_BYTES = 128 << 10
 NODES_PENDING = 4096
 HARD_LINKS_REMEMBERED = 100_000
 # One descriptor per level is open during the walk.
@@ -49,6 +51,7 @@ ATTEMPTS = 3
 RACY_NS = 2_000_000_000
 
 LoadTree = Callable[[bytes], list[Node]]
+Read = Future[list["FileOutcome | OSError"]]
 
 
 class FileOutcome(Struct, frozen=True):
@@ -109,6 +112,22 @@ class FileReader:
 
     def close(self) -> None:
         self._sealers.shutdown(wait=True, cancel_futures=True)
+
+    def read_all(self, fds: list[int]) -> list[FileOutcome | OSError]:
+        """Closes every descriptor. An OSError is the source's device failing under one file; failures of
+        the tier are no OSErrors and end the snapshot."""
+        outcomes: list[FileOutcome | OSError] = []
+        left = deque(fds)
+        try:
+            while left:
+                try:
+                    outcomes.append(self.read(left.popleft()))
+                except OSError as failure:
+                    outcomes.append(failure)
+        finally:
+            for fd in left:
+                os.close(fd)
+        return outcomes
 
     def read(self, fd: int) -> FileOutcome:
         """Closes `fd`. A file that changes while it is read is read again from the same descriptor; what the
@@ -238,12 +257,12 @@ class _Frame:
     def __init__(self, name: bytes, path: bytes, facts: Found, *, xattrs: tuple[Xattr, ...] = ()) -> None:
         self.name, self.path, self.facts, self.xattrs = name, path, facts, xattrs
         self.nodes: dict[bytes, bytes] = {}
-        self.waiting: list[tuple[bytes, Future[FileOutcome]]] = []
+        self.waiting: list[tuple[bytes, Read, int]] = []
         self.earlier: dict[bytes, Node] = {}
 
     @property
     def done(self) -> bool:
-        return all(future.done() for _, future in self.waiting)
+        return all(read.done() for _, read, _ in self.waiting)
 
 
 class Walk:
@@ -256,7 +275,7 @@ class Walk:
         self._files = FileReader(blobs, tally, seed=seed)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._places = threading.Semaphore(FILES_IN_FLIGHT)
-        self._linked: dict[tuple[int, int], Future[FileOutcome]] = {}
+        self._linked: dict[tuple[int, int], tuple[Read, int]] = {}
         self._closing: deque[tuple[_Frame, _Frame | None]] = deque()
         self._pending_nodes = 0
 
@@ -325,7 +344,7 @@ class Walk:
                 self._tally.unreadable.append(os.fsdecode(path))
                 return
             if isinstance(top, int):
-                self._send(top, name, frame)
+                self._send([(found_of(name, os.fstat(top)), top)], frame)
                 return
             below = self._enter(top, name, path, frame)
             self._walk_tree(reader, top, below)
@@ -370,7 +389,7 @@ class Walk:
         yield from folders
 
     def _files_of(self, reader: Reader, handle: FolderHandle, looked: list[Found], frame: _Frame) -> None:
-        wanted = []
+        wanted: list[Found] = []
         for found in looked:
             path = os.fsdecode(frame.path + b"/" + found.name)
             if found.error:
@@ -380,28 +399,39 @@ class Walk:
             elif found.kind == "other":
                 self._tally.skipped.append(path)
             elif found.kind == "file" and not self._reuse(found, path, frame):
-                wanted.append(found.name)
-        if not wanted:
-            return
-        opened = deque(zip(wanted, reader.open_files(handle, wanted), strict=True))
+                wanted.append(found)
+        if wanted:
+            self._open_and_send(reader, handle, wanted, frame)
+
+    def _open_and_send(
+        self, reader: Reader, handle: FolderHandle, wanted: list[Found], frame: _Frame
+    ) -> None:
+        small: list[tuple[Found, int]] = []
+        groups: deque[list[tuple[Found, int]]] = deque()
+        opened = reader.open_files(handle, [found.name for found in wanted])
+        for found, fd in zip(wanted, opened, strict=True):
+            if isinstance(fd, OSError):
+                self._tally.unreadable.append(os.fsdecode(frame.path + b"/" + found.name))
+            elif found.size_bytes <= SMALL_BYTES:
+                small.append((found, fd))
+            else:
+                groups.append([(found, fd)])
+        if small:
+            groups.append(small)
         try:
-            while opened:
-                name, fd = opened.popleft()
-                if isinstance(fd, OSError):
-                    self._tally.unreadable.append(os.fsdecode(frame.path + b"/" + name))
-                else:
-                    self._send(fd, name, frame)
+            while groups:
+                self._send(groups.popleft(), frame)
         finally:
-            for _, unsent in opened:
-                if isinstance(unsent, int):
-                    os.close(unsent)
+            for group in groups:
+                for _, fd in group:
+                    os.close(fd)
 
     def _reuse(self, found: Found, path: str, frame: _Frame) -> bool:
         """True when nothing needs to be read: the same hard link was read in this walk, or the fingerprint
         equals the parent snapshot's, its blobs are all there and its digest is known."""
         linked = self._linked.get((found.device_id, found.inode)) if found.links > 1 else None
         if linked is not None:
-            self._wait_for(linked, found.name, frame)
+            self._wait_for(found.name, *linked, frame)
             return True
         node, parent = frame.earlier.get(found.name), self._parent
         if node is None or parent is None or not _unchanged(found, node, before_ns=parent.time_ns):
@@ -415,22 +445,26 @@ class Walk:
         self._keep_file(found.name, os.fsencode(path), outcome, frame)
         return True
 
-    def _send(self, fd: int, name: bytes, frame: _Frame) -> None:
-        self._places.acquire()
-        facts = os.fstat(fd)
-        future = self._readers.submit(self._files.read, fd)
-        future.add_done_callback(lambda done: self._let_go(fd, done))
-        if facts.st_nlink > 1 and len(self._linked) < HARD_LINKS_REMEMBERED:
-            self._linked[(facts.st_dev, facts.st_ino)] = future
-        self._wait_for(future, name, frame)
+    def _send(self, group: list[tuple[Found, int]], frame: _Frame) -> None:
+        """Hand a group of open files to a reader; from here on the descriptors are the reader's."""
+        fds = [fd for _, fd in group]
+        for _ in fds:
+            self._places.acquire()
+        read = self._readers.submit(self._files.read_all, fds)
+        read.add_done_callback(lambda done: self._let_go(fds, done))
+        for place, (found, _) in enumerate(group):
+            if found.links > 1 and len(self._linked) < HARD_LINKS_REMEMBERED:
+                self._linked[(found.device_id, found.inode)] = (read, place)
+            self._wait_for(found.name, read, place, frame)
 
-    def _let_go(self, fd: int, done: Future[FileOutcome]) -> None:
-        if done.cancelled():  # never ran, so never closed it
-            os.close(fd)
-        self._places.release()
+    def _let_go(self, fds: list[int], done: Read) -> None:
+        if done.cancelled():  # never ran, so never closed them
+            for fd in fds:
+                os.close(fd)
+        self._places.release(len(fds))
 
-    def _wait_for(self, future: Future[FileOutcome], name: bytes, frame: _Frame) -> None:
-        frame.waiting.append((name, future))
+    def _wait_for(self, name: bytes, read: Read, place: int, frame: _Frame) -> None:
+        frame.waiting.append((name, read, place))
         self._pending_nodes += 1
         if self._pending_nodes > NODES_PENDING:
             self._collect(frame)
@@ -464,11 +498,10 @@ class Walk:
 
     def _collect(self, frame: _Frame) -> None:
         waiting, frame.waiting = frame.waiting, []
-        for name, future in waiting:
+        for name, read, place in waiting:
             path = frame.path + b"/" + name
-            try:
-                outcome = future.result()
-            except OSError:  # the source's device, never the tier: tiers raise TierErrors
+            outcome = read.result()[place]
+            if isinstance(outcome, OSError):
                 self._tally.unreadable.append(os.fsdecode(path))
             else:
                 self._keep_file(name, path, outcome, frame)

@@ -16,7 +16,16 @@ from blake3 import blake3
 
 from mover.clock import SYSTEM
 from mover.decide.retention import KeepRules, SnapshotRecord, plan
-from mover.errors import Conflict, Denied, LeaseLost, NotFound, RepositoryDamaged, RepositoryLocked, RequestInvalid
+from mover.errors import (
+    Conflict,
+    Denied,
+    LeaseLost,
+    NotFound,
+    RepositoryDamaged,
+    RepositoryLocked,
+    RequestInvalid,
+    TierFull,
+)
 from mover.protect import forget, locks
 from mover.protect.facts import Disk, Folder, MemoryFile
 from mover.protect.reading import Requester
@@ -349,8 +358,6 @@ def test_a_tier_that_fails_in_the_middle_fails_the_snapshot_and_leaves_no_snapsh
     repository: Repository, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot file comes last: it exists only when everything it needs does."""
-    from mover.errors import TierFull
-
     def full(*_: object, **__: object) -> None:
         raise TierFull("no space")
 
@@ -409,6 +416,23 @@ def test_a_restore_never_touches_what_stands_at_its_target(
             repository.restore(result.snapshot_id, target)
 
     assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_restore_that_fails_half_way_leaves_neither_target_nor_staging(
+    repository: Repository, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target is absent or whole; a full disk is said in our words."""
+    result = take(repository, out)
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(TierFull):
+        repository.restore(result.snapshot_id, tmp_path / "back")
+
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.slow
