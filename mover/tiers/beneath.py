@@ -24,6 +24,8 @@ from mover.errors import (
     TierUnavailable,
 )
 
+Parts = list[bytes]
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _OPENAT2 = 437
 _BENEATH = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -61,7 +63,7 @@ def translated(error: OSError, what: str, *, tier: str) -> TierError:
     return kind(f"{what}: {errno.errorcode.get(number, 'error')}", where=tier)
 
 
-def key_parts(key: str) -> list[bytes]:
+def key_parts(key: str) -> Parts:
     """The parts of a key as the file system spells them; RequestInvalid for every way out of the root."""
     raw = os.fsencode(key)
     parts = raw.split(b"/")
@@ -78,7 +80,7 @@ def open_root(root: str) -> int:
     return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def open_beneath(root: int, parts: list[bytes], flags: int) -> int:
+def open_beneath(root: int, parts: Parts, flags: int) -> int:
     """An open descriptor of the path below `root`; OSError (ELOOP, EXDEV, ENOENT ...) otherwise."""
     if not parts:
         return os.open(".", flags | os.O_CLOEXEC, dir_fd=root)
@@ -95,7 +97,7 @@ def open_beneath(root: int, parts: list[bytes], flags: int) -> int:
         raise OSError(number, os.strerror(number))
 
 
-def walk_beneath(root: int, parts: list[bytes], flags: int) -> int:
+def walk_beneath(root: int, parts: Parts, flags: int) -> int:
     """openat2's meaning with older calls: each component opened without following a link."""
     at = os.dup(root)
     try:
@@ -108,11 +110,11 @@ def walk_beneath(root: int, parts: list[bytes], flags: int) -> int:
         os.close(at)
 
 
-def open_folder(root: int, parts: list[bytes]) -> int:
+def open_folder(root: int, parts: Parts) -> int:
     return open_beneath(root, parts, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
-def open_file(root: int, parts: list[bytes], flags: int = os.O_RDONLY, *, single_link: bool = False) -> int:
+def open_file(root: int, parts: Parts, flags: int = os.O_RDONLY, *, single_link: bool = False) -> int:
     """A descriptor of a plain file. Raises TierDenied for any other kind, OSError for the rest."""
     place = open_beneath(root, parts, os.O_PATH | os.O_NOFOLLOW)
     try:
@@ -126,7 +128,7 @@ def open_file(root: int, parts: list[bytes], flags: int = os.O_RDONLY, *, single
         os.close(place)
 
 
-def stat_beneath(root: int, parts: list[bytes]) -> os.stat_result:
+def stat_beneath(root: int, parts: Parts) -> os.stat_result:
     place = open_beneath(root, parts, os.O_PATH | os.O_NOFOLLOW)
     try:
         return os.fstat(place)
@@ -134,7 +136,7 @@ def stat_beneath(root: int, parts: list[bytes]) -> os.stat_result:
         os.close(place)
 
 
-def make_folders(root: int, parts: list[bytes], *, mode: int = 0o755) -> int:
+def make_folders(root: int, parts: Parts, *, mode: int = 0o755) -> int:
     """Open the folder, making what is missing on the way. The caller syncs the names (see `sync_names`)."""
     for depth in range(1, len(parts) + 1):
         try:
@@ -177,9 +179,7 @@ def reflink(source: int, target: int) -> None:
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
     """A hint: the disk starts while we go on copying. Its failure is seen by the sync that follows."""
-    _LIBC.sync_file_range(
-        descriptor, ctypes.c_longlong(offset), ctypes.c_longlong(length), ctypes.c_uint(_SYNC_WRITE)
-    )
+    _LIBC.sync_file_range(descriptor, ctypes.c_longlong(offset), ctypes.c_longlong(length), ctypes.c_uint(_SYNC_WRITE))
 
 
 def drop_cache(descriptor: int) -> None:

@@ -142,9 +142,7 @@ class ObjectTier:
         key = f"{CONTROL_PREFIX}probe-{random_bytes(8).hex()}"
         self._put_small(key, b"0123456789")
         try:
-            return Traits(
-                conditional_put=self._refuses_second(key), range_read=self._reads_range(key), hard_link=False
-            )
+            return Traits(conditional_put=self._refuses_second(key), range_read=self._reads_range(key), hard_link=False)
         finally:
             with self._translating("probing failed"):
                 obstore.delete(self._store, key)
@@ -311,6 +309,7 @@ class OpenObject:
 
     def __init__(self, tier: ObjectTier, key: str, fingerprint: Fingerprint) -> None:
         self._tier, self._key, self._fingerprint = tier, key, fingerprint
+        self.zone: Zone = tier.zone
 
     @property
     def size_bytes(self) -> int:
@@ -321,9 +320,7 @@ class OpenObject:
 
     def read(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
-            raise StructureInvalid(
-                f"read of {length} bytes at {offset} leaves the {self.size_bytes} bytes there are"
-            )
+            raise StructureInvalid(f"read of {length} bytes at {offset} leaves the {self.size_bytes} bytes there are")
         return self._tier._get_range(self._key, offset, length, self._fingerprint.mark)
 
 
@@ -422,9 +419,7 @@ def _connect(url: str, endpoint: str, region: str, credentials: Credentials, *, 
         raise SettingsInvalid("an object tier's url is s3://bucket or s3://bucket/prefix", where=tier)
     loopback = _is_loopback(endpoint)
     if endpoint and not loopback and urlsplit(endpoint).scheme != "https":
-        raise SettingsInvalid(
-            "a plain-text endpoint beyond this machine", where=tier, hint="Use an https:// endpoint."
-        )
+        raise SettingsInvalid("a plain-text endpoint beyond this machine", where=tier, hint="Use an https:// endpoint.")
     options: dict[str, object] = {
         "allow_http": loopback,
         "connect_timeout": CONNECT_TIMEOUT,
@@ -434,18 +429,17 @@ def _connect(url: str, endpoint: str, region: str, credentials: Credentials, *, 
     if loopback:
         # An explicit proxy switches the environment's off, and the exclusion leaves it unused.
         options |= {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": urlsplit(endpoint).hostname or ""}
-    session = {"session_token": credentials.session_token} if credentials.session_token else {}
+    config = {"endpoint": endpoint, "session_token": credentials.session_token}
     return S3Store(
         place.netloc,
         prefix=place.path.strip("/") or None,
+        config={name: value for name, value in config.items() if value},  # type: ignore[arg-type]
         access_key_id=credentials.access_key_id,
         secret_access_key=credentials.secret_access_key,
         region=region,
         virtual_hosted_style_request=False,
         client_options=options,  # type: ignore[arg-type]
-        retry_config={"max_retries": RESENDS, "retry_timeout": RESEND_TIMEOUT},  # type: ignore[typeddict-item]
-        **({"endpoint": endpoint} if endpoint else {}),
-        **session,  # type: ignore[arg-type]
+        retry_config={"max_retries": RESENDS, "retry_timeout": RESEND_TIMEOUT},
     )
 
 

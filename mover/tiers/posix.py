@@ -34,6 +34,9 @@ from mover.model.tiers import Entry, Fingerprint, TierKind, TierRole, Traits, Zo
 from mover.randomness import random_bytes
 from mover.tiers import beneath
 from mover.tiers import identity as identities
+from mover.tiers.beneath import Parts
+
+Scanned = list[tuple[bytes, os.stat_result]]
 
 TEMPORARY = b".mover-tmp-"
 CONTROL_FOLDER = ".mover"
@@ -50,9 +53,10 @@ def fingerprint_of(status: os.stat_result) -> Fingerprint:
 class OpenFile:
     """A plain file opened once; all questions go to the descriptor, never to the name again."""
 
-    def __init__(self, descriptor: int, *, tier: str) -> None:
+    def __init__(self, descriptor: int, *, tier: str, zone: Zone) -> None:
         self._descriptor = descriptor
         self._tier = tier
+        self.zone: Zone = zone
         self._size = os.fstat(descriptor).st_size
 
     @property
@@ -72,7 +76,7 @@ class OpenFile:
 
 
 def read_exactly(descriptor: int, offset: int, length: int, *, tier: str) -> bytes:
-    parts: list[bytes] = []
+    parts: Parts = []
     while length:
         try:
             part = os.pread(descriptor, min(length, MAX_READ_BYTES), offset)
@@ -239,11 +243,11 @@ class PosixTier:
     def open(self, key: str) -> Iterator[OpenFile]:
         descriptor = self._open_descriptor(beneath.key_parts(key))
         try:
-            yield OpenFile(descriptor, tier=self.name)
+            yield OpenFile(descriptor, tier=self.name, zone=self.zone)
         finally:
             os.close(descriptor)
 
-    def _open_descriptor(self, parts: list[bytes]) -> int:
+    def _open_descriptor(self, parts: Parts) -> int:
         with self._opened_root() as root, self._translating("opening failed"):
             return beneath.open_file(root, parts, single_link=self.role == "source")
 
@@ -259,7 +263,7 @@ class PosixTier:
                 else:
                     yield _entry(os.fsdecode(b"/".join(parts)), status)
 
-    def _scan(self, folder: list[bytes]) -> list[tuple[bytes, os.stat_result]]:
+    def _scan(self, folder: Parts) -> Scanned:
         with self._opened_root() as root, self._translating("listing failed"):
             descriptor = beneath.open_folder(root, folder)
             try:
@@ -272,7 +276,7 @@ class PosixTier:
             finally:
                 os.close(descriptor)
 
-    def _is_hidden(self, folder: list[bytes], name: str) -> bool:
+    def _is_hidden(self, folder: Parts, name: str) -> bool:
         """Ours and NFS's passing names. On an identified tier everything shows: nothing there is ours."""
         if self.zone == "identified" and self.read_only:
             return False
@@ -306,7 +310,7 @@ class PosixTier:
                 os.close(folder)
                 raise
 
-    def _sync_names(self, root: int, parts: list[bytes]) -> None:
+    def _sync_names(self, root: int, parts: Parts) -> None:
         """Make the names of the folders on the way durable, once per folder: a file in a folder whose own
         name was lost is lost. Forgetting (a restart, a full set) only costs a sync."""
         for depth in range(len(parts)):

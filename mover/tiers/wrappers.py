@@ -1,0 +1,287 @@
+"""Wrappers around a tier: retrying (only here), refusing writes, and faults for tests.
+
+A wrapper is a tier itself, so they stack: RetryTier(ObjectTier(...)) in the daemon, FaultyTier(PosixTier(...))
+in a test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Literal, TypeVar
+
+from msgspec import Struct
+
+from mover.errors import EntryExists, ShortRead, TierDenied, TierFull, TierUnavailable
+from mover.model.tiers import Entry, TierKind, Traits, Zone
+from mover.tiers.staging import Attempt, OpenEntry, StagingTier
+
+Result = TypeVar("Result")
+
+
+class _Wrapper:
+    """Everything handed on to the tier inside."""
+
+    def __init__(self, inner: StagingTier) -> None:
+        self._inner = inner
+        self.name: str = inner.name
+        self.zone: Zone = inner.zone
+        self.kind: TierKind = inner.kind
+
+    @property
+    def traits(self) -> Traits:
+        return self._inner.traits
+
+    def check_identity(self) -> None:
+        self._inner.check_identity()
+
+    def stat(self, key: str) -> Entry:
+        return self._inner.stat(key)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        return self._inner.read(key, offset, length)
+
+    def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
+        return self._inner.stream(key, cold=cold, step_bytes=step_bytes)
+
+    def open(self, key: str) -> AbstractContextManager[OpenEntry]:
+        return self._inner.open(key)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        return self._inner.list(prefix)
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        self._inner.put(key, chunks, size_bytes=size_bytes)
+
+    def remove(self, key: str) -> None:
+        self._inner.remove(key)
+
+    def attempt(self, key: str, *, size_bytes: int) -> Attempt:
+        return self._inner.attempt(key, size_bytes=size_bytes)
+
+
+class ReadOnlyTier(_Wrapper):
+    """For roles that may look and never touch."""
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        raise self._refusal()
+
+    def remove(self, key: str) -> None:
+        raise self._refusal()
+
+    def attempt(self, key: str, *, size_bytes: int) -> Attempt:
+        raise self._refusal()
+
+    def _refusal(self) -> TierDenied:
+        return TierDenied("the tier may only be read here", where=self.name, hint="Use a role that may write.")
+
+
+class Backoff(Struct, frozen=True):
+    attempts: int = 4
+    first_s: float = 0.2
+    longest_s: float = 5.0
+
+    def pause_s(self, failures: int) -> float:
+        return min(self.longest_s, self.first_s * 2 ** (failures - 1))
+
+
+class RetryTier(_Wrapper):
+    """The one place that tries again: a tier that was away, an answer that was cut.
+
+    A stream or listing is tried again only before its first piece, and a put only when its chunks can be read
+    anew (a list, not an iterator). When a repeated put finds the name taken, the bytes there decide: the
+    earlier try may have landed although its answer was lost. A recipe is never repeated here: it is run again
+    from its source by its shard.
+    """
+
+    def __init__(self, inner: StagingTier, *, sleep: Callable[[float], None], backoff: Backoff | None = None) -> None:
+        super().__init__(inner)
+        self._sleep = sleep
+        self._backoff = backoff or Backoff()
+
+    def check_identity(self) -> None:
+        self._again(self._inner.check_identity)
+
+    def stat(self, key: str) -> Entry:
+        return self._again(lambda: self._inner.stat(key))
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        return self._again(lambda: self._inner.read(key, offset, length))
+
+    def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
+        return self._again_until_first(lambda: self._inner.stream(key, cold=cold, step_bytes=step_bytes))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        return self._again_until_first(lambda: self._inner.list(prefix))
+
+    def remove(self, key: str) -> None:
+        self._again(lambda: self._inner.remove(key))
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        if iter(chunks) is chunks:
+            return self._inner.put(key, chunks, size_bytes=size_bytes)
+        tries = 0
+
+        def once() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                self._inner.put(key, chunks, size_bytes=size_bytes)
+            except EntryExists:
+                if tries == 1 or not _same(self._inner.stream(key, cold=True), chunks):
+                    raise
+
+        return self._again(once)
+
+    def _again(self, call: Callable[[], Result]) -> Result:
+        for failures in range(1, self._backoff.attempts):
+            try:
+                return call()
+            except (TierUnavailable, ShortRead):
+                self._sleep(self._backoff.pause_s(failures))
+        return call()
+
+    def _again_until_first(self, begin: Callable[[], Iterator[Result]]) -> Iterator[Result]:
+        def first() -> tuple[Iterator[Result], list[Result]]:
+            pieces = begin()
+            return pieces, list(islice(pieces, 1))
+
+        pieces, head = self._again(first)
+        yield from head
+        yield from pieces
+
+
+def put_same(tier: StagingTier, key: str, data: bytes) -> None:
+    """Put, or accept equal bytes that stand there already: for writers that may be run twice (D13)."""
+    try:
+        tier.put(key, [data], size_bytes=len(data))
+    except EntryExists:
+        if not _same(tier.stream(key, cold=True), [data]):
+            raise
+
+
+def _same(found: Iterable[bytes], wanted: Iterable[bytes]) -> bool:
+    """Equal content, however it is cut. Bounded by the callers: small objects and lists in memory."""
+    return b"".join(found) == b"".join(wanted)
+
+
+# --- faults ------------------------------------------------------------------------------------------
+
+Call = Literal["stat", "read", "stream", "list", "put", "remove", "write", "seal", "stream_cold", "publish"]
+
+
+class Fault(Struct, frozen=True):
+    """What goes wrong at the `nth` call of its kind.
+
+    fail: TierUnavailable before anything happened. lost: it happened, but the answer was lost. full: the tier
+    is full after `at` bytes. flip: the byte at `at` is stored or read wrongly and nobody says so. cut: content
+    ends at `at`, likewise silently.
+    """
+
+    call: Call
+    kind: Literal["fail", "lost", "full", "flip", "cut"]
+    nth: int = 1
+    at: int = 0
+
+
+class FaultyTier(_Wrapper):
+    """A tier with scripted faults. Its attempts offer no descriptor, so that every byte passes the script."""
+
+    def __init__(self, inner: StagingTier, faults: Iterable[Fault]) -> None:
+        super().__init__(inner)
+        self._faults = tuple(faults)
+        self._calls: Counter[str] = Counter()
+
+    def stat(self, key: str) -> Entry:
+        return self.around("stat", lambda: self._inner.stat(key))
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        fault = self.due("read")
+        data = self._inner.read(key, offset, length)
+        return b"".join(spoiled([data], fault, self.name))
+
+    def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
+        fault = self.due("stream")
+        yield from spoiled(self._inner.stream(key, cold=cold, step_bytes=step_bytes), fault, self.name)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        fault = self.due("list")
+        for count, entry in enumerate(self._inner.list(prefix)):
+            if fault and count == fault.at:
+                raise TierUnavailable("scripted: the listing broke off", where=self.name)
+            yield entry
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        fault = self.due("put")
+        if fault and fault.kind == "lost":
+            self._inner.put(key, chunks, size_bytes=size_bytes)
+            raise TierUnavailable("scripted: the answer was lost", where=self.name)
+        self._inner.put(key, spoiled(chunks, fault, self.name), size_bytes=size_bytes)
+
+    def remove(self, key: str) -> None:
+        self.around("remove", lambda: self._inner.remove(key))
+
+    def attempt(self, key: str, *, size_bytes: int) -> Attempt:
+        return _FaultyAttempt(self, self._inner.attempt(key, size_bytes=size_bytes))
+
+    def due(self, call: Call) -> Fault | None:
+        """The fault of this very call; `fail` is raised at once."""
+        self._calls[call] += 1
+        for fault in self._faults:
+            if (fault.call, fault.nth) == (call, self._calls[call]):
+                if fault.kind == "fail" and call != "list":
+                    raise TierUnavailable("scripted: the tier is away", where=self.name)
+                return fault
+        return None
+
+    def around(self, call: Call, do: Callable[[], Result]) -> Result:
+        fault = self.due(call)
+        result = do()
+        if fault and fault.kind == "lost":
+            raise TierUnavailable("scripted: the answer was lost", where=self.name)
+        if fault and fault.kind == "full":
+            raise TierFull("scripted: no space", where=self.name)
+        return result
+
+
+class _FaultyAttempt:
+    def __init__(self, tier: FaultyTier, inner: Attempt) -> None:
+        self._tier, self._inner = tier, inner
+
+    def write(self, chunks: Iterable[bytes]) -> None:
+        fault = self._tier.due("write")
+        self._inner.write(spoiled(chunks, fault, self._tier.name))
+
+    def seal(self) -> None:
+        self._tier.around("seal", self._inner.seal)
+
+    def stream_cold(self) -> Iterator[bytes | memoryview]:
+        fault = self._tier.due("stream_cold")
+        yield from spoiled((bytes(block) for block in self._inner.stream_cold()), fault, self._tier.name)
+
+    def publish(self) -> None:
+        self._tier.around("publish", self._inner.publish)
+
+    def abandon(self) -> None:
+        self._inner.abandon()
+
+
+def spoiled(chunks: Iterable[bytes], fault: Fault | None, tier: str) -> Iterator[bytes]:
+    if fault is None:
+        yield from chunks
+        return
+    at = 0
+    for chunk in chunks:
+        here = fault.at - at
+        at += len(chunk)
+        if not 0 <= here < len(chunk):
+            yield chunk
+        elif fault.kind == "flip":
+            yield chunk[:here] + bytes([chunk[here] ^ 1]) + chunk[here + 1 :]
+        else:
+            yield chunk[:here]
+            if fault.kind == "full":
+                raise TierFull("scripted: no space", where=tier)
+            return
