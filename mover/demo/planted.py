@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import base64
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -82,12 +83,22 @@ def load(path: Path) -> list[Planted]:
 def search_everything(
     targets: Iterable[Path | str | bytes], planted: Iterable[Planted], *, workers: int = 2
 ) -> list[Hit]:
-    """All hits (at most MAX_HITS) in files, folders and bytes; a missing path is an error, not silence."""
+    """All hits (at most MAX_HITS) in files, folders and bytes; a missing path is an error, not silence.
+
+    `targets` may be a generator that brings one object after another: few are held at a time.
+    """
     searcher = Searcher(planted)
     hits: list[Hit] = []
+    waiting: deque[Future[list[Hit]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(searcher.search_one, _flatten(targets)):
-            hits += found
+        for target in _flatten(targets):
+            waiting.append(pool.submit(searcher.search_one, target))
+            if len(waiting) > workers:
+                hits += waiting.popleft().result()
+            if len(hits) >= MAX_HITS:
+                break
+        for found in waiting:
+            hits += found.result()
     return hits[:MAX_HITS]
 
 

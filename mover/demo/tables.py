@@ -9,12 +9,12 @@ matching. The rules behind the states:
 
 - a row whose key names an image of the batch (directly, or through a matched imagery row) is
   `matched`; identical repetitions of it are `duplicate`;
-- rows of one key that disagree are all `conflict`, and so is the image;
+- rows of one key that disagree are all `conflict`, and so is every image they reach;
 - a row that reaches no image of the batch is `row-without-image` (a misspelt extension is not guessed
   at); a row for an image of an earlier batch is `late`;
-- an image that no imagery row names is `image-without-row`.
+- an image that no imagery row names is `image-without-row`; a scan's second name is `duplicate`.
 
-No table mentions a faulty pack. Policies can be written from `COLUMNS` and `VALUE_MAPS`.
+No table mentions a faulty pack.
 """
 
 from __future__ import annotations
@@ -51,54 +51,20 @@ DIALECTS = {
 }
 
 
-class Column(msgspec.Struct, frozen=True):
-    """What a column is: `kind` in the words of a column policy, `target` its name afterwards."""
-
-    name: str
-    kind: Literal["image", "key", "drop", "enum", "number", "date", "age", "free-text"]
-    target: str = ""
-
-
-COLUMNS: dict[str, tuple[Column, ...]] = {
+# What becomes of each column stands in policies/records.yaml; a test holds the two together.
+COLUMNS: dict[str, tuple[str, ...]] = {
     "imagery": (
-        Column("image_file", "image"),
-        Column("case_no", "key"),
-        Column("block", "drop"),
-        Column("stain", "enum", "stain"),
-        Column("stain_remark", "drop"),
-        Column("scanner", "enum", "scanner"),
-        Column("scanner_serial", "drop"),
-        Column("operator", "drop"),
-        Column("scanned_at", "date", "scanned_year"),
-        Column("magnification", "number", "magnification"),
-        Column("mpp", "number", "mpp"),
+        "image_file", "case_no", "block", "stain", "stain_remark", "scanner", "scanner_serial", "operator",
+        "scanned_at", "magnification", "mpp",
     ),
     "cases": (
-        Column("Case", "key"),
-        Column("MRN", "drop"),
-        Column("Patient Name", "drop"),
-        Column("DOB", "drop"),
-        Column("Sex", "enum", "sex"),
-        Column("Age", "age", "age"),
-        Column("Address", "drop"),
-        Column("ZIP", "drop"),
-        Column("Phone", "drop"),
-        Column("E-mail", "drop"),
-        Column("Pathologist", "drop"),
-        Column("Received", "date", "received_year"),
-        Column("Clinical Note", "free-text"),
+        "Case", "MRN", "Patient Name", "DOB", "Sex", "Age", "Address", "ZIP", "Phone", "E-mail", "Pathologist",
+        "Received", "Clinical Note",
     ),
     "outcomes": (
-        Column("Fallnummer", "key"),
-        Column("Diagnose", "enum", "diagnosis"),
-        Column("Gleason", "number", "gleason"),
-        Column("Stadium", "enum", "stage"),
-        Column("Groesse_mm", "number", "size_mm"),
-        Column("Ereignisdatum", "date", "event_year"),
-        Column("Status", "enum", "status"),
-        Column("Bemerkung", "free-text"),
+        "Fallnummer", "Diagnose", "Gleason", "Stadium", "Groesse_mm", "Ereignisdatum", "Status", "Bemerkung",
     ),
-}
+}  # fmt: skip
 
 _DIAGNOSIS_WORDS = {
     "PRAD": ("PRAD", "prostate adenocarcinoma", "Prostate Adenocarcinoma", "Adenokarzinom der Prostata"),
@@ -111,17 +77,6 @@ _STATUS_WORDS = {"alive": ("lebt", "alive"), "deceased": ("verstorben", "decease
 _SEX_WORDS = {"F": ("F", "female"), "M": ("M", "male")}
 _MPP = {"gt450": "0.2631", "classic": "0.4990", "nanozoomer": "0.4565"}
 _SCANNERS = {"gt450": "Aperio GT450", "classic": "Aperio AT2", "nanozoomer": "Hamamatsu S360"}
-
-
-def _backwards(words: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    return {word: code for code, synonyms in words.items() for word in synonyms}
-
-
-VALUE_MAPS = {
-    "diagnosis": _backwards(_DIAGNOSIS_WORDS),
-    "status": _backwards(_STATUS_WORDS),
-    "sex": _backwards(_SEX_WORDS),
-}
 
 
 class Mess(msgspec.Struct, frozen=True):
@@ -184,7 +139,7 @@ def encode(table: Table, *, extra: str = "") -> bytes:
     dialect = DIALECTS[table.name]
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, delimiter=dialect.delimiter)
-    writer.writerow([column.name for column in COLUMNS[table.name]] + ([extra] if extra else []))
+    writer.writerow([*COLUMNS[table.name], *([extra] if extra else [])])
     writer.writerows([*row, "see chart"] if extra else row for row, _ in table.rows)
     return dialect.bom + stream.getvalue().encode(dialect.encoding)
 
@@ -197,11 +152,7 @@ def _imagery(plan: Plan, batch: str) -> tuple[tuple[Row, State], ...]:
     for n, pack in enumerate(plan.good_packs_of(batch)):
         if n in mess.missing:
             continue
-        state: State = "matched"
-        if n in mess.misspelt:
-            state = "row-without-image"
-        elif n in mess.conflict:
-            state = "conflict"
+        state: State = "row-without-image" if n in mess.misspelt else "matched"
         row = _imagery_row(pack, name=_spelling(pack, n, misspelt=n in mess.misspelt), case=plan.case(pack.case))
         rows.append((row, state))
         if n in mess.duplicates:
@@ -355,13 +306,17 @@ def _write_unlisted(folder: Path, outcomes: Table) -> None:
 
 
 def images_ledger(plan: Plan, batch: str) -> dict[str, int]:
-    """States of the batch's good images once its own tables are in."""
+    """States of the batch's images once its own tables are in. Packs in quarantine are images no row names;
+    the second name of a scan is a duplicate of the first."""
     mess, good = MESS[batch], plan.good_packs_of(batch)
+    faults = [pack.fault for pack in plan.packs_of(batch) if pack.fault]
     without = len({*mess.missing, *mess.misspelt})
+    repeated = faults.count("duplicate")
     counts = {
         "matched": len(good) - without - len(mess.conflict),
-        "image-without-row": without,
+        "image-without-row": without + len(faults) - repeated,
         "conflict": len(mess.conflict),
+        "duplicate": repeated,
     }
     return {state: count for state, count in counts.items() if count}
 
