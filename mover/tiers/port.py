@@ -13,7 +13,18 @@ from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from mover.model.source import ByteSource
-from mover.model.tiers import Entry, TierKind, Traits, Zone
+from mover.model.tiers import Entry, Fingerprint, TierKind, Traits, Zone
+
+
+@runtime_checkable
+class OpenEntry(ByteSource, Protocol):
+    """An entry opened once; `fingerprint` asks the tier again, so that a change under us is seen. It carries
+    its tier's zone, so that no caller can claim another. On posix tiers it also has `fileno()`."""
+
+    @property
+    def zone(self) -> Zone: ...
+
+    def fingerprint(self) -> Fingerprint: ...
 
 
 @runtime_checkable
@@ -36,7 +47,7 @@ class ReadTier(Protocol):
         """The content in order. `cold` bypasses or first drops the page cache, so that what comes is what
         the device holds: a warm re-read proves nothing."""
 
-    def open(self, key: str) -> AbstractContextManager[ByteSource]:
+    def open(self, key: str) -> AbstractContextManager[OpenEntry]:
         """A ByteSource over the entry; the entry is opened once and never again by name."""
 
     def list(self, prefix: str = "") -> Iterator[Entry]:

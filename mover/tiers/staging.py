@@ -9,23 +9,11 @@ temporary name (posix) or an object without a sidecar (object), which a sweep ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
-from mover.model.source import ByteSource
-from mover.model.tiers import Fingerprint, Zone
-from mover.tiers.port import PruneTier
+from mover.tiers.port import OpenEntry, PruneTier
 
-
-@runtime_checkable
-class OpenEntry(ByteSource, Protocol):
-    """An entry opened once; `fingerprint` asks the tier again, so that a change under us is seen. It carries
-    its tier's zone, so that no caller can claim another."""
-
-    @property
-    def zone(self) -> Zone: ...
-
-    def fingerprint(self) -> Fingerprint: ...
+__all__ = ["Attempt", "FileEntry", "OpenEntry", "StagingTier"]
 
 
 @runtime_checkable
@@ -54,6 +42,4 @@ class Attempt(Protocol):
 
 @runtime_checkable
 class StagingTier(PruneTier, Protocol):
-    def open(self, key: str) -> AbstractContextManager[OpenEntry]: ...
-
     def attempt(self, key: str, *, size_bytes: int) -> Attempt: ...
