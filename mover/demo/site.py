@@ -79,13 +79,13 @@ class Site:
             "listen": {"tcp": "127.0.0.1:0"},
             "policies": str(self.policies),
             "tiers": {
-                "intake": {"kind": "posix", "zone": "identified", "role": "source", "path": str(where.source),
+                "intake": {"kind": "posix", "zone": "identified", "role": "source", "path": where.source.path,
                            "read_only": True},
                 "archive": {"kind": "object", "zone": "deidentified", "role": "archive",
                             "url": f"s3://{server.bucket}", "endpoint": server.endpoint, "region": server.region,
                             "credentials_file": server.credentials_file},
-                "flash": {"kind": "posix", "zone": "deidentified", "role": "flash", "path": str(where.flash)},
-                "protect": {"kind": "posix", "zone": "deidentified", "role": "protect", "path": str(where.protect)},
+                "flash": {"kind": "posix", "zone": "deidentified", "role": "flash", "path": where.flash.path},
+                "protect": {"kind": "posix", "zone": "deidentified", "role": "protect", "path": where.protect.path},
             },
             "workers": {"shards": 2, "parsers": 2},
         }  # fmt: skip

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mover.demo import artifacts, generate, places, planted, seaweed
 from mover.demo.site import BUCKET, Site
+from mover.demo.trees import differences
 from mover.errors import IntegrityError, NotProtected, RunRefused
 from mover.model import wire
 from mover.sdk import SyncClient
@@ -45,23 +46,22 @@ class Story:
 
     def prepare(self) -> None:
         """A fresh site on an old or new hospital; whatever an earlier demo left running ends first."""
-        self.site.root.mkdir(parents=True, exist_ok=True)
         self.site.stop()
-        where = places.prepare(self.site.root)
+        places.release(self.site.root)
         for leftover in (self.site.state, self.site.policies, self.site.root / "home"):
             shutil.rmtree(leftover, ignore_errors=True)
         with self._bar("building the hospital") as tick:
             self.hospital = generate.build_hospital(
                 self.site.root, scale=self.scale, seed=self.seed, progress=lambda done, total, what: tick(done, total)
             )
-        self.places = places.mount_source(where, Path(self.hospital.source))
+        self.places = places.prepare(self.site.root, source=Path(self.hospital.source))
         self.server = seaweed.start(self.site.bucket, bucket=BUCKET)
         self.site.write(self.places, self.server)
         self.url = self.site.start_daemon()
         h = self.hospital
         self._say(f"hospital: {h.packs} packs, {_size(h.size_bytes)}, {h.rows} rows of tables"
                   f"{' (built before, reused)' if h.reused else ''}")  # fmt: skip
-        self._say(f"tiers: {self.places.explanation}")
+        self._say(f"tiers: {'; '.join(place.sentence for place in self.places.all)}")
         self._say(f"daemon: {self.url}, log {self.site.log}")
 
     def tell(self) -> None:
@@ -258,7 +258,7 @@ class Story:
         with self._step("protect", "4. Protect: artifacts, code, manifest and environment, readable by any restic") as out:
             assert run.out is not None
             made = artifacts.write_artifacts(Path(run.out), seed=self.seed, scale=self.scale)
-            artifacts.write_code(self.site.code, seed=self.seed)
+            artifacts.write_code(self.site.code)
             self._say(f"the job wrote {made.files} artifacts, {_size(made.size_bytes)}, into {run.out}")
             out["refused"] = self._clean_too_early(run)
             finish = wire.FinishRequest(
@@ -291,8 +291,8 @@ class Story:
         assert run.out is not None
         target = self.site.restored / "artifacts"
         answer = self.client.snapshots.restore(snapshot.id, wire.RestoreRequest(to=str(target), path="/artifacts"))
-        differences = artifacts.compare(Path(run.out), target)
-        self._must(not differences, f"the restored artifacts differ: {differences[:3]}")
+        found = differences(Path(run.out), target)
+        self._must(not found, f"the restored artifacts differ: {found[:3]}")
         self._say(f"restored to {target}: {answer.files} files, byte-identical, {answer.seconds} s")
 
     def _stock_restic(self, snapshot: wire.Snapshot) -> None:
@@ -322,7 +322,7 @@ class Story:
             found = self._watch_run(run, until="cleaned")
             self._must(not Path(run.root).exists(), "the run root still stands")
             self._must([s["path"] for s in found.strays] == [STRANGER], f"strays: {found.strays}")
-            kept = self.places.flash / found.strays[0]["moved_to"]
+            kept = Path(self.places.flash.path) / found.strays[0]["moved_to"]
             self._must(kept.read_bytes() == STRANGER_TEXT, "the stranger was not kept")
             self._say(f"stray kept: {found.strays[0]['path']} ({found.strays[0]['why']}) -> {found.strays[0]['moved_to']}")
             second = self.client.runs.request(wire.RunRequest(like=run.id), key="demo/2/2026-11-21T09:00:00Z/0")
@@ -356,7 +356,7 @@ class Story:
             page = admin.audit.list(limit=500)
             self.answers.append(msgspec.json.encode(page.records))
             dump = self._ordinary_dump()
-            targets: list[Any] = [self.site.log, self.places.flash, *self.answers, dump, *self._bucket_objects()]
+            targets: list[Any] = [self.site.log, Path(self.places.flash.path), *self.answers, dump, *self._bucket_objects()]
             began = time.monotonic()
             hits = planted.search_everything(targets, planted.load(Path(self.hospital.planted)))
             self._must(not hits, f"{len(hits)} identifiers found, first in {hits[0].where if hits else ''}")
@@ -400,7 +400,7 @@ class Story:
             },
             "planted": self.hospital.planted,
             "log": str(self.site.log),
-            "tiers": self.places.explanation,
+            "tiers": [place.sentence for place in self.places.all],
         }
         self.site.report.write_bytes(msgspec.json.format(msgspec.json.encode(self.report), indent=2) + b"\n")
         self._say(f"report: {self.site.report}")
@@ -477,7 +477,7 @@ def open_again(site: Site, console: Console) -> None:
     report = msgspec.json.decode(site.report.read_bytes())
     if url is None:
         site.stop()
-        where = places.mount_source(places.reopen(site.root), site.root / "hospital" / "source")
+        where = places.prepare(site.root, source=site.root / "hospital" / "source", fresh=False)
         server = seaweed.start(site.bucket, bucket=BUCKET, fresh=False)
         site.write_settings(where, server)
         url = site.start_daemon()
@@ -496,7 +496,7 @@ def remove_all(site: Site) -> None:
     if not site.root.exists():
         return
     site.stop()
-    places.release_root(site.root)
+    places.release(site.root)
     shutil.rmtree(site.root)
 
 
