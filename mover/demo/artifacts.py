@@ -7,12 +7,10 @@ it holds an identifier: a training job never saw one.
 
 from __future__ import annotations
 
-import filecmp
 import io
 import json
 import os
 import shutil
-import stat
 import subprocess
 from pathlib import Path
 
@@ -108,8 +106,8 @@ def _odd_ones(out: Path) -> None:
     deep = odd.joinpath(*(f"level-{n}" for n in range(12)))
     deep.mkdir(parents=True)
     (odd / "empty folder").mkdir()
-    names = ("-rf", "name with  spaces ", "Größe µm.txt", "quote'\"`$HOME.txt", "line\nbreak.txt", "病理.json", "a" * 240)
-    for n, name in enumerate(names):
+    names = ("-rf", "name with  spaces ", "Größe µm.txt", "quote'\"`$HOME.txt", "line\nbreak.txt", "病理.json")
+    for n, name in enumerate((*names, "a" * 240)):
         (odd / name).write_text(f"odd name number {n}\n")
     (deep / "deep.txt").write_text("twelve levels down\n")
     (odd / "empty.bin").touch()
@@ -149,58 +147,46 @@ def _count(out: Path, sparse: Path) -> Artifacts:
     )
 
 
-def compare(first: Path, second: Path) -> list[str]:
-    """What differs between two trees: kinds, link targets, permissions, bytes. Empty when they are alike."""
-    mine, theirs = _tree(Path(first)), _tree(Path(second))
-    lines = [f"only in the first: {name}" for name in sorted(mine.keys() - theirs.keys())]
-    lines += [f"only in the second: {name}" for name in sorted(theirs.keys() - mine.keys())]
-    for name in sorted(mine.keys() & theirs.keys()):
-        if mine[name] != theirs[name]:
-            lines.append(f"of another kind, size, target or mode: {name}")
-        elif mine[name][0] == "file" and not filecmp.cmp(Path(first) / name, Path(second) / name, shallow=False):
-            lines.append(f"of other bytes: {name}")
-    return lines
-
-
-def _tree(root: Path) -> dict[str, tuple[str, object, int]]:
-    """Relative name to (kind, size or link target, permissions)."""
-    tree: dict[str, tuple[str, object, int]] = {}
-    for place, folder_names, file_names in os.walk(root):
-        for name in (*folder_names, *file_names):
-            path = Path(place) / name
-            about = path.lstat()
-            mode = stat.S_IMODE(about.st_mode)
-            if path.is_symlink():
-                found: tuple[str, object, int] = ("symlink", os.readlink(path), 0)
-            elif path.is_dir():
-                found = ("folder", None, mode)
-            else:
-                found = ("file", about.st_size, mode)
-            tree[str(path.relative_to(root))] = found
-    return tree
-
-
 # --- code ----------------------------------------------------------------------------------------------
 
+_TRAIN = '''"""Train a small model on the slides of one run root."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(config):
+    slides = sorted(Path(config["root"]).rglob("*"))
+    print(len(slides), "slides")
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
+'''
+
+_TEST = """from model import forward
+
+
+def test_forward():
+    assert forward([1, 2], [3, 4]) == 11
+"""
+
 _FILES = {
-    "README.md": "# Gleason grading\n\nTrain with `python train.py --config configs/base.json`.\n",
-    "train.py": (
-        '"""Train a small model on the slides of one run root."""\n\nimport json\nimport sys\nfrom pathlib import Path\n\n\n'
-        "def main(config):\n    slides = sorted(Path(config['root']).rglob('*'))\n    print(len(slides), 'slides')\n\n\n"
-        "if __name__ == '__main__':\n    main(json.loads(Path(sys.argv[1]).read_text()))\n"
-    ),
+    "README.md": "# Gleason grading\n\nTrain with `python train.py configs/base.json`.\n",
+    "train.py": _TRAIN,
     "model.py": "def forward(weights, tile):\n    return sum(w * t for w, t in zip(weights, tile))\n",
     "configs/base.json": '{"root": "/flash/run", "epochs": 12, "lr": 0.0003}\n',
     "configs/long.json": '{"root": "/flash/run", "epochs": 120, "lr": 0.0001}\n',
-    "tests/test_model.py": "from model import forward\n\n\ndef test_forward():\n    assert forward([1, 2], [3, 4]) == 11\n",
+    "tests/test_model.py": _TEST,
     ".gitignore": "out/\n__pycache__/\n",
 }
 
 
-def write_code(folder: Path, *, seed: int = 7) -> Code:
+def write_code(folder: Path) -> Code:
     """The tree as a scientist leaves it: committed, then changed once more without committing."""
     folder = Path(folder)
-    for name, content in {**_FILES, "configs/seed.json": f'{{"seed": {seed}}}\n'}.items():
+    for name, content in _FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)

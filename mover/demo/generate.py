@@ -49,9 +49,7 @@ class Hospital(msgspec.Struct, frozen=True):
     reused: bool = False
 
 
-def build_hospital(
-    root: Path, *, scale: float = 1.0, seed: int = 7, progress: Progress | None = None
-) -> Hospital:
+def build_hospital(root: Path, *, scale: float = 1.0, seed: int = 7, progress: Progress | None = None) -> Hospital:
     """The hospital under `root`, built or reused. `progress(done, total, what)` counts packs."""
     home = Path(root) / "hospital"
     existing = _complete(home, scale=scale, seed=seed)

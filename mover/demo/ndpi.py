@@ -47,8 +47,12 @@ def write(path: Path, pack: Pack, *, case: Case, layout: Layout) -> None:
         ndpi.map(overview)
 
 
-def _stitched(pieces: list[bytes], size: tuple[int, int], *, across: int) -> tuple[list[bytes], list[int], tuple[int, int]]:
-    """One JPEG from restart intervals of `across` blocks each: (parts, starts of intervals, size)."""
+# Parts of one JPEG, the starts of its restart intervals, its width and height.
+_Level = tuple[list[bytes], list[int], tuple[int, int]]
+
+
+def _stitched(pieces: list[bytes], size: tuple[int, int], *, across: int) -> _Level:
+    """One JPEG from restart intervals of `across` blocks each."""
     head = _head(size, across=across)
     parts, starts, at = [head], [], len(head)
     for n, piece in enumerate(pieces):
@@ -59,7 +63,7 @@ def _stitched(pieces: list[bytes], size: tuple[int, int], *, across: int) -> tup
     return parts, starts, size
 
 
-def _encoded(pixels: Pixels) -> tuple[list[bytes], list[int], tuple[int, int]]:
+def _encoded(pixels: Pixels) -> _Level:
     jpeg = _commented(restart_jpeg(pixels, look=NANOZOOMER))
     start = scan_start(jpeg)
     starts = [start + piece[0] for piece in split_at_restarts(jpeg[start:-2])]
@@ -73,7 +77,8 @@ def _head(size: tuple[int, int], *, across: int) -> bytes:
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", size[1], size[0])
     interval = jpeg.index(b"\xff\xdd")
     jpeg[interval + 4 : interval + 6] = struct.pack(">H", across)
-    return bytes(jpeg[: scan_start(jpeg)])
+    head = bytes(jpeg)
+    return head[: scan_start(head)]
 
 
 def _commented(jpeg: bytes) -> bytes:

@@ -34,7 +34,7 @@ class Place(msgspec.Struct, frozen=True):
     """`path` is what a tier is declared with; `sentence` says what stands there and, if plain, why."""
 
     name: str
-    path: Path
+    path: str
     kind: str  # xfs, ext4, bind, folder
     read_only: bool
     reflinks: bool
@@ -42,80 +42,45 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Places(msgspec.Struct, frozen=True):
-    """What `prepare` made; `source_place` is there once `mount_source` ran."""
-
-    root: Path
-    flash_place: Place
-    protect_place: Place
-    source_place: Place | None = None
+    root: str
+    source: Place
+    flash: Place
+    protect: Place
 
     @property
-    def source(self) -> Path:
-        assert self.source_place is not None, "mount_source comes first"
-        return self.source_place.path
-
-    @property
-    def flash(self) -> Path:
-        return self.flash_place.path
-
-    @property
-    def protect(self) -> Path:
-        return self.protect_place.path
-
-    @property
-    def explanation(self) -> str:
-        places = (self.source_place, self.flash_place, self.protect_place)
-        return "; ".join(place.sentence for place in places if place)
+    def all(self) -> tuple[Place, ...]:
+        return (self.source, self.flash, self.protect)
 
 
 class _Refused(Exception):
     """A mount that did not work out; the text becomes part of the place's sentence."""
 
 
-def prepare(root: Path) -> Places:
-    """Empty flash and protect under `root`. What an earlier run left mounted there is undone first, so the
-    source can be written again until `mount_source`. End with `release`."""
-    base = _released(root)
-    _discard(base)
-    return _open(base)
+def prepare(root: Path, *, source: Path, fresh: bool = True) -> Places:
+    """The three places under `root`. `source` must be complete: nobody can write through its place.
 
-
-def reopen(root: Path) -> Places:
-    """Like `prepare`, but flash and protect hold what they held."""
-    return _open(_released(root))
-
-
-def mount_source(places: Places, source: Path) -> Places:
-    """Show the finished `source` read-only where root allows it; it must not be written any more."""
-    return msgspec.structs.replace(places, source_place=_source_place(places.root, Path(source).absolute()))
-
-
-def release_root(root: Path) -> list[str]:
-    """`release` by folder, for what an earlier process prepared."""
-    return release(Path(root))
-
-
-def _released(root: Path) -> Path:
+    Running it again is the same as running it once: what stood there is released first. With `fresh`
+    flash and protect are empty; without, they keep what they held. End with `release`.
+    """
     base = Path(root).absolute()
     _own(base)
     release(base)
-    return base
-
-
-def _open(base: Path) -> Places:
+    if fresh:
+        _discard(base)
     free = shutil.disk_usage(base).free
     if free < LEAST_BYTES:
         raise TierFull(f"{free / 1e9:.1f} GB are free where the demo wants to work", where=str(base))
     return Places(
-        root=base,
-        flash_place=_image_place(base, "flash", ("xfs", "ext4"), size_bytes=min(FLASH_BYTES, free * 6 // 10)),
-        protect_place=_image_place(base, "protect", ("ext4",), size_bytes=min(PROTECT_BYTES, free * 3 // 10)),
+        root=str(base),
+        source=_source_place(base, Path(source).absolute()),
+        flash=_image_place(base, "flash", ("xfs", "ext4"), size_bytes=min(FLASH_BYTES, free * 6 // 10)),
+        protect=_image_place(base, "protect", ("ext4",), size_bytes=min(PROTECT_BYTES, free * 3 // 10)),
     )
 
 
 def release(root: Path | Places) -> list[str]:
     """Undo every mount below `root`, deepest first; the mount points undone. Contents are kept."""
-    base = (root.root if isinstance(root, Places) else Path(root)).absolute()
+    base = Path(root.root if isinstance(root, Places) else root).absolute()
     undone = []
     for point in sorted(mounts_below(base), key=len, reverse=True):
         if os.geteuid() != 0:
@@ -157,7 +122,7 @@ def _source_place(root: Path, source: Path) -> Place:
                 _run("umount", "-l", left)
         return Place(
             name="source",
-            path=source,
+            path=str(source),
             kind="folder",
             read_only=False,
             reflinks=False,
@@ -165,7 +130,7 @@ def _source_place(root: Path, source: Path) -> Place:
         )
     return Place(
         name="source",
-        path=point,
+        path=str(point),
         kind="bind",
         read_only=True,
         reflinks=False,
@@ -190,7 +155,7 @@ def _image_place(root: Path, name: str, kinds: tuple[str, ...], *, size_bytes: i
         reflinks = _reflinks(point)
         return Place(
             name=name,
-            path=point,
+            path=str(point),
             kind=kind,
             read_only=False,
             reflinks=reflinks,
@@ -198,7 +163,7 @@ def _image_place(root: Path, name: str, kinds: tuple[str, ...], *, size_bytes: i
         )
     sentence = f"{name} is a plain folder on the demo's own file system ({reason})"
     return Place(
-        name=name, path=point, kind="folder", read_only=False, reflinks=_reflinks(point), sentence=sentence
+        name=name, path=str(point), kind="folder", read_only=False, reflinks=_reflinks(point), sentence=sentence
     )
 
 

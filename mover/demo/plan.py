@@ -171,8 +171,10 @@ _HEADS = (
     "Mühlenb Northca Ostrowi Pemberl Rosenkr Silberh Tannenb Underwo Volkenr Westerb Yarborg Zimmert "
     "Blackth Corvinu Delacro Feuerba"
 ).split()
-_TAILS = "aard enhal orsson ingray ilovec umbold yvette wickel ulrand otheby acinth erholm iansky oldsen" \
+_TAILS = (
+    "aard enhal orsson ingray ilovec umbold yvette wickel ulrand otheby acinth erholm iansky oldsen"
     " ackery ombeck isgard estwyn ubrook enfors ivelda onrath elgrim andcoe urbain".split()
+)
 _FIRST = (
     "Katarzyna Leopold Frédéric Theodora Gwendolyn Balthasar Ottilie Ferdinand Henrietta Ignatius "
     "Johanna Kasimir Ludovica Maximilian Nepomuk Octavia Philippa Quentin Rosalind Sebastian Tatjana "
@@ -225,9 +227,7 @@ _STAINS = ("H&E", "H&E", "H&E", "PAS")
 _STAGES = ("I", "II", "IIA", "III", "IV")
 
 
-def _cases(
-    rng: np.random.Generator, *, people: list[Person], batch: str, first: int, wanted: Sizes
-) -> list[Case]:
+def _cases(rng: np.random.Generator, *, people: list[Person], batch: str, first: int, wanted: Sizes) -> list[Case]:
     """The first cases will own packs; numbers are spread so that they do not tell the order."""
     count = wanted.good_per_batch + wanted.unknown_cases_per_batch
     numbers = first + rng.choice(30_000, size=count, replace=False)
@@ -258,9 +258,7 @@ def _case(rng: np.random.Generator, *, number: str, batch: str, person: Person, 
     )
 
 
-def _packs(
-    rng: np.random.Generator, *, cases: list[Case], batch: str, first_index: int, wanted: Sizes
-) -> list[Pack]:
+def _packs(rng: np.random.Generator, *, cases: list[Case], batch: str, first_index: int, wanted: Sizes) -> list[Pack]:
     """Two in five cases have a second slide; looks alternate; the first pack of batch 1 is the big one."""
     packs: list[Pack] = []
     case_at, second = 0, False
@@ -273,9 +271,7 @@ def _packs(
     return packs
 
 
-def _pack(
-    rng: np.random.Generator, case: Case, *, n: int, index: int, look: str, big: bool, wanted: Sizes
-) -> Pack:
+def _pack(rng: np.random.Generator, case: Case, *, n: int, index: int, look: str, big: bool, wanted: Sizes) -> Pack:
     members = staff()
     block = _BLOCKS[n % len(_BLOCKS)]
     stain = "Ki-67" if look == texture.NANOZOOMER.name else _STAINS[n % len(_STAINS)]

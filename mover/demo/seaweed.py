@@ -71,7 +71,7 @@ def start(folder: Path, *, bucket: str = "archive", fresh: bool = True, clock: C
     stop_leftover(folder)
     _prepare(folder, fresh=fresh)
     keys = _credentials(folder)
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         server = _spawn(binary, folder, bucket=bucket)
         if _wait_until_ready(server, keys, clock=clock):
             _create_bucket(server, keys, clock=clock)
@@ -79,7 +79,7 @@ def start(folder: Path, *, bucket: str = "archive", fresh: bool = True, clock: C
             return server
         stop(server)
     raise TierUnavailable(
-        f"SeaweedFS did not answer within {READY_S:.0f} s, tried {attempt + 1} times",
+        f"SeaweedFS did not answer within {READY_S:.0f} s, tried {ATTEMPTS} times",
         where=str(folder / "weed.log"),
         hint="Read the end of that log; often a port was taken or the disk is full.",
     )
@@ -302,9 +302,7 @@ def _warm_up(server: Seaweed, keys: Credentials, *, clock: Clock) -> None:
             raise TierUnavailable(f"SeaweedFS refused its first object: HTTP {status}", where=server.log_file)
 
 
-def _request(
-    server: Seaweed, keys: Credentials, method: str, path: str, *, clock: Clock, body: bytes = b""
-) -> int:
+def _request(server: Seaweed, keys: Credentials, method: str, path: str, *, clock: Clock, body: bytes = b"") -> int:
     """One small request, signed (AWS Signature Version 4); http.client knows no proxies."""
     host = server.endpoint.removeprefix("http://")
     headers = _signed_headers(keys, method, path, body, host=host, now=clock.now())

@@ -123,9 +123,7 @@ class _Pictures:
         ]
 
     def _jpeg_strips(self, tiff: TiffFile, pixels: Pixels, *, kind: int, described: str | None) -> None:
-        strips = [
-            encode_tile(pixels[y : y + _STRIP_ROWS], look=self.look) for y in range(0, len(pixels), _STRIP_ROWS)
-        ]
+        strips = [encode_tile(pixels[y : y + _STRIP_ROWS], look=self.look) for y in range(0, len(pixels), _STRIP_ROWS)]
         offsets = tiff.put_pieces(strips)
         photometric = 2 if self.look.coding == "rgb" else 6
         tags = _strips(
@@ -141,7 +139,8 @@ class _Pictures:
 def _description_keys(pack: Pack, case: Case, layout: Layout) -> list[tuple[str, str]]:
     gt450 = layout.look.name == GT450.name
     who = case.person
-    optics = [("AppMag", "40" if gt450 else "20"), ("MPP", mpp(layout.look)), ("StripeWidth", "4096" if gt450 else "2040")]
+    stripe = "4096" if gt450 else "2040"
+    optics = [("AppMag", "40" if gt450 else "20"), ("MPP", mpp(layout.look)), ("StripeWidth", stripe)]
     if gt450:
         optics += [("Exposure Time", "8"), ("Exposure Scale", "0.000001"), ("Gamma", "2.2"), ("Filtered", "3")]
     else:
@@ -174,7 +173,7 @@ def _planted_tags(pack: Pack, case: Case) -> list[Tag]:
         f'<rdf:Description xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{pack.case} {who.name}</dc:title>'
         f"<dc:creator>{pack.operator}</dc:creator></rdf:Description></rdf:RDF></x:xmpmeta>"
     )
-    private = base64.b64encode(f"{who.last}^{who.first}|{who.mrn}|{who.born:%Y-%m-%d}".encode("utf-8"))
+    private = base64.b64encode(f"{who.last}^{who.first}|{who.mrn}|{who.born:%Y-%m-%d}".encode())
     return [
         text(269, pack.stem),
         text(306, f"{pack.scanned:%Y:%m:%d %H:%M:%S}"),

@@ -108,8 +108,7 @@ def build_atlases(*, seed: int, variants: int, pool: Executor) -> dict[str, Atla
         for look_index, cell in enumerate(cells):
             rows[look_index][corners].append(cell)
     return {
-        look.name: Atlas(look=look, cells=tuple(tuple(row) for row in rows[index]))
-        for index, look in enumerate(LOOKS)
+        look.name: Atlas(look=look, cells=tuple(tuple(row) for row in rows[index])) for index, look in enumerate(LOOKS)
     }
 
 
