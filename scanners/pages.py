@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from mover.errors import StructureInvalid
-from mover.model.slides import Page, Pixels, Place, Role
+from mover.model.slides import Page, Pixels, Place, Role, Value
 from mover.model.source import ByteSource
 from scanners.tiff import Directory, Structure, Tag, read_integers, read_value
 
@@ -17,6 +17,7 @@ from scanners.tiff import Directory, Structure, Tag, read_integers, read_value
 HARVEST_BYTES: Final = 1 << 20
 SEGMENT_BYTES: Final = 256 << 20
 LOCATIONS: Final = frozenset({273, 279, 324, 325, 65426, 65432})
+_NUMBERS: Final = 24
 _PIXEL_LIMIT: Final = 1 << 31
 
 
@@ -89,13 +90,18 @@ def read_places(source: ByteSource, structure: Structure, page: Page) -> list[Pl
     for tag in structure.directories[page.index].tags.values():
         if tag.code in LOCATIONS:
             continue
-        value = (
-            read_value(source, structure.byte_order, tag)
-            if tag.size_bytes <= HARVEST_BYTES or tag.code == 34675
-            else b""
-        )
+        value = _value_of(source, structure, tag)
         places.append(Place(page.index, page.role, tag.code, "", tag.kind, value))
     return places
+
+
+def _value_of(source: ByteSource, structure: Structure, tag: Tag) -> Value:
+    """Short lists are numbers; bytes and long lists stay bytes, so that text in them can be read as text."""
+    if tag.size_bytes > HARVEST_BYTES and tag.code != 34675:
+        return b""
+    if tag.inline is None and (tag.kind in (1, 6) or tag.count > _NUMBERS):
+        return source.read(tag.at, tag.size_bytes)
+    return read_value(source, structure.byte_order, tag)
 
 
 def check_layout(source: ByteSource, structure: Structure, pages: Iterable[Page]) -> tuple[tuple[int, int], ...]:

@@ -139,45 +139,45 @@ _HAMAMATSU_TEXT: Final[dict[int, re.Pattern[bytes]]] = {
 
 
 def _decimal(digits: int, fraction: int = 6) -> re.Pattern[str]:
-    return re.compile(rf"-?\d{{1,{digits}}}(\.\d{{1,{fraction}}})?")
+    return re.compile(rf"-?[0-9]{{1,{digits}}}(\.[0-9]{{1,{fraction}}})?")  # never \d: that is any script's digits
 
 
 _APERIO_KEYS: Final[dict[str, re.Pattern[str]]] = {
     "AppMag": _decimal(3, 2),
     "MPP": _decimal(2),
-    "StripeWidth": re.compile(r"\d{1,5}"),
+    "StripeWidth": re.compile(r"[0-9]{1,5}"),
     "Left": _decimal(3),
     "Top": _decimal(3),
     "LineCameraSkew": _decimal(2),
     "LineAreaXOffset": _decimal(2),
     "LineAreaYOffset": _decimal(2),
-    "Exposure Time": re.compile(r"\d{1,4}"),
+    "Exposure Time": re.compile(r"[0-9]{1,4}"),
     "Exposure Scale": _decimal(2),
-    "DisplayColor": re.compile(r"\d{1,2}"),
+    "DisplayColor": re.compile(r"[0-9]{1,2}"),
     "Gamma": _decimal(2, 4),
-    "OriginalWidth": re.compile(r"\d{1,7}"),
-    "OriginalHeight": re.compile(r"\d{1,7}"),
-    "Originalheight": re.compile(r"\d{1,7}"),
-    "Filtered": re.compile(r"\d{1,2}"),
+    "OriginalWidth": re.compile(r"[0-9]{1,7}"),
+    "OriginalHeight": re.compile(r"[0-9]{1,7}"),
+    "Originalheight": re.compile(r"[0-9]{1,7}"),
+    "Filtered": re.compile(r"[0-9]{1,2}"),
     "Parmset": re.compile(r"USM Filter|COVERSLIP|Coverslip"),
 }
 _APERIO_VITAL: Final = frozenset({"AppMag", "MPP"})
 _APERIO_SOFTWARE: Final = re.compile(
-    r"Aperio (?:Image Library|Leica Biosystems GT450(?: ?DX)?) v\d{1,2}(?:\.\d{1,3}){1,3}"
+    r"Aperio (?:Image Library|Leica Biosystems GT450(?: ?DX)?) v[0-9]{1,2}(?:\.[0-9]{1,3}){1,3}"
 )
-_GEOMETRY: Final = re.compile(r"[\dx\[\](),\s>;|-]*|(?:JPEG|J2K)/[A-Z0-9]{1,6}|Q=\d{1,3}|->|-")
-_APERIO_QUALITY: Final = re.compile(r"\bQ=(\d{1,3})\b")
+_GEOMETRY: Final = re.compile(r"[0-9x\[\](),\s>;|-]*|(?:JPEG|J2K)/[A-Z0-9]{1,6}|Q=[0-9]{1,3}|->|-")
+_APERIO_QUALITY: Final = re.compile(r"\bQ=([0-9]{1,3})\b")
 
 _NDPI_KEYS: Final[dict[str, re.Pattern[str]]] = {
-    "Product": re.compile(r"C\d{4,5}(-\d{2})?"),
-    "system.version": re.compile(r"\d{1,2}(\.\d{1,3}){0,2}"),
+    "Product": re.compile(r"C[0-9]{4,5}(-[0-9]{2})?"),
+    "system.version": re.compile(r"[0-9]{1,2}(\.[0-9]{1,3}){0,2}"),
     "Objective.Lens.Magnificant": _decimal(3),
-    "ccd.width": re.compile(r"\d{1,5}"),
-    "ccd.height": re.compile(r"\d{1,5}"),
-    "target.white.intensity": re.compile(r"\d{1,3}"),
-    "variable.exposuretime": re.compile(r"\d{1,2}"),
-    "cube.kind": re.compile(r"\d{1,2}"),
-    "colorfilterID": re.compile(r"\d{1,2}"),
+    "ccd.width": re.compile(r"[0-9]{1,5}"),
+    "ccd.height": re.compile(r"[0-9]{1,5}"),
+    "target.white.intensity": re.compile(r"[0-9]{1,3}"),
+    "variable.exposuretime": re.compile(r"[0-9]{1,2}"),
+    "cube.kind": re.compile(r"[0-9]{1,2}"),
+    "colorfilterID": re.compile(r"[0-9]{1,2}"),
 }
 
 
@@ -396,7 +396,7 @@ def _aperio_description(scan: SlideScan, page: Page, header: str, kept: dict[str
 
 def _as_text_rule(scan: SlideScan, tag: int) -> re.Pattern[str] | None:
     rule = _HAMAMATSU_TEXT.get(tag) if scan.family == "hamamatsu-ndpi" else None
-    return re.compile(rule.pattern.decode()) if rule else None
+    return re.compile(rule.pattern.decode(), re.ASCII) if rule else None
 
 
 # --- texts -------------------------------------------------------------------------------------------
@@ -424,16 +424,23 @@ def _mask(character: str) -> str:
 def strings_of(value: Value | str) -> Iterable[str]:
     """Every string of at least five characters a removed value may say: the whole, its parts, and what it
     says when it is UTF-16, base64 or hexadecimal. Plain small measures are not identifiers."""
-    if isinstance(value, tuple):
-        texts = [f"{item:d}" for item in value[:16] if isinstance(item, int) and abs(item) >= 10_000_000]
-    else:
-        texts = _readings(value)
+    texts = _numbers_as_texts(value) if isinstance(value, tuple) else _readings(value)
     for text in texts:
         whole = " ".join(text.split())
         for part in (whole, *re.split(r"[\s,;|=_/\\^<>\"&?\0]+", text)):
             part = part.strip(" .:'()[]{}\0")
             if len(part) >= MIN_HARVEST and not _is_measure(part):
                 yield part[:4096]
+
+
+def _numbers_as_texts(value: tuple[int, ...] | tuple[float, ...]) -> list[str]:
+    """Numbers of eight digits as written, and what the list says when it is text in disguise."""
+    whole = [item for item in value if isinstance(item, int) and 0 <= item < 1 << 32]
+    texts = [f"{item:d}" for item in whole if item >= 10_000_000]
+    for order in ("little", "big"):
+        packed = b"".join(item.to_bytes(4, order) for item in whole)  # type: ignore[arg-type]
+        texts += _readings(packed.replace(b"\0", b""))
+    return texts
 
 
 def _readings(value: bytes | str) -> list[str]:

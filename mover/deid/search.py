@@ -8,22 +8,25 @@ strings; `find` answers how many strings are found, never which: a value has no 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-PAYLOADS: Final = 256
+from mover.errors import RedactionUnproven
+
+PAYLOADS: Final = 100_000
 PAYLOAD_BYTES: Final = 4 << 20
+PAYLOADS_BYTES: Final = 64 << 20
 _DEPTH: Final = 3
 _SHORTEST: Final = 5
-_SHORTEST_CODED: Final = 7
+_SHORTEST_CODED: Final = 6
 _TABLE_BITS: Final = 24
 _WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
@@ -94,7 +97,9 @@ def fold_accents(text: str) -> str:
 
 
 def payloads(data: bytes, depth: int = _DEPTH) -> Iterator[bytes]:
-    """What zlib, gzip and base64 runs inside these bytes unpack to, a few layers deep and bounded."""
+    """What zlib, gzip and base64 runs inside these bytes unpack to, a few layers deep.
+
+    Raises RedactionUnproven when there is more of it than can be looked into."""
     if not depth:
         return
     for inner in _unpacked(data):
@@ -103,21 +108,25 @@ def payloads(data: bytes, depth: int = _DEPTH) -> Iterator[bytes]:
 
 
 def _unpacked(data: bytes) -> Iterator[bytes]:
-    found = 0
+    found, unpacked_bytes = 0, 0
+    for inner in chain(_inflated(data), _from_base64(data)):
+        found, unpacked_bytes = found + 1, unpacked_bytes + len(inner)
+        if found > PAYLOADS or unpacked_bytes > PAYLOADS_BYTES:
+            raise RedactionUnproven("more packed payloads than can be looked into")
+        yield inner
+
+
+def _inflated(data: bytes) -> Iterator[bytes]:
     for match in re.finditer(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08", data):
         inner = _inflate(data[match.start() : match.start() + PAYLOAD_BYTES])
-        if len(inner) > 8 and found < PAYLOADS:
-            found += 1
+        if len(inner) > 8:
             yield inner
+
+
+def _from_base64(data: bytes) -> Iterator[bytes]:
     for match in re.finditer(rb"[A-Za-z0-9+/_-]{16,}", data):
-        if found >= PAYLOADS:
-            return
-        run = match.group()[:PAYLOAD_BYTES].translate(bytes.maketrans(b"-_", b"+/"))
-        try:
-            yield base64.b64decode(run[: len(run) // 4 * 4])
-            found += 1
-        except binascii.Error:
-            continue
+        run = match.group().translate(bytes.maketrans(b"-_", b"+/"))
+        yield base64.b64decode(run[: len(run) // 4 * 4])
 
 
 def _inflate(data: bytes) -> bytes:

@@ -40,15 +40,15 @@ ALLOWED_TAGS: Final = {
 
 _APERIO_TEXT: Final = re.compile(
     r"Aperio (Image Library|Leica Biosystems GT450( ?DX)?)( v[0-9.]{1,12})?\r\n"
-    r"\d+x\d+ \[0,0 \d+x\d+\] \(\d+x\d+\)( -> \d+x\d+)? (JPEG|J2K)/[A-Z0-9]{3,5}( Q=\d{1,3})?"
+    r"[0-9]+x[0-9]+ \[0,0 [0-9]+x[0-9]+\] \([0-9]+x[0-9]+\)( -> [0-9]+x[0-9]+)? (JPEG|J2K)/[A-Z0-9]{3,5}( Q=[0-9]{1,3})?"
     r"(\|[A-Za-z ]{3,16} = (-?[0-9]{1,7}(\.[0-9]{1,6})?|USM Filter|COVERSLIP|Coverslip))*"
 )
 _ALLOWED_TEXT: Final = {
     270: _APERIO_TEXT,
     271: re.compile(r"Hamamatsu"),
-    272: re.compile(r"C\d{4,5}(-\d{2})?|NanoZoomer [A-Z0-9]{1,5}"),
-    305: re.compile(r"NDP\.scan( U\d{1,2})? [0-9.]{3,14}"),
-    65449: re.compile(r"([A-Za-z.]{6,27}=(-?[0-9]{1,5}(\.[0-9]{1,6}){0,2}|C\d{4,5}(-\d{2})?)(\r\n|$))+"),
+    272: re.compile(r"C[0-9]{4,5}(-[0-9]{2})?|NanoZoomer [A-Z0-9]{1,5}"),
+    305: re.compile(r"NDP\.scan( U[0-9]{1,2})? [0-9.]{3,14}"),
+    65449: re.compile(r"([A-Za-z.]{6,27}=(-?[0-9]{1,5}(\.[0-9]{1,6}){0,2}|C[0-9]{4,5}(-[0-9]{2})?)(\r\n|$))+"),
 }
 
 
