@@ -8,8 +8,10 @@ import pytest
 
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
+from mover.demo.seaweed import Seaweed
 from mover.deid.vault import Vault, VaultKey
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
+from tests.support.seaweed import running_weed
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +49,10 @@ async def vault(dsns: Dsns) -> AsyncIterator[Vault]:
     opened = await Database.open(dsns.vault, name="test-vault", max_size=4)
     yield Vault(opened, VaultKey(bytes(range(32))), site="ward", node="n1")
     await opened.close()
+
+
+@pytest.fixture(scope="session")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """The session's object store; `tests.support.seaweed.object_tier` makes a tier in a prefix of its own."""
+    with running_weed(tmp_path_factory.mktemp("weed")) as running:
+        yield running
