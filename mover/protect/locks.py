@@ -13,7 +13,7 @@ import pwd
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -72,7 +72,8 @@ class Lock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self._files.remove("locks", self.lock_id)
+        with suppress(TierError):  # the work is done and stays done; the file lapses by itself
+            self._files.remove("locks", self.lock_id)
 
     def assert_held(self) -> None:
         """LeaseLost when the lock could not be refreshed for so long that others may ignore it."""
