@@ -40,15 +40,22 @@ ALLOWED_TAGS: Final = {
 
 _APERIO_TEXT: Final = re.compile(
     r"Aperio (Image Library|Leica Biosystems GT450( ?DX)?)( v[0-9.]{1,12})?\r\n"
-    r"[0-9]+x[0-9]+ \[0,0 [0-9]+x[0-9]+\] \([0-9]+x[0-9]+\)( -> [0-9]+x[0-9]+)? (JPEG|J2K)/[A-Z0-9]{3,5}( Q=[0-9]{1,3})?"
-    r"(\|[A-Za-z ]{3,16} = (-?[0-9]{1,7}(\.[0-9]{1,6})?|USM Filter|COVERSLIP|Coverslip))*"
+    r"[0-9]+x[0-9]+ \[0,0 [0-9]+x[0-9]+\] \([0-9]+x[0-9]+\)( -> [0-9]+x[0-9]+)? "
+    r"(JPEG|J2K)/[A-Z0-9]{3,5}( Q=[0-9]{1,3})?"
+    r"(\|(AppMag|MPP|StripeWidth|Left|Top|LineCameraSkew|LineArea[XY]Offset|Exposure Time|Exposure Scale|DisplayColor"
+    r"|Gamma|OriginalWidth|Original[Hh]eight|Filtered) = -?[0-9]{1,7}(\.[0-9]{1,6})?"
+    r"|\|Parmset = (USM Filter|COVERSLIP|Coverslip))*"
 )
 _ALLOWED_TEXT: Final = {
     270: _APERIO_TEXT,
     271: re.compile(r"Hamamatsu"),
     272: re.compile(r"C[0-9]{4,5}(-[0-9]{2})?|NanoZoomer [A-Z0-9]{1,5}"),
     305: re.compile(r"NDP\.scan( U[0-9]{1,2})? [0-9.]{3,14}"),
-    65449: re.compile(r"([A-Za-z.]{6,27}=(-?[0-9]{1,5}(\.[0-9]{1,6}){0,2}|C[0-9]{4,5}(-[0-9]{2})?)(\r\n|$))+"),
+    65449: re.compile(
+        r"((system\.version|Objective\.Lens\.Magnificant|ccd\.width|ccd\.height|target\.white\.intensity|cube\.kind"
+        r"|variable\.exposuretime|colorfilterID)=-?[0-9]{1,5}(\.[0-9]{1,6}){0,2}(\r\n|$)"
+        r"|Product=C[0-9]{4,5}(-[0-9]{2})?(\r\n|$))+"
+    ),
 }
 
 

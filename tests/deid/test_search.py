@@ -56,7 +56,9 @@ def test_what_is_not_there_is_not_found() -> None:
     assert Seeker([NAME, "771001"]).find(bytes(range(256)) * 4000) == 0
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=5, max_size=40), st.integers(0, 9))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=5, max_size=40), st.integers(0, 9)
+)
 def test_any_text_is_found_as_itself_and_in_base64(words: str, lead: int) -> None:
     """Whatever somebody is called, wherever it falls in the base64 text."""
     seeker = Seeker([words])

@@ -34,7 +34,7 @@ class HugeSource:
         self._pieces = pieces
 
     def read(self, offset: int, length: int) -> bytes:
-        assert 0 <= offset and offset + length <= self.size_bytes
+        assert offset >= 0 and offset + length <= self.size_bytes
         assert length < 1 << 20, "nobody may read a huge file in large pieces just to know what it is"
         data = bytearray(length)
         for at, piece in self._pieces.items():

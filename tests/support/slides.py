@@ -102,9 +102,7 @@ def level(
 ) -> Picture:
     width, height = size
     pixels = tissue(-(-width // tile) * tile, -(-height // tile) * tile)
-    tiles = [
-        encode(pixels[y : y + tile, x : x + tile]) for y in range(0, height, tile) for x in range(0, width, tile)
-    ]
+    tiles = [encode(pixels[y : y + tile, x : x + tile]) for y in range(0, height, tile) for x in range(0, width, tile)]
     tiles = [b"" if number in empty else data for number, data in enumerate(tiles)]
     entries = [
         entry(254, 4, 0, order=order),
@@ -191,7 +189,7 @@ def jp2k(pixels: np.ndarray) -> bytes:
 def assemble(pictures: Sequence[Picture], layout: Layout = Layout()) -> bytes:  # noqa: B008 - a frozen value
     """Segments first, each followed by the gap, then directories chained in order, then the tail."""
     order, big = layout.order, layout.big
-    out = bytearray((b"II" if order == "<" else b"MM"))
+    out = bytearray(b"II" if order == "<" else b"MM")
     out += struct.pack(order + ("HHHQ" if big else "HI"), *((43, 8, 0, 0) if big else (42, 0)))
     chain = 8 if big else 4
     for picture in pictures:
