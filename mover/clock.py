@@ -38,3 +38,8 @@ def now_ms(clock: Clock = SYSTEM) -> int:
 def monotonic_s() -> float:
     """Elapsed-time measure for code that runs in threads and reports seconds."""
     return SYSTEM.monotonic_s()
+
+
+def pause(duration_s: float) -> None:
+    """Wait in a worker thread; never on the event loop."""
+    time.sleep(duration_s)

@@ -31,7 +31,7 @@ from mover.catalog import instance
 from mover.catalog.database import Database
 from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
-from mover.clock import SYSTEM, monotonic_s
+from mover.clock import SYSTEM, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault, VaultKey
@@ -160,8 +160,10 @@ async def _build(
     stage = Stage(database, tiers, flash, transfer, node=node)
     clean = Clean(database, flash, runs, node=node)
     protection = Protection(
-        database, tiers, places, policies, settings.repository_password_file, node=node
-    )
+        database, tiers, places, policies, settings.repository_password_file,
+        forbidden=[t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None],
+        node=node,
+    )  # fmt: skip
     worker = Worker(
         database,
         dsns.queue,
@@ -259,13 +261,13 @@ async def _open_tier(tier: Tier, database: Database) -> AnyTier:
         if row is None:
             raise
         logger.warning("tier offline", tier=tier.name, code=error.code)
-        return RetryTier(made)
+        return RetryTier(made, sleep=pause)
     async with database.instance() as conn:
         await instance.register_tier(
             conn, tier.name, kind=tier.kind, zone=tier.zone, role=tier.role, identity=identity, traits=traits,
             capacity_bytes=tier.capacity_bytes,
         )  # fmt: skip
-    return RetryTier(made)
+    return RetryTier(made, sleep=pause)
 
 
 def _establish(tier: Tier) -> str:

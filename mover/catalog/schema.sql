@@ -173,7 +173,8 @@ create index slide_digest on mover.slide (digest);
 
 create table mover.slide_grant (
     project_id  text not null references mover.project,
-    number      text not null references mover.slide,
+    -- deferred, because the grant comes first: only then may the project see the slide it inserts
+    number      text not null references mover.slide deferrable initially deferred,
     granted_at  timestamptz not null default now(),
     primary key (project_id, number)
 );

@@ -317,8 +317,8 @@ class Packs:
         sidecar, plan, evidence = published.sidecar, published.prepared.plan, published.prepared.evidence
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            await conn.execute(SQL["insert_slide"], _slide_row(sidecar, policy.archive))
             await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": sidecar.number})
+            await conn.execute(SQL["insert_slide"], _slide_row(sidecar, policy.archive))
             verified = await proofs.add(
                 conn,
                 project=shard.project,

@@ -31,7 +31,7 @@ class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images"
     name: Name
     source: Name = field(name="from")
     archive: Name = field(name="to")
-    accept: tuple[str, ...] = ("aperio", "hamamatsu")
+    accept: tuple[str, ...] = ("aperio-svs", "hamamatsu-ndpi")
     require_thumbnail: bool = True
     thumbnail_edge_px: Annotated[int, Meta(ge=64, le=8192)] = 1024
     packs_per_shard: Annotated[int, Meta(ge=1, le=1000)] = 8

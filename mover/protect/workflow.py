@@ -65,6 +65,7 @@ class Protection:
         policies: PolicyBook,
         password_file: Path,
         *,
+        forbidden: list[Path],
         node: str,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -73,6 +74,7 @@ class Protection:
         self._flash = flash
         self._policies = policies
         self._password_file = password_file
+        self._forbidden = forbidden
         self._node = node
         self._clock = clock
         self._repositories: dict[tuple[str, str], Repository] = {}
@@ -335,10 +337,8 @@ class Protection:
         if not target.is_absolute() or ".." in target.parts:
             raise RequestInvalid("the place to restore to is an absolute path without '..'", where=to)
         parent = Path(os.path.realpath(target.parent))
-        for tier in self._tiers.values():
-            root = getattr(tier, "root", None)
-            if tier.zone == "identified" and root is not None and parent.is_relative_to(os.path.realpath(root)):
-                raise Denied("nothing is restored into an identified tier", where=tier.name)
+        if any(parent.is_relative_to(os.path.realpath(root)) for root in self._forbidden):
+            raise Denied("nothing is restored into an identified tier")
         if identity.posix_uid in (0, os.geteuid()):
             return parent / target.name
         roots = [os.path.realpath(r) for r in self._policies.default(ProtectPolicy).roots]
