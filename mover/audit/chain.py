@@ -41,7 +41,7 @@ async def record(
     body = {"actor": actor, "action": action, "subject": subject, "reason": reason, "request": request}
     text = msgspec.json.encode(body | ({"details": details} if details else {}), order="sorted").decode()
     cursor = await conn.execute(_Q["append"], {"project": project, "node": node, "body": text})
-    row = await cursor.fetchone()
+    [row] = await cursor.fetchall()
     return int(row.seq)
 
 

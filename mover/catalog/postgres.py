@@ -28,7 +28,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -164,6 +164,7 @@ class Embedded:
         with _locked(self._home / "lock", deadline_s=monotonic_s() + STOP_TIMEOUT_S):
             if self._release_use():
                 self._shut_down()
+                self._remove_far_socket_dir()
 
     def kill(self) -> None:
         """Ends the server as a power cut would: no checkpoint, no goodbye. For tests of recovery."""
@@ -285,6 +286,19 @@ class Embedded:
             )  # fmt: skip
         _write_private(note, str(far))
         return far
+
+    def _remove_far_socket_dir(self) -> None:
+        """What we made outside the state directory goes with the server; the next start makes another."""
+        note = self._home / "socket-dir"
+        if not note.exists() or self._postmaster() is not None:
+            return
+        far = Path(note.read_text("utf-8"))
+        if far.is_dir() and not far.is_symlink() and _is_private(far):
+            for leftover in far.glob(".s.PGSQL.*"):
+                leftover.unlink()
+            with suppress(OSError):  # not empty: somebody else's file lies there, and it stays
+                far.rmdir()
+        note.unlink()
 
     def _socket_dir_of_running(self) -> Path:
         """Line 5 of postmaster.pid: a running server is met where it listens, not where we would put it

@@ -137,7 +137,7 @@ class Vault:
 
     async def _seal_some(self, project: str, kind: str, items: Sequence[tuple[str, bytes]]) -> list[str]:
         lookups = [self._sealed_lookup(project, kind, text) for text, _ in items]
-        bodies = {}
+        bodies: dict[bytes, bytes] = {}
         for lookup, (_, body) in zip(lookups, items, strict=True):
             bodies.setdefault(lookup, self._key.seal(body, place=_place("sealed", project, kind, lookup)))
         rows = {

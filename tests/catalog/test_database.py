@@ -12,7 +12,8 @@ from tests.support.postgres import Dsns
 
 async def test_a_project_transaction_commits_on_exit_and_rolls_back_on_error(database: Database) -> None:
     """A workflow's state, jobs and audit record stand or fall together."""
-    insert = "insert into mover.cohort (id, project_id, name, version, expression, created_by) values (%s, 'demo', %s, 1, 'true', 't')"
+    insert = "insert into mover.cohort (id, project_id, name, version, expression, created_by)"
+    insert += " values (%s, 'demo', %s, 1, 'true', 't')"
     async with database.project("demo") as conn:
         await conn.execute(insert, ["cohort-1", "kept"])
     with pytest.raises(ZeroDivisionError):
@@ -56,9 +57,7 @@ async def test_a_database_that_may_lose_commits_is_refused(dsns: Dsns, setting: 
         await Database.open(dsns.daemon, name="test")
 
 
-async def test_a_cut_connection_becomes_catalog_unavailable_and_the_pool_heals(
-    database: Database, dsns: Dsns
-) -> None:
+async def test_a_cut_connection_becomes_catalog_unavailable_and_the_pool_heals(database: Database, dsns: Dsns) -> None:
     """A restarted PostgreSQL costs one failed transaction, which says `later`; the next one works."""
     with pytest.raises(CatalogUnavailable) as caught:
         async with database.instance() as conn:
