@@ -196,7 +196,7 @@ def _add_plain_routes(app: web.Application, house: _House) -> None:
     async def expose(request: web.Request) -> web.Response:
         if not is_local(request) or "Authorization" in request.headers:
             _allow(await _admit(request, house), "metrics.read")
-        return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(body=house.rooms.metrics(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/openapi.json", describe)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mover import metrics
 from mover.model import wire
 from mover.model.access import Identity
 
@@ -107,3 +108,5 @@ class Rooms:
     status: Callable[[Identity], Awaitable[wire.Status]]
     # returns when the daemon can work, raises what keeps it from working
     health: Callable[[], Awaitable[None]]
+    # every metric of this process in Prometheus' text
+    metrics: Callable[[], bytes] = metrics.render

@@ -1,0 +1,95 @@
+"""The `mover` command: one file per noun, on the SDK; each is loaded when it is called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+# name -> module that holds a click command named `command`, and its line in `mover --help`
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("mover.cli.init", "Ask for your tiers, try them, write mover.yaml and policies."),
+    "doctor": ("mover.cli.doctor", "Check everything and say what to do about it."),
+    "daemon": ("mover.cli.daemon", "Run the daemon in the foreground."),
+    "demo": ("mover.cli.demo", "Run the whole workflow on a small generated hospital."),
+    "status": ("mover.cli.status", "How the daemon is doing, and who you are to it."),
+    "tier": ("mover.cli.tier", "Where bytes live."),
+    "batch": ("mover.cli.batch", "Step 1: declare batches of image packs, follow them."),
+    "slide": ("mover.cli.slide", "The de-identified slides of the project."),
+    "records": ("mover.cli.records", "Step 2: declare the tables of a batch, read the ledger."),
+    "cohort": ("mover.cli.cohort", "Step 3: save and count cohorts by expression."),
+    "run": ("mover.cli.run", "Steps 3 to 5: request, wait, finish, clean."),
+    "snapshot": ("mover.cli.snapshot", "Step 4: what is protected, and its check."),
+    "restore": ("mover.cli.restore", "Bring a snapshot, or a path of it, into a new folder."),
+    "audit": ("mover.cli.audit", "Who did what; verify and export the chains."),
+    "policy": ("mover.cli.policy", "The policies in force; check files before they are."),
+    "token": ("mover.cli.token", "Make, list and revoke API tokens."),
+    "deid": ("mover.cli.deid", "De-identify a folder without catalog or daemon."),
+}
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table: loading seventeen modules to print seventeen lines is what makes help slow."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from mover import __version__
+
+        click.echo(f"mover {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", metavar="FILE", help="The daemon's mover.yaml (default: MOVER_CONFIG or ./mover.yaml).")
+@click.option("--url", help="The daemon: http(s)://… or unix:///… (default: MOVER_URL or the config's socket).")
+@click.option("--token-file", metavar="FILE", help="A file with an API token (default: MOVER_TOKEN_FILE).")
+@click.option("--ca-file", metavar="FILE", help="Certificates to trust besides the system's.")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print it.")
+@click.pass_context
+def command(
+    ctx: click.Context, config: str | None, url: str | None, token_file: str | None, ca_file: str | None
+) -> None:
+    """Bring the right, de-identified, verified slides to the training cluster, protect what comes out, clean up.
+
+    Every command prints JSON with --json. What changes something can be looked at first with --plan.
+    """
+    from mover.cli.common import Where
+
+    ctx.obj = Where(config=config, url=url, token_file=token_file, ca_file=ca_file)
+
+
+def main() -> None:
+    """Errors are printed once, here, as what, where, whether to try again and what to do."""
+    from mover.errors import MoverError
+
+    try:
+        status = command.main(prog_name="mover", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; what the daemon was asked to do goes on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except MoverError as error:
+        from mover.cli.output import print_error
+
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_status)
+    sys.exit(status if isinstance(status, int) else 0)

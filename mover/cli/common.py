@@ -1,0 +1,122 @@
+"""What the commands share: finding the daemon, and the options every one of them has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from mover.cli.output import Output
+    from mover.sdk import SyncClient
+    from mover.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Where(Struct, frozen=True):
+    """What was said on the command line about which daemon is meant; None defers to the environment, then to the
+    settings of this machine."""
+
+    config: str | None = None
+    url: str | None = None
+    token_file: str | None = None
+    ca_file: str | None = None
+
+    def config_path(self) -> Path:
+        from mover.settings import read_environment
+
+        return Path(self.config) if self.config else read_environment().config
+
+    def settings(self) -> Settings:
+        from mover.settings import load
+
+        return load(self.config_path())
+
+    def connect(self) -> SyncClient:
+        """The daemon by URL, or by the settings of this machine: its local socket, else its TCP address."""
+        from mover.errors import SettingsInvalid
+        from mover.sdk import SyncClient
+        from mover.settings import read_environment
+
+        environment = read_environment()
+        url = self.url or environment.url
+        token = _read_token(Path(self.token_file) if self.token_file else environment.token_file)
+        if url is None:
+            if not self.config_path().exists():
+                raise SettingsInvalid(
+                    "which daemon?", where=str(self.config_path()),
+                    hint="Pass --url and --token-file (or MOVER_URL and MOVER_TOKEN_FILE), or --config its mover.yaml.",
+                )  # fmt: skip
+            settings = self.settings()
+            url = local_url(settings)
+            if token is None and not url.startswith("unix:"):
+                token = _read_token(settings.state_dir / "admin-token")
+        return SyncClient(url, token=token, ca_file=self.ca_file)
+
+
+def local_url(settings: Settings) -> str:
+    """Where the daemon of these settings answers: what it wrote down at its start (port 0 is known only then),
+    else what it was told."""
+    try:
+        written = (settings.state_dir / "urls").read_text("utf-8").split()
+    except OSError:
+        written = []
+    local = [url for url in written if url.startswith("unix:")]
+    if written:
+        return (local or written)[0]
+    listen = settings.listen
+    if listen.unix is not None:
+        return f"unix://{listen.unix.absolute()}"
+    host = f"[{listen.host}]" if listen.host and ":" in listen.host else listen.host
+    return f"{'https' if listen.tls else 'http'}://{host}:{listen.port}"
+
+
+def _read_token(path: Path | None) -> str | None:
+    from mover.errors import SettingsInvalid
+
+    if path is None:
+        return None
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(
+            "the token file cannot be read", where=str(path), hint="Name one that is yours with --token-file."
+        ) from error
+
+
+def with_output(function: F) -> F:
+    """Adds --json and passes `out`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, as_json: bool, **kwargs: Any) -> Any:
+        from mover.cli.output import Output
+
+        return function(*args, out=Output(as_json), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def with_client(function: F) -> F:
+    """Adds --json and passes `out` and `mover`, a client that is closed afterwards."""
+
+    @with_output
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapped(ctx: click.Context, *args: Any, out: Output, **kwargs: Any) -> Any:
+        with ctx.obj.connect() as mover:
+            return function(*args, mover=mover, out=out, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+plan_option = click.option("--plan", is_flag=True, help="Show what would be done and why; change nothing.")
+wait_option = click.option("--wait", is_flag=True, help="Stay until it is done.")
+timeout_option = click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Wait no longer than this.")
+limit_option = click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Lines.")
+after_option = click.option("--after", help="Go on after this line: the `next` of the page before.")

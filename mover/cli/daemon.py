@@ -1,0 +1,23 @@
+"""`mover daemon`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("daemon")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Its mover.yaml (default: MOVER_CONFIG or ./mover.yaml).")  # fmt: skip
+@click.pass_context
+def command(ctx: click.Context, config: Path | None) -> None:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; systemd is told when it is ready."""
+    from mover.daemon import main
+
+    main(config or ctx.obj.config_path(), ready=_say)
+
+
+def _say(urls: list[str]) -> None:
+    for url in urls:
+        click.echo(f"serving {url}")

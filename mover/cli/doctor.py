@@ -1,0 +1,295 @@
+"""`mover doctor`: look at everything, change nothing, say what to do. Exit status 1 when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mover.cli.common import with_output
+
+if TYPE_CHECKING:
+    from mover.cli.common import Where
+    from mover.cli.output import Output
+    from mover.cli.probes import Finding
+    from mover.settings import Settings
+
+LONGEST_CLOCK_GAP_S = 2.0
+STA_UNSYNC = 0x0040  # adjtimex(2)
+
+
+@click.command("doctor")
+@with_output
+@click.pass_context
+def command(ctx: click.Context, *, out: Output) -> int:
+    """Check settings, policies, permissions, tiers, database, clock and versions; each finding says what to do."""
+    from mover.cli.probes import print_finding
+
+    findings: list[Finding] = []
+    for finding in _examine(ctx.obj):
+        findings.append(finding)
+        if not out.as_json:
+            print_finding(out, finding)
+    wrong = sum(finding.verdict == "bad" for finding in findings)
+    doubtful = sum(finding.verdict == "warn" for finding in findings)
+    if out.as_json:
+        out.json({"healthy": not wrong, "findings": findings})
+    else:
+        verdict = f"[red]{wrong} wrong[/]" if wrong else "[green]nothing wrong[/]"
+        out.note(f"\n{verdict}, {doubtful} to think about, {len(findings)} looked at")
+    return 1 if wrong else 0
+
+
+def _examine(where: Where) -> Iterator[Finding]:
+    from mover.cli.probes import bad, good
+    from mover.errors import ConfigError
+
+    yield from _versions()
+    yield from _clock()
+    try:
+        settings = where.settings()
+    except ConfigError as error:
+        for mistake in error.details or [{"where": error.where, "what": error.what}]:
+            yield bad("settings", f"{mistake['where']}: {mistake['what']}", error.advice)
+        return
+    yield good("settings", f"{settings.file} is understood (role {settings.role})")
+    for examine in (_policies, _permissions, _listening, _tiers, _sandbox, _daemon):
+        yield from examine(settings)
+    yield from _database(settings)
+
+
+def _versions() -> Iterator[Finding]:
+    import platform
+
+    from mover import __version__
+    from mover.cli.probes import bad, good
+
+    yield good("versions", f"mover {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
+    if not hasattr(os, "O_DIRECT"):
+        yield bad("versions", "this system has no O_DIRECT", "Run the daemon on Linux.")
+
+
+def _clock() -> Iterator[Finding]:
+    """Retention and leases trust this clock."""
+    from mover.cli.probes import good, warn
+
+    status = _clock_status()
+    if status is None:
+        yield warn(
+            "clock", "whether it is kept by time servers cannot be asked here", "Run chrony or systemd-timesyncd."
+        )
+    elif status & STA_UNSYNC:
+        yield warn("clock", "it is not kept by time servers", "Run chrony or systemd-timesyncd.")
+    else:
+        yield good("clock", "kept by time servers")
+
+
+def _clock_status() -> int | None:
+    """`status` of the kernel's struct timex; reading needs no right (adjtimex(2) with modes 0)."""
+    import ctypes
+
+    timex = ctypes.create_string_buffer(256)
+    if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:
+        return None
+    # modes is an int padded to a long, then offset, freq, maxerror and esterror are longs
+    word = ctypes.sizeof(ctypes.c_long)
+    return int.from_bytes(timex.raw[5 * word : 5 * word + 4], "little", signed=True)
+
+
+def _policies(settings: Settings) -> Iterator[Finding]:
+    from mover.cli.probes import bad, good
+    from mover.errors import ConfigError
+    from mover.policy import load_policies
+
+    try:
+        policies = load_policies(settings.policies).all()
+    except ConfigError as error:
+        for mistake in error.details or [{"where": error.where, "what": error.what}]:
+            yield bad("policies", f"{mistake['where']}: {mistake['what']}", error.advice)
+        return
+    unknown = 0
+    for loaded in policies:
+        for word in ("source", "archive", "flash", "repository"):
+            tier = getattr(loaded.policy, word, None)
+            if tier is not None and tier not in settings.tiers:
+                unknown += 1
+                yield bad("policies", f"{loaded.file}: there is no tier {tier}", "Name a tier of mover.yaml.")
+    if not unknown:
+        kinds = ", ".join(sorted({loaded.kind for loaded in policies}))
+        yield good("policies", f"{len(policies)} in {settings.policies} ({kinds})")
+
+
+def _permissions(settings: Settings) -> Iterator[Finding]:
+    from mover.cli.probes import bad, good
+
+    secrets = {
+        "vault key": settings.vault_key,
+        "repository password": settings.repository_password_file,
+    }
+    credentials = {
+        f"credentials of {t.name}": t.credentials_file for t in settings.tiers.values() if t.credentials_file
+    }
+    wrong = 0
+    if not settings.state_dir.is_dir():
+        yield bad("permissions", f"there is no {settings.state_dir}", "Run `mover init`.")
+        return
+    for name, path in {**secrets, **credentials}.items():
+        problem = _secret_problem(path)
+        if problem is not None:
+            wrong += 1
+            yield bad("permissions", f"{name}: {problem[0]}", problem[1])
+    if stat.S_IMODE(settings.state_dir.stat().st_mode) & 0o077:
+        wrong += 1
+        yield bad("permissions", "the state folder is open to others", f"chmod 700 {settings.state_dir}")
+    if not wrong:
+        yield good("permissions", "secrets and state are readable by their owner only")
+
+
+def _secret_problem(path: Path) -> tuple[str, str] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path} is not there or cannot be reached", "Run `mover init`, or doctor as the daemon's user."
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        return f"{path} is open to others", f"chmod 600 {path}"
+    if not os.access(path, os.R_OK):
+        return f"{path} cannot be read by this user", "Run doctor as the daemon's user."
+    return None
+
+
+def _listening(settings: Settings) -> Iterator[Finding]:
+    from mover.api.serve import check_socket_path
+    from mover.cli.probes import bad, good
+    from mover.errors import ConfigError
+
+    listen = settings.listen
+    try:
+        if listen.unix is not None:
+            check_socket_path(str(listen.unix.absolute()))
+    except ConfigError as error:
+        yield bad("listening", error.what, error.advice)
+        return
+    places = [str(listen.unix)] if listen.unix else []
+    if listen.host:
+        places.append(f"{listen.host}:{listen.port}{' with TLS' if listen.tls else ''}")
+    yield good("listening", " and ".join(places))
+
+
+def _tiers(settings: Settings) -> Iterator[Finding]:
+    from mover.cli import probes
+
+    tiers = [t for t in settings.tiers.values() if not (settings.role == "clean" and t.zone == "identified")]
+    for tier in tiers:
+        found = probes.look_at_place(tier)
+        yield from found
+        if not any(finding.verdict == "bad" for finding in found):
+            yield _tried(tier)
+    yield from probes.overlapping(tiers)
+    yield from probes.shared_devices(tiers)
+
+
+def _tried(tier: Any) -> Finding:
+    from mover.cli import probes
+    from mover.errors import MoverError
+
+    about = f"tier {tier.name}"
+    try:
+        made = probes.make_tier(tier)
+        made.check_identity()
+        described = probes.describe(made)
+    except MoverError as error:
+        return probes.bad(about, error.what, error.advice)
+    if tier.role == "flash" and not (made.traits.reflink or made.traits.hard_link):
+        return probes.warn(about, f"it shares no bytes between runs ({described})", "Use XFS, Btrfs or ext4.")
+    return probes.good(about, described)
+
+
+def _sandbox(settings: Settings) -> Iterator[Finding]:
+    from mover.cli.probes import good, warn
+    from mover.sandbox import confine
+
+    abi = confine.landlock_abi()
+    if abi < 1:
+        yield warn("sandbox", "this kernel has no Landlock", "Parsers are confined less; use Linux 5.13 or newer.")
+    else:
+        yield good("sandbox", f"Landlock ABI {abi}")
+
+
+def _daemon(settings: Settings) -> Iterator[Finding]:
+    from mover.cli.common import local_url
+    from mover.cli.probes import good, warn
+    from mover.errors import MoverError
+    from mover.sdk import SyncClient
+
+    url = local_url(settings)
+    try:
+        with SyncClient(url) as mover:
+            seen = mover.health()
+    except MoverError as error:
+        yield warn("daemon", f"{error.what}", f"Start it: mover --config {settings.file} daemon")
+        return
+    yield good("daemon", f"version {seen.version} answers on {url}")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    """Looked at under the daemon's own role. An embedded database that was never made is not made by looking."""
+    from mover.cli.probes import bad, good, warn
+    from mover.errors import MoverError
+
+    chosen = settings.database
+    try:
+        if not chosen.embedded:
+            assert chosen.dsn is not None
+            yield good("database", _asked(chosen.dsn))
+            return
+        if not (settings.state_dir / "postgres" / "data").is_dir():
+            yield warn(
+                "database", "the embedded database does not exist yet", "The daemon makes it at its first start."
+            )
+            return
+        yield good("database", _asked_embedded(settings))
+    except MoverError as error:
+        yield bad("database", error.what, error.advice)
+
+
+def _asked_embedded(settings: Settings) -> str:
+    """Joins the running server, or starts it for the question; the last user's `stop` stops it."""
+    from mover.catalog.postgres import Embedded
+
+    chosen = settings.database
+    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+    server = embedded.start()
+    try:
+        return "embedded " + _asked(server.daemon_dsn)
+    finally:
+        embedded.stop()
+
+
+def _asked(dsn: str) -> str:
+    """Raises CatalogUnsafe where a commit could be lost, CatalogUnavailable where nobody answers."""
+    import asyncio
+
+    from mover.catalog.database import Database
+    from mover.clock import SYSTEM
+    from mover.errors import CatalogUnsafe
+
+    async def ask() -> str:
+        database = await Database.open(dsn, name="doctor", max_size=1, timeout_s=10)
+        try:
+            async with database.instance() as conn:
+                cursor = await conn.execute("select current_setting('server_version') as v, now() as at")
+                [row] = await cursor.fetchall()
+        finally:
+            await database.close()
+        gap_s = abs((row.at - SYSTEM.now()).total_seconds())
+        if gap_s > LONGEST_CLOCK_GAP_S:
+            raise CatalogUnsafe(
+                f"the database's clock is {gap_s:.1f} s away from this machine's", hint="Keep both by time servers."
+            )
+        return f"PostgreSQL {row.v}, commits are durable"
+
+    return asyncio.run(ask())

@@ -1,0 +1,181 @@
+"""What people read: tables and facts on stdout, progress and errors on stderr; with --json, JSON and nothing else.
+
+Written for somebody tired: the state first, then what went wrong and how often, then what to type next.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+from mover.errors import MoverError
+from mover.model import wire
+
+DETAILS_SHOWN = 20
+_BAD = frozenset("failed refused quarantined offline expired conflict cancelled broken".split())
+_GOOD = frozenset("complete published aligned ready protected cleaned checked matched online whole".split())
+
+
+class Output:
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def json(self, value: Any) -> None:
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+    def show(self, value: Any, people: Callable[[], None]) -> None:
+        """`people` prints the same thing for people."""
+        if self.as_json:
+            self.json(value)
+        else:
+            people()
+
+    def table(self, value: Any, columns: str, rows: Iterable[Iterable[Any]], *, empty: str) -> None:
+        """`columns` are words; one that ends in `>` is right-aligned. On a terminal as wide as it is, else in
+        full width, so that a pipe cuts nothing off."""
+        if self.as_json:
+            self.json(value)
+            return
+        listed = [[_cell(cell) for cell in row] for row in rows]
+        if not listed:
+            click.echo(empty)
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name in columns.split():
+            right = name.endswith(">")
+            made.add_column(name.removesuffix(">"), justify="right" if right else "left", overflow="fold")
+        for row in listed:
+            made.add_row(*row)
+        console().print(made)
+
+    def facts(self, value: Any, pairs: Iterable[tuple[str, Any]]) -> None:
+        """Aligned `name: value` lines; what is None or empty is left out."""
+        if self.as_json:
+            self.json(value)
+            return
+        shown = [(name, _cell(fact)) for name, fact in pairs if fact not in (None, "", [], {})]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, fact in shown:
+            console().print(f"{name:>{width}}  {fact}", highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """One line beside the answer; never in JSON."""
+        if not self.as_json:
+            console().print(text, highlight=False, soft_wrap=True)
+
+    def plan(self, plan: wire.Plan) -> None:
+        if self.as_json:
+            self.json(plan)
+            return
+        counts = ", ".join(f"{count} {name}" for name, count in plan.counts.items())
+        self.note(f"[bold]plan of {plan.step}[/]: {counts or 'nothing'}; {size(plan.bytes)}. Nothing was changed.")
+        rows = [(step.action, step.subject, size(step.bytes) if step.bytes else "", step.reason) for step in plan.steps]
+        self.table(plan, "action subject bytes> reason", rows, empty="nothing to do")
+        if plan.truncated:
+            self.note(f"… and more; these are the first {len(plan.steps)}")
+
+
+def console(*, stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, emoji=False)
+
+
+def print_error(error: MoverError, *, as_json: bool) -> None:
+    request = next((note.removeprefix("request ") for note in getattr(error, "__notes__", [])), "")
+    if as_json:
+        said = {
+            "code": error.code, "what": error.what, "where": error.where, "retry": error.retry,
+            "hint": error.advice, "request": request, "details": error.details,
+        }  # fmt: skip
+        click.echo(msgspec.json.encode(said).decode(), err=True)
+        return
+    click.echo(f"{click.style('error', fg='red')}: {error.what} ({error.code})", err=True)
+    again = {"never": "not by itself", "later": "later, as it is", "elsewhere": "from another copy or node"}
+    lines = [("where", error.where), ("again", again[error.retry]), ("to do", error.advice), ("request", request)]
+    for name, line in lines:
+        if line:
+            click.echo(f"{name:>7}: {line}", err=True)
+    for detail in error.details[:DETAILS_SHOWN]:
+        click.echo("         - " + "  ".join(f"{value}" for value in detail.values()), err=True)
+    if len(error.details) > DETAILS_SHOWN:
+        click.echo(f"         … and {len(error.details) - DETAILS_SHOWN} more (all of them with --json)", err=True)
+
+
+def size(count: float | None) -> str:
+    """Bytes as people say them."""
+    if count is None:
+        return "?"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def state(word: str) -> str:
+    """The word, in the colour of its meaning."""
+    if word in _BAD:
+        return f"[red]{word}[/]"
+    return f"[green]{word}[/]" if word in _GOOD else word
+
+
+def counts(by_name: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state(name)}" for name, count in sorted(by_name.items())) or "none"
+
+
+def proofs(found: list[wire.Proof]) -> str:
+    return ", ".join(f"{one.kind} ({one.count}, {size(one.bytes)})" for one in found)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return str(value)
+
+
+class Bar:
+    """Progress on stderr: a bar on a terminal, a line per change of state elsewhere, nothing with --json."""
+
+    def __init__(self, out: Output, *, total: Callable[[Any], tuple[int, int]]) -> None:
+        """`total` reads (done, of all) from what is seen."""
+        self._quiet = out.as_json
+        self._total = total
+        self._bar: Any = None
+        self._task: Any = None
+        self._said = ""
+
+    def __enter__(self) -> Bar:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+                console=console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("waiting", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, seen: Any) -> None:
+        done, of_all = self._total(seen)
+        if self._bar is not None:
+            self._bar.update(self._task, description=seen.state, completed=done, total=of_all or None)
+        elif not self._quiet and seen.state != self._said:
+            self._said = seen.state
+            click.echo(f"{seen.id}: {seen.state}" + (f" {done}/{of_all}" if of_all else ""), err=True)

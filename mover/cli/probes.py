@@ -1,0 +1,116 @@
+"""Trying the places a person names, before anything is built on them. Shared by `init` and `doctor`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from mover.cli.output import Output
+    from mover.settings import Tier
+    from mover.tiers.object import ObjectTier
+    from mover.tiers.posix import PosixTier
+
+SOURCE_LOOKS = 1000
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was looked at. `remedy` says what to do, and is there unless it is good."""
+
+    about: str
+    verdict: str  # good, warn or bad
+    what: str
+    remedy: str = ""
+
+
+def good(about: str, what: str) -> Finding:
+    return Finding(about, "good", what)
+
+
+def warn(about: str, what: str, remedy: str) -> Finding:
+    return Finding(about, "warn", what, remedy)
+
+
+def bad(about: str, what: str, remedy: str) -> Finding:
+    return Finding(about, "bad", what, remedy)
+
+
+def print_finding(out: Output, finding: Finding) -> None:
+    colour = {"good": "green", "warn": "yellow", "bad": "red"}[finding.verdict]
+    out.note(f"[{colour}]{finding.verdict:>5}[/]  {finding.about}: {finding.what}")
+    if finding.remedy:
+        out.note(f"         to do: {finding.remedy}")
+
+
+def make_tier(tier: Tier, *, identity: str | None = None) -> PosixTier | ObjectTier:
+    from mover.tiers.object import ObjectTier
+    from mover.tiers.posix import PosixTier
+
+    if tier.path is not None:
+        return PosixTier(tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity)
+    assert tier.url is not None and tier.credentials_file is not None
+    return ObjectTier(
+        tier.name, tier.zone, url=tier.url, endpoint=tier.endpoint, region=tier.region,
+        credentials_file=tier.credentials_file, role=tier.role, identity=identity,
+    )  # fmt: skip
+
+
+def look_at_place(tier: Tier) -> list[Finding]:
+    """What can be said of a tier's place without writing to it."""
+    if tier.path is None:
+        return []
+    about = f"tier {tier.name}"
+    if not tier.path.is_dir():
+        return [bad(about, "the folder is not there", f"Mount or make {tier.path}.")]
+    if not os.access(tier.path, os.R_OK | os.X_OK):
+        return [bad(about, "the folder cannot be read by this user", "Run as the daemon's user, or let it read.")]
+    found = []
+    if not tier.read_only and not os.access(tier.path, os.W_OK):
+        found.append(bad(about, "the folder cannot be written by this user", "Let the daemon's user write it."))
+    if tier.role == "source":
+        found.append(_look_at_source(tier.path, about))
+    return found
+
+
+def _look_at_source(path: Path, about: str) -> Finding:
+    if not any(os.scandir(path)):
+        return warn(about, "the folder is empty", "An unmounted source looks like this; is it mounted?")
+    if os.access(path, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return warn(about, "this user could write to the source", "Mount it read-only: mount -o ro, or an ro export.")
+    return good(about, "readable, and not writable")
+
+
+def overlapping(tiers: list[Tier]) -> list[Finding]:
+    """Two tiers in one folder would read each other's bytes; across zones that is a leak."""
+    placed = [(tier.name, tier.path.resolve()) for tier in tiers if tier.path is not None]
+    return [
+        bad(f"tier {one}", f"lies inside tier {other}", "Give every tier a folder of its own.")
+        for one, inner in placed
+        for other, outer in placed
+        if one != other and inner.is_relative_to(outer)
+    ]
+
+
+def shared_devices(tiers: list[Tier]) -> list[Finding]:
+    """What protects should not die with what it protects."""
+    devices = {tier.role: os.stat(tier.path).st_dev for tier in tiers if tier.path is not None and tier.path.is_dir()}
+    if "flash" in devices and devices["flash"] == devices.get("protect"):
+        return [warn("tier protect", "flash and protect are one file system", "Put snapshots on other disks.")]
+    return []
+
+
+def describe(tier: PosixTier | ObjectTier) -> str:
+    """What a probe found, in words."""
+    from mover.tiers.posix import PosixTier
+
+    traits = tier.traits
+    words = [name.replace("_", " ") for name in traits.__struct_fields__ if getattr(traits, name)]
+    if isinstance(tier, PosixTier):
+        from mover.cli.output import size
+
+        status = os.statvfs(tier.root)
+        words.insert(0, f"{size(status.f_bavail * status.f_frsize)} free of {size(status.f_blocks * status.f_frsize)}")
+    return ", ".join(words)

@@ -1,0 +1,256 @@
+"""`mover run`: steps 3 to 5 as a scheduler's job script calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mover.cli.common import after_option, limit_option, plan_option, timeout_option, wait_option, with_client
+
+if TYPE_CHECKING:
+    from mover.cli.output import Output
+    from mover.model import wire
+    from mover.sdk import SyncClient
+
+HOLDING = frozenset({"ready"})
+PROTECTED = frozenset({"protected", "cleaning"})
+
+
+@click.group("run")
+def command() -> None:
+    """Steps 3 to 5: request, wait, finish, clean."""
+
+
+@command.command("request")
+@click.option("--cohort", help="A cohort by name, name@version or id.")
+@click.option("--expression", help="An expression instead of a cohort.")
+@click.option("--files", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A file with slide numbers, one a line.")  # fmt: skip
+@click.option("--like", metavar="RUN", help="Exactly the slides of an earlier run.")
+@click.option("--key", help="The same key gives the same run: cluster/job/submit-time/restart. Default: a fresh one.")
+@click.option("--tier", help="The flash tier.")
+@click.option("--policy", help="The stage policy, where there is more than one.")
+@click.option("--layout", type=click.Choice(["flat", "number", "label", "split"]), help="How data/ is laid out.")
+@click.option("--label", help="The fact that names the folders of layout `label`.")
+@click.option("--lease", "lease_s", type=click.IntRange(60), metavar="SECONDS", help="How long without a heartbeat.")
+@click.option("--priority", type=click.IntRange(-10, 10), default=0, help="Before or after others.")
+@wait_option
+@timeout_option
+@plan_option
+@with_client
+def request(
+    *,
+    mover: SyncClient,
+    out: Output,
+    files: Path | None,
+    key: str | None,
+    label: str | None,
+    wait: bool,
+    timeout_s: float | None,
+    plan: bool,
+    **said: object,
+) -> int:
+    """Ask for a set of slides on flash. A set that is not whole is refused before the first byte."""
+    from mover.model import wire
+    from mover.randomness import random_bytes
+
+    numbers = None
+    if files is not None:
+        numbers = [line.strip() for line in files.read_text("utf-8").splitlines() if line.strip()]
+    body = wire.RunRequest(files=numbers, layout_label=label, **said)  # type: ignore[arg-type]
+    if plan:
+        out.plan(mover.runs.plan_request(body))
+        return 0
+    run = mover.runs.request(body, key=key or f"cli/{random_bytes(10).hex()}")
+    if wait:
+        run = _wait(mover, out, run.id, HOLDING, timeout_s)
+    _show(out, run)
+    return _status(run)
+
+
+@command.command("list")
+@after_option
+@limit_option
+@with_client
+def list_runs(*, mover: SyncClient, out: Output, after: str | None, limit: int) -> None:
+    """The runs of the project, newest first."""
+    from mover.cli.output import size, state
+
+    page = mover.runs.list(after=after, limit=limit)
+    rows = [(r.id, state(r.state), r.count, size(r.bytes), r.reason, r.lease_until, r.created_at) for r in page.runs]
+    out.table(
+        page,
+        "run state slides> bytes> reason lease requested",
+        rows,
+        empty="no runs yet: mover run request --cohort NAME",
+    )
+    if page.next:
+        out.note(f"more: --after {page.next}")
+
+
+@command.command("show")
+@click.argument("run")
+@wait_option
+@timeout_option
+@with_client
+def show(*, mover: SyncClient, out: Output, run: str, wait: bool, timeout_s: float | None) -> int:
+    """One run: its root, its lease, its proofs. --wait stays until it is ready or over."""
+    seen = _wait(mover, out, run, HOLDING, timeout_s) if wait else mover.runs.view(run)
+    _show(out, seen)
+    return _status(seen)
+
+
+@command.command("manifest")
+@click.argument("run")
+@with_client
+def manifest(*, mover: SyncClient, out: Output, run: str) -> None:
+    """The sealed manifest, as it was sealed (JSON lines)."""
+    click.echo(mover.runs.manifest(run), nl=False)
+
+
+@command.command("ready")
+@click.argument("run")
+@after_option
+@limit_option
+@with_client
+def ready(*, mover: SyncClient, out: Output, run: str, after: str | None, limit: int) -> None:
+    """The files that may be read already, by path, while the rest is still staged."""
+    from mover.cli.output import size
+
+    page = mover.runs.ready(run, after=after, limit=limit)
+    rows = [(e.path, e.number, size(e.size_bytes), e.digest[:16]) for e in page.entries]
+    out.table(page, "path number bytes> digest", rows, empty="nothing stands there yet")
+    if page.next:
+        out.note(f"more: --after {page.next}")
+
+
+@command.command("heartbeat")
+@click.argument("run")
+@with_client
+def heartbeat(*, mover: SyncClient, out: Output, run: str) -> None:
+    """Keep the lease."""
+    seen = mover.runs.heartbeat(run)
+    out.facts(seen, [("run", seen.id), ("lease until", seen.lease_until)])
+
+
+@command.command("finish")
+@click.argument("run")
+@click.option("--artifacts", multiple=True, metavar="PATH", help="Instead of the run's out/; may be given again.")
+@click.option("--code", metavar="PATH", help="The source tree to keep with it.")
+@click.option("--logs", multiple=True, metavar="PATH", help="Logs to keep with it; may be given again.")
+@click.option("--exit", "exit_status", type=int, help="The job's exit status.")
+@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="A word about the environment.")
+@wait_option
+@timeout_option
+@plan_option
+@with_client
+def finish(
+    *,
+    mover: SyncClient,
+    out: Output,
+    run: str,
+    artifacts: tuple[str, ...],
+    code: str | None,
+    logs: tuple[str, ...],
+    exit_status: int | None,
+    environment: tuple[str, ...],
+    wait: bool,
+    timeout_s: float | None,
+    plan: bool,
+) -> int:
+    """Training is over: protect what it left behind. --wait stays until protection is proved."""
+    from mover.model import wire
+
+    body = wire.FinishRequest(
+        artifacts=list(artifacts) or None, code=code, logs=list(logs) or None, exit=exit_status,
+        environment=_pairs(environment),
+    )  # fmt: skip
+    if plan:
+        out.plan(mover.runs.plan_finish(run, body))
+        return 0
+    seen = mover.runs.finish(run, body)
+    if wait:
+        seen = _wait(mover, out, run, PROTECTED, timeout_s)
+    _show(out, seen)
+    return _status(seen)
+
+
+@command.command("clean")
+@click.argument("run")
+@wait_option
+@timeout_option
+@plan_option
+@with_client
+def clean(*, mover: SyncClient, out: Output, run: str, wait: bool, timeout_s: float | None, plan: bool) -> int:
+    """Remove the run root. Refused, with what is unprotected, before protection is proved."""
+    if plan:
+        out.plan(mover.runs.plan_clean(run))
+        return 0
+    seen = mover.runs.clean(run)
+    if wait:
+        seen = _wait(mover, out, run, frozenset(), timeout_s)
+    _show(out, seen)
+    return _status(seen)
+
+
+@command.command("cancel")
+@click.argument("run")
+@with_client
+def cancel(*, mover: SyncClient, out: Output, run: str) -> None:
+    """Give up a run that is not ready yet; what was staged of it is removed."""
+    _show(out, mover.runs.cancel(run))
+
+
+def _pairs(said: tuple[str, ...]) -> dict[str, str] | None:
+    pairs = {}
+    for pair in said:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--env")
+        pairs[name] = value
+    return pairs or None
+
+
+def _wait(mover: SyncClient, out: Output, run: str, until: frozenset[str], timeout_s: float | None) -> wire.Run:
+    from mover.cli.output import Bar
+
+    with Bar(out, total=lambda seen: (seen.staged_bytes, seen.bytes)) as bar:
+        done: wire.Run = mover.runs.wait(run, until=until, progress=bar, timeout_s=timeout_s)
+    return done
+
+
+def _status(run: wire.Run) -> int:
+    return 1 if run.state in ("refused", "failed", "expired") else 0
+
+
+def _show(out: Output, run: wire.Run) -> None:
+    from mover.cli.output import proofs, size, state
+
+    staged = (
+        f"{run.staged_count} of {run.count} ({size(run.staged_bytes)} of {size(run.bytes)}), {run.linked_count} linked"
+    )
+    out.facts(
+        run,
+        [
+            ("run", run.id),
+            ("state", state(run.state)),
+            ("why", " – ".join(part for part in (run.reason, run.explanation) if part)),
+            ("expression", run.expression),
+            ("staged", staged if run.count else None),
+            ("ready in", None if run.estimate_s is None else f"about {run.estimate_s:.0f} s"),
+            ("root", run.root),
+            ("out", run.out),
+            ("manifest", run.manifest_root),
+            ("lease until", run.lease_until),
+            ("snapshots", ", ".join(run.snapshots)),
+            ("unprotected", f"[red]{len(run.unprotected)} files[/]" if run.unprotected else None),
+            ("strays", f"{len(run.strays)} moved aside" if run.strays else None),
+            ("proofs", proofs(run.proofs)),
+        ],
+    )
+    for stray in run.strays[:20]:
+        out.note(f"  stray: {stray.get('path')} ({stray.get('why')}) is now {stray.get('moved_to')}")
+    for offender in run.offenders[:20]:
+        out.note("  offender: " + "  ".join(str(value) for value in offender.values()))
