@@ -1,0 +1,27 @@
+-- name: lock_name
+-- Two people who save one name at once get two versions, not one error.
+select pg_advisory_xact_lock(hashtextextended(%(project)s || '|cohort|' || %(name)s, 0));
+
+-- name: newest
+-- The newest version of a name.
+select id, name, version, expression, created_at from mover.cohort
+ where name = %(name)s order by version desc limit 1;
+
+-- name: by_version
+-- One version of a name.
+select id, name, version, expression, created_at from mover.cohort where name = %(name)s and version = %(version)s;
+
+-- name: by_id
+-- One cohort by id.
+select id, name, version, expression, created_at from mover.cohort where id = %(id)s;
+
+-- name: add
+-- A version of a name; versions are never changed.
+insert into mover.cohort (id, project_id, name, version, expression, created_by)
+values (%(id)s, %(project)s, %(name)s, %(version)s, %(expression)s, %(actor)s)
+returning id, name, version, expression, created_at;
+
+-- name: page
+-- The newest version of every name.
+select distinct on (name) id, name, version, expression, created_at from mover.cohort
+ order by name, version desc limit %(limit)s;
