@@ -96,7 +96,7 @@ def release(root: Path | Places) -> list[str]:
 
 def mounts_below(base: Path) -> list[str]:
     """Mount points strictly below `base`, as the kernel lists them."""
-    inside = str(base) + "/"
+    inside = str(base).rstrip("/") + "/"
     points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         # Spaces, tabs, newlines and backslashes are written as octal (proc(5)).

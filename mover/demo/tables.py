@@ -32,6 +32,9 @@ from mover.demo.plan import BATCHES, Case, Pack, Plan
 State = Literal["matched", "row-without-image", "duplicate", "conflict", "late"]
 TABLES = ("imagery", "cases", "outcomes")
 RECORDS = "records"  # folder of the source tier that holds one folder of tables per batch
+# Further exports beside the batches' own: the first batch's outcomes with the conflict settled, and a file
+# with a column that no policy lists.
+VERSIONS = {"corrected": f"{BATCHES[0]}-corrected", "unlisted": f"{BATCHES[1]}-unlisted"}
 COHORT = "diagnosis = 'PRAD' and gleason >= 7"
 
 Row = tuple[str, ...]
@@ -129,8 +132,8 @@ def write_tables(source: Path, plan: Plan) -> dict[str, dict[str, Table]]:
         truth[batch] = make_tables(plan, batch)
         for table in truth[batch].values():
             (folder / f"{table.name}.csv").write_bytes(encode(table))
-    _write_corrected(source / RECORDS / f"{BATCHES[0]}-corrected", truth[BATCHES[0]]["outcomes"], plan)
-    _write_unlisted(source / RECORDS / f"{BATCHES[1]}-unlisted", truth[BATCHES[1]]["outcomes"])
+    _write_corrected(source / RECORDS / VERSIONS["corrected"], truth[BATCHES[0]]["outcomes"], plan)
+    _write_unlisted(source / RECORDS / VERSIONS["unlisted"], truth[BATCHES[1]]["outcomes"])
     return truth
 
 

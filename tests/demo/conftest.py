@@ -1,0 +1,40 @@
+"""One small hospital for all tests of the demo: every kind of pack and every planted mess, some 40 MB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mover.demo.generate import Hospital, build_hospital
+from mover.demo.plan import Plan, make_plan
+from mover.demo.planted import Planted, load
+
+SCALE = 0.01
+
+
+@pytest.fixture(scope="session")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+    return build_hospital(tmp_path_factory.mktemp("hospital"), scale=SCALE, seed=7)
+
+
+@pytest.fixture(scope="session")
+def plan() -> Plan:
+    return make_plan(seed=7, scale=SCALE)
+
+
+@pytest.fixture(scope="session")
+def source(hospital: Hospital) -> Path:
+    return Path(hospital.source)
+
+
+@pytest.fixture(scope="session")
+def expected(hospital: Hospital) -> dict[str, Any]:
+    return msgspec.json.decode(Path(hospital.expected).read_bytes())
+
+
+@pytest.fixture(scope="session")
+def planted(hospital: Hospital) -> list[Planted]:
+    return load(Path(hospital.planted))

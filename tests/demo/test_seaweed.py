@@ -1,0 +1,92 @@
+"""The demo's object store: on loopback only, gone when stopped, found again after a kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from mover.demo import seaweed
+from mover.errors import SettingsInvalid
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweed.Seaweed]:
+    try:
+        seaweed.find_binary()
+    except SettingsInvalid as missing:
+        pytest.skip(missing.advice)
+    running = seaweed.start(tmp_path_factory.mktemp("weed") / "store", bucket="archive")
+    yield running
+    seaweed.stop(running)
+
+
+def store_of(server: seaweed.Seaweed) -> S3Store:
+    keys = seaweed.load_credentials(Path(server.credentials_file))
+    return S3Store(
+        server.bucket,
+        endpoint=server.endpoint,
+        region=server.region,
+        access_key_id=keys.access_key_id,
+        secret_access_key=keys.secret_access_key,
+        client_options={"allow_http": True},
+    )
+
+
+@pytest.mark.slow
+def test_what_is_put_comes_back(server: seaweed.Seaweed) -> None:
+    store, data = store_of(server), os.urandom(9 << 20)
+    obstore.put(store, "slide", data, chunk_size=5 << 20)
+    assert bytes(obstore.get(store, "slide").bytes()) == data
+    assert bytes(obstore.get_range(store, "slide", start=5_000_000, length=77)) == data[5_000_000:5_000_077]
+
+
+@pytest.mark.slow
+def test_it_listens_on_loopback_only_and_tells_its_keys_to_nobody(server: seaweed.Seaweed) -> None:
+    own = {os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{server.pid}/fd")}
+    listening = [
+        fields
+        for table in ("tcp", "tcp6")
+        for fields in (line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in own
+    ]
+    assert listening and all(fields[1].startswith("0100007F:") for fields in listening)
+    for name in ("ident.json", "credentials.json", "weed.json"):
+        assert (Path(server.folder) / name).stat().st_mode & 0o077 == 0
+    command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+    secret = seaweed.load_credentials(Path(server.credentials_file)).secret_access_key
+    assert secret.encode() not in command and b"-master.telemetry=false" in command
+
+
+@pytest.mark.slow
+def test_a_server_left_by_a_killed_run_is_found_and_ended(tmp_path: Path) -> None:
+    script = f"from pathlib import Path; from mover.demo import seaweed as s; import os, signal; " \
+             f"s.start(Path({str(tmp_path / 'w')!r})); os.kill(os.getpid(), signal.SIGKILL)"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    left = seaweed.msgspec.json.decode((tmp_path / "w" / "weed.json").read_bytes(), type=seaweed.Seaweed)
+    assert seaweed._started(left.pid) == left.started
+    assert seaweed.stop_leftover(tmp_path / "w") is True
+    assert seaweed._started(left.pid) == 0 and not Path(left.sockets).exists()
+    assert seaweed.stop_leftover(tmp_path / "w") is False
+
+
+def test_a_stranger_with_a_recycled_pid_is_left_alone(tmp_path: Path) -> None:
+    """A pid alone says nothing: this very process stands in for an innocent one."""
+    state = seaweed.Seaweed(
+        folder=str(tmp_path), endpoint="", region="", bucket="", credentials_file="", log_file="",
+        pid=os.getpid(), started=1, sockets=str(tmp_path / "sockets"),
+    )  # fmt: skip
+    (tmp_path / "weed.json").write_bytes(seaweed.msgspec.json.encode(state))
+    assert seaweed.stop_leftover(tmp_path) is False
+
+
+def test_proxies_are_told_to_leave_loopback_alone() -> None:
+    kept = seaweed.without_proxies({"HTTP_PROXY": "http://proxy:3128", "NO_PROXY": "internal"})
+    assert kept["NO_PROXY"].split(",") == ["internal", "127.0.0.1", "localhost", "::1"]
+    assert kept["no_proxy"] and kept["HTTP_PROXY"] == "http://proxy:3128"
