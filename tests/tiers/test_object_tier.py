@@ -1,0 +1,204 @@
+"""What only buckets can get wrong: credentials, plain text, proxies, lost answers, stores that promise too much."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from obstore.exceptions import GenericError
+
+from mover.demo.seaweed import Seaweed
+from mover.errors import ChangedWhileReading, MoverError, SettingsInvalid, TierDenied, TierUnavailable
+from mover.tiers import object as object_module
+from mover.tiers.object import ObjectTier, read_credentials
+from tests.support.seaweed import object_tier
+
+
+def credentials(folder: Path, text: str, mode: int = 0o600) -> Path:
+    path = folder / "credentials"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+AWS = "[default]\naws_access_key_id = K%1\naws_secret_access_key = S\n"
+
+
+def test_credentials_come_in_two_common_forms(tmp_path: Path) -> None:
+    """The file people have already; a percent sign is no interpolation."""
+    found = read_credentials(credentials(tmp_path, AWS))
+    assert (found.access_key_id, found.secret_access_key, found.session_token) == ("K%1", "S", "")
+    json = '{"access_key_id": "K", "secret_access_key": "S", "session_token": "T"}'
+    assert read_credentials(credentials(tmp_path, json)).session_token == "T"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("", 0o600), ("{", 0o600), ("[other]\n", 0o600), ('{"access_key_id": "K"}', 0o600), (AWS, 0o644)]
+)
+def test_half_a_credentials_file_is_an_error_and_never_quoted(tmp_path: Path, text: str, mode: int) -> None:
+    """Never a guess, and never a secret in an error."""
+    with pytest.raises(SettingsInvalid) as caught:
+        read_credentials(credentials(tmp_path, text, mode))
+    assert "K%1" not in str(caught.value)
+    with pytest.raises(SettingsInvalid):
+        read_credentials(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [("s3://b", "http://storage.example.org"), ("file:///x", "http://127.0.0.1:1"), ("s3://", "http://127.0.0.1:1")],
+)
+def test_plain_text_beyond_this_machine_is_refused(tmp_path: Path, url: str, endpoint: str) -> None:
+    """164.312(e): TLS everywhere except loopback."""
+    with pytest.raises(SettingsInvalid):
+        ObjectTier("a", "deidentified", url=url, endpoint=endpoint, credentials_file=credentials(tmp_path, AWS))
+
+
+def test_loopback_ignores_proxies(weed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 54: http_proxy swallowed local calls."""
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    object_tier(weed).check_identity()
+
+
+def test_a_bucket_without_identity_is_unavailable(weed: Seaweed) -> None:
+    """The right endpoint with the wrong prefix must not look like an empty archive."""
+    tier = ObjectTier(
+        "archive",
+        "deidentified",
+        url=f"s3://{weed.bucket}/nobody-was-here",
+        endpoint=weed.endpoint,
+        credentials_file=weed.credentials_file,
+    )
+    with pytest.raises(TierUnavailable, match="no tier identity"):
+        tier.put("x", [b"x"])
+
+
+def test_wrong_credentials_are_denied(weed: Seaweed, tmp_path: Path) -> None:
+    """A person mends that, so it is not "unavailable"; and nothing of the key is in the error."""
+    wrong = credentials(tmp_path, AWS)
+    tier = ObjectTier(
+        "archive", "deidentified", url=f"s3://{weed.bucket}/x", endpoint=weed.endpoint, credentials_file=wrong
+    )
+    with pytest.raises(TierDenied) as caught:
+        tier.read("secret-key-name")
+    assert "secret-key-name" not in str(caught.value) and caught.value.__cause__ is None
+
+
+def test_a_store_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded, and to be tried again later."""
+    monkeypatch.setattr(object_module, "RESENDS", 0)
+    tier = ObjectTier(
+        "archive",
+        "deidentified",
+        url="s3://b/x",
+        endpoint="http://127.0.0.1:9",
+        credentials_file=credentials(tmp_path, AWS),
+    )
+    with pytest.raises(TierUnavailable):
+        tier.read("x")
+
+
+def test_an_object_replaced_while_open_is_noticed(weed: Seaweed) -> None:
+    """Case 43: later reads are of the opened version or fail."""
+    tier = object_tier(weed)
+    tier.put("name", [b"first version"])
+    with tier.open("name") as source:
+        assert source.read(0, 5) == b"first"
+        tier.remove("name")
+        tier.put("name", [b"other version"])
+        with pytest.raises(ChangedWhileReading):
+            source.read(0, 5)
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_after_a_lost_answer_the_bytes_decide(weed: Seaweed, monkeypatch: pytest.MonkeyPatch, landed: bool) -> None:
+    """Case 39: a completed multipart upload whose answer was lost comes back as an error."""
+    tier = object_tier(weed)
+    honest = object_module.obstore.put
+
+    def losing(store: object, key: str, chunks: object, **options: object) -> None:
+        if landed:
+            honest(store, key, chunks, **options)  # type: ignore[arg-type]
+        else:
+            for _ in chunks:  # type: ignore[attr-defined]
+                continue
+        raise GenericError("lost")
+
+    tier.check_identity()
+    monkeypatch.setattr(object_module.obstore, "put", losing)
+    data = [os.urandom(1 << 20)] * 10
+    if landed:
+        tier.put("name", data)
+        assert tier.read("name") == b"".join(data)
+    else:
+        with pytest.raises(TierUnavailable):
+            tier.put("name", data)
+
+
+class _Careless(BaseHTTPRequestHandler):
+    """A store that takes If-None-Match and overwrites all the same, as some do."""
+
+    objects: dict[str, bytes] = {}
+
+    def do_PUT(self) -> None:
+        self.objects[self.path] = self.rfile.read(int(self.headers["content-length"]))
+        self._answer(200, b"")
+
+    def do_GET(self) -> None:
+        body = self.objects.get(self.path)
+        self._answer(404 if body is None else 200, body or b"")
+
+    def do_DELETE(self) -> None:
+        self._answer(204, b"")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("etag", '"x"')
+        self.send_header("last-modified", "Sat, 21 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def careless() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Careless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_store_that_overwrites_cannot_be_an_archive(careless: str, tmp_path: Path) -> None:
+    """No capability may be assumed from "S3-compatible": it is tried, and the refusal says why."""
+    tier = ObjectTier(
+        "archive",
+        "deidentified",
+        url=f"s3://b/{secrets.token_hex(4)}",
+        endpoint=careless,
+        credentials_file=credentials(tmp_path, AWS),
+    )
+    assert not tier.traits.conditional_put and not tier.traits.range_read
+    with pytest.raises(TierDenied, match="cannot be an archive") as caught:
+        tier.establish()
+    assert "If-None-Match" in caught.value.advice
+
+
+def test_errors_of_the_library_never_carry_keys(weed: Seaweed) -> None:
+    """obstore's messages quote URLs and keys; ours are our own."""
+    tier = object_tier(weed)
+    for call in (tier.stat, tier.read, tier.remove, lambda k: list(tier.stream(k))):
+        with pytest.raises(MoverError) as caught:
+            call("SMITH-JANE")
+        assert "SMITH" not in f"{caught.value} {caught.value.__cause__}" and caught.value.__suppress_context__
