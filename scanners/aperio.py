@@ -47,7 +47,7 @@ def scan(source: ByteSource, structure: Structure) -> SlideScan:
     return SlideScan(
         family="aperio-svs",
         vendor="aperio",
-        extension=".svs",
+        extension="svs",
         flavour=structure.flavour,
         byte_order=structure.byte_order,
         size_bytes=source.size_bytes,

@@ -49,7 +49,7 @@ def scan(source: ByteSource, structure: Structure) -> SlideScan:
     return SlideScan(
         family="hamamatsu-ndpi",
         vendor="hamamatsu",
-        extension=".ndpi",
+        extension="ndpi",
         flavour="ndpi",
         byte_order="<",
         size_bytes=source.size_bytes,

@@ -382,11 +382,11 @@ class _Shot:
         if not self._plan_only:
             with self._ledger.lock_of(digest):
                 number = self._ledger.number_of(digest)
-                output = f"{number}/{number}{prepared.plan.extension}"
+                output = f"{number}/{number}.{prepared.plan.extension}"
                 target = self._out_dir / output
                 written = self._write(target, fd, before, number, prepared)
         entry = CrosswalkEntry(
-            source=found.relative,
+            source=_written(found.relative),
             output=output,
             number=number,
             status="deidentified",
@@ -422,8 +422,13 @@ class _Shot:
 
 
 def _refused(found: _Found, reason: str, detail: str, size_bytes: int) -> _Outcome:
-    entry = CrosswalkEntry(source=found.relative, status="quarantined", reason=reason, detail=detail)
+    entry = CrosswalkEntry(source=_written(found.relative), status="quarantined", reason=reason, detail=detail)
     return _Outcome(entry, size_bytes, 0)
+
+
+def _written(relative: str) -> str:
+    """A name as JSON can hold it: bytes that are no UTF-8 stand as \\xNN."""
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")
 
 
 def _names_in(relative: str) -> tuple[str, ...]:
@@ -561,7 +566,7 @@ def _as_map(crosswalk: Crosswalk) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "output"])
     writer.writerows([entry.source, entry.output] for entry in crosswalk.files if entry.output)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return text.getvalue().encode()
 
 
 def _tier_error(error: OSError) -> MoverError:

@@ -124,7 +124,7 @@ class _Bench:
         self.source = source
         self.plan = plan
         self.output = Output(plan.recipe)
-        self.scan: SlideScan = scanners.identify(source, plan.extension)
+        self.scan: SlideScan = scanners.identify(source, f".{plan.extension}")
         self.output_skeleton = Skeleton(self.output.size_bytes)
         self.source_skeleton = Skeleton(source.size_bytes)
 

@@ -234,6 +234,16 @@ def test_a_plan_shows_masked_decisions_and_writes_nothing(ward: Path) -> None:
     assert "771001" not in shown
 
 
+def test_a_name_of_bytes_that_are_no_text_is_handled_like_any_other(tmp_path: Path) -> None:
+    """Old scanners write names in whatever the machine was set to."""
+    (tmp_path / "in").mkdir()
+    with open(os.fsencode(tmp_path / "in") + b"/Gr\xfcn.svs", "wb") as file:
+        file.write(slides.svs())
+    deidentify_folder(tmp_path / "in", tmp_path / "out", tmp_path / "x.json", map_path=tmp_path / "m.csv")
+    (entry,) = json.loads((tmp_path / "x.json").read_text())["files"]
+    assert (entry["source"], entry["status"]) == ("Gr\\xfcn.svs", "deidentified")
+
+
 def test_the_command_says_how_many_and_why_and_exits_with_one_when_some_wait(ward: Path) -> None:
     where = ["--to", str(ward.parent / "out"), "--crosswalk", str(ward.parent / "x.json")]
     result = CliRunner().invoke(command, [str(ward), *where, "--map", str(ward.parent / "m.csv")])

@@ -11,9 +11,10 @@ from mover.deid.child import FdSource
 from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
 from mover.deid.slides import SlidePlan, plan_slide
 from mover.deid.verify import verify_slide
-from mover.errors import FormatUnsupported, RedactionUnproven
+from mover.errors import ChangedWhileReading, FormatUnsupported, RedactionUnproven
 from mover.model.recipe import Copy, Literal, Recipe, Segment, plain_copy
 from mover.model.source import MemorySource
+from mover.model.tiers import Fingerprint
 from tests.support import slides
 
 
@@ -161,6 +162,24 @@ def test_the_engines_verifier_lets_only_the_proved_recipe_pass() -> None:
     verifier.verify(source, plan.recipe)
     with pytest.raises(RedactionUnproven):
         verifier.verify(source, plain_copy(source.size_bytes))
+
+
+def test_a_source_exchanged_between_proof_and_clearance_is_noticed() -> None:
+    """Proof and copy are two openings of one name at worst."""
+
+    class Entry(MemorySource):
+        mark = "first"
+
+        def fingerprint(self) -> Fingerprint:
+            return Fingerprint(self.size_bytes, 0, self.mark)
+
+    entry = Entry(slides.svs())
+    plan = plan_slide(entry, suffix=".svs")
+    verifier = SlideVerifier(plan, proved=True, seen=entry.fingerprint())
+    verifier.verify(entry, plan.recipe)
+    entry.mark = "second"
+    with pytest.raises(ChangedWhileReading):
+        verifier.verify(entry, plan.recipe)
 
 
 @pytest.mark.slow
