@@ -160,9 +160,12 @@ class Site:
         self.stop_services()
 
     def stop_services(self) -> None:
+        self.stop_daemon()
+        seaweed.stop_leftover(self.bucket)
+
+    def stop_daemon(self) -> None:
         _end(self._daemon, signal.SIGTERM)
         _stop_postgres(self.state)
-        seaweed.stop_leftover(self.bucket)
 
 
 def write_secret(path: Path, text: str) -> None:

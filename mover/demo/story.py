@@ -372,7 +372,10 @@ class Story:
         embedded = Embedded(self.site.state)
         dsn = embedded.start().superuser_dsn
         command = [find_binaries() / "pg_dump", "--schema=mover", "--schema=queue", "--dbname", dsn]
-        return subprocess.run([str(c) for c in command], capture_output=True, check=True).stdout
+        try:
+            return subprocess.run([str(c) for c in command], capture_output=True, check=True).stdout
+        finally:
+            embedded.stop()
 
     def _bucket_objects(self) -> Iterator[bytes]:
         """Every object of the bucket as the bucket gives it."""
