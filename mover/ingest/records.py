@@ -1,0 +1,392 @@
+"""Step 2: the tables of a batch are declared, wait for its images, are matched and stripped of identifiers.
+
+A record set is one version of all tables of a policy. The same bytes under the same policy are the same set; a
+corrected or cumulative export is the next version and replaces what the earlier ones said of the batch's slides.
+
+What a crash leaves, in order: sealed paths that nothing refers to; a set in `matching` whose shard is run again;
+image names and pseudonyms in the vault that nothing refers to yet. Ledger, facts, proof, state, audit record and
+the end of the shard are one transaction, so there is never half a ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from mover import audit
+from mover.align.child import Answer
+from mover.align.examine import Examiner
+from mover.align.gather import Gathered, held
+from mover.align.record import report_of, superseded, write
+from mover.catalog import facts, proofs
+from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
+from mover.clock import SYSTEM, Clock
+from mover.decide.alignment import NamedImage
+from mover.decide.tables import check_policy, fact_columns
+from mover.deid.vault import UNSEAL_LIMIT, Vault
+from mover.errors import (
+    ChangedWhileReading,
+    ConfigError,
+    EntryMissing,
+    IdentityError,
+    MoverError,
+    NotFound,
+    RequestError,
+    RequestInvalid,
+)
+from mover.jobs import NewShard, Shard, add_shards, finish_shard
+from mover.jobs.shards import tier_queue
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.policy import RecordsPolicy
+from mover.policy import PolicyBook
+from mover.randomness import new_id
+from mover.sandbox import Sandbox
+from mover.tiers.port import ReadTier
+
+LIST_LIMIT = 1000
+IMAGES_LIMIT = 1_000_000
+KIND = "records-match"
+PRIORITY = 6
+# quarantined for what the bytes themselves are: declaring the same bytes again changes nothing
+OF_THE_BYTES = frozenset({"place-unknown", "structure-invalid", "format-unknown"})
+# the set stops and a person decides; everything else is tried again by the worker
+STOPPING = (IdentityError, RequestError, ConfigError, EntryMissing, ChangedWhileReading)
+
+_Q = load(__file__)
+log = get_logger("records")
+
+
+class Records:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        tiers: dict[str, ReadTier],
+        sandbox: Sandbox,
+        policies: PolicyBook,
+        *,
+        site: str,
+        node: str,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._tiers = tiers
+        self._policies = policies
+        self._site = site
+        self._node = node
+        self._examiner = Examiner(sandbox, vault, clock=clock)
+
+    def handlers(self) -> dict[str, Callable[[Shard], Awaitable[None]]]:
+        return {KIND: self.match}
+
+    def failure_handlers(self) -> dict[str, Callable[[Shard, MoverError], Awaitable[None]]]:
+        return {KIND: self.failed}
+
+    # --- declare ------------------------------------------------------------------------------------------
+
+    async def declare(
+        self, project: str, actor: str, body: wire.RecordsRequest, *, request: str = ""
+    ) -> wire.RecordSet:
+        """The record set of these tables: a new version, or the one that was made from the same bytes."""
+        policy = self._policy(body)
+        files = _ordered(policy, body)
+        async with held(self._tiers[policy.source], files) as tables:
+            content = self._keyed(policy, tables)
+        source = await self._seal(project, body.batch, files)
+        async with self._database.project(project) as conn:
+            batch = await _batch(conn, body.batch)
+            await facts.check_columns(conn, fact_columns(policy))
+            standing = await _one(conn, "newest_of_content", batch=batch.id, content=content)
+            if standing is not None and _stands(standing, batch):
+                return await self._view(conn, standing.id)
+            record_set = new_id("records")
+            await conn.execute(
+                _Q["declare"],
+                {"id": record_set, "project": project, "batch": batch.id, "policy": policy.name, "source": source,
+                 "content": content, "actor": actor},
+            )  # fmt: skip
+            if batch.state == "complete":
+                # otherwise the transaction that completes the batch adds it, under the same lock
+                shard = NewShard(tier_queue(policy.source), KIND, record_set, priority=PRIORITY)
+                await add_shards(conn, project, [shard])
+            answer = await self._view(conn, record_set)
+            await self._audit(
+                conn, project, actor, "records declared", record_set, request=request,
+                details={"batch": batch.id, "version": answer.version, "policy": policy.name},
+            )  # fmt: skip
+            return answer
+
+    async def plan_declare(self, project: str, actor: str, body: wire.RecordsRequest) -> wire.Plan:
+        """What matching these tables with the batch's present images would give; nothing is kept but the audit
+        record of the look at the images' names."""
+        policy = self._policy(body)
+        files = _ordered(policy, body)
+        async with self._database.project(project) as conn:
+            batch = await _batch(conn, body.batch)
+            await facts.check_columns(conn, fact_columns(policy))
+        images = await self._images(project, batch.id, purpose="plan records", actor=actor)
+        async with held(self._tiers[policy.source], files) as tables:
+            try:
+                answer = await self._examiner.examine(project, policy, tables, images, mint=False)
+            except IdentityError as error:
+                step = wire.PlanStep(action="quarantine", subject="record set", reason=_explained(error))
+                return wire.Plan(step="records", counts={"quarantine": 1}, bytes=tables.size_bytes, steps=[step])
+            return _plan(answer, tables, waiting=batch.state != "complete")
+
+    def _policy(self, body: wire.RecordsRequest) -> RecordsPolicy:
+        named = self._policies.get(body.policy, RecordsPolicy) if body.policy else None
+        policy = named or self._policies.default(RecordsPolicy)
+        check_policy(policy)
+        if policy.source not in self._tiers:
+            raise RequestInvalid(f"the tier {policy.source} of policy {policy.name} is not configured on this node")
+        return policy
+
+    def _keyed(self, policy: RecordsPolicy, tables: Gathered) -> str:
+        """The keyed digest of the tables' bytes and the policy: nobody without the key can try tables."""
+        said = msgspec.json.encode([policy, sorted(tables.digests.items())], order="sorted")
+        return self._vault.keyed(f"records|{said.decode()}").hex()
+
+    async def _seal(self, project: str, batch: str, files: dict[str, str]) -> str:
+        """The id of the sealed paths; the vault commits before the catalog refers to it."""
+        body = msgspec.msgpack.encode(files)
+        [sealed] = await self._vault.seal_many(project, "tables", [(f"{batch}\0{body.hex()}", body)])
+        return sealed
+
+    # --- match --------------------------------------------------------------------------------------------
+
+    async def match(self, shard: Shard) -> None:
+        """The work of one shard. What may not pass quarantines the set; what may pass later is raised for the
+        worker to try again."""
+        found = await self._begin(shard)
+        if found is None:
+            return
+        try:
+            await self._match(shard, found)
+        except STOPPING as error:
+            await self._quarantine(shard, error)
+
+    async def _begin(self, shard: Shard) -> Any:
+        """The set to match, or None when there is nothing to do now; then the shard is finished."""
+        async with self._database.project(shard.project) as conn:
+            row = await _one(conn, "get", id=shard.subject_id)
+            if row is None:
+                raise NotFound("no such record set", where=shard.subject_id)
+            batch = await _batch(conn, row.batch_id)
+            ready = batch.state == "complete" and row.state in ("waiting-for-images", "matching")
+            if ready:
+                await conn.execute(_Q["begin"], {"id": row.id})
+                return row
+            # finished before, or the batch was opened again: its completion adds a new shard
+            await conn.execute(_Q["wait"], {"id": row.id})
+            await finish_shard(conn, shard)
+            return None
+
+    async def _match(self, shard: Shard, row: Any) -> None:
+        project = shard.project
+        policy = self._policies.get(row.policy, RecordsPolicy)
+        check_policy(policy)
+        purpose = f"match {row.id}"
+        images = await self._images(project, row.batch_id, purpose=purpose, actor="daemon")
+        sealed = await self._vault.unseal(project, [row.source], purpose=purpose, actor="daemon")
+        files = msgspec.msgpack.decode(sealed[row.source], type=dict[str, str])
+        async with held(self._tiers[policy.source], files) as tables:
+            if self._keyed(policy, tables) != row.content:
+                raise ChangedWhileReading(
+                    "the tables or their policy changed after they were declared", hint="Declare them again."
+                )
+            answer = await self._examiner.examine(project, policy, tables, images, mint=True)
+            await self._examiner.remember_images(project, policy, images)
+            await self._write(shard, row, policy, answer, tables.size_bytes)
+
+    async def _write(self, shard: Shard, row: Any, policy: RecordsPolicy, answer: Answer, table_bytes: int) -> None:
+        project = shard.project
+        async with self._database.project(project) as conn:
+            batch = await _batch(conn, row.batch_id)
+            if batch.state != "complete":
+                await conn.execute(_Q["wait"], {"id": row.id})
+                await finish_shard(conn, shard)
+                return
+            newer = (await _one(conn, "newer_aligned", batch=row.batch_id, version=row.version)).newer
+            answer = superseded(answer) if newer else answer
+            proof = await write(
+                conn, project, row.id, policy, answer, batch=row.batch_id, version=row.version,
+                table_bytes=table_bytes, replaces=not newer,
+            )  # fmt: skip
+            report = report_of(answer)
+            await conn.execute(_Q["align"], {"id": row.id, "proof": proof, "report": Jsonb(report)})
+            await finish_shard(conn, shard)
+            await self._audit(
+                conn, project, "daemon", "records aligned", row.id,
+                details={"ledger": report["ledger"], "slides": report["slides_aligned"], "proof": proof},
+            )  # fmt: skip
+        log.info("records aligned", record_set=row.id, slides=report["slides_aligned"])
+
+    async def _images(self, project: str, batch: str, *, purpose: str, actor: str) -> list[NamedImage]:
+        """The batch's images by original name, numbered from 1 in their lasting order."""
+        async with self._database.project(project) as conn:
+            cursor = await conn.execute(_Q["images"], {"batch": batch, "limit": IMAGES_LIMIT + 1})
+            rows = await cursor.fetchall()
+        if len(rows) > IMAGES_LIMIT:
+            raise RequestInvalid(f"a batch of more than {IMAGES_LIMIT} images cannot be matched", where=batch)
+        entries = [row.entry for row in rows]
+        bodies: dict[str, bytes] = {}
+        for start in range(0, len(entries), UNSEAL_LIMIT):
+            part = entries[start : start + UNSEAL_LIMIT]
+            bodies |= await self._vault.unseal(project, part, purpose=purpose, actor=actor)
+        # the first key of a pack is its slide image
+        return [
+            NamedImage(line, msgspec.msgpack.decode(bodies[row.entry], type=list[str])[0], row.number)
+            for line, row in enumerate(rows, start=1)
+        ]
+
+    async def _quarantine(self, shard: Shard, error: MoverError) -> None:
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(
+                _Q["quarantine"], {"id": shard.subject_id, "reason": error.code, "explanation": _explained(error)}
+            )
+            await finish_shard(conn, shard)
+            await self._audit(
+                conn, shard.project, "daemon", "records quarantined", shard.subject_id, reason=error.code,
+                details={"explanation": _explained(error)},
+            )  # fmt: skip
+        log.warning("records quarantined", record_set=shard.subject_id, code=error.code)
+
+    async def failed(self, shard: Shard, error: MoverError) -> None:
+        """The shard was tried often enough; the set says so, and may be declared again."""
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(
+                _Q["quarantine"], {"id": shard.subject_id, "reason": error.code, "explanation": _explained(error)}
+            )
+            await self._audit(conn, shard.project, "daemon", "records quarantined", shard.subject_id, reason=error.code)
+
+    # --- look ---------------------------------------------------------------------------------------------
+
+    async def view(self, project: str, id: str) -> wire.RecordSet:
+        async with self._database.project(project) as conn:
+            return await self._view(conn, id)
+
+    async def list(self, project: str, batch: str | None = None) -> list[wire.RecordSet]:
+        """The newest first, at most LIST_LIMIT; proofs stand in the single view."""
+        async with self._database.project(project) as conn:
+            cursor = await conn.execute(_Q["page"], {"batch": batch, "limit": LIST_LIMIT})
+            return [_record_set(row, []) for row in await cursor.fetchall()]
+
+    async def ledger(
+        self,
+        project: str,
+        id: str,
+        table: str | None = None,
+        state: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> wire.LedgerPage:
+        async with self._database.project(project) as conn:
+            await self._view(conn, id)
+            return await facts.ledger_page(conn, id, table=table, state=state, after=after, limit=limit)
+
+    async def _view(self, conn: Connection, id: str) -> wire.RecordSet:
+        row = await _one(conn, "get", id=id)
+        if row is None:
+            raise NotFound("no such record set", where=id)
+        return _record_set(row, await proofs.of_subject(conn, id))
+
+    async def _audit(
+        self,
+        conn: Connection,
+        project: str,
+        actor: str,
+        action: str,
+        subject: str,
+        *,
+        reason: str = "",
+        request: str = "",
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        await audit.record(
+            conn, project=project, node=self._node, actor=actor, action=action, subject=subject, reason=reason,
+            request=request, details=details,
+        )  # fmt: skip
+
+
+# --- small tools -------------------------------------------------------------------------------------------
+
+
+def _ordered(policy: RecordsPolicy, body: wire.RecordsRequest) -> dict[str, str]:
+    """The paths in the policy's order; the set must be exactly the policy's."""
+    declared, given = [table.name for table in policy.tables], set(body.files)
+    missing, unknown = sorted(set(declared) - given), sorted(given - set(declared))
+    if missing or unknown:
+        raise RequestInvalid(
+            f"policy {policy.name} has the tables {', '.join(declared)}: {len(missing)} of them are missing and"
+            f" {len(unknown)} others were given",
+            details=[{"missing": name} for name in missing],
+        )
+    return {name: body.files[name].replace("\\", "/").strip("/") for name in declared}
+
+
+def _stands(standing: Any, batch: Any) -> bool:
+    """Is the earlier set of the same bytes still the answer? Not when the batch got new images since, and not
+    when it was quarantined for something that may have passed."""
+    if standing.state == "quarantined" and standing.reason not in OF_THE_BYTES:
+        return False
+    if standing.finished_at is None or batch.finished_at is None:
+        return standing.finished_at is None or batch.state == "complete"
+    return bool(standing.finished_at >= batch.finished_at) and batch.state == "complete"
+
+
+def _explained(error: MoverError) -> str:
+    """A sentence without identifiers: our errors hold none."""
+    return (f"{error.what} [{error.where}]" if error.where else error.what)[:1000]
+
+
+def _plan(answer: Answer, tables: Gathered, *, waiting: bool) -> wire.Plan:
+    report = report_of(answer)
+    counts = {f"{table} {state}": n for table, states in report["ledger"].items() for state, n in states.items()}
+    when = "once the batch's images are complete" if waiting else "at once"
+    steps = [
+        wire.PlanStep(action="match", subject=table, reason=f"{total} lines, {when}")
+        for table, total in report["totals"].items()
+    ]
+    return wire.Plan(
+        step="records",
+        counts={**counts, "slides aligned": report["slides_aligned"]},
+        bytes=tables.size_bytes,
+        steps=steps,
+    )
+
+
+def _record_set(row: Any, proven: list[wire.Proof]) -> wire.RecordSet:
+    report = row.report or {}
+    return wire.RecordSet(
+        id=row.id,
+        batch=row.batch_id,
+        version=row.version,
+        state=row.state,
+        reason=row.reason,
+        explanation=row.explanation,
+        policy=row.policy,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        ledger=report.get("ledger", {}),
+        totals=report.get("totals", {}),
+        slides_aligned=report.get("slides_aligned", 0),
+        k=report.get("k"),
+        proofs=proven,
+    )
+
+
+async def _batch(conn: Connection, id: str) -> Any:
+    row = await _one(conn, "lock_batch", id=id)
+    if row is None:
+        raise NotFound("no such batch", where=id)
+    return row
+
+
+async def _one(conn: Connection, statement: str, /, **values: object) -> Any:
+    return await (await conn.execute(_Q[statement], values)).fetchone()

@@ -1,0 +1,56 @@
+-- name: lock_batch
+-- Declaring, completing and aligning of one batch happen one after the other.
+select id, tier, state, finished_at from mover.batch where id = %(id)s for update;
+
+-- name: get
+-- One record set.
+select id, batch_id, policy, version, state, reason, explanation, source, content, created_by, created_at, finished_at,
+       report
+  from mover.record_set where id = %(id)s;
+
+-- name: page
+-- The newest record sets of the project, or of one batch.
+select id, batch_id, policy, version, state, reason, explanation, created_at, finished_at, report
+  from mover.record_set where %(batch)s::text is null or batch_id = %(batch)s
+ order by created_at desc, id desc limit %(limit)s;
+
+-- name: newest_of_content
+-- The newest set of this batch that was made from the same bytes under the same policy.
+select id, state, reason, finished_at from mover.record_set
+ where batch_id = %(batch)s and content = %(content)s order by version desc limit 1;
+
+-- name: declare
+-- The next version of the batch's tables; they wait for its images.
+insert into mover.record_set (id, project_id, batch_id, policy, version, source, content, created_by)
+select %(id)s, %(project)s, %(batch)s, %(policy)s,
+       1 + coalesce((select max(version) from mover.record_set where batch_id = %(batch)s), 0),
+       %(source)s, %(content)s, %(actor)s;
+
+-- name: begin
+-- Matching begins, or begins again after a crash.
+update mover.record_set set state = 'matching' where id = %(id)s and state in ('waiting-for-images', 'matching');
+
+-- name: wait
+-- The batch was opened again meanwhile: the tables wait for its new images.
+update mover.record_set set state = 'waiting-for-images' where id = %(id)s and state = 'matching';
+
+-- name: images
+-- The images of a batch in their lasting order; the name of each is sealed.
+select id, entry, number from mover.pack where batch_id = %(batch)s order by id limit %(limit)s;
+
+-- name: newer_aligned
+-- Was a newer version of this batch's tables aligned already?
+select exists (select from mover.record_set
+                where batch_id = %(batch)s and version > %(version)s and state = 'aligned') as newer;
+
+-- name: align
+-- The proof stands, so the state may.
+update mover.record_set set state = 'aligned', aligned_proof = %(proof)s, report = %(report)s, finished_at = now(),
+       reason = null, explanation = null
+ where id = %(id)s and state = 'matching';
+
+-- name: quarantine
+-- A table may not pass: nothing of the set was used.
+update mover.record_set set state = 'quarantined', reason = %(reason)s, explanation = %(explanation)s,
+       finished_at = now()
+ where id = %(id)s and state in ('waiting-for-images', 'matching');
