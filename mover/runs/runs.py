@@ -174,7 +174,7 @@ class Runs:
                 "state": "refused" if refused else "requested",
                 "reason": "set-not-whole" if refused else None,
                 "explanation": chosen.explanation if refused else None,
-                "offenders": Jsonb(chosen.offenders) if refused else None,
+                "offenders": Jsonb(selections.storable(chosen.offenders)) if refused else None,
                 "actor": identity.actor,
                 "uid": identity.posix_uid,
                 "gid": identity.posix_gid,
