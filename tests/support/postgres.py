@@ -50,6 +50,7 @@ def _make_template(server: EmbeddedServer) -> None:
     with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
         if conn.execute("select from pg_database where datname = %s", [TEMPLATE]).fetchone():
             return
+        conn.execute(f"drop database if exists {TEMPLATE}_new with (force)")
         conn.execute(f"create database {TEMPLATE}_new")
         migrate(server.dsn(SUPERUSER, f"{TEMPLATE}_new"))
         with psycopg.connect(server.dsn(SUPERUSER, f"{TEMPLATE}_new")) as fresh:
