@@ -314,9 +314,30 @@ async def _housekeeping(house: House) -> None:
                 logger.info("leases lapsed", count=lapsed)
             async with house.database.instance() as conn:
                 await instance.node_seen(conn, house.settings.node)
+            await _measure(house)
         except CatalogUnavailable as error:
+            metrics.DATABASE_UP.set(0)
             logger.warning("housekeeping waits", code=error.code)
         await SYSTEM.sleep(HOUSEKEEPING_S)
+
+
+async def _measure(house: House) -> None:
+    """Gauges are what the catalog and the tiers say now; what is no longer there disappears."""
+    async with house.database.project(house.settings.project) as conn:
+        queues, runs = await instance.queue_counts(conn), await instance.run_counts(conn)
+    metrics.DATABASE_UP.set(1)
+    metrics.INFO.labels(__version__, house.settings.role).set(1)
+    metrics.SHARDS.clear()
+    metrics.RUNS.clear()
+    for (queue, state), count in queues.items():
+        metrics.SHARDS.labels(queue, state).set(count)
+    for state, count in runs.items():
+        metrics.RUNS.labels(state).set(count)
+    for tier in (await _tiers(house)).tiers:
+        metrics.TIER_ONLINE.labels(tier.name).set(tier.online)
+        metrics.TIER_RESERVED.labels(tier.name).set(tier.reserved_bytes)
+        if tier.free_bytes is not None:
+            metrics.TIER_FREE.labels(tier.name).set(tier.free_bytes)
 
 
 async def _watch_markers(house: House) -> None:

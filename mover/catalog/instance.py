@@ -69,3 +69,13 @@ async def reserved_bytes(conn: Connection, tier: str) -> int:
 
 async def shard_counts(conn: Connection) -> dict[str, int]:
     return {row.state: row.count for row in await (await conn.execute(SQL["shard_counts"])).fetchall()}
+
+
+async def queue_counts(conn: Connection) -> dict[tuple[str, str], int]:
+    """Unfinished shards by (queue, state)."""
+    rows = await (await conn.execute(SQL["queue_counts"])).fetchall()
+    return {(row.queue, row.state): row.count for row in rows}
+
+
+async def run_counts(conn: Connection) -> dict[str, int]:
+    return {row.state: row.count for row in await (await conn.execute(SQL["run_counts"])).fetchall()}

@@ -30,6 +30,15 @@ on conflict (name, digest) do nothing
 -- Bytes promised to live runs of every project.
 select mover.tier_reserved(%(tier)s) as bytes
 
+-- name: queue_counts
+-- Unfinished work of this project by queue and state.
+select queue, state::text as state, count(*) as count from mover.shard
+ where state in ('waiting', 'running', 'failed') group by queue, state
+
+-- name: run_counts
+-- Runs of this project by state.
+select state::text as state, count(*) as count from mover.run group by state
+
 -- name: shard_counts
 -- Work of this project by state.
 select state::text as state, count(*) as count from mover.shard group by state

@@ -20,7 +20,7 @@ from blake3 import blake3
 from msgspec import Struct
 from psycopg.types.json import Jsonb
 
-from mover import __version__, audit
+from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s
@@ -228,6 +228,7 @@ class Packs:
 
     def _digest(self, source: ReadTier, key: str) -> tuple[Fingerprint, Digest]:
         with source.open(key) as opened:
+            metrics.BYTES_READ.labels(source.name).inc(opened.size_bytes)
             return opened.fingerprint(), self._transfer.digest(opened)
 
     def _archive(self, source: ReadTier, archive: PruneTier, policy: ImagesPolicy, attempt: _Attempt) -> Published:
@@ -354,6 +355,9 @@ class Packs:
                 },
             )
             await self._record(conn, shard.project, "pack published", pack, number=sidecar.number)
+        metrics.PACKS.labels("published").inc()
+        metrics.BYTES_WRITTEN.labels(policy.archive).inc(sidecar.size_bytes)
+        metrics.BYTES_VERIFIED.labels(policy.archive).inc(sidecar.size_bytes)
         log.info("pack published", pack=pack, number=sidecar.number, bytes=sidecar.size_bytes)
 
     async def _duplicate(self, shard: Shard, pack: str, number: str, began_s: float) -> None:
@@ -365,6 +369,7 @@ class Packs:
                 SQL["duplicate"], {"id": pack, "number": number, "family": None, "seconds": seconds}
             )
             await self._record(conn, shard.project, "pack duplicate", pack, number=number)
+        metrics.PACKS.labels("duplicate").inc()
 
     async def _quarantine(self, shard: Shard, pack: str, error: MoverError, began_s: float) -> None:
         """The pack stays where it is, in the identified zone, with a reason a person can act on."""
@@ -381,6 +386,8 @@ class Packs:
                 },
             )
             await self._record(conn, shard.project, "pack quarantined", pack, reason=error.code)
+        metrics.PACKS.labels("quarantined").inc()
+        metrics.PACKS_QUARANTINED.labels(error.code).inc()
         log.warning("pack quarantined", pack=pack, code=error.code)
 
     async def _close(self, conn: Connection, project: str, batch: str) -> None:

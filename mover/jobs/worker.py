@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 import procrastinate
 from procrastinate.exceptions import AlreadyEnqueued
 
+from mover import metrics
 from mover.catalog.database import Database
-from mover.clock import SYSTEM, Clock
+from mover.clock import SYSTEM, Clock, monotonic_s
 from mover.errors import AttemptsExhausted, CatalogUnavailable, LeaseLost, MoverError
 from mover.jobs.shards import (
     SQL,
@@ -157,18 +158,26 @@ class Worker:
         if held is None:
             return
         log.info("shard begins", shard=held.id, kind=held.kind, subject=held.subject_id, epoch=held.epoch)
+        began_s = monotonic_s()
+        outcome = "done"
         try:
             await self._hold_while(held)
         except LeaseLost:
+            outcome = "lost"
+            metrics.LEASES_LOST.labels(held.kind).inc()
             log.warning("shard lost to another worker", shard=held.id, kind=held.kind)
         except MoverError as error:
+            outcome = "failed"
             await self._settle(held, error)
         except Exception as error:
             # a bug: keep its type and place, stop the job, let a person look (house style 8)
+            outcome = "failed"
             log.exception("shard failed unforeseen", shard=held.id, kind=held.kind)
             await self._settle(held, MoverError(f"unforeseen {type(error).__name__}", where=held.kind))
         else:
             log.info("shard done", shard=held.id, kind=held.kind)
+        metrics.SHARDS_DONE.labels(held.kind, outcome).inc()
+        metrics.SHARD_SECONDS.labels(held.kind).observe(monotonic_s() - began_s)
         self._due.set()
 
     async def _hold_while(self, shard: Shard) -> None:
@@ -200,6 +209,7 @@ class Worker:
                 continue
 
     async def _settle(self, shard: Shard, error: MoverError) -> None:
+        metrics.ERRORS.labels(error.code).inc()
         again = error.retry != "never" or type(error) is MoverError
         if again and shard.failures + 1 < FAILURES_MAX:
             delay_s = min(60.0, 0.5 * 2**shard.failures)

@@ -19,7 +19,7 @@ from typing import Any
 from blake3 import blake3
 from msgspec import Struct
 
-from mover import __version__, audit
+from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
@@ -207,6 +207,8 @@ class Protection:
             await self._record(
                 conn, shard.project, "run protected", run.id, snapshot=snapshot, files=result.files, forgotten=forgotten
             )
+        metrics.SNAPSHOTS.labels(policy.repository).inc()
+        metrics.SNAPSHOT_ADDED_BYTES.labels(policy.repository).inc(result.added_bytes)
         log.info("run protected", run=run.id, snapshot=snapshot, count=result.files, bytes=result.bytes)
         await self._forget(shard.project, policy)
 
@@ -311,6 +313,7 @@ class Protection:
             await self._record(
                 conn, identity.project, "snapshot restored", row.id, actor=identity.actor, files=result.files
             )
+        metrics.RESTORED_BYTES.labels(row.tier).inc(result.bytes)
         return wire.Restore(
             snapshot=row.id, to=str(target), files=result.files, bytes=result.bytes,
             seconds=round(monotonic_s() - began_s, 3),

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from mover import __version__, audit
+from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Database
 from mover.decide.cleanup import CleanStep, plan_cleanup
@@ -141,6 +141,7 @@ class Clean:
                 details={"removed": len(removed), "strays": len(strays)},
             )
             await finish_shard(conn, shard)
+        metrics.STRAYS.inc(len(strays))
         log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
 
     async def failed(self, shard: Shard, error: MoverError) -> None:

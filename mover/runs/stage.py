@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import AsyncConnection
 
-from mover import __version__, audit
+from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Database
 from mover.clock import SYSTEM, Clock
@@ -93,6 +93,7 @@ class Stage:
             await asyncio.to_thread(roots.place, entry.digest, run.id, entry.path)
             await self._remember(conn, run.tier, entry, await asyncio.to_thread(roots.mark, entry.digest))
             await conn.execute(SQL["mark_staged"], {"run": run.id, "path": entry.path, "how": how})
+            metrics.STAGED_BYTES.labels(how).inc(entry.size_bytes)
             return await _one(conn, "get", id=run.id)
 
     async def _stands(self, shard: Shard, tier: str, entry: Any) -> bool:
@@ -245,6 +246,7 @@ class Stage:
                 )
                 check_transition("sealed", "ready", subject=run.id)
                 await conn.execute(SQL["ready"], {"id": run.id, "proof": proof})
+                metrics.STAGE_SECONDS.observe((self._clock.now() - run.created_at).total_seconds())
                 await audit.record(
                     conn,
                     project=shard.project,
