@@ -34,6 +34,7 @@ from mover.errors import (
 from mover.protect.blobs import BlobWriter
 from mover.protect.check import Check
 from mover.protect.crypto import MasterKey, new_master_key, unwrap_key, wrap_key
+from mover.protect.cutting import Tally
 from mover.protect.facts import (
     CheckResult,
     Folder,
@@ -47,10 +48,11 @@ from mover.protect.files import MAX_KEY_FILE_BYTES, RepositoryFiles
 from mover.protect.index import Index
 from mover.protect.locks import locked, user_name
 from mover.protect.polynomial import irreducible, new_polynomial
-from mover.protect.reader import BlobReader, Restore, find_node, list_entries, refuse_occupied, walk
+from mover.protect.reader import BlobReader, find_node, list_entries, walk
 from mover.protect.reading import Requester
+from mover.protect.restore import Restore, refuse_occupied
 from mover.protect.tree import format_time, parse_time
-from mover.protect.writer import ParentView, Tally, Walk
+from mover.protect.writer import ParentView, Walk
 from mover.randomness import random_bytes
 from mover.tiers.port import PruneTier
 

@@ -1,11 +1,12 @@
 """Making a snapshot: one thread walks, a few read and cut, all cores hash, compress and seal.
 
-    walker ──files──▶ readers ──chunks of a window──▶ sealers ──packs──▶ uploaders     (blobs.py)
+    walker ──files──▶ readers ──chunks of a window──▶ sealers ──packs──▶ uploaders
+                      (cutting.py)                    (blobs.py)
 
 The walker goes depth first and keeps at most FILES_IN_FLIGHT files open. Folders are closed in the order the
 walk leaves them (children before parents), as soon as their files are done; a tree is stored then.
 
-Bounds: WINDOWS buffers of WINDOW_BYTES; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not yet in a tree.
+Bounds: those of cutting.py and blobs.py; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not yet in a tree.
 """
 
 from __future__ import annotations
@@ -18,26 +19,19 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
-from queue import SimpleQueue
 
 import msgspec
 from blake3 import blake3
 from msgspec import Struct
-from pyfastcdc import FastCDC
 
 from mover.protect.blobs import BlobWriter
-from mover.protect.facts import Disk, Folder, MemoryFile, Progress, ProtectedFile
+from mover.protect.cutting import CUT_MAX_BYTES, READERS, FileOutcome, FileReader, Tally, read_xattrs
+from mover.protect.facts import Disk, Folder, MemoryFile, ProtectedFile
 from mover.protect.index import Index
 from mover.protect.locks import user_name
 from mover.protect.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
 from mover.protect.tree import Node, Xattr, encode_node, encode_tree
 
-# The cut is the writer's choice; these are restic's own limits, so blobs look alike to every client.
-CUT_MIN_BYTES, CUT_MEAN_BYTES, CUT_MAX_BYTES = 512 << 10, 1 << 20, 8 << 20
-WINDOW_BYTES = 2 * CUT_MAX_BYTES
-READERS = 2
-WINDOWS = READERS + 2
-SEALERS = max(2, min(os.cpu_count() or 2, 16))
 FILES_IN_FLIGHT = 128
 # Files that go to a reader by the batch: a hand-over each would cost more than reading them.
 SMALL_BYTES = 128 << 10
@@ -45,24 +39,12 @@ NODES_PENDING = 4096
 HARD_LINKS_REMEMBERED = 100_000
 # One descriptor per level is open during the walk.
 MAX_DEPTH = 200
-ATTEMPTS = 3
 # A file written so shortly before its parent snapshot may have changed again within one tick of the file
 # system's clock: its equal fingerprint proves nothing and it is read.
 RACY_NS = 2_000_000_000
 
 LoadTree = Callable[[bytes], list[Node]]
-Read = Future[list["FileOutcome | OSError"]]
-
-
-class FileOutcome(Struct, frozen=True):
-    """A file as it was read: `facts` are from its open descriptor, `size_bytes` is what was stored."""
-
-    facts: Found
-    content: tuple[bytes, ...]
-    size_bytes: int
-    blake3: str
-    xattrs: tuple[Xattr, ...]
-    torn: bool
+Read = Future[list[FileOutcome | OSError]]
 
 
 class ParentView(Struct, frozen=True):
@@ -74,181 +56,6 @@ class ParentView(Struct, frozen=True):
     digests: Mapping[str, str]
     load_tree: LoadTree
     index: Index
-
-
-class Tally:
-    """Running totals and the list of what is in the snapshot."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._guard = threading.Lock()
-        self.files = self.bytes = 0
-        self.entries: list[ProtectedFile] = []
-        self.torn: list[str] = []
-        self.unreadable: list[str] = []
-        self.skipped: list[str] = []
-
-    def count(self, *, files: int = 0, size_bytes: int = 0) -> None:
-        with self._guard:
-            self.files += files
-            self.bytes += size_bytes
-            if self._progress is not None:
-                self._progress(self.files, self.bytes)
-
-
-# --- reading one file ----------------------------------------------------------------------------------
-
-
-class FileReader:
-    """Reads, cuts and stores files. `read` may run in several threads."""
-
-    def __init__(self, blobs: BlobWriter, tally: Tally, *, seed: int) -> None:
-        self._blobs, self._tally = blobs, tally
-        self._seed = seed
-        self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
-        self._windows: SimpleQueue[bytearray | None] = SimpleQueue()
-        for _ in range(WINDOWS):
-            self._windows.put(None)  # a place; its buffer is made when first needed
-
-    def close(self) -> None:
-        self._sealers.shutdown(wait=True, cancel_futures=True)
-
-    def read_all(self, fds: list[int]) -> list[FileOutcome | OSError]:
-        """Closes every descriptor. An OSError is the source's device failing under one file; failures of
-        the tier are no OSErrors and end the snapshot."""
-        outcomes: list[FileOutcome | OSError] = []
-        left = deque(fds)
-        try:
-            while left:
-                try:
-                    outcomes.append(self.read(left.popleft()))
-                except OSError as failure:
-                    outcomes.append(failure)
-        finally:
-            for fd in left:
-                os.close(fd)
-        return outcomes
-
-    def read(self, fd: int) -> FileOutcome:
-        """Closes `fd`. A file that changes while it is read is read again from the same descriptor; what the
-        last attempt read is kept and called torn."""
-        try:
-            for attempt in range(1, ATTEMPTS + 1):
-                before = found_of(b"", os.fstat(fd))
-                xattrs = read_xattrs(fd)
-                content, size, digest = self._read_once(fd, before.size_bytes)
-                steady = _same_moment(before, found_of(b"", os.fstat(fd))) and size == before.size_bytes
-                if steady or attempt == ATTEMPTS:
-                    return FileOutcome(before, content, size, digest, xattrs, torn=not steady)
-                self._tally.count(size_bytes=-size)
-            raise AssertionError("the last attempt returns")
-        finally:
-            os.close(fd)
-
-    def _read_once(self, fd: int, size: int) -> tuple[tuple[bytes, ...], int, str]:
-        """At most the `size` bytes the file had at the start: a file that grows for ever must end."""
-        if size <= CUT_MIN_BYTES:
-            return self._read_small(fd, size)
-        digest = blake3()
-        offset = 0
-        pending: list[Future[bytes]] = []
-        while offset < size:
-            self._blobs.assert_healthy()
-            taken, futures = self._read_window(fd, offset, size, digest)
-            pending += futures
-            if taken == 0:
-                break  # it shrank; the fingerprint will tell
-            offset += taken
-            self._tally.count(size_bytes=taken)
-        return tuple(future.result() for future in pending), offset, digest.hexdigest()
-
-    def _read_small(self, fd: int, size: int) -> tuple[tuple[bytes, ...], int, str]:
-        """One chunk: handing it to another thread would cost more than it hides."""
-        data = os.pread(fd, size, 0) if size else b""
-        content = (self._blobs.store("data", data),) if data else ()
-        self._tally.count(size_bytes=len(data))
-        return content, len(data), blake3(data).hexdigest()
-
-    def _read_window(
-        self, fd: int, offset: int, size: int, digest: blake3
-    ) -> tuple[int, list[Future[bytes]]]:
-        """Cut one window and hand out its chunks. Unless the file ends here the last cut is unproven (it may
-        only be where the window ends), so the next window starts there and reads those bytes again."""
-        buffer = self._windows.get() or bytearray(WINDOW_BYTES)
-        filled = _fill(fd, buffer, offset, min(WINDOW_BYTES, size - offset))
-        view = memoryview(buffer)[:filled]
-        lengths = self._cut(view)
-        if offset + filled < size and filled == WINDOW_BYTES:
-            lengths.pop()
-        taken = sum(lengths)
-        digest.update(view[:taken])
-        return taken, self._hand_out(buffer, lengths)
-
-    def _cut(self, view: memoryview) -> list[int]:
-        if not len(view):
-            return []
-        cutter = FastCDC(CUT_MEAN_BYTES, min_size=CUT_MIN_BYTES, max_size=CUT_MAX_BYTES, seed=self._seed)
-        return [chunk.length for chunk in cutter.cut_buf(view)]
-
-    def _hand_out(self, buffer: bytearray, lengths: list[int]) -> list[Future[bytes]]:
-        """The buffer goes back to the pool with its last chunk, whatever becomes of the chunks."""
-        if not lengths:
-            self._windows.put(buffer)
-            return []
-        left = [len(lengths)]
-        guard = threading.Lock()
-
-        def one_less(_: object) -> None:
-            with guard:
-                left[0] -= 1
-                last = left[0] == 0
-            if last:
-                self._windows.put(buffer)
-
-        futures = []
-        start = 0
-        for length in lengths:
-            chunk = memoryview(buffer)[start : start + length]
-            future = self._sealers.submit(self._blobs.store, "data", chunk)
-            future.add_done_callback(one_less)
-            futures.append(future)
-            start += length
-        return futures
-
-
-def _fill(fd: int, buffer: bytearray, offset: int, length: int) -> int:
-    filled = 0
-    view = memoryview(buffer)
-    while filled < length:
-        got = os.preadv(fd, [view[filled:length]], offset + filled)
-        if got == 0:
-            break
-        filled += got
-    return filled
-
-
-def _same_moment(one: Found, other: Found) -> bool:
-    return (one.size_bytes, one.mtime_ns, one.ctime_ns) == (other.size_bytes, other.mtime_ns, other.ctime_ns)
-
-
-def read_xattrs(fd: int) -> tuple[Xattr, ...]:
-    """All but `trusted.`, which only root may see, and names that JSON cannot carry."""
-    try:
-        names = os.listxattr(fd)
-    except OSError:
-        return ()  # a file system without them
-    found = []
-    for name in sorted(names):
-        if name.startswith("trusted.") or not name.isprintable():
-            continue
-        try:
-            found.append(Xattr(name, os.getxattr(fd, name)))
-        except OSError:
-            continue  # removed since it was listed, or not ours to see
-    return tuple(found)
-
-
-# --- the walk --------------------------------------------------------------------------------------------
 
 
 class _Frame:
