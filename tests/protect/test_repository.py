@@ -27,9 +27,11 @@ from mover.errors import (
     TierFull,
 )
 from mover.protect import forget, locks
+from mover.protect.cutting import CUT_MAX_BYTES, CUT_MIN_BYTES, WINDOW_BYTES
 from mover.protect.facts import Disk, Folder, MemoryFile
 from mover.protect.reading import Requester
 from mover.protect.repository import INCOMPLETE_TAG, Repository, create_repository, open_repository
+from mover.protect.writer import SMALL_BYTES
 from mover.tiers.posix import PosixTier
 from tests.protect.conftest import PASSWORD, listing, take
 
@@ -101,6 +103,28 @@ def test_an_insertion_in_the_middle_of_a_large_file_adds_only_the_blobs_around_i
     assert 0 < result.added_bytes < 10 << 20
     repository.restore(result.snapshot_id, tmp_path / "back", path="/artifacts/large")
     assert (tmp_path / "back/large").read_bytes() == (out / "large").read_bytes()
+
+
+@pytest.mark.slow
+def test_files_around_every_limit_of_the_cutting_come_back_equal(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Sizes at which a file changes its way: empty, small, one chunk, one window, several; noise and zeros."""
+    data = random.Random(6).randbytes(2 * WINDOW_BYTES + 5)
+    (tmp_path / "sizes").mkdir()
+    limits = (0, 1, SMALL_BYTES, CUT_MIN_BYTES, CUT_MAX_BYTES, WINDOW_BYTES, 2 * WINDOW_BYTES)
+    for size in {max(0, limit + step) for limit in limits for step in (-1, 0, 1)}:
+        (tmp_path / "sizes" / f"noise{size}").write_bytes(data[:size])
+        (tmp_path / "sizes" / f"zeros{size}").write_bytes(bytes(size))
+
+    result = take(repository, tmp_path / "sizes")
+
+    repository.restore(result.snapshot_id, tmp_path / "back", path="/artifacts")
+    assert listing(tmp_path / "back") == listing(tmp_path / "sizes")
+    assert result.added_bytes < 3 * len(data)
+    assert {entry.path: entry.blake3 for entry in result.entries} == {
+        f"/artifacts/{path.name}": blake3(path.read_bytes()).hexdigest() for path in (tmp_path / "sizes").iterdir()
+    }
 
 
 def test_an_unchanged_file_with_a_known_digest_is_not_read(repository: Repository, out: Path) -> None:
