@@ -22,9 +22,10 @@ import aiofiles.os
 import msgspec
 import uvloop
 
-from mover import __version__, audit, log, metrics
+from mover import __version__, log, metrics
 from mover.access import Access
 from mover.api.app import make_app
+from mover.api.audit import Trail
 from mover.api.rooms import Rooms
 from mover.api.serve import Server, serve
 from mover.catalog import instance
@@ -417,7 +418,7 @@ async def _listen(house: House) -> Server:
         cohorts=house.cohorts,
         runs=house.runs,
         protection=house.protection,
-        audit=AuditTrail(house.database),
+        audit=Trail(house.database),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),
         status=lambda identity: _status(house, identity),
@@ -425,23 +426,6 @@ async def _listen(house: House) -> Server:
         metrics=metrics.render,
     )
     return await serve(make_app(rooms, house.access, version=__version__), house.settings.listen)
-
-
-class AuditTrail:
-    """The audit room's functions, each in a transaction of the asking project."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def page(
-        self, project: str, *, subject: str | None = None, after: str | None = None, limit: int = 100
-    ) -> wire.AuditPage:
-        async with self._database.project(project) as conn:
-            return await audit.page(conn, project, after=after, limit=limit, subject=subject)
-
-    async def verify(self, project: str) -> wire.AuditVerdict:
-        async with self._database.project(project) as conn:
-            return await audit.verify(conn, project)
 
 
 async def _tiers(house: House) -> wire.Tiers:
