@@ -47,8 +47,10 @@ def test_what_can_be_mounted_is_mounted_and_all_of_it_goes_again(base: Path) -> 
 @pytest.mark.slow
 def test_a_killed_run_leaves_mounts_that_the_next_one_replaces(base: Path) -> None:
     source = base.parent / "source"
-    script = f"from pathlib import Path; from mover.demo import places as p; import os, signal; " \
-             f"p.prepare(Path({str(base)!r}), source=Path({str(source)!r})); os.kill(os.getpid(), signal.SIGKILL)"  # fmt: skip
+    script = (
+        "from pathlib import Path; from mover.demo import places; import os, signal; "
+        f"places.prepare(Path({str(base)!r}), source=Path({str(source)!r})); os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     try:
         first = places.prepare(base, source=source)
@@ -85,14 +87,15 @@ def test_leftovers_of_another_user_are_met_with_a_hint(base: Path) -> None:
     base.parent.chmod(0o755)
     pid = os.fork()
     if pid == 0:
-        os.setuid(65534)
+        verdict = 9
         try:
+            os.setuid(65534)
             places._own(base)
+            verdict = 0
         except MoverError as error:
-            os._exit(7 if "sudo rm -rf" in error.advice else 8)
-        except BaseException:
-            os._exit(9)
-        os._exit(0)
+            verdict = 7 if "sudo rm -rf" in error.advice else 8
+        finally:
+            os._exit(verdict)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 

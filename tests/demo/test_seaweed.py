@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import obstore
 import pytest
 from obstore.store import S3Store
@@ -65,24 +66,35 @@ def test_it_listens_on_loopback_only_and_tells_its_keys_to_nobody(server: seawee
 
 
 @pytest.mark.slow
-def test_a_server_left_by_a_killed_run_is_found_and_ended(tmp_path: Path) -> None:
-    script = f"from pathlib import Path; from mover.demo import seaweed as s; import os, signal; " \
-             f"s.start(Path({str(tmp_path / 'w')!r})); os.kill(os.getpid(), signal.SIGKILL)"  # fmt: skip
+def test_a_server_left_by_a_killed_run_is_ended_and_its_objects_stay(tmp_path: Path) -> None:
+    """`make serve` opens again what a demo left; only a fresh start empties the folder."""
+    folder = tmp_path / "w"
+    script = (
+        "from pathlib import Path; from mover.demo import seaweed; import os, signal, obstore; "
+        "from tests.demo.test_seaweed import store_of; "
+        f"running = seaweed.start(Path({str(folder)!r})); obstore.put(store_of(running), 'kept', b'bytes'); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    left = seaweed.msgspec.json.decode((tmp_path / "w" / "weed.json").read_bytes(), type=seaweed.Seaweed)
+    left = msgspec.json.decode((folder / "weed.json").read_bytes(), type=seaweed.Seaweed)
     assert seaweed._started(left.pid) == left.started
-    assert seaweed.stop_leftover(tmp_path / "w") is True
-    assert seaweed._started(left.pid) == 0 and not Path(left.sockets).exists()
-    assert seaweed.stop_leftover(tmp_path / "w") is False
+    again = seaweed.start(folder, fresh=False)
+    try:
+        assert seaweed._started(left.pid) == 0 and not Path(left.sockets).exists()
+        assert bytes(obstore.get(store_of(again), "kept").bytes()) == b"bytes"
+    finally:
+        seaweed.stop(again)
+    assert seaweed._started(again.pid) == 0 and seaweed._fixed_sockets((*left.ports, *again.ports)) == []
+    assert seaweed.stop_leftover(folder) is False
 
 
 def test_a_stranger_with_a_recycled_pid_is_left_alone(tmp_path: Path) -> None:
     """A pid alone says nothing: this very process stands in for an innocent one."""
     state = seaweed.Seaweed(
         folder=str(tmp_path), endpoint="", region="", bucket="", credentials_file="", log_file="",
-        pid=os.getpid(), started=1, sockets=str(tmp_path / "sockets"),
+        pid=os.getpid(), started=1, sockets=str(tmp_path / "sockets"), ports=(),
     )  # fmt: skip
-    (tmp_path / "weed.json").write_bytes(seaweed.msgspec.json.encode(state))
+    (tmp_path / "weed.json").write_bytes(msgspec.json.encode(state))
     assert seaweed.stop_leftover(tmp_path) is False
 
 
