@@ -54,7 +54,8 @@ def scan(source: ByteSource, structure: Structure) -> SlideScan:
         pages=found,
         places=tuple(_with_keys(places)),
         slack=slack,
-        mpp=_float(keys.get("MPP")),
+        mpp_x=_float(keys.get("MPP")),
+        mpp_y=_float(keys.get("MPP")),
         objective=_float(keys.get("AppMag")),
     )
 

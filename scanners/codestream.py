@@ -29,7 +29,9 @@ _JPEG_COMMENTS: Final = re.compile(
 )
 _JP2K_COMMENTS: Final = re.compile(
     rb"Kakadu-v?\d{1,2}(\.\d{1,2}){0,3}"
-    rb"|Kdu-Layer-Info: log_2\{Delta-D\([a-zA-Z^\d-]*\)/Delta-L\(bytes\)\}, L\(bytes\)(\n[ \d.,eE+\-]{0,40}){0,64}\n?"
+    rb"|Kdu-Layer-Info: log_2\{Delta-D\((MSE|squared-error)\)/"
+    rb"(\[2\^16\*Delta-L\(bytes\)\]|Delta-L\(bytes\))\}, L\(bytes\)"
+    rb"(\n *-?\d{1,3}\.\d, *\d\.\de[+-]\d{2,3}){0,64}\n?"
     rb"|Created by OpenJPEG version \d{1,2}(\.\d{1,3}){1,2}"
     rb"|Creator: JasPer Version \d(\.\d{3}){1,2}"
 )

@@ -56,7 +56,8 @@ def scan(source: ByteSource, structure: Structure) -> SlideScan:
         pages=found,
         places=tuple(_with_keys(places)),
         slack=slack,
-        mpp=_microns(source, first, 282),
+        mpp_x=_microns(source, first, 282),
+        mpp_y=_microns(source, first, 283),
         objective=_lens(source, first),
     )
 

@@ -116,7 +116,7 @@ _HAMAMATSU: Final[dict[int, tuple[int, Check]]] = {
     278: (4, _within(1, 1 << 31)),  # RowsPerStrip
     532: (4, _black_white),
     65420: (3, _among(1)),  # format flag
-    65421: (11, _within(0.1, 200)),  # SourceLens
+    65421: (11, _within(0.001, 200)),  # SourceLens
     65422: (9, _NANOMETRES),  # offset from the glass's centre
     65423: (9, _NANOMETRES),
     65424: (9, _NANOMETRES),  # focal plane
@@ -143,8 +143,8 @@ def _decimal(digits: int, fraction: int = 6) -> re.Pattern[str]:
 
 
 _APERIO_KEYS: Final[dict[str, re.Pattern[str]]] = {
-    "AppMag": _decimal(3, 2),
-    "MPP": _decimal(2),
+    "AppMag": _decimal(3),
+    "MPP": _decimal(2, 17),  # some writers print all digits of a double
     "StripeWidth": re.compile(r"[0-9]{1,5}"),
     "Left": _decimal(3),
     "Top": _decimal(3),
@@ -179,6 +179,15 @@ _NDPI_KEYS: Final[dict[str, re.Pattern[str]]] = {
     "cube.kind": re.compile(r"[0-9]{1,2}"),
     "colorfilterID": re.compile(r"[0-9]{1,2}"),
 }
+
+
+# Names of standards and versions that profiles carry, and what no profile's text should hold besides.
+_ICC_STANDARDS: Final = re.compile(
+    r"IEC ?61966[-.]2[-.]1|ICC\.1:[0-9]{4}(-[0-9]{2})?|\b[vV](ersion )?[0-9]{1,2}(\.[0-9]{1,3}){1,3}"
+)
+_ICC_SUSPECT: Final = re.compile(
+    r"[0-9]{5,}|@|[0-9]{4}[-/.:][0-9]{1,2}[-/.:][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}"
+)
 
 
 # --- the judgement -----------------------------------------------------------------------------------
@@ -343,7 +352,7 @@ class _Desk:
         if not isinstance(value, bytes):
             raise PlaceUnknown("an ICC profile that is no bytes")
         for text in icc_texts(value):
-            if re.search(r"\d{5,}|@|\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}", text):
+            if _ICC_SUSPECT.search(_ICC_STANDARDS.sub(" ", text)):
                 raise PlaceUnknown("the ICC profile's text holds a number or date")
 
     # -- closing: descriptions are written, and what was kept is held against what was removed

@@ -229,8 +229,13 @@ def _walk(root: Path) -> Iterator[_Found]:
     folders = [root]
     while folders:
         folder = folders.pop()
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            # A folder that cannot be listed is no empty folder (I7).
+            name = errno.errorcode.get(error.errno or 0, "unknown")
+            raise TierDenied(f"a folder of the source cannot be listed ({name})") from error
         for entry in entries:
             path = Path(entry.path)
             if entry.is_symlink():

@@ -43,7 +43,7 @@ _APERIO_TEXT: Final = re.compile(
     r"[0-9]+x[0-9]+ \[0,0 [0-9]+x[0-9]+\] \([0-9]+x[0-9]+\)( -> [0-9]+x[0-9]+)? "
     r"(JPEG|J2K)/[A-Z0-9]{3,5}( Q=[0-9]{1,3})?"
     r"(\|(AppMag|MPP|StripeWidth|Left|Top|LineCameraSkew|LineArea[XY]Offset|Exposure Time|Exposure Scale|DisplayColor"
-    r"|Gamma|OriginalWidth|Original[Hh]eight|Filtered) = -?[0-9]{1,7}(\.[0-9]{1,6})?"
+    r"|Gamma|OriginalWidth|Original[Hh]eight|Filtered) = -?[0-9]{1,7}(\.[0-9]{1,17})?"
     r"|\|Parmset = (USM Filter|COVERSLIP|Coverslip))*"
 )
 _ALLOWED_TEXT: Final = {

@@ -79,8 +79,8 @@ def _facts(scan: SlideScan) -> SlideFacts:
         tile_width=first.tile_width,
         tile_height=first.tile_height,
         compression=_COMPRESSIONS[first.compression],
-        mpp_x=scan.mpp,
-        mpp_y=scan.mpp,
+        mpp_x=scan.mpp_x,
+        mpp_y=scan.mpp_y,
         objective=scan.objective,
     )
 

@@ -33,7 +33,7 @@ from mover.deid.slides import SlidePlan
 from mover.errors import RedactionUnproven
 from mover.model.slides import Page, SlideScan
 from mover.model.source import ByteSource
-from scanners.codestream import HEADER_BYTES, read_jpeg_header
+from scanners.codestream import HEADER_BYTES, JpegHeader, read_jpeg_header
 from scanners.tiff import read_structure
 
 VERIFIER: Final = "mover-slides/1"
@@ -41,6 +41,7 @@ SAMPLES: Final = 8
 # At or below this all tiles are filled in and decoded; above, sampled.
 WHOLE_BYTES: Final = 8 << 20
 LOWEST_BYTES: Final = 64 << 20
+WITHOUT_RESTARTS_BYTES: Final = 400 << 20
 PADDING: Final = 8
 _MARGIN: Final = 8
 _ROWS_AROUND: Final = 3
@@ -248,10 +249,14 @@ def _tile_headers(source: ByteSource, pairs: list[TilePair]) -> set[bytes]:
 
 
 def _compare_pixels(bench: _Bench, pairs: list[TilePair], *, samples: int) -> int:
-    whole = sum(int(pair.counts.sum()) for pair in pairs) <= WHOLE_BYTES
+    whole = sum(int(pair.counts.sum()) for pair in pairs) <= WHOLE_BYTES or _needs_all(bench, pairs)
     missing = _missing(pairs)
     regions: list[tuple[TilePair, int]] = []
+    sizes: set[tuple[int, int]] = set()
     for pair, gone in zip(pairs, missing, strict=True):
+        if (pair.page.width, pair.page.height) in sizes and not whole:
+            continue  # another focal plane: OpenSlide shows the first; the tile list proves the rest
+        sizes.add((pair.page.width, pair.page.height))
         if bench.plan.family == "hamamatsu-ndpi":
             regions += [(pair, row) for row in _fill_rows(bench, pair, whole=whole, samples=samples)]
             continue
@@ -282,13 +287,10 @@ def _choose(bench: _Bench, usable: np.ndarray, samples: int) -> np.ndarray:
 def _fill_rows(bench: _Bench, pair: TilePair, *, whole: bool, samples: int) -> list[int]:
     """A Hamamatsu level: its JPEG header, and restart intervals around the sampled ones."""
     restarts, total = np.frombuffer(pair.page.restarts, "u8"), int(pair.counts[0])
-    head = bench.source.read(int(pair.source_at[0]), min(total, HEADER_BYTES))
-    header = read_jpeg_header(head)
     if whole or len(restarts) < 2:
-        if total > LOWEST_BYTES:
-            raise RedactionUnproven("a level without restart positions is too large to prove")
         bench.fill(pair, np.array([0]))
         return _choose(bench, np.arange(max(1, len(restarts))), samples).tolist()
+    header = _header_of(bench, pair)
     bench.fill_part(pair, 0, header.size_bytes)
     across = max(1, header.mcus_across // header.restart_interval) if header.restart_interval else 1
     rows = _choose(bench, np.arange(len(restarts)), samples).tolist()
@@ -301,12 +303,26 @@ def _fill_rows(bench: _Bench, pair: TilePair, *, whole: bool, samples: int) -> l
     return rows
 
 
+def _header_of(bench: _Bench, pair: TilePair) -> JpegHeader:
+    return read_jpeg_header(bench.source.read(int(pair.source_at[0]), min(int(pair.counts[0]), HEADER_BYTES)))
+
+
+def _needs_all(bench: _Bench, pairs: list[TilePair]) -> bool:
+    """OpenSlide seeks missing restart positions itself, through all levels' bytes: then all must be there."""
+    if bench.plan.family != "hamamatsu-ndpi":
+        return False
+    if all(len(pair.page.restarts) > 1 or not _header_of(bench, pair).restart_interval for pair in pairs):
+        return False
+    if sum(int(pair.counts.sum()) for pair in pairs) > WITHOUT_RESTARTS_BYTES:
+        raise RedactionUnproven("a slide without restart positions is too large to prove")
+    return True
+
+
 def _region(bench: _Bench, pair: TilePair, index: int, downsample: float) -> tuple[tuple[int, int], tuple[int, int]]:
     """The inner part of a tile, as level-0 position and size: neighbours may be absent from the stand-ins."""
     page = pair.page
     if bench.plan.family == "hamamatsu-ndpi":
-        head = bench.source.read(int(pair.source_at[0]), min(int(pair.counts[0]), HEADER_BYTES))
-        header = read_jpeg_header(head)
+        header = _header_of(bench, pair)
         wide = header.restart_interval * header.mcu_width or page.width
         high = header.mcu_height if header.restart_interval else page.height
         across = max(1, page.width // wide)

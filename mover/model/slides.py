@@ -93,7 +93,8 @@ class SlideScan(Struct, frozen=True):
     places: tuple[Place, ...]
     # Byte ranges outside every structure the scanner understands: (offset, length).
     slack: tuple[tuple[int, int], ...] = ()
-    mpp: float | None = None
+    mpp_x: float | None = None
+    mpp_y: float | None = None
     objective: float | None = None
 
     @property

@@ -26,7 +26,8 @@ def description(redaction: Redaction, page: int = 0, tag: int = 270) -> str:
 
 
 KEPT = [
-    ("AppMag", "20"), ("AppMag", "40"), ("MPP", "0.2528"), ("StripeWidth", "2040"), ("Left", "-1.5"),
+    ("AppMag", "20"), ("AppMag", "40.000000"), ("MPP", "0.25280000000000002"), ("StripeWidth", "2040"),
+    ("Left", "-1.5"),
     ("Top", "23.449873"), ("LineCameraSkew", "-0.000424"), ("LineAreaXOffset", "0.019265"), ("Exposure Time", "109"),
     ("Exposure Scale", "0.000001"), ("DisplayColor", "0"), ("Gamma", "1.80"), ("OriginalWidth", "46000"),
     ("Originalheight", "32914"), ("Filtered", "5"), ("Parmset", "USM Filter"),
@@ -143,6 +144,12 @@ def test_an_icc_profile_whose_text_holds_a_number_or_date_stops_the_slide(text: 
     wide = text[:13]
     with pytest.raises(PlaceUnknown):
         judge(slides.svs(extra=[slides.raw(ICC, slides.icc(wide))]))
+
+
+@pytest.mark.parametrize("text", ["IEC61966-2.1", "GT450 v1.0.1", "D65 adapted"])
+def test_an_icc_profile_that_names_standards_and_versions_passes(text: str) -> None:
+    """The commonest profile of all is called sRGB IEC61966-2.1."""
+    assert judge(slides.svs(extra=[slides.raw(ICC, slides.icc(text))])).pages
 
 
 def test_an_ordinary_icc_profile_is_kept_byte_for_byte() -> None:

@@ -149,6 +149,21 @@ def test_a_hamamatsu_level_is_proved_with_only_some_of_its_rows(monkeypatch: pyt
     assert evidence.tiles_decoded == 6
 
 
+def test_other_focal_planes_are_kept_and_proved_by_their_tile_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSlide shows the first plane only; the others must be there all the same."""
+    monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
+    source, plan = planned(slides.ndpi(planes=3), ".ndpi")
+    evidence = verify_slide(source, plan, samples=2)
+    assert (evidence.levels, evidence.tiles_decoded) == (6, 4)
+
+
+def test_a_hamamatsu_slide_without_restart_positions_is_proved_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSlide then seeks them itself, through every byte."""
+    monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
+    source, plan = planned(slides.ndpi(positions=False), ".ndpi")
+    assert verify_slide(source, plan).tiles_decoded == 2
+
+
 def test_an_aperio_slide_is_proved_with_only_some_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
     source, plan = planned(slides.svs(size=(640, 512), empty=frozenset({5, 40})))

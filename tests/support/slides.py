@@ -235,6 +235,8 @@ def ndpi(
     comment: bytes = b"Hamamatsu NanoZoomer Digital Pathology\0",
     size: tuple[int, int] = (256, 192),
     tail: bytes = b"",
+    planes: int = 1,
+    positions: bool = True,
 ) -> bytes:
     """A native NDPI: two levels with restart markers, an overview that shows the label, a map."""
     out = bytearray(b"II" + struct.pack("<HQ", 42, 0))
@@ -245,11 +247,12 @@ def ndpi(
         text(65427, reference), entry(65441, 4, 1), text(65442, "770011"), text(65449, properties),
         text(65468, "S24-771001;A1"), *extra,
     ]  # fmt: skip
-    for number, scale in enumerate((1, 4)):
+    for plane, scale in ((plane, scale) for plane in range(planes) for scale in (1, 4)):
         wide, high = size[0] // scale, size[1] // scale
-        data, starts = restart_jpeg(tissue(wide, high), comment)
-        chain = _ndpi_page(out, chain, data, (wide, high), 20.0 / scale, [*shared, entry(65426, 4, *starts)])
-        assert number or len(starts) > 1
+        data, starts = restart_jpeg(tissue(wide, high, plane + 1), comment)
+        tags = [one for one in shared if one.code != 65424] + [entry(65424, 9, 1000 * plane)]
+        tags += [entry(65426, 4, *starts)] if positions else []
+        chain = _ndpi_page(out, chain, data, (wide, high), 20.0 / scale, tags)
     macro = _with_comment(jpeg(label_picture(reference, 300, 100)), comment)
     chain = _ndpi_page(out, chain, macro, (300, 100), -1.0, shared)
     _ndpi_page(out, chain, bytes(40 * 20), (40, 20), -2.0, shared, grey=True)
