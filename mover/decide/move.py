@@ -15,6 +15,9 @@ Each state says what is true on the device if everything stops right there:
     recorded    a row vouches for it: the only state that counts as moved
     failed      a temporary name at most
 
+`reread-final` reads cold what stands under the final name, and syncs its folder: an earlier attempt may have
+ended between its rename and its sync.
+
 The engine runs it against real tiers, the simulator in tests/sim against a disk that loses what was not
 synced. Neither decides anything itself.
 """
@@ -153,16 +156,9 @@ def _fail(move: Move, reason: str) -> Step:
     return Move(move.epoch, "failed", move.expected, move.digest, reason), "remove-temporary"
 
 
-class Left(Struct, frozen=True):
-    """What a new owner finds: the row's state, and the fencing numbers of temporary names left behind."""
-
-    recorded: bool
-    temporaries: tuple[int, ...]
-
-
-def sweep(left: Left, *, epoch: int) -> tuple[int, ...]:
-    """Temporary names that may be removed: of earlier owners only. One of a later owner means that we are the
-    stale one, and nothing is touched."""
-    if any(other > epoch for other in left.temporaries):
+def sweep(temporaries: tuple[int, ...], *, epoch: int) -> tuple[int, ...]:
+    """Of temporary names left behind, by fencing number, those that may be removed: of earlier owners only.
+    One of a later owner means that we are the stale one, and nothing is touched."""
+    if any(other > epoch for other in temporaries):
         return ()
-    return tuple(other for other in left.temporaries if other < epoch)
+    return tuple(other for other in temporaries if other < epoch)
