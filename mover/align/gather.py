@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 from blake3 import blake3
 from msgspec import Struct
@@ -60,7 +61,13 @@ async def held(tier: ReadTier, files: Mapping[str, str]) -> AsyncIterator[Gather
         if work.done():
             stack.close()
         else:
-            work.add_done_callback(lambda done: (done.exception(), stack.close()))
+            work.add_done_callback(partial(_end, stack))
+
+
+def _end(stack: ExitStack, work: asyncio.Future[Gathered]) -> None:
+    if not work.cancelled():
+        work.exception()
+    stack.close()
 
 
 def _fill(fd: int, tier: ReadTier, name: str, key: str) -> tuple[str, int]:
