@@ -25,7 +25,7 @@ from mover.demo import planted, slides, tables, texture
 from mover.demo.plan import BATCHES, REASONS, Pack, Plan, make_plan, sizes
 from mover.errors import SettingsInvalid, TierFull
 
-VERSION = 2
+VERSION = 3
 MARKER = "complete.json"
 
 Progress = Callable[[int, int, str], None]

@@ -139,7 +139,7 @@ def sizes(scale: float) -> Sizes:
         columns=(max(2, round(8 * side)), max(3, round(12 * side))),
         big_columns=max(4, round(57 * side)),
         big_rows=max(3, round(50 * side)),
-        variants=max(2, round(8 * whole)),
+        variants=max(1, round(8 * whole)),
     )
 
 
