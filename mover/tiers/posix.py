@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import queue
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,8 @@ TEMPORARY = b".mover-tmp-"
 CONTROL_FOLDER = ".mover"
 ALIGNMENT = 4096
 WRITEBACK_BYTES = 32 << 20
+COLD_STEP_BYTES = 4 << 20
+COLD_BUFFERS = 3  # one being read, one waiting, one with the caller
 MAX_SYNCED_FOLDERS = 4096
 MAX_READ_BYTES = 1 << 31
 
@@ -89,40 +92,65 @@ def read_exactly(descriptor: int, offset: int, length: int, *, tier: str) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def cold_blocks(descriptor: int, *, step_bytes: int = 8 << 20) -> Iterator[memoryview]:
+def cold_blocks(descriptor: int, *, step_bytes: int = COLD_STEP_BYTES) -> Iterator[memoryview]:
     """The content as the device holds it: cache dropped, then O_DIRECT where that works.
 
-    Views of one aligned buffer, each valid until the next is asked for.
+    Views of a few aligned buffers that a thread fills ahead, each valid until the next is asked for.
     """
-    size = os.fstat(descriptor).st_size
     os.fdatasync(descriptor)  # dirty pages cannot be dropped; a clean file costs nothing here
     beneath.drop_cache(descriptor)
+    size = os.fstat(descriptor).st_size
+    step = min(max(ALIGNMENT, step_bytes // ALIGNMENT * ALIGNMENT), size // ALIGNMENT * ALIGNMENT + ALIGNMENT)
+    buffers = [mmap.mmap(-1, step) for _ in range(COLD_BUFFERS if size > step else 1)]
+    free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+    full: queue.SimpleQueue[memoryview | BaseException | None] = queue.SimpleQueue()
+    for buffer in buffers:
+        free.put(memoryview(buffer))
+    reader = threading.Thread(target=_read_ahead, args=(descriptor, size, free, full), name="cold", daemon=True)
+    reader.start()
+    try:
+        while (block := full.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
+            yield block
+            free.put(memoryview(block.obj))
+    finally:
+        free.put(None)
+        reader.join()
+        beneath.drop_cache(descriptor)
+
+
+def _read_ahead(
+    descriptor: int,
+    size: int,
+    free: queue.SimpleQueue[memoryview | None],
+    full: queue.SimpleQueue[memoryview | BaseException | None],
+) -> None:
+    """Fill free buffers in order until the end, an error, or the reader of them leaves (None)."""
     direct, reading = _direct_twin(descriptor)
-    step = max(ALIGNMENT, step_bytes // ALIGNMENT * ALIGNMENT)
-    buffer = mmap.mmap(-1, step)
-    view = memoryview(buffer)
     try:
         offset = 0
         while offset < size:
+            view = free.get()
+            if view is None:
+                return
             try:
                 count = os.preadv(reading, [view], offset)
             except OSError as error:
                 if reading == descriptor or error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise
-                reading = descriptor
-                continue
+                reading = descriptor  # this file system takes the flag and then refuses the read
+                count = os.preadv(reading, [view], offset)
             if count == 0:
                 raise ShortRead("the file ended before its size")
-            yield view[:count]
+            full.put(view[:count])
             offset += count
             if count % ALIGNMENT and offset < size:
                 reading = descriptor  # a short direct read left us unaligned
-        if reading == descriptor:
-            beneath.drop_cache(descriptor)
+        full.put(None)
+    except BaseException as error:  # noqa: BLE001 - raised again by the owner of this thread
+        full.put(error)
     finally:
-        with suppress(BufferError):  # a caller kept the last view; it is freed with that
-            view.release()
-            buffer.close()
         if direct >= 0:
             os.close(direct)
 

@@ -131,8 +131,6 @@ def slide_in_memfd() -> bytes:
 
     path = f"/proc/self/fd/{os.memfd_create('slide')}"
     with open(path, "w+b") as out:
-        tifffile.imwrite(
-            out, numpy.zeros((512, 512, 3), dtype=numpy.uint8), tile=(256, 256), photometric="rgb"
-        )
+        tifffile.imwrite(out, numpy.zeros((512, 512, 3), dtype=numpy.uint8), tile=(256, 256), photometric="rgb")
     with open(path, "rb") as again, openslide.OpenSlide(path) as slide, tifffile.TiffFile(again) as tiff:
         return f"{slide.dimensions} {len(tiff.pages)}".encode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mover.errors import LimitExceeded, RequestInvalid, SandboxFailed, StructureInvalid
-from mover.sandbox import Limits, Sandbox
+from mover.sandbox import Limits, Sandbox, confine
 
 HOSTILE = "tests.sandbox.hostile"
 
@@ -218,3 +220,50 @@ def test_a_closed_sandbox_answers_with_an_error() -> None:
     closed.close()
     with pytest.raises(SandboxFailed, match="closed"):
         call(closed, "echo")
+
+
+FENCED = """
+import socket, threading, resource
+from mover.sandbox import confine
+confine.no_new_privileges()
+{fence}
+outcomes = []
+for attempt in (lambda: socket.socket(), lambda: socket.create_connection(("127.0.0.1", {port}), 2),
+                lambda: open("/etc/hostname"), lambda: open("/proc/self/status")):
+    try:
+        attempt()
+        outcomes.append("done")
+    except OSError as error:
+        outcomes.append(type(error).__name__)
+thread = threading.Thread(target=lambda: outcomes.append("thread"))
+thread.start()
+thread.join()
+print(outcomes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fence", "expected"),
+    [
+        ("confine.seccomp()", ["PermissionError", "PermissionError", "done", "done", "thread"]),
+        (
+            "confine.landlock((), confine.landlock_abi())",
+            ["done", "PermissionError", "PermissionError", "done", "thread"],
+        ),
+    ],
+    ids=["seccomp", "landlock"],
+)
+def test_each_fence_holds_alone(fence: str, expected: list[str]) -> None:
+    """Where a kernel or container lacks one of them, the others must not have leaned on it."""
+    if confine.landlock_abi() < 4 or not confine.seccomp_known():
+        pytest.skip("this kernel has not both fences to try")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = FENCED.format(fence=fence, port=server.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    assert done.stdout.strip() == str(expected), done.stderr
