@@ -250,6 +250,11 @@ class ObjectTier:
         with self._translating("removing failed"):
             obstore.delete(self._store, key)
 
+    def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
+        """There are none under names. Parts of broken-off uploads end by the bucket's lifecycle rule
+        (AbortIncompleteMultipartUpload): obstore cannot list them."""
+        return 0
+
     def _put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None) -> None:
         metered = _Metered(chunks, size_bytes, tier=self.name)
         coming = iter(metered)

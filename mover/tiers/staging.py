@@ -43,3 +43,6 @@ class Attempt(Protocol):
 @runtime_checkable
 class StagingTier(PruneTier, Protocol):
     def attempt(self, key: str, *, size_bytes: int) -> Attempt: ...
+
+    def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
+        """Remove what killed attempts left, by age; how many. Objects without a sidecar are their writer's."""

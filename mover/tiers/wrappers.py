@@ -61,6 +61,9 @@ class _Wrapper:
     def attempt(self, key: str, *, size_bytes: int) -> Attempt:
         return self._inner.attempt(key, size_bytes=size_bytes)
 
+    def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
+        return self._inner.sweep_temporaries(prefix, older_than_s=older_than_s, now_s=now_s)
+
 
 class ReadOnlyTier(_Wrapper):
     """For roles that may look and never touch."""
@@ -72,6 +75,9 @@ class ReadOnlyTier(_Wrapper):
         raise self._refusal()
 
     def attempt(self, key: str, *, size_bytes: int) -> Attempt:
+        raise self._refusal()
+
+    def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
         raise self._refusal()
 
     def _refusal(self) -> TierDenied:
