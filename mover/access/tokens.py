@@ -101,7 +101,7 @@ class Access:
                 return _token(await self._known(conn, key))
             await audit.record(
                 conn, project=identity.project, node=self._node, actor=identity.actor,
-                action="token-revoke", subject=token_id, request=request, details={"role": row.role},
+                action="token revoked", subject=token_id, request=request, details={"role": row.role},
             )  # fmt: skip
         return _token(row)
 
@@ -122,7 +122,7 @@ class Access:
             await conn.execute(_QUERIES["ensure_project"], {"project": project})
             if (await conn.execute(_QUERIES["add"], values)).rowcount == 1:
                 await audit.record(
-                    conn, project=project, node=self._node, actor=maker, action="token-make",
+                    conn, project=project, node=self._node, actor=maker, action="token made",
                     subject=token_id, request=request, details={"role": body.role, "for": body.actor},
                 )  # fmt: skip
         return token_id

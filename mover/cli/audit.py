@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def verify(*, mover: SyncClient, out: Output) -> int:
 def export(*, mover: SyncClient, out: Output, to: Path | None) -> None:
     """Every chain as JSON lines, as hashed, for an outsider to recompute (docs/formats.md)."""
     if to is None:
-        mover.audit.export(click.get_binary_stream("stdout").write)
+        mover.audit.export(sys.stdout.buffer.write)
         return
     with open(to, "xb") as file:
         written = mover.audit.export(file.write)

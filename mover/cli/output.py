@@ -49,11 +49,14 @@ class Output:
         from rich.table import Table
 
         made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name in columns.split():
+        names = columns.split()
+        # a column that says nothing only makes the others narrow
+        used = [at for at in range(len(names)) if any(row[at] for row in listed)]
+        for name in (names[at] for at in used):
             right = name.endswith(">")
             made.add_column(name.removesuffix(">"), justify="right" if right else "left", overflow="fold")
         for row in listed:
-            made.add_row(*row)
+            made.add_row(*(row[at] for at in used))
         console().print(made)
 
     def facts(self, value: Any, pairs: Iterable[tuple[str, Any]]) -> None:

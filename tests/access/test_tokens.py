@@ -68,7 +68,7 @@ async def test_a_revoked_token_is_refused_from_then_on_and_revoking_again_change
         await access.authenticate(made.secret or "")
     async with database.project("demo") as conn:
         actions = [record.body["action"] for record in (await audit.page(conn, "demo")).records]
-    assert actions == ["token-revoke", "token-make"]
+    assert actions == ["token revoked", "token made"]
 
 
 async def test_a_token_ends_by_the_servers_clock(access: Access, dsns: Dsns) -> None:

@@ -1,0 +1,40 @@
+"""Writes docs/errors.md from mover/errors.py: `python docs/make_errors.py`. A test keeps the two equal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mover.errors import MoverError, all_errors
+
+HEAD = """\
+# Errors
+
+Made from `mover/errors.py` by `docs/make_errors.py`; edit there.
+
+Every failure of the API is `application/problem+json` (RFC 9457) with these fields; the SDK raises the class of its
+code again, and the CLI prints the same words and ends with the exit status.
+
+- `code`: stable; programs branch on it. `type` is `urn:mover:error:` and the code.
+- `detail`: what happened, in one sentence, without identifiers. `where`: the place, by our own ids.
+- `retry`: `never` by itself, `later` as it is, or `elsewhere` (another copy or node).
+- `hint`: what a person can do. `details`: lists a person needs whole, such as every offender of a refused run.
+- `request`: the id to look for in the log and the audit record.
+
+| code | class | HTTP | exit | retry | what to do |
+|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    return HEAD + "".join(_row(error) for error in all_errors())
+
+
+def _row(error: type[MoverError]) -> str:
+    # a class without a docstring of its own is said by its name
+    says = " ".join((error.__doc__ or "").split()) if "__doc__" in vars(error) and error.__doc__ else ""
+    advice = f"{says} {error.hint}".strip()
+    return f"| `{error.code}` | {error.__name__} | {error.status} | {error.exit_status} | {error.retry} | {advice} |\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("errors.md").write_text(page(), "utf-8")

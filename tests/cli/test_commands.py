@@ -1,0 +1,226 @@
+"""The command line over the real HTTP face: help everywhere, JSON everywhere, exit statuses, errors for people."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from mover.cli import COMMANDS
+from mover.cli import command as top
+from tests.cli.conftest import Daemon, Said
+
+Mover = Callable[..., Said]
+
+
+def leaves() -> Iterator[tuple[str, ...]]:
+    for name, (module, _) in COMMANDS.items():
+        found = importlib.import_module(module).command
+        if isinstance(found, click.Group):
+            yield from ((name, inner) for inner in found.commands)
+        else:
+            yield (name,)
+
+
+LEAVES = sorted(leaves())
+# these act on this machine or run until they are stopped; the rest ask the daemon
+LOCAL = {("daemon",), ("demo",), ("deid",), ("init",), ("doctor",), ("policy", "check")}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_command_has_help_and_says_what_each_option_is_for(mover: Mover, path: tuple[str, ...]) -> None:
+    said = mover(*path, "--help")
+    assert said.status == 0 and "Usage: mover" in said.out
+    group: click.Command = top
+    for name in path:
+        assert isinstance(group, click.Group)
+        found = group.get_command(click.Context(group), name)
+        assert found is not None
+        group = found
+    assert group.help
+    for parameter in group.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, (path, parameter.name)
+
+
+def test_every_command_prints_json() -> None:
+    """What people see in a table, a script must be able to read."""
+    without = {("daemon",), ("demo",)}
+    for path in LEAVES:
+        found: click.Command = importlib.import_module(COMMANDS[path[0]][0]).command
+        if isinstance(found, click.Group):
+            found = found.commands[path[1]]
+        options = {option for parameter in found.params for option in parameter.opts}
+        assert "--json" in options or path in without, path
+
+
+def test_the_lines_of_help_are_the_commands_own_first_lines() -> None:
+    """The table exists so that help is quick; it must not say something else."""
+    for name, (module, line) in COMMANDS.items():
+        help_text = importlib.import_module(module).command.help or ""
+        if name not in ("init", "doctor", "daemon", "demo", "deid"):
+            assert help_text.splitlines()[0] == line, name
+
+
+@pytest.mark.slow
+def test_help_comes_at_once() -> None:
+    """People ask for help in a hurry: no catalog, no HTTP, no rich on the way to it."""
+    took = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mover", "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - begun)
+    loaded = "import sys, mover.cli; print([m for m in ('aiohttp', 'rich', 'psycopg', 'msgspec') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout.strip() == "[]"
+    assert min(took) < 0.3
+
+
+ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("status",): (),
+    ("tier", "list"): (),
+    ("batch", "ready"): ("2026-01", "--expected", "3"),
+    ("batch", "list"): (),
+    ("batch", "show"): ("batch-1",),
+    ("batch", "packs"): ("batch-1", "--state", "quarantined"),
+    ("slide", "list"): (),
+    ("slide", "show"): ("N1",),
+    ("records", "add"): ("batch-1", "imagery=a.csv", "cases=b.csv"),
+    ("records", "list"): (),
+    ("records", "show"): ("record-1",),
+    ("records", "ledger"): ("record-1",),
+    ("cohort", "save"): ("prostate", "gleason >= 7"),
+    ("cohort", "list"): (),
+    ("cohort", "show"): ("prostate",),
+    ("cohort", "columns"): (),
+    ("cohort", "count"): ("gleason >= 7",),
+    ("run", "request"): ("--cohort", "prostate"),
+    ("run", "list"): (),
+    ("run", "show"): ("run-1",),
+    ("run", "ready"): ("run-1",),
+    ("run", "heartbeat"): ("run-1",),
+    ("run", "finish"): ("run-1", "--exit", "0", "--env", "CUDA=12"),
+    ("run", "cancel"): ("run-1",),
+    ("snapshot", "list"): (),
+    ("snapshot", "show"): ("snapshot-1",),
+    ("snapshot", "files"): ("snapshot-1",),
+    ("snapshot", "plan"): (),
+    ("snapshot", "check"): (),
+    ("restore",): ("snapshot-1", "--to", "here"),
+    ("audit", "list"): (),
+    ("audit", "verify"): (),
+    ("policy", "list"): (),
+    ("policy", "show"): ("stage",),
+    ("token", "make"): ("slurm", "--role", "operator", "--days", "30"),
+    ("token", "list"): (),
+    ("token", "revoke"): ("token-1",),
+}
+OTHERWISE = {("run", "manifest"), ("run", "clean"), ("audit", "export"), ("batch", "reveal")}
+
+
+def test_every_command_that_asks_the_daemon_is_tried_below() -> None:
+    assert set(ASKS) | LOCAL | OTHERWISE == set(LEAVES)
+
+
+@pytest.mark.parametrize("path", sorted(ASKS))
+def test_a_command_answers_people_and_scripts(mover: Mover, daemon: Daemon, path: tuple[str, ...]) -> None:
+    people = mover("--url", daemon.url, *path, *ASKS[path])
+    assert (people.status, people.err) == (0, "") and people.out.strip()
+    assert "[/]" not in people.out and "Traceback" not in people.out
+    script = mover("--url", daemon.url, *path, *ASKS[path], "--json")
+    assert script.status == 0
+    json.loads(script.out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("batch", "ready", "2026-01"),
+        ("records", "add", "batch-1", "a=b"),
+        ("run", "request", "--cohort", "c"),
+        ("run", "finish", "run-1"),
+        ("run", "clean", "run-1"),
+        ("restore", "snapshot-1", "--to", "x"),
+    ],
+)
+def test_plans_are_shown_with_their_reasons(mover: Mover, daemon: Daemon, arguments: tuple[str, ...]) -> None:
+    said = mover("--url", daemon.url, *arguments, "--plan")
+    assert said.status == 0
+    assert "Nothing was changed" in said.out and "it was asked for" in said.out
+
+
+def test_a_refusal_says_what_where_whether_again_and_what_to_do(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "run", "clean", "run-1")
+    assert said.status == 3 and said.out == ""
+    assert "error: 1 artifact is not proved protected (not-protected)" in said.err
+    for line in ("where: run-1", "again: not by itself", "to do: Finish the run", "request: ", "- out/model.pt"):
+        assert line in said.err
+
+
+def test_a_refusal_is_json_where_json_was_asked_for(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "run", "clean", "run-1", "--json")
+    assert said.status == 3
+    assert json.loads(said.err)["details"] == [{"path": "out/model.pt"}]
+
+
+def test_a_batch_that_failed_fails_the_command(mover: Mover, daemon: Daemon) -> None:
+    """A shell script stops at it."""
+    daemon.rooms.batches.states = ["working", "working", "failed"]  # type: ignore[attr-defined]
+    said = mover("--url", daemon.url, "batch", "ready", "2026-01", "--wait")
+    assert said.status == 1
+    assert "batch-1: working" in said.err and "batch-1: failed" in said.err
+
+
+def test_patience_has_an_exit_status_of_its_own(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "batch", "show", "batch-1", "--wait", "--timeout", "0.05")
+    assert said.status == 11 and "again: later" in said.err
+
+
+def test_no_daemon_is_no_traceback(mover: Mover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mover.sdk.transport.FIRST_PAUSE_S", 0.001)
+    said = mover("--url", f"unix://{tmp_path}/none", "status")
+    assert said.status == 10 and "Is the daemon running?" in said.err and "Traceback" not in said.err
+
+
+def test_nobody_in_particular_is_asked_which_daemon_is_meant(mover: Mover) -> None:
+    said = mover("status")
+    assert said.status == 2 and "--url" in said.err
+
+
+def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemon, tmp_path: Path) -> None:
+    """They are evidence: not a byte is added."""
+    assert mover("--url", daemon.url, "run", "manifest", "run-1").out == '{"format":"mover-manifest","version":1}\n'
+    said = mover("--url", daemon.url, "audit", "export", "--to", "chain.jsonl")
+    assert said.status == 0
+    assert (tmp_path / "chain.jsonl").read_text() == '{"seq":0}\n{"seq":1}\n{"seq":2}\n'
+
+
+def test_the_socket_of_root_may_not_reveal_names_and_an_operators_token_may(
+    mover: Mover, daemon: Daemon, tmp_path: Path
+) -> None:
+    """Who runs the machine sees no names; the refusal does not even say that there is something to see."""
+    asks = ("batch", "reveal", "pack-1", "--purpose", "call the ward")
+    assert "not-found" in mover("--url", daemon.url, *asks).err
+    (tmp_path / "token").write_text("mvr_operator\n")
+    said = mover("--url", daemon.url, "--token-file", "token", *asks)
+    assert said.status == 0 and "a name" in said.out
+
+
+def test_a_wrong_word_is_met_by_usage(mover: Mover) -> None:
+    assert "TABLE=PATH" in mover("--url", "unix:///none", "records", "add", "batch-1", "nonsense").err
+    assert mover("dance").status == 2
+
+
+def test_policy_files_are_checked_without_a_daemon(mover: Mover, tmp_path: Path) -> None:
+    from mover.policy import default_folder
+
+    assert mover("policy", "check", str(default_folder())).status == 0
+    (tmp_path / "p.yaml").write_text("kind: stage\nname: stage\nfrom: archive\nto: flash\nlaeyout: flat\n")
+    said = mover("policy", "check", "p.yaml")
+    assert said.status == 2 and "p.yaml:5:1" in said.err and "did you mean" in said.err

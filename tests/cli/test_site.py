@@ -1,0 +1,149 @@
+"""`mover init` and `mover doctor` on real folders and a real bucket."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mover.cli.doctor import STA_UNSYNC, _clock_status
+from mover.demo.seaweed import Seaweed
+from mover.settings import load
+from tests.cli.conftest import Said
+
+Mover = Callable[..., Said]
+
+
+@pytest.fixture
+def places(tmp_path: Path, weed: Seaweed) -> dict[str, str]:
+    for name in ("source", "flash", "protect"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source" / "pack.svs").write_bytes(b"II")
+    return {
+        "source": str(tmp_path / "source"),
+        "bucket": f"s3://{weed.bucket}/{tmp_path.name}",
+        "endpoint": weed.endpoint,
+        "region": weed.region,
+        "credentials-file": str(weed.credentials_file),
+        "flash": str(tmp_path / "flash"),
+        "protect": str(tmp_path / "protect"),
+        "state": str(tmp_path / "state"),
+    }
+
+
+def flags(places: dict[str, str]) -> list[str]:
+    return [word for name, value in places.items() for word in (f"--{name}", value)]
+
+
+def snapshot(folder: Path) -> dict[str, Any]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.slow
+def test_init_writes_a_site_that_the_daemon_and_the_doctor_understand(
+    mover: Mover, places: dict[str, str], tmp_path: Path
+) -> None:
+    """The first command a tired administrator types; it must not leave them with a file to debug."""
+    said = mover("init", *flags(places), "--config", "site", "--yes")
+    assert said.status == 0, said.err
+    settings = load(tmp_path / "site" / "mover.yaml")
+    assert set(settings.tiers) == {"intake", "archive", "flash", "protect"}
+    for secret in (settings.vault_key, settings.repository_password_file, settings.state_dir / "admin-token"):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert (settings.state_dir / "admin-token").read_text().startswith("mvr_")
+    assert (tmp_path / "flash" / ".mover" / "tier.json").exists()
+    assert [path.name for path in (tmp_path / "source").iterdir()] == ["pack.svs"]
+    examined = mover("--config", "site/mover.yaml", "doctor", "--json")
+    assert examined.status == 0, examined.out
+    about = {finding["about"]: finding["verdict"] for finding in json.loads(examined.out)["findings"]}
+    assert about["settings"] == about["policies"] == about["tier archive"] == "good"
+
+
+@pytest.mark.slow
+def test_init_overwrites_nothing(mover: Mover, places: dict[str, str], tmp_path: Path) -> None:
+    """A second vault key would make every name of the first unreadable."""
+    mover("init", *flags(places), "--config", "site", "--yes")
+    before = snapshot(tmp_path)
+    said = mover("init", *flags(places), "--config", "site", "--yes")
+    assert said.status == 3 and "left as it is" in said.err
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_a_killed_init_can_be_run_again_and_keeps_the_secrets_it_made(
+    mover: Mover, places: dict[str, str], tmp_path: Path
+) -> None:
+    mover("init", *flags(places), "--config", "site", "--yes")
+    key = (tmp_path / "state" / "vault.key").read_bytes()
+    (tmp_path / "site" / "mover.yaml").unlink()
+    assert mover("init", *flags(places), "--config", "site", "--yes").status == 0
+    assert (tmp_path / "state" / "vault.key").read_bytes() == key
+
+
+def test_a_plan_of_init_writes_nothing_at_all(mover: Mover, places: dict[str, str], tmp_path: Path) -> None:
+    before = snapshot(tmp_path)
+    said = mover("init", *flags(places), "--config", "site", "--yes", "--plan")
+    assert said.status == 0 and "would be written" in said.out and "vault.key" in said.out
+    assert snapshot(tmp_path) == before
+
+
+def test_init_refuses_places_that_cannot_work_and_says_which(
+    mover: Mover, places: dict[str, str], tmp_path: Path
+) -> None:
+    """Flash inside the source would put de-identified bytes and names into one tree."""
+    (tmp_path / "source" / "flash").mkdir()
+    bad = places | {"flash": str(tmp_path / "source" / "flash"), "protect": str(tmp_path / "nowhere")}
+    said = mover("init", *flags(bad), "--config", "site", "--yes")
+    assert said.status == 1 and "Nothing was written" in said.out
+    assert "tier flash: lies inside tier intake" in said.out and "tier protect: the folder is not there" in said.out
+    assert not (tmp_path / "site").exists() and not (tmp_path / "state").exists()
+
+
+def test_init_says_what_it_still_needs(mover: Mover) -> None:
+    said = mover("init", "--source", "/x", "--yes")
+    assert said.status == 2 and "--bucket" in said.err and "--flash" in said.err
+
+
+def test_answers_may_come_from_a_file_and_a_misspelt_one_is_named(
+    mover: Mover, places: dict[str, str], tmp_path: Path
+) -> None:
+    answers = {name.replace("-", "_"): value for name, value in places.items()}
+    (tmp_path / "answers.yaml").write_text("".join(f"{name}: {value}\n" for name, value in answers.items()))
+    assert mover("init", "--from-file", "answers.yaml", "--config", "site", "--yes", "--plan").status == 0
+    (tmp_path / "answers.yaml").write_text("source: /x\nflsh: /y\n")
+    said = mover("init", "--from-file", "answers.yaml", "--yes")
+    assert said.status == 2 and "answers.yaml:2:1" in said.err
+
+
+@pytest.mark.slow
+def test_the_doctor_finds_what_was_broken_and_says_how_to_mend_it(
+    mover: Mover, places: dict[str, str], tmp_path: Path
+) -> None:
+    """Each of these was somebody's night."""
+    mover("init", *flags(places), "--config", "site", "--yes")
+    (tmp_path / "state" / "vault.key").chmod(0o644)
+    (tmp_path / "flash" / ".mover" / "tier.json").unlink()
+    (tmp_path / "site" / "policies" / "stage.yaml").write_text("kind: stage\nname: stage\nfrom: archive\nto: flsh\n")
+    said = mover("--config", "site/mover.yaml", "doctor", "--json")
+    assert said.status == 1
+    found = {one["about"]: one for one in json.loads(said.out)["findings"] if one["verdict"] == "bad"}
+    assert "chmod 600" in found["permissions"]["remedy"]
+    assert "identity" in found["tier flash"]["what"] and "flsh" in found["policies"]["what"]
+    assert all(one["remedy"] for one in found.values())
+
+
+def test_the_doctor_lists_every_mistake_of_the_settings(mover: Mover, tmp_path: Path) -> None:
+    (tmp_path / "mover.yaml").write_text("version: 1\nsite: s1\nproject: demo\ntears: {}\nrole: king\n")
+    said = mover("doctor")
+    assert said.status == 1
+    assert "mover.yaml:4:1" in said.out and "mover.yaml:5:7" in said.out
+
+
+def test_the_doctor_reads_the_kernels_clock_word() -> None:
+    """adjtimex(2) needs no right to be asked; the status word is a small set of bits."""
+    status = _clock_status()
+    assert status is not None and 0 <= status < 1 << 16 and STA_UNSYNC == 64

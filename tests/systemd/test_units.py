@@ -1,0 +1,71 @@
+"""The units we ship: hardened, and without the options that were found to break us."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "systemd"
+UNITS = ["mover.service", "mover-identified.service"]
+EXPOSURE_AT_MOST = 2.0
+
+
+def options(unit: str) -> list[tuple[str, str]]:
+    lines = (FOLDER / unit).read_text("utf-8").splitlines()
+    return [
+        (name, value) for name, _, value in (line.partition("=") for line in lines if re.match(r"^[A-Z]\w+=", line))
+    ]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_exposure_of_a_unit_stays_small(unit: str) -> None:
+    """The daemon reads other people's files; what it could be turned into must be little."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here (Debian package: systemd)")
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(FOLDER / unit)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said.stdout)
+    if found is None:
+        pytest.skip(f"this systemd-analyze cannot judge offline: {said.stderr.strip()[:100]}")
+    assert float(found[1]) <= EXPOSURE_AT_MOST
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_waits_for_readiness_and_a_hung_daemon_is_killed(unit: str) -> None:
+    said = dict(options(unit))
+    assert said["Type"] == "notify" and int(said["WatchdogSec"]) > 0 and said["Restart"] == "on-failure"
+    assert said["KillMode"] == "mixed"  # the daemon stops its own PostgreSQL, in order
+    assert said["ExecStart"].split()[1:3] == ["daemon", "--config"]
+
+
+def test_the_options_that_break_us_are_not_there() -> None:
+    """Each was tried: no meminfo for compute engines, no setgid folders restored, no I/O priority."""
+    said = options("mover.service")
+    assert ("ProcSubset", "pid") not in said and ("RestrictSUIDSGID", "yes") not in said
+    assert not any(
+        name == "SystemCallFilter" and value.startswith("~") and "@resources" in value for name, value in said
+    )
+
+
+def test_parsers_may_lock_themselves_in() -> None:
+    """Landlock and seccomp are system calls that a careless filter would refuse; then nothing confines a parser."""
+    for unit in UNITS:
+        allowed = " ".join(value for name, value in options(unit) if name == "SystemCallFilter")
+        assert {"seccomp", "landlock_create_ruleset", "landlock_restrict_self"} <= set(allowed.split())
+
+
+def test_the_two_zones_are_two_users_and_only_one_has_the_key() -> None:
+    """D20: whoever takes over mover.service finds no key and no intake."""
+    clean, identified = dict(options("mover.service")), dict(options("mover-identified.service"))
+    assert clean["User"] != identified["User"]
+    assert "LoadCredential" not in clean and identified["LoadCredential"].startswith("vault.key:")
+    assert identified["CapabilityBoundingSet"] == ""
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_no_secret_comes_by_environment(unit: str) -> None:
+    assert not any(name.startswith("Environment") for name, _ in options(unit))
