@@ -24,7 +24,7 @@ from mover.errors import MoverError
 FIELDS = frozenset(
     """
     request actor role project node version
-    batch pack records run cohort selection snapshot restore token proof record shard number subject entry row
+    batch pack records record_set run cohort selection snapshot restore token proof record shard number subject entry row
     tier zone queue kind policy state step table family action reason code retry attempt attempts epoch priority
     count members bytes size_bytes seconds delay_s lease_s wait_s rate_bytes_s files slides rows removed kept
     found missing strays staged linked copied quarantined published duplicates skipped failed

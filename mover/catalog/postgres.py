@@ -141,10 +141,10 @@ class Embedded:
         killed daemon left running. The caller migrates next and calls `stop` at its end."""
         self._prepare_folders()
         deadline_s = monotonic_s() + self._start_timeout_s
-        with _locked(self._home / "lock", deadline_s=deadline_s):
+        with _locked(self._home / "lock", deadline_s=deadline_s) as lock:
             bin_dir = find_binaries(self._given_bin_dir)
             if not self._data.exists():
-                self._initialise(bin_dir)
+                self._initialise(bin_dir, lock=lock)
             elif not (self._secrets / f"{SUPERUSER}.pgpass").exists():
                 raise CatalogError(
                     "the embedded database is there but its password file is not",
@@ -195,8 +195,11 @@ class Embedded:
             _write_private(path, f"*:*:*:{role}:{new_secret()}\n")
         return path.read_text("ascii").strip().rpartition(":")[2]
 
-    def _initialise(self, bin_dir: Path) -> None:
-        """A new cluster made aside, then renamed into place; what an earlier kill left aside is removed."""
+    def _initialise(self, bin_dir: Path, *, lock: IO[bytes]) -> None:
+        """A new cluster made aside, then renamed into place; what an earlier kill left aside is removed.
+
+        initdb inherits the lock: it outlives a killed starter, and the next one must not clear the folder away
+        under its hands."""
         for leftover in self._home.glob("new-*"):
             shutil.rmtree(leftover)
         side = self._home / f"new-{os.getpid()}"
@@ -208,7 +211,7 @@ class Embedded:
         self._run(
             [bin_dir / "initdb", "-D", side, "-U", SUPERUSER, f"--pwfile={password_file}", "-k", "-E", "UTF8",
              *locale, "--auth=scram-sha-256", "--no-instructions"],
-            bin_dir, what="making the embedded database",
+            bin_dir, what="making the embedded database", keep=(lock.fileno(),),
         )  # fmt: skip
         password_file.unlink()
         os.rename(side, self._data)
@@ -222,7 +225,12 @@ class Embedded:
             pid = self._postmaster()
             if pid is None:
                 self._sweep_orphans()
-                self._launch(bin_dir)
+                try:
+                    self._launch(bin_dir)
+                except CatalogUnavailable:
+                    # a killed starter's server may have come up between our look and our launch: then it is met
+                    if not self._server_processes():
+                        raise
             else:
                 server = EmbeddedServer(
                     pid=pid, bin_dir=bin_dir, socket_dir=self._socket_dir_of_running(), secrets_dir=self._secrets
@@ -387,7 +395,7 @@ class Embedded:
                 hint=f"Install the binaries of PostgreSQL {found}, dump, and restore into a new state directory.",
             )
 
-    def _run(self, command: list[str | Path], bin_dir: Path, *, what: str) -> None:
+    def _run(self, command: list[str | Path], bin_dir: Path, *, what: str, keep: tuple[int, ...] = ()) -> None:
         prefix = _as_not_root(bin_dir, self._data)
         argv = [*prefix, *map(str, command)]
         # the server inherits nothing of ours but these; a kept stdout would block whoever waits for its end
@@ -395,7 +403,7 @@ class Embedded:
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd="/",
-                start_new_session=True, check=False, umask=0o077,
+                start_new_session=True, check=False, umask=0o077, pass_fds=keep,
             )  # fmt: skip
             output.seek(0)
             said = output.read(4096).decode("utf-8", "replace").strip()
@@ -471,7 +479,7 @@ def _works(command: list[str]) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, *, deadline_s: float) -> Iterator[None]:
+def _locked(path: Path, *, deadline_s: float) -> Iterator[IO[bytes]]:
     """One starter at a time; the kernel releases the lock of a killed one."""
     with _open_private(path) as held:
         while True:
@@ -484,7 +492,7 @@ def _locked(path: Path, *, deadline_s: float) -> Iterator[None]:
                         "another process holds the embedded database's lock", where=str(path)
                     ) from None
                 time.sleep(_POLL_S)
-        yield
+        yield held
 
 
 def _open_private(path: Path) -> IO[bytes]:

@@ -56,16 +56,22 @@ class VaultKey:
 
     @classmethod
     def create(cls, path: Path) -> VaultKey:
-        """A new key file, 0600, synced before it is used. An existing file is never overwritten."""
+        """A new key file, 0600. An existing one is never overwritten. Written aside, synced, then linked to its
+        name: a kill leaves no key or a whole one, never a short one that would be taken for damage."""
         secret = random_bytes(KEY_BYTES)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError as error:
-            raise SettingsInvalid("there is a vault key already; it was left as it is", where=str(path)) from error
+        side = path.with_name(f"{path.name}.new-{os.getpid()}")
+        side.unlink(missing_ok=True)
+        handle = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(secret)
             file.flush()
             os.fsync(file.fileno())
+        try:
+            os.link(side, path)
+        except FileExistsError as error:
+            raise SettingsInvalid("there is a vault key already; it was left as it is", where=str(path)) from error
+        finally:
+            side.unlink()
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)

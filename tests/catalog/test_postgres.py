@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import random
 import shutil
 import signal
 import stat
@@ -135,6 +136,30 @@ def test_a_cluster_half_made_by_a_killed_start_is_made_anew(empty_state: Path) -
     (empty_state / "postgres/new-1/PG_VERSION").write_text("18\n")
     server = Embedded(empty_state).start()
     assert server.pid and not list((empty_state / "postgres").glob("new-*"))
+
+
+def start_and_die(state: Path, *, after_s: float) -> None:
+    """A starter whose whole process group, and the server it started, are killed at a moment."""
+    script = (
+        f"from pathlib import Path; from mover.catalog.postgres import Embedded; Embedded(Path({str(state)!r})).start()"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True)
+    time.sleep(after_s)
+    os.killpg(starter.pid, signal.SIGKILL)
+    starter.wait()
+    Embedded(state).kill()
+
+
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.soak)])
+def test_a_first_start_killed_anywhere_is_taken_up_by_the_next(empty_state: Path, seed: int) -> None:
+    """Half a cluster, half a password, a lock of a dead process: the next start meets each of them."""
+    moments = random.Random(seed)
+    for _ in range(4):
+        start_and_die(empty_state, after_s=moments.uniform(0.2, 1.6))
+    server = Embedded(empty_state).start()
+    write_row(server, "kept")
+    with psycopg.connect(server.daemon_dsn) as conn:
+        assert conn.execute("select current_user").fetchone() == (DAEMON,)
 
 
 def test_several_starters_at_once_make_one_server(empty_state: Path) -> None:

@@ -55,7 +55,14 @@ async def test_every_look_leaves_a_record_of_who_why_and_what(vault: Vault, data
         page = await audit.page(conn, "demo")
         assert (await audit.verify(conn, "demo")).whole
     assert [line.body | {"details": 0} for line in page.records] == [
-        {"action": "unseal", "actor": "ann", "reason": "call the ward back", "request": "", "subject": made, "details": 0}
+        {
+            "action": "unseal",
+            "actor": "ann",
+            "reason": "call the ward back",
+            "request": "",
+            "subject": made,
+            "details": 0,
+        }
     ]
     assert page.records[0].body["details"] == {"ids": [made]}
 
@@ -143,6 +150,7 @@ def test_a_key_file_is_private_and_never_overwritten(tmp_path: Path) -> None:
     assert VaultKey.load(path).keyed("x") == made.keyed("x")
     with pytest.raises(SettingsInvalid, match="already"):
         VaultKey.create(path)
+    assert list(tmp_path.iterdir()) == [path]
     path.chmod(0o640)
     with pytest.raises(SettingsInvalid, match="read by others"):
         VaultKey.load(path)

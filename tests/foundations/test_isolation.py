@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support.facts import NUMBER, whole_project
+from tests.foundations.conftest import SECOND
+from tests.support.facts import NUMBER
 from tests.support.postgres import Dsns
-
-SECOND = "H123456789ABCDEFG"
-
-
-@pytest.fixture
-def two_projects(dsns: Dsns, tier_rows: None) -> Iterator[psycopg.Connection[Any]]:
-    """Both projects have one row of everything; the connection is the daemon's, in no project yet."""
-    with psycopg.connect(dsns.superuser) as conn:
-        whole_project(conn, "demo", mark="a", number=NUMBER)
-        whole_project(conn, "other", mark="b", number=SECOND)
-    with psycopg.connect(dsns.daemon) as conn:
-        yield conn
 
 
 def tables(conn: psycopg.Connection[Any]) -> list[str]:
@@ -91,16 +79,16 @@ def test_rows_cannot_be_written_into_or_moved_to_another_project(two_projects: p
         two_projects.rollback()
 
 
-def test_the_owner_is_bound_too(dsns: Dsns, two_projects: psycopg.Connection[Any]) -> None:
+def test_the_owner_is_bound_too(populated: Dsns) -> None:
     """Without FORCE the owner's functions would see every row (measured: 10 of 10)."""
-    with psycopg.connect(dsns.superuser) as conn:
+    with psycopg.connect(populated.superuser) as conn:
         conn.execute("set role mover_owner")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="project is not set"):
             conn.execute("select * from mover.batch")
 
 
-def test_the_roles_own_nothing_and_cannot_become_others(dsns: Dsns) -> None:
-    with psycopg.connect(dsns.superuser) as conn:
+def test_the_roles_own_nothing_and_cannot_become_others(populated: Dsns) -> None:
+    with psycopg.connect(populated.superuser) as conn:
         for role in ("mover_daemon", "mover_vault"):
             facts = conn.execute(
                 "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb from pg_roles where rolname = %s", [role]
@@ -109,7 +97,7 @@ def test_the_roles_own_nothing_and_cannot_become_others(dsns: Dsns) -> None:
             owned = conn.execute("select count(*) from pg_class where relowner = %s::regrole", [role]).fetchone()
             member = conn.execute("select count(*) from pg_auth_members where member = %s::regrole", [role]).fetchone()
             assert owned == member == (0,)
-    with psycopg.connect(dsns.daemon) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+    with psycopg.connect(populated.daemon) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("set role mover_owner")
 
 
@@ -147,13 +135,13 @@ def test_the_daemons_role_cannot_rewrite_history(two_projects: psycopg.Connectio
 
 
 @pytest.mark.parametrize("table", ["mover.batch", "mover.slide", "mover.audit_record", "queue.procrastinate_jobs"])
-def test_the_vaults_role_sees_no_ordinary_table(dsns: Dsns, table: str) -> None:
-    with psycopg.connect(dsns.vault) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+def test_the_vaults_role_sees_no_ordinary_table(populated: Dsns, table: str) -> None:
+    with psycopg.connect(populated.vault) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute(f"select * from {table}")
 
 
 @pytest.mark.parametrize("table", ["vault.sealed", "vault.number", "vault.subject"])
-def test_the_daemons_role_sees_nothing_of_the_vault(dsns: Dsns, table: str) -> None:
+def test_the_daemons_role_sees_nothing_of_the_vault(populated: Dsns, table: str) -> None:
     """Not even the ciphertext (D10)."""
-    with psycopg.connect(dsns.daemon) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+    with psycopg.connect(populated.daemon) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute(f"select * from {table}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -15,17 +14,6 @@ from tests.support.facts import DIGEST, NUMBER, insert, whole_project
 from tests.support.postgres import Dsns
 
 PROVED = {"kind": "ready", "subject": "run-a", "root": DIGEST, "verifier": "test"}
-
-
-@pytest.fixture
-def attacker(dsns: Dsns, tier_rows: None) -> Iterator[psycopg.Connection[Any]]:
-    """Plain SQL under the daemon's role, in project demo, with a row of everything."""
-    with psycopg.connect(dsns.superuser) as conn:
-        whole_project(conn, "demo", mark="a", number=NUMBER)
-    with psycopg.connect(dsns.daemon) as conn:
-        conn.execute("select set_config('mover.project', 'demo', false)")
-        conn.commit()
-        yield conn
 
 
 STATES = {
@@ -105,11 +93,9 @@ def test_cleanup_of_a_ready_run_needs_proved_protection(attacker: psycopg.Connec
     attacker.execute("update mover.run_entry set staged_at = now(), staged_how = 'copied'")
     attacker.execute(PROOF, ("ready", "run-a", 1, 10))
     attacker.execute("update mover.run set state = 'ready', ready_proof = 'proof-z' where id = 'run-a'")
-    attacker.commit()
     for state in ("cleaning", "protected"):
-        with pytest.raises(psycopg.errors.CheckViolation, match="protected_needs_proof"):
+        with pytest.raises(psycopg.errors.CheckViolation, match="protected_needs_proof"), attacker.transaction():
             attacker.execute("update mover.run set state = %s where id = 'run-a'", [state])
-        attacker.rollback()
     with pytest.raises(psycopg.errors.CheckViolation, match="proof of cleaned"):
         attacker.execute(PROOF.replace("proof-z", "proof-y"), ("cleaned", "run-a", 1, 10))
 
@@ -142,5 +128,5 @@ async def test_the_honest_way_stays_open(database: Database, dsns: Dsns, tier_ro
 
 def test_insert_writes_what_the_attacks_stand_on(attacker: psycopg.Connection[Any]) -> None:
     """The daemon may do ordinary work: the refusals above are about proofs, not about rights."""
-    insert(attacker, "cohort", id="cohort-b", project_id="demo", name="b", version=1, expression="true", created_by="a")
+    insert(attacker, "cohort", id="cohort-c", project_id="demo", name="b", version=1, expression="true", created_by="a")
     attacker.execute("update mover.run set state = 'admitted' where id = 'run-a'")

@@ -48,7 +48,7 @@ def running_server(shared: Path) -> Iterator[EmbeddedServer]:
 
 def _make_template(server: EmbeddedServer) -> None:
     with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
-        if conn.execute("select from pg_database where datname = %s", [TEMPLATE]).fetchone():
+        if conn.execute("select from pg_database where datname = %s", [TEMPLATE]).fetchone() is not None:
             return
         conn.execute(f"drop database if exists {TEMPLATE}_new with (force)")
         conn.execute(f"create database {TEMPLATE}_new")
