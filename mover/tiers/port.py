@@ -29,10 +29,18 @@ class OpenEntry(ByteSource, Protocol):
 
 @runtime_checkable
 class ReadTier(Protocol):
-    name: str
-    zone: Zone
-    kind: TierKind
-    traits: Traits
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def zone(self) -> Zone: ...
+
+    @property
+    def kind(self) -> TierKind: ...
+
+    @property
+    def traits(self) -> Traits:
+        """Found by trying; the first question may cost some calls."""
 
     def check_identity(self) -> None:
         """Raise TierUnavailable unless the root is mounted and is the tier it claims to be (D11)."""

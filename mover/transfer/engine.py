@@ -36,7 +36,7 @@ from mover.model.source import ByteSource
 from mover.model.tiers import Digest
 from mover.tiers import beneath
 from mover.tiers.port import ReadTier, WriteTier
-from mover.tiers.staging import Attempt, OpenEntry, StagingTier
+from mover.tiers.staging import Attempt, OpenEntry
 from mover.transfer import digest as digests
 from mover.transfer.digest import Chunk, Hasher
 from mover.transfer.verifier import Clearance, refuse_crossing
@@ -82,10 +82,11 @@ class Transfer:
             refuse_crossing(recipe, clearance, fingerprint=before, where=target.name)
         if recipe.source_bytes != before.size_bytes or source.size_bytes != before.size_bytes:
             raise ChangedWhileReading("the source is not of the size the recipe was made for", where=source_tier.name)
-        if not isinstance(target, StagingTier):
+        begin = getattr(target, "attempt", None)  # isinstance would ask every trait, which may cost a probe
+        if begin is None:
             raise RequestInvalid("the engine writes to tiers that can stage an attempt", where=target.name)
         began_s = monotonic_s()
-        attempt = target.attempt(key, size_bytes=recipe.size_bytes)
+        attempt: Attempt = begin(key, size_bytes=recipe.size_bytes)
         running = _Running(recipe, source, before, attempt, self._pieces_waiting, where=target.name)
         try:
             running.to_publication(expected)
