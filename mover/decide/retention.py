@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 
 from mover.errors import RequestInvalid
+from mover.model.policy import KeepRules
 
 
 class SnapshotRecord(Struct, frozen=True):
@@ -22,25 +23,6 @@ class SnapshotRecord(Struct, frozen=True):
     recorded_at: datetime
     tags: tuple[str, ...] = ()
     held: bool = False
-
-
-class KeepRules(Struct, frozen=True):
-    """`within_s` counts back from the newest record, not from now: a machine that stood still for a year
-    must not lose its snapshots for it. Zero and None mean: no such rule."""
-
-    last: int = 0
-    hourly: int = 0
-    daily: int = 0
-    weekly: int = 0
-    monthly: int = 0
-    yearly: int = 0
-    within_s: int | None = None
-    tags: tuple[str, ...] = ()
-
-    @property
-    def none(self) -> bool:
-        counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
-        return not any(counts) and self.within_s is None and not self.tags
 
 
 class Verdict(Struct, frozen=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
 from psycopg import AsyncConnection
 
 from mover import audit
@@ -23,6 +22,7 @@ from mover.errors import Conflict, EntryMissing, NotFound, RequestInvalid
 from mover.jobs import NewShard, add_shards
 from mover.jobs.shards import tier_queue
 from mover.model import wire
+from mover.model.names import decode_names, encode_names, name_bytes, shown_name
 from mover.model.policy import ImagesPolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -135,11 +135,11 @@ class Batches:
     ) -> tuple[str, str | None]:
         """Ids of the sealed folder and list; the vault commits before the catalog refers to them."""
         [folder_id] = await self._vault.seal_many(
-            project, "folder", [(f"{policy.source}\0{folder}", folder.encode("utf-8", "surrogateescape"))]
+            project, "folder", [(f"{policy.source}\0{folder}", name_bytes(folder))]
         )
         if expected is None:
             return folder_id, None
-        body = msgspec.msgpack.encode(sorted(expected))
+        body = encode_names(sorted(expected))
         [list_id] = await self._vault.seal_many(project, "expected", [(f"{folder_id}\0{body.hex()}", body)])
         return folder_id, list_id
 
@@ -228,7 +228,7 @@ class Batches:
             project, [row.entry for row in rows], purpose=body.purpose, actor=actor
         )
         return wire.Revealed(
-            names={row.id: msgspec.msgpack.decode(sealed[row.entry], type=list[str]) for row in rows}
+            names={row.id: [shown_name(n) for n in decode_names(sealed[row.entry])] for row in rows}
         )
 
     async def _view(self, conn: AsyncConnection, batch: str) -> wire.Batch:

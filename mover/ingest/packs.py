@@ -44,6 +44,7 @@ from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
+from mover.model.names import decode_names, encode_names, name_bytes, name_text
 from mover.model.policy import ImagesPolicy
 from mover.model.sidecar import Sidecar, Thumbnail, decode_sidecar, encode_sidecar, sidecar_key, slide_folder
 from mover.model.tiers import Digest, Fingerprint
@@ -136,16 +137,16 @@ class Packs:
     async def _open_names(self, shard: Shard, batch: Any) -> tuple[str, list[str] | None]:
         ids = [batch.folder] + ([batch.expected_list] if batch.expected_list else [])
         sealed = await self._vault.unseal(shard.project, ids, purpose="walk a declared batch", actor="daemon")
-        folder = sealed[batch.folder].decode("utf-8", "surrogateescape")
+        folder = name_text(sealed[batch.folder])
         if batch.expected_list is None:
             return folder, None
-        return folder, msgspec.msgpack.decode(sealed[batch.expected_list], type=list[str])
+        return folder, decode_names(sealed[batch.expected_list])
 
     async def _seal_packs(self, project: str, batch: str, packs: tuple[FoundPack, ...]) -> list[dict[str, object]]:
         """Names into the vault first, so that the catalog only ever refers to what is there."""
-        barcodes = [(f"{batch}\0{p.barcode}", _text(p.barcode)) for p in packs]
+        barcodes = [(f"{batch}\0{p.barcode}", name_bytes(p.barcode)) for p in packs]
         entries = [
-            (f"{batch}\0{p.barcode}\0" + "\0".join(p.keys), msgspec.msgpack.encode([_text(k) for k in p.keys]))
+            (f"{batch}\0{p.barcode}\0" + "\0".join(p.keys), encode_names(p.keys))
             for p in packs
         ]
         barcode_ids = await self._vault.seal_many(project, "barcode", barcodes)
@@ -185,8 +186,7 @@ class Packs:
             shard.project, [p.entry for p in packs], purpose="de-identify declared packs", actor="daemon"
         )
         for pack in packs:
-            keys = [k.decode("utf-8", "surrogateescape") for k in msgspec.msgpack.decode(names[pack.entry])]
-            await self._pack(shard, policy, pack.id, keys)
+            await self._pack(shard, policy, pack.id, decode_names(names[pack.entry]))
         async with self._database.project(shard.project) as conn:
             await one(conn, "lock", id=batch.id)
             await finish_shard(conn, shard)
@@ -215,8 +215,7 @@ class Packs:
         if suffix == ".mrxs":
             raise FormatUnsupported("3DHISTECH MIRAX is recognised; its writer does not exist yet", where=pack)
         seen, digest = await asyncio.to_thread(self._digest, source, keys[0])
-        body = msgspec.msgpack.encode([_text(k) for k in keys])
-        number, _ = await self._vault.mint_number(digest.blake3, body=body)
+        number, _ = await self._vault.mint_number(digest.blake3, body=encode_names(keys))
         async with self._database.project(shard.project) as conn:
             stands = (await one(conn, "slide_exists", number=number)).stands
         if stands:
@@ -463,11 +462,6 @@ def _slide_row(sidecar: Sidecar, tier: str) -> dict[str, object]:
         "thumbnail_digest": sidecar.thumbnail.blake3,
         "facts": Jsonb(sidecar.facts),
     }
-
-
-def _text(name: str) -> bytes:
-    """Names may hold any byte; they travel as surrogate escapes and are sealed as the bytes they were."""
-    return name.encode("utf-8", "surrogateescape")
 
 
 def markers(policy: ImagesPolicy, tier: ReadTier) -> Iterator[tuple[str, list[str]]]:

@@ -42,6 +42,7 @@ from mover.jobs import NewShard, Shard, add_shards, finish_shard
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
 from mover.model import wire
+from mover.model.names import decode_names
 from mover.model.policy import RecordsPolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -241,7 +242,7 @@ class Records:
             bodies |= await self._vault.unseal(project, part, purpose=purpose, actor=actor)
         # the first key of a pack is its slide image
         return [
-            NamedImage(line, msgspec.msgpack.decode(bodies[row.entry], type=list[str])[0], row.number)
+            NamedImage(line, _plain(decode_names(bodies[row.entry])[0]), row.number)
             for line, row in enumerate(rows, start=1)
         ]
 
@@ -328,6 +329,11 @@ def _ordered(policy: RecordsPolicy, body: wire.RecordsRequest) -> dict[str, str]
             details=[{"missing": name} for name in missing],
         )
     return {name: body.files[name].replace("\\", "/").strip("/") for name in declared}
+
+
+def _plain(name: str) -> str:
+    """A name that is not UTF-8 as text that no table can match: guessing its encoding could tie it wrongly."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _stands(standing: Any, batch: Any) -> bool:

@@ -13,7 +13,9 @@ Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 
 
 class KeepRules(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which snapshots a policy keeps; no rule at all keeps everything."""
+    """Which snapshots a policy keeps; no rule at all keeps everything. `within_s` counts back from the newest
+    record, not from now: a machine that stood still for a year must not lose its snapshots for it. Zero and
+    None mean: no such rule."""
 
     last: int = 0
     hourly: int = 0
@@ -21,8 +23,13 @@ class KeepRules(Struct, frozen=True, forbid_unknown_fields=True):
     weekly: int = 0
     monthly: int = 0
     yearly: int = 0
-    within_s: int = 0
+    within_s: int | None = None
     tags: tuple[str, ...] = ()
+
+    @property
+    def none(self) -> bool:
+        counts = (self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly)
+        return not any(counts) and self.within_s is None and not self.tags
 
 
 class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images", tag_field="kind"):

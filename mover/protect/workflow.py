@@ -26,7 +26,7 @@ from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock, monotonic_s
 from mover.decide import retention
 from mover.decide.lifecycle import check_transition
-from mover.errors import Conflict, Denied, IntegrityError, MoverError, NotFound, RequestInvalid
+from mover.errors import Conflict, Denied, IntegrityError, MoverError, NotFound, RepositoryLocked, RequestInvalid
 from mover.jobs import NewShard, Shard, add_shards, finish_shard
 from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
@@ -243,8 +243,13 @@ class Protection:
         """Snapshot files of forgotten rows go after the row says so; their packs stay until a prune."""
         page = await self.list(project)
         forgotten = [s.repository_id for s in page.snapshots if s.state == "forgotten"]
-        if forgotten:
+        if not forgotten:
+            return
+        try:
             await asyncio.to_thread(self._repository(policy).forget, forgotten)
+        except RepositoryLocked as error:
+            # somebody snapshots or restores; the rows say `forgotten`, and the next protection tries again
+            log.info("forgetting waits", tier=policy.repository, code=error.code)
 
     async def forget_plan(self, project: str) -> wire.Plan:
         """What the keep rules would forget now, with the reason of each verdict."""
@@ -259,7 +264,9 @@ class Protection:
                         wire.PlanStep(action=action, subject=verdict.id, reason="; ".join(verdict.reasons))
                     )
         counts = {action: sum(s.action == action for s in steps) for action in ("keep", "forget")}
-        return wire.Plan(step="forget", counts=counts, bytes=0, steps=steps[:PLAN_STEPS_MAX], truncated=len(steps) > PLAN_STEPS_MAX)
+        return wire.Plan(
+            step="forget", counts=counts, bytes=0, steps=steps[:PLAN_STEPS_MAX], truncated=len(steps) > PLAN_STEPS_MAX
+        )  # fmt: skip
 
     # --- look and restore -------------------------------------------------------------------------------------
 
@@ -364,7 +371,7 @@ class Protection:
             lambda: lay_out(row, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as)
         )
         steps = [wire.PlanStep(action="protect", subject=name, reason=why) for name, why in layout.parts]
-        steps += [wire.PlanStep(action="missing", subject=part, reason="not named in finish") for part in layout.missing]
+        steps += [wire.PlanStep(action="missing", subject=part, reason="not in finish") for part in layout.missing]
         return wire.Plan(
             step="protect", counts={"protect": len(layout.parts), "missing": len(layout.missing)}, bytes=0, steps=steps
         )

@@ -130,7 +130,7 @@ def test_a_run_survives_kills(
         run = client.runs.wait(run.id, until=frozenset({"protected"}), timeout_s=WAIT_S)
         assert run.state == "protected", (run.state, run.explanation)
         restored = ward.site.restored / f"{part}-{point}"
-        client.snapshots.restore(run.snapshots[-1], wire.RestoreRequest(to=str(restored), path="/artifacts"))
+        client.snapshots.restore(run.snapshots[-1], to=str(restored), path="/artifacts")
         assert not differences(Path(run.out), restored)
         client.runs.clean(run.id)
         if part == "clean":
