@@ -19,7 +19,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     # a list of 100,000 expected names fits
     body_bytes: Annotated[int, Meta(ge=1024)] = 16 << 20
-    # one header line or the request line
+    # the longest parameter, 4096 characters, may be twelve bytes a character once it stands in a URL
+    line_bytes: Annotated[int, Meta(ge=1024)] = 64 << 10
     header_bytes: Annotated[int, Meta(ge=1024)] = 8190
     # a body that trickles in holds a connection
     body_timeout_s: Annotated[float, Meta(gt=0)] = 30.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mover.api.operation import Operation, Planned
+from mover.api.operation import ID_PATTERN, Operation, Planned
 from mover.decide.access import ACTIONS
 from mover.model import wire
 
@@ -80,7 +80,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    shape = {"type": "string", "minLength": 1, "maxLength": 128}
+    shape = {"type": "string", "pattern": ID_PATTERN.replace("\\Z", "$")}
     return [{"name": name, "in": "path", "required": True, "schema": shape} for name in _NAMES.findall(operation.path)]
 
 

@@ -17,6 +17,8 @@ from mover.api.rooms import AccessRoom, Rooms
 from mover.model.access import Identity
 
 Method = Literal["GET", "POST", "DELETE"]
+# ids, numbers, and names with a version
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9@._-]{0,127}\Z"
 B = TypeVar("B")
 Q = TypeVar("Q")
 

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from mover.api.operation import Operation, Query
+from mover.api.operation import ID_PATTERN, Operation, Query
 from mover.errors import LimitExceeded, MediaTypeUnknown, RequestInvalid
 
 _PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
 _QUOTED_VALUE = re.compile(r"^(Invalid enum value) .*$", re.DOTALL)
 _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
-_ID_SHAPE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9@._-]{0,127}$")
+_ID_SHAPE = re.compile(ID_PATTERN)
 
 
 async def read_body(request: web.Request, operation: Operation, *, timeout_s: float) -> Any:

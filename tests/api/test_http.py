@@ -218,6 +218,14 @@ async def test_a_header_over_the_limit_is_refused_without_repeating_it_in_the_lo
     assert "SMITH" not in logged.getvalue()
 
 
+async def test_the_longest_parameter_there_may_be_fits_into_a_url(served: Served) -> None:
+    """Otherwise the answer would be HTTP's own and not a problem."""
+    async with served.ask("GET", "/v1/snapshots/snapshot-1/files", params={"path": "\U00020000" * 4096}) as response:
+        assert response.status == 200
+    async with served.ask("GET", "/v1/snapshots/snapshot-1/files", params={"path": "x" * 4097}) as response:
+        assert response.status == 422
+
+
 async def test_one_token_cannot_take_the_daemon_from_another(serve_small: Any) -> None:
     """Rates are per token, so a runaway script stops itself only."""
     served = await serve_small(limits=Limits(requests_per_s=0.01, burst=3))
