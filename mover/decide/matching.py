@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from msgspec import Struct
@@ -46,14 +47,18 @@ def canonical_image(name: str, extensions: Sequence[str]) -> str:
     """The key of an image file name: last part of a path of either slash, NFC, trimmed, case-folded, spaces
     and underscores as one, known extensions taken off repeatedly (`.ome.tif`)."""
     text = canonical_key(name.replace("\\", "/").rsplit("/", 1)[-1])
-    known = tuple(extension.casefold() for extension in extensions)
-    shorter = True
-    while shorter:
-        shorter = False
-        for extension in known:
-            if text.endswith(extension) and len(text) > len(extension):
-                text, shorter = text[: -len(extension)].rstrip(), True
+    known = _folded(tuple(extensions))
+    while text.endswith(known):
+        fits = next((e for e in known if text.endswith(e) and len(text) > len(e)), None)
+        if fits is None:
+            break
+        text = text[: -len(fits)].rstrip()
     return _GAPS.sub("_", text).strip("_")
+
+
+@lru_cache(maxsize=16)
+def _folded(extensions: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(extension.casefold() for extension in extensions)
 
 
 def canonical_key(text: str) -> str:

@@ -28,6 +28,7 @@ from mover.decide.tables import (
 from mover.errors import PlaceUnknown, PolicyInvalid, StructureInvalid
 from mover.model.policy import ColumnRule, RecordsPolicy
 from mover.model.source import MemorySource
+from mover.policy import default_folder, load_policies
 from scanners.tables import read
 
 YEAR = 2026
@@ -293,6 +294,15 @@ def test_a_sound_policy_says_which_columns_cohorts_get() -> None:
         ("age", "integer", "cases", None),
         ("sex", "text", "cases", ("F", "M")),
     ]
+
+
+def test_the_shipped_policy_is_sound() -> None:
+    """The one people copy first."""
+    shipped = [one.policy for one in load_policies(default_folder()).all() if isinstance(one.policy, RecordsPolicy)]
+
+    assert shipped
+    for rules in shipped:
+        check_policy(rules)
 
 
 IMAGES = [NamedImage(1, "scans/A.svs", "NA"), NamedImage(2, "scans/B.svs", "NB"), NamedImage(3, "C.svs", None)]

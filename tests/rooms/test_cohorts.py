@@ -292,4 +292,4 @@ async def test_ten_thousand_aligned_slides_are_asked_in_bounded_time(dsns: Dsns,
         seconds = monotonic_s() - begun
 
     assert counted == frozen.count > 1000
-    assert seconds < 2, seconds
+    assert seconds < 5, seconds

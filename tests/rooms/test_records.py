@@ -13,6 +13,7 @@ import pytest
 
 from mover.catalog.database import Database
 from mover.cohorts import Cohorts
+from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, LeaseLost, NotFound, PolicyInvalid, RequestInvalid, TierUnavailable
 from mover.ingest.records import Records
@@ -181,7 +182,7 @@ class Ward:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(("mover.align.child",), max_children=1) as made:
+    with slide_sandbox(max_children=1) as made:
         yield made
 
 
