@@ -206,7 +206,7 @@ class Story:
             cohort = self.client.cohorts.save("high-grade-prostate", expression)
             self._say(f"cohort {cohort.name}@{cohort.version}: {expression} -> {cohort.count} slides, {_size(cohort.bytes)}")
             known = self._slides()
-            out["refused"] = self._refused_run([known[0].number, "NEVERMINTED000000", known[1].number])
+            out["refused"] = self._refused_run([known[0].number, "no-such-slide", known[1].number])
             request = wire.RunRequest(cohort=cohort.name)
             plan = self.client.runs.plan_request(request)
             self._say(f"plan, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)} to copy")

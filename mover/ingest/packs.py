@@ -29,14 +29,17 @@ from mover.deid.deidentify import Prepared, SlideVerifier, prepare_slide
 from mover.deid.slides import SlidePlan
 from mover.deid.vault import Vault
 from mover.errors import (
+    CatalogError,
     ChangedWhileReading,
     DigestMismatch,
     EntryExists,
     EntryMissing,
     FormatUnsupported,
+    JobError,
     MoverError,
-    RequestError,
-    TierError,
+    TierFull,
+    TierUnavailable,
+    ZoneCrossing,
 )
 from mover.ingest.batches import SQL, Batches, many, one
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
@@ -194,15 +197,13 @@ class Packs:
                 await self._close(conn, shard.project, batch.id)
 
     async def _pack(self, shard: Shard, policy: ImagesPolicy, pack: str, keys: list[str]) -> None:
-        """One pack to its final state. What is wrong with the pack is a value; what is wrong with a tier is
-        raised, and the shard is tried again later."""
+        """One pack to its final state. What is wrong with the pack is a value; what is wrong with a whole tier,
+        the catalog or our lease is raised, and the shard is tried again later."""
         began_s = monotonic_s()
         try:
             await self._publish(shard, policy, pack, keys, began_s)
-        except (TierError, RequestError) as error:
-            if not isinstance(error, EntryMissing):
-                raise
-            await self._quarantine(shard, pack, error, began_s)
+        except (TierUnavailable, TierFull, ZoneCrossing, JobError, CatalogError):
+            raise
         except MoverError as error:
             if error.retry == "later" and shard.failures < 2:
                 raise

@@ -89,7 +89,7 @@ class Runs:
                     await self._admit_waiting(conn, identity.project, policy.flash)
         answer = await self.view(identity.project, earlier or run)
         if answer.state == "refused":
-            raise RunRefused(answer.explanation or "refused", where=answer.id, details=list(answer.offenders))
+            raise RunRefused(answer.explanation or "refused", where=answer.id, details=named(answer.offenders, body))
         return answer
 
     async def plan_request(self, identity: Identity, body: wire.RunRequest) -> wire.Plan:
@@ -98,7 +98,7 @@ class Runs:
         async with self._database.project(identity.project) as conn, conn.transaction(force_rollback=True):
             chosen = await self._choose(conn, identity.project, body, policy)
             if chosen.offenders:
-                raise RunRefused("the set is not whole", details=chosen.offenders)
+                raise RunRefused("the set is not whole", details=named(chosen.offenders, body))
             rows = await self._selected(conn, policy.flash, chosen.selection_id)
         steps = [
             wire.PlanStep(
@@ -532,6 +532,16 @@ class Runs:
             subject=run,
             request=request,
         )
+
+
+def named(offenders: list[dict[str, Any]], body: wire.RunRequest) -> list[dict[str, Any]]:
+    """Offenders with the names as the requester wrote them. The catalog keeps only masked shapes: what is no
+    number may be a name (D10), and goes back to nobody but who sent it."""
+    files = body.files or []
+    return [
+        {"name": files[o["position"]], **o} if isinstance(o.get("position"), int) and o["position"] < len(files) else o
+        for o in offenders
+    ]
 
 
 class _Chosen(Struct, frozen=True):

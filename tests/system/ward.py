@@ -153,6 +153,6 @@ def _reap(pid: int) -> None:
 
 
 def copy_hospital(source: Path, target: Path) -> Path:
-    """A hospital of one's own, hard-linked: tests may add files without disturbing others."""
-    shutil.copytree(source, target, copy_function=os.link)
+    """A hospital of one's own: tests may add files without disturbing others."""
+    shutil.copytree(source, target)
     return target
