@@ -538,10 +538,7 @@ def named(offenders: list[dict[str, Any]], body: wire.RunRequest) -> list[dict[s
     """Offenders with the names as the requester wrote them. The catalog keeps only masked shapes: what is no
     number may be a name (D10), and goes back to nobody but who sent it."""
     files = body.files or []
-    return [
-        {"name": files[o["position"]], **o} if isinstance(o.get("position"), int) and o["position"] < len(files) else o
-        for o in offenders
-    ]
+    return [{"name": files[o["position"] - 1], **o} if o.get("position") else o for o in offenders]
 
 
 class _Chosen(Struct, frozen=True):
