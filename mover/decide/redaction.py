@@ -37,7 +37,10 @@ VOCABULARY: Final = (
     "Originalheight", "Filtered", "Hamamatsu", "NDP.scan", "NanoZoomer", "Hamamatsu NanoZoomer Digital Pathology",
     "Hamamatsu JPEG Library, version", "Product", "system.version", "Objective.Lens.Magnificant", "ccd.width",
     "ccd.height", "target.white.intensity", "variable.exposuretime", "cube.kind", "colorfilterID", "Adobe",
-    "label", "macro", "thumbnail", "slide",
+    "label", "macro", "thumbnail", "slide", "Gamma", "ICC Profile", "ScanScope", "GT450 DX", "sRGB built-in",
+    "No copyright, use freely", "Created by OpenJPEG version", "Creator: JasPer Version", "Kakadu-v",
+    "Kdu-Layer-Info: log_2{Delta-D(squared-error)/Delta-L(bytes)}, L(bytes)", "LEAD Technologies Inc.",
+    "Intel(R) JPEG Library, version",
 )  # fmt: skip
 
 
@@ -160,6 +163,7 @@ _APERIO_KEYS: Final[dict[str, re.Pattern[str]]] = {
     "Originalheight": re.compile(r"[0-9]{1,7}"),
     "Filtered": re.compile(r"[0-9]{1,2}"),
     "Parmset": re.compile(r"USM Filter|COVERSLIP|Coverslip"),
+    "ICC Profile": re.compile(r"(ScanScope|AT2|GT450|GT450 DX|CS2|VERSA)( v[0-9]{1,2})?"),
 }
 _APERIO_VITAL: Final = frozenset({"AppMag", "MPP"})
 _APERIO_SOFTWARE: Final = re.compile(
@@ -447,7 +451,7 @@ def _numbers_as_texts(value: tuple[int, ...] | tuple[float, ...]) -> list[str]:
     whole = [item for item in value if isinstance(item, int) and 0 <= item < 1 << 32]
     texts = [f"{item:d}" for item in whole if item >= 10_000_000]
     for order in ("little", "big"):
-        packed = b"".join(item.to_bytes(4, order) for item in whole)  # type: ignore[arg-type]
+        packed = b"".join(item.to_bytes(4, order) for item in whole)
         texts += _readings(packed.replace(b"\0", b""))
     return texts
 

@@ -44,7 +44,8 @@ _APERIO_TEXT: Final = re.compile(
     r"(JPEG|J2K)/[A-Z0-9]{3,5}( Q=[0-9]{1,3})?"
     r"(\|(AppMag|MPP|StripeWidth|Left|Top|LineCameraSkew|LineArea[XY]Offset|Exposure Time|Exposure Scale|DisplayColor"
     r"|Gamma|OriginalWidth|Original[Hh]eight|Filtered) = -?[0-9]{1,7}(\.[0-9]{1,17})?"
-    r"|\|Parmset = (USM Filter|COVERSLIP|Coverslip))*"
+    r"|\|Parmset = (USM Filter|COVERSLIP|Coverslip)"
+    r"|\|ICC Profile = (ScanScope|AT2|GT450|GT450 DX|CS2|VERSA)( v[0-9]{1,2})?)*"
 )
 _ALLOWED_TEXT: Final = {
     270: _APERIO_TEXT,

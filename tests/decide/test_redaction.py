@@ -30,7 +30,7 @@ KEPT = [
     ("Left", "-1.5"),
     ("Top", "23.449873"), ("LineCameraSkew", "-0.000424"), ("LineAreaXOffset", "0.019265"), ("Exposure Time", "109"),
     ("Exposure Scale", "0.000001"), ("DisplayColor", "0"), ("Gamma", "1.80"), ("OriginalWidth", "46000"),
-    ("Originalheight", "32914"), ("Filtered", "5"), ("Parmset", "USM Filter"),
+    ("Originalheight", "32914"), ("Filtered", "5"), ("Parmset", "USM Filter"), ("ICC Profile", "ScanScope v1"),
 ]  # fmt: skip
 
 DROPPED = [
@@ -40,7 +40,8 @@ DROPPED = [
     ("CustomField.1", "x"), ("appmag", "20"),
     # listed keys with values that are not of their type
     ("AppMag", "Quincy"), ("MPP", "0.4990 Quincy"), ("Left", "50293241"), ("Exposure Time", "60338241"),
-    ("Filtered", "S24"), ("Parmset", "Quincy's filter"), ("OriginalWidth", "46000;A1"), ("Gamma", "1.8e5"),
+    ("Filtered", "S24"), ("Parmset", "Quincy's filter"), ("ICC Profile", "Quincy v1"),
+    ("OriginalWidth", "46000;A1"), ("Gamma", "1.8e5"),
     ("Top", "٢٣"),
 ]  # fmt: skip
 
@@ -150,6 +151,15 @@ def test_an_icc_profile_whose_text_holds_a_number_or_date_stops_the_slide(text: 
 def test_an_icc_profile_that_names_standards_and_versions_passes(text: str) -> None:
     """The commonest profile of all is called sRGB IEC61966-2.1."""
     assert judge(slides.svs(extra=[slides.raw(ICC, slides.icc(text))])).pages
+
+
+def test_a_profile_named_in_the_description_does_not_stop_the_slide_that_carries_it() -> None:
+    """Scanners write its name into both places."""
+    data = slides.svs(
+        keys="AppMag = 20|MPP = 0.5|ICC Profile = ScanScope v1", extra=[slides.raw(ICC, slides.icc("ScanScope v1"))]
+    )
+    redaction = judge(data)
+    assert not any("ScanScope" in removed for removed in redaction.removed)
 
 
 def test_an_ordinary_icc_profile_is_kept_byte_for_byte() -> None:

@@ -199,6 +199,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl
 names = words.filter(lambda text: len(text.strip()) >= 6 and not {"|", "=", "\0"} & set(text))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     secret=names,
@@ -229,6 +230,7 @@ def test_whatever_is_planted_wherever_is_not_found_in_the_output(
     assert_gone(output, secret)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(at=st.integers(0, 10**6), value=st.binary(min_size=1, max_size=8), ndpi=st.booleans())
 def test_a_damaged_slide_is_refused_or_still_proved(at: int, value: bytes, ndpi: bool) -> None:
