@@ -35,7 +35,7 @@ from mover.catalog.postgres import Embedded
 from mover.clock import SYSTEM, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
-from mover.deid.vault import Vault, VaultKey
+from mover.deid.vault import ClosedVault, Vault, VaultKey
 from mover.errors import CatalogUnavailable, Conflict, MoverError
 from mover.ingest.batches import Batches
 from mover.ingest.packs import Packs, markers
@@ -130,27 +130,35 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         size = settings.database.pool_size
         database = await Database.open(dsns.daemon, name="mover", max_size=size)
         stack.push_async_callback(database.close)
-        vault_database = await Database.open(dsns.vault, name="mover-vault", max_size=4)
-        stack.push_async_callback(vault_database.close)
+        vault = await _open_vault(settings, dsns, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
         tiers = await _open_tiers(settings, database)
         await _register(settings, database, policies)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
-        yield await _build(settings, database, vault_database, policies, tiers, sandbox, dsns)
+        yield await _build(settings, database, vault, policies, tiers, sandbox, dsns)
+
+
+async def _open_vault(settings: Settings, dsns: Dsns, stack: contextlib.AsyncExitStack) -> Vault:
+    """Only the process of the identified zone holds the vault's key and its connection (D20)."""
+    if settings.role == "clean":
+        return ClosedVault()
+    key = VaultKey.load(settings.vault_key)
+    database = await Database.open(dsns.vault, name="mover-vault", max_size=4)
+    stack.push_async_callback(database.close)
+    return Vault(database, key, site=settings.site, node=settings.node)
 
 
 async def _build(
     settings: Settings,
     database: Database,
-    vault_database: Database,
+    vault: Vault,
     policies: PolicyBook,
     tiers: dict[str, AnyTier],
     sandbox: Sandbox,
     dsns: Dsns,
 ) -> House:
     node, site = settings.node, settings.site
-    vault = Vault(vault_database, VaultKey.load(settings.vault_key), site=site, node=node)
     transfer = Transfer()
     flash = {t.name: await _flash(t, tiers[t.name]) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
@@ -186,7 +194,7 @@ async def _build(
             "run-clean": clean.failed,
             **records.failure_handlers(),
         },
-        queues=[tier_queue(name) for name in tiers],
+        queues=[tier_queue(name) for name in _served(settings) if name in tiers],
         holder=f"{node}/{random_bytes(6).hex()}",
         concurrency=settings.workers.shards,
     )
@@ -196,6 +204,12 @@ async def _build(
         settings, database, policies, tiers, access, batches, records, Cohorts(database, node=node), runs,
         protection, worker,
     )  # fmt: skip
+
+
+def _served(settings: Settings) -> list[str]:
+    """Tiers whose work this role does: intake by the identified process, everything else by the clean one."""
+    zones = {"identified": {"identified"}, "clean": {"deidentified"}, "both": {"identified", "deidentified"}}
+    return [tier.name for tier in settings.tiers.values() if tier.zone in zones[settings.role]]
 
 
 class Dsns(msgspec.Struct, frozen=True):
@@ -300,7 +314,7 @@ async def _flash(tier: Tier, opened: AnyTier) -> Flash:
     assert tier.path is not None
     traits = await asyncio.to_thread(lambda: opened.traits)
     root = tier.path.absolute()
-    return Flash(FlashRoots(root, reflink=traits.reflink), tier.seen_as or str(root), tier.capacity_bytes)
+    return Flash(FlashRoots(root, reflink=traits.reflink, check_identity=opened.check_identity), tier.seen_as or str(root), tier.capacity_bytes)
 
 
 # --- loops --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The legal transitions of a run, as a table. The same table is drawn in docs/runs.md and checked by a test."""
+"""The legal transitions of a run, as a table; docs/runs.md draws the same table and a test compares."""
 
 from __future__ import annotations
 

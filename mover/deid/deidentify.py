@@ -15,7 +15,7 @@ from mover.sandbox import Limits, Sandbox
 
 # A sparse stand-in has the slide's full size, so the limit on file sizes must admit the largest slide.
 SLIDE_LIMITS = Limits(file_bytes=1 << 40)
-PRELOAD = ("mover.deid.child",)
+PRELOAD = ("mover.deid.child", "mover.align.child")
 TIMEOUT_S = 600.0
 
 

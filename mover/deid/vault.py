@@ -18,6 +18,7 @@ import stat
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -30,7 +31,7 @@ from psycopg.errors import UniqueViolation
 from mover import audit
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
-from mover.errors import NotFound, RequestInvalid, SettingsInvalid, VaultConflict
+from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid, VaultConflict
 from mover.model.ids import encode_base32
 from mover.randomness import new_id, new_number, random_bytes
 
@@ -268,6 +269,22 @@ class Vault:
     async def _find_some(self, conn: Connection, project: str, kind: str, lookups: list[bytes]) -> dict[bytes, str]:
         cursor = await conn.execute(_Q["find_sealed"], {"project": project, "kind": kind, "lookups": lookups})
         return {bytes(row.lookup): row.id for row in await cursor.fetchall()}
+
+
+class ClosedVault(Vault):
+    """What a clean process has instead of the vault: no key, no connection, and a refusal that says who has."""
+
+    def __init__(self) -> None:
+        """Nothing to open."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return super().__getattribute__(name)
+        raise Denied(
+            "this process serves the deidentified zone and has no vault",
+            hint="Ask the process of the identified zone (mover-identified.service).",
+        )
+
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:

@@ -259,7 +259,7 @@ class Packs:
         number, plan, picture = attempt.number, prepared.plan, prepared.thumbnail
         folder = f"{slide_folder(number)}/{attempt.name}"
         slide_key, thumbnail_key = f"{folder}/{number}.{plan.extension}", f"{folder}/{number}.jpg"
-        clearance = clear(SlideVerifier(plan, proved=True), opened, plan.recipe)
+        clearance = clear(SlideVerifier(plan, proved=True, seen=attempt.seen), opened, plan.recipe)
         moved = self._transfer.run_recipe(
             plan.recipe, source=opened, source_tier=source, target=archive, key=slide_key, clearance=clearance
         )

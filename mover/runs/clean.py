@@ -67,6 +67,7 @@ class Clean:
     async def clean(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
             run = await _one(conn, "lock", id=shard.subject_id)
+            await asyncio.to_thread(self._flash[run.tier].roots.check_identity)
             if run.state in ("cancelled", "failed") or run.state == "protected":
                 check_transition(run.state, "cleaning", subject=run.id)
             elif run.state != "cleaning":
@@ -112,6 +113,8 @@ class Clean:
         if late:
             raise IntegrityError(f"{len(late)} files appeared while the root was cleaned", where=run)
         roots.remove(run)
+        # a tier that went away meanwhile would look empty too
+        roots.check_identity()
         if not roots.is_gone(run):
             raise IntegrityError("the run root still stands after its removal", where=run)
 

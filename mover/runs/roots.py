@@ -43,11 +43,16 @@ def run_key(run: str) -> str:
 
 
 class FlashRoots:
-    """The run roots of one flash tier."""
+    """The run roots of one flash tier.
 
-    def __init__(self, root: Path, *, reflink: bool) -> None:
+    `check_identity` raises TierUnavailable when the tier is not mounted: an empty mount point must never look
+    like a cleaned root or an empty store (D11). Every handler calls it before it looks or removes.
+    """
+
+    def __init__(self, root: Path, *, reflink: bool, check_identity: Callable[[], None]) -> None:
         self.root = root
         self._reflink = reflink
+        self.check_identity = check_identity
 
     def run_root(self, run: str) -> Path:
         return self.root / run_key(run)
@@ -71,6 +76,10 @@ class FlashRoots:
         """Re-hash a content file whose fingerprint moved without us; DigestMismatch when it differs."""
         if hash_file(self.root / content_key(digest)) != digest:
             raise DigestMismatch("the content store holds other bytes than its name says", where=digest)
+
+    def evict(self, digest: str) -> None:
+        """Give a content file's space back. The caller has made sure that no live run holds the digest."""
+        (self.root / content_key(digest)).unlink(missing_ok=True)
 
     def set_aside(self, digest: str) -> None:
         """Damaged content keeps its bytes as evidence and loses its name."""

@@ -273,12 +273,13 @@ class Runs:
         promised = await _one(conn, "reserved", tier=tier)
         outstanding = await _one(conn, "outstanding", tier=tier)
         to_copy = await _one(conn, "to_copy", run=waiting.id, tier=tier)
+        evictable = await _one(conn, "evictable_bytes", tier=tier)
         run = await _one(conn, "get", id=waiting.id)
-        assert promised and outstanding and to_copy and run
+        assert promised and outstanding and to_copy and evictable and run
         policy = self._policies.get(run.policy, StagePolicy)
         space = TierSpace(
             capacity_bytes=min(capacity, declared or capacity),
-            free_bytes=free,
+            free_bytes=free + evictable.bytes,
             promised_bytes=promised.bytes,
             outstanding_bytes=outstanding.bytes,
             reserve_bytes=policy.reserve_bytes,

@@ -116,6 +116,17 @@ insert into mover.content (tier, digest, size_bytes, mark, verified_at)
 values (%(tier)s, %(digest)s, %(size_bytes)s, %(mark)s, now())
 on conflict (tier, digest) do update set mark = excluded.mark, used_at = now()
 
+-- name: evictable
+-- Content that no live run of any project holds, least recently used first.
+select c.digest, c.size_bytes from mover.content c
+ where c.tier = %(tier)s and c.digest not in (select digest from mover.content_held(%(tier)s))
+ order by c.used_at for update skip locked
+
+-- name: evictable_bytes
+-- What eviction could give back.
+select coalesce(sum(c.size_bytes), 0)::bigint as bytes from mover.content c
+ where c.tier = %(tier)s and c.digest not in (select digest from mover.content_held(%(tier)s))
+
 -- name: drop_content
 -- A digest lost its name in the store.
 delete from mover.content where tier = %(tier)s and digest = %(digest)s

@@ -21,11 +21,13 @@ from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Database
 from mover.clock import SYSTEM, Clock
+from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
 from mover.errors import DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
 from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
+from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, encode_manifest, parse_manifest
 from mover.model.recipe import plain_copy
 from mover.runs.roots import FlashRoots, Requester, content_key
@@ -34,6 +36,10 @@ from mover.tiers.port import ReadTier, WriteTier
 from mover.transfer import Transfer
 
 RECORDS = "records.parquet"
+# beside the copy itself: manifests, records.parquet, and what jobs write into out/
+HEADROOM_BYTES = 64 << 20
+
+log = get_logger("runs")
 _ARROW = {
     "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(),
     "date": pa.string(), "year": pa.int64(),
@@ -69,6 +75,7 @@ class Stage:
             run = await _one(conn, "get", id=shard.subject_id)
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await (await conn.execute(SQL["entries_by_path"], parameters)).fetchall()
+        await asyncio.to_thread(self._flash[run.tier].roots.check_identity)
         for entry in entries:
             if run.state != "staging":
                 break
@@ -84,6 +91,7 @@ class Stage:
         """Content first, then the link, then the row; the run as it stands afterwards."""
         how = "linked" if await self._stands(shard, run.tier, entry) else "copied"
         if how == "copied":
+            await self._make_room(shard, run.tier, entry.size_bytes)
             await self._fetch(run.tier, entry)
         roots = self._flash[run.tier].roots
         async with self._database.project(shard.project) as conn:
@@ -117,6 +125,27 @@ class Stage:
                 await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
                 return False
         return True
+
+    async def _make_room(self, shard: Shard, tier: str, need_bytes: int) -> None:
+        """Evict what no live run holds, least recently used first, when the copy would not fit otherwise.
+
+        The row goes before the file: a crash between leaves bytes without a row, which the next staging of
+        that digest finds, reads and adopts; never a row without bytes.
+        """
+        roots = self._flash[tier].roots
+        _, free = await asyncio.to_thread(roots.space)
+        if free >= need_bytes + HEADROOM_BYTES:
+            return
+        async with self._database.project(shard.project) as conn:
+            rows = await (await conn.execute(SQL["evictable"], {"tier": tier})).fetchall()
+            idle = [Idle(row.digest, row.size_bytes) for row in rows]
+            steps = plan_eviction(idle, need_bytes=need_bytes + HEADROOM_BYTES - free)
+            for step in steps:
+                await conn.execute(SQL["drop_content"], {"tier": tier, "digest": step.digest})
+        for step in steps:
+            await asyncio.to_thread(roots.evict, step.digest)
+        if steps:
+            log.info("content evicted", tier=tier, count=len(steps), bytes=sum(s.size_bytes for s in steps))
 
     async def _fetch(self, tier: str, entry: Any) -> None:
         """Copy from the archive into the content store; the engine re-reads it cold."""
@@ -157,6 +186,7 @@ class Stage:
                 return
             records = await self._records(conn, run.id)
         roots = self._flash[run.tier].roots
+        await asyncio.to_thread(roots.check_identity)
         await asyncio.to_thread(roots.unseal, run.id)
         digest = await asyncio.to_thread(roots.write, run.id, RECORDS, records)
         async with self._database.project(shard.project) as conn:
