@@ -160,7 +160,7 @@ async def _build(
 ) -> House:
     node, site = settings.node, settings.site
     transfer = Transfer()
-    flash = {t.name: await _flash(t, tiers[t.name]) for t in settings.tiers_of(role="flash")}
+    flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
     batches = Batches(database, vault, tiers, policies, node=node)
     packs = Packs(batches, database, vault, tiers, policies, transfer, sandbox, site=site, node=node)
@@ -310,11 +310,15 @@ def _make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
     )  # fmt: skip
 
 
-async def _flash(tier: Tier, opened: AnyTier) -> Flash:
+async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
+    """A flash tier that is away now is known by the traits it was registered with."""
     assert tier.path is not None
-    traits = await asyncio.to_thread(lambda: opened.traits)
+    async with database.instance() as conn:
+        row = await instance.registered_tier(conn, tier.name)
+    traits = msgspec.convert(row.traits, Traits)
     root = tier.path.absolute()
-    return Flash(FlashRoots(root, reflink=traits.reflink, check_identity=opened.check_identity), tier.seen_as or str(root), tier.capacity_bytes)
+    roots = FlashRoots(root, reflink=traits.reflink, check_identity=opened.check_identity)
+    return Flash(roots, tier.seen_as or str(root), tier.capacity_bytes)
 
 
 # --- loops --------------------------------------------------------------------------------------------------
