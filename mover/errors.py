@@ -10,6 +10,7 @@ No identifier ever enters a message, a hint or a field here: ids, numbers, diges
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 Retry = Literal["never", "later", "elsewhere"]
@@ -36,13 +37,13 @@ class MoverError(Exception):
         *,
         where: str = "",
         hint: str | None = None,
-        details: list[dict[str, object]] | None = None,
+        details: Iterable[Mapping[str, object]] = (),
     ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.advice = hint or self.hint
-        self.details = details or []
+        self.details = [dict(one) for one in details]
 
     def __init_subclass__(cls) -> None:
         _REGISTRY[cls.code] = cls

@@ -24,10 +24,10 @@ from mover.errors import MoverError
 FIELDS = frozenset(
     """
     request actor role project node version
-    batch pack records record_set run cohort selection snapshot restore token proof record shard number subject entry row
-    tier zone queue kind policy state step table family action reason code retry attempt attempts epoch priority
-    count members bytes size_bytes seconds delay_s lease_s wait_s rate_bytes_s files slides rows removed kept
-    found missing strays staged linked copied quarantined published duplicates skipped failed
+    batch pack records record_set run cohort selection snapshot restore token proof record shard number subject
+    entry row tier zone queue kind policy state step table family action reason code retry attempt attempts
+    epoch priority count members bytes size_bytes seconds delay_s lease_s wait_s rate_bytes_s files slides rows
+    removed kept found missing strays staged linked copied quarantined published duplicates skipped failed
     method route status signal exit_status pid port host address socket
     digest root verifier repository_id added_bytes
     error what error_types frames

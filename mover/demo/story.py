@@ -172,7 +172,8 @@ class Story:
             self._say(f"records of batch {batch.id[-6:]} declared: {self.records[folder].state}")
 
     def _records(self) -> None:
-        with self._step("records", "2. Record workflow: three tables a batch, matched by name, stripped of names") as out:
+        title = "2. Record workflow: three tables a batch, matched by name, stripped of names"
+        with self._step("records", title) as out:
             counts: list[dict[str, int]] = []
             out["refused"], out["proofs"], out["ledger"] = [], [], {}
             for folder, declared in self.records.items():
@@ -204,7 +205,8 @@ class Story:
         with self._step("stage", "3. Align and stage: a cohort by expression, on flash, sealed") as out:
             expression = msgspec.json.decode(Path(self.hospital.expected).read_bytes())["cohort"]["expression"]
             cohort = self.client.cohorts.save("high-grade-prostate", expression)
-            self._say(f"cohort {cohort.name}@{cohort.version}: {expression} -> {cohort.count} slides, {_size(cohort.bytes)}")
+            selects = f"{expression} -> {cohort.count} slides, {_size(cohort.bytes)}"
+            self._say(f"cohort {cohort.name}@{cohort.version}: {selects}")
             known = self._slides()
             out["refused"] = self._refused_run([known[0].number, "no-such-slide", known[1].number])
             request = wire.RunRequest(cohort=cohort.name)
@@ -260,7 +262,8 @@ class Story:
     # --- step 4 -------------------------------------------------------------------------------------------
 
     def _protect(self, run: wire.Run) -> None:
-        with self._step("protect", "4. Protect: artifacts, code, manifest and environment, readable by any restic") as out:
+        title = "4. Protect: artifacts, code, manifest and environment, readable by any restic"
+        with self._step("protect", title) as out:
             assert run.out is not None
             made = artifacts.write_artifacts(Path(run.out), seed=self.seed, scale=self.scale)
             artifacts.write_code(self.site.code)
@@ -270,13 +273,16 @@ class Story:
                 code=str(self.site.code), exit=0, environment={"framework": "none", "job": "demo/1"}
             )
             plan = self.client.runs.plan_finish(run.id, finish)
-            self._say("plan, nothing done yet: " + "; ".join(f"{s.action} {s.subject} ({s.reason})" for s in plan.steps))
+            steps = (f"{s.action} {s.subject} ({s.reason})" for s in plan.steps)
+            self._say("plan, nothing done yet: " + "; ".join(steps))
             self.client.runs.finish(run.id, finish)
             found = self._watch_run(run, until="protected")
             snapshot = self.client.snapshots.list(run=run.id)[0]
             self._keep(snapshot)
-            self._say(f"snapshot {snapshot.repository_id[:8]}: {snapshot.files} files, {_size(snapshot.bytes)}, "
-                      f"{_size(snapshot.added_bytes)} added, missing parts: {', '.join(snapshot.missing) or 'none'}")  # fmt: skip
+            self._say(
+                f"snapshot {snapshot.repository_id[:8]}: {snapshot.files} files, {_size(snapshot.bytes)}, "
+                f"{_size(snapshot.added_bytes)} added, missing parts: {', '.join(snapshot.missing) or 'none'}"
+            )
             self._restore(run, snapshot)
             self._stock_restic(snapshot)
             out["counts"] = {"files": snapshot.files, "missing": len(snapshot.missing)}
@@ -329,7 +335,8 @@ class Story:
             self._must([s["path"] for s in found.strays] == [STRANGER], f"strays: {found.strays}")
             kept = Path(self.places.flash.path) / found.strays[0]["moved_to"]
             self._must(kept.read_bytes() == STRANGER_TEXT, "the stranger was not kept")
-            self._say(f"stray kept: {found.strays[0]['path']} ({found.strays[0]['why']}) -> {found.strays[0]['moved_to']}")
+            stray = found.strays[0]
+            self._say(f"stray kept: {stray['path']} ({stray['why']}) -> {stray['moved_to']}")
             second = self.client.runs.request(wire.RunRequest(like=run.id), key="demo/2/2026-11-21T09:00:00Z/0")
             second = self._watch_run(second)
             self._look_at_root(second)
@@ -429,7 +436,8 @@ class Story:
 
     @contextmanager
     def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        columns = (TextColumn(f"  {what}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+        counted = TextColumn("{task.completed}/{task.total}")
+        columns = (TextColumn(f"  {what}"), BarColumn(), counted, TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=not self.console.is_terminal) as bar:
             task = bar.add_task(what, total=1)
             yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -451,7 +459,9 @@ class Story:
 # --- the command's entry ----------------------------------------------------------------------------------
 
 
-def main(root: Path, *, serve: bool = False, remove: bool = False, linger_s: int = LINGER_S, scale: float = 1.0) -> None:
+def main(
+    root: Path, *, serve: bool = False, remove: bool = False, linger_s: int = LINGER_S, scale: float = 1.0
+) -> None:
     """`serve` opens the hospital of an earlier demo (or tells the story first) and leaves it up; `remove` ends
     and deletes everything."""
     console = Console()

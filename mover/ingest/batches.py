@@ -8,13 +8,12 @@ purpose.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
-
-from psycopg import AsyncConnection
 
 from mover import audit
 from mover.catalog import proofs
-from mover.catalog.database import Database
+from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.packs import Tally, canonical_name, find_packs
 from mover.deid.vault import Vault
@@ -40,7 +39,7 @@ class Batches:
         self,
         database: Database,
         vault: Vault,
-        tiers: dict[str, ReadTier],
+        tiers: Mapping[str, ReadTier],
         policies: PolicyBook,
         *,
         node: str,
@@ -65,6 +64,8 @@ class Batches:
             batch, begins = await self._declare(conn, project, actor, body, policy, sealed, again=again)
             if begins:
                 await add_shards(conn, project, [NewShard(tier_queue(policy.source), "batch-walk", batch, priority=7)])
+            answer = await self._view(conn, batch)
+            if begins:
                 await audit.record(
                     conn,
                     project=project,
@@ -74,7 +75,7 @@ class Batches:
                     subject=batch,
                     request=request,
                 )
-            return await self._view(conn, batch)
+        return answer
 
     async def plan_declare(self, project: str, actor: str, body: wire.BatchRequest) -> wire.Plan:
         """What a walk would find and do now; nothing is kept, and no name is shown."""
@@ -145,7 +146,7 @@ class Batches:
 
     async def _declare(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         project: str,
         actor: str,
         body: wire.BatchRequest,
@@ -231,7 +232,7 @@ class Batches:
             names={row.id: [shown_name(n) for n in decode_names(sealed[row.entry])] for row in rows}
         )
 
-    async def _view(self, conn: AsyncConnection, batch: str) -> wire.Batch:
+    async def _view(self, conn: Connection, batch: str) -> wire.Batch:
         row = await one(conn, "get", id=batch)
         if row is None:
             raise NotFound("no such batch", where=batch)
@@ -269,9 +270,9 @@ def clean_folder(folder: str) -> str:
     return "/".join(parts)
 
 
-async def one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+async def one(conn: Connection, statement: str, **parameters: object) -> Any:
     return await (await conn.execute(SQL[statement], parameters)).fetchone()
 
 
-async def many(conn: AsyncConnection, statement: str, **parameters: object) -> list[Any]:
+async def many(conn: Connection, statement: str, **parameters: object) -> list[Any]:
     return await (await conn.execute(SQL[statement], parameters)).fetchall()

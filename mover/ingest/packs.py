@@ -12,7 +12,7 @@ Objects of attempts that no sidecar names are removed by the attempt that finds 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -80,6 +80,13 @@ class _Attempt(Struct, frozen=True):
     name: str
 
 
+class _Ending(Struct, frozen=True):
+    """How a batch ended, for the record."""
+
+    action: str
+    reason: str = ""
+
+
 class Packs:
     """Handlers of `batch-walk` and `pack-deidentify` shards, on the node that may read identified tiers."""
 
@@ -88,7 +95,7 @@ class Packs:
         batches: Batches,
         database: Database,
         vault: Vault,
-        tiers: dict[str, ReadTier],
+        tiers: Mapping[str, ReadTier],
         policies: PolicyBook,
         transfer: Transfer,
         sandbox: Sandbox,
@@ -131,10 +138,11 @@ class Packs:
             )
             shards = await self._cut(conn, policy, batch.id)
             await add_shards(conn, shard.project, shards)
-            await self._record(conn, shard.project, "batch walked", batch.id, packs=len(rows), missing=tally.missing)
             await finish_shard(conn, shard)
-            if not shards:
-                await self._close(conn, shard.project, batch.id)
+            ending = None if shards else await self._close(conn, shard.project, batch.id)
+            await self._record(conn, shard.project, "batch walked", batch.id, packs=len(rows), missing=tally.missing)
+            if ending is not None:
+                await self._record(conn, shard.project, ending.action, batch.id, reason=ending.reason)
         log.info("batch walked", batch=batch.id, count=len(rows))
 
     async def _open_names(self, shard: Shard, batch: Any) -> tuple[str, list[str] | None]:
@@ -194,7 +202,8 @@ class Packs:
             await one(conn, "lock", id=batch.id)
             await finish_shard(conn, shard)
             if await siblings_open(conn, shard) == 0:
-                await self._close(conn, shard.project, batch.id)
+                ending = await self._close(conn, shard.project, batch.id)
+                await self._record(conn, shard.project, ending.action, batch.id, reason=ending.reason)
 
     async def _pack(self, shard: Shard, policy: ImagesPolicy, pack: str, keys: list[str]) -> None:
         """One pack to its final state. What is wrong with the pack is a value; what is wrong with a whole tier,
@@ -234,6 +243,9 @@ class Packs:
     def _archive(self, source: ReadTier, archive: PruneTier, policy: ImagesPolicy, attempt: _Attempt) -> Published:
         """Steps 2 to 4, blocking: plan, verify, write, read back cold, vouch."""
         with source.open(attempt.key) as opened:
+            if not isinstance(opened, FileEntry):
+                raise TierUnavailable("slides are parsed through a descriptor, which this tier has none of",
+                                      where=source.name, hint="Declare batches on a posix tier.")  # fmt: skip
             if opened.fingerprint() != attempt.seen:
                 raise ChangedWhileReading("the slide image changed after it was digested", where=attempt.number)
             prepared = prepare_slide(
@@ -390,8 +402,9 @@ class Packs:
         metrics.PACKS_QUARANTINED.labels(error.code).inc()
         log.warning("pack quarantined", pack=pack, code=error.code)
 
-    async def _close(self, conn: Connection, project: str, batch: str) -> None:
-        """Every pack has a final state. The caller holds the batch's row, so this happens once.
+    async def _close(self, conn: Connection, project: str, batch: str) -> _Ending:
+        """Every pack has a final state. The caller holds the batch's row, so this happens once, and puts the
+        ending on record as the transaction's last statement (D21).
 
         A batch that is not what was declared does not complete: four slides must not be missing silently.
         """
@@ -399,8 +412,7 @@ class Packs:
         if row.missing_count:
             explanation = f"declared {row.expected_count}, found {row.found_count}: {row.missing_count} differ"
             await conn.execute(SQL["fail"], {"id": batch, "explanation": explanation})
-            await self._record(conn, project, "batch failed", batch, reason="batch-incomplete")
-            return
+            return _Ending("batch failed", "batch-incomplete")
         packs = await many(conn, "all_packs", batch=batch)
         lines = "".join(f"{p.id} {p.state} {p.reason or ''} {p.number or ''}\n" for p in packs)
         proof = await proofs.add(
@@ -418,7 +430,7 @@ class Packs:
         waiting = await many(conn, "waiting_records", batch=batch)
         queue = tier_queue(row.tier)
         await add_shards(conn, project, [NewShard(queue, "records-match", r.id, priority=6) for r in waiting])
-        await self._record(conn, project, "batch complete", batch, packs=len(packs))
+        return _Ending("batch complete")
 
     async def failed(self, shard: Shard, error: MoverError) -> None:
         """A batch that cannot be walked or worked on says so; declaring it again tries again."""

@@ -10,7 +10,7 @@ the end of the shard are one transaction, so there is never half a ledger.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -67,7 +67,7 @@ class Records:
         self,
         database: Database,
         vault: Vault,
-        tiers: dict[str, ReadTier],
+        tiers: Mapping[str, ReadTier],
         sandbox: Sandbox,
         policies: PolicyBook,
         *,

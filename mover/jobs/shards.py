@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct
-from psycopg import AsyncConnection
 
+from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.errors import LeaseLost
 from mover.randomness import new_id
@@ -41,7 +41,7 @@ def tier_queue(tier: str) -> str:
     return f"tier:{tier}"
 
 
-async def add_shards(conn: AsyncConnection, project: str, shards: Iterable[NewShard]) -> None:
+async def add_shards(conn: Connection, project: str, shards: Iterable[NewShard]) -> None:
     """Add shards in the caller's transaction; feeders hear of them when it commits."""
     rows = [
         {
@@ -60,7 +60,7 @@ async def add_shards(conn: AsyncConnection, project: str, shards: Iterable[NewSh
     await conn.execute(SQL["wake"])
 
 
-async def claim_shard(conn: AsyncConnection, shard_id: str, *, holder: str, lease_s: float) -> Shard | None:
+async def claim_shard(conn: Connection, shard_id: str, *, holder: str, lease_s: float) -> Shard | None:
     """The shard, held by us; None when somebody else holds it or it is finished."""
     row = await (
         await conn.execute(SQL["claim"], {"id": shard_id, "holder": holder, "lease_s": lease_s})
@@ -80,11 +80,11 @@ async def claim_shard(conn: AsyncConnection, shard_id: str, *, holder: str, leas
     )
 
 
-async def renew_shard(conn: AsyncConnection, shard: Shard, *, lease_s: float) -> None:
+async def renew_shard(conn: Connection, shard: Shard, *, lease_s: float) -> None:
     await _held(conn, "renew", shard, lease_s=lease_s)
 
 
-async def finish_shard(conn: AsyncConnection, shard: Shard) -> None:
+async def finish_shard(conn: Connection, shard: Shard) -> None:
     """Mark done in the transaction that records the result.
 
     Raises LeaseLost when another worker took over: the whole transaction must then roll back, so that a
@@ -94,16 +94,16 @@ async def finish_shard(conn: AsyncConnection, shard: Shard) -> None:
 
 
 async def put_back_shard(
-    conn: AsyncConnection, shard: Shard, *, code: str, error: str, delay_s: float
+    conn: Connection, shard: Shard, *, code: str, error: str, delay_s: float
 ) -> None:
     await _held(conn, "put_back", shard, code=code, error=error, delay_s=delay_s)
 
 
-async def fail_shard(conn: AsyncConnection, shard: Shard, *, code: str, error: str) -> None:
+async def fail_shard(conn: Connection, shard: Shard, *, code: str, error: str) -> None:
     await _held(conn, "fail", shard, code=code, error=error)
 
 
-async def siblings_open(conn: AsyncConnection, shard: Shard) -> int:
+async def siblings_open(conn: Connection, shard: Shard) -> int:
     """How many other shards of the same subject and kind are unfinished.
 
     Call with the subject's row locked FOR UPDATE: of two shards that finish at once, exactly one sees zero.
@@ -114,11 +114,11 @@ async def siblings_open(conn: AsyncConnection, shard: Shard) -> int:
     return int(row.open)
 
 
-async def cancel_shards(conn: AsyncConnection, subject_id: str) -> None:
+async def cancel_shards(conn: Connection, subject_id: str) -> None:
     await conn.execute(SQL["cancel"], {"subject": subject_id})
 
 
-async def _held(conn: AsyncConnection, statement: str, shard: Shard, **parameters: object) -> None:
+async def _held(conn: Connection, statement: str, shard: Shard, **parameters: object) -> None:
     row = await (
         await conn.execute(SQL[statement], {"id": shard.id, "epoch": shard.epoch, **parameters})
     ).fetchone()

@@ -23,7 +23,7 @@ class Answer(Struct, frozen=True):
     """Answers may grow fields; clients ignore what they do not know. (`kw_only` is not inherited.)"""
 
 
-class Problem(Answer, kw_only=True):
+class Problem(Answer, frozen=True, kw_only=True):
     """RFC 9457 problem+json."""
 
     type: str
@@ -38,7 +38,7 @@ class Problem(Answer, kw_only=True):
     details: list[dict[str, Any]] = []
 
 
-class Proof(Answer, kw_only=True):
+class Proof(Answer, frozen=True, kw_only=True):
     id: str
     kind: str
     count: int
@@ -48,7 +48,7 @@ class Proof(Answer, kw_only=True):
     at: datetime
 
 
-class PlanStep(Answer, kw_only=True):
+class PlanStep(Answer, frozen=True, kw_only=True):
     """What would be done, to what (our ids, or paths of deidentified tiers), and why."""
 
     action: str
@@ -57,7 +57,7 @@ class PlanStep(Answer, kw_only=True):
     bytes: int = 0
 
 
-class Plan(Answer, kw_only=True):
+class Plan(Answer, frozen=True, kw_only=True):
     """Answer to any POST with `?plan=true`: nothing was changed."""
 
     step: str
@@ -70,7 +70,7 @@ class Plan(Answer, kw_only=True):
 # --- step 1 --------------------------------------------------------------------------------------------
 
 
-class BatchRequest(Body):
+class BatchRequest(Body, frozen=True):
     """`folder` is relative to the source tier; `expected_count` or `expected` says when it is whole."""
 
     folder: PathText
@@ -80,7 +80,7 @@ class BatchRequest(Body):
     expected: list[ShortText] | None = None
 
 
-class Batch(Answer, kw_only=True):
+class Batch(Answer, frozen=True, kw_only=True):
     id: str
     state: Literal["declared", "walking", "working", "complete", "failed"]
     tier: str
@@ -97,11 +97,11 @@ class Batch(Answer, kw_only=True):
     explanation: str | None = None
 
 
-class BatchPage(Answer, kw_only=True):
+class BatchPage(Answer, frozen=True, kw_only=True):
     batches: list[Batch]
 
 
-class Pack(Answer, kw_only=True):
+class Pack(Answer, frozen=True, kw_only=True):
     id: str
     state: Literal["found", "published", "duplicate", "quarantined"]
     reason: str | None = None
@@ -113,12 +113,12 @@ class Pack(Answer, kw_only=True):
     proofs: list[Proof] = []
 
 
-class PackPage(Answer, kw_only=True):
+class PackPage(Answer, frozen=True, kw_only=True):
     packs: list[Pack]
     next: str | None = None
 
 
-class Slide(Answer, kw_only=True):
+class Slide(Answer, frozen=True, kw_only=True):
     number: str
     family: str
     size_bytes: int
@@ -127,7 +127,7 @@ class Slide(Answer, kw_only=True):
     aligned: dict[str, Any] | None = None
 
 
-class SlidePage(Answer, kw_only=True):
+class SlidePage(Answer, frozen=True, kw_only=True):
     slides: list[Slide]
     next: str | None = None
 
@@ -135,7 +135,7 @@ class SlidePage(Answer, kw_only=True):
 # --- step 2 --------------------------------------------------------------------------------------------
 
 
-class RecordsRequest(Body):
+class RecordsRequest(Body, frozen=True):
     """`files` ties each table of the policy to a path on the source tier."""
 
     batch: str
@@ -143,7 +143,7 @@ class RecordsRequest(Body):
     policy: str | None = None
 
 
-class RecordSet(Answer, kw_only=True):
+class RecordSet(Answer, frozen=True, kw_only=True):
     id: str
     batch: str
     version: int
@@ -160,11 +160,11 @@ class RecordSet(Answer, kw_only=True):
     proofs: list[Proof] = []
 
 
-class RecordSetPage(Answer, kw_only=True):
+class RecordSetPage(Answer, frozen=True, kw_only=True):
     records: list[RecordSet]
 
 
-class LedgerLine(Answer, kw_only=True):
+class LedgerLine(Answer, frozen=True, kw_only=True):
     table: str
     line: int
     state: str
@@ -172,7 +172,7 @@ class LedgerLine(Answer, kw_only=True):
     number: str | None = None
 
 
-class LedgerPage(Answer, kw_only=True):
+class LedgerPage(Answer, frozen=True, kw_only=True):
     lines: list[LedgerLine]
     next: str | None = None
 
@@ -180,12 +180,12 @@ class LedgerPage(Answer, kw_only=True):
 # --- step 3 --------------------------------------------------------------------------------------------
 
 
-class CohortRequest(Body):
+class CohortRequest(Body, frozen=True):
     name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,60}$")]
     expression: Annotated[str, Meta(min_length=1, max_length=8192)]
 
 
-class Cohort(Answer, kw_only=True):
+class Cohort(Answer, frozen=True, kw_only=True):
     id: str
     name: str
     version: int
@@ -195,33 +195,33 @@ class Cohort(Answer, kw_only=True):
     bytes: int
 
 
-class Column(Answer, kw_only=True):
+class Column(Answer, frozen=True, kw_only=True):
     name: str
     type: str
     table: str
     allowed: list[str] | None = None
 
 
-class Columns(Answer, kw_only=True):
+class Columns(Answer, frozen=True, kw_only=True):
     columns: list[Column]
 
 
-class CohortPage(Answer, kw_only=True):
+class CohortPage(Answer, frozen=True, kw_only=True):
     cohorts: list[Cohort]
 
 
-class CountRequest(Body):
+class CountRequest(Body, frozen=True):
     """How much a cohort expression would name today; nothing is saved."""
 
     expression: Annotated[str, Meta(min_length=1, max_length=8192)]
 
 
-class Count(Answer, kw_only=True):
+class Count(Answer, frozen=True, kw_only=True):
     count: int
     bytes: int
 
 
-class RunRequest(Body):
+class RunRequest(Body, frozen=True):
     """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `like` (run id)."""
 
     cohort: ShortText | None = None
@@ -236,7 +236,7 @@ class RunRequest(Body):
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0
 
 
-class Run(Answer, kw_only=True):
+class Run(Answer, frozen=True, kw_only=True):
     id: str
     state: str
     tier: str
@@ -264,12 +264,12 @@ class Run(Answer, kw_only=True):
     proofs: list[Proof] = []
 
 
-class RunPage(Answer, kw_only=True):
+class RunPage(Answer, frozen=True, kw_only=True):
     runs: list[Run]
     next: str | None = None
 
 
-class StagedEntry(Answer, kw_only=True):
+class StagedEntry(Answer, frozen=True, kw_only=True):
     """One file that stands verified below the run's data/: usable before the run as a whole is ready."""
 
     path: str
@@ -278,12 +278,12 @@ class StagedEntry(Answer, kw_only=True):
     digest: str
 
 
-class StagedPage(Answer, kw_only=True):
+class StagedPage(Answer, frozen=True, kw_only=True):
     entries: list[StagedEntry]
     next: str | None = None
 
 
-class FinishRequest(Body):
+class FinishRequest(Body, frozen=True):
     """What training leaves behind. `artifacts` default to the run's out/; other paths must lie under declared
     roots and are opened with the requester's rights."""
 
@@ -297,7 +297,7 @@ class FinishRequest(Body):
 # --- step 4 --------------------------------------------------------------------------------------------
 
 
-class Snapshot(Answer, kw_only=True):
+class Snapshot(Answer, frozen=True, kw_only=True):
     id: str
     repository_id: str
     run: str | None
@@ -312,30 +312,30 @@ class Snapshot(Answer, kw_only=True):
     recorded_at: datetime
 
 
-class SnapshotPage(Answer, kw_only=True):
+class SnapshotPage(Answer, frozen=True, kw_only=True):
     snapshots: list[Snapshot]
 
 
-class SnapshotFile(Answer, kw_only=True):
+class SnapshotFile(Answer, frozen=True, kw_only=True):
     path: str
     type: str
     size_bytes: int
     digest: str | None = None
 
 
-class SnapshotFiles(Answer, kw_only=True):
+class SnapshotFiles(Answer, frozen=True, kw_only=True):
     files: list[SnapshotFile]
     next: str | None = None
 
 
-class RestoreRequest(Body):
+class RestoreRequest(Body, frozen=True):
     """`to` is a new folder under a declared root of a deidentified tier, or under the requester's reach."""
 
     to: PathText
     path: str = "/"
 
 
-class Restore(Answer, kw_only=True):
+class Restore(Answer, frozen=True, kw_only=True):
     snapshot: str
     to: str
     files: int
@@ -343,7 +343,7 @@ class Restore(Answer, kw_only=True):
     seconds: float
 
 
-class Check(Answer, kw_only=True):
+class Check(Answer, frozen=True, kw_only=True):
     """A repository as its own bytes tell it: `whole` only when every object that was read hashed to its name."""
 
     whole: bool
@@ -357,7 +357,7 @@ class Check(Answer, kw_only=True):
 # --- the rest ------------------------------------------------------------------------------------------
 
 
-class Tier(Answer, kw_only=True):
+class Tier(Answer, frozen=True, kw_only=True):
     name: str
     kind: str
     zone: str
@@ -370,22 +370,22 @@ class Tier(Answer, kw_only=True):
     explanation: str | None = None
 
 
-class Tiers(Answer, kw_only=True):
+class Tiers(Answer, frozen=True, kw_only=True):
     tiers: list[Tier]
 
 
-class PolicyView(Answer, kw_only=True):
+class PolicyView(Answer, frozen=True, kw_only=True):
     name: str
     kind: str
     digest: str
     text: str
 
 
-class Policies(Answer, kw_only=True):
+class Policies(Answer, frozen=True, kw_only=True):
     policies: list[PolicyView]
 
 
-class AuditRecord(Answer, kw_only=True):
+class AuditRecord(Answer, frozen=True, kw_only=True):
     node: str
     seq: int
     at: datetime
@@ -393,12 +393,12 @@ class AuditRecord(Answer, kw_only=True):
     hash: str
 
 
-class AuditPage(Answer, kw_only=True):
+class AuditPage(Answer, frozen=True, kw_only=True):
     records: list[AuditRecord]
     next: str | None = None
 
 
-class AuditVerdict(Answer, kw_only=True):
+class AuditVerdict(Answer, frozen=True, kw_only=True):
     """`whole` only when every chain of the project was recomputed and matched."""
 
     whole: bool
@@ -407,7 +407,7 @@ class AuditVerdict(Answer, kw_only=True):
     broken: list[dict[str, Any]] = []
 
 
-class TokenRequest(Body):
+class TokenRequest(Body, frozen=True):
     actor: ShortText
     role: Literal["viewer", "operator", "admin", "custodian"]
     expires_at: datetime | None = None
@@ -415,7 +415,7 @@ class TokenRequest(Body):
     posix_gid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
 
 
-class Token(Answer, kw_only=True):
+class Token(Answer, frozen=True, kw_only=True):
     id: str
     actor: str
     role: str
@@ -425,22 +425,22 @@ class Token(Answer, kw_only=True):
     revoked_at: datetime | None = None
 
 
-class Tokens(Answer, kw_only=True):
+class Tokens(Answer, frozen=True, kw_only=True):
     tokens: list[Token]
 
 
-class RevealRequest(Body):
+class RevealRequest(Body, frozen=True):
     """A look into the vault: why, at which packs. Only custodians and operators; always audited."""
 
     packs: Annotated[list[ShortText], Meta(min_length=1, max_length=1000)]
     purpose: Annotated[str, Meta(min_length=8, max_length=512)]
 
 
-class Revealed(Answer, kw_only=True):
+class Revealed(Answer, frozen=True, kw_only=True):
     names: dict[str, list[str]]
 
 
-class Status(Answer, kw_only=True):
+class Status(Answer, frozen=True, kw_only=True):
     version: str
     node: str
     project: str
@@ -451,6 +451,6 @@ class Status(Answer, kw_only=True):
     tiers: list[Tier]
 
 
-class Health(Answer, kw_only=True):
+class Health(Answer, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
     version: str

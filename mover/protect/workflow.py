@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from mover.tiers.port import PruneTier, ReadTier
 SQL = load(__file__)
 PAGE_MAX = 1000
 PLAN_STEPS_MAX = 1000
+Found = list[Any]  # in a class that has a method `list`, the word means that method
 
 log = get_logger("protect")
 
@@ -60,7 +62,7 @@ class Protection:
     def __init__(
         self,
         database: Database,
-        tiers: dict[str, ReadTier],
+        tiers: Mapping[str, ReadTier],
         flash: dict[str, RunPlace],
         policies: PolicyBook,
         password_file: Path,
@@ -295,7 +297,7 @@ class Protection:
         ]  # fmt: skip
         return wire.SnapshotFiles(files=files, next=files[-1].path if len(files) == bound else None)
 
-    def _ls(self, row: Any, path: str, after: str, bound: int) -> list[Any]:
+    def _ls(self, row: Any, path: str, after: str, bound: int) -> Found:
         repository = self._repository_of(row)
         entries = (e for e in repository.ls(row.repository_id, path, recursive=True) if e.path > after)
         return sorted(entries, key=lambda e: e.path)[:bound]

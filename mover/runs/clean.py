@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from psycopg import AsyncConnection
-
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
-from mover.catalog.database import Database
+from mover.catalog.database import Connection, Database
 from mover.decide.cleanup import CleanStep, plan_cleanup
 from mover.decide.lifecycle import check_transition
 from mover.errors import IntegrityError, MoverError, NotProtected
@@ -27,7 +25,7 @@ from mover.runs.runs import SQL, Flash, Runs
 log = get_logger("runs")
 
 
-async def plan_for(conn: AsyncConnection, run: Any, roots: FlashRoots) -> list[CleanStep]:
+async def plan_for(conn: Connection, run: Any, roots: FlashRoots) -> list[CleanStep]:
     """What cleanup would do with everything that stands in the root now, and why."""
     entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
     artifacts = await (await conn.execute(SQL["artifacts"], {"run": run.id})).fetchall()
@@ -82,12 +80,12 @@ class Clean:
         await self._prove(shard, run, steps)
         await self._runs.admit_waiting(shard.project, run.tier)
 
-    async def _end(self, conn: AsyncConnection, shard: Shard, run: Any) -> None:
+    async def _end(self, conn: Connection, shard: Shard, run: Any) -> None:
         if run.state != "cleaned":
             log.warning("cleanup skipped", run=run.id, state=run.state)
         await finish_shard(conn, shard)
 
-    async def _record_strays(self, conn: AsyncConnection, run: Any, steps: list[CleanStep]) -> None:
+    async def _record_strays(self, conn: Connection, run: Any, steps: list[CleanStep]) -> None:
         for step in steps:
             if step.action == "stray":
                 await conn.execute(
@@ -134,6 +132,7 @@ class Clean:
                 details={"strays": len(strays), "root": run_key(run.id), "listing": "absent"},
             )
             await conn.execute(SQL["cleaned"], {"id": run.id, "proof": proof})
+            await finish_shard(conn, shard)
             await audit.record(
                 conn,
                 project=shard.project,
@@ -143,7 +142,6 @@ class Clean:
                 subject=run.id,
                 details={"removed": len(removed), "strays": len(strays)},
             )
-            await finish_shard(conn, shard)
         metrics.STRAYS.inc(len(strays))
         log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
 
@@ -161,5 +159,5 @@ class Clean:
             )
 
 
-async def _one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+async def _one(conn: Connection, statement: str, **parameters: object) -> Any:
     return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 from msgspec import Struct
-from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from mover import audit
 from mover.catalog import proofs, selections
-from mover.catalog.database import Database
+from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.admission import Admission, TierSpace, admit
@@ -38,6 +37,7 @@ from mover.runs.roots import FlashRoots, run_key
 SQL = load(__file__)
 PLAN_STEPS_MAX = 1000
 PAGE_MAX = 1000
+StagedEntries = list[wire.StagedEntry]  # in a class that has a method `list`, the word means that method
 
 log = get_logger("runs")
 
@@ -131,7 +131,7 @@ class Runs:
         return policy
 
     async def _remember(
-        self, conn: AsyncConnection, project: str, key: str, body: wire.RunRequest, run: str
+        self, conn: Connection, project: str, key: str, body: wire.RunRequest, run: str
     ) -> str | None:
         """The earlier run of this key, or None after binding the key to the new one.
 
@@ -155,7 +155,7 @@ class Runs:
 
     async def _create(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         identity: Identity,
         body: wire.RunRequest,
         policy: StagePolicy,
@@ -188,7 +188,7 @@ class Runs:
         return chosen.offenders
 
     async def _choose(
-        self, conn: AsyncConnection, project: str, body: wire.RunRequest, policy: StagePolicy
+        self, conn: Connection, project: str, body: wire.RunRequest, policy: StagePolicy
     ) -> _Chosen:
         """The frozen selection, or every offender that keeps the set from being whole."""
         if body.files is not None:
@@ -210,7 +210,7 @@ class Runs:
             return _Chosen("", [{"why": "empty"}], "the expression selects no slide")
         return _Chosen(frozen.selection_id, [], "")
 
-    async def _cohort(self, conn: AsyncConnection, reference: str) -> tuple[str, str]:
+    async def _cohort(self, conn: Connection, reference: str) -> tuple[str, str]:
         name, _, version = reference.partition("@")
         number = int(version) if version.isdigit() else None
         row = await _one(conn, "cohort", ref=reference, name=name, version=number)
@@ -218,12 +218,12 @@ class Runs:
             raise NotFound("no such cohort", where=reference)
         return row.id, row.expression
 
-    async def _selected(self, conn: AsyncConnection, tier: str, selection: str) -> list[Any]:
+    async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
         return await (await conn.execute(SQL["selected"], {"tier": tier, "selection": selection})).fetchall()
 
     async def _write_entries(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         project: str,
         run: str,
         body: wire.RunRequest,
@@ -251,7 +251,7 @@ class Runs:
 
     # --- admission ----------------------------------------------------------------------------------------
 
-    async def _admit_waiting(self, conn: AsyncConnection, project: str, tier: str) -> None:
+    async def _admit_waiting(self, conn: Connection, project: str, tier: str) -> None:
         """Admit waiting runs of this project in order of arrival, under the tier's lock."""
         locked = await _one(conn, "lock_tier", tier=tier)
         if locked is None:
@@ -267,7 +267,7 @@ class Runs:
             await self._begin(conn, project, tier, waiting)
 
     async def _judge(
-        self, conn: AsyncConnection, tier: str, waiting: Any, declared: int | None
+        self, conn: Connection, tier: str, waiting: Any, declared: int | None
     ) -> Admission:
         capacity, free = await asyncio.to_thread(self._flash[tier].roots.space)
         promised = await _one(conn, "reserved", tier=tier)
@@ -286,7 +286,7 @@ class Runs:
         )
         return admit(waiting.bytes, to_copy.bytes, space)
 
-    async def _begin(self, conn: AsyncConnection, project: str, tier: str, waiting: Any) -> None:
+    async def _begin(self, conn: Connection, project: str, tier: str, waiting: Any) -> None:
         run = await _one(conn, "get", id=waiting.id)
         assert run is not None
         policy = self._policies.get(run.policy, StagePolicy)
@@ -332,7 +332,7 @@ class Runs:
 
     async def ready(
         self, project: str, run: str, after: str | None = None, limit: int = PAGE_MAX
-    ) -> list[wire.StagedEntry]:
+    ) -> StagedEntries:
         """Entries that may be read already, in order of path."""
         async with self._database.project(project) as conn:
             await self._get(conn, run)
@@ -340,13 +340,13 @@ class Runs:
             rows = await (await conn.execute(SQL["staged"], parameters)).fetchall()
         return [wire.StagedEntry(**row._asdict()) for row in rows]
 
-    async def _get(self, conn: AsyncConnection, run: str) -> Any:
+    async def _get(self, conn: Connection, run: str) -> Any:
         row = await _one(conn, "get", id=run)
         if row is None:
             raise NotFound("no such run", where=run)
         return row
 
-    async def _view(self, conn: AsyncConnection, row: Any) -> wire.Run:
+    async def _view(self, conn: Connection, row: Any) -> wire.Run:
         progress = await _one(conn, "progress", run=row.id)
         strays = await (await conn.execute(SQL["strays"], {"run": row.id})).fetchall()
         snapshots = await (await conn.execute(SQL["snapshots"], {"run": row.id})).fetchall()
@@ -376,7 +376,7 @@ class Runs:
             proofs=await proofs.of_subject(conn, row.id),
         )
 
-    async def _estimate(self, conn: AsyncConnection, row: Any, progress: Any) -> float | None:
+    async def _estimate(self, conn: Connection, row: Any, progress: Any) -> float | None:
         """Seconds until ready at the pace of this tier's newest runs; None before there is a history."""
         if row.state not in ("requested", "admitted", "staging"):
             return None
@@ -407,7 +407,7 @@ class Runs:
         return await self.view(identity.project, run)
 
     async def _finish(
-        self, conn: AsyncConnection, row: Any, finish: dict[str, Any], *, clean_after: bool, reason: str | None
+        self, conn: Connection, row: Any, finish: dict[str, Any], *, clean_after: bool, reason: str | None
     ) -> None:
         check_transition(row.state, "finishing", subject=row.id)
         await conn.execute(
@@ -497,7 +497,7 @@ class Runs:
 
     # --- small tools ------------------------------------------------------------------------------------------
 
-    async def _lock(self, conn: AsyncConnection, run: str) -> Any:
+    async def _lock(self, conn: Connection, run: str) -> Any:
         row = await _one(conn, "lock", id=run)
         if row is None:
             raise NotFound("no such run", where=run)
@@ -505,7 +505,7 @@ class Runs:
 
     async def _step(
         self,
-        conn: AsyncConnection,
+        conn: Connection,
         run: str,
         before: str,
         after: str,
@@ -517,12 +517,12 @@ class Runs:
         await self._explain(conn, run, after, why, reason=reason)
 
     async def _explain(
-        self, conn: AsyncConnection, run: str, state: str, why: str | None, *, reason: str | None = None
+        self, conn: Connection, run: str, state: str, why: str | None, *, reason: str | None = None
     ) -> None:
         await conn.execute(SQL["set_state"], {"id": run, "state": state, "reason": reason, "explanation": why})
 
     async def _record(
-        self, conn: AsyncConnection, identity: Identity, action: str, run: str, *, request: str = ""
+        self, conn: Connection, identity: Identity, action: str, run: str, *, request: str = ""
     ) -> None:
         await audit.record(
             conn,
@@ -548,5 +548,5 @@ class _Chosen(Struct, frozen=True):
     explanation: str
 
 
-async def _one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+async def _one(conn: Connection, statement: str, **parameters: object) -> Any:
     return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from psycopg import AsyncConnection
 
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
-from mover.catalog.database import Database
+from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock
 from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
@@ -38,14 +38,16 @@ from mover.transfer import Transfer
 RECORDS = "records.parquet"
 # beside the copy itself: manifests, records.parquet, and what jobs write into out/
 HEADROOM_BYTES = 64 << 20
+OFFENDERS_MAX = 100
 
-log = get_logger("runs")
 _ARROW = {
     "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(),
     "date": pa.string(), "year": pa.int64(),
 }  # fmt: skip
 _SLIDE_COLUMNS = {"mpp_x": pa.float64(), "mpp_y": pa.float64(), "objective": pa.float64(), "width": pa.int64(),
                   "height": pa.int64(), "levels": pa.int64()}  # fmt: skip
+
+log = get_logger("runs")
 
 
 class Stage:
@@ -54,7 +56,7 @@ class Stage:
     def __init__(
         self,
         database: Database,
-        tiers: dict[str, ReadTier],
+        tiers: Mapping[str, ReadTier],
         flash: dict[str, Flash],
         transfer: Transfer,
         *,
@@ -172,7 +174,7 @@ class Stage:
         if moved.digest.blake3 != entry.digest:
             raise DigestMismatch("the archive holds other bytes than the catalog says", where=entry.number)
 
-    async def _remember(self, conn: AsyncConnection, tier: str, entry: Any, mark: str) -> None:
+    async def _remember(self, conn: Connection, tier: str, entry: Any, mark: str) -> None:
         parameters = {"tier": tier, "digest": entry.digest, "size_bytes": entry.size_bytes, "mark": mark}
         await conn.execute(SQL["put_content"], parameters)
 
@@ -198,7 +200,7 @@ class Stage:
         await asyncio.to_thread(self._write_root, roots, run, entries, manifest)
         await self._prove_ready(shard, run, manifest)
 
-    async def _records(self, conn: AsyncConnection, run: str) -> bytes:
+    async def _records(self, conn: Connection, run: str) -> bytes:
         """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns."""
         rows = await (await conn.execute(SQL["aligned"], {"run": run})).fetchall()
         columns = {row.name: row.type for row in await (await conn.execute(SQL["columns"])).fetchall()}
@@ -250,14 +252,15 @@ class Stage:
             raise IntegrityError(
                 f"the run root differs from its manifest: {len(missing)} missing, {len(strange)} strange",
                 where=run,
-                details=[{"path": p, "why": "missing"} for p in sorted(missing)[:100]]
-                + [{"path": p, "why": "strange"} for p in sorted(strange)[:100]],
+                details=[{"path": path, "why": "missing"} for path in sorted(missing)[:OFFENDERS_MAX]]
+                + [{"path": path, "why": "strange"} for path in sorted(strange)[:OFFENDERS_MAX]],
             )
 
     async def _prove_ready(self, shard: Shard, run: Any, manifest: bytes) -> None:
         header = parse_manifest(manifest).header
         async with self._database.project(shard.project) as conn:
             locked = await _one(conn, "lock", id=run.id)
+            await finish_shard(conn, shard)
             if locked.state == "staging":
                 check_transition("staging", "sealed", subject=run.id)
                 await conn.execute(
@@ -286,7 +289,6 @@ class Stage:
                     subject=run.id,
                     details={"count": header.count, "bytes": header.bytes, "root": header.root},
                 )
-            await finish_shard(conn, shard)
 
     # --- failure --------------------------------------------------------------------------------------------
 
@@ -340,5 +342,5 @@ def _as(arrow: pa.DataType, value: object) -> object:
     return value
 
 
-async def _one(conn: AsyncConnection, statement: str, **parameters: object) -> Any:
+async def _one(conn: Connection, statement: str, **parameters: object) -> Any:
     return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -140,7 +140,8 @@ TAMPERINGS = {
     "dropped": "delete from mover.audit_record where seq = 2",
     "cut off": "delete from mover.audit_record where seq = 4",
     "cut off with its head": "delete from mover.audit_record where seq = 4; delete from mover.audit_head",
-    "reordered": "update mover.audit_record set seq = 20 where seq = 2; update mover.audit_record set seq = 2 where seq = 3;"
+    "reordered": "update mover.audit_record set seq = 20 where seq = 2;"
+    " update mover.audit_record set seq = 2 where seq = 3;"
     " update mover.audit_record set seq = 3 where seq = 20",
     "redated": "update mover.audit_record set at = at - interval '1 day' where seq = 2",
     "another node's": "update mover.audit_record set node = 'n9' where seq = 4",
