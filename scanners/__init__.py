@@ -6,7 +6,7 @@ from __future__ import annotations
 from mover.errors import FormatUnknown, FormatUnsupported
 from mover.model.slides import SlideScan
 from mover.model.source import ByteSource
-from scanners import aperio, families, hamamatsu
+from scanners import aperio, dicom, families, hamamatsu
 from scanners.tiff import looks_like_tiff, read_structure
 from scanners.tiles import examine as examine_tiles
 
@@ -23,8 +23,8 @@ def identify(source: ByteSource, suffix: str) -> SlideScan:
     if source.size_bytes == 0:
         raise FormatUnknown("the file is empty")
     head = source.read(0, min(132, source.size_bytes))
-    if head[128:132] == b"DICM" or not looks_like_tiff(head):
-        family = families.of_bytes(source, suffix)
+    if dicom.is_mine(head) or not looks_like_tiff(head):
+        family = dicom.family(source) if dicom.is_mine(head) else families.of_bytes(source, suffix)
         if not family:
             raise FormatUnknown("neither content nor name belong to a known family")
         raise FormatUnsupported(f"{family}: recognised, and no writer exists for it yet")

@@ -16,7 +16,6 @@ HEAD_BYTES: Final = 4096
 
 # (where, bytes, family) for containers that are no TIFF; the first hit wins.
 _SIGNATURES: Final = (
-    (128, b"DICM", "DICOM"),
     (0, b"ZISRAWFILE", "Zeiss CZI"),
     (0, b"SIS\0", "Olympus ETS"),
     (0, b"[Virtual Microscope Specimen]", "Hamamatsu VMS"),
