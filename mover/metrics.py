@@ -5,6 +5,7 @@ Labels are small closed sets (tier names, states, codes): never an id and never 
 
 from __future__ import annotations
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 REGISTRY = CollectorRegistry()
@@ -13,16 +14,31 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300, 1800)
 
 
-def _counter(name: str, help: str, *labels: str) -> Counter:
-    return Counter(name, help, labels, registry=REGISTRY)
+class Described(Struct, frozen=True):
+    """A metric as `docs/metrics.md` lists it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    says: str
 
 
-def _gauge(name: str, help: str, *labels: str) -> Gauge:
-    return Gauge(name, help, labels, registry=REGISTRY)
+_described: list[Described] = []
 
 
-def _histogram(name: str, help: str, *labels: str) -> Histogram:
-    return Histogram(name, help, labels, registry=REGISTRY, buckets=_SECONDS)
+def _counter(name: str, says: str, *labels: str) -> Counter:
+    _described.append(Described(name, "counter", labels, says))
+    return Counter(name, says, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, says: str, *labels: str) -> Gauge:
+    _described.append(Described(name, "gauge", labels, says))
+    return Gauge(name, says, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, says: str, *labels: str) -> Histogram:
+    _described.append(Described(name, "histogram", labels, says))
+    return Histogram(name, says, labels, registry=REGISTRY, buckets=_SECONDS)
 
 
 INFO = _gauge("mover_info", "1, with the version that runs.", "version", "role")
@@ -42,7 +58,12 @@ ROWS = _counter("mover_rows_total", "Rows and images of record sets, by ledger s
 BYTES_READ = _counter("mover_tier_read_bytes_total", "Bytes read from a tier.", "tier")
 BYTES_WRITTEN = _counter("mover_tier_written_bytes_total", "Bytes written to a tier.", "tier")
 BYTES_VERIFIED = _counter("mover_tier_verified_bytes_total", "Bytes read back cold and compared.", "tier")
-TIER_ERRORS = _counter("mover_tier_errors_total", "Failed calls on a tier, by code.", "tier", "code")
+TIER_ERRORS = _counter(
+    "mover_tier_errors_total",
+    "Failed calls on a tier, by code; a call that was tried again counts each time.",
+    "tier",
+    "code",
+)
 TIER_ONLINE = _gauge("mover_tier_online", "1 while the tier is mounted and is the one it claims to be.", "tier")
 TIER_FREE = _gauge("mover_tier_free_bytes", "Free space on the tier.", "tier")
 TIER_RESERVED = _gauge("mover_tier_reserved_bytes", "Space that live runs have reserved.", "tier")
@@ -64,6 +85,11 @@ DATABASE_UP = _gauge("mover_database_up", "1 while the catalog answers.")
 def names() -> list[str]:
     """Every name as it is exposed; the documentation is checked against it."""
     return sorted(metric.name + ("_total" if metric.type == "counter" else "") for metric in REGISTRY.collect())
+
+
+def described() -> list[Described]:
+    """Every metric, by name."""
+    return sorted(_described, key=lambda one: one.name)
 
 
 def render() -> bytes:

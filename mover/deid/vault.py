@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 from psycopg.errors import UniqueViolation
 
-from mover import audit
+from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
 from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid, VaultConflict
@@ -191,6 +191,7 @@ class Vault:
                 conn, project=project, node=self._node, actor=actor, action="unseal", reason=purpose,
                 subject=wanted[0] if len(wanted) == 1 else "sealed", details={"ids": wanted},
             )  # fmt: skip
+        metrics.VAULT_LOOKS.inc()
         return bodies
 
     async def mint_number(self, source_digest: str, *, body: bytes) -> tuple[str, bool]:

@@ -368,8 +368,6 @@ class Packs:
             )
             await self._record(conn, shard.project, "pack published", pack, number=sidecar.number)
         metrics.PACKS.labels("published").inc()
-        metrics.BYTES_WRITTEN.labels(policy.archive).inc(sidecar.size_bytes)
-        metrics.BYTES_VERIFIED.labels(policy.archive).inc(sidecar.size_bytes)
         log.info("pack published", pack=pack, number=sidecar.number, bytes=sidecar.size_bytes)
 
     async def _duplicate(self, shard: Shard, pack: str, number: str, began_s: float) -> None:

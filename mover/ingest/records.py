@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from psycopg.types.json import Jsonb
 
-from mover import audit
+from mover import audit, metrics
 from mover.align.child import Answer
 from mover.align.examine import Examiner
 from mover.align.gather import Gathered, held
@@ -226,6 +226,9 @@ class Records:
                 conn, project, "daemon", "records aligned", row.id,
                 details={"ledger": report["ledger"], "slides": report["slides_aligned"], "proof": proof},
             )  # fmt: skip
+        for states in report["ledger"].values():
+            for state, count in states.items():
+                metrics.ROWS.labels(state).inc(count)
         log.info("records aligned", record_set=row.id, slides=report["slides_aligned"])
 
     async def _images(self, project: str, batch: str, *, purpose: str, actor: str) -> list[NamedImage]:

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from msgspec import Struct
 
+from mover import metrics
 from mover.errors import EntryExists, ShortRead, TierDenied, TierFull, TierUnavailable
 from mover.model.tiers import Entry, TierKind, Traits, Zone
 from mover.tiers.staging import Attempt, OpenEntry, StagingTier
@@ -127,7 +128,7 @@ class RetryTier(_Wrapper):
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
         if iter(chunks) is chunks:
-            return self._inner.put(key, chunks, size_bytes=size_bytes)
+            return self._counted(lambda: self._inner.put(key, chunks, size_bytes=size_bytes))
         tries = 0
 
         def once() -> None:
@@ -144,10 +145,18 @@ class RetryTier(_Wrapper):
     def _again(self, call: Callable[[], Result]) -> Result:
         for failures in range(1, self._backoff.attempts):
             try:
-                return call()
+                return self._counted(call)
             except (TierUnavailable, ShortRead):
                 self._sleep(self._backoff.pause_s(failures))
-        return call()
+        return self._counted(call)
+
+    def _counted(self, call: Callable[[], Result]) -> Result:
+        """Every failed try is seen, also one that the next try mends. A missing or a taken name is an answer."""
+        try:
+            return call()
+        except (TierUnavailable, ShortRead, TierFull, TierDenied) as error:
+            metrics.TIER_ERRORS.labels(self.name, error.code).inc()
+            raise
 
     def _again_until_first(self, begin: Callable[[], Iterator[Result]]) -> Iterator[Result]:
         def first() -> tuple[Iterator[Result], list[Result]]:

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from mover import metrics
 from mover.clock import monotonic_s
 from mover.decide import move as protocol
 from mover.errors import (
@@ -95,6 +96,9 @@ class Transfer:
             if isinstance(error, MoverError):
                 error.where = error.where or target.name
             raise
+        metrics.BYTES_READ.labels(source_tier.name).inc(recipe.copied_bytes)
+        metrics.BYTES_WRITTEN.labels(target.name).inc(recipe.size_bytes)
+        metrics.BYTES_VERIFIED.labels(target.name).inc(recipe.size_bytes)
         return Moved(running.found, monotonic_s() - began_s)
 
     def digest(self, source: ByteSource, *, segments: bool = False) -> Digest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from mover import metrics
 from mover.errors import all_errors
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,13 @@ def test_the_page_of_errors_is_made_from_the_errors() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_errors.py"))["page"]()
     assert (ROOT / "docs" / "errors.md").read_text("utf-8") == made
     assert all(f"| `{error.code}` |" in made for error in all_errors())
+
+
+def test_the_page_of_metrics_is_made_from_the_metrics() -> None:
+    """Alerts are written from this page; `python docs/make_metrics.py` mends this test."""
+    made = runpy.run_path(str(ROOT / "docs" / "make_metrics.py"))["page"]()
+    assert (ROOT / "docs" / "metrics.md").read_text("utf-8") == made
+    assert all(f"| `{name}` |" in made for name in metrics.names())
 
 
 def test_every_error_says_what_to_do_and_has_its_own_code() -> None:

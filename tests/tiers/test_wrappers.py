@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mover import metrics
 from mover.errors import EntryExists, EntryMissing, TierDenied, TierFull, TierUnavailable
 from mover.tiers import identity
 from mover.tiers.posix import PosixTier
@@ -39,6 +40,17 @@ def test_a_tier_that_stays_away_ends_in_its_error(tier: PosixTier) -> None:
     with pytest.raises(TierUnavailable):
         again.read("entry")
     assert pauses == [1, 2]
+
+
+def test_tries_that_the_next_one_mended_are_counted_all_the_same(tier: PosixTier) -> None:
+    """A tier that fails every second call slows everything down and raises nothing: the metric shows it."""
+    name, labels = "mover_tier_errors_total", {"tier": "flash", "code": "tier-unavailable"}
+    before = metrics.REGISTRY.get_sample_value(name, labels) or 0
+    again, _ = retried(tier, Fault("stat", "fail", nth=1), Fault("stat", "fail", nth=2))
+    again.stat("entry")
+    with pytest.raises(EntryMissing):
+        again.stat("missing")
+    assert metrics.REGISTRY.get_sample_value(name, labels) == before + 2
 
 
 def test_what_trying_cannot_mend_is_not_tried_again(tier: PosixTier) -> None:
