@@ -8,10 +8,10 @@ import pytest
 
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
-from mover.demo.seaweed import Seaweed
 from mover.deid.vault import Vault, VaultKey
+from mover.demo.seaweed import Seaweed
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
-from tests.support.seaweed import running_weed
+from tests.support.seaweed import shared_weed
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,9 @@ async def vault(dsns: Dsns) -> AsyncIterator[Vault]:
 
 
 @pytest.fixture(scope="session")
-def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """The session's object store; `tests.support.seaweed.object_tier` makes a tier in a prefix of its own."""
-    with running_weed(tmp_path_factory.mktemp("weed")) as running:
+def weed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Seaweed]:
+    """The session's object store, shared by all workers of pytest-xdist; `tests.support.seaweed.object_tier` makes
+    a tier in a prefix of its own."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_weed(base if worker_id == "master" else base.parent) as running:
         yield running

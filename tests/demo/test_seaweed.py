@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,18 +13,6 @@ import pytest
 from obstore.store import S3Store
 
 from mover.demo import seaweed
-from mover.errors import SettingsInvalid
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweed.Seaweed]:
-    try:
-        seaweed.find_binary()
-    except SettingsInvalid as missing:
-        pytest.skip(missing.advice)
-    running = seaweed.start(tmp_path_factory.mktemp("weed") / "store", bucket="archive")
-    yield running
-    seaweed.stop(running)
 
 
 def store_of(server: seaweed.Seaweed) -> S3Store:
@@ -41,16 +28,16 @@ def store_of(server: seaweed.Seaweed) -> S3Store:
 
 
 @pytest.mark.slow
-def test_what_is_put_comes_back(server: seaweed.Seaweed) -> None:
-    store, data = store_of(server), os.urandom(9 << 20)
+def test_what_is_put_comes_back(weed: seaweed.Seaweed) -> None:
+    store, data = store_of(weed), os.urandom(9 << 20)
     obstore.put(store, "slide", data, chunk_size=5 << 20)
     assert bytes(obstore.get(store, "slide").bytes()) == data
     assert bytes(obstore.get_range(store, "slide", start=5_000_000, length=77)) == data[5_000_000:5_000_077]
 
 
 @pytest.mark.slow
-def test_it_listens_on_loopback_only_and_tells_its_keys_to_nobody(server: seaweed.Seaweed) -> None:
-    own = {os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{server.pid}/fd")}
+def test_it_listens_on_loopback_only_and_tells_its_keys_to_nobody(weed: seaweed.Seaweed) -> None:
+    own = {os.readlink(f"/proc/{weed.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{weed.pid}/fd")}
     listening = [
         fields
         for table in ("tcp", "tcp6")
@@ -59,9 +46,9 @@ def test_it_listens_on_loopback_only_and_tells_its_keys_to_nobody(server: seawee
     ]
     assert listening and all(fields[1].startswith("0100007F:") for fields in listening)
     for name in ("ident.json", "credentials.json", "weed.json"):
-        assert (Path(server.folder) / name).stat().st_mode & 0o077 == 0
-    command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
-    secret = seaweed.load_credentials(Path(server.credentials_file)).secret_access_key
+        assert (Path(weed.folder) / name).stat().st_mode & 0o077 == 0
+    command = Path(f"/proc/{weed.pid}/cmdline").read_bytes()
+    secret = seaweed.load_credentials(Path(weed.credentials_file)).secret_access_key
     assert secret.encode() not in command and b"-master.telemetry=false" in command
 
 

@@ -102,6 +102,6 @@ def test_the_confined_child_may_load_the_reader(tmp_path: Path) -> None:
     """It is imported only when a DICOM file comes, when the child has no files left but our libraries."""
     path = tmp_path / "scan.dcm"
     path.write_bytes(instance())
-    with slide_sandbox(max_children=1) as sandbox, open(path, "rb") as file:
-        with pytest.raises(FormatUnsupported, match="VL Whole Slide Microscopy Image"):
-            prepare_slide(sandbox, file.fileno(), suffix=".dcm")
+    refusal = pytest.raises(FormatUnsupported, match="VL Whole Slide Microscopy Image")
+    with slide_sandbox(max_children=1) as sandbox, open(path, "rb") as file, refusal:
+        prepare_slide(sandbox, file.fileno(), suffix=".dcm")

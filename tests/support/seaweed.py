@@ -1,12 +1,19 @@
-"""A real S3 on loopback for the tests: the demo's SeaweedFS, one server a session, a fresh prefix a test."""
+"""A real S3 on loopback for the tests: the demo's SeaweedFS, one server a session, a fresh prefix a test.
+
+The server is shared by all processes of pytest-xdist; the last one to leave stops it. Each holds a shared lock
+while it uses the server, so that a process that was killed does not count as a user.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+import msgspec
 import pytest
 
 from mover.demo import seaweed
@@ -16,15 +23,38 @@ from mover.tiers.object import ObjectTier
 
 
 @contextmanager
-def running_weed(folder: Path) -> Iterator[seaweed.Seaweed]:
+def shared_weed(shared: Path) -> Iterator[seaweed.Seaweed]:
+    """The session's server in `shared`, a folder that all test processes of the session know."""
+    told = shared / "weed.told"
+    with open(shared / "weed.gate", "wb") as gate, open(shared / "weed.users", "wb") as users:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        if not told.exists():
+            told.write_bytes(msgspec.json.encode(_started(shared / "weed")))
+        server = msgspec.json.decode(told.read_bytes(), type=seaweed.Seaweed)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield server
+        finally:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            if _is_last(users):
+                seaweed.stop(server)
+                told.unlink()
+
+
+def _is_last(users: IO[bytes]) -> bool:
     try:
-        server = seaweed.start(folder, bucket="tests")
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _started(folder: Path) -> seaweed.Seaweed:
+    try:
+        return seaweed.start(folder, bucket="tests")
     except SettingsInvalid as missing:
         pytest.skip(f"{missing.what}: {missing.advice}")
-    try:
-        yield server
-    finally:
-        seaweed.stop(server)
 
 
 def object_tier(
