@@ -38,7 +38,7 @@ from mover.sandbox.zygote import (
 
 __all__ = ["Limits", "Protection", "Sandbox"]
 
-ALLOWED = ("mover.deid.", "mover.align.", "mover.ingest.", "mover.pipelines.", "scanners.")
+ALLOWED = ("mover.deid.", "mover.align.", "scanners.")
 START_TIMEOUT_S = 60.0
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
