@@ -21,6 +21,7 @@ class Standing(Struct, frozen=True):
     digest: str | None
     kind: Literal["file", "symlink", "other"] = "file"
     unchanged: bool = False  # data/: same inode or same fingerprint as when it was sealed
+    mark: str = ""  # what moves when the file is written or exchanged
 
 
 class CleanStep(Struct, frozen=True):
@@ -28,6 +29,7 @@ class CleanStep(Struct, frozen=True):
     path: str
     size_bytes: int
     reason: str
+    mark: str = ""  # of the file that was judged; another one at its name is another judgement
 
 
 # written by the seal itself, reproducible from the catalog
@@ -44,7 +46,7 @@ def plan_cleanup(
 
 def _judge(entry: Standing, manifest: Mapping[str, int], artifacts: Mapping[str, str]) -> CleanStep:
     def step(action: Literal["remove", "stray"], reason: str) -> CleanStep:
-        return CleanStep(action, entry.path, entry.size_bytes, reason)
+        return CleanStep(action, entry.path, entry.size_bytes, reason, entry.mark)
 
     if entry.path in manifest:
         if entry.kind == "file" and entry.unchanged and entry.size_bytes == manifest[entry.path]:

@@ -101,16 +101,14 @@ class Clean:
                 )
 
     def _apply(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
+        """Nothing but what was judged is removed, and only as it was judged; whatever appeared or changed since
+        is a stranger too: then the removal stops, and the next attempt plans from what is left."""
         roots.unseal(run)
+        roots.withdraw(run)
         for step in steps:
             if step.action == "stray":
                 roots.move_stray(run, step.path)
-        # whatever appeared since the plan was made is a stranger too: look once more before removing
-        planned = {step.path for step in steps}
-        late = set(roots.listing(run)) - planned
-        if late:
-            raise IntegrityError(f"{len(late)} files appeared while the root was cleaned", where=run)
-        roots.remove(run)
+        roots.remove(run, {step.path: step.mark for step in steps if step.action == "remove"})
         # a tier that went away meanwhile would look empty too
         roots.check_identity()
         if not roots.is_gone(run):

@@ -2,8 +2,12 @@
 
 `.mover/content/<aa>/<blake3>` holds bytes once per tier; `runs/<run id>/data/…` shares them by reflink, or by
 hard link where reflinks do not exist. Roots are private to one run, made new and never reused, so nothing of
-another run can ever stand in them. Everything below `out/` belongs to a job and is not trusted: it is walked
-by directory descriptor and no link in it is followed.
+another run can ever stand in them. Everything below `out/` belongs to a job and is not trusted, not even while
+we look: it is walked, moved and removed by directory descriptor, and no link in it is followed.
+
+Who may see what (D18): a run root is its requester's group's from its first file on. The content store and the
+strays hold what belongs to many projects, so their folders are the daemon's alone; a run's strays may be read
+by the group that could read the run.
 """
 
 from __future__ import annotations
@@ -11,9 +15,9 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from blake3 import blake3
@@ -25,6 +29,14 @@ from mover.errors import DigestMismatch, EntryMissing, IntegrityError
 FICLONE = 0x40049409
 READ_BYTES = 8 << 20
 LISTING_MAX = 10_000_000
+# folders below each other that are looked into; a deeper one is one stray, moved as it is (each level is an open
+# descriptor, and a hostile job could make any number of them)
+DEPTH_MAX = 200
+CONTENT, STRAYS = ".mover/content", ".mover/strays"
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO swapped in for a file must not hold us
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,8 +46,17 @@ class Requester(Struct, frozen=True):
     gid: int | None
 
 
+class Seen(Struct, frozen=True):
+    """One name that is no folder, by the open folder it stands in; good until the walk goes on."""
+
+    path: str
+    name: str
+    folder_fd: int
+    facts: os.stat_result
+
+
 def content_key(digest: str) -> str:
-    return f".mover/content/{digest[:2]}/{digest}"
+    return f"{CONTENT}/{digest[:2]}/{digest}"
 
 
 def run_key(run: str) -> str:
@@ -53,6 +74,14 @@ class FlashRoots:
         self.root = root
         self._reflink = reflink
         self.check_identity = check_identity
+
+    def prepare(self) -> None:
+        """The daemon's own folders, closed to others before anything stands in them."""
+        for key, mode in ((".mover", 0o711), (CONTENT, 0o700), (STRAYS, 0o711), ("runs", 0o711)):
+            folder = self.root / key
+            folder.mkdir(mode=mode, exist_ok=True)
+            if stat.S_IMODE(folder.lstat().st_mode) != mode:
+                folder.chmod(mode)
 
     def run_root(self, run: str) -> Path:
         return self.root / run_key(run)
@@ -88,16 +117,28 @@ class FlashRoots:
         aside.mkdir(parents=True, exist_ok=True)
         os.replace(path, aside / digest)
 
-    def place(self, digest: str, run: str, path: str) -> None:
-        """Share a content file into a run root. Run again after a crash, it leaves the same result."""
+    def place(self, digest: str, run: str, path: str, requester: Requester) -> None:
+        """Share a content file into a run root. Run again after a crash, it leaves the same result. Entries may
+        be read as they come, by the requester's group and by nobody else."""
         source = self.root / content_key(digest)
         target = self.run_root(run) / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folders(run, target.parent, requester)
         target.unlink(missing_ok=True)
         if self._reflink:
             clone(source, target)
+            give(target, None, requester.gid)
         else:
             os.link(source, target)
+
+    def _make_folders(self, run: str, folder: Path, requester: Requester) -> None:
+        """The run root and what leads to `folder`, closed to others from the start."""
+        root = self.run_root(run)
+        for one in (root, *(root / part for part in reversed(folder.relative_to(root).parents)), folder):
+            try:
+                one.mkdir(mode=0o750)
+            except FileExistsError:
+                continue
+            give(one, None, requester.gid)
 
     # --- the root -----------------------------------------------------------------------------------------
 
@@ -155,26 +196,29 @@ class FlashRoots:
 
     def listing(self, run: str, *, below: str = "") -> dict[str, int]:
         """Path -> size of everything below a part of the root that is not a folder."""
-        return {path: facts.st_size for path, facts, _ in self._walk(run, below)}
+        return {seen.path: seen.facts.st_size for seen in self._walk(run, below)}
 
     def standing(self, run: str, *, manifest: dict[str, str], own: dict[str, str]) -> list[Standing]:
         """Everything in the root, with what cleanup needs to judge it.
 
         `manifest`: path -> digest of content (compared by shared inode or by bytes); `own`: what the seal
         wrote -> digest. Files elsewhere are hashed: an artifact is removed only when it is byte for byte
-        the protected one.
+        the protected one, and still has the mark it had when it was read.
         """
         found = []
-        for path, facts, open_at in self._walk(run, ""):
-            if stat.S_ISLNK(facts.st_mode):
-                found.append(Standing(path, 0, "link:" + os.readlink(self.run_root(run) / path), "symlink"))
-            elif not stat.S_ISREG(facts.st_mode):
-                found.append(Standing(path, 0, None, "other"))
+        for seen in self._walk(run, ""):
+            path, mark = seen.path, mark_of(seen.facts)
+            if stat.S_ISLNK(seen.facts.st_mode):
+                target = os.readlink(seen.name, dir_fd=seen.folder_fd)
+                found.append(Standing(path, 0, f"link:{target}", "symlink", mark=mark))
+            elif not stat.S_ISREG(seen.facts.st_mode):
+                found.append(Standing(path, 0, None, "other", mark=mark))
             else:
                 expected = manifest.get(path) or own.get(path)
-                digest = None if self._shares(path, facts, manifest) else hash_descriptor(open_at())
+                shared = self._shares(path, seen.facts, manifest)
+                digest = None if shared else hash_descriptor(_open_seen(seen))
                 unchanged = expected is not None and digest in (None, expected)
-                found.append(Standing(path, facts.st_size, digest, "file", unchanged))
+                found.append(Standing(path, seen.facts.st_size, digest, "file", unchanged, mark))
         return found
 
     def _shares(self, path: str, facts: os.stat_result, manifest: dict[str, str]) -> bool:
@@ -187,42 +231,117 @@ class FlashRoots:
             return False
         return (content.st_dev, content.st_ino) == (facts.st_dev, facts.st_ino)
 
-    def _walk(self, run: str, below: str) -> Iterator[tuple[str, os.stat_result, Callable[[], int]]]:
-        start = self.run_root(run) / below if below else self.run_root(run)
-        if not start.exists():
+    def _walk(self, run: str, below: str) -> Iterator[Seen]:
+        """Depth first, each folder by its descriptor. What vanishes under our hands is an OSError: look again."""
+        try:
+            start = self._open_folder(f"{run_key(run)}/{below}")
+        except FileNotFoundError:
             return
+        stack = [(start, below, iter(sorted(os.listdir(start))))]
         count = 0
-        for folder, _, names, folder_fd in os.fwalk(start, follow_symlinks=False, onerror=_raise):
-            relative = os.path.relpath(folder, self.run_root(run))
-            links = [e.name for e in os.scandir(folder_fd) if e.is_symlink() and e.name not in names]
-            for name in sorted({*names, *links}):
+        try:
+            while stack:
+                folder_fd, relative, names = stack[-1]
+                name = next(names, None)
+                if name is None:
+                    os.close(stack.pop()[0])
+                    continue
+                path = f"{relative}/{name}" if relative else name
+                facts = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
                 count += 1
                 if count > LISTING_MAX:
                     raise IntegrityError(f"more than {LISTING_MAX} files in one run root", where=run)
-                path = name if relative == "." else f"{relative}/{name}"
-                facts = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
-                yield path, facts, _opener(name, folder_fd)
+                if not stat.S_ISDIR(facts.st_mode) or len(stack) >= DEPTH_MAX:
+                    yield Seen(path, name, folder_fd, facts)
+                    continue
+                inner = os.open(name, FOLDER_FLAGS, dir_fd=folder_fd)
+                stack.append((inner, path, iter(sorted(os.listdir(inner)))))
+        finally:
+            for folder_fd, _, _ in stack:
+                os.close(folder_fd)
+
+    def _open_folder(self, key: str) -> int:
+        """Below the tier's root, one component after the other; a link among them is an OSError."""
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part in key.split("/"):
+            if not part:
+                continue
+            try:
+                inner = os.open(part, FOLDER_FLAGS, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            descriptor = inner
+        return descriptor
 
     # --- cleanup --------------------------------------------------------------------------------------------
 
-    def move_stray(self, run: str, path: str) -> str:
-        """Move aside to `.mover/strays/<run>/<path>`; the key it has there. Safe to run again."""
-        key = f".mover/strays/{run}/{path}"
-        target = self.root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = self.run_root(run) / path
-        if os.path.lexists(source):
-            os.replace(source, target)
-        elif not os.path.lexists(target):
-            raise EntryMissing("a stray vanished while it was moved aside", where=f"{run}/{path}")
-        return key
+    def withdraw(self, run: str) -> None:
+        """Nobody reaches the run by its path any more; a process that stands inside it still may write, so
+        what it writes is looked for until the end."""
+        for key in (run_key(run), f"{run_key(run)}/out"):
+            try:
+                with self._opened(key) as folder:
+                    if os.geteuid() == 0:
+                        os.fchown(folder, 0, -1)
+                    os.fchmod(folder, 0o700)
+            except FileNotFoundError:
+                return  # never staged, never sealed, or removed by an attempt that was killed
 
-    def remove(self, run: str) -> None:
-        """Remove the root and make that durable. The caller has moved every stray out."""
-        root = self.run_root(run)
-        if root.exists():
-            shutil.rmtree(root)
-        sync_folder(root.parent)
+    def move_stray(self, run: str, path: str) -> str:
+        """Move aside to `.mover/strays/<run>/<path>`; the key it has there. Safe to run again: one that was
+        moved already is found there, and nothing that stands there is written over."""
+        folder, _, name = path.rpartition("/")
+        with self._strays_folder(run, folder) as target:
+            moved = _free_name(name, target)
+            try:
+                with self._opened(f"{run_key(run)}/{folder}") as source:
+                    os.rename(name, moved, src_dir_fd=source, dst_dir_fd=target)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if moved == name:
+                    raise EntryMissing("a stray vanished while it was moved aside", where=run) from error
+                moved = name
+        return "/".join(part for part in (STRAYS, run, folder, moved) if part)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[int]:
+        descriptor = self._open_folder(key)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _strays_folder(self, run: str, folder: str) -> Iterator[int]:
+        """`.mover/strays/<run>/<folder>`, for us and the group of the run root."""
+        self.prepare()
+        group = os.lstat(self.run_root(run)).st_gid if os.path.lexists(self.run_root(run)) else None
+        key = STRAYS
+        for part in (run, *folder.split("/")):
+            if not part:
+                continue
+            with self._opened(key) as above:
+                try:
+                    os.mkdir(part, 0o750, dir_fd=above)
+                except FileExistsError:
+                    pass  # of an earlier stray
+            key = f"{key}/{part}"
+            give(self.root / key, None, group)
+        with self._opened(key) as opened:
+            yield opened
+
+    def remove(self, run: str, marks: Mapping[str, str]) -> None:
+        """Remove exactly what was judged, as it was judged, then the emptied folders; make that durable.
+
+        `marks`: path -> the mark of the file when it was judged. IntegrityError when anything else stands
+        there: a process inside the root still writes. What is left is then planned again.
+        """
+        if self.is_gone(run):
+            return
+        with self._opened("runs") as runs:
+            root = os.open(run, FOLDER_FLAGS, dir_fd=runs)
+            _empty(root, "", marks, run=run)
+            os.rmdir(run, dir_fd=runs)
+            os.fsync(runs)
 
     def is_gone(self, run: str) -> bool:
         return not os.path.lexists(self.run_root(run))
@@ -283,10 +402,41 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _opener(name: str, folder_fd: int) -> Callable[[], int]:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    return lambda: os.open(name, flags, dir_fd=folder_fd)
+def mark_of(facts: os.stat_result) -> str:
+    """What moves when a file is written or exchanged. The change time of a shared inode moves with every other
+    run's link, so it counts only where the file has one name."""
+    changed = facts.st_ctime_ns if facts.st_nlink == 1 else 0
+    return f"{facts.st_dev}:{facts.st_ino}:{facts.st_mode}:{facts.st_size}:{facts.st_mtime_ns}:{changed}"
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _open_seen(seen: Seen) -> int:
+    """The very file that was looked at, or IntegrityError: another one may stand at its name by now."""
+    descriptor = os.open(seen.name, FILE_FLAGS, dir_fd=seen.folder_fd)
+    facts = os.fstat(descriptor)
+    if (facts.st_dev, facts.st_ino) != (seen.facts.st_dev, seen.facts.st_ino):
+        os.close(descriptor)
+        raise IntegrityError("a file of the run root was exchanged while it was looked at")
+    return descriptor
+
+
+def _free_name(name: str, folder_fd: int) -> str:
+    """The name itself, or with a number behind it where an earlier stray has it."""
+    taken = set(os.listdir(folder_fd))
+    return next(one for one in (name, *(f"{name}.{n}" for n in range(2, len(taken) + 3))) if one not in taken)
+
+
+def _empty(folder_fd: int, relative: str, marks: Mapping[str, str], *, run: str) -> None:
+    """Closes the descriptor. Recursion ends at DEPTH_MAX: deeper folders were moved aside as strays."""
+    try:
+        for name in sorted(os.listdir(folder_fd)):
+            path = f"{relative}/{name}" if relative else name
+            facts = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+            if stat.S_ISDIR(facts.st_mode) and path.count("/") < DEPTH_MAX:
+                _empty(os.open(name, FOLDER_FLAGS, dir_fd=folder_fd), path, marks, run=run)
+                os.rmdir(name, dir_fd=folder_fd)
+            elif marks.get(path) == mark_of(facts):
+                os.unlink(name, dir_fd=folder_fd)
+            else:
+                raise IntegrityError("a file appeared or changed while the root was cleaned", where=run)
+    finally:
+        os.close(folder_fd)

@@ -77,7 +77,9 @@ class Stage:
             run = await _one(conn, "get", id=shard.subject_id)
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await (await conn.execute(SQL["entries_by_path"], parameters)).fetchall()
-        await asyncio.to_thread(self._flash[run.tier].roots.check_identity)
+        roots = self._flash[run.tier].roots
+        await asyncio.to_thread(roots.check_identity)
+        await asyncio.to_thread(roots.prepare)
         for entry in entries:
             if run.state != "staging":
                 break
@@ -100,7 +102,9 @@ class Stage:
             # the content row's lock makes our link and the new mark one step for everybody else
             await _one(conn, "lock_content", tier=run.tier, digest=entry.digest)
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            await asyncio.to_thread(roots.place, entry.digest, run.id, entry.path)
+            await asyncio.to_thread(
+                roots.place, entry.digest, run.id, entry.path, Requester(run.posix_uid, run.posix_gid)
+            )
             await self._remember(conn, run.tier, entry, await asyncio.to_thread(roots.mark, entry.digest))
             await conn.execute(SQL["mark_staged"], {"run": run.id, "path": entry.path, "how": how})
             metrics.STAGED_BYTES.labels(how).inc(entry.size_bytes)
