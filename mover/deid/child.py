@@ -10,19 +10,11 @@ from __future__ import annotations
 import os
 
 import msgspec
-from msgspec import Struct
 
-from mover.deid.slides import SlidePlan, plan_slide
-from mover.deid.verify import SlideEvidence, render_thumbnail, verify_slide
+from mover.deid.outcome import Prepared, SlidePlan
+from mover.deid.slides import plan_slide
+from mover.deid.verify import render_thumbnail, verify_slide
 from mover.errors import ShortRead, StructureInvalid
-
-
-class Prepared(Struct, frozen=True):
-    """A plan that has passed the second look, the evidence of it, and a thumbnail when one was asked for."""
-
-    plan: SlidePlan
-    evidence: SlideEvidence
-    thumbnail: bytes
 
 
 class FdSource:

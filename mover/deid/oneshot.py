@@ -30,8 +30,9 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover.clock import monotonic_s
-from mover.deid.child import FdSource, Prepared
+from mover.deid.child import FdSource
 from mover.deid.deidentify import prepare_slide, slide_sandbox
+from mover.deid.outcome import Prepared
 from mover.errors import (
     ChangedWhileReading,
     DigestMismatch,

@@ -23,27 +23,15 @@ from msgspec import Struct
 
 import scanners
 from mover.decide.redaction import OutPage, OutTag, judge_slide
+from mover.deid.outcome import SlidePlan
 from mover.errors import StructureInvalid
-from mover.model.recipe import Copy, Literal, Recipe, Segment, compact
-from mover.model.slides import Decision, Page, SlideFacts, SlideScan
+from mover.model.recipe import Copy, Literal, Segment, compact
+from mover.model.slides import Page, SlideFacts, SlideScan
 from mover.model.source import ByteSource
 
 _LIMIT_32: Final = 0xFFFFFFFF
 _CODE_OF_KIND: Final = {3: "H", 4: "I", 5: "I", 9: "i", 11: "f", 16: "Q"}
 _COMPRESSIONS: Final = {7: "jpeg", 33003: "jpeg2000-ycbcr", 33005: "jpeg2000-rgb"}
-
-
-class SlidePlan(Struct, frozen=True):
-    """How a slide becomes de-identified. `removed` is the harvest of everything dropped or changed: it stays
-    in memory and is what the second pass searches for. All else is safe for the catalog."""
-
-    family: str
-    extension: str
-    recipe: Recipe
-    facts: SlideFacts
-    decisions: tuple[Decision, ...]
-    removed: tuple[str, ...]
-    tile_count: int
 
 
 def plan_slide(source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()) -> SlidePlan:

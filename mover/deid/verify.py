@@ -26,10 +26,10 @@ from msgspec import Struct
 from PIL import Image
 
 import scanners
+from mover.deid.outcome import SlideEvidence, SlidePlan
 from mover.deid.search import Seeker
 from mover.deid.secondlook import Seen, SeenPage, look, unaccounted
 from mover.deid.skeleton import Output, Skeleton, fill_from
-from mover.deid.slides import SlidePlan
 from mover.errors import RedactionUnproven
 from mover.model.slides import Page, SlideScan
 from mover.model.source import ByteSource
@@ -45,21 +45,6 @@ WITHOUT_RESTARTS_BYTES: Final = 400 << 20
 PADDING: Final = 8
 _MARGIN: Final = 8
 _ROWS_AROUND: Final = 3
-
-
-class SlideEvidence(Struct, frozen=True):
-    """What was looked at, in numbers. Holds no value of the source."""
-
-    verifier: str
-    methods: tuple[str, ...]
-    strings_sought: int
-    forms_sought: int
-    bytes_searched: int
-    tags_checked: int
-    levels: int
-    tiles: int
-    tiles_decoded: int
-    tile_list_blake3: str
 
 
 def verify_slide(source: ByteSource, plan: SlidePlan, *, samples: int = SAMPLES) -> SlideEvidence:

@@ -26,7 +26,7 @@ from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s
 from mover.decide.packs import FoundPack, split_suffix
 from mover.deid.deidentify import Prepared, SlideVerifier, prepare_slide
-from mover.deid.slides import SlidePlan
+from mover.deid.outcome import SlidePlan
 from mover.deid.vault import Vault
 from mover.errors import (
     CatalogError,

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import scanners
+from mover.deid.outcome import SlidePlan
 from mover.deid.search import Seeker
-from mover.deid.slides import SlidePlan, plan_slide
+from mover.deid.slides import plan_slide
 from mover.deid.verify import render_thumbnail, verify_slide
 from mover.errors import IdentityError, RedactionUnproven
 from mover.model.recipe import Copy

@@ -9,7 +9,8 @@ import pytest
 
 from mover.deid.child import FdSource
 from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
-from mover.deid.slides import SlidePlan, plan_slide
+from mover.deid.outcome import SlidePlan
+from mover.deid.slides import plan_slide
 from mover.deid.verify import verify_slide
 from mover.errors import ChangedWhileReading, FormatUnsupported, RedactionUnproven
 from mover.model.recipe import Copy, Literal, Recipe, Segment, plain_copy
