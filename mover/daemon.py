@@ -36,7 +36,7 @@ from mover.clock import SYSTEM, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import ClosedVault, Vault, VaultKey
-from mover.errors import CatalogUnavailable, Conflict, MoverError
+from mover.errors import CatalogUnavailable, Conflict, EntryMissing, MoverError
 from mover.ingest.batches import Batches
 from mover.ingest.packs import Packs, markers
 from mover.ingest.records import Records
@@ -64,6 +64,11 @@ from mover.transfer import Transfer
 
 HOUSEKEEPING_S = 5.0
 MARKERS_S = 30.0
+SWEEP_S = 3600.0
+# a live attempt keeps writing, and one that paused for longer only begins anew
+TEMPORARY_AGE_S = 6 * 3600.0
+# on a flash tier everything else belongs to runs: a job may call its own files what it likes
+CONTENT_FOLDER = ".mover/content"
 
 logger = log.get_logger("daemon")
 
@@ -91,6 +96,7 @@ async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None =
                 group.create_task(house.worker.run(), name="worker"),
                 group.create_task(_housekeeping(house), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
+                group.create_task(_sweep_temporaries(house), name="sweep"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -357,6 +363,32 @@ async def _measure(house: House) -> None:
         metrics.TIER_RESERVED.labels(tier.name).set(tier.reserved_bytes)
         if tier.free_bytes is not None:
             metrics.TIER_FREE.labels(tier.name).set(tier.free_bytes)
+
+
+async def _sweep_temporaries(house: House) -> None:
+    """Killed attempts leave temporary names on folders; they go when they are old."""
+    while True:
+        for tier in house.settings.tiers.values():
+            opened = house.tiers.get(tier.name)
+            if opened is not None and tier.kind == "posix" and not tier.read_only:
+                await _sweep_tier(tier, opened)
+        await SYSTEM.sleep(SWEEP_S)
+
+
+async def _sweep_tier(tier: Tier, opened: AnyTier) -> None:
+    below = CONTENT_FOLDER if tier.role == "flash" else ""
+    now_s = SYSTEM.now().timestamp()
+    try:
+        removed = await asyncio.to_thread(
+            lambda: opened.sweep_temporaries(below, older_than_s=TEMPORARY_AGE_S, now_s=now_s)
+        )
+    except EntryMissing:
+        return      # nothing was ever written there
+    except MoverError as error:
+        logger.warning("tier not swept", tier=tier.name, code=error.code)
+        return
+    if removed:
+        logger.info("temporaries removed", tier=tier.name, count=removed)
 
 
 async def _watch_markers(house: House) -> None:
