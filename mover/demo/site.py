@@ -114,8 +114,11 @@ class Site:
 
     def start_daemon(self) -> str:
         """Start it in a session of its own and wait until it answers; the URL."""
-        urls = self.state / URLS_FILE
-        urls.unlink(missing_ok=True)
+        return self.await_daemon(self.spawn_daemon())
+
+    def spawn_daemon(self) -> subprocess.Popen[bytes]:
+        """Start it and do not wait: whoever kills daemons wants to meet them at work."""
+        (self.state / URLS_FILE).unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "mover", "daemon", "--config", str(self.config)],
@@ -123,13 +126,17 @@ class Site:
                 env=seaweed.without_proxies(dict(os.environ)),
             )  # fmt: skip
         _save(self._daemon, child.pid)
+        return child
+
+    def await_daemon(self, child: subprocess.Popen[bytes]) -> str:
+        urls = self.state / URLS_FILE
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             if urls.exists():
                 return urls.read_text().split()[0]
             if child.poll() is not None:
                 break
-            time.sleep(0.1)
+            time.sleep(0.02)
         raise CatalogUnavailable(
             "the daemon did not come up", where=str(self.log), hint="The last lines of that log say why."
         )
