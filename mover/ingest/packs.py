@@ -43,7 +43,7 @@ from mover.errors import (
 )
 from mover.ingest.batches import SQL, Batches, many, one
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
-from mover.jobs.shards import renew_shard, tier_queue
+from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
@@ -430,11 +430,13 @@ class Packs:
         await add_shards(conn, project, [NewShard(queue, "records-match", r.id, priority=6) for r in waiting])
         return _Ending("batch complete")
 
-    async def failed(self, shard: Shard, error: MoverError) -> None:
-        """A batch that cannot be walked or worked on says so; declaring it again tries again."""
-        async with self._database.project(shard.project) as conn:
-            await conn.execute(SQL["fail"], {"id": shard.subject_id, "explanation": f"{error.code}: {error.what}"})
-            await self._record(conn, shard.project, "batch failed", shard.subject_id, reason=error.code)
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
+        """A batch that cannot be walked or worked on says so; declaring it again tries again. What was not begun
+        of it is called off, so that two rounds of one batch never mix."""
+        await one(conn, "lock", id=shard.subject_id)
+        await cancel_shards(conn, shard.subject_id)
+        await conn.execute(SQL["fail"], {"id": shard.subject_id, "explanation": f"{error.code}: {error.what}"})
+        await self._record(conn, shard.project, "batch failed", shard.subject_id, reason=error.code)
 
     async def _record(
         self, conn: Connection, project: str, action: str, subject: str, *, reason: str = "", **details: object

@@ -10,7 +10,7 @@ the end of the shard are one transaction, so there is never half a ledger.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -38,7 +38,7 @@ from mover.errors import (
     RequestError,
     RequestInvalid,
 )
-from mover.jobs import NewShard, Shard, add_shards, finish_shard
+from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
 from mover.model import wire
@@ -83,10 +83,10 @@ class Records:
         self._node = node
         self._examiner = Examiner(sandbox, vault, clock=clock)
 
-    def handlers(self) -> dict[str, Callable[[Shard], Awaitable[None]]]:
+    def handlers(self) -> dict[str, Handler]:
         return {KIND: self.match}
 
-    def failure_handlers(self) -> dict[str, Callable[[Shard, MoverError], Awaitable[None]]]:
+    def failure_handlers(self) -> dict[str, FailureHandler]:
         return {KIND: self.failed}
 
     # --- declare ------------------------------------------------------------------------------------------
@@ -261,13 +261,12 @@ class Records:
             )  # fmt: skip
         log.warning("records quarantined", record_set=shard.subject_id, code=error.code)
 
-    async def failed(self, shard: Shard, error: MoverError) -> None:
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """The shard was tried often enough; the set says so, and may be declared again."""
-        async with self._database.project(shard.project) as conn:
-            await conn.execute(
-                _Q["quarantine"], {"id": shard.subject_id, "reason": error.code, "explanation": _explained(error)}
-            )
-            await self._audit(conn, shard.project, "daemon", "records quarantined", shard.subject_id, reason=error.code)
+        await conn.execute(
+            _Q["quarantine"], {"id": shard.subject_id, "reason": error.code, "explanation": _explained(error)}
+        )
+        await self._audit(conn, shard.project, "daemon", "records quarantined", shard.subject_id, reason=error.code)
 
     # --- look ---------------------------------------------------------------------------------------------
 

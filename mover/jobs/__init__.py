@@ -5,6 +5,17 @@ records their result; the feeder turns due shards into queue jobs and keeps the 
 """
 
 from mover.jobs.shards import NewShard, Shard, add_shards, finish_shard, siblings_open
-from mover.jobs.worker import Handler, Worker
+from mover.jobs.threads import in_thread
+from mover.jobs.worker import FailureHandler, Handler, Worker
 
-__all__ = ["Handler", "NewShard", "Shard", "Worker", "add_shards", "finish_shard", "siblings_open"]
+__all__ = [
+    "FailureHandler",
+    "Handler",
+    "NewShard",
+    "Shard",
+    "Worker",
+    "add_shards",
+    "finish_shard",
+    "in_thread",
+    "siblings_open",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from msgspec import Struct
 
@@ -81,7 +82,16 @@ async def claim_shard(conn: Connection, shard_id: str, *, holder: str, lease_s: 
 
 
 async def renew_shard(conn: Connection, shard: Shard, *, lease_s: float) -> None:
+    """The fence: first in every transaction that changes something for a shard and does not finish it. The row
+    stays locked until the commit, so nobody takes the shard over in between. Raises LeaseLost."""
     await _held(conn, "renew", shard, lease_s=lease_s)
+
+
+async def hold_shard(conn: Connection, shard: Shard, *, lease_s: float) -> bool:
+    """A sign of life. False once this claim has finished the shard: what its handler still does needs no lease.
+    Raises LeaseLost when it is another's."""
+    row = await _held(conn, "hold", shard, lease_s=lease_s)
+    return bool(row.held)
 
 
 async def finish_shard(conn: Connection, shard: Shard) -> None:
@@ -103,6 +113,19 @@ async def fail_shard(conn: Connection, shard: Shard, *, code: str, error: str) -
     await _held(conn, "fail", shard, code=code, error=error)
 
 
+async def postpone_shard(conn: Connection, shard: Shard, *, delay_s: float) -> None:
+    """Not now: come again later. It is neither a try nor a failure."""
+    await _held(conn, "postpone", shard, delay_s=delay_s)
+
+
+async def others_running(conn: Connection, shard: Shard) -> int:
+    """How many other shards of the same subject somebody may still be working on, of whatever kind."""
+    parameters = {"subject": shard.subject_id, "id": shard.id}
+    row = await (await conn.execute(SQL["others_running"], parameters)).fetchone()
+    assert row is not None
+    return int(row.running)
+
+
 async def siblings_open(conn: Connection, shard: Shard) -> int:
     """How many other shards of the same subject and kind are unfinished.
 
@@ -118,9 +141,10 @@ async def cancel_shards(conn: Connection, subject_id: str) -> None:
     await conn.execute(SQL["cancel"], {"subject": subject_id})
 
 
-async def _held(conn: Connection, statement: str, shard: Shard, **parameters: object) -> None:
+async def _held(conn: Connection, statement: str, shard: Shard, **parameters: object) -> Any:
     row = await (
         await conn.execute(SQL[statement], {"id": shard.id, "epoch": shard.epoch, **parameters})
     ).fetchone()
     if row is None:
         raise LeaseLost("another worker holds this shard now", where=shard.id)
+    return row

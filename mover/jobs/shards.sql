@@ -22,6 +22,13 @@ update mover.shard set lease_until = now() + make_interval(secs => %(lease_s)s)
  where id = %(id)s and epoch = %(epoch)s and state = 'running'
 returning id
 
+-- name: hold
+-- A sign of life between two transactions; the row says whether it is still needed.
+update mover.shard
+   set lease_until = case state when 'running' then now() + make_interval(secs => %(lease_s)s) end
+ where id = %(id)s and epoch = %(epoch)s and state in ('running', 'done')
+returning state = 'running' as held
+
 -- name: finish
 -- Done, if this worker still holds the shard.
 update mover.shard set state = 'done', lease_until = null, finished_at = now(), error = null, error_code = null
@@ -33,6 +40,13 @@ returning id
 update mover.shard
    set state = 'waiting', lease_until = null, failures = failures + 1, error_code = %(code)s, error = %(error)s,
        not_before = now() + make_interval(secs => %(delay_s)s)
+ where id = %(id)s and epoch = %(epoch)s and state = 'running'
+returning id
+
+-- name: postpone
+-- Nothing was tried: the same claim comes again later.
+update mover.shard
+   set state = 'waiting', lease_until = null, claims = claims - 1, not_before = now() + make_interval(secs => %(delay_s)s)
  where id = %(id)s and epoch = %(epoch)s and state = 'running'
 returning id
 
@@ -48,6 +62,11 @@ returning id
 -- Shards of the same subject and kind that are not finished, this one left out.
 select count(*) as open from mover.shard
  where subject_id = %(subject)s and kind = %(kind)s and id <> %(id)s and state in ('waiting', 'running')
+
+-- name: others_running
+-- Shards of the same subject that a worker holds, or held when it died.
+select count(*) as running from mover.shard
+ where subject_id = %(subject)s and id <> %(id)s and state = 'running'
 
 -- name: cancel
 -- What has not begun need not begin.

@@ -10,19 +10,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import procrastinate
-from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from mover import metrics
-from mover.catalog.database import Database
+from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s
+from mover.decide import retries
 from mover.errors import AttemptsExhausted, CatalogUnavailable, LeaseLost, MoverError
 from mover.jobs.shards import (
     SQL,
     Shard,
     claim_shard,
     fail_shard,
+    hold_shard,
     put_back_shard,
-    renew_shard,
 )
 from mover.log import get_logger
 
@@ -32,11 +33,10 @@ RENEW_S = 8.0
 POLL_S = 1.0
 SWEEP_S = 60.0
 STALLED_S = 60
-FAILURES_MAX = 5
 CLAIMS_MAX = 1000
 
 Handler = Callable[[Shard], Awaitable[None]]
-FailureHandler = Callable[[Shard, MoverError], Awaitable[None]]
+FailureHandler = Callable[[Connection, Shard, MoverError], Awaitable[None]]
 
 log = get_logger("jobs")
 
@@ -45,8 +45,8 @@ class Worker:
     """Runs shards of the given queues until cancelled.
 
     `handlers` maps a shard's kind to what does it; the handler itself calls `finish_shard` in its last
-    transaction. `on_failed` is told, after the shard is marked failed, so that the workflow can fail its
-    subject; it must be idempotent.
+    transaction. `on_failed` fails the shard's subject in the very transaction that fails the shard: a crash
+    leaves both to do again, never a subject that waits for a shard nobody will run.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Worker:
             self._due.clear()
             try:
                 await self._enqueue_due()
-            except CatalogUnavailable as error:
-                log.warning("feeder waits", code=error.code)
+            except (CatalogUnavailable, ConnectorException):
+                log.warning("feeder waits", code=CatalogUnavailable.code)
             try:
                 async with asyncio.timeout(POLL_S):
                     await self._due.wait()
@@ -143,12 +143,15 @@ class Worker:
             log.info("shards taken back from an earlier process", count=row.voided)
 
     async def _sweep(self) -> None:
-        """Queue jobs of dead workers are removed; their shards come again by their lapsed leases."""
+        """Queue jobs of dead workers are removed, at the start too; their shards come again by lapsed leases."""
         manager = self._app.job_manager
         while True:
+            try:
+                for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
+                    await manager.finish_job(job, procrastinate.jobs.Status.FAILED, delete_job=True)
+            except ConnectorException:
+                log.warning("sweep waits", code=CatalogUnavailable.code)
             await self._clock.sleep(SWEEP_S)
-            for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
-                await manager.finish_job(job, procrastinate.jobs.Status.FAILED, delete_job=True)
 
     # --- one shard --------------------------------------------------------------------------------------
 
@@ -161,24 +164,35 @@ class Worker:
         began_s = monotonic_s()
         outcome = "done"
         try:
-            await self._hold_while(held)
+            outcome = await self._outcome(held)
         except LeaseLost:
             outcome = "lost"
             metrics.LEASES_LOST.labels(held.kind).inc()
             log.warning("shard lost to another worker", shard=held.id, kind=held.kind)
-        except MoverError as error:
+        except CatalogUnavailable as error:
+            # nothing could be written down, so nothing is: the lapsed lease brings the shard again
             outcome = "failed"
-            await self._settle(held, error)
-        except Exception as error:
-            # a bug: keep its type and place, stop the job, let a person look (house style 8)
-            outcome = "failed"
-            log.exception("shard failed unforeseen", shard=held.id, kind=held.kind)
-            await self._settle(held, MoverError(f"unforeseen {type(error).__name__}", where=held.kind))
-        else:
-            log.info("shard done", shard=held.id, kind=held.kind)
+            log.warning("shard left to its lease", shard=held.id, kind=held.kind, code=error.code)
         metrics.SHARDS_DONE.labels(held.kind, outcome).inc()
         metrics.SHARD_SECONDS.labels(held.kind).observe(monotonic_s() - began_s)
         self._due.set()
+
+    async def _outcome(self, shard: Shard) -> str:
+        """Do it, and write a failure down; LeaseLost when it is another's to do or to fail."""
+        try:
+            await self._hold_while(shard)
+        except LeaseLost:
+            raise
+        except MoverError as error:
+            await self._settle(shard, error)
+        except Exception as error:
+            # a bug: keep its type and place, stop the job, let a person look (house style 8)
+            log.exception("shard failed unforeseen", shard=shard.id, kind=shard.kind)
+            await self._settle(shard, MoverError(f"unforeseen {type(error).__name__}", where=shard.kind))
+        else:
+            log.info("shard done", shard=shard.id, kind=shard.kind)
+            return "done"
+        return "failed"
 
     async def _hold_while(self, shard: Shard) -> None:
         """Run the handler while a second task renews the lease; losing the lease cancels the handler."""
@@ -188,38 +202,46 @@ class Worker:
         renewal = asyncio.ensure_future(self._renew(shard))
         try:
             await asyncio.wait({handler, renewal}, return_when=asyncio.FIRST_COMPLETED)
-            if not handler.done():
+            if renewal.done() and renewal.exception() is not None and not handler.done():
                 handler.cancel()
                 await asyncio.gather(handler, return_exceptions=True)
                 renewal.result()
-            handler.result()
+            await handler
         finally:
             renewal.cancel()
             handler.cancel()
             await asyncio.gather(renewal, handler, return_exceptions=True)
 
     async def _renew(self, shard: Shard) -> None:
+        """Until somebody else has the shard (LeaseLost), or it is finished and needs no lease any more."""
         while True:
             await self._clock.sleep(RENEW_S)
             try:
                 async with self._database.project(shard.project) as conn:
-                    await renew_shard(conn, shard, lease_s=LEASE_S)
+                    if not await hold_shard(conn, shard, lease_s=LEASE_S):
+                        return
             except CatalogUnavailable:
                 # the lease may lapse meanwhile; then the next renewal, or the finish, finds it lost
                 continue
 
     async def _settle(self, shard: Shard, error: MoverError) -> None:
         metrics.ERRORS.labels(error.code).inc()
-        again = error.retry != "never" or type(error) is MoverError
-        if again and shard.failures + 1 < FAILURES_MAX:
-            delay_s = min(60.0, 0.5 * 2**shard.failures)
-            log.warning("shard waits to be tried again", shard=shard.id, kind=shard.kind, code=error.code)
-            async with self._database.project(shard.project) as conn:
-                await put_back_shard(conn, shard, code=error.code, error=error.what, delay_s=delay_s)
-            return
-        log.error("shard failed", shard=shard.id, kind=shard.kind, code=error.code)
+        foreseen = type(error) is not MoverError
+        delay_s = retries.delay_s(error.retry, foreseen=foreseen, failures=shard.failures + 1)
         async with self._database.project(shard.project) as conn:
-            await fail_shard(conn, shard, code=error.code, error=error.what)
+            if delay_s is not None:
+                await put_back_shard(conn, shard, code=error.code, error=error.what, delay_s=delay_s)
+            else:
+                await self._fail(conn, shard, error)
+        if delay_s is not None:
+            log.warning(
+                "shard waits to be tried again", shard=shard.id, kind=shard.kind, code=error.code, delay_s=delay_s
+            )
+        else:
+            log.error("shard failed", shard=shard.id, kind=shard.kind, code=error.code)
+
+    async def _fail(self, conn: Connection, shard: Shard, error: MoverError) -> None:
+        await fail_shard(conn, shard, code=error.code, error=error.what)
         handler = self._on_failed.get(shard.kind)
         if handler is not None:
-            await handler(shard, error)
+            await handler(conn, shard, error)

@@ -221,11 +221,10 @@ class Protection:
             await self._record(conn, shard.project, "run not protected", shard.subject_id, reason=code)
         log.warning("run not protected", run=shard.subject_id, code=code)
 
-    async def failed(self, shard: Shard, error: MoverError) -> None:
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """The attempts are used up: the run waits in `ready` with the reason; nothing is cleaned."""
-        async with self._database.project(shard.project) as conn:
-            await one(conn, "back_to_ready", id=shard.subject_id, reason=error.code, explanation=error.what)
-            await self._record(conn, shard.project, "run not protected", shard.subject_id, reason=error.code)
+        await one(conn, "back_to_ready", id=shard.subject_id, reason=error.code, explanation=error.what)
+        await self._record(conn, shard.project, "run not protected", shard.subject_id, reason=error.code)
 
     # --- retention ------------------------------------------------------------------------------------------
 

@@ -143,18 +143,17 @@ class Clean:
         metrics.STRAYS.inc(len(strays))
         log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
 
-    async def failed(self, shard: Shard, error: MoverError) -> None:
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """Cleanup that failed leaves the root where it is; a person looks."""
-        async with self._database.project(shard.project) as conn:
-            await audit.record(
-                conn,
-                project=shard.project,
-                node=self._node,
-                actor="daemon",
-                action="run cleanup failed",
-                subject=shard.subject_id,
-                reason=error.code,
-            )
+        await audit.record(
+            conn,
+            project=shard.project,
+            node=self._node,
+            actor="daemon",
+            action="run cleanup failed",
+            subject=shard.subject_id,
+            reason=error.code,
+        )
 
 
 async def _one(conn: Connection, statement: str, **parameters: object) -> Any:

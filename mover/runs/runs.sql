@@ -217,7 +217,7 @@ select sum(bytes) / nullif(sum(seconds), 0) as bytes_s from (
 -- A run that could not be staged.
 update mover.run set state = 'failed', reason = %(reason)s, explanation = %(explanation)s
  where id = %(id)s and state in ('admitted', 'staging', 'sealed')
-returning id
+returning id, tier
 
 -- name: back_to_ready
 -- Protection was not whole: nothing is lost, the run may be finished again.

@@ -25,7 +25,7 @@ from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
 from mover.errors import DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
-from mover.jobs.shards import renew_shard, tier_queue
+from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, encode_manifest, parse_manifest
@@ -296,23 +296,22 @@ class Stage:
 
     # --- failure --------------------------------------------------------------------------------------------
 
-    async def failed(self, shard: Shard, error: MoverError) -> None:
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """A run that cannot be staged fails with its reason; its partial root is removed."""
-        async with self._database.project(shard.project) as conn:
-            row = await _one(conn, "failed", id=shard.subject_id, reason=error.code, explanation=error.what)
-            if row is None:
-                return
-            run = await _one(conn, "get", id=shard.subject_id)
-            await add_shards(conn, shard.project, [NewShard(tier_queue(run.tier), "run-clean", run.id)])
-            await audit.record(
-                conn,
-                project=shard.project,
-                node=self._node,
-                actor="daemon",
-                action="run failed",
-                subject=run.id,
-                reason=error.code,
-            )
+        run = await _one(conn, "failed", id=shard.subject_id, reason=error.code, explanation=error.what)
+        if run is None:
+            return
+        await cancel_shards(conn, run.id)
+        await add_shards(conn, shard.project, [NewShard(tier_queue(run.tier), "run-clean", run.id)])
+        await audit.record(
+            conn,
+            project=shard.project,
+            node=self._node,
+            actor="daemon",
+            action="run failed",
+            subject=run.id,
+            reason=error.code,
+        )
 
 
 def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:
