@@ -6,10 +6,12 @@ guessed. Every making and every end of a token is an audit record in the same tr
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
+
+import aiofiles
 
 from mover import audit
 from mover.catalog.database import Connection, Database
@@ -82,7 +84,7 @@ class Access:
 
     async def adopt_file(self, path: Path) -> None:
         """The admin token of `mover init`; absent after somebody took it away, which is as it should be."""
-        secret = await asyncio.to_thread(_read_secret, path)
+        secret = await _read_secret(path)
         if secret is None:
             return
         await self.adopt(secret, wire.TokenRequest(actor="admin", role="admin"))
@@ -128,11 +130,12 @@ class Access:
         return token_id
 
 
-def _read_secret(path: Path) -> str | None:
+async def _read_secret(path: Path) -> str | None:
     try:
-        if path.stat().st_mode & 0o077:
-            raise SettingsInvalid("the token file can be read by others", where=path.name, hint="chmod 600 it.")
-        return path.read_text("ascii").strip()
+        async with aiofiles.open(path, encoding="ascii") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise SettingsInvalid("the token file can be read by others", where=path.name, hint="chmod 600 it.")
+            return (await file.read(MAX_SECRET_LENGTH + 1)).strip()
     except FileNotFoundError:
         return None
 

@@ -82,11 +82,10 @@ class Runs:
             earlier = await self._remember(conn, identity.project, key, body, run)
             if earlier is None:
                 offenders = await self._create(conn, identity, body, policy, run)
-                await self._record(
-                    conn, identity, "run refused" if offenders else "run requested", run, request=request
-                )
                 if not offenders:
                     await self._admit_waiting(conn, identity.project, policy.flash)
+                action = "run refused" if offenders else "run requested"
+                await self._record(conn, identity, action, run, request=request)
         answer = await self.view(identity.project, earlier or run)
         if answer.state == "refused":
             raise RunRefused(answer.explanation or "refused", where=answer.id, details=named(answer.offenders, body))
