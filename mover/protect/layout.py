@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,10 +19,9 @@ from msgspec import Struct
 from mover import __version__
 from mover.errors import Denied, RequestInvalid
 from mover.protect.facts import Disk, Folder, MemoryFile
+from mover.protect.git import look_at
 from mover.protect.reading import Requester
 
-GIT_TIMEOUT_S = 60
-DIFF_MAX_BYTES = 64 << 20
 ARTIFACTS = "artifacts"
 
 
@@ -62,7 +59,7 @@ def lay_out(
     else:
         missing += ["code", "commit", "diff"]
     if finish.get("logs"):
-        members["logs"] = Folder({_base(path): place.disk(path) for path in finish["logs"]})
+        members["logs"] = place.several(finish["logs"], what="log")
         parts.append(("logs", "paths named in finish"))
     else:
         missing.append("logs")
@@ -89,9 +86,14 @@ class _Place:
 
     def artifacts(self, paths: list[str] | None) -> Disk | Folder:
         if not paths:
-            return Disk(self._flash_root, self._out, None)
+            # read as the requester too where we can: a job could have linked somebody else's file into its out/
+            return Disk(self._flash_root, self._out, self._requester if os.geteuid() == 0 else None)
+        return self.several(paths, what="artifact")
+
+    def several(self, paths: list[str], *, what: str) -> Folder:
+        """Each under its own last name; two of one name would hide one of them."""
         if len({_base(path) for path in paths}) != len(paths):
-            raise RequestInvalid("two artifact paths end in the same name", hint="Name their common folder.")
+            raise RequestInvalid(f"two {what} paths end in the same name", hint="Name their common folder.")
         return Folder({_base(path): self.disk(path) for path in paths})
 
     def disk(self, path: str) -> Disk:
@@ -100,7 +102,7 @@ class _Place:
             raise RequestInvalid("a path in finish is absolute and has no '..'", where=path)
         own = PurePosixPath(self._seen_as) / self._out
         if pure.is_relative_to(own):
-            return Disk(self._flash_root, f"{self._out}/{pure.relative_to(own)}".rstrip("./"), self._requester)
+            return Disk(self._flash_root, str(PurePosixPath(self._out) / pure.relative_to(own)), self._requester)
         if self._requester is None:
             raise Denied(
                 "without POSIX rights only the run's own out/ can be protected", where=path,
@@ -108,7 +110,7 @@ class _Place:
             )  # fmt: skip
         for root in self._roots:
             if pure.is_relative_to(root):
-                return Disk(Path(root), str(pure.relative_to(root)).rstrip("."), self._requester)
+                return Disk(Path(root), str(pure.relative_to(root)), self._requester)
         raise Denied("the path lies under no declared root of the protect policy", where=path)
 
 
@@ -116,54 +118,14 @@ def _base(path: str) -> str:
     return PurePosixPath(path).name or "root"
 
 
-def _add_commit(
-    code: Disk, members: dict[str, Any], parts: list[tuple[str, str]], missing: list[str]
-) -> None:
-    if _git(code, "config", "--get-regexp", r"^filter\.") != b"":
-        # a clean filter is a program the tree names: it is not ours to run
+def _add_commit(code: Disk, members: dict[str, Any], parts: list[tuple[str, str]], missing: list[str]) -> None:
+    state = look_at(code)
+    if state is None:
         missing += ["commit", "diff"]
         return
-    commit = _git(code, "rev-parse", "HEAD")
-    diff = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD")
-    if commit is None or diff is None:
-        missing += ["commit", "diff"]
-        return
-    members["code.commit"] = MemoryFile(commit)
-    members["code.diff"] = MemoryFile(diff)
+    members["code.commit"] = MemoryFile(state.commit)
+    members["code.diff"] = MemoryFile(state.diff)
     parts += [("code.commit", "HEAD of the working tree"), ("code.diff", "uncommitted changes against HEAD")]
-
-
-def _git(code: Disk, *arguments: str) -> bytes | None:
-    """git's answer with the requester's rights, no hooks, no helpers, no prompts; None when there is none.
-
-    The tree belongs to the requester: nothing in its configuration may make us run a program, so the system
-    and user configuration are shut out and the ones that name programs are overridden.
-    """
-    git = shutil.which("git")
-    if git is None:
-        return None
-    folder = os.path.join(code.root, code.relative)
-    command = [
-        git, "--no-optional-locks", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false",
-        "-c", "core.pager=cat", "-c", f"safe.directory={folder}", "-C", folder, *arguments,
-    ]  # fmt: skip
-    environment = {
-        "PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_TERMINAL_PROMPT": "0", "GIT_ATTR_NOSYSTEM": "1", "LC_ALL": "C",
-    }  # fmt: skip
-    rights: dict[str, Any] = {}
-    if code.requester is not None and os.geteuid() == 0 and code.requester.uid != 0:
-        rights = {"user": code.requester.uid, "group": code.requester.gid, "extra_groups": []}
-    try:
-        answer = subprocess.run(
-            command, env=environment, capture_output=True, timeout=GIT_TIMEOUT_S, check=False, **rights
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    nothing_found = arguments[0] == "config" and answer.returncode == 1
-    if (answer.returncode != 0 and not nothing_found) or len(answer.stdout) > DIFF_MAX_BYTES:
-        return None
-    return answer.stdout
 
 
 def _environment(run: Any, finish: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import stat
 import sys
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# To pass through a folder takes the right to search it, not the right to list it.
+THROUGH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO swapped in for a file must not hold us; regular files ignore it.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -40,10 +42,10 @@ def open_below(root: bytes, relative: bytes) -> int:
     parts = [part for part in relative.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise OSError(errno.EINVAL, "a relative path may not climb")
-    fd = os.open(root, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    fd = os.open(root, (os.O_PATH if parts else os.O_RDONLY) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         for depth, part in enumerate(parts):
-            flags = FOLDER_FLAGS if depth + 1 < len(parts) else FILE_FLAGS
+            flags = THROUGH_FLAGS if depth + 1 < len(parts) else FILE_FLAGS
             below = os.open(part, flags, dir_fd=fd)
             os.close(fd)
             fd = below

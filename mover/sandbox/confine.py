@@ -115,7 +115,7 @@ def drop_capabilities() -> None:
 # --- Landlock ------------------------------------------------------------------------------------------
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 
 
@@ -138,6 +138,8 @@ def readable_places(modules: tuple[str, ...]) -> tuple[str, ...]:
     for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix}:
         places.update(os.path.join(prefix, name) for name in ("lib", "lib64", "pyvenv.cfg"))
     places.update(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    # of a user's own installation or a second environment on the path; a folder of another name may hold data
+    places.update(place for place in sys.path if os.path.basename(place) in ("site-packages", "dist-packages"))
     for module in {name.partition(".")[0] for name in modules}:
         spec = importlib.util.find_spec(module)
         if spec is not None:
@@ -145,8 +147,9 @@ def readable_places(modules: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(place for place in places if os.path.exists(place)))
 
 
-def landlock(readable: tuple[str, ...], abi: int) -> None:
-    """Reading below `readable` and of /proc/self, nothing else; no TCP from ABI 4, no signals from 6."""
+def landlock(readable: tuple[str, ...], abi: int, *, runnable: tuple[str, ...] = ()) -> None:
+    """Reading below `readable` and of /proc/self, starting the programs of `runnable`, nothing else; no TCP from
+    ABI 4, no signals from 6."""
     attributes = struct.pack(
         "<QQQ", (1 << _FS_BITS.get(abi, 16)) - 1, 0b11 if abi >= 4 else 0, 0b11 if abi >= 6 else 0
     )[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
@@ -155,6 +158,8 @@ def landlock(readable: tuple[str, ...], abi: int) -> None:
         raise OSError(ctypes.get_errno(), "landlock ruleset refused")
     for place in (*readable, "/proc/self"):
         _allow(ruleset, place, _READ_FILE | _READ_DIR)
+    for place in runnable:
+        _allow(ruleset, place, _READ_FILE | _READ_DIR | _EXECUTE)
     _allow(ruleset, "/dev/null", _READ_FILE | _WRITE_FILE)
     if _LIBC.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
         raise OSError(ctypes.get_errno(), "landlock refused")
