@@ -10,7 +10,6 @@ the reason, and nothing of it is cleaned (I5).
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import Mapping
@@ -36,8 +35,9 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.policy import CleanPolicy, ProtectPolicy
 from mover.policy import PolicyBook
-from mover.protect.facts import CheckResult, SnapshotResult
+from mover.protect.facts import CheckResult, RestoreResult, SnapshotResult
 from mover.protect.layout import Layout, lay_out
+from mover.protect.places import restore_place
 from mover.protect.reading import Requester
 from mover.protect.repository import Repository, create_repository, open_repository
 from mover.randomness import new_id
@@ -304,14 +304,9 @@ class Protection:
     async def restore(self, identity: Identity, snapshot: str, body: wire.RestoreRequest) -> wire.Restore:
         """To a new place, verified blob by blob; what stands there already is refused, never overwritten."""
         row = await self._get(identity.project, snapshot)
-        target = self._target(identity, body.to)
-        owner = None
-        if identity.posix_uid is not None and identity.posix_gid is not None:
-            owner = Requester(identity.posix_uid, identity.posix_gid)
+        roots = self._policies.default(ProtectPolicy).roots
         began_s = monotonic_s()
-        result = await asyncio.to_thread(
-            self._repository_of(row).restore, row.repository_id, target, path=body.path, owner=owner
-        )
+        result = await asyncio.to_thread(self._restore, row, body, _requester(identity), roots)
         if not result.complete:
             raise IntegrityError(
                 f"{len(result.damaged)} files could not be restored", where=row.id,
@@ -323,13 +318,14 @@ class Protection:
             )
         metrics.RESTORED_BYTES.labels(row.tier).inc(result.bytes)
         return wire.Restore(
-            snapshot=row.id, to=str(target), files=result.files, bytes=result.bytes,
+            snapshot=row.id, to=body.to, files=result.files, bytes=result.bytes,
             seconds=round(monotonic_s() - began_s, 3),
         )  # fmt: skip
 
     async def plan_restore(self, identity: Identity, snapshot: str, body: wire.RestoreRequest) -> wire.Plan:
         row = await self._get(identity.project, snapshot)
-        self._target(identity, body.to)
+        roots = self._policies.default(ProtectPolicy).roots
+        await asyncio.to_thread(self._check_place, body.to, _requester(identity), roots)
         entries = await asyncio.to_thread(
             lambda: list(self._repository_of(row).ls(row.repository_id, body.path, recursive=True))
         )
@@ -341,21 +337,15 @@ class Protection:
             steps=steps[:PLAN_STEPS_MAX], truncated=len(steps) > PLAN_STEPS_MAX,
         )  # fmt: skip
 
-    def _target(self, identity: Identity, to: str) -> Path:
-        """The daemon writes with its own rights, so a requester may name only a declared root, or any place
-        when the requester is root or the daemon's own user."""
-        target = Path(to)
-        if not target.is_absolute() or ".." in target.parts:
-            raise RequestInvalid("the place to restore to is an absolute path without '..'", where=to)
-        parent = Path(os.path.realpath(target.parent))
-        if any(parent.is_relative_to(os.path.realpath(root)) for root in self._forbidden):
-            raise Denied("nothing is restored into an identified tier")
-        if identity.posix_uid in (0, os.geteuid()):
-            return parent / target.name
-        roots = [os.path.realpath(r) for r in self._policies.default(ProtectPolicy).roots]
-        if any(parent.is_relative_to(root) for root in roots):
-            return parent / target.name
-        raise Denied("restores go below a declared root of the protect policy", where=to)
+    def _restore(
+        self, row: Any, body: wire.RestoreRequest, requester: Requester | None, roots: tuple[str, ...]
+    ) -> RestoreResult:
+        with restore_place(body.to, requester=requester, roots=roots, forbidden=self._forbidden) as target:
+            return self._repository_of(row).restore(row.repository_id, target, path=body.path, owner=requester)
+
+    def _check_place(self, to: str, requester: Requester | None, roots: tuple[str, ...]) -> None:
+        with restore_place(to, requester=requester, roots=roots, forbidden=self._forbidden):
+            pass
 
     async def plan_finish(self, identity: Identity, run: str, body: wire.FinishRequest) -> wire.Plan:
         """What would be protected, and which parts are missing; opens nothing."""
@@ -428,6 +418,12 @@ class Protection:
             conn, project=project, node=self._node, actor=actor, action=action, subject=subject, reason=reason,
             details=dict(details),
         )  # fmt: skip
+
+
+def _requester(identity: Identity) -> Requester | None:
+    if identity.posix_uid is None or identity.posix_gid is None:
+        return None
+    return Requester(identity.posix_uid, identity.posix_gid)
 
 
 def _snapshot(row: Any) -> wire.Snapshot:

@@ -1,0 +1,94 @@
+"""Where a restore may go: a folder is opened once, judged by its descriptor, and used by it.
+
+The daemon writes there with its own rights, which may be root's. So the rights of whoever asks are read off the
+folders on the way: each must let the requester pass, the last must let the requester write, none may be a link.
+Between the judgement and the write only the descriptor counts; a folder that is exchanged meanwhile changes
+nothing. Access lists are not read: what only they would grant is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from mover.errors import Denied, NotFound, RequestInvalid
+from mover.protect.reading import Requester
+from mover.protect.reading_child import THROUGH_FLAGS
+
+READ, WRITE, SEARCH = 4, 2, 1
+
+
+@contextmanager
+def restore_place(
+    to: str, *, requester: Requester | None, roots: Sequence[str], forbidden: Sequence[Path]
+) -> Iterator[Path]:
+    """The target as a path through the open folder that will hold it. Denied where this requester may not make a
+    folder, and in an identified tier; RequestInvalid for a path that is no plain absolute one.
+
+    root and the daemon's own user may name any place; others one below a declared root. Without POSIX rights the
+    folder must be the daemon's own: there is nobody else in whose name it could be written to.
+    """
+    pure = PurePosixPath(to)
+    if not pure.is_absolute() or ".." in pure.parts or "\0" in to or not pure.name:
+        raise RequestInvalid("the place to restore to is an absolute path without '..'", where=to)
+    try:
+        folder = _open(pure.parent, requester, roots)
+    except FileNotFoundError as error:
+        raise NotFound("the folder that should hold the restore's target does not exist", where=to) from error
+    except OSError as error:
+        raise Denied("a folder on the way to the restore's target is a link or not a folder", where=to) from error
+    try:
+        real = os.readlink(f"/proc/self/fd/{folder}")
+        if any(Path(real).is_relative_to(os.path.realpath(tier)) for tier in forbidden):
+            raise Denied("nothing is restored into an identified tier")
+        yield Path(f"/proc/self/fd/{folder}") / pure.name
+    finally:
+        os.close(folder)
+
+
+def _open(parent: PurePosixPath, requester: Requester | None, roots: Sequence[str]) -> int:
+    if requester is not None and requester.uid in (0, os.geteuid()):
+        return os.open(os.path.realpath(parent), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for root in roots:
+        if parent.is_relative_to(root):
+            return _descend(root, parent.relative_to(root).parts, requester)
+    raise Denied("restores go below a declared root of the protect policy", where=str(parent))
+
+
+def _descend(root: str, parts: Sequence[str], requester: Requester | None) -> int:
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            _demand(folder, requester, SEARCH)
+            inner = os.open(part, THROUGH_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        _demand(folder, requester, WRITE | SEARCH)
+        return folder
+    except BaseException:
+        os.close(folder)
+        raise
+
+
+def _demand(folder: int, requester: Requester | None, rights: int) -> None:
+    facts = os.fstat(folder)
+    if requester is None:
+        if rights & WRITE and facts.st_uid != os.geteuid():
+            raise Denied(
+                "without POSIX rights a restore goes into a folder of the daemon's own user only",
+                hint="Use a token that carries posix_uid and posix_gid, or the local socket.",
+            )
+        return
+    if rights_of(facts, requester) & rights != rights:
+        raise Denied("the requester may not make a folder there", hint="Name a folder of your own.")
+
+
+def rights_of(facts: os.stat_result, requester: Requester) -> int:
+    """rwx of this requester as the kernel reads a mode: the first class that fits counts, path_resolution(7)."""
+    if requester.uid == facts.st_uid:
+        return facts.st_mode >> 6 & 7
+    if facts.st_gid in (requester.gid, *requester.groups):
+        return facts.st_mode >> 3 & 7
+    return facts.st_mode & 7
