@@ -101,7 +101,8 @@ class Batches:
         )
 
     def tally(self, policy: ImagesPolicy, folder: str, body: wire.BatchRequest) -> Tally:
-        """Walk the folder (blocking). EntryMissing when nothing is there: an empty source is never success."""
+        """Walk the folder (blocking). EntryMissing when nothing is there, or no image: an empty source is never
+        success."""
         tier = self._tiers[policy.source]
         tier.check_identity()
         entries = []
@@ -111,13 +112,16 @@ class Batches:
                 raise RequestInvalid(f"more than {WALK_MAX} entries in one batch folder", hint="Declare its parts.")
         if not entries:
             raise EntryMissing("the declared folder is empty or does not exist", where=policy.source)
-        return find_packs(
+        tally = find_packs(
             entries,
             require_thumbnail=policy.require_thumbnail,
             expected_count=body.expected_count,
             expected=frozenset(canonical_name(n) for n in body.expected) if body.expected is not None else None,
             ignore=frozenset([policy.marker.casefold()]) if policy.marker else frozenset(),
         )
+        if not tally.packs:
+            raise EntryMissing("the declared folder holds no slide image", where=policy.source)
+        return tally
 
     def _policy(self, body: wire.BatchRequest) -> ImagesPolicy:
         policy = self._policies.get(body.policy, ImagesPolicy) if body.policy else self._policies.default(ImagesPolicy)
@@ -244,6 +248,10 @@ class Batches:
             size += line.bytes
             if line.reason:
                 reasons[line.reason] = reasons.get(line.reason, 0) + line.count
+        explanation = row.explanation
+        if row.state in ("declared", "walking", "working"):
+            trouble = await one(conn, "trouble", id=batch)
+            explanation = f"tried again after {trouble.code}: {trouble.error}" if trouble else None
         return wire.Batch(
             id=row.id,
             state=row.state,
@@ -258,7 +266,7 @@ class Batches:
             reasons=reasons,
             bytes=size,
             proofs=await proofs.of_subject(conn, batch),
-            explanation=row.explanation,
+            explanation=explanation,
         )
 
 

@@ -28,6 +28,11 @@ select * from mover.batch where id = %(id)s
 -- A batch, held for a change of state.
 select * from mover.batch where id = %(id)s for update
 
+-- name: trouble
+-- Why the work on a batch waits, if it waits for something to come back.
+select error_code as code, error from mover.shard
+ where subject_id = %(id)s and state in ('waiting', 'running') and error is not null order by created_at limit 1
+
 -- name: page
 -- Newest batches first.
 select id from mover.batch where (%(after)s::text is null or id < %(after)s) order by id desc limit %(limit)s
@@ -42,8 +47,9 @@ select state, reason, count(*) as count, coalesce(sum(size_bytes), 0)::bigint as
 update mover.batch set state = 'working', found_count = %(found)s, missing_count = %(missing)s where id = %(id)s
 
 -- name: walking
--- A walk begins.
-update mover.batch set state = 'walking' where id = %(id)s
+-- A walk begins, or begins again after a crash; a batch that has got further is not taken back.
+update mover.batch set state = 'walking' where id = %(id)s and state in ('declared', 'walking')
+returning *
 
 -- name: insert_pack
 -- A pack found again is the same pack; one that waits in quarantine for a reason found by the walk stays so.
@@ -65,6 +71,10 @@ select id, entry, size_bytes from mover.pack where id = any(%(ids)s) and state =
 -- name: all_packs
 -- Every pack of a batch with its outcome, for the proof of completeness.
 select id, state, reason, number, size_bytes from mover.pack where batch_id = %(batch)s order by id
+
+-- name: lock_undecided
+-- A pack that has no outcome yet, held until it has one.
+select id from mover.pack where id = %(id)s and state = 'found' for update
 
 -- name: quarantine
 -- A pack waits for a person, with a reason.
@@ -91,6 +101,7 @@ insert into mover.slide (number, site, family, extension, size_bytes, digest, se
 values (%(number)s, %(site)s, %(family)s, %(extension)s, %(size_bytes)s, %(digest)s, %(segments)s, %(tier)s, %(key)s,
         %(thumbnail_key)s, %(thumbnail_bytes)s, %(thumbnail_digest)s, %(facts)s)
 on conflict (number) do nothing
+returning number
 
 -- name: grant_slide
 -- A project sees a slide through its grant.
@@ -99,10 +110,6 @@ insert into mover.slide_grant (project_id, number) values (%(project)s, %(number
 -- name: slide_exists
 -- Does this number stand in the archive already, for whatever project?
 select mover.slide_stands(%(number)s) as stands
-
--- name: published_pack
--- The pack that published a number in this batch's project.
-select id from mover.pack where number = %(number)s and state = 'published' limit 1
 
 -- name: complete
 -- Every pack has its final state and the proof stands.

@@ -11,8 +11,8 @@ Objects of attempts that no sidecar names are removed by the attempt that finds 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -37,12 +37,13 @@ from mover.errors import (
     FormatUnsupported,
     JobError,
     MoverError,
+    TierError,
     TierFull,
     TierUnavailable,
     ZoneCrossing,
 )
 from mover.ingest.batches import SQL, Batches, many, one
-from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
 from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
@@ -120,14 +121,18 @@ class Packs:
     async def walk(self, shard: Shard) -> None:
         """Find the packs, seal their names, and cut the work into shards."""
         async with self._database.project(shard.project) as conn:
-            batch = await one(conn, "get", id=shard.subject_id)
-            await conn.execute(SQL["walking"], {"id": batch.id})
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            batch = await one(conn, "walking", id=shard.subject_id)
+            if batch is None:
+                # the walk of a round that has ended
+                await finish_shard(conn, shard)
+                return
         policy = self._policies.get(batch.policy, ImagesPolicy)
         folder, expected = await self._open_names(shard, batch)
         body = wire.BatchRequest(
             folder=folder, expected=expected, expected_count=None if expected else batch.expected_count
         )
-        tally = await asyncio.to_thread(self._batches.tally, policy, folder, body)
+        tally = await in_thread(self._batches.tally, policy, folder, body)
         rows = await self._seal_packs(shard.project, batch.id, tally.packs)
         async with self._database.project(shard.project) as conn:
             await one(conn, "lock", id=batch.id)
@@ -199,9 +204,10 @@ class Packs:
         for pack in packs:
             await self._pack(shard, policy, pack.id, decode_names(names[pack.entry]))
         async with self._database.project(shard.project) as conn:
-            await one(conn, "lock", id=batch.id)
+            batch = await one(conn, "lock", id=batch.id)
             await finish_shard(conn, shard)
-            if await siblings_open(conn, shard) == 0:
+            # a shard that outlived its round (the batch failed, and was perhaps declared again) closes nothing
+            if batch.state == "working" and await siblings_open(conn, shard) == 0:
                 ending = await self._close(conn, shard.project, batch.id)
                 await self._record(conn, shard.project, ending.action, batch.id, reason=ending.reason)
 
@@ -224,7 +230,7 @@ class Packs:
         suffix = "." + keys[0].rpartition(".")[2].lower()
         if suffix == ".mrxs":
             raise FormatUnsupported("3DHISTECH MIRAX is recognised; its writer does not exist yet", where=pack)
-        seen, digest = await asyncio.to_thread(self._digest, source, keys[0])
+        seen, digest = await in_thread(self._digest, source, keys[0])
         number, _ = await self._vault.mint_number(digest.blake3, body=encode_names(keys))
         async with self._database.project(shard.project) as conn:
             stands = (await one(conn, "slide_exists", number=number)).stands
@@ -232,7 +238,7 @@ class Packs:
             await self._duplicate(shard, pack, number, began_s)
             return
         attempt = _Attempt(number, keys[0], suffix, seen, f"{shard.epoch}-{random_bytes(4).hex()}")
-        published = await asyncio.to_thread(self._archive, source, archive, policy, attempt)
+        published = await in_thread(self._archive, source, archive, policy, attempt)
         await self._record_slide(shard, policy, pack, published, began_s)
 
     def _digest(self, source: ReadTier, key: str) -> tuple[Fingerprint, Digest]:
@@ -259,7 +265,14 @@ class Packs:
                 raise FormatUnsupported(f"policy {policy.name} does not accept {prepared.plan.family}")
             sidecar = self._vouched(archive, attempt.number)
             if sidecar is None:
-                sidecar = self._write(archive, source, opened, attempt, prepared)
+                try:
+                    sidecar = self._write(archive, source, opened, attempt, prepared)
+                except EntryMissing:
+                    # another attempt at the same scan was vouched for meanwhile, and swept ours away
+                    sidecar = self._vouched(archive, attempt.number)
+                    if sidecar is None:
+                        raise
+                    self._adopt(archive, opened, sidecar, prepared)
             else:
                 self._adopt(archive, opened, sidecar, prepared)
         self._remove_unvouched(archive, sidecar)
@@ -275,7 +288,8 @@ class Packs:
         moved = self._transfer.run_recipe(
             plan.recipe, source=opened, source_tier=source, target=archive, key=slide_key, clearance=clearance
         )
-        archive.put(thumbnail_key, [picture], size_bytes=len(picture))
+        with suppress(EntryExists):  # ours, when the answer to an earlier request was lost; the bytes decide
+            archive.put(thumbnail_key, [picture], size_bytes=len(picture))
         if b"".join(archive.stream(thumbnail_key, cold=True)) != picture:
             raise DigestMismatch("a thumbnail reads back differently", where=number)
         sidecar = Sidecar(
@@ -316,11 +330,17 @@ class Packs:
             raise DigestMismatch("the archive holds other bytes under this number", where=sidecar.number)
 
     def _remove_unvouched(self, archive: PruneTier, sidecar: Sidecar) -> None:
-        """Attempts that were cut off leave objects no sidecar names; only our own number's folder is looked at."""
+        """Attempts that were cut off leave objects no sidecar names; only our own number's folder is looked at.
+
+        The slide stands whatever becomes of them: two attempts may sweep at once, and an archive may refuse."""
         vouched = {sidecar.key, sidecar.thumbnail.key, sidecar_key(sidecar.number)}
-        for entry in list(archive.list(slide_folder(sidecar.number))):
-            if entry.key not in vouched:
-                archive.remove(entry.key)
+        try:
+            for entry in list(archive.list(slide_folder(sidecar.number))):
+                if entry.key not in vouched:
+                    with suppress(EntryMissing):
+                        archive.remove(entry.key)
+        except TierError as error:
+            log.warning("attempts not swept", number=sidecar.number, code=error.code)
 
     # --- outcomes -------------------------------------------------------------------------------------------
 
@@ -329,9 +349,14 @@ class Packs:
     ) -> None:
         sidecar, plan, evidence = published.sidecar, published.prepared.plan, published.prepared.evidence
         async with self._database.project(shard.project) as conn:
-            await renew_shard(conn, shard, lease_s=LEASE_S)
+            if not await self._undecided(conn, shard, pack):
+                return
             await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": sidecar.number})
-            await conn.execute(SQL["insert_slide"], _slide_row(sidecar, policy.archive))
+            made = await one(conn, "insert_slide", **_slide_row(sidecar, policy.archive))
+            if made is None:
+                # the same scan under another name was published while we worked
+                await self._write_duplicate(conn, shard, pack, sidecar.number, began_s)
+                return
             verified = await proofs.add(
                 conn,
                 project=shard.project,
@@ -370,21 +395,30 @@ class Packs:
         metrics.PACKS.labels("published").inc()
         log.info("pack published", pack=pack, number=sidecar.number, bytes=sidecar.size_bytes)
 
+    async def _undecided(self, conn: Connection, shard: Shard, pack: str) -> bool:
+        """First in every outcome's transaction: the shard is still ours, and the pack waits for an outcome."""
+        await renew_shard(conn, shard, lease_s=LEASE_S)
+        return await one(conn, "lock_undecided", id=pack) is not None
+
     async def _duplicate(self, shard: Shard, pack: str, number: str, began_s: float) -> None:
-        seconds = round(monotonic_s() - began_s, 3)
         async with self._database.project(shard.project) as conn:
-            await renew_shard(conn, shard, lease_s=LEASE_S)
-            await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": number})
-            await conn.execute(
-                SQL["duplicate"], {"id": pack, "number": number, "family": None, "seconds": seconds}
-            )
-            await self._record(conn, shard.project, "pack duplicate", pack, number=number)
+            if await self._undecided(conn, shard, pack):
+                await self._write_duplicate(conn, shard, pack, number, began_s)
+
+    async def _write_duplicate(
+        self, conn: Connection, shard: Shard, pack: str, number: str, began_s: float
+    ) -> None:
+        seconds = round(monotonic_s() - began_s, 3)
+        await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": number})
+        await conn.execute(SQL["duplicate"], {"id": pack, "number": number, "family": None, "seconds": seconds})
+        await self._record(conn, shard.project, "pack duplicate", pack, number=number)
         metrics.PACKS.labels("duplicate").inc()
 
     async def _quarantine(self, shard: Shard, pack: str, error: MoverError, began_s: float) -> None:
         """The pack stays where it is, in the identified zone, with a reason a person can act on."""
         async with self._database.project(shard.project) as conn:
-            await renew_shard(conn, shard, lease_s=LEASE_S)
+            if not await self._undecided(conn, shard, pack):
+                return
             await conn.execute(
                 SQL["quarantine"],
                 {

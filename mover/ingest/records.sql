@@ -4,15 +4,20 @@ select id, tier, state, finished_at from mover.batch where id = %(id)s for updat
 
 -- name: get
 -- One record set.
-select id, batch_id, policy, version, state, reason, explanation, source, content, created_by, created_at, finished_at,
-       report
-  from mover.record_set where id = %(id)s;
+select r.id, r.batch_id, r.policy, r.version, r.state, r.reason, r.source, r.content, r.created_by, r.created_at,
+       r.finished_at, r.report,
+       coalesce(r.explanation, case when r.state = 'waiting-for-images' and b.state = 'failed'
+                                    then 'its batch failed; declare the batch again' end) as explanation
+  from mover.record_set r join mover.batch b on b.id = r.batch_id where r.id = %(id)s;
 
 -- name: page
 -- The newest record sets of the project, or of one batch.
-select id, batch_id, policy, version, state, reason, explanation, created_at, finished_at, report
-  from mover.record_set where %(batch)s::text is null or batch_id = %(batch)s
- order by created_at desc, id desc limit %(limit)s;
+select r.id, r.batch_id, r.policy, r.version, r.state, r.reason, r.created_at, r.finished_at, r.report,
+       coalesce(r.explanation, case when r.state = 'waiting-for-images' and b.state = 'failed'
+                                    then 'its batch failed; declare the batch again' end) as explanation
+  from mover.record_set r join mover.batch b on b.id = r.batch_id
+ where %(batch)s::text is null or r.batch_id = %(batch)s
+ order by r.created_at desc, r.id desc limit %(limit)s;
 
 -- name: newest_of_content
 -- The newest set of this batch that was made from the same bytes under the same policy.
