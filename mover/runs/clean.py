@@ -144,7 +144,9 @@ class Clean:
         log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
-        """Cleanup that failed leaves the root where it is; a person looks."""
+        """Cleanup that failed leaves the rest of the root where it is and says why; asking again tries again."""
+        explanation = f"{error.code}: {error.what}"
+        await conn.execute(SQL["explain"], {"id": shard.subject_id, "explanation": explanation})
         await audit.record(
             conn,
             project=shard.project,

@@ -24,7 +24,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover.decide.cleanup import Standing
-from mover.errors import DigestMismatch, EntryMissing, IntegrityError
+from mover.errors import ChangedWhileReading, DigestMismatch, EntryMissing, IntegrityError
 
 FICLONE = 0x40049409
 READ_BYTES = 8 << 20
@@ -332,8 +332,8 @@ class FlashRoots:
     def remove(self, run: str, marks: Mapping[str, str]) -> None:
         """Remove exactly what was judged, as it was judged, then the emptied folders; make that durable.
 
-        `marks`: path -> the mark of the file when it was judged. IntegrityError when anything else stands
-        there: a process inside the root still writes. What is left is then planned again.
+        `marks`: path -> the mark of the file when it was judged. ChangedWhileReading when anything else stands
+        there: a process inside the root still writes. What is left is then planned again, later.
         """
         if self.is_gone(run):
             return
@@ -409,6 +409,15 @@ def mark_of(facts: os.stat_result) -> str:
     return f"{facts.st_dev}:{facts.st_ino}:{facts.st_mode}:{facts.st_size}:{facts.st_mtime_ns}:{changed}"
 
 
+def still_is(judged: str | None, facts: os.stat_result) -> bool:
+    """Is this the file that was judged? Of a file judged with several names the change time says nothing: it
+    moved when we removed its other names."""
+    now = mark_of(facts)
+    if judged is None or not judged.endswith(":0"):
+        return judged == now
+    return judged.rpartition(":")[0] == now.rpartition(":")[0]
+
+
 def _open_seen(seen: Seen) -> int:
     """The very file that was looked at, or IntegrityError: another one may stand at its name by now."""
     descriptor = os.open(seen.name, FILE_FLAGS, dir_fd=seen.folder_fd)
@@ -434,9 +443,9 @@ def _empty(folder_fd: int, relative: str, marks: Mapping[str, str], *, run: str)
             if stat.S_ISDIR(facts.st_mode) and path.count("/") < DEPTH_MAX:
                 _empty(os.open(name, FOLDER_FLAGS, dir_fd=folder_fd), path, marks, run=run)
                 os.rmdir(name, dir_fd=folder_fd)
-            elif marks.get(path) == mark_of(facts):
+            elif still_is(marks.get(path), facts):
                 os.unlink(name, dir_fd=folder_fd)
             else:
-                raise IntegrityError("a file appeared or changed while the root was cleaned", where=run)
+                raise ChangedWhileReading("a file appeared or changed while the root was cleaned", where=run)
     finally:
         os.close(folder_fd)

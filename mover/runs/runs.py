@@ -453,14 +453,14 @@ class Runs:
         """Remove the run root. NotProtected, with what is unprotected, before protection is proved."""
         async with self._database.project(identity.project) as conn:
             row = await self._lock(conn, run)
-            if row.state in ("cleaning", "cleaned"):
-                pass
-            elif row.state == "protected":
+            if row.state not in ("protected", "cleaning", "cleaned"):
+                raise await self._not_protected(row)
+            if row.state == "protected":
                 await self._step(conn, run, "protected", "cleaning", reason=row.reason)
+            # a cleanup that failed is asked for again; one under way is left alone
+            if row.state != "cleaned" and (await _one(conn, "cleaning_shards", run=run)).open == 0:
                 await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", run)])
                 await self._record(conn, identity, "run cleaning asked", run)
-            else:
-                raise await self._not_protected(row)
         return await self.view(identity.project, run)
 
     async def _not_protected(self, row: Any) -> NotProtected | Conflict:

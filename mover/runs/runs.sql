@@ -63,6 +63,15 @@ select * from mover.run where id = %(id)s
 update mover.run set state = %(state)s::mover.run_state, reason = %(reason)s, explanation = %(explanation)s
  where id = %(id)s
 
+-- name: explain
+-- Why a run does not move on.
+update mover.run set explanation = %(explanation)s where id = %(id)s
+
+-- name: cleaning_shards
+-- Cleanup of this run that is still under way.
+select count(*) as open from mover.shard
+ where subject_id = %(run)s and kind = 'run-clean' and state in ('waiting', 'running')
+
 -- name: reserve
 -- Promise the run its bytes on the tier.
 update mover.run set reserved_bytes = %(bytes)s where id = %(id)s
