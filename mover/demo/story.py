@@ -10,26 +10,31 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from mover.demo import artifacts, generate, places, planted, seaweed
 from mover.demo.site import BUCKET, Site
+from mover.demo.teller import Teller, counts, size
 from mover.demo.trees import differences
 from mover.errors import IntegrityError, NotProtected, RunRefused
 from mover.model import wire
 from mover.sdk import SyncClient
 
 LINGER_S = 1800
+LINES_SHOWN = 20
+BUCKET_STEP_BYTES = 8 << 20
+OVERLAP_BYTES = 4096  # no disguise of an identifier is longer
 RECORDS_FOLDER = "records"
 STRANGER = "data/somebody-left-this.txt"
 STRANGER_TEXT = b"not in any manifest\n"
@@ -39,7 +44,8 @@ class Story:
     def __init__(self, root: Path, *, scale: float = 1.0, seed: int = 7, console: Console | None = None) -> None:
         self.site = Site(root)
         self.scale, self.seed = scale, seed
-        self.console = console or Console()
+        self.teller = Teller(console)
+        self._say = self.teller.say
         self.report: dict[str, Any] = {"steps": {}, "run_roots": []}
         self.answers: list[bytes] = []      # everything the API said to an operator, searched at the end
 
@@ -49,21 +55,31 @@ class Story:
         """A fresh site on an old or new hospital; whatever an earlier demo left running ends first."""
         self.site.stop()
         places.release(self.site.root)
+        # a report tells of a story that ended well, so none stands while one is told
+        self.site.report.unlink(missing_ok=True)
         for leftover in (self.site.state, self.site.policies, self.site.root / "home"):
             shutil.rmtree(leftover, ignore_errors=True)
-        with self._bar("building the hospital") as tick:
-            self.hospital = generate.build_hospital(
-                self.site.root, scale=self.scale, seed=self.seed, progress=lambda done, total, what: tick(done, total)
-            )
-        self.places = places.prepare(self.site.root, source=Path(self.hospital.source))
-        self.server = seaweed.start(self.site.bucket, bucket=BUCKET)
+        # the bucket comes up while the hospital is built; leaving the block waits for it, also after a failure,
+        # so that whoever stops the site finds it
+        with ThreadPoolExecutor(1, thread_name_prefix="bucket") as pool:
+            starting = pool.submit(seaweed.start, self.site.bucket, bucket=BUCKET)
+            with self.teller.bar("building the hospital") as tick:
+                self.hospital = generate.build_hospital(
+                    self.site.root, scale=self.scale, seed=self.seed,
+                    progress=lambda done, total, what: tick(done, total),
+                )  # fmt: skip
+            self.places = places.prepare(self.site.root, source=Path(self.hospital.source))
+            self.server = starting.result()
         self.site.write(self.places, self.server)
         self.url = self.site.start_daemon()
         h = self.hospital
-        self._say(f"hospital: {h.packs} packs, {_size(h.size_bytes)}, {h.rows} rows of tables"
+        self._say(f"hospital: {h.packs} packs, {size(h.size_bytes)}, {h.rows} rows of tables"
                   f"{' (built before, reused)' if h.reused else ''}")  # fmt: skip
-        self._say(f"tiers: {'; '.join(place.sentence for place in self.places.all)}")
-        self._say(f"daemon: {self.url}, log {self.site.log}")
+        for place in self.places.all:
+            self._say(f"tier: {place.sentence}")
+        self._say(f"tier: archive is a bucket of its own S3 server, {self.server.endpoint}")
+        self._say(f"daemon: {self.url}")
+        self._say(f"log: {self.site.log}")
 
     def tell(self) -> None:
         began = time.monotonic()
@@ -95,7 +111,8 @@ class Story:
             plan = self.client.batches.plan_declare(
                 wire.BatchRequest(folder=first, expected_count=self.hospital.declared[first])
             )
-            self._say(f"plan of the first batch, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)}")
+            self._keep(plan)
+            self._say(f"plan of the first batch, nothing done yet: {counts(plan.counts)}; {size(plan.bytes)}")
             for folder, count in self.hospital.declared.items():
                 batch = self.client.batches.declare(wire.BatchRequest(folder=folder, expected_count=count))
                 self.batches[folder] = batch
@@ -113,7 +130,7 @@ class Story:
             self._keep(again)
 
     def _watch_batch(self, batch: wire.Batch) -> wire.Batch:
-        with self._bar(f"batch {batch.id[-6:]}") as tick:
+        with self.teller.bar(f"batch {batch.id[-6:]}") as tick:
 
             def seen(now: wire.Batch) -> None:
                 done = sum(count for state, count in now.packs.items() if state != "found")
@@ -124,27 +141,29 @@ class Story:
         return found
 
     def _images_report(self, out: dict[str, Any]) -> None:
-        table = Table("batch", "packs", "published", "duplicate", "quarantined", "bytes", "proof of completeness")
-        for batch in self.batches.values():
-            p = batch.packs
-            table.add_row(
-                batch.id[-6:], str(sum(p.values())), str(p.get("published", 0)), str(p.get("duplicate", 0)),
-                str(p.get("quarantined", 0)), _size(batch.bytes), batch.proofs[-1].root[:16],
-            )  # fmt: skip
-        self.console.print(table)
+        columns = ("batch", "packs>", "published>", "duplicate>", "quarantined>", "bytes>", "proof")
+        self.teller.table(columns, (
+            (b.id[-6:], sum(b.packs.values()), b.packs.get("published", 0), b.packs.get("duplicate", 0),
+             b.packs.get("quarantined", 0), size(b.bytes), b.proofs[-1].root[:16])
+            for b in self.batches.values()
+        ))  # fmt: skip
         refused = []
         for batch in self.batches.values():
-            for pack in self.client.batches.packs(batch.id, state="quarantined", limit=1000).packs:
+            for pack in self._packs(batch, "quarantined"):
                 refused.append({"pack": pack.id, "reason": pack.reason, "explanation": pack.explanation})
-                self._say(f"  quarantined {pack.id[-6:]}: {pack.reason} - {pack.explanation}")
+                self._say(f"quarantined {pack.id[-6:]}: {pack.reason} - {pack.explanation}")
         slides = self._slides()
         out["counts"] = _add(batch.packs for batch in self.batches.values()) | {"slides": len(slides)}
         out["bytes"] = sum(s.size_bytes for s in slides)
         out["refused"] = refused
         out["proofs"] = [_proof(p) for b in self.batches.values() for p in b.proofs]
         for batch in self.batches.values():
-            for pack in self.client.batches.packs(batch.id, state="published", limit=1000).packs:
-                out["proofs"] += [_proof(p) for p in pack.proofs]
+            out["proofs"] += [_proof(p) for pack in self._packs(batch, "published") for p in pack.proofs]
+
+    def _packs(self, batch: wire.Batch, state: str) -> list[wire.Pack]:
+        page = self.client.batches.packs(batch.id, state=state, limit=1000)
+        self._keep(page)
+        return page.packs
 
     def _slides(self) -> list[wire.Slide]:
         found: list[wire.Slide] = []
@@ -174,30 +193,60 @@ class Story:
     def _records(self) -> None:
         title = "2. Record workflow: three tables a batch, matched by name, stripped of names"
         with self._step("records", title) as out:
-            counts: list[dict[str, int]] = []
+            states: list[dict[str, int]] = []
             out["refused"], out["proofs"], out["ledger"] = [], [], {}
-            for folder, declared in self.records.items():
+            for place, declared in enumerate(self.records.values(), start=1):
                 found = self.client.records.wait(declared.id, timeout_s=300)
                 self._must(found.state == "aligned", f"record set {found.id} is {found.state}: {found.explanation}")
                 self._keep(found)
                 self._print_ledger(found)
-                for table, states in found.ledger.items():
-                    self._must(sum(states.values()) == found.totals[table], f"ledger of {table} does not add up")
-                    counts.append({f"{table} {state}": count for state, count in states.items()})
-                out["ledger"][folder_label(folder, self.records)] = found.ledger
+                for table, row in found.ledger.items():
+                    self._must(sum(row.values()) == found.totals[table], f"ledger of {table} does not add up")
+                    states.append({f"{table} {state}": count for state, count in row.items()})
+                # batch folders are identifiers; in the report stands which one it was
+                out["ledger"][f"batch {place}"] = found.ledger
                 out["proofs"] += [_proof(p) for p in found.proofs]
-                for state in ("row-without-image", "image-without-row", "conflict", "late"):
-                    lines = self.client.records.ledger(found.id, state=state, limit=20).lines
-                    out["refused"] += [{"table": x.table, "line": x.line, "reason": x.reason or x.state} for x in lines]
-            out["counts"] = _add(counts)
-            out["bytes"] = 0
+                out["refused"] += [{"batch": f"batch {place}", **group} for group in self._held_back(found)]
+            out["counts"] = _add(states)
+            out["bytes"] = sum(p["bytes"] for p in out["proofs"])
 
     def _print_ledger(self, found: wire.RecordSet) -> None:
+        self._say(f"ledger of {found.id[-6:]}: every row and every image in exactly one state; the exports hold")
+        self._say("more cases than were scanned, so most rows have no image here")
         states = ("matched", "image-without-row", "row-without-image", "duplicate", "conflict", "late")
-        table = Table("table", *states, "total", title=f"ledger of {found.id[-6:]}, smallest group k = {found.k}")
-        for name, row in found.ledger.items():
-            table.add_row(name, *(str(row.get(state, 0)) for state in states), str(found.totals[name]))
-        self.console.print(table)
+        heads = ("matched>", "image\nwithout row>", "row\nwithout image>", "duplicate>", "conflict>", "late>")
+        rows = (
+            (name, *(row.get(state, 0) for state in states), found.totals[name])
+            for name, row in found.ledger.items()
+        )
+        self.teller.table(("table", *heads, "total>"), rows)
+        self._say(f"{found.slides_aligned} slides have their facts; the smallest group of equal ones is k = {found.k}")
+
+    def _held_back(self, found: wire.RecordSet) -> list[dict[str, Any]]:
+        """Everything that was not matched, by table and reason, with the first lines of each."""
+        groups: dict[tuple[str, str, str], list[int]] = {}
+        for state in ("row-without-image", "image-without-row", "duplicate", "conflict", "late"):
+            for line in self._ledger_lines(found, state):
+                groups.setdefault((line.table, state, line.reason or state), []).append(line.line)
+        listed = [
+            {"table": table, "state": state, "reason": reason, "count": len(lines),
+             "lines": sorted(lines)[:LINES_SHOWN]}
+            for (table, state, reason), lines in groups.items()
+        ]  # fmt: skip
+        for group in listed:
+            reason = "" if group["reason"] == group["state"] else f" ({group['reason']})"
+            self._say(f"  {group['count']:5} of {group['table']}: {group['state']}{reason}")
+        return listed
+
+    def _ledger_lines(self, found: wire.RecordSet, state: str) -> Iterator[wire.LedgerLine]:
+        after = None
+        while True:
+            page = self.client.records.ledger(found.id, state=state, after=after, limit=1000)
+            self._keep(page)
+            yield from page.lines
+            after = page.next
+            if after is None:
+                return
 
     # --- step 3 -------------------------------------------------------------------------------------------
 
@@ -205,13 +254,15 @@ class Story:
         with self._step("stage", "3. Align and stage: a cohort by expression, on flash, sealed") as out:
             expression = msgspec.json.decode(Path(self.hospital.expected).read_bytes())["cohort"]["expression"]
             cohort = self.client.cohorts.save("high-grade-prostate", expression)
-            selects = f"{expression} -> {cohort.count} slides, {_size(cohort.bytes)}"
+            self._keep(cohort)
+            selects = f"{expression}: {cohort.count} slides, {size(cohort.bytes)}"
             self._say(f"cohort {cohort.name}@{cohort.version}: {selects}")
             known = self._slides()
             out["refused"] = self._refused_run([known[0].number, "no-such-slide", known[1].number])
             request = wire.RunRequest(cohort=cohort.name)
             plan = self.client.runs.plan_request(request)
-            self._say(f"plan, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)} to copy")
+            self._keep(plan)
+            self._say(f"plan, nothing done yet: {counts(plan.counts)}; {size(plan.bytes)} to copy")
             run = self.client.runs.request(request, key="demo/1/2026-11-21T08:00:00Z/0")
             again = self.client.runs.request(request, key="demo/1/2026-11-21T08:00:00Z/0")
             self._must(run.id == again.id, "the same key gave two runs")
@@ -229,13 +280,15 @@ class Story:
         try:
             self.client.runs.request(wire.RunRequest(files=numbers), key="demo/0/2026-11-21T07:59:00Z/0")
         except RunRefused as refusal:
-            self._say(f"a list with one unknown name is refused before the first byte: {refusal.details}")
+            self._say(f"a list with one unknown name is refused before the first byte: {refusal.what}")
+            for offender in refusal.details:
+                self._say(f"  position {offender['position']}: {offender['name']} ({offender['why']})")
             self._keep_bytes(msgspec.json.encode(refusal.details))
             return [{"reason": "run-refused", **offender} for offender in refusal.details]
         raise IntegrityError("a run with an unknown number was accepted")
 
     def _watch_run(self, run: wire.Run, until: str = "ready") -> wire.Run:
-        with self._bar(f"run {run.id[-6:]}") as tick:
+        with self.teller.bar(f"run {run.id[-6:]}") as tick:
             # a run that could not be protected whole goes back to `ready`: that ends the wait too
             found = self.client.runs.wait(
                 run.id,
@@ -245,19 +298,22 @@ class Story:
             )
         self._must(found.state == until, f"run {run.id} is {found.state}: {found.explanation}")
         self._keep(found)
-        self._say(f"run {run.id[-6:]} is {found.state}: {found.count} files, {_size(found.bytes)}, root {found.root}")
+        where = f", in {found.root}" if found.root else ""
+        self._say(f"run {run.id[-6:]} is {found.state}: {found.count} files, {size(found.bytes)}{where}")
         return found
 
     def _look_at_root(self, run: wire.Run) -> None:
         """What a training job sees: exactly the manifest, both ways."""
         assert run.root is not None
         root = Path(run.root)
-        lines = [msgspec.json.decode(line) for line in self.client.runs.manifest(run.id).splitlines()[1:]]
+        manifest = self.client.runs.manifest(run.id)
+        self._keep_bytes(manifest.encode())
+        lines = [msgspec.json.decode(line) for line in manifest.splitlines()[1:]]
         listed = {line["path"]: line["size_bytes"] for line in lines}
         found = {str(p.relative_to(root)): p.stat().st_size for p in (root / "data").rglob("*") if p.is_file()}
         found["records.parquet"] = (root / "records.parquet").stat().st_size
         self._must(listed == found, "the run root differs from its manifest")
-        self._say(f"manifest root {run.manifest_root}: {len(listed)} files, equal in both directions")
+        self._say(f"its {len(listed)} files equal the manifest in both directions; manifest root {run.manifest_root}")
 
     # --- step 4 -------------------------------------------------------------------------------------------
 
@@ -267,21 +323,23 @@ class Story:
             assert run.out is not None
             made = artifacts.write_artifacts(Path(run.out), seed=self.seed, scale=self.scale)
             artifacts.write_code(self.site.code)
-            self._say(f"the job wrote {made.files} artifacts, {_size(made.size_bytes)}, into {run.out}")
+            self._say(f"the job wrote {made.files} artifacts, {size(made.size_bytes)}, into {run.out}")
             out["refused"] = self._clean_too_early(run)
             finish = wire.FinishRequest(
                 code=str(self.site.code), exit=0, environment={"framework": "none", "job": "demo/1"}
             )
             plan = self.client.runs.plan_finish(run.id, finish)
-            steps = (f"{s.action} {s.subject} ({s.reason})" for s in plan.steps)
-            self._say("plan, nothing done yet: " + "; ".join(steps))
+            self._keep(plan)
+            self._say("plan, nothing done yet:")
+            for step in plan.steps:
+                self._say(f"  {step.action} {step.subject}: {step.reason}")
             self.client.runs.finish(run.id, finish)
             found = self._watch_run(run, until="protected")
             snapshot = self.client.snapshots.list(run=run.id)[0]
             self._keep(snapshot)
             self._say(
-                f"snapshot {snapshot.repository_id[:8]}: {snapshot.files} files, {_size(snapshot.bytes)}, "
-                f"{_size(snapshot.added_bytes)} added, missing parts: {', '.join(snapshot.missing) or 'none'}"
+                f"snapshot {snapshot.repository_id[:8]}: {snapshot.files} files, {size(snapshot.bytes)}, "
+                f"{size(snapshot.added_bytes)} added, missing parts: {', '.join(snapshot.missing) or 'none'}"
             )
             self._restore(run, snapshot)
             self._stock_restic(snapshot)
@@ -295,16 +353,18 @@ class Story:
             self.client.runs.clean(run.id)
         except NotProtected as refusal:
             self._say(f"cleaning now is refused (409): {refusal.what}")
-            return [{"reason": refusal.code, "what": refusal.what, "unprotected": len(refusal.details)}]
+            self._keep_bytes(msgspec.json.encode(refusal.details))
+            return [{"reason": refusal.code, "what": refusal.what, "first": refusal.details[:LINES_SHOWN]}]
         raise IntegrityError("a run was cleaned before it was protected")
 
     def _restore(self, run: wire.Run, snapshot: wire.Snapshot) -> None:
         assert run.out is not None
-        target = self.site.restored / "artifacts"
-        answer = self.client.snapshots.restore(snapshot.id, to=str(target), path="/artifacts")
-        found = differences(Path(run.out), target)
+        target = self.site.restored / snapshot.repository_id[:8]
+        answer = self.client.snapshots.restore(snapshot.id, to=str(target))
+        self._keep(answer)
+        found = differences(Path(run.out), target / "artifacts")
         self._must(not found, f"the restored artifacts differ: {found[:3]}")
-        self._say(f"restored to {target}: {answer.files} files, byte-identical, {answer.seconds} s")
+        self._say(f"restored whole: {answer.files} files in {answer.seconds:.1f} s, artifacts byte-identical")
 
     def _stock_restic(self, snapshot: wire.Snapshot) -> None:
         """The independent reader, where it is installed."""
@@ -328,7 +388,8 @@ class Story:
             assert run.root is not None
             self._plant_stranger(Path(run.root))
             plan = self.client.runs.plan_clean(run.id)
-            self._say(f"plan, nothing done yet: {_counts(plan.counts)}, {_size(plan.bytes)} to free")
+            self._keep(plan)
+            self._say(f"plan, nothing done yet: {counts(plan.counts)}; {size(plan.bytes)} to free")
             self.client.runs.clean(run.id)
             found = self._watch_run(run, until="cleaned")
             self._must(not Path(run.root).exists(), "the run root still stands")
@@ -336,7 +397,7 @@ class Story:
             kept = Path(self.places.flash.path) / found.strays[0]["moved_to"]
             self._must(kept.read_bytes() == STRANGER_TEXT, "the stranger was not kept")
             stray = found.strays[0]
-            self._say(f"stray kept: {stray['path']} ({stray['why']}) -> {stray['moved_to']}")
+            self._say(f"stray kept: {stray['path']} ({stray['why']}), now {stray['moved_to']}")
             second = self.client.runs.request(wire.RunRequest(like=run.id), key="demo/2/2026-11-21T09:00:00Z/0")
             second = self._watch_run(second)
             self._look_at_root(second)
@@ -365,20 +426,23 @@ class Story:
         with self._step("search", "Looking for every planted identifier outside the identified zone") as out:
             verdict = admin.audit.verify()
             self._must(verdict.whole, f"the audit chain is broken: {verdict.broken}")
-            page = admin.audit.page(limit=500)
-            self.answers.append(msgspec.json.encode(page.records))
+            self._keep(admin.audit.page(limit=1000))
             dump = self._ordinary_dump()
             known = planted.load(Path(self.hospital.planted))
-            places_and_answers: list[Any] = [self.site.log, Path(self.places.flash.path), *self.answers, dump]
             began = time.monotonic()
+            # file names are searched too; restored files stand for the repository, whose own are encrypted
+            folders = [self.site.log, Path(self.places.flash.path), Path(self.places.protect.path), self.site.restored]
             # the bucket comes piece by piece: it does not fit into memory
-            hits = planted.search_everything(itertools.chain(places_and_answers, self._bucket_objects()), known)
+            hits = planted.search_everything(itertools.chain(folders, self.answers, [dump], self._bucket()), known)
             self._must(not hits, f"{len(hits)} identifiers found, first in {hits[0].where if hits else ''}")
-            self._say(f"log, API answers, dump of the ordinary schema ({_size(len(dump))}), flash and bucket: 0 of "
-                      f"{len(known)} identifiers found ({time.monotonic() - began:.0f} s)")  # fmt: skip
-            self._say(f"audit: {verdict.records} records in {len(verdict.chains)} chain, recomputed and whole")
+            answered = sum(len(answer) for answer in self.answers)
+            self._say(f"0 of {len(known)} identifiers found, in any disguise, in {time.monotonic() - began:.0f} s:")
+            self._say(f"  bucket ({size(self.bucket_bytes)}), flash, repository, restored files, log,")
+            self._say(f"  {len(self.answers)} API answers ({size(answered)}), database dump ({size(len(dump))})")
+            self._say(f"audit: {verdict.records} records in {_chains(len(verdict.chains))}, recomputed and whole")
             out["counts"] = {"hits": len(hits), "identifiers": len(known), "audit_records": verdict.records}
-            out["bytes"], out["proofs"], out["refused"] = len(dump), [], []
+            out["bytes"] = self.bucket_bytes + len(dump) + answered
+            out["proofs"], out["refused"] = [{"kind": "audit", "chains": verdict.chains}], []
 
     def _ordinary_dump(self) -> bytes:
         from mover.catalog.postgres import Embedded, find_binaries
@@ -391,8 +455,9 @@ class Story:
         finally:
             embedded.stop()
 
-    def _bucket_objects(self) -> Iterator[bytes]:
-        """Every object of the bucket as the bucket gives it."""
+    def _bucket(self) -> Iterator[bytes]:
+        """Every key and object of the bucket as the bucket gives it, in pieces that overlap: nothing can hide
+        on a seam."""
         from mover.tiers.object import ObjectTier
 
         s = self.server
@@ -400,9 +465,14 @@ class Story:
             "archive", "deidentified", url=f"s3://{s.bucket}", endpoint=s.endpoint, region=s.region,
             credentials_file=s.credentials_file,
         )  # fmt: skip
+        self.bucket_bytes = 0
         for entry in tier.list(""):
             yield entry.key.encode()
-            yield b"".join(tier.stream(entry.key))
+            end = b""
+            for piece in tier.stream(entry.key, step_bytes=BUCKET_STEP_BYTES):
+                self.bucket_bytes += len(piece)
+                yield end + piece
+                end = piece[-OVERLAP_BYTES:]
 
     def _write_report(self) -> None:
         self.report |= {
@@ -418,32 +488,21 @@ class Story:
             "planted": self.hospital.planted,
             "log": str(self.site.log),
             "tiers": [place.sentence for place in self.places.all],
+            "hospital": {"packs": self.hospital.packs, "bytes": self.hospital.size_bytes, "rows": self.hospital.rows},
         }
         self.site.report.write_bytes(msgspec.json.format(msgspec.json.encode(self.report), indent=2) + b"\n")
-        self._say(f"report: {self.site.report}")
 
     # --- small tools --------------------------------------------------------------------------------------
 
     @contextmanager
     def _step(self, name: str, title: str) -> Iterator[dict[str, Any]]:
-        self.console.rule(title, align="left")
+        self.teller.title(title)
         began = time.monotonic()
         out: dict[str, Any] = {}
         yield out
         out["seconds"] = round(time.monotonic() - began, 1)
         self.report["steps"][name] = out
-        self._say(f"[{out['seconds']} s]")
-
-    @contextmanager
-    def _bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        counted = TextColumn("{task.completed}/{task.total}")
-        columns = (TextColumn(f"  {what}"), BarColumn(), counted, TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=not self.console.is_terminal) as bar:
-            task = bar.add_task(what, total=1)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._say(f"took {out['seconds']} s")
 
     def _must(self, holds: bool, otherwise: str) -> None:
         if not holds:
@@ -464,34 +523,50 @@ def main(
 ) -> None:
     """`serve` opens the hospital of an earlier demo (or tells the story first) and leaves it up; `remove` ends
     and deletes everything."""
-    console = Console()
     site = Site(root)
+    # a polite kill ends what was started, as Ctrl-C does; what another kill leaves, the next demo ends
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if remove:
         remove_all(site)
         return
     if serve and site.report.exists():
-        open_again(site, console)
+        open_again(site)
         return
-    story = Story(root, scale=scale, console=console)
+    story = Story(root, scale=scale)
     try:
         story.prepare()
         story.tell()
+        if serve:
+            site.keep_up()
+        elif linger_s:
+            site.linger(linger_s)
+        else:
+            site.stop()
     except BaseException:
         site.stop()
         raise
-    if serve:
-        console.print(f"serving {story.url} until `make stop`", highlight=False, markup=False)
-    elif linger_s:
-        site.linger(linger_s)
-        console.print(
-            f"The daemon and the bucket stay up for {linger_s // 60} minutes ({story.url}); `make serve` keeps them, "
-            "`make stop` ends them.", highlight=False, markup=False,
-        )  # fmt: skip
-    else:
-        site.stop()
+    what_next(site, story.url, story.teller, linger_s=0 if serve else linger_s)
 
 
-def open_again(site: Site, console: Console) -> None:
+def what_next(site: Site, url: str, teller: Teller, *, linger_s: int) -> None:
+    """Where everything is, and the first things to type."""
+    here = Path.cwd()
+    command, config = (_shown(path, here) for path in (Path(sys.executable).parent / "mover", site.config))
+    teller.title("What next")
+    stay = f"for {linger_s // 60} minutes (`make serve` keeps them)" if linger_s else "until `make stop`"
+    teller.say(f"report  {_shown(site.report, here)}")
+    teller.say(f"API     {url}, described at /openapi.json; token file {_shown(site.token, here)}")
+    teller.say(f"        daemon and bucket stay up {stay}; `make stop` ends them, `make clean` removes everything")
+    teller.say(f"try     export MOVER_CONFIG={config}")
+    for line in ("status", "batch list", "run list"):
+        teller.say(f"        {command} {line}")
+
+
+def _shown(path: Path, here: Path) -> str:
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def open_again(site: Site) -> None:
     """Serve what the last demo left, on new ports where the old ones are gone."""
     url = site.running_url()
     report = msgspec.json.decode(site.report.read_bytes())
@@ -505,7 +580,9 @@ def open_again(site: Site, console: Console) -> None:
     site.keep_up()
     report["api_url"] = url
     site.report.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    console.print(f"serving {url} until `make stop`; token file {site.token}", highlight=False, markup=False)
+    teller = Teller()
+    teller.say(f"serving {url}")
+    what_next(site, url, teller, linger_s=0)
 
 
 def stop(root: Path) -> None:
@@ -520,11 +597,6 @@ def remove_all(site: Site) -> None:
     shutil.rmtree(site.root)
 
 
-def folder_label(folder: str, among: dict[str, Any]) -> str:
-    """Batch folders are identifiers; in the report stands which one it was."""
-    return f"batch {list(among).index(folder) + 1}"
-
-
 def _proof(proof: wire.Proof) -> dict[str, Any]:
     return {k: v for k, v in msgspec.to_builtins(proof).items() if k in ("id", "kind", "count", "bytes", "root", "at")}
 
@@ -537,17 +609,8 @@ def _add(counts: Any) -> dict[str, int]:
     return total
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit in ("B", "kB") else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{count} B"
+def _chains(count: int) -> str:
+    return "1 chain" if count == 1 else f"{count} chains"
 
 
 __all__ = ["Story", "main", "open_again", "remove_all", "stop"]
