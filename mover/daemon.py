@@ -60,6 +60,7 @@ from mover.tiers import identity as identities
 from mover.tiers.object import ObjectTier
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import RetryTier
+from mover.tiers.zones import check_site
 from mover.transfer import Transfer
 
 HOUSEKEEPING_S = 5.0
@@ -138,6 +139,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         stack.push_async_callback(database.close)
         vault = await _open_vault(settings, dsns, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
+        await asyncio.to_thread(check_site, settings, policies)
         tiers = await _open_tiers(settings, database)
         await _register(settings, database, policies)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)

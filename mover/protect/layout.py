@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +21,7 @@ from mover.errors import Denied, RequestInvalid
 from mover.protect.facts import Disk, Folder, MemoryFile
 from mover.protect.git import look_at
 from mover.protect.reading import Requester
+from mover.tiers.zones import overlap
 
 ARTIFACTS = "artifacts"
 
@@ -41,10 +42,17 @@ class Layout(Struct, frozen=True):
 
 
 def lay_out(
-    run: Any, *, finish: Mapping[str, Any], roots: tuple[str, ...], flash_root: Path, seen_as: str
+    run: Any,
+    *,
+    finish: Mapping[str, Any],
+    roots: tuple[str, ...],
+    flash_root: Path,
+    seen_as: str,
+    forbidden: Sequence[Path],
 ) -> Layout:
-    """Compose the snapshot of a run. Raises Denied or RequestInvalid for paths that may not be read."""
-    place = _Place(run, roots, flash_root, seen_as)
+    """Compose the snapshot of a run. Raises Denied or RequestInvalid for paths that may not be read; `forbidden`
+    are the identified tiers, which may have been mounted below a declared root since the start."""
+    place = _Place(run, roots, flash_root, seen_as, forbidden)
     members: dict[str, Any] = {}
     parts: list[tuple[str, str]] = []
     missing: list[str] = []
@@ -75,7 +83,10 @@ def lay_out(
 class _Place:
     """Turns a path as the requester sees it into a root the administrator declared and a path below it."""
 
-    def __init__(self, run: Any, roots: tuple[str, ...], flash_root: Path, seen_as: str) -> None:
+    def __init__(
+        self, run: Any, roots: tuple[str, ...], flash_root: Path, seen_as: str, forbidden: Sequence[Path]
+    ) -> None:
+        self._forbidden = forbidden
         self._out = f"runs/{run.id}/out"
         self._roots = roots
         self._flash_root = flash_root
@@ -110,6 +121,8 @@ class _Place:
             )  # fmt: skip
         for root in self._roots:
             if pure.is_relative_to(root):
+                if any(overlap(Path(pure), tier) for tier in self._forbidden):
+                    raise Denied("the path leads into an identified tier, or holds one")
                 return Disk(Path(root), str(pure.relative_to(root)), self._requester)
         raise Denied("the path lies under no declared root of the protect policy", where=path)
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from mover.errors import Denied, NotFound, RequestInvalid
 from mover.protect.reading import Requester
 from mover.protect.reading_child import THROUGH_FLAGS
+from mover.tiers.zones import inside
 
 READ, WRITE, SEARCH = 4, 2, 1
 
@@ -41,7 +42,7 @@ def restore_place(
         raise Denied("a folder on the way to the restore's target is a link or not a folder", where=to) from error
     try:
         real = os.readlink(f"/proc/self/fd/{folder}")
-        if any(Path(real).is_relative_to(os.path.realpath(tier)) for tier in forbidden):
+        if any(inside(Path(real), tier) for tier in forbidden):
             raise Denied("nothing is restored into an identified tier")
         yield Path(f"/proc/self/fd/{folder}") / pure.name
     finally:

@@ -106,7 +106,10 @@ class Protection:
 
     def _lay_out(self, run: Any, policy: ProtectPolicy) -> Layout:
         place = self._flash[run.tier]
-        return lay_out(run, finish=run.finish or {}, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as)
+        return lay_out(
+            run, finish=run.finish or {}, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
+            forbidden=self._forbidden,
+        )  # fmt: skip
 
     async def _snapshot(
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
@@ -359,7 +362,10 @@ class Protection:
         place = self._flash[row.tier]
         finish = {"artifacts": body.artifacts, "code": body.code, "logs": body.logs, "environment": body.environment}
         layout = await asyncio.to_thread(
-            lambda: lay_out(row, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as)
+            lambda: lay_out(
+                row, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
+                forbidden=self._forbidden,
+            )  # fmt: skip
         )
         steps = [wire.PlanStep(action="protect", subject=name, reason=why) for name, why in layout.parts]
         steps += [wire.PlanStep(action="missing", subject=part, reason="not in finish") for part in layout.missing]

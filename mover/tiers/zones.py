@@ -1,0 +1,146 @@
+"""What a site's words must not say about its zones, judged at start (design D4): which tiers a policy may tie
+together, and that no place outside an identified tier is, by link, mount or nesting, also inside one.
+
+The engine refuses a crossing whatever the configuration says. This is the fence before it: a policy that could
+only ever be refused is said with file:line:column, before a single byte is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from msgspec import Struct
+
+from mover import policy as reader
+from mover.errors import PolicyInvalid, SettingsInvalid
+from mover.model.policy import CleanPolicy, ImagesPolicy, ProtectPolicy, RecordsPolicy, StagePolicy
+from mover.policy import Loaded, Mistake, PolicyBook
+from mover.settings import Settings
+
+MOUNTS = "/proc/self/mountinfo"
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+# of each kind of policy: the key in the file, the field, and the role and zone that a tier there must have
+_ENDS: dict[type, tuple[tuple[str, str, str, str], ...]] = {
+    ImagesPolicy: (("from", "source", "source", "identified"), ("to", "archive", "archive", "deidentified")),
+    RecordsPolicy: (("from", "source", "source", "identified"),),
+    StagePolicy: (("from", "archive", "archive", "deidentified"), ("to", "flash", "flash", "deidentified")),
+    ProtectPolicy: (("from", "flash", "flash", "deidentified"), ("to", "repository", "protect", "deidentified")),
+    CleanPolicy: (("from", "flash", "flash", "deidentified"),),
+}
+
+
+def check_site(settings: Settings, policies: PolicyBook) -> None:
+    """Raises SettingsInvalid or PolicyInvalid with every mistake. A policy may name tiers of another node; only
+    those that are known here are judged here."""
+    document = reader.read(settings.file, error=SettingsInvalid)
+    reader.refuse(
+        [document.mistake(("tiers", name, "path"), what) for name, what in _nested(settings)], SettingsInvalid
+    )
+    mistakes = [mistake for one in policies.all() for mistake in _wrong_ends(one, settings)]
+    reader.refuse(mistakes, PolicyInvalid)
+
+
+def _nested(settings: Settings) -> Iterator[tuple[str, str]]:
+    placed = [(tier, tier.path) for tier in settings.tiers.values() if tier.path is not None]
+    for tier, path in placed:
+        if tier.zone != "identified":
+            continue
+        for other, there in placed:
+            if other.zone != "identified" and overlap(path, there):
+                yield other.name, f"its place overlaps that of {tier.name}, which is identified"
+        if overlap(path, settings.state_dir):
+            yield tier.name, "its place overlaps the state directory"
+
+
+def _wrong_ends(one: Loaded, settings: Settings) -> Iterator[Mistake]:
+    document = reader.parse(one.text, file=one.file)
+    for key, field, role, zone in _ENDS[type(one.policy)]:
+        tier = settings.tiers.get(getattr(one.policy, field))
+        if tier is not None and (tier.role, tier.zone) != (role, zone):
+            what = f"{tier.name} is {_a(tier.zone)} {tier.role} tier; here stands {_a(zone)} {role} tier"
+            yield document.mistake((key,), what)
+    if isinstance(one.policy, ProtectPolicy):
+        for index, root in enumerate(one.policy.roots):
+            for what in _about_root(root, settings):
+                yield document.mistake(("roots", index), what)
+
+
+def _about_root(root: str, settings: Settings) -> Iterator[str]:
+    pure = PurePosixPath(root)
+    if not pure.is_absolute() or ".." in pure.parts or "\0" in root:
+        yield "a root is an absolute path without '..'"
+        return
+    for tier in settings.tiers.values():
+        if tier.zone == "identified" and tier.path is not None and overlap(Path(root), tier.path):
+            yield f"the root overlaps the tier {tier.name}, which is identified"
+    if overlap(Path(root), settings.state_dir):
+        yield "the root overlaps the state directory, which holds the vault's key"
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+# --- places ------------------------------------------------------------------------------------------------
+
+
+class Spot(Struct, frozen=True):
+    """A folder by its file system and its path in there: the same for every mount and link that leads to it."""
+
+    device: str
+    path: PurePosixPath
+
+    def holds(self, other: Spot) -> bool:
+        return self.device == other.device and other.path.is_relative_to(self.path)
+
+
+class _Mount(Struct, frozen=True):
+    device: str
+    root: PurePosixPath
+    point: PurePosixPath
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Does anything below one place also lie below the other, through nesting, links on the way or (bind)
+    mounts, of either or inside either?"""
+    mounts = _mounts()
+    left, right = _spots(one, mounts), _spots(other, mounts)
+    return any(a.holds(b) or b.holds(a) for a in left for b in right)
+
+
+def inside(path: Path, place: Path) -> bool:
+    """Is `path` the place itself or below it, by whatever mount it is reached?"""
+    mounts = _mounts()
+    return _spot(place, mounts).holds(_spot(path, mounts))
+
+
+def _spots(path: Path, mounts: Sequence[_Mount]) -> list[Spot]:
+    """The place itself, and everything that is mounted below it."""
+    real = PurePosixPath(os.path.realpath(path))
+    below = [Spot(mount.device, mount.root) for mount in mounts if mount.point.is_relative_to(real)]
+    return [_spot(path, mounts), *below]
+
+
+def _spot(path: Path, mounts: Sequence[_Mount]) -> Spot:
+    real = PurePosixPath(os.path.realpath(path))
+    holding = [mount for mount in mounts if real.is_relative_to(mount.point)]
+    if not holding:
+        return Spot("", real)
+    # of two mounts at one point the later one is seen
+    mount = max(enumerate(holding), key=lambda pair: (len(pair[1].point.parts), pair[0]))[1]
+    return Spot(mount.device, mount.root / real.relative_to(mount.point))
+
+
+def _mounts() -> list[_Mount]:
+    """proc_pid_mountinfo(5): id, parent, device, root in the file system, mount point."""
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as lines:
+        fields = [line.split(" ", 5) for line in lines]
+    return [_Mount(words[2], _plain(words[3]), _plain(words[4])) for words in fields]
+
+
+def _plain(text: str) -> PurePosixPath:
+    return PurePosixPath(_OCTAL.sub(lambda found: chr(int(found[1], 8)), text))
