@@ -38,7 +38,7 @@ def main(words: list[str]) -> None:
         (resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_NOFILE, OPEN_FILES), (resource.RLIMIT_NPROC, 0),
     ):  # fmt: skip
         resource.setrlimit(kind, (bound, bound))
-    os.execve(git, [git, *arguments], dict(os.environ))
+    os.execv(git, [git, *arguments])
 
 
 def loaders() -> list[str]:
