@@ -23,6 +23,8 @@ def test_the_page_of_metrics_is_made_from_the_metrics() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_metrics.py"))["page"]()
     assert (ROOT / "docs" / "metrics.md").read_text("utf-8") == made
     assert all(f"| `{name}` |" in made for name in metrics.names())
+    answered = {line.split()[2] for line in metrics.render().decode().splitlines() if line.startswith("# TYPE")}
+    assert answered == set(metrics.names())
 
 
 def test_every_error_says_what_to_do_and_has_its_own_code() -> None:
