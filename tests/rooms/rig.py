@@ -140,8 +140,9 @@ class Rig:
             key, data = f"slides/{number}/1/{number}.svs", bytes([position]) * size
             self.tiers["archive"].put(key, [data], size_bytes=size)  # type: ignore[attr-defined]
             with psycopg.connect(self.dsns.superuser) as conn:
+                digest = blake3(data).hexdigest()
                 insert(conn, "slide", number=number, site="ward", family="aperio-svs", extension="svs",
-                       size_bytes=size, digest=blake3(data).hexdigest(), tier="archive", key=key, facts="{}")  # fmt: skip
+                       size_bytes=size, digest=digest, tier="archive", key=key, facts="{}")  # fmt: skip
                 for project in projects:
                     insert(conn, "slide_grant", project_id=project, number=number)
             made.append(number)
