@@ -4,6 +4,9 @@
 is null, like, literals, known columns, `sampled`). Whatever else the parser understands is refused where it
 stands. `mover.catalog.selections` compiles the tree to parametrised SQL; no text of the expression reaches it.
 
+An expression is kept, shown to the whole project and written into manifests, so it may hold no identifier (D10):
+comments are refused, and a text in it must be one that the column can hold, or shaped like it.
+
 A missing fact is neither equal nor unequal to anything, as in SQL: `stage <> 'IV'` does not select slides whose
 stage is unknown; say `or stage is null`.
 """
@@ -24,6 +27,7 @@ from sqlglot.tokens import Token, TokenType
 
 from mover.errors import ExpressionInvalid
 from mover.model.facts import SLIDE_COLUMNS, FactColumn
+from mover.model.ids import CROCKFORD
 
 MAX_CHARS = 8192
 MAX_TOKENS = 4000
@@ -141,6 +145,9 @@ def _bound(text: str, tokens: list[Token]) -> None:
     for token in tokens:
         depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
         run = run + 1 if token.token_type in (TokenType.NOT, TokenType.DASH, TokenType.TILDE) else 0
+        if token.comments:
+            hint = "An expression is kept; say why in a place of your own."
+            raise _refusal(text, token.start, "a comment may not stand in an expression", hint=hint)
         if depth > MAX_DEPTH or run > MAX_DEPTH:
             raise _refusal(text, token.start, f"nested deeper than {MAX_DEPTH}")
 
@@ -175,6 +182,10 @@ _OPERATORS: dict[type[Any], Operator] = {
 _MIRRORED: dict[Operator, Operator] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ORDERED = ("<", "<=", ">", ">=")
 _NUMERIC = ("integer", "number", "year")
+_NUMBER_LIKE = re.compile(rf"[{CROCKFORD}%_]{{0,17}}")
+_SUBJECT_LIKE = re.compile(rf"[S%_][{CROCKFORD}%_]{{0,16}}")
+# of text columns without a list: pseudonyms, areas, single short words. A name with a number in it is neither
+_WORD_LIKE = re.compile(rf"S[{CROCKFORD}%]{{0,16}}|[0-9%_]{{0,3}}|[^0-9\s]{{0,12}}|[a-z-]{{0,24}}")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -280,6 +291,7 @@ class _Reader:
             raise self._refused(node, f"{column.name} is {column.type}; only text is like a pattern")
         if not (isinstance(pattern, exp.Literal) and pattern.is_string):
             raise self._refused(pattern, "a pattern is a text in single quotes")
+        self._check_pattern(pattern, column, any_case=isinstance(node, exp.ILike))
         found = Like(column, pattern.this, isinstance(node, exp.ILike))
         return Not(found) if node.args.get("negate") else found
 
@@ -353,6 +365,8 @@ class _Reader:
             return self._date(node, column)
         if listed:
             self._check_listed(node, column)
+        if self._allowed(column) is None:
+            self._check_shape(node, column)
         return str(node.this)
 
     def _numeric(self, node: Parsed, column: Column) -> Scalar:
@@ -381,8 +395,30 @@ class _Reader:
             pass  # a thirteenth month; said below
         raise self._refused(node, f"{column.name} is a date", hint="Write it as '2026-07-31'.")
 
+    def _allowed(self, column: Column) -> tuple[str, ...] | None:
+        return self._columns[column.name].allowed if column.home == "record" else None
+
+    def _check_shape(self, node: Parsed, column: Column) -> None:
+        """What is no number, pseudonym or plain word may be a name or a case: it selects nothing, and stays."""
+        if column.home == "slide" and column.name in ("number", "subject"):
+            shape = {"number": _NUMBER_LIKE, "subject": _SUBJECT_LIKE}[column.name]
+        else:
+            shape = _WORD_LIKE
+        if not shape.fullmatch(node.this):
+            raise self._refused(node, f"{column.name} is never like this", hint="Original names select nothing here.")
+
+    def _check_pattern(self, node: Parsed, column: Column, *, any_case: bool) -> None:
+        allowed = self._allowed(column)
+        if allowed is None:
+            self._check_shape(node, column)
+            return
+        fold = str.casefold if any_case else str
+        if not any(is_like(fold(value), fold(node.this)) for value in allowed):
+            words = ", ".join(repr(word) for word in allowed[:50])
+            raise self._refused(node, f"{column.name} is never like this", hint=f"It is one of {words}.")
+
     def _check_listed(self, node: Parsed, column: Column) -> None:
-        allowed = self._columns[column.name].allowed if column.home == "record" else None
+        allowed = self._allowed(column)
         if allowed is not None and node.this not in allowed:
             words = ", ".join(repr(word) for word in allowed[:50])
             raise self._refused(node, f"{column.name} is never {str(node.this)[:60]!r}", hint=f"It is one of {words}.")
@@ -404,6 +440,36 @@ _LANGUAGE = (
     "An expression compares columns with values: = <> < <= > >=, and, or, not, in (…), between … and …, is null, "
     "like, ilike, sampled(fraction, seed = number)."
 )
+
+
+def is_like(value: str, pattern: str) -> bool:
+    """PostgreSQL's LIKE: `%` any text, `_` one character, a backslash takes the next one literally. Looks back to
+    the last `%` only, so that no pattern takes longer than the product of both lengths."""
+    wanted = _pattern_parts(pattern)
+    at = part = 0
+    resume: tuple[int, int] | None = None
+    while at < len(value):
+        if part < len(wanted) and wanted[part] == "%":
+            resume, part = (part + 1, at), part + 1
+        elif part < len(wanted) and wanted[part] in ("_", "=" + value[at]):
+            at, part = at + 1, part + 1
+        elif resume is not None:
+            resume = (resume[0], resume[1] + 1)
+            part, at = resume
+        else:
+            return False
+    return all(one == "%" for one in wanted[part:])
+
+
+def _pattern_parts(pattern: str) -> list[str]:
+    parts: list[str] = []
+    characters = iter(pattern)
+    for character in characters:
+        if character == "\\":
+            parts.append("=" + next(characters, "\\"))
+        else:
+            parts.append(character if character in "%_" else "=" + character)
+    return parts
 
 
 def _place(node: Parsed) -> int:

@@ -7,7 +7,6 @@ audit record that belong to the change.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -16,19 +15,19 @@ from msgspec import Struct
 from psycopg.types.json import Jsonb
 
 from mover import audit
-from mover.catalog import proofs, selections
+from mover.catalog import facts, proofs, selections
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
-from mover.clock import SYSTEM, Clock
 from mover.decide.admission import Admission, TierSpace, admit
 from mover.decide.layout import slide_path
 from mover.decide.lifecycle import check_transition
-from mover.errors import Conflict, NotFound, NotProtected, RequestInvalid, RunRefused
-from mover.jobs import NewShard, add_shards
+from mover.errors import Conflict, NotFound, NotProtected, RequestError, RequestInvalid, RunRefused, TierUnavailable
+from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import cancel_shards, tier_queue
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.facts import SLIDE_COLUMNS
 from mover.model.policy import StagePolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -37,6 +36,8 @@ from mover.runs.roots import FlashRoots, run_key
 SQL = load(__file__)
 PLAN_STEPS_MAX = 1000
 PAGE_MAX = 1000
+# runs judged at one go; those behind them are judged at the next
+WAITING_MAX = 1000
 StagedEntries = list[wire.StagedEntry]  # in a class that has a method `list`, the word means that method
 
 log = get_logger("runs")
@@ -58,13 +59,11 @@ class Runs:
         policies: PolicyBook,
         *,
         node: str,
-        clock: Clock = SYSTEM,
     ) -> None:
         self._database = database
         self._flash = flash
         self._policies = policies
         self._node = node
-        self._clock = clock
 
     # --- request ------------------------------------------------------------------------------------------
 
@@ -82,10 +81,10 @@ class Runs:
             earlier = await self._remember(conn, identity.project, key, body, run)
             if earlier is None:
                 offenders = await self._create(conn, identity, body, policy, run)
-                if not offenders:
-                    await self._admit_waiting(conn, identity.project, policy.flash)
                 action = "run refused" if offenders else "run requested"
                 await self._record(conn, identity, action, run, request=request)
+        if earlier is None:
+            await self.admit_waiting(policy.flash)
         answer = await self.view(identity.project, earlier or run)
         if answer.state == "refused":
             raise RunRefused(answer.explanation or "refused", where=answer.id, details=named(answer.offenders, body))
@@ -137,6 +136,8 @@ class Runs:
         The insert waits for a concurrent request with the same key, so exactly one of them makes a run.
         """
         digest = blake3(msgspec.json.encode(body, order="sorted")).hexdigest()
+        # a key is the caller's own words, which may hold anything; for "the same again" its digest is enough (D10)
+        key = blake3(key.encode()).hexdigest()
         bound = await _one(
             conn, "remember", project=project, key=key, route="POST /v1/runs", body_digest=digest, subject=run
         )
@@ -232,6 +233,8 @@ class Runs:
         layout, label = body.layout or policy.layout, body.layout_label or policy.layout_label
         if layout == "label" and not label:
             raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
+        if label and label not in {*await facts.columns(conn), *SLIDE_COLUMNS}:
+            raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
         entries = [
             {
                 "project": project,
@@ -250,32 +253,72 @@ class Runs:
 
     # --- admission ----------------------------------------------------------------------------------------
 
-    async def _admit_waiting(self, conn: Connection, project: str, tier: str) -> None:
-        """Admit waiting runs of this project in order of arrival, under the tier's lock."""
+    async def admit_waiting(self, tier: str) -> None:
+        """Let waiting runs in, oldest first and whatever their project, until one has to wait on.
+
+        Called when a run is requested, when space was freed, and by the daemon from time to time: nothing waits
+        for an event that was lost. A crash in between leaves runs that are judged the next time.
+        """
+        async with self._database.instance() as conn:
+            parameters = {"tier": tier, "limit": WAITING_MAX}
+            waiting = await (await conn.execute(SQL["waiting"], parameters)).fetchall()
+        if not waiting:
+            return
+        try:
+            await in_thread(self._flash[tier].roots.check_identity)
+        except TierUnavailable as error:
+            # the folder below an unmounted tier has a size too, which says nothing
+            log.warning("admission waits", tier=tier, code=error.code)
+            return
+        for one in waiting:
+            async with self._database.project(one.project_id) as conn:
+                if not await self._admit(conn, tier, one.run_id):
+                    return
+
+    async def _admit(self, conn: Connection, tier: str, run_id: str) -> bool:
+        """Judge one run, under the tier's lock. False when it waits, and all that came later with it."""
         locked = await _one(conn, "lock_tier", tier=tier)
-        if locked is None:
-            raise NotFound("no such tier", where=tier)
-        for waiting in await (await conn.execute(SQL["waiting"], {"tier": tier})).fetchall():
-            verdict = await self._judge(conn, tier, waiting, locked.capacity_bytes)
-            if verdict.verdict == "refuse":
-                await self._step(conn, waiting.id, "requested", "refused", reason="too-large", why=verdict.reason)
-                continue
-            if verdict.verdict == "wait":
-                await self._explain(conn, waiting.id, "requested", verdict.reason)
-                return
-            await self._begin(conn, project, tier, waiting)
+        run = await _one(conn, "lock_waiting", id=run_id)
+        if run is None:
+            return True
+        policy = self._known_policy(run.policy)
+        if policy is None:
+            await self._explain_once(conn, run, f"the policy {run.policy} is not loaded")
+            return True
+        verdict = await self._judge(conn, tier, run, policy, locked.capacity_bytes)
+        if verdict.verdict == "wait":
+            await self._explain_once(conn, run, verdict.reason)
+            return False
+        if verdict.verdict == "refuse":
+            await self._step(conn, run.id, "requested", "refused", reason="too-large", why=verdict.reason)
+        else:
+            await self._begin(conn, tier, run, policy)
+        await audit.record(
+            conn,
+            project=run.project_id,
+            node=self._node,
+            actor="daemon",
+            action="run refused" if verdict.verdict == "refuse" else "run admitted",
+            subject=run.id,
+            reason="too-large" if verdict.verdict == "refuse" else "",
+        )
+        return True
+
+    def _known_policy(self, name: str) -> StagePolicy | None:
+        try:
+            return self._policies.get(name, StagePolicy)
+        except RequestError:
+            return None
 
     async def _judge(
-        self, conn: Connection, tier: str, waiting: Any, declared: int | None
+        self, conn: Connection, tier: str, run: Any, policy: StagePolicy, declared: int | None
     ) -> Admission:
-        capacity, free = await asyncio.to_thread(self._flash[tier].roots.space)
+        capacity, free = await in_thread(self._flash[tier].roots.space)
         promised = await _one(conn, "reserved", tier=tier)
         outstanding = await _one(conn, "outstanding", tier=tier)
-        to_copy = await _one(conn, "to_copy", run=waiting.id, tier=tier)
-        evictable = await _one(conn, "evictable_bytes", tier=tier)
-        run = await _one(conn, "get", id=waiting.id)
-        assert promised and outstanding and to_copy and evictable and run
-        policy = self._policies.get(run.policy, StagePolicy)
+        to_copy = await _one(conn, "to_copy", run=run.id, tier=tier)
+        evictable = await _one(conn, "evictable_bytes", run=run.id, tier=tier)
+        assert promised and outstanding and to_copy and evictable
         space = TierSpace(
             capacity_bytes=min(capacity, declared or capacity),
             free_bytes=free + evictable.bytes,
@@ -283,30 +326,26 @@ class Runs:
             outstanding_bytes=outstanding.bytes,
             reserve_bytes=policy.reserve_bytes,
         )
-        return admit(waiting.bytes, to_copy.bytes, space)
+        return admit(run.bytes, to_copy.bytes, space)
 
-    async def _begin(self, conn: Connection, project: str, tier: str, waiting: Any) -> None:
-        run = await _one(conn, "get", id=waiting.id)
-        assert run is not None
-        policy = self._policies.get(run.policy, StagePolicy)
-        await conn.execute(SQL["reserve"], {"id": waiting.id, "bytes": waiting.bytes})
-        await self._step(conn, waiting.id, "requested", "admitted")
-        await self._step(conn, waiting.id, "admitted", "staging")
-        paths = [row.path for row in await (await conn.execute(SQL["paths"], {"run": waiting.id})).fetchall()]
+    async def _begin(self, conn: Connection, tier: str, run: Any, policy: StagePolicy) -> None:
+        await conn.execute(SQL["reserve"], {"id": run.id, "bytes": run.bytes})
+        await self._step(conn, run.id, "requested", "admitted")
+        await self._step(conn, run.id, "admitted", "staging")
+        paths = [row.path for row in await (await conn.execute(SQL["paths"], {"run": run.id})).fetchall()]
         size = policy.entries_per_shard
         await add_shards(
             conn,
-            project,
+            run.project_id,
             [
-                NewShard(tier_queue(tier), "run-stage", waiting.id, tuple(paths[at : at + size]), priority=5)
+                NewShard(tier_queue(tier), "run-stage", run.id, tuple(paths[at : at + size]), priority=5)
                 for at in range(0, len(paths), size)
             ],
         )
 
-    async def admit_waiting(self, project: str, tier: str) -> None:
-        """After space was freed: let waiting runs in."""
-        async with self._database.project(project) as conn:
-            await self._admit_waiting(conn, project, tier)
+    async def _explain_once(self, conn: Connection, run: Any, why: str) -> None:
+        if run.explanation != why:
+            await self._explain(conn, run.id, "requested", why)
 
     # --- look ---------------------------------------------------------------------------------------------
 
@@ -395,14 +434,21 @@ class Runs:
         return await self.view(project, run)
 
     async def finish(self, identity: Identity, run: str, body: wire.FinishRequest) -> wire.Run:
-        """Protect what training left. A repeated finish of a run under way changes nothing."""
+        """Protect what training left. A repeated finish of a run under way changes nothing; one that names other
+        things is a Conflict, because those would not be protected."""
+        finish = msgspec.json.decode(msgspec.json.encode(body))
         async with self._database.project(identity.project) as conn:
             row = await self._lock(conn, run)
             if row.state == "ready":
-                await self._finish(conn, row, msgspec.to_builtins(body), clean_after=False, reason=None)
+                await self._finish(conn, row, finish, clean_after=False, reason=None)
                 await self._record(conn, identity, "run finished", run)
             elif row.state not in ("finishing", "protecting", "protected", "cleaning", "cleaned"):
                 check_transition(row.state, "finishing", subject=run)
+            elif row.finish != finish:
+                raise Conflict(
+                    f"the run is {row.state} already, after another finish", where=run,
+                    hint="What this request names is not protected with it; its lease may have lapsed before.",
+                )  # fmt: skip
         return await self.view(identity.project, run)
 
     async def _finish(
@@ -422,9 +468,9 @@ class Runs:
             lapsed = await (await conn.execute(SQL["lapsed"])).fetchall()
         for found in lapsed:
             async with self._database.project(found.project_id) as conn:
-                row = await self._lock(conn, found.run_id)
-                if row.state != "ready" or row.lease_until > self._clock.now():
-                    continue
+                row = await _one(conn, "lock_lapsed", id=found.run_id)
+                if row is None:
+                    continue  # a heartbeat came first, or another daemon
                 await self._finish(conn, row, {}, clean_after=True, reason="lease-expired")
                 await audit.record(
                     conn,
@@ -453,7 +499,7 @@ class Runs:
         """Remove the run root. NotProtected, with what is unprotected, before protection is proved."""
         async with self._database.project(identity.project) as conn:
             row = await self._lock(conn, run)
-            if row.state not in ("protected", "cleaning", "cleaned"):
+            if row.state not in ("protected", "cleaning", "cleaned", "cancelled", "failed"):
                 raise await self._not_protected(row)
             if row.state == "protected":
                 await self._step(conn, run, "protected", "cleaning", reason=row.reason)
@@ -466,7 +512,7 @@ class Runs:
     async def _not_protected(self, row: Any) -> NotProtected | Conflict:
         if row.ready_at is None:
             return Conflict(f"the run is {row.state}; cancel it instead", where=row.id)
-        listing = await asyncio.to_thread(self._flash[row.tier].roots.listing, row.id, below="out")
+        listing = await in_thread(self._flash[row.tier].roots.listing, row.id, below="out")
         unprotected = [{"path": path, "size_bytes": size} for path, size in sorted(listing.items())]
         return NotProtected(
             f"the run is {row.state}: {len(unprotected)} artifacts are not proved protected",
@@ -479,7 +525,7 @@ class Runs:
 
         async with self._database.project(project) as conn:
             row = await self._get(conn, run)
-            steps = await plan_for(conn, row, self._flash[row.tier].roots)
+        steps = await plan_for(self._database, row, self._flash[row.tier].roots)
         counts: dict[str, int] = {}
         for step in steps:
             counts[step.action] = counts.get(step.action, 0) + 1

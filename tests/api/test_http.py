@@ -129,12 +129,12 @@ async def test_a_run_is_asked_for_with_a_key_and_the_key_reaches_the_room(served
     """Without the key, a lost answer could become two runs on the flash."""
     async with served.ask("POST", "/v1/runs", json={"cohort": "c"}) as response:
         assert response.status == 422 and (await problem(response))["where"] == "Idempotency-Key"
-    headers = {"Idempotency-Key": "hpc/4711/2026-01-01T00:00:00/0", "X-Request-Id": "my-request-1"}
+    headers = {"Idempotency-Key": "hpc/4711/2026-01-01T00:00:00/0", "X-Request-Id": "4711471147114711"}
     async with served.ask("POST", "/v1/runs", json={"cohort": "c"}, headers=headers) as response:
         assert response.status == 202
     [(method, (identity, body, key, request))] = served.rooms.runs.calls
     assert (method, identity.actor, body.cohort) == ("request", "a-operator", "c")
-    assert (key, request) == (headers["Idempotency-Key"], "my-request-1")
+    assert (key, request) == (headers["Idempotency-Key"], "4711471147114711")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ async def test_every_step_can_be_planned_and_a_plan_changes_nothing(served: Serv
 
 async def test_the_request_id_is_ours_unless_the_callers_is_harmless(served: Served) -> None:
     """It stands in logs and audit records, where a newline or a name has no business."""
-    async with served.ask("GET", "/v1/batches", headers={"X-Request-Id": "job-4711.3"}) as response:
-        assert response.headers["X-Request-Id"] == "job-4711.3"
+    async with served.ask("GET", "/v1/batches", headers={"X-Request-Id": "0f8fad5b-d9cb-469f-a165-70867728950e"}) as response:
+        assert response.headers["X-Request-Id"] == "0f8fad5b-d9cb-469f-a165-70867728950e"
     async with served.ask("GET", "/v1/batches", headers={"X-Request-Id": "Jane Smith 1961"}) as response:
         assert "Smith" not in response.headers["X-Request-Id"] and len(response.headers["X-Request-Id"]) == 20
 

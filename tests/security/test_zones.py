@@ -34,7 +34,8 @@ ENDS = {
     "stage": "kind: stage\nname: stage\nfrom: {}\nto: {}\n",
     "protect": "kind: protect\nname: protect\nfrom: {}\nto: {}\n",
     "clean": "kind: clean\nname: clean\nfrom: {}\n",
-    "records": "kind: records\nname: records\nfrom: {}\ntables:\n  - name: images1\n    columns: {{f: {{class: image}}}}\n",
+    "records": "kind: records\nname: records\nfrom: {}\ntables:\n  - name: images1\n"
+    "    columns: {{f: {{class: image}}}}\n",
 }
 
 
