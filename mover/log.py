@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -68,6 +69,25 @@ def _configure_structlog(*, level: str, journal: bool = False, stream: TextIO | 
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def close_side_doors() -> None:
+    """What Python itself would print past us: warnings, and exceptions that nobody caught, with the text of the
+    exception and of every cause. A failed insert's text quotes the row. For a process that holds identifiers."""
+    logging.captureWarnings(True)
+    log = get_logger("process")
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            log.critical("process ends by an error", exc_info=error)
+
+    def in_thread(given: threading.ExceptHookArgs) -> None:
+        log.error("thread ended by an error", exc_info=given.exc_value)
+
+    def in_finalizer(given: Any) -> None:
+        log.error("an error that nobody could catch", exc_info=given.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, in_finalizer
 
 
 def get_logger(name: str) -> Any:
