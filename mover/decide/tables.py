@@ -153,6 +153,9 @@ def _column_problems(policy: RecordsPolicy, column: str, rule: ColumnRule) -> It
         yield "shifted dates are not Safe Harbor (45 CFR 164.514(b)(2)); claim expert-determination or use years"
     if rule.rule == "enum":
         yield from _enum_problems(rule)
+    if rule.rule in ("integer", "number") and (rule.minimum is None or rule.maximum is None):
+        # a record number, a phone and a date without dashes are numbers too
+        yield "a number needs a minimum and a maximum, or any record number would pass as one"
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
         yield "the minimum is above the maximum"
     if rule.pattern is not None:

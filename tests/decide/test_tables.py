@@ -54,7 +54,7 @@ IMAGERY = table(
         "file": {"class": "image"},
         "case": {"class": "case"},
         "stain": {"class": "enum", "values": ["HE", "HER2"], "map": {"h&e": "HE", "n/a": ""}},
-        "size": {"class": "integer"},
+        "size": {"class": "integer", "minimum": 0, "maximum": 99_999_999},
         "remark": {"class": "drop"},
     },
 )  # fmt: skip
