@@ -203,7 +203,8 @@ async def _build(
             **records.failure_handlers(),
         },
         queues=[tier_queue(name) for name in _served(settings) if name in tiers],
-        holder=f"{node}/{random_bytes(6).hex()}",
+        # the two processes of one node (D20) live and die apart: neither takes back what the other holds
+        holder=f"{node}-{settings.role}/{random_bytes(6).hex()}",
         concurrency=settings.workers.shards,
     )
     access = Access(database, project=settings.project, node=node, own_uid=os.geteuid())
@@ -339,6 +340,8 @@ async def _housekeeping(house: House) -> None:
             lapsed = await house.runs.expire()
             if lapsed:
                 logger.info("leases lapsed", count=lapsed)
+            for tier in house.settings.tiers_of(role="flash"):
+                await house.runs.admit_waiting(tier.name)
             async with house.database.instance() as conn:
                 await instance.node_seen(conn, house.settings.node)
             await _measure(house)
@@ -408,14 +411,19 @@ async def _watch_markers(house: House) -> None:
 async def _declare_marked(house: House, policy: ImagesPolicy, seen: set[tuple[str, str]]) -> None:
     try:
         folders = await asyncio.to_thread(lambda: list(markers(policy, house.tiers[policy.source])))
-        for folder, expected in folders:
-            if (policy.name, folder) in seen:
-                continue
-            body = wire.BatchRequest(folder=folder, policy=policy.name, expected=expected or None)
-            await house.batches.declare(house.settings.project, "marker", body, again=False)
-            seen.add((policy.name, folder))
     except MoverError as error:
         logger.warning("markers not read", tier=policy.source, code=error.code)
+        return
+    for folder, expected in folders:
+        if (policy.name, folder) in seen:
+            continue
+        body = wire.BatchRequest(folder=folder, policy=policy.name, expected=expected or None)
+        try:
+            await house.batches.declare(house.settings.project, "marker", body, again=False)
+            seen.add((policy.name, folder))
+        except MoverError as error:
+            # one folder that cannot be declared keeps no other from it
+            logger.warning("marked folder not declared", tier=policy.source, code=error.code)
 
 
 async def _watchdog(house: House, notifier: Notifier, interval_s: float | None) -> None:
@@ -500,6 +508,9 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
             capacity = capacity or facts.f_blocks * facts.f_frsize
     except MoverError as error:
         explanation = f"{error.what}. {error.advice}"
+    except OSError as error:
+        # it went away between the two questions; its path stays out of every answer
+        online, explanation = False, f"its space cannot be asked ({type(error).__name__})"
     async with house.database.instance() as conn:
         reserved = await instance.reserved_bytes(conn, tier.name)
     return wire.Tier(

@@ -113,7 +113,7 @@ create table mover.shard (
     state       mover.shard_state not null default 'waiting',
     epoch       bigint not null default 0,          -- fencing: a commit with an older epoch is refused
     lease_until timestamptz,
-    holder      text,                               -- <node>/<start of its process>
+    holder      text,                               -- <node>-<role>/<start of its process>
     claims      integer not null default 0,
     failures    integer not null default 0,
     not_before  timestamptz not null default now(),
@@ -598,7 +598,7 @@ create function mover.void_leases(in_node text, in_holder text) returns bigint
     language sql security definer set search_path = mover, pg_temp as $$
     with voided as (
         update mover.shard set lease_until = now()
-         where state = 'running' and holder like in_node || '/%' and holder <> in_holder and lease_until > now()
+         where state = 'running' and starts_with(holder, in_node || '/') and holder <> in_holder and lease_until > now()
         returning 1)
     select count(*) from voided
 $$;
@@ -636,11 +636,19 @@ create function mover.runs_lapsed() returns table (run_id text, project_id text)
     select id, project_id from mover.run where state = 'ready' and lease_until < now()
 $$;
 
--- digests on a flash tier that some live run still holds
+-- runs that wait for space on a tier: whoever came first is judged first, whatever the project
+create function mover.runs_waiting(in_tier text, in_limit integer) returns table (run_id text, project_id text)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select id, project_id from mover.run where tier = in_tier and state = 'requested'
+     order by created_at, id limit in_limit
+$$;
+
+-- digests on a flash tier that some live run still holds; one that is not admitted yet holds nothing, or two that
+-- wait could keep each other out for ever
 create function mover.content_held(in_tier text) returns table (digest text)
     language sql stable security definer set search_path = mover, pg_temp as $$
     select distinct e.digest from mover.run_entry e join mover.run r on r.id = e.run_id
-     where r.tier = in_tier and r.state not in ('cleaned', 'refused', 'cancelled', 'failed')
+     where r.tier = in_tier and r.state not in ('requested', 'cleaned', 'refused', 'cancelled', 'failed')
 $$;
 
 reset role;

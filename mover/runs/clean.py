@@ -7,8 +7,9 @@ A crash leaves either the old root or a part of it, and the next attempt plans a
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
+
+from blake3 import blake3
 
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
@@ -16,22 +17,29 @@ from mover.catalog.database import Connection, Database
 from mover.decide.cleanup import CleanStep, plan_cleanup
 from mover.decide.lifecycle import check_transition
 from mover.errors import IntegrityError, MoverError, NotProtected
-from mover.jobs import Shard, finish_shard
+from mover.jobs import Shard, finish_shard, in_thread
+from mover.jobs.shards import others_running, postpone_shard, renew_shard
+from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, manifest_root
-from mover.runs.roots import FlashRoots, run_key
+from mover.runs.roots import FlashRoots, hash_file, run_key
 from mover.runs.runs import SQL, Flash, Runs
+
+# until it is looked again whether somebody still works on the run
+OTHERS_S = 1.0
 
 log = get_logger("runs")
 
 
-async def plan_for(conn: Connection, run: Any, roots: FlashRoots) -> list[CleanStep]:
-    """What cleanup would do with everything that stands in the root now, and why."""
-    entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
-    artifacts = await (await conn.execute(SQL["artifacts"], {"run": run.id})).fetchall()
+async def plan_for(database: Database, run: Any, roots: FlashRoots) -> list[CleanStep]:
+    """What cleanup would do with everything that stands in the root now, and why. Artifacts are hashed, so no
+    transaction is open meanwhile."""
+    async with database.project(run.project_id) as conn:
+        entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
+        artifacts = await (await conn.execute(SQL["artifacts"], {"run": run.id})).fetchall()
     digests = {e.path: e.digest for e in entries}
-    own = await asyncio.to_thread(_own_files, roots, run)
-    standing = await asyncio.to_thread(roots.standing, run.id, manifest=digests, own=own)
+    own = await in_thread(_own_files, roots, run)
+    standing = await in_thread(roots.standing, run.id, manifest=digests, own=own)
     return plan_cleanup(
         standing,
         manifest={e.path: e.size_bytes for e in entries},
@@ -42,10 +50,6 @@ async def plan_for(conn: Connection, run: Any, roots: FlashRoots) -> list[CleanS
 def _own_files(roots: FlashRoots, run: Any) -> dict[str, str]:
     """Digests of what the seal wrote: the manifest is known to the catalog; RUN.json is the daemon's own,
     in a folder only the daemon can write."""
-    from blake3 import blake3
-
-    from mover.runs.roots import hash_file
-
     own = {}
     if run.manifest is not None:
         own["manifest.jsonl"] = blake3(run.manifest.encode()).hexdigest()
@@ -63,22 +67,39 @@ class Clean:
         self._node = node
 
     async def clean(self, shard: Shard) -> None:
+        run = await self._begin(shard)
+        if run is None:
+            return
+        roots = self._flash[run.tier].roots
+        await in_thread(roots.check_identity)
+        steps = await plan_for(self._database, run, roots)
         async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await self._record_strays(conn, run, steps)
+        await in_thread(self._apply, roots, run.id, steps)
+        await self._prove(shard, run, steps)
+        await self._runs.admit_waiting(run.tier)
+
+    async def _begin(self, shard: Shard) -> Any:
+        """The run to clean, or None when there is nothing to do now. Nothing else touches its root from here on:
+        a run that ends here is never staged or protected again, and whoever still works on it is waited for."""
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
             run = await _one(conn, "lock", id=shard.subject_id)
-            await asyncio.to_thread(self._flash[run.tier].roots.check_identity)
-            if run.state in ("cancelled", "failed") or run.state == "protected":
+            if run.state == "cleaning":
+                pass
+            elif run.state in ("protected", "cancelled", "failed"):
                 check_transition(run.state, "cleaning", subject=run.id)
-            elif run.state != "cleaning":
+            else:
                 await self._end(conn, shard, run)
-                return
+                return None
             # D6: the state machine alone is not believed; the proof row is looked at again before bytes go
             if run.ready_proof is not None and run.protected_proof is None:
                 raise NotProtected("cleanup asked for without a proof of protection", where=run.id)
-            steps = await plan_for(conn, run, self._flash[run.tier].roots)
-            await self._record_strays(conn, run, steps)
-        await asyncio.to_thread(self._apply, self._flash[run.tier].roots, run.id, steps)
-        await self._prove(shard, run, steps)
-        await self._runs.admit_waiting(shard.project, run.tier)
+            if await others_running(conn, shard):
+                await postpone_shard(conn, shard, delay_s=OTHERS_S)
+                return None
+            return run
 
     async def _end(self, conn: Connection, shard: Shard, run: Any) -> None:
         if run.state != "cleaned":

@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from mover.decide.cleanup import Standing
 from mover.errors import ChangedWhileReading, DigestMismatch, EntryMissing, IntegrityError
+from mover.tiers import beneath
 
 FICLONE = 0x40049409
 READ_BYTES = 8 << 20
@@ -39,6 +40,10 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+# what the seal writes beside `data/` and `out/`
+SEALED = ("records.parquet", "manifest.jsonl", "RUN.json")
 
 
 class Requester(Struct, frozen=True):
@@ -75,6 +80,16 @@ class FlashRoots:
         self._reflink = reflink
         self.check_identity = check_identity
 
+    def begin(self, run: str, requester: Requester) -> None:
+        """Make the run's root. Nothing else makes it: a worker that was paused beyond the run's end finds no
+        place to write to, so a root that was removed stays removed."""
+        with told("the run root could not be made"):
+            self.prepare()
+            root = self.run_root(run)
+            if not root.is_dir():
+                root.mkdir(mode=0o750)
+                give(root, None, requester.gid)
+
     def prepare(self) -> None:
         """The daemon's own folders, closed to others before anything stands in them."""
         for key, mode in ((".mover", 0o711), (CONTENT, 0o700), (STRAYS, 0o711), ("runs", 0o711)):
@@ -88,7 +103,8 @@ class FlashRoots:
 
     def space(self) -> tuple[int, int]:
         """(capacity, free) in bytes, as the file system says now."""
-        facts = os.statvfs(self.root)
+        with told("the tier's space could not be asked"):
+            facts = os.statvfs(self.root)
         return facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize
 
     # --- the content store ------------------------------------------------------------------------------
@@ -103,37 +119,44 @@ class FlashRoots:
 
     def check_content(self, digest: str) -> None:
         """Re-hash a content file whose fingerprint moved without us; DigestMismatch when it differs."""
-        if hash_file(self.root / content_key(digest)) != digest:
+        with told("content could not be read"):
+            found = hash_file(self.root / content_key(digest))
+        if found != digest:
             raise DigestMismatch("the content store holds other bytes than its name says", where=digest)
 
     def evict(self, digest: str) -> None:
         """Give a content file's space back. The caller has made sure that no live run holds the digest."""
-        (self.root / content_key(digest)).unlink(missing_ok=True)
+        with told("content could not be evicted"):
+            (self.root / content_key(digest)).unlink(missing_ok=True)
 
     def set_aside(self, digest: str) -> None:
         """Damaged content keeps its bytes as evidence and loses its name."""
         path = self.root / content_key(digest)
         aside = self.root / ".mover" / "damaged"
-        aside.mkdir(parents=True, exist_ok=True)
-        os.replace(path, aside / digest)
+        with told("damaged content could not be set aside"):
+            aside.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside / digest)
 
     def place(self, digest: str, run: str, path: str, requester: Requester) -> None:
         """Share a content file into a run root. Run again after a crash, it leaves the same result. Entries may
         be read as they come, by the requester's group and by nobody else."""
         source = self.root / content_key(digest)
         target = self.run_root(run) / path
-        self._make_folders(run, target.parent, requester)
-        target.unlink(missing_ok=True)
-        if self._reflink:
-            clone(source, target)
-            give(target, None, requester.gid)
-        else:
-            os.link(source, target)
+        with told("content could not be shared into the run root"):
+            self._make_folders(run, target.parent, requester)
+            target.unlink(missing_ok=True)
+            if self._reflink:
+                clone(source, target)
+                give(target, None, requester.gid)
+            else:
+                close_mode(source)
+                os.link(source, target)
 
     def _make_folders(self, run: str, folder: Path, requester: Requester) -> None:
-        """The run root and what leads to `folder`, closed to others from the start."""
+        """What leads from the root to `folder`, closed to others from the start."""
         root = self.run_root(run)
-        for one in (root, *(root / part for part in reversed(folder.relative_to(root).parents)), folder):
+        below = [root / part for part in reversed(folder.relative_to(root).parents)]
+        for one in (*below[1:], folder):
             try:
                 one.mkdir(mode=0o750)
             except FileExistsError:
@@ -145,15 +168,15 @@ class FlashRoots:
     def write(self, run: str, path: str, data: bytes) -> str:
         """A file that the seal itself writes: temporary name, synced, renamed, re-read; its BLAKE3."""
         target = self.run_root(run) / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.partial")
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.replace(temporary, target)
-        digest = hash_file(target)
+        temporary = _partial(target)
+        with told("the seal could not be written"):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.replace(temporary, target)
+            digest = hash_file(target)
         if digest != blake3(data).hexdigest():
             raise DigestMismatch("a sealed file reads back differently", where=path)
         return digest
@@ -161,17 +184,20 @@ class FlashRoots:
     def seal(self, run: str, requester: Requester) -> None:
         """Modes, owners, `out/`, and everything on stable storage. `data/` is read-only for the requester's
         group; with hard links the files' modes are shared by all runs, so the folders guard them."""
-        root = self.run_root(run)
+        with told("the run root could not be sealed"):
+            self._seal(self.run_root(run), requester)
+
+    def _seal(self, root: Path, requester: Requester) -> None:
         out = root / "out"
         out.mkdir(exist_ok=True)
         give(out, requester.uid, requester.gid)
         out.chmod(0o770)
-        for folder, _, files in os.walk(root / "data", topdown=False):
+        for folder, _, files in os.walk(root / "data", topdown=False, onerror=_raise):
             for name in files:
                 self._guard(Path(folder) / name, requester)
             give(Path(folder), None, requester.gid)
             os.chmod(folder, 0o550)
-        for name in ("records.parquet", "manifest.jsonl", "RUN.json"):
+        for name in SEALED:
             if (root / name).exists():
                 self._guard(root / name, requester)
         give(root, None, requester.gid)
@@ -183,16 +209,20 @@ class FlashRoots:
             give(path, None, requester.gid)
             path.chmod(0o440)
         else:
-            path.chmod(0o444)
+            close_mode(path)
 
     def unseal(self, run: str) -> None:
-        """Make a root writable for us again, so that staging may resume or cleanup may begin."""
+        """Make a root writable for us again, so that staging may resume or cleanup may begin. What a seal that
+        was killed left half-written goes."""
         root = self.run_root(run)
         if not root.exists():
             return
-        root.chmod(0o750)
-        for folder, _, _ in os.walk(root / "data"):
-            os.chmod(folder, 0o750)
+        with told("the run root could not be opened for us"):
+            root.chmod(0o750)
+            for folder, _, _ in os.walk(root / "data"):
+                os.chmod(folder, 0o750)
+            for name in SEALED:
+                _partial(root / name).unlink(missing_ok=True)
 
     def listing(self, run: str, *, below: str = "") -> dict[str, int]:
         """Path -> size of everything below a part of the root that is not a folder."""
@@ -345,6 +375,33 @@ class FlashRoots:
 
     def is_gone(self, run: str) -> bool:
         return not os.path.lexists(self.run_root(run))
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """The system's errors in our words. A name that is missing was removed by somebody meanwhile: whoever may
+    still work on the run looks again, and whoever may not has lost the shard."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ChangedWhileReading(f"{what}: it went away meanwhile") from error
+    except OSError as error:
+        raise beneath.translated(error, what, tier="") from error
+
+
+def close_mode(path: Path) -> None:
+    """Read-only for everybody, if it is not yet: a change of mode moves the content's fingerprint, and what has
+    moved is read whole before it is shared again."""
+    if stat.S_IMODE(path.lstat().st_mode) != 0o444:
+        path.chmod(0o444)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def hash_file(path: Path) -> str:

@@ -21,7 +21,7 @@ from mover.catalog.queries import load
 from mover.decide.admission import Admission, TierSpace, admit
 from mover.decide.layout import slide_path
 from mover.decide.lifecycle import check_transition
-from mover.errors import Conflict, NotFound, NotProtected, RequestError, RequestInvalid, RunRefused, TierUnavailable
+from mover.errors import Conflict, NotFound, NotProtected, RequestError, RequestInvalid, RunRefused, TierError
 from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import cancel_shards, tier_queue
 from mover.log import get_logger
@@ -39,6 +39,9 @@ PAGE_MAX = 1000
 # runs judged at one go; those behind them are judged at the next
 WAITING_MAX = 1000
 StagedEntries = list[wire.StagedEntry]  # in a class that has a method `list`, the word means that method
+
+# states in which shards move a run on
+WORKING = frozenset({"staging", "finishing", "protecting", "cleaning", "cancelled", "failed"})
 
 log = get_logger("runs")
 
@@ -265,15 +268,14 @@ class Runs:
         if not waiting:
             return
         try:
-            await in_thread(self._flash[tier].roots.check_identity)
-        except TierUnavailable as error:
             # the folder below an unmounted tier has a size too, which says nothing
+            await in_thread(self._flash[tier].roots.check_identity)
+            for one in waiting:
+                async with self._database.project(one.project_id) as conn:
+                    if not await self._admit(conn, tier, one.run_id):
+                        return
+        except TierError as error:
             log.warning("admission waits", tier=tier, code=error.code)
-            return
-        for one in waiting:
-            async with self._database.project(one.project_id) as conn:
-                if not await self._admit(conn, tier, one.run_id):
-                    return
 
     async def _admit(self, conn: Connection, tier: str, run_id: str) -> bool:
         """Judge one run, under the tier's lock. False when it waits, and all that came later with it."""
@@ -397,7 +399,7 @@ class Runs:
             tier=row.tier,
             policy=row.policy,
             reason=row.reason,
-            explanation=row.explanation,
+            explanation=row.explanation or await self._trouble(conn, row),
             offenders=row.offenders or [],
             root=seen if present else None,
             out=f"{seen}/out" if present and row.ready_at else None,
@@ -413,6 +415,12 @@ class Runs:
             strays=[s._asdict() for s in strays],
             proofs=await proofs.of_subject(conn, row.id),
         )
+
+    async def _trouble(self, conn: Connection, row: Any) -> str | None:
+        if row.state not in WORKING:
+            return None
+        found = await _one(conn, "trouble", id=row.id)
+        return f"tried again after {found.code}: {found.error}" if found else None
 
     async def _estimate(self, conn: Connection, row: Any, progress: Any) -> float | None:
         """Seconds until ready at the pace of this tier's newest runs; None before there is a history."""

@@ -77,9 +77,13 @@ select count(*) as open from mover.shard
 update mover.run set reserved_bytes = %(bytes)s where id = %(id)s
 
 -- name: waiting
--- Runs that wait for space on a tier, oldest first.
-select r.id, r.selection_id, coalesce(s.bytes, 0) as bytes from mover.run r left join mover.selection s on s.id = r.selection_id
- where r.tier = %(tier)s and r.state = 'requested' order by r.created_at
+-- Runs that wait for space on a tier, of every project, oldest first.
+select run_id, project_id from mover.runs_waiting(%(tier)s, %(limit)s)
+
+-- name: lock_waiting
+-- A run that still waits, held for the verdict, with the bytes it asks for.
+select r.*, coalesce(s.bytes, 0) as bytes from mover.run r left join mover.selection s on s.id = r.selection_id
+ where r.id = %(id)s and r.state = 'requested' for update of r
 
 -- name: to_copy
 -- Bytes of a run whose digests do not stand on the tier yet.
@@ -109,15 +113,27 @@ select path, number, size_bytes, digest from mover.run_entry
 -- An entry whose flash copy was read back cold.
 update mover.run_entry set staged_at = now(), staged_how = %(how)s where run_id = %(run)s and path = %(path)s
 
+-- name: unstage
+-- Links that a power cut took back.
+update mover.run_entry set staged_at = null, staged_how = null where run_id = %(run)s and path = any(%(paths)s)
+
 -- name: put_written
 -- What the seal itself writes into the root.
 insert into mover.run_entry (project_id, run_id, path, size_bytes, digest, staged_at, staged_how)
 values (%(project)s, %(run)s, %(path)s, %(size_bytes)s, %(digest)s, now(), 'written')
 on conflict (run_id, path) do update set size_bytes = excluded.size_bytes, digest = excluded.digest, staged_at = now()
 
--- name: lock_content
--- A digest in the flash tier's content store, held while we link it.
-select digest, size_bytes, mark from mover.content where tier = %(tier)s and digest = %(digest)s for update
+-- name: hold_staging
+-- A run that is staged, and stays so until the commit.
+select id from mover.run where id = %(id)s and state = 'staging' for share
+
+-- name: lock_digest
+-- Linking, judging and evicting of one digest on one tier happen one after the other.
+select pg_advisory_xact_lock(hashtextextended(%(tier)s::text || ' ' || %(digest)s::text, 0))
+
+-- name: content
+-- A digest in the flash tier's content store.
+select digest, size_bytes, mark from mover.content where tier = %(tier)s and digest = %(digest)s
 
 -- name: put_content
 -- A digest stands in the store now, verified.
@@ -129,12 +145,18 @@ on conflict (tier, digest) do update set mark = excluded.mark, used_at = now()
 -- Content that no live run of any project holds, least recently used first.
 select c.digest, c.size_bytes from mover.content c
  where c.tier = %(tier)s and c.digest not in (select digest from mover.content_held(%(tier)s))
- order by c.used_at for update skip locked
+ order by c.used_at limit %(limit)s
 
 -- name: evictable_bytes
--- What eviction could give back.
+-- What eviction could give back to a run that does not want it itself.
 select coalesce(sum(c.size_bytes), 0)::bigint as bytes from mover.content c
  where c.tier = %(tier)s and c.digest not in (select digest from mover.content_held(%(tier)s))
+   and c.digest not in (select digest from mover.run_entry where run_id = %(run)s)
+
+-- name: drop_idle
+-- A digest that no live run holds loses its row.
+delete from mover.content
+ where tier = %(tier)s and digest = %(digest)s and digest not in (select digest from mover.content_held(%(tier)s))
 
 -- name: drop_content
 -- A digest lost its name in the store.
@@ -175,6 +197,10 @@ update mover.run set state = 'finishing', finish = %(finish)s, finished_at = now
 -- Runs whose lease has lapsed, of every project.
 select run_id, project_id from mover.runs_lapsed()
 
+-- name: lock_lapsed
+-- A run whose lease has lapsed by the server's clock, held for its end.
+select * from mover.run where id = %(id)s and state = 'ready' and lease_until < now() for update
+
 -- name: snapshots
 -- Snapshots that hold this run.
 select id from mover.snapshot where run_id = %(run)s and state <> 'forgotten' order by sequence
@@ -207,6 +233,11 @@ select count(*) as count, coalesce(sum(size_bytes), 0)::bigint as bytes,
        count(*) filter (where staged_how = 'linked') as linked_count
   from mover.run_entry where run_id = %(run)s
 
+-- name: trouble
+-- Why the work on a run waits, if it waits for something to come back.
+select error_code as code, error from mover.shard
+ where subject_id = %(id)s and state in ('waiting', 'running') and error is not null order by created_at limit 1
+
 -- name: expression
 -- The expression a selection was frozen from.
 select expression from mover.selection where id = %(selection)s
@@ -227,10 +258,3 @@ select sum(bytes) / nullif(sum(seconds), 0) as bytes_s from (
 update mover.run set state = 'failed', reason = %(reason)s, explanation = %(explanation)s
  where id = %(id)s and state in ('admitted', 'staging', 'sealed')
 returning id, tier
-
--- name: back_to_ready
--- Protection was not whole: nothing is lost, the run may be finished again.
-update mover.run set state = 'ready', reason = %(reason)s, explanation = %(explanation)s, clean_after = false,
-       lease_until = now() + make_interval(secs => lease_s)
- where id = %(id)s and state in ('finishing', 'protecting')
-returning id

@@ -8,7 +8,6 @@ leaves work to repeat, never a root that claims more than it holds (I3, I4).
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +22,8 @@ from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock
 from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
-from mover.errors import DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError
-from mover.jobs import NewShard, Shard, add_shards, finish_shard, siblings_open
+from mover.errors import ChangedWhileReading, DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
 from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
@@ -38,6 +37,8 @@ from mover.transfer import Transfer
 RECORDS = "records.parquet"
 # beside the copy itself: manifests, records.parquet, and what jobs write into out/
 HEADROOM_BYTES = 64 << 20
+# idle digests looked at for one copy; with small files the next copy goes on
+EVICT_MAX = 10_000
 OFFENDERS_MAX = 100
 
 _ARROW = {
@@ -77,13 +78,11 @@ class Stage:
             run = await _one(conn, "get", id=shard.subject_id)
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await (await conn.execute(SQL["entries_by_path"], parameters)).fetchall()
-        roots = self._flash[run.tier].roots
-        await asyncio.to_thread(roots.check_identity)
-        await asyncio.to_thread(roots.prepare)
-        for entry in entries:
-            if run.state != "staging":
-                break
-            run = await self._stage_entry(shard, run, entry)
+        await in_thread(self._flash[run.tier].roots.check_identity)
+        if await self._begin(shard, run):
+            for entry in entries:
+                if not await self._stage_entry(shard, run, entry):
+                    break
         async with self._database.project(shard.project) as conn:
             run = await _one(conn, "lock", id=shard.subject_id)
             await finish_shard(conn, shard)
@@ -91,24 +90,37 @@ class Stage:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
                 await add_shards(conn, shard.project, [seal])
 
-    async def _stage_entry(self, shard: Shard, run: Any, entry: Any) -> Any:
-        """Content first, then the link, then the row; the run as it stands afterwards."""
+    async def _begin(self, shard: Shard, run: Any) -> bool:
+        """The root stands from here on. False when the run is not staged any more."""
+        async with self._database.project(shard.project) as conn:
+            if not await self._may_stage(conn, shard):
+                return False
+            await in_thread(self._flash[run.tier].roots.begin, run.id, _requester(run))
+            return True
+
+    async def _may_stage(self, conn: Connection, shard: Shard) -> bool:
+        """First in every transaction that touches the root: the shard is still ours, and the run is staged, which
+        it stays until the commit. So no cancellation, and no cleanup behind it, comes between."""
+        await renew_shard(conn, shard, lease_s=LEASE_S)
+        return await _one(conn, "hold_staging", id=shard.subject_id) is not None
+
+    async def _stage_entry(self, shard: Shard, run: Any, entry: Any) -> bool:
+        """Content first, then the link, then the row. False when the run is not staged any more."""
         how = "linked" if await self._stands(shard, run.tier, entry) else "copied"
         if how == "copied":
             await self._make_room(shard, run.tier, entry.size_bytes)
             await self._fetch(run.tier, entry)
         roots = self._flash[run.tier].roots
         async with self._database.project(shard.project) as conn:
-            # the content row's lock makes our link and the new mark one step for everybody else
-            await _one(conn, "lock_content", tier=run.tier, digest=entry.digest)
-            await renew_shard(conn, shard, lease_s=LEASE_S)
-            await asyncio.to_thread(
-                roots.place, entry.digest, run.id, entry.path, Requester(run.posix_uid, run.posix_gid)
-            )
-            await self._remember(conn, run.tier, entry, await asyncio.to_thread(roots.mark, entry.digest))
+            # our link and the new mark are one step for everybody else, and nobody evicts in between
+            await conn.execute(SQL["lock_digest"], {"tier": run.tier, "digest": entry.digest})
+            if not await self._may_stage(conn, shard):
+                return False
+            await in_thread(roots.place, entry.digest, run.id, entry.path, _requester(run))
+            await self._remember(conn, run.tier, entry, await in_thread(roots.mark, entry.digest))
             await conn.execute(SQL["mark_staged"], {"run": run.id, "path": entry.path, "how": how})
-            metrics.STAGED_BYTES.labels(how).inc(entry.size_bytes)
-            return await _one(conn, "get", id=run.id)
+        metrics.STAGED_BYTES.labels(how).inc(entry.size_bytes)
+        return True
 
     async def _stands(self, shard: Shard, tier: str, entry: Any) -> bool:
         """Is the digest on flash already, untouched since we last looked at it?
@@ -117,47 +129,60 @@ class Stage:
         """
         roots = self._flash[tier].roots
         async with self._database.project(shard.project) as conn:
-            row = await _one(conn, "lock_content", tier=tier, digest=entry.digest)
+            await conn.execute(SQL["lock_digest"], {"tier": tier, "digest": entry.digest})
+            row = await _one(conn, "content", tier=tier, digest=entry.digest)
             if row is None:
                 return False
             try:
-                if await asyncio.to_thread(roots.mark, entry.digest) != row.mark:
-                    await asyncio.to_thread(roots.check_content, entry.digest)
-            except EntryMissing:
+                if await in_thread(roots.mark, entry.digest) != row.mark:
+                    await in_thread(roots.check_content, entry.digest)
+            except (EntryMissing, ChangedWhileReading):
                 await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
                 return False
             except DigestMismatch:
-                await asyncio.to_thread(roots.set_aside, entry.digest)
+                await in_thread(self._set_aside, tier, entry.digest)
                 await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
                 return False
         return True
 
-    async def _make_room(self, shard: Shard, tier: str, need_bytes: int) -> None:
-        """Evict what no live run holds, least recently used first, when the copy would not fit otherwise.
+    def _set_aside(self, tier: str, digest: str) -> None:
+        """Other runs may hold the same inode: a person has to know."""
+        log.error("content damaged", tier=tier, digest=digest)
+        self._flash[tier].roots.set_aside(digest)
 
-        The row goes before the file: a crash between leaves bytes without a row, which the next staging of
-        that digest finds, reads and adopts; never a row without bytes.
-        """
-        roots = self._flash[tier].roots
-        _, free = await asyncio.to_thread(roots.space)
+    async def _make_room(self, shard: Shard, tier: str, need_bytes: int) -> None:
+        """Evict what no live run holds, least recently used first, when the copy would not fit otherwise."""
+        _, free = await in_thread(self._flash[tier].roots.space)
         if free >= need_bytes + HEADROOM_BYTES:
             return
         async with self._database.project(shard.project) as conn:
-            rows = await (await conn.execute(SQL["evictable"], {"tier": tier})).fetchall()
-            idle = [Idle(row.digest, row.size_bytes) for row in rows]
-            steps = plan_eviction(idle, need_bytes=need_bytes + HEADROOM_BYTES - free)
-            for step in steps:
-                await conn.execute(SQL["drop_content"], {"tier": tier, "digest": step.digest})
+            parameters = {"tier": tier, "limit": EVICT_MAX}
+            rows = await (await conn.execute(SQL["evictable"], parameters)).fetchall()
+        idle = [Idle(row.digest, row.size_bytes) for row in rows]
+        steps = plan_eviction(idle, need_bytes=need_bytes + HEADROOM_BYTES - free)
         for step in steps:
-            await asyncio.to_thread(roots.evict, step.digest)
+            await self._evict(shard.project, tier, step.digest)
         if steps:
             log.info("content evicted", tier=tier, count=len(steps), bytes=sum(s.size_bytes for s in steps))
+
+    async def _evict(self, project: str, tier: str, digest: str) -> None:
+        """The row goes before the file, each under the digest's lock: a crash between leaves bytes without a row,
+        which the next staging of that digest finds, reads and adopts; never a row without bytes. Whoever took the
+        digest in between has written its row again, and keeps the file."""
+        held = {"tier": tier, "digest": digest}
+        async with self._database.project(project) as conn:
+            await conn.execute(SQL["lock_digest"], held)
+            await conn.execute(SQL["drop_idle"], held)
+        async with self._database.project(project) as conn:
+            await conn.execute(SQL["lock_digest"], held)
+            if await _one(conn, "content", **held) is None:
+                await in_thread(self._flash[tier].roots.evict, digest)
 
     async def _fetch(self, tier: str, entry: Any) -> None:
         """Copy from the archive into the content store; the engine re-reads it cold."""
         source, target = self._tiers[entry.archive_tier], self._tiers[tier]
         assert isinstance(target, WriteTier)
-        await asyncio.to_thread(self._copy, source, target, entry)
+        await in_thread(self._copy, source, target, entry)
 
     def _copy(self, source: ReadTier, target: WriteTier, entry: Any) -> None:
         key = content_key(entry.digest)
@@ -173,7 +198,11 @@ class Stage:
                 )
             except EntryExists:
                 # an earlier attempt, or another run, put it there before its row was written
-                self._flash[target.name].roots.check_content(entry.digest)
+                try:
+                    self._flash[target.name].roots.check_content(entry.digest)
+                except DigestMismatch as error:
+                    self._set_aside(target.name, entry.digest)
+                    raise ChangedWhileReading("content on flash was damaged and is fetched anew") from error
                 return
         if moved.digest.blake3 != entry.digest:
             raise DigestMismatch("the archive holds other bytes than the catalog says", where=entry.number)
@@ -186,29 +215,48 @@ class Stage:
 
     async def seal(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
-            run = await _one(conn, "get", id=shard.subject_id)
-            if run.state != "staging":
+            if not await self._may_stage(conn, shard):
                 await finish_shard(conn, shard)
                 return
+            run = await _one(conn, "get", id=shard.subject_id)
             records = await self._records(conn, run.id)
         roots = self._flash[run.tier].roots
-        await asyncio.to_thread(roots.check_identity)
-        await asyncio.to_thread(roots.unseal, run.id)
-        digest = await asyncio.to_thread(roots.write, run.id, RECORDS, records)
+        await in_thread(roots.check_identity)
+        await in_thread(roots.unseal, run.id)
+        if await self._stage_again(shard, run):
+            return
+        digest = await in_thread(roots.write, run.id, RECORDS, records)
         async with self._database.project(shard.project) as conn:
             written = {"project": shard.project, "run": run.id, "path": RECORDS}
+            await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["put_written"], {**written, "size_bytes": len(records), "digest": digest})
             entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
             expression = await _one(conn, "expression", selection=run.selection_id)
         manifest = self._manifest(run, entries, expression.expression if expression else None)
-        await asyncio.to_thread(self._write_root, roots, run, entries, manifest)
+        await in_thread(self._write_root, roots, run, entries, manifest)
         await self._prove_ready(shard, run, manifest)
+
+    async def _stage_again(self, shard: Shard, run: Any) -> bool:
+        """Links are made durable by the seal, all at once: a power cut before it may have lost some whose rows
+        say `staged`. They are staged again, and the seal after them."""
+        listing = await in_thread(self._flash[run.tier].roots.listing, run.id)
+        async with self._database.project(shard.project) as conn:
+            entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
+            lost = [e.path for e in entries if e.number is not None and e.path not in listing]
+            if not lost:
+                return False
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["unstage"], {"run": run.id, "paths": lost})
+            await add_shards(conn, shard.project, [NewShard(shard.queue, "run-stage", run.id, tuple(lost), priority=5)])
+            await finish_shard(conn, shard)
+        log.warning("entries lost before the seal", run=run.id, count=len(lost))
+        return True
 
     async def _records(self, conn: Connection, run: str) -> bytes:
         """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns."""
         rows = await (await conn.execute(SQL["aligned"], {"run": run})).fetchall()
         columns = {row.name: row.type for row in await (await conn.execute(SQL["columns"])).fetchall()}
-        return await asyncio.to_thread(_parquet, rows, columns)
+        return await in_thread(_parquet, rows, columns)
 
     def _manifest(self, run: Any, entries: list[Any], expression: str | None) -> bytes:
         lines = [
@@ -228,7 +276,7 @@ class Stage:
         self._compare(roots, run.id, {e.path: e.size_bytes for e in entries})
         roots.write(run.id, "manifest.jsonl", manifest)
         roots.write(run.id, "RUN.json", self._identity(run, manifest))
-        roots.seal(run.id, Requester(run.posix_uid, run.posix_gid))
+        roots.seal(run.id, _requester(run))
 
     def _identity(self, run: Any, manifest: bytes) -> bytes:
         header = parse_manifest(manifest).header
@@ -312,6 +360,10 @@ class Stage:
             subject=run.id,
             reason=error.code,
         )
+
+
+def _requester(run: Any) -> Requester:
+    return Requester(run.posix_uid, run.posix_gid)
 
 
 def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:

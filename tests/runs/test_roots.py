@@ -10,6 +10,7 @@ from mover.runs.roots import FlashRoots, Requester
 
 def sealed(tmp_path: Path) -> FlashRoots:
     roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
+    roots.begin("run-x", Requester(None, None))
     roots.write("run-x", "records.parquet", b"rows")
     (roots.run_root("run-x") / "data").mkdir()
     roots.seal("run-x", Requester(None, None))

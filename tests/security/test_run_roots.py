@@ -23,7 +23,7 @@ NOBODY = Requester(None, None)
 def roots(tmp_path: Path) -> FlashRoots:
     made = FlashRoots(tmp_path / "flash", reflink=False, check_identity=lambda: None)
     made.root.mkdir()
-    made.prepare()
+    made.begin(RUN, NOBODY)
     return made
 
 
