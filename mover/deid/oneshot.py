@@ -309,10 +309,10 @@ class _Ledger:
         """The number of a source; a new one is on the disk before this returns."""
         with self._lock:
             if digest not in self.numbers:
-                self.numbers[digest] = new_number()
-                line = msgspec.json.encode(_JournalLine(digest, self.numbers[digest])) + b"\n"
+                number = new_number()
                 if not self._plan_only:
-                    self._append(line)
+                    self._append(msgspec.json.encode(_JournalLine(digest, number)) + b"\n")
+                self.numbers[digest] = number
             return self.numbers[digest]
 
     def lock_of(self, digest: str) -> threading.Lock:
@@ -320,12 +320,18 @@ class _Ledger:
             return self.making.setdefault(digest, threading.Lock())
 
     def _append(self, line: bytes) -> None:
-        if self._journal < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._journal = os.open(self._journal_path, flags, 0o600)
-            _sync_folder(self._journal_path.parent)
-        os.write(self._journal, line)
-        os.fsync(self._journal)
+        try:
+            if self._journal < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._journal = os.open(self._journal_path, flags, 0o600)
+                _sync_folder(self._journal_path.parent)
+                if os.fstat(self._journal).st_size:
+                    # a line that was cut short ends here, or it would swallow ours and the number with it
+                    line = b"\n" + line
+            _write_all(self._journal, line)
+            os.fsync(self._journal)
+        except OSError as error:
+            raise _tier_error(error) from error
 
     def close_journal(self) -> None:
         """Only after the crosswalk is durable."""

@@ -142,6 +142,28 @@ def test_a_run_killed_after_a_number_was_given_gives_the_same_number_again(
     assert not (ward.parent / "crosswalk.json.journal").exists()
 
 
+def test_a_journal_line_cut_short_swallows_no_number_that_comes_after_it(
+    ward: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut tears the last line; the next run's first number must not be joined to it and lost, or the
+    output it stands for would be nobody's and no later run would go on."""
+    journal = ward.parent / "crosswalk.json.journal"
+    journal.write_bytes(b'{"source_blake3":"ab')
+    monkeypatch.setattr(oneshot, "_write_private", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        shoot(ward)
+    monkeypatch.undo()
+    made = {path.name for path in (ward.parent / "out").iterdir()}
+
+    _, entries = shoot(ward)
+
+    assert made and made == {entry["number"] for entry in entries.values() if entry["number"]}
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_output_changed_since_the_first_run_stops_being_this_scans(ward: Path) -> None:
     out, first = shoot(ward)
     path = out / first[f"{NAME}.svs"]["output"]
