@@ -24,4 +24,8 @@ def command(root: Path, serve: bool, stop: bool, remove: bool, scale: float) -> 
     if stop:
         story.stop(root)
         return
-    story.main(root, serve=serve, remove=remove, scale=scale)
+    try:
+        story.main(root, serve=serve, remove=remove, scale=scale)
+    except KeyboardInterrupt:
+        click.echo("stopped, and so is everything the demo had started; call it again to begin anew", err=True)
+        raise click.exceptions.Exit(130) from None

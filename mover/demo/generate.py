@@ -23,6 +23,7 @@ import msgspec
 from mover.clock import monotonic_s
 from mover.demo import planted, slides, tables, texture
 from mover.demo.plan import BATCHES, REASONS, Pack, Plan, make_plan, sizes
+from mover.demo.trees import remove_tree
 from mover.errors import SettingsInvalid, TierFull
 
 VERSION = 3
@@ -183,7 +184,7 @@ def _complete(home: Path, *, scale: float, seed: int) -> Hospital | None:
 def _clear(home: Path, *, need_bytes: int) -> None:
     try:
         if home.exists():
-            shutil.rmtree(home)
+            remove_tree(home)
         home.mkdir(parents=True, mode=0o700)
         (home / "truth").mkdir(mode=0o700)
     except PermissionError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from mover.demo.trees import remove_tree
 from mover.errors import SettingsInvalid, TierFull
 
 GIB = 1 << 30
@@ -63,7 +64,7 @@ def prepare(root: Path, *, source: Path, fresh: bool = True) -> Places:
     flash and protect are empty; without, they keep what they held. End with `release`.
     """
     base = Path(root).absolute()
-    _own(base)
+    own(base)
     release(base)
     if fresh:
         _discard(base)
@@ -201,7 +202,7 @@ def _reflinks(folder: Path) -> bool:
 # --- housekeeping ----------------------------------------------------------------------------------------
 
 
-def _own(root: Path) -> None:
+def own(root: Path) -> None:
     """Our own folder, or root's right to use another's; anything else gets a hint instead of a traceback."""
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -226,7 +227,7 @@ def _discard(root: Path) -> None:
         )
     for name in ("places", "images"):
         if (root / name).exists():
-            shutil.rmtree(root / name)
+            remove_tree(root / name)
 
 
 def _need_root() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mover.demo import places
+from mover.demo import places, trees
 from mover.errors import MoverError
 
 ROOT = os.geteuid() == 0
@@ -90,13 +90,38 @@ def test_leftovers_of_another_user_are_met_with_a_hint(base: Path) -> None:
         verdict = 9
         try:
             os.setuid(65534)
-            places._own(base)
+            places.own(base)
             verdict = 0
         except MoverError as error:
             verdict = 7 if "sudo rm -rf" in error.advice else 8
         finally:
             os._exit(verdict)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_an_ordinary_user_can_remove_sealed_run_roots(tmp_path: Path) -> None:
+    """A sealed folder refuses unlinking even to its owner: `make clean` and a second demo ended there."""
+    sealed = tmp_path / "flash" / "runs" / "run-1" / "data"
+    sealed.mkdir(parents=True)
+    (sealed / "slide.svs").write_bytes(b"pixels")
+    sealed.chmod(0o550)
+    if not ROOT:
+        trees.remove_tree(tmp_path / "flash")
+        assert not (tmp_path / "flash").exists()
+        return
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 65534, 65534)
+    tmp_path.parent.chmod(0o755)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setuid(65534)
+            os.chdir(tmp_path)
+            trees.remove_tree(Path("flash"))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert not (tmp_path / "flash").exists()
 
 
 def test_only_mounts_below_the_root_are_ours(base: Path) -> None:
