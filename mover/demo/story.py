@@ -519,11 +519,12 @@ class Story:
 
 
 def main(
-    root: Path, *, serve: bool = False, remove: bool = False, linger_s: int = LINGER_S, scale: float = 1.0
+    root: Path, *, serve: bool = False, remove: bool = False, linger_s: int | None = None, scale: float = 1.0
 ) -> None:
     """`serve` opens the hospital of an earlier demo (or tells the story first) and leaves it up; `remove` ends
-    and deletes everything."""
+    and deletes everything; with `linger_s` 0 nothing is left running."""
     site = Site(root)
+    linger_s = LINGER_S if linger_s is None else linger_s
     # a polite kill ends what was started, as Ctrl-C does; what another kill leaves, the next demo ends
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if remove:
@@ -545,7 +546,8 @@ def main(
     except BaseException:
         site.stop()
         raise
-    what_next(site, story.url, story.teller, linger_s=0 if serve else linger_s)
+    if serve or linger_s:
+        what_next(site, story.url, story.teller, linger_s=0 if serve else linger_s)
 
 
 def what_next(site: Site, url: str, teller: Teller, *, linger_s: int) -> None:
