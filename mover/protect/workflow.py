@@ -2,9 +2,9 @@
 
 Order: snapshot written (packs, index, snapshot file) -> row `written` -> every blob of it read back from the
 tier, decrypted and hashed -> row `checked`, proof and `protected` in one transaction -> retention. A crash
-before the row leaves a correct snapshot nobody refers to and the run is protected again, which costs little:
-equal blobs are stored once. A snapshot that is not whole protects nothing: the run goes back to `ready` with
-the reason, and nothing of it is cleaned (I5).
+leaves a correct snapshot that nobody refers to, or whose row is never checked; the run is protected again, which
+costs little (equal blobs are stored once), and then what was cut off is forgotten. A snapshot that is not whole
+protects nothing: the run goes back to `ready` with the reason, and nothing of it is cleaned (I5).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 from msgspec import Struct
@@ -23,7 +23,7 @@ from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
-from mover.clock import SYSTEM, Clock, monotonic_s
+from mover.clock import SYSTEM, Clock, monotonic_s, pause
 from mover.decide import retention
 from mover.decide.lifecycle import check_transition
 from mover.errors import Conflict, Denied, IntegrityError, MoverError, NotFound, RepositoryLocked, RequestInvalid
@@ -46,6 +46,10 @@ from mover.tiers.port import PruneTier, ReadTier
 SQL = load(__file__)
 PAGE_MAX = 1000
 PLAN_STEPS_MAX = 1000
+# who forgets holds the repository alone, for moments
+LOCK_PATIENCE_S = 60.0
+LOCK_PAUSE_S = 0.25
+Answer = TypeVar("Answer")
 Found = list[Any]  # in a class that has a method `list`, the word means that method
 
 log = get_logger("protect")
@@ -93,6 +97,7 @@ class Protection:
                 return
         try:
             layout = await asyncio.to_thread(self._lay_out, run, policy)
+            await self._own_up(shard, run, policy)
             snapshot, result = await self._snapshot(shard, run, policy, layout)
             check = await asyncio.to_thread(self._check, policy, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
@@ -100,6 +105,9 @@ class Protection:
             return
         if not result.complete:
             lost = len(result.torn) + len(result.unreadable)
+            # it protects nothing, and yet it may hold the only copy of what was deleted since: it stays
+            async with self._database.project(shard.project) as conn:
+                await conn.execute(SQL["keep"], {"id": snapshot, "reasons": ["incomplete"]})
             await self._give_back(shard, "protection-incomplete", f"{lost} files changed while read or cannot be read")
             return
         await self._prove(shard, run, policy, snapshot, result, check)
@@ -111,30 +119,39 @@ class Protection:
             forbidden=self._forbidden,
         )  # fmt: skip
 
+    async def _own_up(self, shard: Shard, run: Any, policy: ProtectPolicy) -> None:
+        """Snapshots of this run whose attempt was cut off before their row get it now: what the catalog knows
+        it can forget, once a later one is proved."""
+        if shard.claims == 1:
+            return
+        found = await asyncio.to_thread(lambda: self._repository(policy).snapshots())
+        async with self._database.project(shard.project) as conn:
+            rows = await (await conn.execute(SQL["known"], {"run": run.id})).fetchall()
+            known = {row.repository_id for row in rows}
+            for cut_off in (s for s in found if f"run:{run.id}" in s.tags and s.snapshot_id not in known):
+                nothing = {"files": 0, "bytes": 0, "added": 0, "missing": []}
+                await self._insert(conn, run, policy, cut_off.snapshot_id, **nothing)
+
+    async def _insert(
+        self, conn: Connection, run: Any, policy: ProtectPolicy, repository_id: str, **counted: object
+    ) -> str:
+        row = {"id": new_id("snapshot"), "project": run.project_id, "run": run.id, "tier": policy.repository,
+               "repository_id": repository_id, "policy": policy.name}  # fmt: skip
+        await conn.execute(SQL["insert_snapshot"], {**row, **counted})
+        return str(row["id"])
+
     async def _snapshot(
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
     ) -> tuple[str, SnapshotResult]:
-        result = await asyncio.to_thread(self._write, run, policy, layout)
+        result = await asyncio.to_thread(lambda: _patiently(lambda: self._write(run, policy, layout)))
         links = await asyncio.to_thread(self._links, policy, result.snapshot_id)
-        snapshot = new_id("snapshot")
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            await conn.execute(
-                SQL["insert_snapshot"],
-                {
-                    "id": snapshot,
-                    "project": shard.project,
-                    "run": run.id,
-                    "tier": policy.repository,
-                    "repository_id": result.snapshot_id,
-                    "policy": policy.name,
-                    "files": result.files,
-                    "bytes": result.bytes,
-                    "added": result.added_bytes,
-                    "missing": list(layout.missing),
-                },
-            )
+            snapshot = await self._insert(
+                conn, run, policy, result.snapshot_id, files=result.files, bytes=result.bytes,
+                added=result.added_bytes, missing=list(layout.missing),
+            )  # fmt: skip
             async with conn.cursor() as cursor:
                 await cursor.executemany(
                     SQL["insert_artifact"],
@@ -165,7 +182,7 @@ class Protection:
         ]
 
     def _check(self, policy: ProtectPolicy, snapshot_id: str) -> CheckResult:
-        check = self._repository(policy).check(True, snapshot_id)
+        check = _patiently(lambda: self._repository(policy).check(True, snapshot_id))
         if not check.ok:
             raise IntegrityError(
                 f"{len(check.errors)} objects of a fresh snapshot do not read back", where=snapshot_id
@@ -186,6 +203,7 @@ class Protection:
             locked = await one(conn, "lock_run", id=run.id)
             check_transition(locked.state, "protected", subject=run.id)
             await conn.execute(SQL["checked"], {"id": snapshot})
+            await conn.execute(SQL["cut_off"], {"run": run.id})
             lines = "".join(f"{e.path}\0{e.size_bytes}\0{e.blake3}\n" for e in result.entries)
             proof = await proofs.add(
                 conn,
@@ -309,7 +327,9 @@ class Protection:
         row = await self._get(identity.project, snapshot)
         roots = self._policies.default(ProtectPolicy).roots
         began_s = monotonic_s()
-        result = await asyncio.to_thread(self._restore, row, body, _requester(identity), roots)
+        result = await asyncio.to_thread(
+            lambda: _patiently(lambda: self._restore(row, body, _requester(identity), roots))
+        )
         if not result.complete:
             raise IntegrityError(
                 f"{len(result.damaged)} files could not be restored", where=row.id,
@@ -376,7 +396,7 @@ class Protection:
     async def check(self, project: str) -> wire.Check:
         """Read every object of the repository and compare it with its name."""
         policy = self._policies.default(ProtectPolicy)
-        check = await asyncio.to_thread(lambda: self._repository(policy).check(True))
+        check = await asyncio.to_thread(lambda: _patiently(lambda: self._repository(policy).check(True)))
         return wire.Check(
             whole=check.ok, tier=policy.repository, snapshots=check.snapshots, blobs=check.blobs,
             bytes=check.bytes_read, problems=check.errors[:PLAN_STEPS_MAX],
@@ -430,6 +450,18 @@ def _requester(identity: Identity) -> Requester | None:
     if identity.posix_uid is None or identity.posix_gid is None:
         return None
     return Requester(identity.posix_uid, identity.posix_gid)
+
+
+def _patiently(call: Callable[[], Answer]) -> Answer:
+    """Blocking. Nobody who wants to protect, look or restore is sent away because somebody forgets just now."""
+    deadline_s = monotonic_s() + LOCK_PATIENCE_S
+    while True:
+        try:
+            return call()
+        except RepositoryLocked:
+            if monotonic_s() > deadline_s:
+                raise
+            pause(LOCK_PAUSE_S)
 
 
 def _snapshot(row: Any) -> wire.Snapshot:

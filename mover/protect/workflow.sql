@@ -46,6 +46,15 @@ returning id
 select id, repository_id, sequence, recorded_at, state from mover.snapshot
  where run_id = %(run)s and state = 'checked' order by sequence
 
+-- name: known
+-- Every snapshot of a run that the catalog knows.
+select repository_id from mover.snapshot where run_id = %(run)s
+
+-- name: cut_off
+-- Attempts whose snapshot was never checked; the run is protected by a later one now.
+update mover.snapshot set state = 'forgotten', forgotten_at = now(), reasons = '{cut off before it was checked}'
+ where run_id = %(run)s and state = 'written' and reasons = '{}'
+
 -- name: keep
 -- Why a snapshot is kept.
 update mover.snapshot set reasons = %(reasons)s where id = %(id)s
