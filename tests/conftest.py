@@ -10,6 +10,7 @@ from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
 from mover.deid.vault import Vault, VaultKey
 from mover.demo.seaweed import Seaweed
+from tests.support import summary
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
 from tests.support.seaweed import shared_weed
 
@@ -58,3 +59,17 @@ def weed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S
     base = tmp_path_factory.getbasetemp()
     with shared_weed(base if worker_id == "master" else base.parent) as running:
         yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was in flight at each kill, and what each skip wants."""
+    stats = terminalreporter.stats
+    reports = [*stats.get("passed", []), *stats.get("failed", [])]
+    for title, lines in (
+        ("killed, and what was in flight", list(summary.kill_lines(reports))),
+        ("skipped, and what it wants", list(summary.skip_lines(stats.get("skipped", [])))),
+    ):
+        if lines:
+            terminalreporter.section(title)
+            for line in lines:
+                terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""Fixtures of the system tests, and the closing lines that say where processes were killed."""
+"""Fixtures of the system tests: hospitals, wards, and kill points told to the closing summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mover.demo import generate, seaweed
-from tests.system.ward import Ward, copy_hospital
+from mover.model import wire
+from tests.system.ward import WAIT_S, Ward, copy_hospital, ending
 
 SCALE = 0.02
 
@@ -22,35 +23,53 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> generate.Hospital:
 
 
 @pytest.fixture
-def make_ward(
-    tmp_path: Path, hospital: generate.Hospital, weed: seaweed.Seaweed
-) -> Iterator[Callable[..., Ward]]:
+def make_ward(tmp_path: Path, weed: seaweed.Seaweed) -> Iterator[Callable[[Path], Ward]]:
+    """Wards over a source of one's own; all of them end with the test."""
     made: list[Ward] = []
 
-    def make(source: Path | None = None) -> Ward:
-        place = tmp_path / f"ward-{len(made)}"
-        place.mkdir()
-        chosen = source or copy_hospital(Path(hospital.source), place / "source")
-        ward = Ward(place / "site", chosen, weed, bucket_prefix=secrets.token_hex(6))
+    def make(source: Path) -> Ward:
+        ward = Ward.build(tmp_path / f"ward-{len(made)}", source, weed, bucket_prefix=secrets.token_hex(6))
         made.append(ward)
         return ward
 
-    yield make
-    for ward in made:
-        ward.stop()
+    with ending(made):
+        yield make
 
 
 @pytest.fixture
-def ward(make_ward: Callable[..., Ward]) -> Ward:
-    return make_ward()
+def ward(make_ward: Callable[[Path], Ward], hospital: generate.Hospital, tmp_path: Path) -> Ward:
+    """A fresh site over a copy of the hospital: nothing is declared yet."""
+    return make_ward(copy_hospital(Path(hospital.source), tmp_path / "source"))
+
+
+@pytest.fixture(scope="session")
+def worked(tmp_path_factory: pytest.TempPathFactory, hospital: generate.Hospital, weed: seaweed.Seaweed) -> Ward:
+    """A stopped site whose images are published and records aligned, made once and copied by `settled`."""
+    root = tmp_path_factory.mktemp("worked")
+    source = copy_hospital(Path(hospital.source), root / "source")
+    ward = Ward.build(root / "site", source, weed, bucket_prefix=secrets.token_hex(6))
+    with ending([ward]), ward.start() as client:
+        for folder, count in hospital.declared.items():
+            batch = client.batches.declare(wire.BatchRequest(folder=folder, expected_count=count))
+            records = client.records.declare(wire.RecordsRequest(batch=batch.id, files=ward.tables(folder)))
+            assert client.batches.wait(batch.id, timeout_s=WAIT_S).state == "complete"
+            assert client.records.wait(records.id, timeout_s=WAIT_S).state == "aligned"
+    return ward
+
+
+@pytest.fixture
+def settled(worked: Ward, tmp_path: Path) -> Iterator[Ward]:
+    """A site of one's own with published slides and aligned records; the bucket and the source are shared."""
+    ward = Ward.copy(tmp_path / "site", worked)
+    with ending([ward]):
+        yield ward
 
 
 @pytest.fixture
 def note_kills(record_property: Callable[[str, Any], None]) -> Callable[[Ward], None]:
-    """Carry a ward's kill points to the closing summary."""
+    """Carry a ward's kill points to the closing summary as they happen, also from a test that fails later."""
 
     def note(ward: Ward) -> None:
-        for kill in ward.kills:
-            record_property("kill", (kill["step"], kill["in_flight"]))
+        ward.on_kill = lambda kill: record_property("kill", f"{kill.step}: {', '.join(kill.shards)} - {kill.phase}")
 
     return note

@@ -1,0 +1,144 @@
+"""What must hold after any number of kills: nothing lost, nothing doubled, nothing claimed without proof.
+
+Each function looks behind the API, at the database as superuser and at the tiers themselves, and asserts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from mover.model import wire
+from mover.model.sidecar import decode_sidecar
+from mover.runs.roots import hash_file
+from mover.sdk import SyncClient
+from tests.system.ward import Ward
+
+TEMPORARY = (".mover-tmp-", ".partial")
+
+
+def check_archive(ward: Ward) -> None:
+    """Every slide stands behind one sidecar, its bytes are the catalog's, and nothing else stands there."""
+    tier, found = ward.archive(), ward.objects()
+    rows = ward.look("select number, key, thumbnail_key, thumbnail_digest, size_bytes, digest from mover.slide")
+    sidecars = {f"slides/{r.number}/sidecar.json": r for r in rows}
+    names = {r.key for r in rows} | {r.thumbnail_key for r in rows} | set(sidecars)
+    assert set(found) == names, (sorted(set(found) - names), sorted(names - set(found)))
+    for key, row in sidecars.items():
+        told = decode_sidecar(tier.read(key))
+        assert (told.number, told.key, told.blake3) == (row.number, row.key, row.digest)
+        assert found[row.key] == row.size_bytes
+        assert blake3(tier.read(row.key)).hexdigest() == row.digest
+        assert blake3(tier.read(row.thumbnail_key)).hexdigest() == row.thumbnail_digest
+
+
+def check_numbers(ward: Ward) -> None:
+    """One number per scan and one slide per number (I6); a number for every scan that was looked at, no more."""
+    assert not ward.look("select digest from mover.slide group by digest having count(*) > 1")
+    assert not ward.look("select number from mover.pack where state = 'published' group by number having count(*) > 1")
+    [count] = ward.look(
+        "select (select count(*) from mover.slide) as slides, (select count(*) from vault.number) as minted,"
+        " (select count(*) from mover.pack where state = 'published') as published"
+    )
+    images = {
+        hash_file(path) for path in ward.source.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".csv")
+    }
+    assert count.slides == count.published <= count.minted <= len(images)
+
+
+def check_proofs(ward: Ward) -> None:
+    """Each state that people rely on points at a proof of its own subject (I3), and each is proved once."""
+    assert not ward.look(
+        "select p.id from mover.pack p left join mover.proof v on v.id = p.verified_proof"
+        " left join mover.proof d on d.id = p.deidentified_proof left join mover.slide s on s.number = p.number"
+        " where p.state = 'published' and (v.root is distinct from s.digest or d.root is distinct from s.digest)"
+    )
+    assert not ward.look("select id from mover.run where state in ('ready', 'protected') and ready_proof is null")
+    assert not ward.look("select id from mover.run where state = 'cleaned' and cleaned_proof is null")
+    assert not ward.look("select id from mover.batch where state = 'complete' and complete_proof is null")
+    doubled = ward.look(
+        "select subject_id, kind, count(*) from mover.proof where kind <> 'complete'"
+        " group by subject_id, kind having count(*) > 1"
+    )
+    assert not doubled, doubled
+
+
+def check_ledgers(ward: Ward) -> None:
+    """Every row of every table in exactly one state: no line twice, none left out, and the proof counts them."""
+    for row in ward.look(
+        "select l.record_set_id, l.table_name, count(*) as lines, count(distinct l.line) as different,"
+        " r.report -> 'totals' ->> l.table_name as total"
+        " from mover.ledger l join mover.record_set r on r.id = l.record_set_id where r.state = 'aligned'"
+        " group by l.record_set_id, l.table_name, r.report"
+    ):
+        assert row.lines == row.different == int(row.total), row
+    assert not ward.look(
+        "select r.id from mover.record_set r join mover.proof p on p.id = r.aligned_proof"
+        " where p.count <> (select count(*) from mover.ledger l where l.record_set_id = r.id)"
+    )
+
+
+def check_snapshots(ward: Ward) -> None:
+    """One checked snapshot per protected run, and nothing in the repository that the catalog does not know."""
+    for row in ward.look(
+        "select r.id, count(s.id) filter (where s.state = 'checked') as checked,"
+        " count(s.id) filter (where s.state = 'written') as written"
+        " from mover.run r left join mover.snapshot s on s.run_id = r.id where r.protected_proof is not null"
+        " group by r.id"
+    ):
+        assert (row.checked, row.written) == (1, 0), row
+    known = {r.repository_id for r in ward.look("select repository_id from mover.snapshot where state = 'checked'")}
+    assert {path.name for path in (ward.repository / "snapshots").glob("*")} == known
+
+
+def check_root(client: SyncClient, run: wire.Run) -> None:
+    """A ready run root equals its manifest, both ways and by digest (I4)."""
+    assert run.root is not None
+    root = Path(run.root)
+    lines = [msgspec.json.decode(line) for line in client.runs.manifest(run.id).splitlines()[1:]]
+    listed = {line["path"]: line["blake3"] for line in lines}
+    own = {"manifest.jsonl", "RUN.json"}
+    files = [p for p in root.rglob("*") if p.is_file() and not p.is_relative_to(root / "out")]
+    found = {str(p.relative_to(root)): hash_file(p) for p in files}
+    assert {path: digest for path, digest in found.items() if path not in own} == listed
+    assert own <= set(found)
+
+
+def check_rest(ward: Ward, client: SyncClient) -> None:
+    """No shard waits, hangs or failed; the audit is whole; what killed attempts left is swept in the end."""
+    assert not ward.look("select id, kind, state::text, error_code from mover.shard where state <> 'done'")
+    verdict = client.audit.verify()
+    assert verdict.whole, verdict.broken
+    assert not ward.look("select id from queue.procrastinate_jobs where status <> 'doing'")
+    client.close()
+    ward.stop()
+    _age(ward)
+    with ward.start():
+        _until_swept(ward)
+
+
+def _age(ward: Ward) -> None:
+    """A day passes: temporaries and dead workers' heartbeats are told from live ones by age."""
+    yesterday = time.time() - 86_400
+    for path in (p for tier in (ward.flash, ward.protect) for p in tier.rglob("*") if _is_temporary(p)):
+        os.utime(path, (yesterday, yesterday))
+    ward.change("update queue.procrastinate_workers set last_heartbeat = last_heartbeat - interval '1 day'")
+
+
+def _until_swept(ward: Ward) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        jobs = ward.look("select id, status::text from queue.procrastinate_jobs")
+        files = [p for tier in (ward.flash, ward.protect) for p in tier.rglob("*") if _is_temporary(p)]
+        if not jobs and not files:
+            return
+        assert time.monotonic() < deadline, (jobs, files)
+        time.sleep(0.1)
+
+
+def _is_temporary(path: Path) -> bool:
+    return any(mark in path.name for mark in TEMPORARY)
