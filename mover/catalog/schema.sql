@@ -459,6 +459,31 @@ create table mover.audit_record (
 );
 create index audit_subject on mover.audit_record (project_id, ((body::jsonb) ->> 'subject'));
 
+-- what belongs to a row belongs to its project: the check of a plain foreign key sees rows of every project, so one
+-- project could hang entries, strays or snapshots on another's run
+do $$
+declare r record;
+begin
+    for r in select c.conname as name, c.conrelid::regclass as child, c.confrelid::regclass as parent,
+                    k.attname as child_column, p.attname as parent_column, c.confrelid as parent_id,
+                    (select relname from pg_class where oid = c.confrelid) || '_of_project' as key
+             from pg_constraint c
+             join pg_attribute k on k.attrelid = c.conrelid and k.attnum = c.conkey[1]
+             join pg_attribute p on p.attrelid = c.confrelid and p.attnum = c.confkey[1]
+             where c.contype = 'f' and cardinality(c.conkey) = 1 and c.connamespace = 'mover'::regnamespace
+               and exists (select from pg_attribute where attrelid = c.conrelid and attname = 'project_id')
+               and exists (select from pg_attribute where attrelid = c.confrelid and attname = 'project_id')
+             order by c.conrelid::regclass::text, c.conname
+    loop
+        if not exists (select from pg_constraint where conrelid = r.parent_id and conname = r.key) then
+            execute format('alter table %s add constraint %I unique (project_id, %I)', r.parent, r.key, r.parent_column);
+        end if;
+        execute format('alter table %s drop constraint %I', r.child, r.name);
+        execute format('alter table %s add constraint %I foreign key (project_id, %I) references %s (project_id, %I)',
+                       r.child, r.name, r.child_column, r.parent, r.parent_column);
+    end loop;
+end $$;
+
 -- === row level security: every table with a project_id ===================================================
 
 do $$
@@ -480,7 +505,18 @@ alter table mover.slide enable row level security;
 alter table mover.slide force row level security;
 create policy by_grant on mover.slide for select
     using (exists (select from mover.slide_grant g where g.number = slide.number));
-create policy minting on mover.slide for insert with check (true);
+create policy minting on mover.slide for insert
+    with check (exists (select from mover.slide_grant g where g.number = slide.number));
+
+-- a token that was revoked stays revoked, whoever holds the daemon's credential
+create function mover.keep_revoked() returns trigger language plpgsql as $$
+begin
+    if old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at then
+        raise exception 'a revoked token stays revoked' using errcode = 'insufficient_privilege';
+    end if;
+    return new;
+end $$;
+create trigger keep_revoked before update on mover.token for each row execute function mover.keep_revoked();
 
 -- === the proofs a database can check for itself, it checks ================================================
 
