@@ -60,7 +60,7 @@ from mover.tiers import identity as identities
 from mover.tiers.object import ObjectTier
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import RetryTier
-from mover.tiers.zones import check_site
+from mover.tiers.zones import check_site, refuse_changed
 from mover.transfer import Transfer
 
 HOUSEKEEPING_S = 5.0
@@ -276,6 +276,8 @@ async def _open_tiers(settings: Settings, database: Database) -> dict[str, AnyTi
 async def _open_tier(tier: Tier, database: Database) -> AnyTier:
     async with database.instance() as conn:
         row = await instance.registered_tier(conn, tier.name)
+    if row:
+        refuse_changed(tier, kind=row.kind, zone=row.zone, role=row.role)
     identity = row.identity if row else await asyncio.to_thread(_establish, tier)
     made = _make_tier(tier, identity)
     try:

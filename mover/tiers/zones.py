@@ -18,7 +18,7 @@ from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
 from mover.model.policy import CleanPolicy, ImagesPolicy, ProtectPolicy, RecordsPolicy, StagePolicy
 from mover.policy import Loaded, Mistake, PolicyBook
-from mover.settings import Settings
+from mover.settings import Settings, Tier
 
 MOUNTS = "/proc/self/mountinfo"
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -42,6 +42,17 @@ def check_site(settings: Settings, policies: PolicyBook) -> None:
     )
     mistakes = [mistake for one in policies.all() for mistake in _wrong_ends(one, settings)]
     reader.refuse(mistakes, PolicyInvalid)
+
+
+def refuse_changed(tier: Tier, *, kind: str, zone: str, role: str) -> None:
+    """A tier keeps the zone it was registered with: a source has no file that says its own, so one word in the
+    settings would let its bytes pass everywhere without a look."""
+    if (tier.kind, tier.zone, tier.role) != (kind, zone, role):
+        raise SettingsInvalid(
+            f"the tier was registered as {_a(zone)} {role} tier of kind {kind}, and that does not change",
+            where=tier.name,
+            hint="Give another tier another name.",
+        )
 
 
 def _nested(settings: Settings) -> Iterator[tuple[str, str]]:

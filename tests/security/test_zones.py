@@ -111,6 +111,17 @@ def test_a_declared_root_that_leads_into_a_source_or_the_state_is_refused(tmp_pa
     assert "p.yaml:5:" in caught.value.where
 
 
+@pytest.mark.parametrize("now", [{"zone": "deidentified"}, {"role": "archive"}, {"kind": "object"}])
+def test_a_registered_tier_keeps_its_zone_role_and_kind(tmp_path: Path, now: dict[str, str]) -> None:
+    """Found: a source has no identity file; `zone: deidentified` in the settings, and nothing asked again."""
+    (tmp_path / "mover.yaml").write_text(SITE.format(source="intake", archive="archive", flash="flash"))
+    tier = settings.load(tmp_path / "mover.yaml").tiers["intake"]
+    registered = {"kind": "posix", "zone": "identified", "role": "source"}
+    zones.refuse_changed(tier, **registered)
+    with pytest.raises(SettingsInvalid):
+        zones.refuse_changed(tier, **{**registered, **now})
+
+
 def test_neighbours_do_not_overlap(tmp_path: Path) -> None:
     """A common prefix of a name is no nesting."""
     for name in ("data", "data2"):
