@@ -29,7 +29,7 @@ async def node_seen(conn: Connection, node: str) -> None:
 
 async def registered_tier(conn: Connection, name: str) -> Any:
     """The row, or None when the tier was never registered."""
-    return await (await conn.execute(SQL["tier"], {"name": name})).fetchone()
+    return await SQL.one(conn, "tier", name=name)
 
 
 async def register_tier(
@@ -63,19 +63,19 @@ async def put_policy(conn: Connection, *, name: str, digest: str, kind: str, tex
 
 
 async def reserved_bytes(conn: Connection, tier: str) -> int:
-    row = await (await conn.execute(SQL["reserved"], {"tier": tier})).fetchone()
+    row = await SQL.one(conn, "reserved", tier=tier)
     return int(row.bytes) if row else 0
 
 
 async def shard_counts(conn: Connection) -> dict[str, int]:
-    return {row.state: row.count for row in await (await conn.execute(SQL["shard_counts"])).fetchall()}
+    return {row.state: row.count for row in await SQL.many(conn, "shard_counts")}
 
 
 async def queue_counts(conn: Connection) -> dict[tuple[str, str], int]:
     """Unfinished shards by (queue, state)."""
-    rows = await (await conn.execute(SQL["queue_counts"])).fetchall()
+    rows = await SQL.many(conn, "queue_counts")
     return {(row.queue, row.state): row.count for row in rows}
 
 
 async def run_counts(conn: Connection) -> dict[str, int]:
-    return {row.state: row.count for row in await (await conn.execute(SQL["run_counts"])).fetchall()}
+    return {row.state: row.count for row in await SQL.many(conn, "run_counts")}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import Any, LiteralString, cast
 
 from msgspec import Struct
 
+from mover.catalog.database import Connection
 from mover.errors import CatalogError
 
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)\s*$")
@@ -24,6 +25,14 @@ class Queries(Struct, frozen=True):
 
     def __getitem__(self, name: str) -> LiteralString:
         return self.texts[name]
+
+    async def one(self, conn: Connection, name: str, /, **parameters: object) -> Any:
+        """The first row, or None."""
+        return await (await conn.execute(self.texts[name], parameters)).fetchone()
+
+    async def many(self, conn: Connection, name: str, /, **parameters: object) -> list[Any]:
+        """All rows; the statement's own limit bounds them."""
+        return await (await conn.execute(self.texts[name], parameters)).fetchall()
 
 
 def load(python_file: str) -> Queries:

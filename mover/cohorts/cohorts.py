@@ -33,12 +33,11 @@ class Cohorts:
         async with self._database.project(project) as conn:
             parse(body.expression, await facts.columns(conn))
             await conn.execute(_Q["lock_name"], {"project": project, "name": body.name})
-            newest = await _one(conn, "newest", name=body.name)
+            newest = await _Q.one(conn, "newest", name=body.name)
             if newest is not None and newest.expression == body.expression:
                 return await self._view(conn, project, newest)
             version = newest.version + 1 if newest is not None else 1
-            row = await _one(
-                conn, "add", id=new_id("cohort"), project=project, name=body.name, version=version,
+            row = await _Q.one(conn, "add", id=new_id("cohort"), project=project, name=body.name, version=version,
                 expression=body.expression, actor=actor,
             )  # fmt: skip
             answer = await self._view(conn, project, row)
@@ -52,7 +51,7 @@ class Cohorts:
     async def list(self, project: str) -> list[wire.Cohort]:
         """The newest version of every name, at most LIST_LIMIT."""
         async with self._database.project(project) as conn:
-            rows = await (await conn.execute(_Q["page"], {"limit": LIST_LIMIT})).fetchall()
+            rows = await _Q.many(conn, "page", limit=LIST_LIMIT)
             return [await self._view(conn, project, row) for row in rows]
 
     async def get(self, project: str, ref: str) -> wire.Cohort:
@@ -72,11 +71,11 @@ class Cohorts:
     async def _find(self, conn: Connection, ref: str) -> Any:
         name, at, version = ref.partition("@")
         if is_id(ref, "cohort"):
-            row = await _one(conn, "by_id", id=ref)
+            row = await _Q.one(conn, "by_id", id=ref)
         elif at and version.isdecimal() and len(version) < 10:
-            row = await _one(conn, "by_version", name=name, version=int(version))
+            row = await _Q.one(conn, "by_version", name=name, version=int(version))
         else:
-            row = await _one(conn, "newest", name=ref)
+            row = await _Q.one(conn, "newest", name=ref)
         if row is None:
             raise NotFound("no such cohort")
         return row
@@ -92,7 +91,3 @@ class Cohorts:
             count=count,
             bytes=size_bytes,
         )
-
-
-async def _one(conn: Connection, statement: str, /, **values: object) -> Any:
-    return await (await conn.execute(_Q[statement], values)).fetchone()

@@ -161,7 +161,7 @@ class Batches:
     ) -> tuple[str, bool]:
         count = len(body.expected) if body.expected is not None else body.expected_count
         expectation = {"expected_count": count, "expected_list": sealed[1]}
-        made = await one(
+        made = await SQL.one(
             conn,
             "declare",
             id=new_id("batch"),
@@ -174,7 +174,7 @@ class Batches:
         )
         if made is not None:
             return made.id, True
-        batch = await one(conn, "by_folder", tier=policy.source, folder=sealed[0])
+        batch = await SQL.one(conn, "by_folder", tier=policy.source, folder=sealed[0])
         if batch.state not in ("complete", "failed"):
             if (batch.expected_count, batch.expected_list) != (count, sealed[1]):
                 raise Conflict("this folder is being worked on with another expectation", where=batch.id)
@@ -194,7 +194,7 @@ class Batches:
     async def list(self, project: str) -> list[wire.Batch]:
         """The newest batches, at most PAGE_MAX."""
         async with self._database.project(project) as conn:
-            rows = await many(conn, "page", after=None, limit=PAGE_MAX)
+            rows = await SQL.many(conn, "page", after=None, limit=PAGE_MAX)
             return [await self._view(conn, row.id) for row in rows]
 
     async def packs(
@@ -203,7 +203,7 @@ class Batches:
         async with self._database.project(project) as conn:
             await self._view(conn, batch)
             bound = min(limit, PAGE_MAX)
-            rows = await many(conn, "packs", batch=batch, state=state, after=after or "", limit=bound)
+            rows = await SQL.many(conn, "packs", batch=batch, state=state, after=after or "", limit=bound)
             packs = [
                 wire.Pack(**row._asdict(), proofs=await proofs.of_subject(conn, row.id)) for row in rows
             ]
@@ -212,13 +212,13 @@ class Batches:
     async def slides(self, project: str, after: str | None = None, limit: int = 100) -> wire.SlidePage:
         async with self._database.project(project) as conn:
             bound = min(limit, PAGE_MAX)
-            rows = await many(conn, "slides", after=after or "", limit=bound)
+            rows = await SQL.many(conn, "slides", after=after or "", limit=bound)
         slides = [wire.Slide(**row._asdict()) for row in rows]
         return wire.SlidePage(slides=slides, next=rows[-1].number if len(rows) == bound else None)
 
     async def slide(self, project: str, number: str) -> wire.Slide:
         async with self._database.project(project) as conn:
-            row = await one(conn, "slide", number=number)
+            row = await SQL.one(conn, "slide", number=number)
         if row is None:
             raise NotFound("no such slide", where=number)
         return wire.Slide(**row._asdict())
@@ -226,7 +226,7 @@ class Batches:
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         """Original names of packs, for a person with a purpose; the look itself is on record."""
         async with self._database.project(project) as conn:
-            rows = await many(conn, "reveal", ids=body.packs)
+            rows = await SQL.many(conn, "reveal", ids=body.packs)
         if len(rows) != len(set(body.packs)):
             raise NotFound(f"{len(set(body.packs)) - len(rows)} of the packs do not exist")
         sealed = await self._vault.unseal(
@@ -237,20 +237,20 @@ class Batches:
         )
 
     async def _view(self, conn: Connection, batch: str) -> wire.Batch:
-        row = await one(conn, "get", id=batch)
+        row = await SQL.one(conn, "get", id=batch)
         if row is None:
             raise NotFound("no such batch", where=batch)
         packs: dict[str, int] = {}
         reasons: dict[str, int] = {}
         size = 0
-        for line in await many(conn, "counts", batch=batch):
+        for line in await SQL.many(conn, "counts", batch=batch):
             packs[line.state] = packs.get(line.state, 0) + line.count
             size += line.bytes
             if line.reason:
                 reasons[line.reason] = reasons.get(line.reason, 0) + line.count
         explanation = row.explanation
         if row.state in ("declared", "walking", "working"):
-            trouble = await one(conn, "trouble", id=batch)
+            trouble = await SQL.one(conn, "trouble", id=batch)
             explanation = f"tried again after {trouble.code}: {trouble.error}" if trouble else None
         return wire.Batch(
             id=row.id,
@@ -276,10 +276,6 @@ def clean_folder(folder: str) -> str:
     if not parts or ".." in parts or "\0" in folder:
         raise RequestInvalid("the folder must lie below the source tier's root")
     return "/".join(parts)
-
-
-async def one(conn: Connection, statement: str, **parameters: object) -> Any:
-    return await (await conn.execute(SQL[statement], parameters)).fetchone()
 
 
 async def many(conn: Connection, statement: str, **parameters: object) -> list[Any]:

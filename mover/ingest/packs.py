@@ -42,7 +42,7 @@ from mover.errors import (
     TierUnavailable,
     ZoneCrossing,
 )
-from mover.ingest.batches import SQL, Batches, many, one
+from mover.ingest.batches import SQL, Batches
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
 from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
@@ -122,7 +122,7 @@ class Packs:
         """Find the packs, seal their names, and cut the work into shards."""
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            batch = await one(conn, "walking", id=shard.subject_id)
+            batch = await SQL.one(conn, "walking", id=shard.subject_id)
             if batch is None:
                 # the walk of a round that has ended
                 await finish_shard(conn, shard)
@@ -135,7 +135,7 @@ class Packs:
         tally = await in_thread(self._batches.tally, policy, folder, body)
         rows = await self._seal_packs(shard.project, batch.id, tally.packs)
         async with self._database.project(shard.project) as conn:
-            await one(conn, "lock", id=batch.id)
+            await SQL.one(conn, "lock", id=batch.id)
             async with conn.cursor() as cursor:
                 await cursor.executemany(SQL["insert_pack"], rows)
             await conn.execute(
@@ -184,7 +184,7 @@ class Packs:
 
     async def _cut(self, conn: Connection, policy: ImagesPolicy, batch: str) -> list[NewShard]:
         """Shards of packs, the largest first, so that the last shard is not the longest."""
-        packs = [row.id for row in await many(conn, "found_packs", batch=batch)]
+        packs = [row.id for row in await SQL.many(conn, "found_packs", batch=batch)]
         size = policy.packs_per_shard
         queue = tier_queue(policy.source)
         return [
@@ -195,8 +195,8 @@ class Packs:
 
     async def deidentify(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
-            batch = await one(conn, "get", id=shard.subject_id)
-            packs = await many(conn, "members", ids=list(shard.members))
+            batch = await SQL.one(conn, "get", id=shard.subject_id)
+            packs = await SQL.many(conn, "members", ids=list(shard.members))
         policy = self._policies.get(batch.policy, ImagesPolicy)
         names = await self._vault.unseal(
             shard.project, [p.entry for p in packs], purpose="de-identify declared packs", actor="daemon"
@@ -204,7 +204,7 @@ class Packs:
         for pack in packs:
             await self._pack(shard, policy, pack.id, decode_names(names[pack.entry]))
         async with self._database.project(shard.project) as conn:
-            batch = await one(conn, "lock", id=batch.id)
+            batch = await SQL.one(conn, "lock", id=batch.id)
             await finish_shard(conn, shard)
             # a shard that outlived its round (the batch failed, and was perhaps declared again) closes nothing
             if batch.state == "working" and await siblings_open(conn, shard) == 0:
@@ -233,7 +233,7 @@ class Packs:
         seen, digest = await in_thread(self._digest, source, keys[0])
         number, _ = await self._vault.mint_number(digest.blake3, body=encode_names(keys))
         async with self._database.project(shard.project) as conn:
-            stands = (await one(conn, "slide_exists", number=number)).stands
+            stands = (await SQL.one(conn, "slide_exists", number=number)).stands
         if stands:
             await self._duplicate(shard, pack, number, began_s)
             return
@@ -352,7 +352,7 @@ class Packs:
             if not await self._undecided(conn, shard, pack):
                 return
             await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": sidecar.number})
-            made = await one(conn, "insert_slide", **_slide_row(sidecar, policy.archive))
+            made = await SQL.one(conn, "insert_slide", **_slide_row(sidecar, policy.archive))
             if made is None:
                 # the same scan under another name was published while we worked
                 await self._write_duplicate(conn, shard, pack, sidecar.number, began_s)
@@ -398,7 +398,7 @@ class Packs:
     async def _undecided(self, conn: Connection, shard: Shard, pack: str) -> bool:
         """First in every outcome's transaction: the shard is still ours, and the pack waits for an outcome."""
         await renew_shard(conn, shard, lease_s=LEASE_S)
-        return await one(conn, "lock_undecided", id=pack) is not None
+        return await SQL.one(conn, "lock_undecided", id=pack) is not None
 
     async def _duplicate(self, shard: Shard, pack: str, number: str, began_s: float) -> None:
         async with self._database.project(shard.project) as conn:
@@ -440,12 +440,12 @@ class Packs:
 
         A batch that is not what was declared does not complete: four slides must not be missing silently.
         """
-        row = await one(conn, "get", id=batch)
+        row = await SQL.one(conn, "get", id=batch)
         if row.missing_count:
             explanation = f"declared {row.expected_count}, found {row.found_count}: {row.missing_count} differ"
             await conn.execute(SQL["fail"], {"id": batch, "explanation": explanation})
             return _Ending("batch failed", "batch-incomplete")
-        packs = await many(conn, "all_packs", batch=batch)
+        packs = await SQL.many(conn, "all_packs", batch=batch)
         lines = "".join(f"{p.id} {p.state} {p.reason or ''} {p.number or ''}\n" for p in packs)
         proof = await proofs.add(
             conn,
@@ -459,7 +459,7 @@ class Packs:
             details={},
         )
         await conn.execute(SQL["complete"], {"id": batch, "proof": proof})
-        waiting = await many(conn, "waiting_records", batch=batch)
+        waiting = await SQL.many(conn, "waiting_records", batch=batch)
         queue = tier_queue(row.tier)
         await add_shards(conn, project, [NewShard(queue, "records-match", r.id, priority=6) for r in waiting])
         return _Ending("batch complete")
@@ -467,7 +467,7 @@ class Packs:
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """A batch that cannot be walked or worked on says so; declaring it again tries again. What was not begun
         of it is called off, so that two rounds of one batch never mix."""
-        await one(conn, "lock", id=shard.subject_id)
+        await SQL.one(conn, "lock", id=shard.subject_id)
         await cancel_shards(conn, shard.subject_id)
         await conn.execute(SQL["fail"], {"id": shard.subject_id, "explanation": f"{error.code}: {error.what}"})
         await self._record(conn, shard.project, "batch failed", shard.subject_id, reason=error.code)

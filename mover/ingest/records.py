@@ -103,7 +103,7 @@ class Records:
         async with self._database.project(project) as conn:
             batch = await _batch(conn, body.batch)
             await facts.check_columns(conn, fact_columns(policy))
-            standing = await _one(conn, "newest_of_content", batch=batch.id, content=content)
+            standing = await _Q.one(conn, "newest_of_content", batch=batch.id, content=content)
             if standing is not None and _stands(standing, batch):
                 return await self._view(conn, standing.id)
             record_set = new_id("records")
@@ -175,7 +175,7 @@ class Records:
     async def _begin(self, shard: Shard) -> Any:
         """The set to match, or None when there is nothing to do now; then the shard is finished."""
         async with self._database.project(shard.project) as conn:
-            row = await _one(conn, "get", id=shard.subject_id)
+            row = await _Q.one(conn, "get", id=shard.subject_id)
             if row is None:
                 raise NotFound("no such record set", where=shard.subject_id)
             batch = await _batch(conn, row.batch_id)
@@ -213,7 +213,7 @@ class Records:
                 await conn.execute(_Q["wait"], {"id": row.id})
                 await finish_shard(conn, shard)
                 return
-            newer = (await _one(conn, "newer_aligned", batch=row.batch_id, version=row.version)).newer
+            newer = (await _Q.one(conn, "newer_aligned", batch=row.batch_id, version=row.version)).newer
             answer = superseded(answer) if newer else answer
             proof = await write(
                 conn, project, row.id, policy, answer, batch=row.batch_id, version=row.version,
@@ -294,7 +294,7 @@ class Records:
             return await facts.ledger_page(conn, id, table=table, state=state, after=after, limit=limit)
 
     async def _view(self, conn: Connection, id: str) -> wire.RecordSet:
-        row = await _one(conn, "get", id=id)
+        row = await _Q.one(conn, "get", id=id)
         if row is None:
             raise NotFound("no such record set", where=id)
         return _record_set(row, await proofs.of_subject(conn, id))
@@ -390,11 +390,7 @@ def _record_set(row: Any, proven: list[wire.Proof]) -> wire.RecordSet:
 
 
 async def _batch(conn: Connection, id: str) -> Any:
-    row = await _one(conn, "lock_batch", id=id)
+    row = await _Q.one(conn, "lock_batch", id=id)
     if row is None:
         raise NotFound("no such batch", where=id)
     return row
-
-
-async def _one(conn: Connection, statement: str, /, **values: object) -> Any:
-    return await (await conn.execute(_Q[statement], values)).fetchone()

@@ -121,7 +121,7 @@ async def postpone_shard(conn: Connection, shard: Shard, *, delay_s: float) -> N
 async def others_running(conn: Connection, shard: Shard) -> int:
     """How many other shards of the same subject somebody may still be working on, of whatever kind."""
     parameters = {"subject": shard.subject_id, "id": shard.id}
-    row = await (await conn.execute(SQL["others_running"], parameters)).fetchone()
+    row = await SQL.one(conn, "others_running", **parameters)
     assert row is not None
     return int(row.running)
 
@@ -132,7 +132,7 @@ async def siblings_open(conn: Connection, shard: Shard) -> int:
     Call with the subject's row locked FOR UPDATE: of two shards that finish at once, exactly one sees zero.
     """
     parameters = {"subject": shard.subject_id, "kind": shard.kind, "id": shard.id}
-    row = await (await conn.execute(SQL["siblings_open"], parameters)).fetchone()
+    row = await SQL.one(conn, "siblings_open", **parameters)
     assert row is not None
     return int(row.open)
 

@@ -35,8 +35,8 @@ async def plan_for(database: Database, run: Any, roots: FlashRoots) -> list[Clea
     """What cleanup would do with everything that stands in the root now, and why. Artifacts are hashed, so no
     transaction is open meanwhile."""
     async with database.project(run.project_id) as conn:
-        entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
-        artifacts = await (await conn.execute(SQL["artifacts"], {"run": run.id})).fetchall()
+        entries = await SQL.many(conn, "entries", run=run.id)
+        artifacts = await SQL.many(conn, "artifacts", run=run.id)
     digests = {e.path: e.digest for e in entries}
     own = await in_thread(_own_files, roots, run)
     standing = await in_thread(roots.standing, run.id, manifest=digests, own=own)
@@ -85,7 +85,7 @@ class Clean:
         a run that ends here is never staged or protected again, and whoever still works on it is waited for."""
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            run = await _one(conn, "lock", id=shard.subject_id)
+            run = await SQL.one(conn, "lock", id=shard.subject_id)
             if run.state == "cleaning":
                 pass
             elif run.state in ("protected", "cancelled", "failed"):
@@ -177,7 +177,3 @@ class Clean:
             subject=shard.subject_id,
             reason=error.code,
         )
-
-
-async def _one(conn: Connection, statement: str, **parameters: object) -> Any:
-    return await (await conn.execute(SQL[statement], parameters)).fetchone()

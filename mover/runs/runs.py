@@ -141,12 +141,12 @@ class Runs:
         digest = blake3(msgspec.json.encode(body, order="sorted")).hexdigest()
         # a key is the caller's own words, which may hold anything; for "the same again" its digest is enough (D10)
         key = blake3(key.encode()).hexdigest()
-        bound = await _one(
+        bound = await SQL.one(
             conn, "remember", project=project, key=key, route="POST /v1/runs", body_digest=digest, subject=run
         )
         if bound is not None:
             return None
-        earlier = await _one(conn, "remembered", project=project, key=key)
+        earlier = await SQL.one(conn, "remembered", project=project, key=key)
         assert earlier is not None
         if earlier.body_digest != digest:
             raise Conflict(
@@ -200,7 +200,7 @@ class Runs:
                 return _Chosen("", offenders or [{"why": "empty"}], f"{len(offenders)} of {len(body.files)} unusable")
             frozen = await selections.freeze(conn, project, numbers=known)
         elif body.like is not None:
-            earlier = await _one(conn, "get", id=body.like)
+            earlier = await SQL.one(conn, "get", id=body.like)
             if earlier is None or earlier.selection_id is None:
                 raise NotFound("no such run to repeat", where=body.like)
             return _Chosen(earlier.selection_id, [], "")
@@ -216,13 +216,13 @@ class Runs:
     async def _cohort(self, conn: Connection, reference: str) -> tuple[str, str]:
         name, _, version = reference.partition("@")
         number = int(version) if version.isdigit() else None
-        row = await _one(conn, "cohort", ref=reference, name=name, version=number)
+        row = await SQL.one(conn, "cohort", ref=reference, name=name, version=number)
         if row is None:
             raise NotFound("no such cohort", where=reference)
         return row.id, row.expression
 
     async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
-        return await (await conn.execute(SQL["selected"], {"tier": tier, "selection": selection})).fetchall()
+        return await SQL.many(conn, "selected", tier=tier, selection=selection)
 
     async def _write_entries(
         self,
@@ -264,7 +264,7 @@ class Runs:
         """
         async with self._database.instance() as conn:
             parameters = {"tier": tier, "limit": WAITING_MAX}
-            waiting = await (await conn.execute(SQL["waiting"], parameters)).fetchall()
+            waiting = await SQL.many(conn, "waiting", **parameters)
         if not waiting:
             return
         try:
@@ -279,8 +279,8 @@ class Runs:
 
     async def _admit(self, conn: Connection, tier: str, run_id: str) -> bool:
         """Judge one run, under the tier's lock. False when it waits, and all that came later with it."""
-        locked = await _one(conn, "lock_tier", tier=tier)
-        run = await _one(conn, "lock_waiting", id=run_id)
+        locked = await SQL.one(conn, "lock_tier", tier=tier)
+        run = await SQL.one(conn, "lock_waiting", id=run_id)
         if run is None:
             return True
         policy = self._known_policy(run.policy)
@@ -316,10 +316,10 @@ class Runs:
         self, conn: Connection, tier: str, run: Any, policy: StagePolicy, declared: int | None
     ) -> Admission:
         capacity, free = await in_thread(self._flash[tier].roots.space)
-        promised = await _one(conn, "reserved", tier=tier)
-        outstanding = await _one(conn, "outstanding", tier=tier)
-        to_copy = await _one(conn, "to_copy", run=run.id, tier=tier)
-        evictable = await _one(conn, "evictable_bytes", run=run.id, tier=tier)
+        promised = await SQL.one(conn, "reserved", tier=tier)
+        outstanding = await SQL.one(conn, "outstanding", tier=tier)
+        to_copy = await SQL.one(conn, "to_copy", run=run.id, tier=tier)
+        evictable = await SQL.one(conn, "evictable_bytes", run=run.id, tier=tier)
         assert promised and outstanding and to_copy and evictable
         space = TierSpace(
             capacity_bytes=min(capacity, declared or capacity),
@@ -334,7 +334,7 @@ class Runs:
         await conn.execute(SQL["reserve"], {"id": run.id, "bytes": run.bytes})
         await self._step(conn, run.id, "requested", "admitted")
         await self._step(conn, run.id, "admitted", "staging")
-        paths = [row.path for row in await (await conn.execute(SQL["paths"], {"run": run.id})).fetchall()]
+        paths = [row.path for row in await SQL.many(conn, "paths", run=run.id)]
         size = policy.entries_per_shard
         await add_shards(
             conn,
@@ -358,7 +358,7 @@ class Runs:
     async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.RunPage:
         async with self._database.project(project) as conn:
             parameters = {"after": after, "limit": min(limit, PAGE_MAX)}
-            ids = [row.id for row in await (await conn.execute(SQL["page"], parameters)).fetchall()]
+            ids = [row.id for row in await SQL.many(conn, "page", **parameters)]
             runs = [await self._view(conn, await self._get(conn, run)) for run in ids]
         return wire.RunPage(runs=runs, next=ids[-1] if len(ids) == parameters["limit"] else None)
 
@@ -377,20 +377,20 @@ class Runs:
         async with self._database.project(project) as conn:
             await self._get(conn, run)
             parameters = {"run": run, "after": after or "", "limit": min(limit, PAGE_MAX)}
-            rows = await (await conn.execute(SQL["staged"], parameters)).fetchall()
+            rows = await SQL.many(conn, "staged", **parameters)
         return [wire.StagedEntry(**row._asdict()) for row in rows]
 
     async def _get(self, conn: Connection, run: str) -> Any:
-        row = await _one(conn, "get", id=run)
+        row = await SQL.one(conn, "get", id=run)
         if row is None:
             raise NotFound("no such run", where=run)
         return row
 
     async def _view(self, conn: Connection, row: Any) -> wire.Run:
-        progress = await _one(conn, "progress", run=row.id)
-        strays = await (await conn.execute(SQL["strays"], {"run": row.id})).fetchall()
-        snapshots = await (await conn.execute(SQL["snapshots"], {"run": row.id})).fetchall()
-        expression = await _one(conn, "expression", selection=row.selection_id)
+        progress = await SQL.one(conn, "progress", run=row.id)
+        strays = await SQL.many(conn, "strays", run=row.id)
+        snapshots = await SQL.many(conn, "snapshots", run=row.id)
+        expression = await SQL.one(conn, "expression", selection=row.selection_id)
         seen = f"{self._flash[row.tier].seen_as}/{run_key(row.id)}" if row.tier in self._flash else None
         present = row.state not in ("requested", "refused", "cleaned")
         return wire.Run(
@@ -419,14 +419,14 @@ class Runs:
     async def _trouble(self, conn: Connection, row: Any) -> str | None:
         if row.state not in WORKING:
             return None
-        found = await _one(conn, "trouble", id=row.id)
+        found = await SQL.one(conn, "trouble", id=row.id)
         return f"tried again after {found.code}: {found.error}" if found else None
 
     async def _estimate(self, conn: Connection, row: Any, progress: Any) -> float | None:
         """Seconds until ready at the pace of this tier's newest runs; None before there is a history."""
         if row.state not in ("requested", "admitted", "staging"):
             return None
-        rate = await _one(conn, "rate", tier=row.tier)
+        rate = await SQL.one(conn, "rate", tier=row.tier)
         if rate is None or not rate.bytes_s:
             return None
         return round((progress.bytes - progress.staged_bytes) / float(rate.bytes_s), 1)
@@ -435,7 +435,7 @@ class Runs:
 
     async def heartbeat(self, project: str, run: str) -> wire.Run:
         async with self._database.project(project) as conn:
-            renewed = await _one(conn, "renew_lease", id=run)
+            renewed = await SQL.one(conn, "renew_lease", id=run)
             row = await self._get(conn, run)
             if renewed is None:
                 raise Conflict(f"the run is {row.state}; only a ready run has a lease", where=run)
@@ -473,10 +473,10 @@ class Runs:
     async def expire(self) -> int:
         """Runs whose lease lapsed go to protection and then to cleanup, never to deletion."""
         async with self._database.instance() as conn:
-            lapsed = await (await conn.execute(SQL["lapsed"])).fetchall()
+            lapsed = await SQL.many(conn, "lapsed")
         for found in lapsed:
             async with self._database.project(found.project_id) as conn:
-                row = await _one(conn, "lock_lapsed", id=found.run_id)
+                row = await SQL.one(conn, "lock_lapsed", id=found.run_id)
                 if row is None:
                     continue  # a heartbeat came first, or another daemon
                 await self._finish(conn, row, {}, clean_after=True, reason="lease-expired")
@@ -512,7 +512,7 @@ class Runs:
             if row.state == "protected":
                 await self._step(conn, run, "protected", "cleaning", reason=row.reason)
             # a cleanup that failed is asked for again; one under way is left alone
-            if row.state != "cleaned" and (await _one(conn, "cleaning_shards", run=run)).open == 0:
+            if row.state != "cleaned" and (await SQL.one(conn, "cleaning_shards", run=run)).open == 0:
                 await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", run)])
                 await self._record(conn, identity, "run cleaning asked", run)
         return await self.view(identity.project, run)
@@ -551,7 +551,7 @@ class Runs:
     # --- small tools ------------------------------------------------------------------------------------------
 
     async def _lock(self, conn: Connection, run: str) -> Any:
-        row = await _one(conn, "lock", id=run)
+        row = await SQL.one(conn, "lock", id=run)
         if row is None:
             raise NotFound("no such run", where=run)
         return row
@@ -599,7 +599,3 @@ class _Chosen(Struct, frozen=True):
     selection_id: str
     offenders: list[dict[str, Any]]
     explanation: str
-
-
-async def _one(conn: Connection, statement: str, **parameters: object) -> Any:
-    return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -75,16 +75,16 @@ class Stage:
 
     async def stage(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
-            run = await _one(conn, "get", id=shard.subject_id)
+            run = await SQL.one(conn, "get", id=shard.subject_id)
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
-            entries = await (await conn.execute(SQL["entries_by_path"], parameters)).fetchall()
+            entries = await SQL.many(conn, "entries_by_path", **parameters)
         await in_thread(self._flash[run.tier].roots.check_identity)
         if await self._begin(shard, run):
             for entry in entries:
                 if not await self._stage_entry(shard, run, entry):
                     break
         async with self._database.project(shard.project) as conn:
-            run = await _one(conn, "lock", id=shard.subject_id)
+            run = await SQL.one(conn, "lock", id=shard.subject_id)
             await finish_shard(conn, shard)
             if run.state == "staging" and await siblings_open(conn, shard) == 0:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
@@ -102,7 +102,7 @@ class Stage:
         """First in every transaction that touches the root: the shard is still ours, and the run is staged, which
         it stays until the commit. So no cancellation, and no cleanup behind it, comes between."""
         await renew_shard(conn, shard, lease_s=LEASE_S)
-        return await _one(conn, "hold_staging", id=shard.subject_id) is not None
+        return await SQL.one(conn, "hold_staging", id=shard.subject_id) is not None
 
     async def _stage_entry(self, shard: Shard, run: Any, entry: Any) -> bool:
         """Content first, then the link, then the row. False when the run is not staged any more."""
@@ -130,7 +130,7 @@ class Stage:
         roots = self._flash[tier].roots
         async with self._database.project(shard.project) as conn:
             await conn.execute(SQL["lock_digest"], {"tier": tier, "digest": entry.digest})
-            row = await _one(conn, "content", tier=tier, digest=entry.digest)
+            row = await SQL.one(conn, "content", tier=tier, digest=entry.digest)
             if row is None:
                 return False
             try:
@@ -157,7 +157,7 @@ class Stage:
             return
         async with self._database.project(shard.project) as conn:
             parameters = {"tier": tier, "limit": EVICT_MAX}
-            rows = await (await conn.execute(SQL["evictable"], parameters)).fetchall()
+            rows = await SQL.many(conn, "evictable", **parameters)
         idle = [Idle(row.digest, row.size_bytes) for row in rows]
         steps = plan_eviction(idle, need_bytes=need_bytes + HEADROOM_BYTES - free)
         for step in steps:
@@ -175,7 +175,7 @@ class Stage:
             await conn.execute(SQL["drop_idle"], held)
         async with self._database.project(project) as conn:
             await conn.execute(SQL["lock_digest"], held)
-            if await _one(conn, "content", **held) is None:
+            if await SQL.one(conn, "content", **held) is None:
                 await in_thread(self._flash[tier].roots.evict, digest)
 
     async def _fetch(self, tier: str, entry: Any) -> None:
@@ -218,7 +218,7 @@ class Stage:
             if not await self._may_stage(conn, shard):
                 await finish_shard(conn, shard)
                 return
-            run = await _one(conn, "get", id=shard.subject_id)
+            run = await SQL.one(conn, "get", id=shard.subject_id)
             records = await self._records(conn, run.id)
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
@@ -230,8 +230,8 @@ class Stage:
             written = {"project": shard.project, "run": run.id, "path": RECORDS}
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["put_written"], {**written, "size_bytes": len(records), "digest": digest})
-            entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
-            expression = await _one(conn, "expression", selection=run.selection_id)
+            entries = await SQL.many(conn, "entries", run=run.id)
+            expression = await SQL.one(conn, "expression", selection=run.selection_id)
         manifest = self._manifest(run, entries, expression.expression if expression else None)
         await in_thread(self._write_root, roots, run, entries, manifest)
         await self._prove_ready(shard, run, manifest)
@@ -241,7 +241,7 @@ class Stage:
         say `staged`. They are staged again, and the seal after them."""
         listing = await in_thread(self._flash[run.tier].roots.listing, run.id)
         async with self._database.project(shard.project) as conn:
-            entries = await (await conn.execute(SQL["entries"], {"run": run.id})).fetchall()
+            entries = await SQL.many(conn, "entries", run=run.id)
             lost = [e.path for e in entries if e.number is not None and e.path not in listing]
             if not lost:
                 return False
@@ -254,8 +254,8 @@ class Stage:
 
     async def _records(self, conn: Connection, run: str) -> bytes:
         """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns."""
-        rows = await (await conn.execute(SQL["aligned"], {"run": run})).fetchall()
-        columns = {row.name: row.type for row in await (await conn.execute(SQL["columns"])).fetchall()}
+        rows = await SQL.many(conn, "aligned", run=run)
+        columns = {row.name: row.type for row in await SQL.many(conn, "columns")}
         return await in_thread(_parquet, rows, columns)
 
     def _manifest(self, run: Any, entries: list[Any], expression: str | None) -> bytes:
@@ -311,7 +311,7 @@ class Stage:
     async def _prove_ready(self, shard: Shard, run: Any, manifest: bytes) -> None:
         header = parse_manifest(manifest).header
         async with self._database.project(shard.project) as conn:
-            locked = await _one(conn, "lock", id=run.id)
+            locked = await SQL.one(conn, "lock", id=run.id)
             await finish_shard(conn, shard)
             if locked.state == "staging":
                 check_transition("staging", "sealed", subject=run.id)
@@ -346,7 +346,7 @@ class Stage:
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """A run that cannot be staged fails with its reason; its partial root is removed."""
-        run = await _one(conn, "failed", id=shard.subject_id, reason=error.code, explanation=error.what)
+        run = await SQL.one(conn, "failed", id=shard.subject_id, reason=error.code, explanation=error.what)
         if run is None:
             return
         await cancel_shards(conn, run.id)
@@ -395,7 +395,3 @@ def _as(arrow: pa.DataType, value: object) -> object:
     if pa.types.is_string(arrow):
         return str(value)
     return value
-
-
-async def _one(conn: Connection, statement: str, **parameters: object) -> Any:
-    return await (await conn.execute(SQL[statement], parameters)).fetchone()
