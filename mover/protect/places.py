@@ -23,19 +23,20 @@ READ, WRITE, SEARCH = 4, 2, 1
 
 @contextmanager
 def restore_place(
-    to: str, *, requester: Requester | None, roots: Sequence[str], forbidden: Sequence[Path]
+    to: str, *, requester: Requester | None, local: bool, roots: Sequence[str], forbidden: Sequence[Path]
 ) -> Iterator[Path]:
     """The target as a path through the open folder that will hold it. Denied where this requester may not make a
     folder, and in an identified tier; RequestInvalid for a path that is no plain absolute one.
 
-    root and the daemon's own user may name any place; others one below a declared root. Without POSIX rights the
-    folder must be the daemon's own: there is nobody else in whose name it could be written to.
+    root and the daemon's own user, whom the kernel names on the local socket (`local`), may name any place; others
+    one below a declared root. A token's user is an API admin's word: it must not open root's whole machine. Without
+    POSIX rights the folder must be the daemon's own: there is nobody else in whose name it could be written to.
     """
     pure = PurePosixPath(to)
     if not pure.is_absolute() or ".." in pure.parts or "\0" in to or not pure.name:
         raise RequestInvalid("the place to restore to is an absolute path without '..'", where=to)
     try:
-        folder = _open(pure.parent, requester, roots)
+        folder = _open(pure.parent, requester, local, roots)
     except FileNotFoundError as error:
         raise NotFound("the folder that should hold the restore's target does not exist", where=to) from error
     except OSError as error:
@@ -49,8 +50,8 @@ def restore_place(
         os.close(folder)
 
 
-def _open(parent: PurePosixPath, requester: Requester | None, roots: Sequence[str]) -> int:
-    if requester is not None and requester.uid in (0, os.geteuid()):
+def _open(parent: PurePosixPath, requester: Requester | None, local: bool, roots: Sequence[str]) -> int:
+    if local and requester is not None and requester.uid in (0, os.geteuid()):
         return os.open(os.path.realpath(parent), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for root in roots:
         if parent.is_relative_to(root):
@@ -88,6 +89,8 @@ def _demand(folder: int, requester: Requester | None, rights: int) -> None:
 
 def rights_of(facts: os.stat_result, requester: Requester) -> int:
     """rwx of this requester as the kernel reads a mode: the first class that fits counts, path_resolution(7)."""
+    if requester.uid == 0:
+        return READ | WRITE | SEARCH
     if requester.uid == facts.st_uid:
         return facts.st_mode >> 6 & 7
     if facts.st_gid in (requester.gid, *requester.groups):

@@ -13,6 +13,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +27,17 @@ from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock, monotonic_s, pause
 from mover.decide import retention
 from mover.decide.lifecycle import check_transition
-from mover.errors import Conflict, Denied, IntegrityError, MoverError, NotFound, RepositoryLocked, RequestInvalid
-from mover.jobs import NewShard, Shard, add_shards, finish_shard
+from mover.errors import (
+    Conflict,
+    Denied,
+    IntegrityError,
+    MoverError,
+    NotFound,
+    RepositoryLocked,
+    RequestInvalid,
+    TierError,
+)
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
@@ -91,15 +101,16 @@ class Protection:
     async def protect(self, shard: Shard) -> None:
         policy = self._policies.default(ProtectPolicy)
         async with self._database.project(shard.project) as conn:
-            run = await one(conn, "lock_run", id=shard.subject_id)
-            if await one(conn, "protecting", id=run.id) is None:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            run = await SQL.one(conn, "lock_run", id=shard.subject_id)
+            if await SQL.one(conn, "protecting", id=run.id) is None:
                 await finish_shard(conn, shard)
                 return
         try:
-            layout = await asyncio.to_thread(self._lay_out, run, policy)
+            layout = await in_thread(self._lay_out, run, policy)
             await self._own_up(shard, run, policy)
             snapshot, result = await self._snapshot(shard, run, policy, layout)
-            check = await asyncio.to_thread(self._check, policy, result.snapshot_id)
+            check = await in_thread(self._check, policy, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_back(shard, error.code, error.what)
             return
@@ -126,7 +137,7 @@ class Protection:
             return
         found = await asyncio.to_thread(lambda: self._repository(policy).snapshots())
         async with self._database.project(shard.project) as conn:
-            rows = await (await conn.execute(SQL["known"], {"run": run.id})).fetchall()
+            rows = await SQL.many(conn, "known", run=run.id)
             known = {row.repository_id for row in rows}
             for cut_off in (s for s in found if f"run:{run.id}" in s.tags and s.snapshot_id not in known):
                 nothing = {"files": 0, "bytes": 0, "added": 0, "missing": []}
@@ -144,7 +155,7 @@ class Protection:
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
     ) -> tuple[str, SnapshotResult]:
         result = await asyncio.to_thread(lambda: _patiently(lambda: self._write(run, policy, layout)))
-        links = await asyncio.to_thread(self._links, policy, result.snapshot_id)
+        links = await in_thread(self._links, policy, result.snapshot_id)
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -200,7 +211,7 @@ class Protection:
     ) -> None:
         clean = self._policies.default(CleanPolicy)
         async with self._database.project(shard.project) as conn:
-            locked = await one(conn, "lock_run", id=run.id)
+            locked = await SQL.one(conn, "lock_run", id=run.id)
             check_transition(locked.state, "protected", subject=run.id)
             await conn.execute(SQL["checked"], {"id": snapshot})
             await conn.execute(SQL["cut_off"], {"run": run.id})
@@ -237,14 +248,14 @@ class Protection:
 
     async def _give_back(self, shard: Shard, code: str, what: str) -> None:
         async with self._database.project(shard.project) as conn:
-            await one(conn, "back_to_ready", id=shard.subject_id, reason=code, explanation=what)
+            await SQL.one(conn, "back_to_ready", id=shard.subject_id, reason=code, explanation=what)
             await finish_shard(conn, shard)
             await self._record(conn, shard.project, "run not protected", shard.subject_id, reason=code)
         log.warning("run not protected", run=shard.subject_id, code=code)
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """The attempts are used up: the run waits in `ready` with the reason; nothing is cleaned."""
-        await one(conn, "back_to_ready", id=shard.subject_id, reason=error.code, explanation=error.what)
+        await SQL.one(conn, "back_to_ready", id=shard.subject_id, reason=error.code, explanation=error.what)
         await self._record(conn, shard.project, "run not protected", shard.subject_id, reason=error.code)
 
     # --- retention ------------------------------------------------------------------------------------------
@@ -258,8 +269,10 @@ class Protection:
         return sum(not v.keep for v in verdicts)
 
     async def _recorded(self, conn: Connection, run: str) -> list[retention.SnapshotRecord]:
-        rows = await (await conn.execute(SQL["of_run"], {"run": run})).fetchall()
-        return [retention.SnapshotRecord(r.id, r.sequence, r.recorded_at) for r in rows]
+        rows = await SQL.many(conn, "of_run", run=run)
+        # the newest one is what proves the run protected: no rule forgets it
+        newest = rows[-1].id if rows else None
+        return [retention.SnapshotRecord(r.id, r.sequence, r.recorded_at, held=r.id == newest) for r in rows]
 
     async def _forget(self, project: str, policy: ProtectPolicy) -> None:
         """Snapshot files of forgotten rows go after the row says so; their packs stay until a prune."""
@@ -268,9 +281,10 @@ class Protection:
         if not forgotten:
             return
         try:
-            await asyncio.to_thread(self._repository(policy).forget, forgotten)
-        except RepositoryLocked as error:
-            # somebody snapshots or restores; the rows say `forgotten`, and the next protection tries again
+            await in_thread(self._repository(policy).forget, forgotten)
+        except (RepositoryLocked, TierError) as error:
+            # somebody snapshots or restores, or the tier went away; the rows say `forgotten`, and the next
+            # protection tries again
             log.info("forgetting waits", tier=policy.repository, code=error.code)
 
     async def forget_plan(self, project: str) -> wire.Plan:
@@ -278,7 +292,7 @@ class Protection:
         policy = self._policies.default(ProtectPolicy)
         steps = []
         async with self._database.project(project) as conn:
-            rows = await (await conn.execute(SQL["list"], {"run": None, "limit": PAGE_MAX})).fetchall()
+            rows = await SQL.many(conn, "list", run=None, limit=PAGE_MAX)
             for run in sorted({r.run_id for r in rows if r.state == "checked"}):
                 for verdict in retention.plan(await self._recorded(conn, run), policy.keep):
                     action = "keep" if verdict.keep else "forget"
@@ -294,7 +308,7 @@ class Protection:
 
     async def list(self, project: str, run: str | None = None) -> wire.SnapshotPage:
         async with self._database.project(project) as conn:
-            rows = await (await conn.execute(SQL["list"], {"run": run, "limit": PAGE_MAX})).fetchall()
+            rows = await SQL.many(conn, "list", run=run, limit=PAGE_MAX)
         return wire.SnapshotPage(snapshots=[_snapshot(row) for row in rows])
 
     async def view(self, project: str, snapshot: str) -> wire.Snapshot:
@@ -307,7 +321,7 @@ class Protection:
         row = await self._get(project, snapshot)
         bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
-            rows = await (await conn.execute(SQL["digests"], {"snapshot": row.id})).fetchall()
+            rows = await SQL.many(conn, "digests", snapshot=row.id)
         digests = {r.path: r.digest for r in rows}
         found = await asyncio.to_thread(self._ls, row, path, after or "", bound)
         files = [
@@ -328,7 +342,7 @@ class Protection:
         roots = self._policies.default(ProtectPolicy).roots
         began_s = monotonic_s()
         result = await asyncio.to_thread(
-            lambda: _patiently(lambda: self._restore(row, body, _requester(identity), roots))
+            lambda: _patiently(lambda: self._restore(row, body, identity, roots))
         )
         if not result.complete:
             raise IntegrityError(
@@ -348,7 +362,7 @@ class Protection:
     async def plan_restore(self, identity: Identity, snapshot: str, body: wire.RestoreRequest) -> wire.Plan:
         row = await self._get(identity.project, snapshot)
         roots = self._policies.default(ProtectPolicy).roots
-        await asyncio.to_thread(self._check_place, body.to, _requester(identity), roots)
+        await asyncio.to_thread(self._check_place, body.to, identity, roots)
         entries = await asyncio.to_thread(
             lambda: list(self._repository_of(row).ls(row.repository_id, body.path, recursive=True))
         )
@@ -361,20 +375,27 @@ class Protection:
         )  # fmt: skip
 
     def _restore(
-        self, row: Any, body: wire.RestoreRequest, requester: Requester | None, roots: tuple[str, ...]
+        self, row: Any, body: wire.RestoreRequest, identity: Identity, roots: tuple[str, ...]
     ) -> RestoreResult:
-        with restore_place(body.to, requester=requester, roots=roots, forbidden=self._forbidden) as target:
+        requester = _requester(identity)
+        with self._place(body.to, identity, roots) as target:
             return self._repository_of(row).restore(row.repository_id, target, path=body.path, owner=requester)
 
-    def _check_place(self, to: str, requester: Requester | None, roots: tuple[str, ...]) -> None:
-        with restore_place(to, requester=requester, roots=roots, forbidden=self._forbidden):
+    def _place(self, to: str, identity: Identity, roots: tuple[str, ...]) -> AbstractContextManager[Path]:
+        return restore_place(
+            to, requester=_requester(identity), local=not identity.token_id, roots=roots,
+            forbidden=self._forbidden,
+        )  # fmt: skip
+
+    def _check_place(self, to: str, identity: Identity, roots: tuple[str, ...]) -> None:
+        with self._place(to, identity, roots):
             pass
 
     async def plan_finish(self, identity: Identity, run: str, body: wire.FinishRequest) -> wire.Plan:
         """What would be protected, and which parts are missing; opens nothing."""
         policy = self._policies.default(ProtectPolicy)
         async with self._database.project(identity.project) as conn:
-            row = await one(conn, "run", id=run)
+            row = await SQL.one(conn, "run", id=run)
         if row is None:
             raise NotFound("no such run", where=run)
         if row.ready_at is None:
@@ -424,7 +445,7 @@ class Protection:
 
     async def _get(self, project: str, snapshot: str) -> Any:
         async with self._database.project(project) as conn:
-            row = await one(conn, "get", id=snapshot)
+            row = await SQL.one(conn, "get", id=snapshot)
         if row is None:
             raise NotFound("no such snapshot", where=snapshot)
         return row
@@ -470,7 +491,3 @@ def _snapshot(row: Any) -> wire.Snapshot:
         policy=row.policy, files=row.files, bytes=row.bytes, added_bytes=row.added_bytes,
         missing=list(row.missing), reasons=list(row.reasons), recorded_at=row.recorded_at,
     )  # fmt: skip
-
-
-async def one(conn: Connection, statement: str, **parameters: object) -> Any:
-    return await (await conn.execute(SQL[statement], parameters)).fetchone()

@@ -116,7 +116,8 @@ def test_functions_that_run_as_others_find_their_names_where_we_put_them(populat
 
 def test_a_temporary_table_stands_in_for_nothing(attacker: psycopg.Connection[Any]) -> None:
     attacker.execute("create temp table token as select 't' as id, '\\x41'::bytea as hash, 'eve' as actor,"
-                     " 'admin' as role, 'other' as project_id, 0 as posix_uid, 0 as posix_gid, null::timestamptz as expires_at,"
+                     " 'admin' as role, 'other' as project_id, 0 as posix_uid, 0 as posix_gid,"
+                     " null::timestamptz as expires_at,"
                      " null::timestamptz as revoked_at")  # fmt: skip
     attacker.execute("set search_path = pg_temp, mover")
     assert attacker.execute("select * from mover.token_by_hash('\\x41')").fetchall() == []

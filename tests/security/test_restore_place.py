@@ -22,9 +22,10 @@ def passable(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
 
-def try_place(to: Path | str, root: Path, requester: Requester | None = BOB, forbidden: Path | None = None) -> str:
+def try_place(to: Path | str, root: Path, requester: Requester | None = BOB, forbidden: Path | None = None,
+              *, local: bool = False) -> str:  # fmt: skip
     tiers = [forbidden] if forbidden else []
-    with restore_place(str(to), requester=requester, roots=(str(root),), forbidden=tiers) as target:
+    with restore_place(str(to), requester=requester, local=local, roots=(str(root),), forbidden=tiers) as target:
         target.mkdir()
         return os.path.realpath(target)
 
@@ -63,7 +64,7 @@ def test_a_folder_exchanged_after_the_judgement_leads_nowhere(tmp_path: Path) ->
     for folder in (root, root / "mine", etc):
         folder.mkdir()
         folder.chmod(0o777)
-    with restore_place(str(root / "mine/x"), requester=BOB, roots=(str(root),), forbidden=[]) as target:
+    with restore_place(str(root / "mine/x"), requester=BOB, local=False, roots=(str(root),), forbidden=[]) as target:
         (root / "mine").rename(root / "away")
         (root / "mine").symlink_to(etc)
         target.mkdir()
@@ -100,7 +101,7 @@ def test_an_identified_tier_is_refused_also_to_root_and_through_a_link(tmp_path:
     for to in (tmp_path / "source/batch/x", tmp_path / "door/x"):
         for requester in (BOB, me, None):
             with pytest.raises(Denied):
-                try_place(to, tmp_path, requester, tmp_path / "source")
+                try_place(to, tmp_path, requester, tmp_path / "source", local=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root")
@@ -111,6 +112,18 @@ def test_without_posix_rights_only_the_daemons_own_folders_are_written_to(tmp_pa
     os.chown(tmp_path / "alice", OTHER_USER, -1)
     with pytest.raises(Denied):
         try_place(tmp_path / "alice/x", tmp_path, None)
+
+
+def test_a_tokens_root_stays_below_the_declared_roots(tmp_path: Path) -> None:
+    """Found: whoever may make tokens could make one for uid 0 and have root write anywhere. Only the kernel's
+    word for it, on the local socket, opens every place."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "etc").mkdir()
+    for root in (Requester(0, 0), Requester(os.geteuid(), os.getegid())):
+        with pytest.raises(Denied):
+            try_place(tmp_path / "etc/cron", tmp_path / "root", root)
+    me = Requester(os.geteuid(), os.getegid())
+    assert try_place(tmp_path / "etc/x", tmp_path / "root", me, local=True) == str(tmp_path / "etc/x")
 
 
 def test_ones_own_folders_are_welcome(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_source_mounted_below_a_declared_root_later_on_is_neither_protected_no
                     flash_root=tmp_path / "flash", seen_as="/flash", forbidden=[tmp_path / "intake"],
                 )  # fmt: skip
         target = restore_place(
-            str(tmp_path / "shared/door/x"), requester=Requester(64_001, 64_001),
+            str(tmp_path / "shared/door/x"), requester=Requester(64_001, 64_001), local=False,
             roots=(str(tmp_path / "shared"),), forbidden=[tmp_path / "intake"],
         )  # fmt: skip
         with pytest.raises(Denied), target:
