@@ -58,7 +58,8 @@ async def test_old_snapshot_files_that_cannot_be_removed_now_fail_no_protection(
 ) -> None:
     """Forgetting follows the proof; a tier that goes away in between takes nothing back."""
     rig.rows("insert into mover.snapshot (id, project_id, tier, repository_id, policy, state, files, bytes,"
-             " added_bytes) values ('old', 'demo', 'protect', %s, 'protect', 'forgotten', 1, 1, 1)", "ab" * 32)  # fmt: skip
+             " added_bytes) values ('old', 'demo', 'protect', %s, 'protect', 'forgotten', 1, 1, 1)",
+             "ab" * 32)  # fmt: skip
 
     def away(*_: object) -> None:
         raise TierUnavailable("away")
