@@ -35,8 +35,10 @@ update mover.run set state = 'protected', protected_proof = %(proof)s, explanati
 update mover.run set state = 'cleaning' where id = %(id)s and state = 'protected'
 
 -- name: back_to_ready
--- Protection was not whole: nothing is lost, the run may be finished again.
+-- Protection was not whole: nothing is lost, the run may be finished again. What finish named goes: a refused path
+-- may lie on an identified tier, and the next finish names its own.
 update mover.run set state = 'ready', reason = %(reason)s, explanation = %(explanation)s, clean_after = false,
+       finish = null,
        lease_until = now() + make_interval(secs => lease_s)
  where id = %(id)s and state in ('finishing', 'protecting')
 returning id
