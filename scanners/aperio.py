@@ -2,7 +2,9 @@
 
 Directories in order: the full-resolution level (tiled), a thumbnail (strips), more levels (tiled), then a
 label and an overview ("macro", strips), which GT450 writes without any description. A level is therefore known
-by its structure (tiled, of the first level's proportions), never by what a description says of it.
+by its structure (tiled, of the first level's proportions), never by what a description says of it. Readers take
+the second directory for the thumbnail without asking (tifffile, tiffslide, Bio-Formats), so an output must have one
+there.
 
 Identity hides in: every key of every ImageDescription (the thumbnail repeats the first), DateTime, Artist,
 HostComputer, Copyright, DocumentName, XMP, EXIF, private tags, ICC text, the label and overview pictures, and
@@ -64,14 +66,14 @@ def _role(source: ByteSource, structure: Structure, index: int) -> Role:
     directory = structure.directories[index]
     if 322 in directory.tags:
         return "level"
-    if index == 1:
-        return "thumbnail"
     lines = pages.text_tag(source, structure, directory, 270).replace("\r", "\n").split("\n")
     word = next((line.split(" ")[0] for line in lines[1:] if line), "")
     kind = pages.number(source, structure, directory, 254, 0)
     if word == "label" or (not word and kind == 1):
         return "label"
-    return "overview" if word == "macro" or kind == 9 else "other"
+    if word == "macro" or kind == 9:
+        return "overview"
+    return "thumbnail" if index == 1 else "other"
 
 
 def _check_levels(found: tuple[Page, ...]) -> None:

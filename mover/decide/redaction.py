@@ -28,6 +28,13 @@ MIN_HARVEST: Final = 5
 HARVEST_STRINGS: Final = 20_000
 MAX_ICC_TEXT: Final = 4096
 
+# Aperio's own thumbnails fit this box; a source's other size is kept up to the edge.
+THUMBNAIL_BOX: Final = (1024, 768)
+THUMBNAIL_EDGE: Final = 2048
+# The level a thumbnail is drawn from is decoded whole, twice: by the writer and by the second look.
+DRAWN_BYTES: Final = 128 << 20
+DRAWN_PIXELS: Final = 256 << 20
+
 # Words the writer itself puts into output, or that are a scanner's own and say nothing about anybody. A removed
 # string made only of these proves nothing when it is found.
 VOCABULARY: Final = (
@@ -58,9 +65,12 @@ class OutPage(Struct, frozen=True):
 
 
 class Redaction(Struct, frozen=True):
+    """`pages` are the levels. `thumbnail` is the directory of a picture that is yet to be drawn from them."""
+
     decisions: tuple[Decision, ...]
     pages: tuple[OutPage, ...]
     removed: tuple[str, ...]
+    thumbnail: OutPage | None = None
 
 
 Check = Callable[[Value], bool]
@@ -362,16 +372,41 @@ class _Desk:
     # -- closing: descriptions are written, and what was kept is held against what was removed
 
     def close(self) -> Redaction:
-        sizes = {str(size) for page in self.scan.levels for size in (page.width, page.height)}
-        removed = tuple(text for text in self.harvest if text not in sizes and not _is_vocabulary(text))
+        small = thumbnail_size(self.scan)
+        removed = tuple(text for text in self.harvest if text not in self._sizes(small) and not _is_vocabulary(text))
         folded = [text.casefold() for text in removed]
+        thumbnail = self._thumbnail(small, folded) if small else None
+        if small is None and self.scan.family == "aperio-svs" and len(self.scan.levels) > 1:
+            self.note("thumbnail", "drop", "X", "the smallest level is too large to draw a thumbnail from", "")
         pages = []
         for page in self.scan.levels:
             text = self._description(page, folded)
             tags = self.tags[page.index] + ([text] if text is not None else [])
             pages.append(OutPage(page.index, tuple(sorted(tags, key=lambda tag: tag.code))))
         decisions = (msgspec.structs.replace(decision, times=times) for decision, times in self.decisions.items())
-        return Redaction(tuple(decisions), tuple(pages), removed)
+        return Redaction(tuple(decisions), tuple(pages), removed, thumbnail)
+
+    def _sizes(self, small: tuple[int, int] | None) -> frozenset[str]:
+        """Widths, heights and both together are written anew from structure."""
+        sizes = [(page.width, page.height) for page in self.scan.levels] + ([small] if small else [])
+        return frozenset(text for wide, high in sizes for text in (f"{wide}", f"{high}", f"{wide}x{high}"))
+
+    def _thumbnail(self, size: tuple[int, int], removed: list[str]) -> OutPage:
+        """A directory in Aperio's form for a picture drawn anew: structure, and what the first level's text kept."""
+        wide, high = size
+        place = next((f"page 1 ({page.role})" for page in self.scan.pages[1:2] if page.role != "level"), "thumbnail")
+        self.note(place, "rebuild", "D", "a thumbnail is drawn anew from the de-identified pyramid", "")
+        first = self.scan.levels[0]
+        told = {place.key: text for place, text in self.texts[first.index]}
+        kept = {key: told[key] for key in sorted(_APERIO_VITAL & told.keys())}
+        kept = {key: text for key, text in kept.items() if not any(one in text.casefold() for one in removed)}
+        head = f"{_software(told.get('header', ''))}\r\n{first.width}x{first.height} -> {wide}x{high} - "
+        words = "|".join([head, *(f"{key} = {text}" for key, text in kept.items())])
+        return OutPage(1, (
+            OutTag(254, 4, (0,)), OutTag(256, 4, (wide,)), OutTag(257, 4, (high,)), OutTag(258, 3, (8, 8, 8)),
+            OutTag(259, 3, (7,)), OutTag(262, 3, (6,)), OutTag(270, 2, words.encode("ascii") + b"\0"),
+            OutTag(277, 3, (3,)), OutTag(278, 4, (high,)), OutTag(284, 3, (1,)), OutTag(530, 3, (1, 1)),
+        ))  # fmt: skip
 
     def _description(self, page: Page, removed: list[str]) -> OutTag | None:
         kept: dict[str, str] = {}
@@ -394,7 +429,6 @@ class _Desk:
 
 def _aperio_description(scan: SlideScan, page: Page, header: str, kept: dict[str, str]) -> bytes:
     """Aperio's own form, from structure: program, geometry, encoding, then the listed keys."""
-    software = _APERIO_SOFTWARE.match(header)
     quality = _APERIO_QUALITY.search(header)
     first = scan.levels[0]
     encoding = {7: "JPEG/RGB", 33003: "J2K/YUV16", 33005: "J2K/KDU"}[page.compression]
@@ -403,8 +437,40 @@ def _aperio_description(scan: SlideScan, page: Page, header: str, kept: dict[str
     size = f"{first.width}x{first.height} [0,0 {first.width}x{first.height}] {grid}"
     if page.index != first.index:
         size += f" -> {page.width}x{page.height}"
-    text = f"{software.group(0) if software else 'Aperio Image Library'}\r\n{size} {encoding}"
+    text = f"{_software(header)}\r\n{size} {encoding}"
     return "|".join([text, *(f"{key} = {value}" for key, value in kept.items())]).encode("ascii") + b"\0"
+
+
+def _software(header: str) -> str:
+    found = _APERIO_SOFTWARE.match(header)
+    return found.group(0) if found else "Aperio Image Library"
+
+
+def thumbnail_size(scan: SlideScan) -> tuple[int, int] | None:
+    """The size of the picture that must stand in an Aperio slide's second directory, None where none is needed.
+
+    Aperio writes a thumbnail there always, and readers other than OpenSlide take whatever stands there for it: a
+    slide of several levels gets one even when an earlier tool took it out, or the second level would be lost to
+    them. A slide of one level gets one when it had one. The source's size is kept when it is the slide in small and
+    no larger than the level to draw it from.
+    """
+    if scan.family != "aperio-svs":
+        return None
+    first, lowest = scan.levels[0], min(scan.levels, key=lambda page: page.width * page.height)
+    had = next((page for page in scan.pages[1:2] if page.role == "thumbnail"), None)
+    if had is None and len(scan.levels) == 1:
+        return None
+    if sum(lowest.pixels.counts) > DRAWN_BYTES or lowest.width * lowest.height > DRAWN_PIXELS:
+        return None
+    if had is not None and _is_small_of(had, first) and had.width <= lowest.width and had.height <= lowest.height:
+        return had.width, had.height
+    scale = min(1.0, THUMBNAIL_BOX[0] / lowest.width, THUMBNAIL_BOX[1] / lowest.height)
+    return max(1, round(lowest.width * scale)), max(1, round(lowest.height * scale))
+
+
+def _is_small_of(page: Page, first: Page) -> bool:
+    wanted = first.height * page.width / first.width
+    return max(page.width, page.height) <= THUMBNAIL_EDGE and abs(page.height - wanted) <= max(2.0, 0.02 * wanted)
 
 
 def _as_text_rule(scan: SlideScan, tag: int) -> re.Pattern[str] | None:

@@ -11,8 +11,9 @@ import os
 
 import msgspec
 
+from mover.deid.drawing import encode_preview
 from mover.deid.outcome import Prepared, SlidePlan
-from mover.deid.slides import plan_slide
+from mover.deid.slides import plan_and_draw, plan_slide
 from mover.deid.verify import render_thumbnail, verify_slide
 from mover.errors import ShortRead, StructureInvalid
 
@@ -50,9 +51,12 @@ def thumbnail(fd: int, plan_bytes: bytes, edge_px: int = 1024) -> bytes:
 
 
 def prepare(fd: int, suffix: str, known: list[str], edge_px: int) -> bytes:
-    """Plan, prove and (for a positive `edge_px`) render in one child: the usual call for one slide."""
+    """Plan, prove and (for a positive `edge_px`) render in one child: the usual call for one slide. Where the
+    plan was drawn from the pyramid already, the pack's picture is made of that drawing."""
     source = FdSource(fd)
-    made = plan_slide(source, suffix=suffix, known=tuple(known))
+    made, drawing = plan_and_draw(source, suffix=suffix, known=tuple(known))
     evidence = verify_slide(source, made)
-    picture = render_thumbnail(source, made, edge_px=edge_px) if edge_px > 0 else b""
+    picture = b""
+    if edge_px > 0:
+        picture = encode_preview(drawing, edge_px) if drawing else render_thumbnail(source, made, edge_px=edge_px)
     return msgspec.msgpack.encode(Prepared(made, evidence, picture))

@@ -32,6 +32,7 @@ ALLOWED_TAGS: Final = {
         {254, 256, 257, 258, 259, 262, 270, 274, 277, 282, 283, 284, 296, 317, 322, 323, 324, 325, 339, 347, 530,
          531, 532, 32997, 34675}
     ),
+    "aperio-thumbnail": frozenset({254, 256, 257, 258, 259, 262, 270, 273, 277, 278, 279, 284, 530}),
     "hamamatsu-ndpi": frozenset(
         {256, 257, 258, 259, 262, 271, 272, 273, 274, 277, 278, 279, 282, 283, 284, 296, 305, 339, 530, 531, 532,
          65420, 65421, 65422, 65423, 65424, 65426, 65432, 65435, 65436, 65437, 65438, 65441, 65444, 65449, 65451}
@@ -46,6 +47,11 @@ _APERIO_TEXT: Final = re.compile(
     r"|Gamma|OriginalWidth|Original[Hh]eight|Filtered) = -?[0-9]{1,7}(\.[0-9]{1,17})?"
     r"|\|Parmset = (USM Filter|COVERSLIP|Coverslip)"
     r"|\|ICC Profile = (ScanScope|AT2|GT450|GT450 DX|CS2|VERSA)( v[0-9]{1,2})?)*"
+)
+_THUMBNAIL_TEXT: Final = re.compile(
+    r"Aperio (Image Library|Leica Biosystems GT450( ?DX)?)( v[0-9.]{1,12})?\r\n"
+    r"(?P<whole>[0-9]+x[0-9]+) -> (?P<small>[0-9]+x[0-9]+) - "
+    r"(\|(AppMag|MPP) = [0-9]{1,3}(\.[0-9]{1,17})?){0,2}"
 )
 _ALLOWED_TEXT: Final = {
     270: _APERIO_TEXT,
@@ -70,12 +76,14 @@ class SeenPage(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """`ranges` are all byte ranges of structures, pixels included; `texts` every decoded value as text."""
+    """`pages` are the levels; `ranges` all byte ranges of structures, the thumbnail's strip included; `texts` every
+    decoded value as text; `thumbnail` the one picture that may stand beside the levels, in one strip."""
 
     pages: tuple[SeenPage, ...]
     ranges: tuple[tuple[int, int], ...]
     texts: tuple[str, ...]
     tags: int
+    thumbnail: SeenPage | None = None
 
 
 def look(path: str, *, family: str, strict: bool) -> Seen:
@@ -101,6 +109,7 @@ def _gather(tiff: tifffile.TiffFile, *, family: str, strict: bool) -> Seen:
     ranges = [(0, _HEADER_BYTES[flavour])]
     pages: list[SeenPage] = []
     texts: list[str] = []
+    thumbnail: SeenPage | None = None
     tags = 0
     for number in range(len(tiff.pages)):
         page = tiff.pages[number]
@@ -108,13 +117,18 @@ def _gather(tiff: tifffile.TiffFile, *, family: str, strict: bool) -> Seen:
             raise RedactionUnproven("the second parser skips a page")
         if not strict and not _is_level(page, family):
             continue
+        small = strict and number == 1 and family == "aperio-svs" and not page.is_tiled
         if strict:
-            _check_tags(page, family)
+            _check_tags(page, "aperio-thumbnail" if small else family)
             ranges += _structure_ranges(page, flavour)
             texts += _texts_of(page)
-        pages.append(_pixels(page, family))
         tags += len(page.tags)
-    return Seen(tuple(pages), tuple(ranges), tuple(texts), tags)
+        if small:
+            thumbnail = _thumbnail(page, pages[0])
+            ranges.append((int(thumbnail.offsets[0]), int(thumbnail.counts[0])))
+        else:
+            pages.append(_pixels(page, family))
+    return Seen(tuple(pages), tuple(ranges), tuple(texts), tags, thumbnail)
 
 
 def _is_level(page: tifffile.TiffPage, family: str) -> bool:
@@ -130,6 +144,20 @@ def _pixels(page: tifffile.TiffPage, family: str) -> SeenPage:
     return SeenPage(page.imagewidth, page.imagelength, offsets, counts)
 
 
+def _thumbnail(page: tifffile.TiffPage, first: SeenPage) -> SeenPage:
+    """One strip of 8-bit YCbCr JPEG, of the size its text says, beside a slide of the size its text says."""
+    layout = (page.compression, page.photometric, page.samplesperpixel, page.bitspersample, page.rowsperstrip)
+    if layout != (7, 6, 3, 8, page.imagelength) or page.subfiletype or len(page.dataoffsets) != 1:
+        raise RedactionUnproven("the thumbnail is not one strip of JPEG")
+    told = _THUMBNAIL_TEXT.fullmatch(page.description)
+    if not told or told["whole"] != f"{first.width}x{first.height}":
+        raise RedactionUnproven("the thumbnail's text tells of another slide")
+    if told["small"] != f"{page.imagewidth}x{page.imagelength}":
+        raise RedactionUnproven("the thumbnail's text tells of another picture")
+    offsets, counts = np.asarray(page.dataoffsets, "u8"), np.asarray(page.databytecounts, "u8")
+    return SeenPage(page.imagewidth, page.imagelength, offsets, counts)
+
+
 def _check_tags(page: tifffile.TiffPage, family: str) -> None:
     seen: set[int] = set()
     for tag in page.tags:
@@ -138,10 +166,10 @@ def _check_tags(page: tifffile.TiffPage, family: str) -> None:
         seen.add(tag.code)
         if int(tag.dtype) != 2:
             continue
-        rule = _ALLOWED_TEXT.get(tag.code)
+        rule = _THUMBNAIL_TEXT if family == "aperio-thumbnail" else _ALLOWED_TEXT.get(tag.code)
         if rule is None or not isinstance(tag.value, str) or not rule.fullmatch(tag.value):
             raise RedactionUnproven(f"the text of tag {tag.code} is not of its allowed form")
-    if not _is_level(page, family):
+    if family != "aperio-thumbnail" and not _is_level(page, family):
         raise RedactionUnproven("a picture that is no level stands in the output")
 
 

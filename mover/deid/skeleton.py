@@ -13,13 +13,24 @@ from types import TracebackType
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from mover.errors import RedactionUnproven
 from mover.model.recipe import Copy, Literal, Recipe
+from mover.model.slides import Page
 from mover.model.source import ByteSource
 
 FILLED_BYTES: Final = 512 << 20
 _STEP: Final = 8 << 20
+
+
+class TilePair(Struct, frozen=True):
+    """A level's tiles: where they lie in the source and in the output, in the level's own order."""
+
+    page: Page
+    source_at: np.ndarray
+    output_at: np.ndarray
+    counts: np.ndarray
 
 
 class Skeleton:
@@ -106,3 +117,9 @@ def fill_from(source: ByteSource, skeleton: Skeleton, ranges: Iterable[tuple[int
         for done in range(0, length, _STEP):
             step = min(_STEP, length - done)
             skeleton.fill(at + done, source.read(offset + done, step))
+
+
+def fill_tiles(source: ByteSource, pair: TilePair, chosen: np.ndarray, skeleton: Skeleton) -> None:
+    """Put these tiles' bytes where the output has them."""
+    places = ((int(pair.source_at[one]), int(pair.output_at[one]), int(pair.counts[one])) for one in chosen.tolist())
+    fill_from(source, skeleton, places)

@@ -2,11 +2,12 @@
 
 The container is written anew: header, directories and allowed values as literals, every compressed tile as a
 copy segment of the source, byte for byte, in the order it has there. What no segment refers to cannot get
-through (D5). Nothing here judges: the tags to write come from `mover.decide.redaction`.
+through (D5). Nothing here judges: the tags to write come from `mover.decide.redaction`. The one picture that is
+neither, an Aperio slide's thumbnail in its second directory, is drawn from the output's own tiles.
 
 Output layouts:
 
-    classic, big   header | directories and their values | tiles
+    classic, big   header | directories and their values | tiles | thumbnail, a literal
     ndpi           header | strip, values, directory | strip, values, directory | ...
 
 NDPI keeps the native order because OpenSlide finds the high half of a 64-bit offset by looking backwards from
@@ -20,10 +21,13 @@ from typing import Final
 
 import numpy as np
 from msgspec import Struct
+from PIL import Image
 
 import scanners
-from mover.decide.redaction import OutPage, OutTag, judge_slide
+from mover.decide.redaction import OutPage, OutTag, Redaction, judge_slide
+from mover.deid import drawing
 from mover.deid.outcome import SlidePlan
+from mover.deid.skeleton import Skeleton, TilePair, fill_tiles
 from mover.errors import StructureInvalid
 from mover.model.recipe import Copy, Literal, Segment, compact
 from mover.model.slides import Page, SlideFacts, SlideScan
@@ -41,19 +45,32 @@ def plan_slide(source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()) 
     Raises the scanners' refusals, and PlaceUnknown for what no rule covers. The plan proves nothing yet: the
     caller must pass it to `mover.deid.verify.verify_slide` before any byte leaves the identified zone.
     """
+    return plan_and_draw(source, suffix=suffix, known=known)[0]
+
+
+def plan_and_draw(
+    source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()
+) -> tuple[SlidePlan, Image.Image | None]:
+    """`plan_slide`, and the drawing its thumbnail was made of where it has one: no level is decoded twice for it.
+    The drawing is no more proved than the plan."""
     scan = scanners.identify(source, suffix)
     tiles = scanners.examine_tiles(source, scan)
     redaction = judge_slide(scan, known=known)
-    write = _write_ndpi if scan.flavour == "ndpi" else _write_tiff
-    return SlidePlan(
+    drawn = None
+    if scan.flavour == "ndpi":
+        segments = _write_ndpi(scan, redaction.pages)
+    else:
+        segments, drawn = _write_tiff(source, scan, redaction)
+    plan = SlidePlan(
         family=scan.family,
         extension=scan.extension,
-        recipe=compact(source.size_bytes, write(scan, redaction.pages)),
+        recipe=compact(source.size_bytes, segments),
         facts=_facts(scan),
         decisions=redaction.decisions,
         removed=redaction.removed,
         tile_count=tiles,
     )
+    return plan, drawn
 
 
 def _facts(scan: SlideScan) -> SlideFacts:
@@ -136,17 +153,45 @@ class _Container(Struct, frozen=True):
         return head + b"".join(entries) + after + lead + b"".join(values)
 
 
-def _write_tiff(scan: SlideScan, out: tuple[OutPage, ...]) -> list[Segment]:
+def _write_tiff(source: ByteSource, scan: SlideScan, redaction: Redaction) -> tuple[list[Segment], Image.Image | None]:
+    """Directories first. Values have the same length whatever the offsets say, so each round but the last only
+    finds out where the next one's offsets point."""
     ranges = _tile_ranges(scan)
     tile_bytes = int(ranges[:, 1].sum())
     container = _Container(scan.byte_order, scan.flavour == "big")
-    head = _head(container, scan, out, ranges, base=0)
-    if not container.big and len(head) + tile_bytes > _LIMIT_32:
+    head = _head(container, scan, redaction, ranges, base=0)
+    if not container.big and len(head) + tile_bytes + drawing.THUMBNAIL_BYTES > _LIMIT_32:
         container = _Container(scan.byte_order, True)
-        head = _head(container, scan, out, ranges, base=0)
-    # Values have the same length whatever the offsets say, so the second round is the last.
-    head = _head(container, scan, out, ranges, base=len(head))
-    return [Literal(head), *_copies(ranges)]
+        head = _head(container, scan, redaction, ranges, base=0)
+    end = len(head) + tile_bytes
+    head = _head(container, scan, redaction, ranges, base=len(head), picture=(end, 1))
+    if redaction.thumbnail is None:
+        return [Literal(head), *_copies(ranges)], None
+    drawn = _draw(source, scan, head, ranges)
+    data = drawing.encode_thumbnail(drawn, _size_of(redaction.thumbnail))
+    head = _head(container, scan, redaction, ranges, base=len(head), picture=(end, len(data)))
+    return [Literal(head), *_copies(ranges), Literal(data)], drawn
+
+
+def _draw(source: ByteSource, scan: SlideScan, head: bytes, ranges: np.ndarray) -> Image.Image:
+    """The slide in small, over a stand-in of the output: everything but the thumbnail itself."""
+    placed = _placed(ranges, len(head))
+    pairs = []
+    for page in scan.levels:
+        offsets, counts = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
+        pairs.append(TilePair(page, offsets, _moved(offsets, counts, ranges, placed), counts))
+    target = drawing.smallest(pairs)
+    with Skeleton(int(placed[-1] + ranges[-1, 1])) as skeleton:
+        skeleton.fill(0, head)
+        for pair, chosen in drawing.needed(pairs, target):
+            fill_tiles(source, pair, chosen, skeleton)
+        with drawing.open_slide(skeleton) as slide:
+            return drawing.draw(slide, pairs[target].page)
+
+
+def _size_of(page: OutPage) -> tuple[int, int]:
+    values = {tag.code: tag.value[0] for tag in page.tags if tag.code in (256, 257)}
+    return int(values[256]), int(values[257])
 
 
 def _tile_ranges(scan: SlideScan) -> np.ndarray:
@@ -169,25 +214,51 @@ def _copies(ranges: np.ndarray) -> list[Segment]:
     return [Copy(int(ranges[a, 0]), int(ends[b] - ranges[a, 0])) for a, b in zip(firsts, lasts, strict=True)]
 
 
-def _head(container: _Container, scan: SlideScan, out: tuple[OutPage, ...], ranges: np.ndarray, *, base: int) -> bytes:
-    """Header and directories when the first tile lies at `base`."""
-    placed = base + np.concatenate([[0], np.cumsum(ranges[:, 1])[:-1]]).astype("u8")
+def _head(
+    container: _Container,
+    scan: SlideScan,
+    redaction: Redaction,
+    ranges: np.ndarray,
+    *,
+    base: int,
+    picture: tuple[int, int] = (0, 1),
+) -> bytes:
+    """Header and directories when the first tile lies at `base` and the thumbnail at `picture` (offset, length).
+    The thumbnail is the second directory: readers ask no further."""
+    placed = _placed(ranges, base)
+    directories = [
+        [*plan.tags, *_locations(container, page, ranges, placed)]
+        for page, plan in zip(scan.levels, redaction.pages, strict=True)
+    ]
+    if redaction.thumbnail is not None:
+        kind = 16 if container.big else 4
+        strip = [OutTag(273, kind, (picture[0],)), OutTag(279, kind, (picture[1],))]
+        directories.insert(1, [*redaction.thumbnail.tags, *strip])
     parts = [container.header()]
     at = container.header_bytes
     if container.header_bytes % 8:
         raise StructureInvalid("a header that is not whole words")
-    for number, (page, plan) in enumerate(zip(scan.levels, out, strict=True)):
-        tags = sorted([*plan.tags, *_locations(container, page, ranges, placed)], key=lambda tag: tag.code)
-        parts.append(container.directory(tags, at, number + 1 < len(out)))
+    for number, tags in enumerate(directories):
+        ordered = sorted(tags, key=lambda tag: tag.code)
+        parts.append(container.directory(ordered, at, number + 1 < len(directories)))
         at += len(parts[-1])
     return b"".join(parts)
 
 
-def _locations(container: _Container, page: Page, ranges: np.ndarray, placed: np.ndarray) -> list[OutTag]:
-    """Tile offsets and byte counts of the output. A missing tile (count 0) keeps offset 0."""
-    offsets, counts = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
+def _placed(ranges: np.ndarray, base: int) -> np.ndarray:
+    """Where each tile lies in the output when the first lies at `base`."""
+    return base + np.concatenate([[0], np.cumsum(ranges[:, 1])[:-1]]).astype("u8")
+
+
+def _moved(offsets: np.ndarray, counts: np.ndarray, ranges: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """Output offsets for source offsets. A missing tile (count 0) keeps offset 0."""
     found = np.searchsorted(ranges[:, 0], offsets)
-    at = np.where(counts > 0, placed[np.minimum(found, len(placed) - 1)], 0)
+    return np.where(counts > 0, placed[np.minimum(found, len(placed) - 1)], 0)
+
+
+def _locations(container: _Container, page: Page, ranges: np.ndarray, placed: np.ndarray) -> list[OutTag]:
+    offsets, counts = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
+    at = _moved(offsets, counts, ranges, placed)
     kind = 16 if container.big else 4
     return [OutTag(324, kind, tuple(at.tolist())), OutTag(325, kind, tuple(counts.tolist()))]
 

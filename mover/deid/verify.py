@@ -5,8 +5,8 @@ and a few dozen tiles. Four looks, none of which shares code with the writer:
 
 1. tifffile parses the output: every tag and text on its own allow-list, every byte accounted for.
 2. All literal bytes, decoded values and tile headers are searched for every harvested string in all its forms.
-3. OpenSlide opens source and output: same vendor, levels, resolution, objective; no associated picture; equal
-   pixels in sampled tiles of every level.
+3. OpenSlide opens source and output: same vendor, levels, resolution, objective; equal pixels in sampled tiles of
+   every level; no associated picture but an Aperio slide's thumbnail, a literal that shows the output's own pyramid.
 4. The tile lists of source and output, both as tifffile reads them, are the same list once the recipe is undone.
 
 What is proved here is the recipe. That the tier holds what the recipe says is the transfer engine's proof, by
@@ -15,32 +15,31 @@ digest.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import openslide
 from blake3 import blake3
-from msgspec import Struct
 from PIL import Image
 
 import scanners
+from mover.deid import drawing, likeness
+from mover.deid.drawing import open_slide, read_region
 from mover.deid.outcome import SlideEvidence, SlidePlan
 from mover.deid.search import Seeker
 from mover.deid.secondlook import Seen, SeenPage, look, unaccounted
-from mover.deid.skeleton import Output, Skeleton, fill_from
+from mover.deid.skeleton import Output, Skeleton, TilePair, fill_from, fill_tiles
 from mover.errors import RedactionUnproven
 from mover.model.slides import Page, SlideScan
 from mover.model.source import ByteSource
 from scanners.codestream import HEADER_BYTES, JpegHeader, read_jpeg_header
 from scanners.tiff import read_structure
 
-VERIFIER: Final = "mover-slides/1"
+VERIFIER: Final = "mover-slides/2"
 SAMPLES: Final = 8
 # At or below this all tiles are filled in and decoded; above, sampled.
 WHOLE_BYTES: Final = 8 << 20
-LOWEST_BYTES: Final = 64 << 20
 WITHOUT_RESTARTS_BYTES: Final = 400 << 20
 PADDING: Final = 8
 _MARGIN: Final = 8
@@ -58,9 +57,10 @@ def verify_slide(source: ByteSource, plan: SlidePlan, *, samples: int = SAMPLES)
         pairs = bench.pair_tiles()
         searched, forms = _search(source, plan, bench, pairs)
         decoded = _compare_pixels(bench, pairs, samples=samples)
+        _check_thumbnail(bench, pairs)
         return SlideEvidence(
             verifier=VERIFIER,
-            methods=("tifffile-structure", "string-search", "openslide-pixels", "tile-list"),
+            methods=("tifffile-structure", "string-search", "openslide-pixels", "thumbnail-likeness", "tile-list"),
             strings_sought=len(plan.removed),
             forms_sought=forms,
             bytes_searched=searched,
@@ -76,33 +76,14 @@ def render_thumbnail(source: ByteSource, plan: SlidePlan, *, edge_px: int = 1024
     """A JPEG of the whole slide, rendered anew from the de-identified pyramid, without any metadata."""
     with _Bench(source, plan) as bench:
         pairs = bench.pair_tiles()
-        lowest = pairs[-1]
-        wanted = pairs if _missing(pairs)[-1].any() else [lowest]
-        if sum(int(pair.counts.sum()) for pair in wanted) > LOWEST_BYTES and wanted != [lowest]:
-            wanted = [lowest]
-        for pair in wanted:
-            bench.fill(pair, np.flatnonzero(pair.counts > 0), output_only=True)
-        with _open(bench.output_skeleton) as slide:
-            level = slide.level_dimensions.index((lowest.page.width, lowest.page.height))
-            picture = _read(slide, (0, 0), level, slide.level_dimensions[level])
-        white = Image.new("RGB", picture.size, (255, 255, 255))
-        white.paste(picture, mask=picture.getchannel("A"))
-        white.thumbnail((edge_px, edge_px), Image.Resampling.LANCZOS)
-        target = io.BytesIO()
-        white.save(target, "JPEG", quality=85, optimize=False)
-        return target.getvalue()
+        target = drawing.smallest(pairs)
+        bench.fill_whole(pairs, target)
+        with open_slide(bench.output_skeleton) as slide:
+            drawn = drawing.draw(slide, pairs[target].page)
+        return drawing.encode_preview(drawn, edge_px)
 
 
 # --- the bench: both stand-ins and what the second parser says of them ---------------------------------
-
-
-class TilePair(Struct, frozen=True):
-    """A level's tiles: where they lie in the source and in the output, in the level's own order."""
-
-    page: Page
-    source_at: np.ndarray
-    output_at: np.ndarray
-    counts: np.ndarray
 
 
 class _Bench:
@@ -166,15 +147,19 @@ class _Bench:
             raise RedactionUnproven("a tile of the output is another tile of the source")
         return TilePair(page, origin, after.offsets, after.counts)
 
-    def fill(self, pair: TilePair, chosen: np.ndarray, *, output_only: bool = False) -> None:
+    def fill_whole(self, pairs: list[TilePair], target: int) -> None:
+        """Put everything OpenSlide needs for the whole of one level into the output's stand-in."""
+        for pair, chosen in drawing.needed(pairs, target):
+            fill_tiles(self.source, pair, chosen, self.output_skeleton)
+
+    def fill(self, pair: TilePair, chosen: np.ndarray) -> None:
         """Put these tiles' bytes into both stand-ins."""
         for index in chosen.tolist():
             ranges = _parts(pair, index)
             data = [(at, self.source.read(int(pair.source_at[index]) + at, length)) for at, length in ranges]
             for at, piece in data:
                 self.output_skeleton.fill(int(pair.output_at[index]) + at, piece)
-                if not output_only:
-                    self.source_skeleton.fill(int(pair.source_at[index]) + at, piece)
+                self.source_skeleton.fill(int(pair.source_at[index]) + at, piece)
 
     def fill_part(self, pair: TilePair, at: int, length: int) -> None:
         """A range inside a level's only strip."""
@@ -235,7 +220,7 @@ def _tile_headers(source: ByteSource, pairs: list[TilePair]) -> set[bytes]:
 
 def _compare_pixels(bench: _Bench, pairs: list[TilePair], *, samples: int) -> int:
     whole = sum(int(pair.counts.sum()) for pair in pairs) <= WHOLE_BYTES or _needs_all(bench, pairs)
-    missing = _missing(pairs)
+    missing = drawing.missing(pairs)
     regions: list[tuple[TilePair, int]] = []
     sizes: set[tuple[int, int]] = set()
     for pair, gone in zip(pairs, missing, strict=True):
@@ -249,12 +234,12 @@ def _compare_pixels(bench: _Bench, pairs: list[TilePair], *, samples: int) -> in
         chosen = _choose(bench, usable, 64 if whole else samples)
         bench.fill(pair, np.flatnonzero(pair.counts > 0) if whole else chosen)
         regions += [(pair, index) for index in chosen.tolist()]
-    with _open(bench.source_skeleton) as before, _open(bench.output_skeleton) as after:
-        _compare_properties(before, after)
+    with open_slide(bench.source_skeleton) as before, open_slide(bench.output_skeleton) as after:
+        _compare_properties(before, after, thumbnail=bench.seen.thumbnail is not None)
         for pair, index in regions:
             level = after.level_dimensions.index((pair.page.width, pair.page.height))
             where, size = _region(bench, pair, index, after.level_downsamples[level])
-            old, new = _read(before, where, level, size), _read(after, where, level, size)
+            old, new = read_region(before, where, level, size), read_region(after, where, level, size)
             if not np.array_equal(np.asarray(old), np.asarray(new)):
                 raise RedactionUnproven("a tile's pixels differ from the source's")
     return len(regions)
@@ -321,45 +306,31 @@ def _region(bench: _Bench, pair: TilePair, index: int, downsample: float) -> tup
     return (round(min(x, page.width - 1) * downsample), round(min(y, page.height - 1) * downsample)), size
 
 
-def _missing(pairs: list[TilePair]) -> list[np.ndarray]:
-    """Tiles OpenSlide draws from the level above because they, or a part of theirs, are empty (its Aperio
-    reader's rule). They cannot be sampled without that level."""
-    result: list[np.ndarray] = []
-    for number, pair in enumerate(pairs):
-        gone = pair.counts == 0
-        if number and result[-1].any() and pair.page.tile_width and len(gone):
-            above = pairs[number - 1].page
-            across, down = _grid(pair.page)
-            wide, high = _grid(above)
-            index = np.flatnonzero(result[-1])
-            column = (index % wide) // max(1, round(wide / across))
-            row = (index // wide) // max(1, round(high / down))
-            keep = (column < across) & (row < down)
-            gone = gone.copy()
-            gone[(row * across + column)[keep]] = True
-        result.append(gone)
-    return result
+def _check_thumbnail(bench: _Bench, pairs: list[TilePair]) -> None:
+    """The one picture beside the levels: bytes of the plan's own making, and the output's pyramid in small."""
+    seen = bench.seen.thumbnail
+    if seen is None:
+        return
+    at = int(seen.offsets[0])
+    data = bench.output.literal_between(at, at + int(seen.counts[0]))
+    likeness.check_stream(data)
+    target = drawing.smallest(pairs)
+    bench.fill_whole(pairs, target)
+    with open_slide(bench.output_skeleton) as slide:
+        drawn = drawing.draw(slide, pairs[target].page)
+        if drawing.encode_thumbnail(drawn, (seen.width, seen.height)) != data:
+            raise RedactionUnproven("the thumbnail is not drawn from the output's own pyramid")
+        likeness.check_likeness(_associated(slide, "thumbnail"), drawn)
 
 
-def _grid(page: Page) -> tuple[int, int]:
-    return -(-page.width // page.tile_width), -(-page.height // page.tile_height)
-
-
-def _open(skeleton: Skeleton) -> openslide.OpenSlide:
+def _associated(slide: openslide.OpenSlide, name: str) -> Image.Image:
     try:
-        return openslide.OpenSlide(skeleton.path)
-    except (openslide.OpenSlideError, OSError) as error:
-        raise RedactionUnproven("OpenSlide cannot open it") from error
-
-
-def _read(slide: openslide.OpenSlide, where: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
-    try:
-        return slide.read_region(where, level, size)
+        return slide.associated_images[name]
     except openslide.OpenSlideError as error:
-        raise RedactionUnproven("OpenSlide cannot decode a tile") from error
+        raise RedactionUnproven("OpenSlide cannot decode the thumbnail") from error
 
 
-def _compare_properties(before: openslide.OpenSlide, after: openslide.OpenSlide) -> None:
+def _compare_properties(before: openslide.OpenSlide, after: openslide.OpenSlide, *, thumbnail: bool) -> None:
     names = (
         openslide.PROPERTY_NAME_VENDOR, openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y,
         openslide.PROPERTY_NAME_OBJECTIVE_POWER,
@@ -368,7 +339,7 @@ def _compare_properties(before: openslide.OpenSlide, after: openslide.OpenSlide)
         raise RedactionUnproven("vendor, resolution or objective differ from the source's")
     if before.level_dimensions != after.level_dimensions:
         raise RedactionUnproven("OpenSlide sees other levels than in the source")
-    if len(after.associated_images):
+    if set(after.associated_images) != ({"thumbnail"} if thumbnail else set()):
         raise RedactionUnproven("OpenSlide finds an associated picture in the output")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from array import array
 
 import pytest
 
 import scanners
-from mover.decide.redaction import Redaction, icc_texts, judge_slide, shape_of, strings_of
+from mover.decide.redaction import Redaction, icc_texts, judge_slide, shape_of, strings_of, thumbnail_size
 from mover.errors import PlaceUnknown
+from mover.model.slides import Page, Pixels, SlideScan
 from mover.model.source import MemorySource
 from tests.support import slides
 
@@ -71,6 +73,42 @@ def test_pages_that_are_no_levels_have_no_output() -> None:
     assert [page.index for page in redaction.pages] == [0, 2]
     dropped = [decision.place for decision in redaction.decisions if decision.action == "drop"]
     assert {"page 1 (thumbnail)", "page 3 (label)", "page 4 (overview)"} <= set(dropped)
+
+
+def test_the_thumbnails_directory_is_written_from_structure_for_a_picture_drawn_anew() -> None:
+    """The source's repeats every key of the first; the output's says what readers need to know it by."""
+    redaction = judge(slides.svs())
+    assert redaction.thumbnail is not None
+    words = next(tag.value for tag in redaction.thumbnail.tags if tag.code == 270)
+    assert words == b"Aperio Image Library v12.0.15\r\n320x256 -> 80x64 - |AppMag = 20|MPP = 0.4990\0"
+    anew = [one for one in redaction.decisions if one.action == "rebuild" and "drawn anew" in one.reason]
+    assert [(one.place, one.code) for one in anew] == [("page 1 (thumbnail)", "D")]
+
+
+def test_a_hamamatsu_slide_has_no_directory_for_a_thumbnail() -> None:
+    assert judge(slides.ndpi(), ".ndpi").thumbnail is None
+
+
+@pytest.mark.parametrize(
+    ("had", "lowest", "expected"),
+    [
+        ((1024, 732), (2875, 2057), (1024, 732)),
+        (None, (2875, 2057), (1024, 733)),
+        ((387, 463), (2875, 2057), (1024, 733)),  # a label in the thumbnail's place
+        ((4096, 2930), (11500, 8228), (1024, 733)),  # beyond the bound
+        ((1024, 732), (575, 411), (575, 411)),  # nothing is enlarged
+        ((1024, 732), (46000, 32914), None),  # more than anybody should decode for a thumbnail
+    ],
+)
+def test_a_thumbnail_keeps_the_sources_size_when_it_was_the_slide_in_small(
+    had: tuple[int, int] | None, lowest: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    pixels = Pixels(array("Q", [100]), array("Q", [10]))
+    pages = [Page(0, "level", 46000, 32914, 256, 256, 7, pixels, array("Q"))]
+    pages += [Page(1, "thumbnail", *had, 0, 0, 7, pixels, array("Q"))] if had else []
+    pages += [Page(len(pages), "level", *lowest, 256, 256, 7, pixels, array("Q"))]
+    scan = SlideScan("aperio-svs", "aperio", "svs", "classic", "<", 1000, tuple(pages), ())
+    assert thumbnail_size(scan) == expected
 
 
 @pytest.mark.parametrize("code", [269, 285, 305, 306, 315, 316, 33432, 700, 33723, 34377, 34665, 37510, 65123])

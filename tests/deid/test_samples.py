@@ -12,6 +12,7 @@ from typing import Any
 
 import openslide
 import pytest
+import tifffile
 
 from mover.deid.oneshot import deidentify_folder
 
@@ -98,7 +99,18 @@ def test_readable_real_slides_pass_and_the_others_are_refused_for_a_reason(sampl
             assert new.level_dimensions == old.level_dimensions
             for key in ("openslide.vendor", "openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power"):
                 assert new.properties[key] == old.properties[key]
-            assert "label" not in new.associated_images and "macro" not in new.associated_images
+            assert set(new.associated_images) == ({"thumbnail"} if name.endswith(".svs") else set())
+        with (
+            tifffile.TiffFile(samples / "wsi" / name) as old,
+            tifffile.TiffFile(tmp_path / "out" / entries[name]["output"]) as new,
+        ):
+            for kept in ("Baseline", "Thumbnail"):
+                assert series_of(new).get(kept) == series_of(old).get(kept)
+            assert set(series_of(new)) <= {"Baseline", "Thumbnail"}
+
+
+def series_of(tiff: tifffile.TiffFile) -> dict[str, list[tuple[int, ...]]]:
+    return {one.name: [level.shape for level in one.levels] for one in tiff.series}
 
 
 def test_the_real_ndpi_keeps_none_of_its_scanners_serials_and_dates(samples: Path, tmp_path: Path) -> None:

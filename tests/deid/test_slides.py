@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openslide
 import pytest
 import tifffile
@@ -88,7 +89,7 @@ def test_a_planted_slide_comes_out_clean_and_whole(variant: str, tmp_path: Path)
         assert new.level_dimensions == old.level_dimensions
         assert new.properties["openslide.mpp-x"] == old.properties["openslide.mpp-x"] == "0.499"
         assert new.properties["openslide.objective-power"] == "20"
-        assert not new.associated_images
+        assert set(new.associated_images) == {"thumbnail"}
         assert new.read_region((0, 0), 0, (320, 256)) == old.read_region((0, 0), 0, (320, 256))
     assert segments_of(after) == segments_of(before)
     assert plan.tile_count == len([one for one in segments_of(before) if one])
@@ -164,6 +165,54 @@ class ShiftedNdpi:
             if start < end:
                 out[start - offset : end - offset] = piece[start - at : end - at]
         return bytes(out)
+
+
+def series_of(path: Path) -> dict[str, list[tuple[int, ...]]]:
+    """As tifffile, and tiffslide on top of it, understand the directories."""
+    with tifffile.TiffFile(path) as tiff:
+        return {one.name: [level.shape for level in one.levels] for one in tiff.series}
+
+
+NO_LABEL = frozenset({3, 4})
+
+
+@pytest.mark.parametrize(
+    ("left_out", "expected"),
+    [
+        (frozenset[int](), {"Baseline": [(256, 320, 3), (64, 80, 3)], "Thumbnail": [(64, 80, 3)]}),
+        (frozenset({1}), {"Baseline": [(256, 320, 3), (64, 80, 3)], "Thumbnail": [(64, 80, 3)]}),
+        (frozenset({2}), {"Baseline": [(256, 320, 3)], "Thumbnail": [(64, 80, 3)]}),
+        (frozenset({1, 2}), {"Baseline": [(256, 320, 3)]}),
+        (NO_LABEL, {"Baseline": [(256, 320, 3), (64, 80, 3)], "Thumbnail": [(64, 80, 3)]}),
+        (NO_LABEL | {1, 2}, {"Baseline": [(256, 320, 3)]}),
+    ],
+)
+def test_readers_that_take_the_second_directory_for_the_thumbnail_find_one_there(
+    left_out: frozenset[int], expected: dict[str, list[tuple[int, ...]]], tmp_path: Path
+) -> None:
+    """Only OpenSlide asks what a directory is; to the others the pyramid would lack its second level."""
+    output, _ = clean(slides.svs(leave_out=left_out))
+    path = write(tmp_path, "out.svs", output)
+    assert series_of(path) == expected
+    with openslide.OpenSlide(path) as slide:
+        assert set(slide.associated_images) == ({"thumbnail"} if "Thumbnail" in expected else set())
+
+
+def test_whatever_the_sources_thumbnail_showed_the_outputs_shows_the_tissue(tmp_path: Path) -> None:
+    """A scanner's thumbnail can show a pen's writing or a label; ours is drawn from the published tiles."""
+    painted = slides.label_picture(PLANTED, 80, 64)
+    output, _ = clean(slides.svs(thumbnail=painted))
+    with openslide.OpenSlide(write(tmp_path, "out.svs", output)) as slide:
+        shown = np.asarray(slide.associated_images["thumbnail"].convert("RGB"), int)
+        level = np.asarray(slide.read_region((0, 0), 1, (80, 64)).convert("RGB"), int)
+    assert np.abs(shown - level).mean() < 3
+    assert np.abs(shown - painted).mean() > 30
+
+
+def test_a_thumbnail_that_is_not_the_slide_in_small_does_not_lend_its_size(tmp_path: Path) -> None:
+    """Readers put the thumbnail over the slide: its proportions must be the slide's."""
+    output, _ = clean(slides.svs(thumbnail=slides.label_picture(PLANTED, 60, 64)))
+    assert series_of(write(tmp_path, "out.svs", output))["Thumbnail"] == [(64, 80, 3)]
 
 
 def test_the_same_source_gives_the_same_plan() -> None:
@@ -272,7 +321,6 @@ def segments_of(path: Path) -> list[bytes]:
 def test_a_slide_openslide_cannot_open_is_not_passed_on_trust() -> None:
     """Big-endian classic TIFF: OpenSlide does not read it, so its pixels cannot be proved."""
     source = MemorySource(slides.svs(layout=slides.Layout(order=">")))
-    plan = plan_slide(source, suffix=".svs")
     assert scanners.identify(source, ".svs").byte_order == ">"
     with pytest.raises(RedactionUnproven):
-        verify_slide(source, plan)
+        plan_slide(source, suffix=".svs")

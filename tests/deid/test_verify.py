@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
+from mover.deid import drawing
 from mover.deid.child import FdSource
 from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
+from mover.deid.likeness import area_average, check_likeness, check_stream
 from mover.deid.outcome import SlidePlan
 from mover.deid.slides import plan_slide
 from mover.deid.verify import verify_slide
@@ -59,7 +63,19 @@ HEADS: dict[str, Callable[[bytes], bytes]] = {
     "another resolution": lambda head: head.replace(b"MPP = 0.4990", b"MPP = 0.2500"),
     "another objective": lambda head: head.replace(b"AppMag = 20", b"AppMag = 40"),
     "no vendor": lambda head: head.replace(b"Aperio Image", b"Nobody Image"),
+    "a key at the thumbnail": lambda head: head.replace(b" - |AppMag", b" - |Barcod"),
+    "words at the thumbnail": lambda head: head.replace(b" - |AppMag = 20", b" - Quincy, Ada "),
+    "a thumbnail of another size": lambda head: head.replace(b"-> 80x64 -", b"-> 64x80 -"),
+    "a thumbnail of another slide": lambda head: head.replace(b"320x256 -> 80x64 -", b"256x320 -> 80x64 -"),
+    "a thumbnail that calls itself a label": lambda head: swapped_subfile(head),
 }
+
+
+def swapped_subfile(head: bytes) -> bytes:
+    """NewSubfileType of the second directory, 0 to 1: tag 254, LONG, one value."""
+    entry = b"\xfe\0\4\0\1\0\0\0"
+    at = head.index(entry, head.index(entry) + 1) + len(entry)
+    return head[:at] + b"\1" + head[at + 1 :]
 
 
 @pytest.mark.parametrize("error", HEADS)
@@ -125,6 +141,82 @@ def test_a_damaged_tile_is_seen_when_it_is_decoded() -> None:
     at = data.index(b"\xff\xda", 400) + 20
     data[at : at + 200] = bytes(200)
     refused(*planned(bytes(data)))
+
+
+LABEL = slides.label_picture("S24-771001 Quincy", 80, 64)
+
+
+def test_the_sources_own_thumbnail_in_the_outputs_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where it shows the same tissue: what it carries besides nobody has looked at."""
+    data = slides.svs()
+    own = slides.jpeg(slides.tissue(80, 64))
+    assert own in data
+    with monkeypatch.context() as writer:
+        writer.setattr(drawing, "encode_thumbnail", lambda drawn, size: own)
+        source, plan = planned(data)
+    refused(source, plan)
+
+
+def test_a_thumbnail_copied_from_the_source_is_seen() -> None:
+    source, plan = planned(slides.svs())
+    *front, last = plan.recipe.segments
+    assert isinstance(last, Literal)
+    refused(source, with_segments(plan, *front, Copy(400, len(last.data))))
+
+
+@pytest.mark.parametrize("picture", [LABEL, np.full((64, 80, 3), 230, np.uint8), slides.tissue(80, 64, seed=2)])
+def test_another_picture_is_seen_even_when_the_drawing_itself_is_wrong(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writer and second look share the drawing; the comparison by area does not."""
+    monkeypatch.setattr(drawing, "encode_thumbnail", lambda drawn, size: slides.jpeg(picture))
+    refused(*planned(slides.svs()))
+
+
+def test_a_small_writing_on_the_right_picture_is_seen() -> None:
+    """It changes the mean of the whole by next to nothing."""
+    drawn = Image.fromarray(slides.tissue(800, 640))
+    shown = drawn.resize((400, 320))
+    check_likeness(shown, drawn)
+    ImageDraw.Draw(shown).text((300, 200), "771001", fill=(0, 0, 0))
+    with pytest.raises(RedactionUnproven):
+        check_likeness(shown, drawn)
+
+
+@pytest.mark.parametrize("size", [(33, 27), (100, 80), (1, 1), (130, 81)])
+def test_the_area_average_keeps_the_mean_and_a_flat_colour(size: tuple[int, int]) -> None:
+    """Whatever the ratio, fractional edges included."""
+    pixels = slides.tissue(100, 80)
+    small = area_average(pixels, size)
+    assert small.shape == (size[1], size[0], 3)
+    assert np.allclose(small.mean((0, 1)), pixels.mean((0, 1)), atol=0.01)
+    assert np.allclose(area_average(np.full_like(pixels, 77), size), 77, atol=0.01)
+
+
+PLAIN = slides.jpeg(slides.tissue(32, 32))
+POCKETS = {
+    "a comment": PLAIN[:20] + b"\xff\xfe\0\x08Quincy" + PLAIN[20:],
+    "a comment of a known writer": PLAIN[:20] + b"\xff\xfe\0\x29Hamamatsu NanoZoomer Digital Pathology\0" + PLAIN[20:],
+    "EXIF": PLAIN[:20] + b"\xff\xe1\0\x0aExif\0\0Q!" + PLAIN[20:],
+    "bytes behind the end": PLAIN + b"Quincy",
+    "a second picture behind the first": PLAIN + PLAIN,
+    "a longer JFIF": PLAIN.replace(b"\xff\xe0\0\x10JFIF", b"\xff\xe0\0\x16JFIF").replace(
+        PLAIN[18:20], PLAIN[18:20] + b"Quincy", 1
+    ),
+    "no end": PLAIN[:-2],
+    "a header cut short": PLAIN[:30] + b"\xff\xd9",
+    "nothing": b"",
+}
+
+
+def test_a_plain_picture_has_no_pocket() -> None:
+    check_stream(PLAIN)
+
+
+@pytest.mark.parametrize("pocket", POCKETS)
+def test_a_thumbnails_stream_holds_a_picture_and_nothing_else(pocket: str) -> None:
+    with pytest.raises(RedactionUnproven):
+        check_stream(POCKETS[pocket])
 
 
 def test_the_evidence_counts_and_holds_no_value() -> None:

@@ -286,3 +286,16 @@ def test_restart_positions_that_fall_are_refused() -> None:
 def test_nothing_is_never_something() -> None:
     refused(b"", FormatUnknown)
     refused(b"\0" * 4096, FormatUnknown)
+
+
+def test_the_second_directory_is_a_thumbnail_unless_it_says_it_is_not() -> None:
+    """Slides an earlier tool took the thumbnail from have their label there."""
+    roles = [page.role for page in scanners.identify(MemorySource(slides.svs()), ".svs").pages]
+    assert roles == ["level", "thumbnail", "level", "label", "overview"]
+    for gt450 in (False, True):
+        without = slides.svs(leave_out=frozenset({1, 2}), gt450=gt450)
+        assert [page.role for page in scanners.identify(MemorySource(without), ".svs").pages] == [
+            "level",
+            "label",
+            "overview",
+        ]

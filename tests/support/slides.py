@@ -154,8 +154,10 @@ def svs(
     encode: Callable[[np.ndarray], bytes] = jpeg,
     compression: int = 7,
     empty: frozenset[int] = frozenset(),
+    thumbnail: np.ndarray | None = None,
+    leave_out: frozenset[int] = frozenset(),
 ) -> bytes:
-    """A whole slide: baseline, thumbnail, one deeper level, label and overview."""
+    """A whole slide: baseline, thumbnail, one deeper level, label and overview; `leave_out` names directories."""
     order = layout.order
     wide, high = size
     head = f"Aperio Image Library v12.0.15\r\n{wide}x{high} [0,0 {wide}x{high}] (64x64) JPEG/RGB Q=80"
@@ -164,7 +166,7 @@ def svs(
     below = (wide // 4, high // 4)
     pictures = [
         level(size, description=told, extra=extra, empty=empty, **codec),  # type: ignore[arg-type]
-        strips(tissue(*below), description=told.decode("latin-1"), order=order),
+        strips(tissue(*below) if thumbnail is None else thumbnail, description=told.decode("latin-1"), order=order),
         level(below, description=f"{head} -> {below[0]}x{below[1]} JPEG/RGB Q=80", **codec),  # type: ignore[arg-type]
         strips(
             label_picture(label),
@@ -179,7 +181,7 @@ def svs(
             order=order,
         ),
     ]
-    return assemble(pictures, layout)
+    return assemble([one for number, one in enumerate(pictures) if number not in leave_out], layout)
 
 
 def jp2k(pixels: np.ndarray) -> bytes:
