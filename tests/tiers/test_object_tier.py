@@ -13,7 +13,7 @@ import pytest
 from obstore.exceptions import GenericError
 
 from mover.demo.seaweed import Seaweed
-from mover.errors import ChangedWhileReading, MoverError, SettingsInvalid, TierDenied, TierUnavailable
+from mover.errors import ChangedWhileReading, EntryExists, MoverError, SettingsInvalid, TierDenied, TierUnavailable
 from mover.tiers import object as object_module
 from mover.tiers.object import ObjectTier, read_credentials
 from tests.support.seaweed import object_tier
@@ -202,3 +202,28 @@ def test_errors_of_the_library_never_carry_keys(weed: Seaweed) -> None:
         with pytest.raises(MoverError) as caught:
             call("SMITH-JANE")
         assert "SMITH" not in f"{caught.value} {caught.value.__cause__}" and caught.value.__suppress_context__
+
+
+def test_a_small_upload_that_the_transport_sent_twice_is_one_upload(
+    weed: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first sending was lost, and the second finds the name taken: by our own bytes. Somebody
+    else's bytes under that name stay, and the attempt does not claim or remove them."""
+    tier = object_tier(weed)
+    small = tier._put_small
+
+    def sent_twice(key: str, data: bytes) -> None:
+        small(key, data)
+        small(key, data)
+
+    monkeypatch.setattr(tier, "_put_small", sent_twice)
+    attempt = tier.attempt("n/1/a.svs", size_bytes=3)
+    attempt.write([b"abc"])
+    assert b"".join(attempt.stream_cold()) == b"abc"
+
+    small("n/2/a.svs", b"xyz")
+    other = tier.attempt("n/2/a.svs", size_bytes=3)
+    with pytest.raises(EntryExists):
+        other.write([b"abc"])
+    other.abandon()
+    assert tier.read("n/2/a.svs") == b"xyz"
