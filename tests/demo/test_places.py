@@ -111,12 +111,11 @@ def test_an_ordinary_user_can_remove_sealed_run_roots(tmp_path: Path) -> None:
         return
     for path in (tmp_path, *tmp_path.rglob("*")):
         os.chown(path, 65534, 65534)
-    tmp_path.parent.chmod(0o755)
     pid = os.fork()
     if pid == 0:
         try:
+            os.chdir(tmp_path)  # first: pytest's own folders above are closed to others
             os.setuid(65534)
-            os.chdir(tmp_path)
             trees.remove_tree(Path("flash"))
         finally:
             os._exit(0)
