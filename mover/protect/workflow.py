@@ -154,7 +154,7 @@ class Protection:
     async def _snapshot(
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
     ) -> tuple[str, SnapshotResult]:
-        result = await asyncio.to_thread(lambda: _patiently(lambda: self._write(run, policy, layout)))
+        result = await in_thread(lambda: _patiently(lambda: self._write(run, policy, layout)))
         links = await in_thread(self._links, policy, result.snapshot_id)
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._database.project(shard.project) as conn:

@@ -6,6 +6,7 @@ may also claim a shard itself and play a worker that was paused.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,28 @@ class Rig:
                 return done
             await worker._run_shard(due[0].id, due[0].project_id)
             done.append(due[0].kind)
+
+    async def crowd(self, workers: int) -> None:
+        """Many workers at once, each on whatever is due, until nothing is open any more."""
+
+        async def one(number: int) -> None:
+            worker = Worker(
+                self.database, self.dsns.daemon, handlers=self.handlers, on_failed=self.on_failed, queues=[],
+                holder=f"n{number}/x",
+            )  # fmt: skip
+            while True:
+                open_ = await asyncio.to_thread(
+                    self.rows, "select id, project_id from mover.shard where state in ('waiting', 'running')"
+                    " order by state, random() limit 1",
+                )  # fmt: skip
+                if not open_:
+                    return
+                await worker._run_shard(open_[0].id, open_[0].project_id)
+                await asyncio.sleep(0.01)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(workers):
+                group.create_task(one(number))
 
     # --- runs ---------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -385,3 +386,40 @@ async def test_an_archive_that_is_away_fails_no_run(rig: Rig) -> None:
     assert waiting.state == "staging"
     assert waiting.explanation and waiting.explanation.startswith(f"tried again after {TierUnavailable.code}")
     assert rig.run(run.id).state == "ready"
+
+
+async def test_many_runs_and_workers_at_once_end_without_a_deadlock(rig: Rig) -> None:
+    """Two projects, one small tier, the same slides, cancellations in between: every run ends, the tier is never
+    over-committed, and no two transactions wait for each other."""
+    slides = rig.slides([MIB] * 4, projects=(PROJECT, OTHER))
+    rig.roots.limit = Space(capacity=6 * MIB, free=6 << 30)
+    runs = [
+        (project, await rig.request(slides[n % 3 : n % 3 + 2], key=str(n), project=project))
+        for n, project in enumerate([PROJECT, OTHER] * 4)
+    ]
+
+    async def disturb() -> None:
+        for project, run in runs[::3]:
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(Conflict):
+                await rig.runs.cancel(who(project), run.id)
+
+    async def end() -> None:
+        for _ in range(200):
+            await rig.runs.admit_waiting("flash")
+            for row in rig.rows("select id, project_id from mover.run where state = 'ready'"):
+                await rig.runs.finish(who(row.project_id), row.id, wire.FinishRequest())
+            for row in rig.rows("select id, project_id from mover.run where state = 'protected'"):
+                await rig.runs.clean(who(row.project_id), row.id)
+            await rig.crowd(3)
+            if not rig.rows("select id from mover.run where state <> 'cleaned'"):
+                return
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(disturb())
+        group.create_task(end())
+
+    assert {r.state for r in rig.rows("select state::text from mover.run")} == {"cleaned"}
+    assert list((rig.folder / "flash" / "runs").iterdir()) == []
+    deadlocks = rig.rows("select deadlocks from pg_stat_database where datname = current_database()")
+    assert deadlocks == [(0,)]
