@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,34 @@ SCALE = 0.02
 
 
 @pytest.fixture(scope="session")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> generate.Hospital:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that the first of all test processes makes and the others find."""
+    base = tmp_path_factory.getbasetemp()
+    home = base if worker_id == "master" else base.parent
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = home / name, home / f"{name}.done"
+        with open(home / f"{name}.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hospital(shared: Callable[[str, Callable[[Path], None]], Path]) -> generate.Hospital:
     """Two batches of small slides with every planted fault and identifier; about 40 MB."""
-    return generate.build_hospital(tmp_path_factory.mktemp("hospital"), scale=SCALE, seed=11)
+
+    def fill(folder: Path) -> None:
+        generate.build_hospital(folder, scale=SCALE, seed=11)
+
+    # found whole, it is used as it is
+    return generate.build_hospital(shared("hospital", fill), scale=SCALE, seed=11)
 
 
 @pytest.fixture
@@ -43,18 +70,27 @@ def ward(make_ward: Callable[[Path], Ward], hospital: generate.Hospital, tmp_pat
 
 
 @pytest.fixture(scope="session")
-def worked(tmp_path_factory: pytest.TempPathFactory, hospital: generate.Hospital, weed: seaweed.Seaweed) -> Ward:
+def worked(
+    shared: Callable[[str, Callable[[Path], None]], Path], hospital: generate.Hospital, weed: seaweed.Seaweed
+) -> Ward:
     """A stopped site whose images are published and records aligned, made once and copied by `settled`."""
-    root = tmp_path_factory.mktemp("worked")
-    source = copy_hospital(Path(hospital.source), root / "source")
-    ward = Ward.build(root / "site", source, weed, bucket_prefix=secrets.token_hex(6))
+
+    def fill(folder: Path) -> None:
+        source = copy_hospital(Path(hospital.source), folder / "source")
+        (folder / "prefix").write_text(secrets.token_hex(6))
+        work(Ward.build(folder / "site", source, weed, bucket_prefix=(folder / "prefix").read_text()), hospital)
+
+    folder = shared("worked", fill)
+    return Ward(folder / "site", folder / "source", weed, bucket_prefix=(folder / "prefix").read_text())
+
+
+def work(ward: Ward, hospital: generate.Hospital) -> None:
     with ending([ward]), ward.start() as client:
         for folder, count in hospital.declared.items():
             batch = client.batches.declare(wire.BatchRequest(folder=folder, expected_count=count))
             records = client.records.declare(wire.RecordsRequest(batch=batch.id, files=ward.tables(folder)))
             assert client.batches.wait(batch.id, timeout_s=WAIT_S).state == "complete"
             assert client.records.wait(records.id, timeout_s=WAIT_S).state == "aligned"
-    return ward
 
 
 @pytest.fixture
