@@ -101,7 +101,7 @@ def open_reader(requester: Requester | None, *, root: Path) -> Reader:
             f"reading below {root} in the name of user {requester.uid} needs a daemon that runs as root",
             hint="Run the daemon as root or as that user, or ask in the name of the daemon's own user.",
         )
-    return ChildReader(requester)
+    return ChildReader(requester, root=root)
 
 
 def _is_myself(requester: Requester) -> bool:
@@ -198,16 +198,23 @@ class _Reply(Struct):
 
 
 class ChildReader:
-    """Everything is opened by a child that holds the requester's rights and none of ours."""
+    """Everything below `root` is opened by a child that holds the requester's rights and none of ours. The root
+    itself is the administrator's word: the way to it may be closed to the requester on this node, whose jobs run on
+    others."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Requester, *, root: Path) -> None:
+        try:
+            self._root_fd = os.open(root, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            self._root_fd = -1  # told when the root is opened, as the requester would see it
+        self._root = root
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(CHILD_TIMEOUT_S)
         words = [str(requester.uid), str(requester.gid), ",".join(str(group) for group in requester.groups)]
         with theirs:
             self._child = subprocess.Popen(
                 [sys.executable, "-I", "-S", reading_child.__file__, str(theirs.fileno()), *words],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *([self._root_fd] if self._root_fd >= 0 else [])],
                 cwd="/",
                 env={},
                 stdin=subprocess.DEVNULL,
@@ -227,7 +234,8 @@ class ChildReader:
         self.close()
 
     def open_root(self, root: Path, relative: str) -> FolderHandle | int:
-        reply, fds = self._ask("root", _text(os.fsencode(root)), _text(os.fsencode(relative)))
+        known = f"/proc/self/fd/{self._root_fd}" if root == self._root and self._root_fd >= 0 else root
+        reply, fds = self._ask("root", _text(os.fsencode(known)), _text(os.fsencode(relative)))
         if stat_bits.S_ISDIR(os.fstat(fds[0]).st_mode):
             return self._keep(reply.token, fds[0], b"")
         return fds[0]
@@ -264,6 +272,9 @@ class ChildReader:
 
     def close(self) -> None:
         """End of file on the socket is the child's word to go."""
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
         while self._open:
             os.close(self._open.pop())
         self._socket.close()

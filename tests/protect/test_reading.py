@@ -89,7 +89,7 @@ def test_the_child_sees_and_hands_over_exactly_what_a_direct_reader_would(
 @needs_root
 def test_the_child_has_given_up_root_for_good(tree: Path) -> None:
     """Real, effective, saved and file system ids, groups and capabilities: no way back."""
-    reader = ChildReader(Requester(65534, 65533, (4242,)))
+    reader = ChildReader(Requester(65534, 65533, (4242,)), root=Path("/"))
     try:
         reader.open_root(tree, "open")
         status = Path(f"/proc/{reader._child.pid}/status").read_text()

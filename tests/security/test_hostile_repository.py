@@ -15,7 +15,7 @@ from mover.errors import Denied
 from mover.protect import git as room
 from mover.protect.facts import Disk
 from mover.protect.git import look_at
-from mover.protect.reading import Requester
+from mover.protect.reading import Requester, open_reader
 from mover.sandbox import confine
 
 FOREIGN = Requester(64_001, 64_001)
@@ -196,3 +196,25 @@ def test_without_the_requesters_rights_git_does_not_run(tmp_path: Path) -> None:
     repository(tmp_path / "tree")
     with pytest.raises(Denied):
         look_at(Disk(tmp_path, "tree", FOREIGN))
+
+
+@needs_root
+def test_the_way_to_a_root_may_be_closed_to_the_requester(tmp_path: Path) -> None:
+    """Jobs run on other nodes; on the storage node the flash may stand behind a folder of the daemon's. Below the
+    root only the requester's rights count."""
+    (tmp_path / "closed/flash/out").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    (tmp_path / "closed/flash/out/mine").write_text("x")
+    (tmp_path / "closed/flash/secret").mkdir(mode=0o700)
+    root = tmp_path / "closed/flash"
+    reader = open_reader(FOREIGN, root=root)
+    try:
+        folder = reader.open_root(root, "out")
+        assert not isinstance(folder, int) and reader.names(folder) == [b"mine"]
+        for relative in ("secret", "../flash/out", "out/../secret"):
+            with pytest.raises(OSError):
+                reader.open_root(root, relative)
+        with pytest.raises(OSError):
+            reader.open_root(tmp_path / "closed", "flash")
+    finally:
+        reader.close()
