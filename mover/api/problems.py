@@ -66,8 +66,13 @@ def answer(error: MoverError, request: web.Request, *, headers: dict[str, str] |
     if isinstance(error, LimitExceeded):
         headers["Retry-After"] = "1"
     problem = problem_of(error, request=request_id(request))
+    try:
+        body = msgspec.json.encode(problem)
+    except (UnicodeEncodeError, TypeError):
+        # the facts beside the problem cannot be said in JSON; the problem itself must be
+        body = msgspec.json.encode(msgspec.structs.replace(problem, where="", details=[]))
     return web.Response(
-        body=msgspec.json.encode(problem), status=error.status, content_type=MEDIA_TYPE, headers=headers
+        body=body, status=error.status, content_type=MEDIA_TYPE, headers=headers
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+from blake3 import blake3
 
 
 def name_bytes(name: str) -> bytes:
@@ -22,6 +23,16 @@ def encode_names(names: Iterable[str]) -> bytes:
 
 def decode_names(body: bytes) -> list[str]:
     return [name_text(name) for name in msgspec.msgpack.decode(body, type=list[bytes])]
+
+
+def path_text(path: str) -> str:
+    """A path that a job chose, as the catalog and answers keep it. Text stays as it is; bytes that are no text are
+    escaped, with a mark that no other path shares."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return f"{shown_name(path)} [bytes {blake3(name_bytes(path)).hexdigest(length=8)}]"
+    return path
 
 
 def shown_name(name: str) -> str:

@@ -43,6 +43,7 @@ from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.names import path_text
 from mover.model.policy import CleanPolicy, ProtectPolicy
 from mover.policy import PolicyBook
 from mover.protect.facts import CheckResult, RestoreResult, SnapshotResult
@@ -167,7 +168,7 @@ class Protection:
                 await cursor.executemany(
                     SQL["insert_artifact"],
                     [
-                        {"project": shard.project, "snapshot": snapshot, "path": layout.run_path(path),
+                        {"project": shard.project, "snapshot": snapshot, "path": path_text(layout.run_path(path)),
                          "size_bytes": size, "digest": digest}
                         for path, size, digest in artifacts
                     ],
@@ -187,7 +188,7 @@ class Protection:
     def _links(self, policy: ProtectPolicy, snapshot_id: str) -> list[tuple[str, int, str]]:
         """Symlinks hold no content; their target is what must not change."""
         return [
-            (entry.path, 0, f"link:{entry.target}")
+            (entry.path, 0, path_text(f"link:{entry.target}"))
             for entry in self._repository(policy).ls(snapshot_id, "/", recursive=True)
             if entry.kind == "symlink"
         ]
@@ -325,8 +326,8 @@ class Protection:
         digests = {r.path: r.digest for r in rows}
         found = await asyncio.to_thread(self._ls, row, path, after or "", bound)
         files = [
-            wire.SnapshotFile(path=e.path, type=e.kind, size_bytes=e.size_bytes,
-                              digest=digests.get(Layout.path_in_run(e.path)))
+            wire.SnapshotFile(path=path_text(e.path), type=e.kind, size_bytes=e.size_bytes,
+                              digest=digests.get(path_text(Layout.path_in_run(e.path))))
             for e in found
         ]  # fmt: skip
         return wire.SnapshotFiles(files=files, next=files[-1].path if len(files) == bound else None)
@@ -347,7 +348,7 @@ class Protection:
         if not result.complete:
             raise IntegrityError(
                 f"{len(result.damaged)} files could not be restored", where=row.id,
-                details=[{"path": path} for path in result.damaged[:PLAN_STEPS_MAX]],
+                details=[{"path": path_text(path)} for path in result.damaged[:PLAN_STEPS_MAX]],
             )  # fmt: skip
         async with self._database.project(identity.project) as conn:
             await self._record(
@@ -367,7 +368,8 @@ class Protection:
             lambda: list(self._repository_of(row).ls(row.repository_id, body.path, recursive=True))
         )
         steps = [
-            wire.PlanStep(action="restore", subject=e.path, reason=f"to {body.to}", bytes=e.size_bytes) for e in entries
+            wire.PlanStep(action="restore", subject=path_text(e.path), reason=f"to {body.to}", bytes=e.size_bytes)
+            for e in entries
         ]
         return wire.Plan(
             step="restore", counts={"restore": len(steps)}, bytes=sum(s.bytes for s in steps),

@@ -14,7 +14,7 @@ from blake3 import blake3
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
-from mover.decide.cleanup import CleanStep, plan_cleanup
+from mover.decide.cleanup import CleanStep, Standing, plan_cleanup
 from mover.decide.lifecycle import check_transition
 from mover.errors import IntegrityError, MoverError, NotProtected
 from mover.jobs import Shard, finish_shard, in_thread
@@ -22,6 +22,7 @@ from mover.jobs.shards import others_running, postpone_shard, renew_shard
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, manifest_root
+from mover.model.names import path_text
 from mover.runs.roots import FlashRoots, hash_file, run_key
 from mover.runs.runs import SQL, Flash, Runs
 
@@ -43,8 +44,14 @@ async def plan_for(database: Database, run: Any, roots: FlashRoots) -> list[Clea
     return plan_cleanup(
         standing,
         manifest={e.path: e.size_bytes for e in entries},
-        artifacts={a.path: a.digest for a in artifacts},
+        artifacts=_as_standing(standing, {a.path: a.digest for a in artifacts}),
     )
+
+
+def _as_standing(standing: list[Standing], protected: dict[str, str]) -> dict[str, str]:
+    """Protected digests by the names that stand there: the catalog keeps those that are no text escaped."""
+    texts = {one.path: path_text(one.path) for one in standing}
+    return {path: protected[text] for path, text in texts.items() if text in protected}
 
 
 def _own_files(roots: FlashRoots, run: Any) -> dict[str, str]:
@@ -114,10 +121,10 @@ class Clean:
                     {
                         "project": run.project_id,
                         "run": run.id,
-                        "path": step.path,
+                        "path": path_text(step.path),
                         "size_bytes": step.size_bytes,
                         "why": step.reason,
-                        "moved_to": f".mover/strays/{run.id}/{step.path}",
+                        "moved_to": f".mover/strays/{run.id}/{path_text(step.path)}",
                     },
                 )
 
@@ -146,7 +153,7 @@ class Clean:
                 subject=run.id,
                 count=len(removed),
                 bytes=sum(s.size_bytes for s in removed),
-                root=manifest_root(ManifestEntry(s.path, s.size_bytes, s.reason) for s in removed),
+                root=manifest_root(ManifestEntry(path_text(s.path), s.size_bytes, s.reason) for s in removed),
                 verifier=f"mover.runs.clean {__version__}",
                 details={"strays": len(strays), "root": run_key(run.id), "listing": "absent"},
             )

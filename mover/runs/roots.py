@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from mover.decide.cleanup import Standing
 from mover.errors import ChangedWhileReading, DigestMismatch, EntryMissing, IntegrityError
+from mover.model.names import path_text
 from mover.tiers import beneath
 
 FICLONE = 0x40049409
@@ -240,7 +241,7 @@ class FlashRoots:
             path, mark = seen.path, mark_of(seen.facts)
             if stat.S_ISLNK(seen.facts.st_mode):
                 target = os.readlink(seen.name, dir_fd=seen.folder_fd)
-                found.append(Standing(path, 0, f"link:{target}", "symlink", mark=mark))
+                found.append(Standing(path, 0, path_text(f"link:{target}"), "symlink", mark=mark))
             elif not stat.S_ISREG(seen.facts.st_mode):
                 found.append(Standing(path, 0, None, "other", mark=mark))
             else:

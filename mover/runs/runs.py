@@ -28,6 +28,7 @@ from mover.log import get_logger
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.facts import SLIDE_COLUMNS
+from mover.model.names import path_text
 from mover.model.policy import StagePolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -521,7 +522,7 @@ class Runs:
         if row.ready_at is None:
             return Conflict(f"the run is {row.state}; cancel it instead", where=row.id)
         listing = await in_thread(self._flash[row.tier].roots.listing, row.id, below="out")
-        unprotected = [{"path": path, "size_bytes": size} for path, size in sorted(listing.items())]
+        unprotected = [{"path": path_text(path), "size_bytes": size} for path, size in sorted(listing.items())]
         return NotProtected(
             f"the run is {row.state}: {len(unprotected)} artifacts are not proved protected",
             where=row.id,
@@ -542,7 +543,7 @@ class Runs:
             counts=counts,
             bytes=sum(s.size_bytes for s in steps if s.action == "remove"),
             steps=[
-                wire.PlanStep(action=s.action, subject=s.path, reason=s.reason, bytes=s.size_bytes)
+                wire.PlanStep(action=s.action, subject=path_text(s.path), reason=s.reason, bytes=s.size_bytes)
                 for s in steps[:PLAN_STEPS_MAX]
             ],
             truncated=len(steps) > PLAN_STEPS_MAX,
