@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 HOLDING = frozenset({"ready"})
-PROTECTED = frozenset({"protected", "cleaning"})
+# a run that could not be protected whole goes back to `ready` and says why: that ends the wait too
+PROTECTED = frozenset({"protected", "cleaning", "ready"})
 
 
 @click.group("run")
@@ -174,7 +175,7 @@ def finish(
     if wait:
         seen = _wait(mover, out, run, PROTECTED, timeout_s)
     _show(out, seen)
-    return _status(seen)
+    return 1 if seen.state == "ready" else _status(seen)
 
 
 @command.command("clean")

@@ -48,6 +48,7 @@ class Site:
         self.state = self.root / "state"
         self.log = self.root / "daemon.log"
         self.token = self.state / "admin-token"
+        self.operator = self.state / "operator-token"    # carries the rights of whoever runs the demo
         self.password = self.state / "repository-password"
         self.report = self.root / "report.json"
         self.bucket = self.root / "bucket"

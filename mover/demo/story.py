@@ -24,7 +24,7 @@ import msgspec
 from rich.console import Console
 
 from mover.demo import artifacts, generate, places, planted, seaweed
-from mover.demo.site import BUCKET, Site
+from mover.demo.site import BUCKET, Site, write_secret
 from mover.demo.teller import Teller, counts, size
 from mover.demo.trees import differences, remove_tree
 from mover.errors import IntegrityError, NotProtected, RunRefused
@@ -91,6 +91,7 @@ class Story:
                 )
             )
             assert token.secret is not None
+            write_secret(self.site.operator, token.secret)
             with self.site.client(self.url, token.secret) as client:
                 self.client = client
                 self._images()
@@ -558,8 +559,9 @@ def what_next(site: Site, url: str, teller: Teller, *, linger_s: int) -> None:
     stay = f"for {linger_s // 60} minutes (`make serve` keeps them)" if linger_s else "until `make stop`"
     teller.say(f"report  {_shown(site.report, here)}")
     teller.say(f"API     {url}, described at /openapi.json; token file {_shown(site.token, here)}")
-    teller.say(f"        daemon and bucket stay up {stay}; `make stop` ends them, `make clean` removes everything")
-    teller.say(f"try     export MOVER_CONFIG={config}")
+    teller.say(f"        it and the bucket stay up {stay}")
+    teller.say("        `make stop` ends them, `make clean` removes everything")
+    teller.say(f"try     export MOVER_CONFIG={config} MOVER_TOKEN_FILE={_shown(site.operator, here)}")
     for line in ("status", "batch list", "run list"):
         teller.say(f"        {command} {line}")
 

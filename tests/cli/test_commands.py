@@ -178,6 +178,13 @@ def test_a_batch_that_failed_fails_the_command(mover: Mover, daemon: Daemon) -> 
     assert "batch-1: working" in said.err and "batch-1: failed" in said.err
 
 
+def test_a_run_that_could_not_be_protected_ends_the_wait_and_fails_the_command(mover: Mover, daemon: Daemon) -> None:
+    """It goes back to ready and says why; a job script must not wait for ever, nor go on to clean."""
+    daemon.rooms.runs.states = ["finishing", "protecting", "ready"]  # type: ignore[attr-defined]
+    said = mover("--url", daemon.url, "run", "finish", "run-1", "--wait", "--timeout", "20")
+    assert said.status == 1 and "ready" in said.out
+
+
 def test_patience_has_an_exit_status_of_its_own(mover: Mover, daemon: Daemon) -> None:
     said = mover("--url", daemon.url, "batch", "show", "batch-1", "--wait", "--timeout", "0.05")
     assert said.status == 11 and "again: later" in said.err
