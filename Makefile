@@ -44,7 +44,8 @@ deps:
 	@sh .ci/deps $(DEBIAN_PACKAGES)
 
 clean:
-	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --remove; fi
+	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --remove; \
+	elif [ -e $(DEMO) ]; then echo "$(DEMO) stays: it may hold mounts and running servers; call make demo once, then make clean"; fi
 	rm -rf $(VENV)
 
 # The stamp is written last: an installation that was killed is simply made again.

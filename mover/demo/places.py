@@ -215,7 +215,7 @@ def own(root: Path) -> None:
         raise SettingsInvalid(
             "Leftovers of another user stand where the demo wants to work",
             where=str(root),
-            hint=f"Remove them (sudo umount -l '{root}'/places/*; sudo rm -rf '{root}') or choose another place.",
+            hint=f"Call `sudo make clean`, or by hand: sudo umount -l '{root}'/places/*; sudo rm -rf '{root}'.",
         )
 
 

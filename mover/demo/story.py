@@ -53,7 +53,6 @@ class Story:
 
     def prepare(self) -> None:
         """A fresh site on an old or new hospital; whatever an earlier demo left running ends first."""
-        places.own(self.site.root)
         self.site.stop()
         places.release(self.site.root)
         # a report tells of a story that ended well, so none stands while one is told
@@ -528,6 +527,8 @@ def main(
     linger_s = LINGER_S if linger_s is None else linger_s
     # a polite kill ends what was started, as Ctrl-C does; what another kill leaves, the next demo ends
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # before anything is looked at or ended: it may all be another user's
+    places.own(site.root)
     if remove:
         remove_all(site)
         return
@@ -591,14 +592,12 @@ def open_again(site: Site) -> None:
 
 def stop(root: Path) -> None:
     if root.exists():
-        places.own(root)
-        Site(root).stop()
+        site = Site(root)
+        places.own(site.root)
+        site.stop()
 
 
 def remove_all(site: Site) -> None:
-    if not site.root.exists():
-        return
-    places.own(site.root)
     site.stop()
     places.release(site.root)
     remove_tree(site.root)
