@@ -65,7 +65,7 @@ def chase(ward: Ward, step: str, pace: Pace, *, left: int) -> int:
 # --- step 1 -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("kills of images and records")
+@pytest.mark.xdist_group("kills-images-records")
 def test_images_survive_kills(ward: Ward, hospital: generate.Hospital, note_kills: Callable, points: int) -> None:
     """Kills spread over the whole of two batches: walking, planning, writing, vouching, recording."""
     note_kills(ward)
@@ -123,7 +123,7 @@ def expected_counts(hospital: generate.Hospital) -> dict[str, int]:
 # --- step 2 -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("kills of images and records")
+@pytest.mark.xdist_group("kills-images-records")
 def test_records_survive_kills(settled: Ward, hospital: generate.Hospital, note_kills: Callable, points: int) -> None:
     """Each corrected export is a new version, killed while it is matched."""
     ward, pace = settled, Pace("records", 0.4)
@@ -162,9 +162,9 @@ def correct(table: Path) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param("stage", marks=pytest.mark.xdist_group("kills of staging")),
-        pytest.param("protect", marks=pytest.mark.xdist_group("kills of protection")),
-        pytest.param("clean", marks=pytest.mark.xdist_group("kills of cleanup")),
+        pytest.param("stage", marks=pytest.mark.xdist_group("kills-stage")),
+        pytest.param("protect", marks=pytest.mark.xdist_group("kills-protect")),
+        pytest.param("clean", marks=pytest.mark.xdist_group("kills-clean")),
     ],
 )
 def test_a_run_survives_kills(settled: Ward, note_kills: Callable, points: int, part: str) -> None:
