@@ -9,8 +9,8 @@ import click
 
 
 @click.command("demo")
-@click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=".demo", show_default=True,
-              help="The folder for everything the demo makes.")  # fmt: skip
+@click.option("--root", type=click.Path(file_okay=False, readable=False, path_type=Path), default=".demo",
+              show_default=True, help="The folder for everything the demo makes.")  # fmt: skip
 @click.option("--serve", is_flag=True, help="Leave the daemon running and print its URL.")
 @click.option("--stop", is_flag=True, help="End what an earlier demo left running.")
 @click.option("--remove", is_flag=True, help="End it and delete the folder.")
