@@ -321,6 +321,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             _expect(node, "seq")
             return [self.value(child, (*path, index)) for index, child in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # compose yields these three kinds
         return _scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
