@@ -334,7 +334,7 @@ The daemon runs as the user that owns {settings.state_dir}. What to do next:
 
   mover --config {config} doctor          check everything once more
   mover --config {config} daemon          run it (or: systemctl enable --now mover)
-  mover --config {config} token make slurm --role operator
+  mover --config {config} token make slurm --role operator --uid UID --gid GID
   mover --config {config} batch ready FOLDER --expected N --wait
 
 Keep a copy of {settings.vault_key} in a safe: without it no name can ever be found again.""")
