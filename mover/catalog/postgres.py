@@ -26,7 +26,6 @@ import signal
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -38,7 +37,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from mover.clock import monotonic_s
+from mover.clock import SYSTEM, monotonic_s, pause
 from mover.errors import CatalogError, CatalogUnavailable, SchemaMismatch
 from mover.randomness import new_secret
 
@@ -243,7 +242,7 @@ class Embedded:
                     where=str(self._home),
                     hint="Read start.log and data/log there; a long recovery needs a longer start timeout.",
                 )
-            time.sleep(_POLL_S)
+            pause(_POLL_S)
 
     def _launch(self, bin_dir: Path) -> None:
         log = self._home / "start.log"
@@ -270,7 +269,7 @@ class Embedded:
             if monotonic_s() > deadline_s:
                 for pid in orphans:
                     _signal(pid, signal.SIGKILL)
-            time.sleep(_POLL_S)
+            pause(_POLL_S)
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _make_socket_dir(self) -> Path:
@@ -356,7 +355,7 @@ class Embedded:
             if monotonic_s() > deadline_s:
                 _signal(pid, signal.SIGQUIT)  # immediate: the next start recovers
                 deadline_s = monotonic_s() + STOP_TIMEOUT_S
-            time.sleep(_POLL_S)
+            pause(_POLL_S)
 
     # --- processes -------------------------------------------------------------------------------------
 
@@ -491,7 +490,7 @@ def _locked(path: Path, *, deadline_s: float) -> Iterator[IO[bytes]]:
                     raise CatalogUnavailable(
                         "another process holds the embedded database's lock", where=str(path)
                     ) from None
-                time.sleep(_POLL_S)
+                pause(_POLL_S)
         yield held
 
 
@@ -559,7 +558,7 @@ def _started_near(pid: int, started_s: float | None) -> bool:
     if fields[0] in "ZX":
         return False
     age_s = uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return abs((time.time() - age_s) - started_s) < 3600
+    return abs((SYSTEM.now().timestamp() - age_s) - started_s) < 3600
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

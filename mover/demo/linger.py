@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
+from mover.clock import pause
 from mover.demo.site import Site
 
 if __name__ == "__main__":
     site = Site(Path(sys.argv[1]))
-    time.sleep(float(sys.argv[2]))
+    pause(float(sys.argv[2]))
     # not through Site.stop: that would end this very process before its work
     site.stop_services()

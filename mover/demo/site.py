@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
 import yaml
 from msgspec import Struct
 
+from mover.clock import monotonic_s, pause
 from mover.deid.vault import VaultKey
 from mover.demo import places, seaweed
 from mover.errors import CatalogUnavailable, Conflict, MoverError
@@ -131,13 +131,13 @@ class Site:
 
     def await_daemon(self, child: subprocess.Popen[bytes]) -> str:
         urls = self.state / URLS_FILE
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
+        deadline = monotonic_s() + READY_S
+        while monotonic_s() < deadline:
             if urls.exists():
                 return urls.read_text().split()[0]
             if child.poll() is not None:
                 break
-            time.sleep(0.02)
+            pause(0.02)
         raise CatalogUnavailable(
             "the daemon did not come up", where=str(self.log), hint="The last lines of that log say why."
         )
@@ -213,9 +213,9 @@ def _end(path: Path, number: signal.Signals) -> None:
         raise Conflict(
             "a demo of another user runs here", where=str(path.parent), hint="Let that user or root stop it."
         ) from error
-    deadline = time.monotonic() + STOP_S
-    while start_time(process.pid) == process.started and time.monotonic() < deadline:
-        time.sleep(0.05)
+    deadline = monotonic_s() + STOP_S
+    while start_time(process.pid) == process.started and monotonic_s() < deadline:
+        pause(0.05)
     if start_time(process.pid) == process.started:
         os.killpg(process.pid, signal.SIGKILL)
     path.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from mover.clock import monotonic_s
 from mover.demo import artifacts, generate, places, planted, seaweed
 from mover.demo.site import BUCKET, Site, write_secret
 from mover.demo.teller import Teller, counts, size
@@ -82,7 +82,7 @@ class Story:
         self._say(f"log: {self.site.log}")
 
     def tell(self) -> None:
-        began = time.monotonic()
+        began = monotonic_s()
         with self.site.client(self.url) as admin:
             token = admin.tokens.make(
                 wire.TokenRequest(
@@ -99,7 +99,7 @@ class Story:
                 self._protect(run)
                 self._clean(run)
                 self._search(admin)
-        self.report["seconds"] = round(time.monotonic() - began, 1)
+        self.report["seconds"] = round(monotonic_s() - began, 1)
         self._write_report()
 
     # --- step 1 -------------------------------------------------------------------------------------------
@@ -429,14 +429,14 @@ class Story:
             self._keep(admin.audit.page(limit=1000))
             dump = self._ordinary_dump()
             known = planted.load(Path(self.hospital.planted))
-            began = time.monotonic()
+            began = monotonic_s()
             # file names are searched too; restored files stand for the repository, whose own are encrypted
             folders = [self.site.log, Path(self.places.flash.path), Path(self.places.protect.path), self.site.restored]
             # the bucket comes piece by piece: it does not fit into memory
             hits = planted.search_everything(itertools.chain(folders, self.answers, [dump], self._bucket()), known)
             self._must(not hits, f"{len(hits)} identifiers found, first in {hits[0].where if hits else ''}")
             answered = sum(len(answer) for answer in self.answers)
-            self._say(f"0 of {len(known)} identifiers found, in any disguise, in {time.monotonic() - began:.0f} s:")
+            self._say(f"0 of {len(known)} identifiers found, in any disguise, in {monotonic_s() - began:.0f} s:")
             self._say(f"  bucket ({size(self.bucket_bytes)}), flash, repository, restored files, log,")
             self._say(f"  {len(self.answers)} API answers ({size(answered)}), database dump ({size(len(dump))})")
             self._say(f"audit: {verdict.records} records in {_chains(len(verdict.chains))}, recomputed and whole")
@@ -497,10 +497,10 @@ class Story:
     @contextmanager
     def _step(self, name: str, title: str) -> Iterator[dict[str, Any]]:
         self.teller.title(title)
-        began = time.monotonic()
+        began = monotonic_s()
         out: dict[str, Any] = {}
         yield out
-        out["seconds"] = round(time.monotonic() - began, 1)
+        out["seconds"] = round(monotonic_s() - began, 1)
         self.report["steps"][name] = out
         self._say(f"took {out['seconds']} s")
 
