@@ -1,1 +1,709 @@
-../schema.sql
+-- The catalog, whole, as it is today. `migrations/` leads here and a test proves them equal.
+--
+-- Read first: three roles and one rule each.
+--   mover_owner     owns everything, cannot log in, runs migrations.
+--   mover_daemon    logs in for all ordinary work; owns nothing, so FORCE ROW LEVEL SECURITY binds it (D18).
+--   mover_vault     logs in for the vault only; sees no ordinary table.
+--   mover_dispatch  cannot log in; owns the few functions that must see across projects, and nothing else.
+--
+-- Every row of a project carries project_id. A transaction names its project by the transaction-local setting
+-- mover.project; without it a query is an error, not an empty answer.
+-- States that people rely on point to a proof row, and the database refuses them without (D6, I3).
+
+create schema mover authorization mover_owner;
+create schema queue authorization mover_owner;
+create schema vault authorization mover_owner;
+set role mover_owner;
+
+create function mover.current_project() returns text language plpgsql stable as $$
+begin
+    -- after a transaction that set it locally, the setting is an empty text, not absent
+    if coalesce(current_setting('mover.project', true), '') = '' then
+        raise exception 'mover.project is not set in this transaction' using errcode = 'insufficient_privilege';
+    end if;
+    return current_setting('mover.project');
+end $$;
+
+-- === instance-wide words ============================================================================
+
+create table mover.project (
+    id          text primary key check (id ~ '^[a-z][a-z0-9-]{1,40}$'),
+    created_at  timestamptz not null default now()
+);
+
+create table mover.token (
+    id          text primary key,
+    hash        bytea not null unique,              -- SHA-256 of the secret; the secret is shown once
+    actor       text not null,
+    role        text not null check (role in ('viewer', 'operator', 'admin', 'custodian')),
+    project_id  text not null references mover.project,
+    posix_uid   integer,                            -- whose rights open artifact paths; null: none
+    posix_gid   integer,
+    created_at  timestamptz not null default now(),
+    expires_at  timestamptz,
+    revoked_at  timestamptz
+);
+
+create table mover.node (
+    id          text primary key,
+    started_at  timestamptz not null default now(),
+    seen_at     timestamptz not null default now(),
+    version     text not null
+);
+
+create table mover.tier (
+    name        text primary key,
+    kind        text not null check (kind in ('posix', 'object')),
+    zone        text not null check (zone in ('identified', 'deidentified')),
+    role        text not null check (role in ('source', 'archive', 'flash', 'protect')),
+    identity    text not null,
+    traits      jsonb not null,
+    capacity_bytes bigint,
+    seen_at     timestamptz not null default now()
+);
+
+create table mover.policy (
+    name        text not null,
+    digest      text not null,                      -- BLAKE3 of the YAML text
+    kind        text not null,
+    text        text not null,
+    loaded_at   timestamptz not null default now(),
+    primary key (name, digest)
+);
+
+-- === proofs =========================================================================================
+
+create type mover.proof_kind as enum (
+    'verified',      -- the bytes on the tier were read back cold and equal the recipe's digest
+    'deidentified',  -- an independent second pass found nothing
+    'complete',      -- every pack of a batch is in exactly one final state
+    'aligned',       -- every row and image of a record set is in exactly one ledger state
+    'ready',         -- a run root equals its manifest in both directions
+    'protected',     -- a snapshot's blobs were read back, decrypted and hashed
+    'cleaned'        -- the run root is gone and a listing shows it
+);
+
+create table mover.proof (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    kind        mover.proof_kind not null,
+    subject_id  text not null,
+    count       bigint not null check (count >= 0),
+    bytes       bigint not null check (bytes >= 0),
+    root        text not null,                      -- digest over the proven set
+    verifier    text not null,                      -- name and version
+    details     jsonb not null default '{}',
+    at          timestamptz not null default now(),
+    unique (id, subject_id, kind)                   -- what a state's foreign key points at
+);
+create index proof_subject on mover.proof (subject_id, kind);
+
+-- === work: shards are the truth, queue jobs carry only a shard's id ====================================
+
+create type mover.shard_state as enum ('waiting', 'running', 'done', 'failed', 'cancelled');
+
+create table mover.shard (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    queue       text not null,
+    kind        text not null,
+    subject_id  text not null,                      -- batch, record set or run
+    members     text[] not null default '{}',       -- ids only (packs, run entries by number)
+    priority    integer not null default 0,
+    state       mover.shard_state not null default 'waiting',
+    epoch       bigint not null default 0,          -- fencing: a commit with an older epoch is refused
+    lease_until timestamptz,
+    holder      text,                               -- <node>-<role>/<start of its process>
+    claims      integer not null default 0,
+    failures    integer not null default 0,
+    not_before  timestamptz not null default now(),
+    error_code  text,
+    error       text,
+    created_at  timestamptz not null default now(),
+    finished_at timestamptz
+);
+create index shard_waiting on mover.shard (queue, priority desc, created_at) where state in ('waiting', 'running');
+create index shard_subject on mover.shard (subject_id, kind);
+
+-- === step 1: batches, packs, slides ==================================================================
+
+create table mover.batch (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    tier        text not null references mover.tier,
+    policy      text not null,
+    state       text not null default 'declared'
+                check (state in ('declared', 'walking', 'working', 'complete', 'failed')),
+    folder      text not null,                      -- id of the sealed folder path in the vault
+    expected_count integer,
+    expected_list  text,                            -- id of the sealed list of expected names
+    found_count integer,
+    missing_count integer,
+    explanation text,
+    created_by  text not null,
+    created_at  timestamptz not null default now(),
+    finished_at timestamptz,
+    complete_proof text,
+    complete_kind mover.proof_kind generated always as ('complete') stored,
+    foreign key (complete_proof, id, complete_kind) references mover.proof (id, subject_id, kind),
+    constraint complete_needs_proof check (state <> 'complete' or complete_proof is not null)
+);
+create index batch_project on mover.batch (project_id, created_at desc);
+-- the same folder declared again is the same batch
+create unique index batch_folder on mover.batch (project_id, tier, folder);
+
+create table mover.slide (
+    number      text primary key check (number ~ '^[0-9A-HJKMNP-TV-Z]{17}$'),
+    site        text not null,
+    family      text not null,
+    extension   text not null,
+    size_bytes  bigint not null,
+    digest      text not null check (digest ~ '^[0-9a-f]{64}$'),
+    segments    text[] not null default '{}',
+    tier        text not null references mover.tier,
+    key         text not null,                      -- <number>/<attempt>/<number>.<extension>
+    thumbnail_key text,
+    thumbnail_bytes bigint,
+    thumbnail_digest text,
+    facts       jsonb not null,                     -- vendor, width, height, levels, mpp, objective
+    created_at  timestamptz not null default now(),
+    unique (tier, key)
+);
+create index slide_digest on mover.slide (digest);
+
+create table mover.slide_grant (
+    project_id  text not null references mover.project,
+    -- deferred, because the grant comes first: only then may the project see the slide it inserts
+    number      text not null references mover.slide deferrable initially deferred,
+    granted_at  timestamptz not null default now(),
+    primary key (project_id, number)
+);
+
+create table mover.pack (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    batch_id    text not null references mover.batch,
+    barcode     text not null,                      -- id of the sealed common name: what makes it this pack
+    entry       text not null,                      -- id of the sealed entry paths in the vault
+    state       text not null default 'found' check (state in ('found', 'published', 'duplicate', 'quarantined')),
+    reason      text,                               -- stable code when quarantined
+    explanation text,                               -- a sentence without identifiers
+    family      text,
+    size_bytes  bigint not null default 0,
+    number      text references mover.slide,
+    decisions   jsonb,                              -- masked: place, code, reason, shape
+    seconds     double precision,
+    updated_at  timestamptz not null default now(),
+    verified_proof text,
+    verified_kind mover.proof_kind generated always as ('verified') stored,
+    deidentified_proof text,
+    deidentified_kind mover.proof_kind generated always as ('deidentified') stored,
+    unique (batch_id, barcode),
+    foreign key (verified_proof, id, verified_kind) references mover.proof (id, subject_id, kind),
+    foreign key (deidentified_proof, id, deidentified_kind) references mover.proof (id, subject_id, kind),
+    constraint published_needs_proofs check (state <> 'published' or (number is not null and verified_proof is not null
+                                    and deidentified_proof is not null)),
+    check (state <> 'duplicate' or number is not null),
+    check (state <> 'quarantined' or reason is not null)
+);
+create index pack_batch on mover.pack (batch_id, state);
+create index pack_number on mover.pack (number);
+
+-- === step 2: records =================================================================================
+
+create table mover.record_set (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    batch_id    text not null references mover.batch,
+    policy      text not null,
+    version     integer not null,
+    state       text not null default 'waiting-for-images'
+                check (state in ('waiting-for-images', 'matching', 'aligned', 'quarantined')),
+    reason      text,
+    explanation text,
+    source      text not null,                      -- id of the sealed file paths in the vault
+    content     text,                               -- keyed digest of the tables' bytes: same content, same set
+    created_by  text not null,
+    created_at  timestamptz not null default now(),
+    finished_at timestamptz,
+    report      jsonb,                              -- counts by table and ledger state, k per quasi-identifiers
+    aligned_proof text,
+    aligned_kind mover.proof_kind generated always as ('aligned') stored,
+    unique (batch_id, version),
+    foreign key (aligned_proof, id, aligned_kind) references mover.proof (id, subject_id, kind),
+    constraint aligned_needs_proof check (state <> 'aligned' or aligned_proof is not null),
+    check (state <> 'quarantined' or reason is not null)
+);
+
+create type mover.ledger_state as enum (
+    'matched', 'image-without-row', 'row-without-image', 'duplicate', 'conflict', 'late'
+);
+
+-- one line per row of every table of a record set, and one per image of its batch (table_name = 'images')
+create table mover.ledger (
+    project_id  text not null references mover.project,
+    record_set_id text not null references mover.record_set,
+    table_name  text not null,
+    line        integer not null,
+    state       mover.ledger_state not null,
+    reason      text,
+    number      text references mover.slide,
+    facts       jsonb,                              -- the de-identified cells of a matched row
+    primary key (record_set_id, table_name, line)
+);
+create index ledger_number on mover.ledger (number);
+
+-- the typed columns a project can ask about
+create table mover.fact_column (
+    project_id  text not null references mover.project,
+    name        text not null,
+    type        text not null check (type in ('text', 'integer', 'number', 'boolean', 'date', 'year')),
+    table_name  text not null,
+    allowed     text[],                             -- the values of an enumeration
+    primary key (project_id, name)
+);
+
+-- step 3a: what is known of a slide in a project, one document per slide, newest record set wins
+create table mover.aligned (
+    project_id  text not null references mover.project,
+    number      text not null references mover.slide,
+    subject     text,                               -- pseudonym of the patient, for splits
+    facts       jsonb not null,
+    record_set_id text not null references mover.record_set,
+    aligned_at  timestamptz not null default now(),
+    primary key (project_id, number)
+);
+create index aligned_facts on mover.aligned using gin (facts jsonb_path_ops);
+
+-- === step 3b: cohorts, selections, runs =================================================================
+
+create table mover.cohort (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    name        text not null,
+    version     integer not null,
+    expression  text not null,
+    created_by  text not null,
+    created_at  timestamptz not null default now(),
+    unique (project_id, name, version)
+);
+
+create table mover.selection (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    cohort_id   text references mover.cohort,
+    expression  text,
+    count       integer not null,
+    bytes       bigint not null,
+    root        text not null,                      -- digest over the sorted numbers and slide digests
+    frozen_at   timestamptz not null default now()
+);
+
+create table mover.selection_slide (
+    project_id  text not null references mover.project,
+    selection_id text not null references mover.selection,
+    number      text not null references mover.slide,
+    primary key (selection_id, number)
+);
+
+create type mover.run_state as enum (
+    'requested', 'admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected',
+    'cleaning', 'cleaned', 'refused', 'failed', 'cancelled', 'expired'
+);
+
+create table mover.run (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    selection_id text references mover.selection,
+    tier        text not null references mover.tier,
+    policy      text not null,
+    state       mover.run_state not null default 'requested',
+    reason      text,
+    explanation text,
+    offenders   jsonb,                              -- of a refused request, all of them
+    requested_by text not null,
+    posix_uid   integer,
+    posix_gid   integer,
+    layout      text not null default 'number' check (layout in ('flat', 'number', 'label')),
+    layout_label text,
+    reserved_bytes bigint not null default 0,
+    manifest    text,                               -- the sealed manifest, whole; kept for ever
+    manifest_root text,
+    lease_until timestamptz,
+    lease_s     integer not null default 86400,
+    finish      jsonb,                              -- artifact and code paths, exit status
+    clean_after boolean not null default false,     -- clean as soon as protection is proved
+    created_at  timestamptz not null default now(),
+    ready_at    timestamptz,
+    finished_at timestamptz,
+    cleaned_at  timestamptz,
+    ready_proof text,
+    ready_kind mover.proof_kind generated always as ('ready') stored,
+    protected_proof text,
+    protected_kind mover.proof_kind generated always as ('protected') stored,
+    cleaned_proof text,
+    cleaned_kind mover.proof_kind generated always as ('cleaned') stored,
+    foreign key (ready_proof, id, ready_kind) references mover.proof (id, subject_id, kind),
+    foreign key (protected_proof, id, protected_kind) references mover.proof (id, subject_id, kind),
+    foreign key (cleaned_proof, id, cleaned_kind) references mover.proof (id, subject_id, kind),
+    constraint ready_needs_proof check (state not in ('ready', 'finishing', 'protecting') or ready_proof is not null),
+    constraint protected_needs_proof check (state not in ('protected', 'cleaning', 'cleaned') or protected_proof is not null
+           or (state in ('cleaning', 'cleaned') and ready_proof is null)),  -- never ready: nothing to protect
+    constraint cleaned_needs_proof check (state <> 'cleaned' or cleaned_proof is not null),
+    check (state <> 'refused' or reason is not null)
+);
+create index run_project on mover.run (project_id, created_at desc);
+create index run_holding on mover.run (tier) where state not in ('cleaned', 'refused');
+
+create table mover.run_entry (
+    project_id  text not null references mover.project,
+    run_id      text not null references mover.run,
+    path        text not null,                      -- below the run root, as in the manifest
+    number      text references mover.slide,        -- null for what the seal itself writes (records.parquet)
+    size_bytes  bigint not null,
+    digest      text not null,
+    archive_tier text,
+    archive_key text,
+    staged_at   timestamptz,                        -- set only after the cold re-read of the flash copy
+    staged_how  text check (staged_how in ('copied', 'linked', 'written')),
+    primary key (run_id, path),
+    check ((staged_at is null) = (staged_how is null)),
+    check ((number is null) = (archive_key is null))
+);
+create index run_entry_digest on mover.run_entry (digest);
+
+-- the flash tier's content store, one line per digest that stands there
+create table mover.content (
+    tier        text not null references mover.tier,
+    digest      text not null,
+    size_bytes  bigint not null,
+    mark        text not null,                      -- fingerprint after our own last link or unlink
+    verified_at timestamptz not null,
+    used_at     timestamptz not null default now(),
+    primary key (tier, digest)
+);
+
+create table mover.stray (
+    project_id  text not null references mover.project,
+    run_id      text not null references mover.run,
+    path        text not null,
+    size_bytes  bigint not null,
+    why         text not null,                      -- stranger, changed
+    moved_to    text not null,
+    at          timestamptz not null default now(),
+    primary key (run_id, path)
+);
+
+-- === step 4: snapshots ===============================================================================
+
+create table mover.snapshot (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    sequence    bigint generated always as identity,  -- order of record: retention counts on nothing else
+    run_id      text references mover.run,
+    tier        text not null references mover.tier,
+    repository_id text not null,                    -- the 64 hex characters restic prints
+    policy      text not null,
+    state       text not null default 'written' check (state in ('written', 'checked', 'forgotten')),
+    files       bigint not null,
+    bytes       bigint not null,
+    added_bytes bigint not null,
+    missing     text[] not null default '{}',       -- parts that were asked for and are not in it
+    recorded_at timestamptz not null default now(),
+    forgotten_at timestamptz,
+    reasons     text[] not null default '{}',       -- why it is kept or was forgotten
+    unique (tier, repository_id)
+);
+create index snapshot_run on mover.snapshot (run_id);
+
+create table mover.artifact (
+    project_id  text not null references mover.project,
+    snapshot_id text not null references mover.snapshot,
+    path        text not null,
+    size_bytes  bigint not null,
+    digest      text not null,
+    primary key (snapshot_id, path)
+);
+
+-- === requests ========================================================================================
+
+create table mover.idempotency (
+    project_id  text not null references mover.project,
+    key         text not null,
+    route       text not null,
+    body_digest text not null,
+    subject_id  text not null,
+    at          timestamptz not null default now(),
+    primary key (project_id, key)
+);
+
+-- === audit: many chains (D21), written by one function only ===========================================
+
+create table mover.audit_head (
+    project_id  text not null,
+    node        text not null,
+    seq         bigint not null,
+    hash        bytea not null,
+    primary key (project_id, node)
+);
+
+create table mover.audit_record (
+    project_id  text not null,
+    node        text not null,
+    seq         bigint not null,
+    at          timestamptz not null,
+    body        text not null,                      -- JSON as hashed: actor, action, subject, reason, request
+    prev        bytea not null,
+    hash        bytea not null,
+    primary key (project_id, node, seq)
+);
+create index audit_subject on mover.audit_record (project_id, ((body::jsonb) ->> 'subject'));
+
+-- what belongs to a row belongs to its project: the check of a plain foreign key sees rows of every project, so one
+-- project could hang entries, strays or snapshots on another's run
+do $$
+declare r record;
+begin
+    for r in select c.conname as name, c.conrelid::regclass as child, c.confrelid::regclass as parent,
+                    k.attname as child_column, p.attname as parent_column, c.confrelid as parent_id,
+                    (select relname from pg_class where oid = c.confrelid) || '_of_project' as key
+             from pg_constraint c
+             join pg_attribute k on k.attrelid = c.conrelid and k.attnum = c.conkey[1]
+             join pg_attribute p on p.attrelid = c.confrelid and p.attnum = c.confkey[1]
+             where c.contype = 'f' and cardinality(c.conkey) = 1 and c.connamespace = 'mover'::regnamespace
+               and exists (select from pg_attribute where attrelid = c.conrelid and attname = 'project_id')
+               and exists (select from pg_attribute where attrelid = c.confrelid and attname = 'project_id')
+             order by c.conrelid::regclass::text, c.conname
+    loop
+        if not exists (select from pg_constraint where conrelid = r.parent_id and conname = r.key) then
+            execute format('alter table %s add constraint %I unique (project_id, %I)', r.parent, r.key, r.parent_column);
+        end if;
+        execute format('alter table %s drop constraint %I', r.child, r.name);
+        execute format('alter table %s add constraint %I foreign key (project_id, %I) references %s (project_id, %I)',
+                       r.child, r.name, r.child_column, r.parent, r.parent_column);
+    end loop;
+end $$;
+
+-- === row level security: every table with a project_id ===================================================
+
+do $$
+declare t text;
+begin
+    for t in select table_name from information_schema.columns
+             where table_schema = 'mover' and column_name = 'project_id'
+    loop
+        -- the sub-select lets the planner ask once per statement instead of once per row
+        execute format('alter table mover.%I enable row level security', t);
+        execute format('alter table mover.%I force row level security', t);
+        execute format('create policy by_project on mover.%I using (project_id = (select mover.current_project()))'
+                       ' with check (project_id = (select mover.current_project()))', t);
+    end loop;
+end $$;
+
+-- a slide belongs to the site; a project sees it through its grant (D19)
+alter table mover.slide enable row level security;
+alter table mover.slide force row level security;
+create policy by_grant on mover.slide for select
+    using (exists (select from mover.slide_grant g where g.number = slide.number));
+create policy minting on mover.slide for insert
+    with check (exists (select from mover.slide_grant g where g.number = slide.number));
+
+-- a token that was revoked stays revoked, whoever holds the daemon's credential
+create function mover.keep_revoked() returns trigger language plpgsql as $$
+begin
+    if old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at then
+        raise exception 'a revoked token stays revoked' using errcode = 'insufficient_privilege';
+    end if;
+    return new;
+end $$;
+create trigger keep_revoked before update on mover.token for each row execute function mover.keep_revoked();
+
+-- === the proofs a database can check for itself, it checks ================================================
+
+create function mover.check_proof() returns trigger language plpgsql as $$
+declare n bigint; b bigint; pending bigint;
+begin
+    if new.kind = 'ready' then
+        select count(*), coalesce(sum(size_bytes), 0), count(*) filter (where staged_at is null)
+          into n, b, pending from mover.run_entry where run_id = new.subject_id;
+        if n = 0 or pending > 0 or new.count < n or new.bytes < b then
+            raise exception 'proof of ready refused: % entries, % not staged', n, pending using errcode = 'check_violation';
+        end if;
+    elsif new.kind = 'protected' then
+        if not exists (select from mover.snapshot where run_id = new.subject_id and state = 'checked') then
+            raise exception 'proof of protected refused: no checked snapshot' using errcode = 'check_violation';
+        end if;
+    elsif new.kind = 'cleaned' then
+        if not exists (select from mover.run where id = new.subject_id
+                       and (protected_proof is not null or ready_proof is null)) then
+            raise exception 'proof of cleaned refused: not protected' using errcode = 'check_violation';
+        end if;
+    elsif new.kind = 'complete' then
+        select count(*), count(*) filter (where state = 'found') into n, pending
+          from mover.pack where batch_id = new.subject_id;
+        if pending > 0 or new.count <> n then
+            raise exception 'proof of complete refused: % packs, % undecided', n, pending using errcode = 'check_violation';
+        end if;
+    elsif new.kind = 'aligned' then
+        select count(*) into n from mover.ledger where record_set_id = new.subject_id;
+        if new.count <> n then
+            raise exception 'proof of aligned refused: ledger has % lines', n using errcode = 'check_violation';
+        end if;
+    end if;
+    return new;
+end $$;
+create trigger check_proof before insert on mover.proof for each row execute function mover.check_proof();
+
+-- the only way to write an audit record: extends the chain under its head's lock, in the caller's transaction
+create function mover.audit_append(in_project text, in_node text, in_body text) returns bigint
+    language plpgsql security definer set search_path = mover, pg_temp as $$
+declare head mover.audit_head; stamp timestamptz := clock_timestamp(); next_hash bytea;
+begin
+    perform in_body::jsonb;
+    insert into mover.audit_head values (in_project, in_node, 0, '\x') on conflict do nothing;
+    select * into head from mover.audit_head where project_id = in_project and node = in_node for update;
+    next_hash := sha256(head.hash || convert_to(
+        (head.seq + 1)::text || '|' || to_char(stamp at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        || '|' || in_project || '|' || in_node || '|' || in_body, 'UTF8'));
+    insert into mover.audit_record values (in_project, in_node, head.seq + 1, stamp, in_body, head.hash, next_hash);
+    update mover.audit_head set seq = head.seq + 1, hash = next_hash where project_id = in_project and node = in_node;
+    return head.seq + 1;
+end $$;
+
+-- === the vault: its own schema, its own role, every row sealed (D10) =======================================
+
+-- names and paths: entry paths, batch folders, expected lists, table paths. `lookup` is a keyed hash.
+create table vault.sealed (
+    id          text primary key,
+    project_id  text not null,
+    kind        text not null,
+    lookup      bytea not null,
+    body        bytea not null,
+    created_at  timestamptz not null default now(),
+    unique (project_id, kind, lookup)
+);
+
+-- one scan, one number, per site (D19)
+create table vault.number (
+    site        text not null,
+    lookup      bytea not null,                     -- keyed hash of the source's digest
+    number      text not null unique,
+    body        bytea not null,                     -- sealed: original names
+    created_at  timestamptz not null default now(),
+    primary key (site, lookup)
+);
+
+-- a patient's pseudonym and date offset, minted once per site
+create table vault.subject (
+    site        text not null,
+    lookup      bytea not null,
+    pseudonym   text not null unique,
+    body        bytea not null,                     -- sealed: date offset
+    primary key (site, lookup)
+);
+alter table vault.sealed enable row level security;
+alter table vault.sealed force row level security;
+create policy by_project on vault.sealed using (project_id = mover.current_project())
+    with check (project_id = mover.current_project());
+
+reset role;
+
+-- === what crosses projects, in functions with one purpose each =============================================
+
+grant usage on schema mover to mover_dispatch, mover_daemon;
+grant usage on schema vault to mover_vault;
+grant usage on schema queue to mover_daemon;
+grant select on mover.slide, mover.shard, mover.token, mover.run, mover.content, mover.run_entry, mover.audit_record to mover_dispatch;
+grant select on mover.project to mover_dispatch;
+grant update (lease_until) on mover.shard to mover_dispatch;
+grant create on schema mover to mover_dispatch;
+set role mover_dispatch;
+
+-- shards that want a worker: waiting and due, or running with a lapsed lease
+create function mover.shards_due(in_queues text[], in_limit integer)
+    returns table (shard_id text, project_id text, queue text, priority integer)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select id, project_id, queue, priority from mover.shard
+     where queue = any (in_queues)
+       and ((state = 'waiting' and not_before <= now()) or (state = 'running' and lease_until < now()))
+     order by priority desc, created_at limit in_limit
+$$;
+
+-- a node that starts again voids what an earlier process of the same node still holds
+create function mover.void_leases(in_node text, in_holder text) returns bigint
+    language sql security definer set search_path = mover, pg_temp as $$
+    with voided as (
+        update mover.shard set lease_until = now()
+         where state = 'running' and starts_with(holder, in_node || '/') and holder <> in_holder and lease_until > now()
+        returning 1)
+    select count(*) from voided
+$$;
+
+create function mover.token_by_hash(in_hash bytea)
+    returns table (id text, actor text, role text, project_id text, posix_uid integer, posix_gid integer)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select id, actor, role, project_id, posix_uid, posix_gid from mover.token
+     where hash = in_hash and revoked_at is null and (expires_at is null or expires_at > now())
+$$;
+
+-- bytes of a tier that live runs have reserved, whatever their project: admission counts them all
+create function mover.tier_reserved(in_tier text) returns bigint
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select coalesce(sum(reserved_bytes), 0) from mover.run
+     where tier = in_tier and state in ('admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected', 'cleaning')
+$$;
+
+-- does a number stand in the archive, whatever project published it? (a scan has one number per site)
+create function mover.slide_stands(in_number text) returns boolean
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select exists (select from mover.slide where number = in_number)
+$$;
+
+-- bytes of live runs that are promised but not staged yet
+create function mover.tier_outstanding(in_tier text) returns bigint
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select coalesce(sum(e.size_bytes), 0)::bigint from mover.run r join mover.run_entry e on e.run_id = r.id
+     where r.tier = in_tier and r.state in ('admitted', 'staging') and e.staged_at is null
+$$;
+
+-- runs whose lease has lapsed: they go to protect-then-clean, never to deletion
+create function mover.runs_lapsed() returns table (run_id text, project_id text)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select id, project_id from mover.run where state = 'ready' and lease_until < now()
+$$;
+
+-- runs that wait for space on a tier: whoever came first is judged first, whatever the project
+create function mover.runs_waiting(in_tier text, in_limit integer) returns table (run_id text, project_id text)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select id, project_id from mover.run where tier = in_tier and state = 'requested'
+     order by created_at, id limit in_limit
+$$;
+
+-- digests on a flash tier that some live run still holds; one that is not admitted yet holds nothing, or two that
+-- wait could keep each other out for ever
+create function mover.content_held(in_tier text) returns table (digest text)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select distinct e.digest from mover.run_entry e join mover.run r on r.id = e.run_id
+     where r.tier = in_tier and r.state not in ('requested', 'cleaned', 'refused', 'cancelled', 'failed')
+$$;
+
+reset role;
+revoke create on schema mover from mover_dispatch;
+
+grant select, insert, update on all tables in schema mover to mover_daemon;
+-- history is not rewritten by the daemon's own role
+revoke insert, update on mover.audit_record, mover.audit_head from mover_daemon;
+revoke update on mover.proof, mover.policy, mover.slide, mover.selection, mover.selection_slide, mover.cohort,
+    mover.artifact, mover.stray, mover.slide_grant from mover_daemon;
+grant delete on mover.content to mover_daemon;
+grant delete on mover.ledger, mover.record_set to mover_daemon;
+revoke select on mover.token from mover_daemon;
+grant update (revoked_at) on mover.token to mover_daemon;
+grant select (id, actor, role, project_id, created_at, expires_at, revoked_at) on mover.token to mover_daemon;
+grant usage on all sequences in schema mover to mover_daemon;
+revoke execute on all functions in schema mover from public;
+grant execute on all functions in schema mover to mover_daemon;
+grant usage on schema mover to mover_vault;
+grant execute on function mover.current_project(), mover.audit_append(text, text, text) to mover_vault;
+grant select, insert, update on vault.sealed, vault.number, vault.subject to mover_vault;
+revoke update on vault.number, vault.subject from mover_vault;
