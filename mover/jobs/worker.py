@@ -238,7 +238,7 @@ class Worker:
                 "shard waits to be tried again", shard=shard.id, kind=shard.kind, code=error.code, delay_s=delay_s
             )
         else:
-            log.error("shard failed", shard=shard.id, kind=shard.kind, code=error.code)
+            log.error("shard failed", shard=shard.id, kind=shard.kind, code=error.code, what=error.what)
 
     async def _fail(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         await fail_shard(conn, shard, code=error.code, error=error.what)
