@@ -83,6 +83,7 @@ class Clean:
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await self._record_strays(conn, run, steps)
+            await self._record_plan(conn, shard, run, steps)
         await in_thread(self._apply, roots, run.id, steps)
         await self._prove(shard, run, steps)
         await self._runs.admit_waiting(run.tier)
@@ -128,6 +129,25 @@ class Clean:
                     },
                 )
 
+    async def _record_plan(self, conn: Connection, shard: Shard, run: Any, steps: list[CleanStep]) -> None:
+        """Before the first byte goes: an attempt that is cut off proves nothing, and its successor sees only what
+        was left. The trail holds what each of them set out to remove."""
+        removed = [s for s in steps if s.action == "remove"]
+        await audit.record(
+            conn,
+            project=shard.project,
+            node=self._node,
+            actor="daemon",
+            action="run cleanup begun",
+            subject=run.id,
+            details={
+                "attempt": shard.epoch,
+                "remove": len(removed),
+                "bytes": sum(s.size_bytes for s in removed),
+                "strays": len(steps) - len(removed),
+            },
+        )
+
     def _apply(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
         """Nothing but what was judged is removed, and only as it was judged; whatever appeared or changed since
         is a stranger too: then the removal stops, and the next attempt plans from what is left."""
@@ -144,8 +164,9 @@ class Clean:
 
     async def _prove(self, shard: Shard, run: Any, steps: list[CleanStep]) -> None:
         removed = [s for s in steps if s.action == "remove"]
-        strays = [s for s in steps if s.action == "stray"]
         async with self._database.project(shard.project) as conn:
+            # of all attempts: each records a stray before it moves it
+            strays = await (await conn.execute(SQL["strays"], {"run": run.id})).fetchall()
             proof = await proofs.add(
                 conn,
                 project=shard.project,
@@ -155,7 +176,7 @@ class Clean:
                 bytes=sum(s.size_bytes for s in removed),
                 root=manifest_root(ManifestEntry(path_text(s.path), s.size_bytes, s.reason) for s in removed),
                 verifier=f"mover.runs.clean {__version__}",
-                details={"strays": len(strays), "root": run_key(run.id), "listing": "absent"},
+                details={"strays": len(strays), "root": run_key(run.id), "listing": "absent", "attempt": shard.epoch},
             )
             await conn.execute(SQL["cleaned"], {"id": run.id, "proof": proof})
             await finish_shard(conn, shard)

@@ -95,6 +95,18 @@ def check_snapshots(ward: Ward) -> None:
     assert {path.name for path in (ward.repository / "snapshots").glob("*")} == known
 
 
+def check_cleaned(ward: Ward) -> None:
+    """The proof of the last attempt counts the strays of all, and the trail tells what each set out to remove."""
+    for row in ward.look(
+        "select r.id, p.details, (select count(*) from mover.stray s where s.run_id = r.id) as strays,"
+        " (select count(*) from mover.audit_record a where a.body::jsonb ->> 'subject' = r.id"
+        "   and a.body::jsonb ->> 'action' = 'run cleanup begun') as begun"
+        " from mover.run r join mover.proof p on p.id = r.cleaned_proof"
+    ):
+        assert row.details["strays"] == row.strays
+        assert 1 <= row.begun <= row.details["attempt"], row
+
+
 def check_root(client: SyncClient, run: wire.Run) -> None:
     """A ready run root equals its manifest, both ways and by digest (I4)."""
     assert run.root is not None

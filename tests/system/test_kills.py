@@ -185,6 +185,7 @@ def test_a_run_survives_kills(settled: Ward, note_kills: Callable, points: int, 
     live_through(ward, 4 * points, lambda part: None, ward.site.restored / "last")
     assert not list((ward.flash / "runs").iterdir())
     invariants.check_snapshots(ward)
+    invariants.check_cleaned(ward)
     invariants.check_archive(ward)
     invariants.check_proofs(ward)
     invariants.check_rest(ward, ward.start())
