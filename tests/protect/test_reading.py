@@ -15,6 +15,7 @@ from mover.protect.facts import Disk, Folder
 from mover.protect.reading import ChildReader, FolderHandle, Requester, open_reader
 from mover.protect.repository import Repository
 from tests.protect.conftest import listing, take
+from tests.support.folders import open_the_way
 
 NOBODY = Requester(uid=65534, gid=65534)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="taking on another user's rights needs root")
@@ -23,8 +24,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="taking on another use
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """What everybody may read, what only root may, and what can be listed but not entered."""
-    for above in (tmp_path, *list(tmp_path.parents)[:2]):
-        above.chmod(0o755)
+    open_the_way(tmp_path)
     folder = tmp_path / "out"
     (folder / "open" / "deep").mkdir(parents=True)
     (folder / "open" / "deep" / "a").write_bytes(b"a")

@@ -17,6 +17,7 @@ from mover.protect.facts import Disk
 from mover.protect.git import look_at
 from mover.protect.reading import Requester, open_reader
 from mover.sandbox import confine
+from tests.support.folders import open_the_way
 
 FOREIGN = Requester(64_001, 64_001)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="taking on another user's rights needs root")
@@ -181,8 +182,7 @@ def test_a_huge_answer_and_a_hanging_git_end(tmp_path: Path, monkeypatch: pytest
 @needs_root
 def test_git_reads_as_the_requester(tmp_path: Path) -> None:
     tree = repository(tmp_path / "tree")
-    for folder in tmp_path, tmp_path.parent, tmp_path.parent.parent:
-        folder.chmod(folder.stat().st_mode | 0o011)
+    open_the_way(tmp_path)
     tree.chmod(0o700)
     assert look_at(Disk(tmp_path, "tree", FOREIGN)) is None
     tree.chmod(0o755)
