@@ -43,3 +43,14 @@ def monotonic_s() -> float:
 def pause(duration_s: float) -> None:
     """Wait in a worker thread; never on the event loop."""
     time.sleep(duration_s)
+
+
+def end_if_cancelled() -> None:
+    """Raise CancelledError when the running task was asked to end and something below it lost the request.
+
+    Every endless loop calls it once a turn: in Python 3.11 `asyncio.wait_for`, on which database pools stand,
+    drops a cancellation that arrives as its work is done, and the loop would go on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -32,7 +32,7 @@ from mover.catalog import instance
 from mover.catalog.database import Database
 from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
-from mover.clock import SYSTEM, monotonic_s, pause
+from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import ClosedVault, Vault, VaultKey
@@ -338,6 +338,7 @@ async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
 async def _housekeeping(house: House) -> None:
     """Lapsed leases, waiting runs, signs of life."""
     while True:
+        end_if_cancelled()
         try:
             lapsed = await house.runs.expire()
             if lapsed:
@@ -375,6 +376,7 @@ async def _measure(house: House) -> None:
 async def _sweep_temporaries(house: House) -> None:
     """Killed attempts leave temporary names on folders; they go when they are old."""
     while True:
+        end_if_cancelled()
         for tier in house.settings.tiers.values():
             opened = house.tiers.get(tier.name)
             if opened is not None and tier.kind == "posix" and not tier.read_only:
@@ -403,6 +405,7 @@ async def _watch_markers(house: House) -> None:
     a folder is declared by its marker once."""
     seen: set[tuple[str, str]] = set()
     while True:
+        end_if_cancelled()
         for loaded in house.policies.all():
             policy = loaded.policy
             if isinstance(policy, ImagesPolicy) and policy.marker and policy.source in house.tiers:
@@ -431,6 +434,7 @@ async def _declare_marked(house: House, policy: ImagesPolicy, seen: set[tuple[st
 async def _watchdog(house: House, notifier: Notifier, interval_s: float | None) -> None:
     """The watchdog is fed only while the catalog answers and this loop turns."""
     while interval_s is not None:
+        end_if_cancelled()
         try:
             async with house.database.instance() as conn:
                 await conn.execute("select 1")

@@ -14,7 +14,7 @@ from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from mover import metrics
 from mover.catalog.database import Connection, Database
-from mover.clock import SYSTEM, Clock, monotonic_s
+from mover.clock import SYSTEM, Clock, end_if_cancelled, monotonic_s
 from mover.decide import retries
 from mover.errors import AttemptsExhausted, CatalogUnavailable, LeaseLost, MoverError
 from mover.jobs.shards import (
@@ -33,6 +33,7 @@ RENEW_S = 8.0
 POLL_S = 1.0
 SWEEP_S = 60.0
 STALLED_S = 60
+GRACE_S = 5.0
 CLAIMS_MAX = 1000
 
 Handler = Callable[[Shard], Awaitable[None]]
@@ -80,21 +81,32 @@ class Worker:
             group.create_task(self._feed(), name="shard feeder")
             group.create_task(self._listen(), name="shard listener")
             group.create_task(self._sweep(), name="stalled job sweep")
-            group.create_task(
-                self._app.run_worker_async(
-                    queues=self._queues,
-                    concurrency=self._concurrency,
-                    install_signal_handlers=False,
-                    delete_jobs="always",
-                    shutdown_graceful_timeout=5,
-                ),
-                name="queue worker",
+            group.create_task(self._serve_queue(), name="queue worker")
+
+    async def _serve_queue(self) -> None:
+        """Procrastinate's own worker. While it registers itself it may lose a cancellation (see
+        `clock.end_if_cancelled`), so it is asked again, later than an orderly end takes."""
+        serving = asyncio.ensure_future(
+            self._app.run_worker_async(
+                queues=self._queues,
+                concurrency=self._concurrency,
+                install_signal_handlers=False,
+                delete_jobs="always",
+                shutdown_graceful_timeout=GRACE_S,
             )
+        )
+        try:
+            await asyncio.shield(serving)
+        finally:
+            while not serving.done():
+                serving.cancel()
+                await asyncio.wait({serving}, timeout=GRACE_S + 1)
 
     # --- the feeder -----------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
         while True:
+            end_if_cancelled()
             self._due.clear()
             try:
                 await self._enqueue_due()
@@ -124,6 +136,7 @@ class Worker:
     async def _listen(self) -> None:
         """Notifications are hints that make the feeder look at once; the poll is the truth."""
         while True:
+            end_if_cancelled()
             try:
                 async with self._database.dedicated() as conn:
                     await conn.execute("listen mover_shards")
@@ -146,6 +159,7 @@ class Worker:
         """Queue jobs of dead workers are removed, at the start too; their shards come again by lapsed leases."""
         manager = self._app.job_manager
         while True:
+            end_if_cancelled()
             try:
                 for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S):
                     await manager.finish_job(job, procrastinate.jobs.Status.FAILED, delete_job=True)
@@ -215,6 +229,7 @@ class Worker:
     async def _renew(self, shard: Shard) -> None:
         """Until somebody else has the shard (LeaseLost), or it is finished and needs no lease any more."""
         while True:
+            end_if_cancelled()
             await self._clock.sleep(RENEW_S)
             try:
                 async with self._database.project(shard.project) as conn:
