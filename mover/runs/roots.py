@@ -87,9 +87,11 @@ class FlashRoots:
         with told("the run root could not be made"):
             self.prepare()
             root = self.run_root(run)
-            if not root.is_dir():
+            try:
                 root.mkdir(mode=0o750)
-                give(root, None, requester.gid)
+            except FileExistsError:
+                return  # another shard of the same run was faster, or we were, before a crash
+            give(root, None, requester.gid)
 
     def prepare(self) -> None:
         """The daemon's own folders, closed to others before anything stands in them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mover.runs.roots import FlashRoots, Requester
@@ -31,3 +32,12 @@ def test_a_file_with_two_names_is_removed_under_both(tmp_path: Path):
     roots.unseal("run-x")
     roots.remove("run-x", judged)
     assert roots.is_gone("run-x")
+
+
+def test_many_shards_may_begin_one_run_at_once(tmp_path: Path):
+    """Found by kills: two shards of a run looked, saw no root, and the second to make it failed the run."""
+    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(50):
+            list(pool.map(lambda _, run=f"run-{turn}": roots.begin(run, Requester(None, None)), range(8)))
+            assert roots.run_root(f"run-{turn}").is_dir()
