@@ -80,9 +80,6 @@ class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
     shards: Count = 4
     # parsing children of the sandbox
     parsers: Count = 2
-    # a worker that is silent this long has lost its shard to another
-    lease_s: Annotated[int, Meta(ge=5, le=3600)] = 60
-    attempts: Annotated[int, Meta(ge=1, le=100)] = 5
 
 
 class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):

@@ -246,7 +246,6 @@ def _show(out: Output, run: wire.Run) -> None:
             ("manifest", run.manifest_root),
             ("lease until", run.lease_until),
             ("snapshots", ", ".join(run.snapshots)),
-            ("unprotected", f"[red]{len(run.unprotected)} files[/]" if run.unprotected else None),
             ("strays", f"{len(run.strays)} moved aside" if run.strays else None),
             ("proofs", proofs(run.proofs)),
         ],

@@ -147,7 +147,6 @@ class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", 
 
     name: Name
     flash: Name = field(name="from")
-    strays: Literal["move", "protect"] = "move"
     automatic: bool = False  # clean as soon as the run is protected
 
 

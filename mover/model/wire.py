@@ -259,7 +259,6 @@ class Run(Answer, frozen=True, kw_only=True):
     expression: str | None = None
     estimate_s: float | None = None
     snapshots: list[str] = []
-    unprotected: list[str] = []
     strays: list[dict[str, Any]] = []
     proofs: list[Proof] = []
 
