@@ -239,7 +239,7 @@ class ObjectTier:
         self._prove_once()
         self._put(_checked(key), chunks, size_bytes=size_bytes)
 
-    def attempt(self, key: str, *, size_bytes: int) -> ObjectAttempt:
+    def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> ObjectAttempt:
         self._prove_once()
         return ObjectAttempt(self, _checked(key), size_bytes)
 

@@ -323,7 +323,8 @@ class PosixTier:
             attempt.abandon()
             raise
 
-    def attempt(self, key: str, *, size_bytes: int | None = None) -> PosixAttempt:
+    def attempt(self, key: str, *, size_bytes: int | None = None, resume: str = "") -> PosixAttempt:
+        """`resume` is the temporary name of an earlier attempt at this key: EntryMissing when it is gone."""
         self._refuse_read_only()
         parts = beneath.key_parts(key)
         if parts[-1].startswith(TEMPORARY):
@@ -333,7 +334,7 @@ class PosixTier:
             try:
                 self._sync_names(root, parts[:-1])
                 _refuse_taken(folder, parts[-1], tier=self.name)
-                return PosixAttempt(folder, parts[-1], tier=self.name, size_bytes=size_bytes)
+                return PosixAttempt(folder, parts[-1], tier=self.name, size_bytes=size_bytes, resume=resume)
             except BaseException:
                 os.close(folder)
                 raise
@@ -410,12 +411,21 @@ class PosixTier:
 class PosixAttempt:
     """One temporary file and the folder it will be published in. See `staging.Attempt` for the order."""
 
-    def __init__(self, folder: int, name: bytes, *, tier: str, size_bytes: int | None) -> None:
+    def __init__(self, folder: int, name: bytes, *, tier: str, size_bytes: int | None, resume: str = "") -> None:
         self._folder, self._name, self._tier, self._size = folder, name, tier, size_bytes
-        self._temporary = TEMPORARY + random_bytes(12).hex().encode()
         self._published = False
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        if resume:
+            self._temporary = _own_temporary(resume, tier=tier)
+        else:
+            self._temporary = TEMPORARY + random_bytes(12).hex().encode()
+            flags |= os.O_CREAT | os.O_EXCL
         self._descriptor = os.open(self._temporary, flags, 0o644, dir_fd=folder)
+
+    @property
+    def temporary(self) -> str:
+        """The name to give to `resume` after a crash; no identifier, it is random."""
+        return self._temporary.decode()
 
     def fileno(self) -> int:
         """For the kernel's copy; valid until `publish` or `abandon`."""
@@ -475,6 +485,14 @@ class PosixAttempt:
             yield
         except OSError as error:
             raise beneath.translated(error, what, tier=self._tier) from error
+
+
+def _own_temporary(name: str, *, tier: str) -> bytes:
+    """Only a name that an attempt gave itself may be opened for writing again."""
+    raw = os.fsencode(name)
+    if not raw.startswith(TEMPORARY) or b"/" in raw:
+        raise RequestInvalid("not the temporary name of an attempt", where=tier)
+    return raw
 
 
 def put_file(root: int, key: str, data: bytes, *, tier: str) -> None:

@@ -59,8 +59,8 @@ class _Wrapper:
     def remove(self, key: str) -> None:
         self._inner.remove(key)
 
-    def attempt(self, key: str, *, size_bytes: int) -> Attempt:
-        return self._inner.attempt(key, size_bytes=size_bytes)
+    def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
+        return self._inner.attempt(key, size_bytes=size_bytes, resume=resume)
 
     def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
         return self._inner.sweep_temporaries(prefix, older_than_s=older_than_s, now_s=now_s)
@@ -75,7 +75,7 @@ class ReadOnlyTier(_Wrapper):
     def remove(self, key: str) -> None:
         raise self._refusal()
 
-    def attempt(self, key: str, *, size_bytes: int) -> Attempt:
+    def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
         raise self._refusal()
 
     def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
@@ -238,8 +238,8 @@ class FaultyTier(_Wrapper):
     def remove(self, key: str) -> None:
         self.around("remove", lambda: self._inner.remove(key))
 
-    def attempt(self, key: str, *, size_bytes: int) -> Attempt:
-        return _FaultyAttempt(self, self._inner.attempt(key, size_bytes=size_bytes))
+    def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
+        return _FaultyAttempt(self, self._inner.attempt(key, size_bytes=size_bytes, resume=resume))
 
     def due(self, call: Call) -> Fault | None:
         """The fault of this very call; `fail` is raised at once."""
