@@ -150,4 +150,67 @@ class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", 
     automatic: bool = False  # clean as soon as the run is protected
 
 
-Policy = ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy
+Limit = Annotated[int, Meta(ge=1)] | Literal["unlimited"] | None
+Minute = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+LIMIT_NAMES = (
+    "read_bytes_s", "write_bytes_s", "read_files_s", "write_files_s", "open_files", "memory_bytes",
+)  # fmt: skip
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much of a tier may be used. What is not named is not limited; in a window it stays as it is outside,
+    and `unlimited` lifts it."""
+
+    read_bytes_s: Limit = None
+    write_bytes_s: Limit = None
+    read_files_s: Limit = None
+    write_files_s: Limit = None
+    open_files: Limit = None
+    memory_bytes: Limit = None
+
+
+class BudgetWindow(Limits, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Other limits from one minute to another, in the wall clock of the policy's time zone. One that ends at or
+    before it begins goes on over midnight and belongs to the day it began."""
+
+    days: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    begin: Minute = field(name="from")
+    end: Minute = field(name="to")
+
+
+class BackoffRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """When steps take `factor` times as long as in quiet times, rate and concurrency are multiplied by `cut`, down
+    to the part `least`; without trouble they come back evenly, from nothing to all in `recover_s`."""
+
+    factor: Annotated[float, Meta(gt=1, le=100)] = 2.0
+    cut: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    least: Annotated[float, Meta(gt=0, le=1)] = 0.02
+    recover_s: Annotated[float, Meta(ge=1)] = 120.0
+
+
+class BudgetPolicy(Limits, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="budget", tag_field="kind"):
+    """What the daemons together may ask of a tier; without a tier, what each daemon may ask of all tiers. The first
+    window that is open and names a limit replaces it."""
+
+    name: Name
+    tier: Name | None = None
+    time_zone: str | None = None            # of the windows, as `Europe/Berlin`
+    windows: tuple[BudgetWindow, ...] = ()
+    backoff: BackoffRule | None = BackoffRule()     # null: never give way
+
+
+class VerifyPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="verify", tag_field="kind"):
+    """A tier is read again, oldest proof first, a share of its bytes a day; what differs from the catalog is
+    reported, and repaired from a second copy where one is named."""
+
+    name: Name
+    tier: Name
+    prefix: str = ""
+    every_s: Annotated[int, Meta(ge=60)] = 86_400
+    share_per_day: Annotated[float, Meta(gt=0, le=1)] = 1 / 30
+    strangers: bool = True                  # also list the tier, to find what the catalog does not know
+    repair_from: Name | None = None
+
+
+Policy = ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy | BudgetPolicy | VerifyPolicy
