@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,6 +18,17 @@ class Clock(Protocol):
     async def sleep(self, duration_s: float) -> None: ...
 
 
+class ThreadClock(Protocol):
+    """Time for threads that wait on each other under a lock."""
+
+    def now(self) -> datetime: ...
+
+    def monotonic_s(self) -> float: ...
+
+    def wait(self, condition: threading.Condition, timeout_s: float) -> None:
+        """Until notified or for the time; the caller holds the condition and asks again what it waited for."""
+
+
 class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -26,6 +38,9 @@ class SystemClock:
 
     async def sleep(self, duration_s: float) -> None:
         await asyncio.sleep(duration_s)
+
+    def wait(self, condition: threading.Condition, timeout_s: float) -> None:
+        condition.wait(timeout_s)
 
 
 SYSTEM = SystemClock()

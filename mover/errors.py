@@ -332,6 +332,12 @@ class LeaseLost(JobError):
     code = "lease-lost"
 
 
+class Stopping(JobError):
+    """The daemon was told to end while work waited for its turn; the work comes again."""
+
+    code, retry = "stopping", "later"
+
+
 class AttemptsExhausted(JobError):
     code = "attempts-exhausted"
 

@@ -76,6 +76,17 @@ TIER_ONLINE = _gauge("mover_tier_online", "1 while the tier is mounted and is th
 TIER_FREE = _gauge("mover_tier_free_bytes", "Free space on the tier.", "tier")
 TIER_RESERVED = _gauge("mover_tier_reserved_bytes", "Space that live runs have reserved.", "tier")
 
+TIER_LATENCY = _histogram(
+    "mover_tier_latency_seconds", "Time of one step or group on a tier, waiting for budgets not counted.",
+    "tier", "direction",
+)  # fmt: skip
+TIER_BACKOFF = _gauge(
+    "mover_tier_backoff_ratio", "Part of the usual rate and concurrency in use; below 1 the daemon gives way.",
+    "tier", "direction",
+)  # fmt: skip
+BUDGET_WAIT = _counter("mover_budget_wait_seconds_total", "Time threads waited for a budget.", "tier", "direction")
+BUDGET_SHARE = _gauge("mover_budget_share", "Part of the tier's budget that this daemon holds.", "tier")
+
 RUNS = _gauge("mover_runs", "Runs by state, as the catalog counted them last.", "state")
 STAGE_SECONDS = _histogram("mover_run_stage_seconds", "From admission to ready.")
 STAGED_BYTES = _counter("mover_run_staged_bytes_total", "Bytes brought into run roots.", "how")
