@@ -18,7 +18,7 @@ import msgspec
 from mover.errors import Conflict, TierUnavailable
 from mover.model.tiers import Zone
 from mover.randomness import random_bytes
-from mover.tiers import beneath
+from mover.tiers import beneath, mounts
 
 IDENTITY_KEY = ".mover/tier.json"
 MAX_IDENTITY_BYTES = 64 * 1024
@@ -101,17 +101,5 @@ def pin(root: str | os.PathLike[str]) -> str:
 
 def pin_of(root: int) -> str:
     status, system = os.fstat(root), os.fstatvfs(root)
-    kind, source = _mount_of(status.st_dev)
-    return f"pin:{kind} {source} fsid={system.f_fsid:x} inode={status.st_ino:x}"
-
-
-def _mount_of(device: int) -> tuple[str, str]:
-    """File system type and source (device, or server:/export) of the mount with this device number; proc(5)."""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            fields, _, tail = line.partition(" - ")
-            if fields.split()[2] == wanted:
-                kind, source = tail.split()[:2]
-                return kind, source
-    return "unknown", "unknown"  # btrfs subvolumes have device numbers of their own
+    mount = mounts.mount_of_device(status.st_dev)
+    return f"pin:{mount.filesystem} {mount.source} fsid={system.f_fsid:x} inode={status.st_ino:x}"

@@ -8,7 +8,6 @@ only ever be refused is said with file:line:column, before a single byte is read
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -19,9 +18,7 @@ from mover.errors import PolicyInvalid, SettingsInvalid
 from mover.model.policy import CleanPolicy, ImagesPolicy, ProtectPolicy, RecordsPolicy, StagePolicy
 from mover.policy import Loaded, Mistake, PolicyBook
 from mover.settings import Settings, Tier
-
-MOUNTS = "/proc/self/mountinfo"
-_OCTAL = re.compile(r"\\([0-7]{3})")
+from mover.tiers.mounts import Mount, table
 
 # of each kind of policy: the key in the file, the field, and the role and zone that a tier there must have
 _ENDS: dict[type, tuple[tuple[str, str, str, str], ...]] = {
@@ -109,34 +106,28 @@ class Spot(Struct, frozen=True):
         return self.device == other.device and other.path.is_relative_to(self.path)
 
 
-class _Mount(Struct, frozen=True):
-    device: str
-    root: PurePosixPath
-    point: PurePosixPath
-
-
 def overlap(one: Path, other: Path) -> bool:
     """Does anything below one place also lie below the other, through nesting, links on the way or (bind)
     mounts, of either or inside either?"""
-    mounts = _mounts()
+    mounts = table()
     left, right = _spots(one, mounts), _spots(other, mounts)
     return any(a.holds(b) or b.holds(a) for a in left for b in right)
 
 
 def inside(path: Path, place: Path) -> bool:
     """Is `path` the place itself or below it, by whatever mount it is reached?"""
-    mounts = _mounts()
+    mounts = table()
     return _spot(place, mounts).holds(_spot(path, mounts))
 
 
-def _spots(path: Path, mounts: Sequence[_Mount]) -> list[Spot]:
+def _spots(path: Path, mounts: Sequence[Mount]) -> list[Spot]:
     """The place itself, and everything that is mounted below it."""
     real = PurePosixPath(os.path.realpath(path))
     below = [Spot(mount.device, mount.root) for mount in mounts if mount.point.is_relative_to(real)]
     return [_spot(path, mounts), *below]
 
 
-def _spot(path: Path, mounts: Sequence[_Mount]) -> Spot:
+def _spot(path: Path, mounts: Sequence[Mount]) -> Spot:
     real = PurePosixPath(os.path.realpath(path))
     holding = [mount for mount in mounts if real.is_relative_to(mount.point)]
     if not holding:
@@ -144,14 +135,3 @@ def _spot(path: Path, mounts: Sequence[_Mount]) -> Spot:
     # of two mounts at one point the later one is seen
     mount = max(enumerate(holding), key=lambda pair: (len(pair[1].point.parts), pair[0]))[1]
     return Spot(mount.device, mount.root / real.relative_to(mount.point))
-
-
-def _mounts() -> list[_Mount]:
-    """proc_pid_mountinfo(5): id, parent, device, root in the file system, mount point."""
-    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as lines:
-        fields = [line.split(" ", 5) for line in lines]
-    return [_Mount(words[2], _plain(words[3]), _plain(words[4])) for words in fields]
-
-
-def _plain(text: str) -> PurePosixPath:
-    return PurePosixPath(_OCTAL.sub(lambda found: chr(int(found[1], 8)), text))
