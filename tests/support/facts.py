@@ -51,5 +51,11 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "idempotency", **of, key="k", route="POST /v1/batches", body_digest=DIGEST, subject_id=batch)
     insert(conn, "proof", **of, id=f"proof-{mark}", kind="verified", subject_id=f"pack-{mark}", count=1, bytes=1,
            root=DIGEST, verifier="test")  # fmt: skip
+    scan, of_scan = f"scan-{mark}", {**of, "scan_id": f"scan-{mark}"}
+    insert(conn, "scan", **of, id=scan, tier="flash", created_by="ann")
+    insert(conn, "scan_folder", **of_scan, key=b"left")
+    insert(conn, "scan_finding", **of_scan, code="unreadable", key=b"shut")
+    insert(conn, "listing", **of, tier="flash", folder=b"", part=0, digest=b"", entries=1, seen=1, sent=1)
+    insert(conn, "entry", **of, tier="flash", key=b"a", kind="file", size_bytes=1, mtime_ns=1, mark="1:1")
     conn.execute("select set_config('mover.project', %s, true)", [project])
     conn.execute("select mover.audit_append(%s, 'n1', '{}')", [project])
