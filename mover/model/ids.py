@@ -28,6 +28,8 @@ KINDS = frozenset(
         "node",
         "record",
         "sealed",
+        "transfer",
+        "release",
     ]
 )
 
