@@ -15,7 +15,7 @@ from mover.errors import ConfigError, Denied, PolicyInvalid, SettingsInvalid
 from mover.protect.layout import lay_out
 from mover.protect.places import restore_place
 from mover.protect.reading import Requester
-from mover.tiers import zones
+from mover.tiers import mounts
 from mover.tiers.zones import check_site, inside, overlap
 
 SITE = """\
@@ -156,7 +156,7 @@ def test_mounts_are_seen_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, tier: str, expected: bool
 ) -> None:
     (tmp_path / "mountinfo").write_text(MOUNTS)
-    monkeypatch.setattr(zones, "MOUNTS", str(tmp_path / "mountinfo"))
+    monkeypatch.setattr(mounts, "MOUNTS", str(tmp_path / "mountinfo"))
     monkeypatch.setattr(os.path, "realpath", lambda path: str(path))
     assert overlap(Path(place), Path(tier)) is expected
     assert overlap(Path(tier), Path(place)) is expected
