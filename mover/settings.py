@@ -22,6 +22,7 @@ from mover.model.policy import Name
 from mover.model.tiers import TierKind, TierRole, Zone
 
 Role = Literal["identified", "clean", "both"]
+Addressing = Literal["path", "virtual"]
 Count = Annotated[int, Meta(ge=1, le=1024)]
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
@@ -58,6 +59,28 @@ class ListenFile(Struct, frozen=True, forbid_unknown_fields=True):
     tls: TlsFile | None = None
 
 
+class StsFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Short-lived keys by AWS STS: AssumeRoleWithWebIdentity with a `token_file`, AssumeRole with the long-lived
+    keys in a `file`."""
+
+    role: Annotated[str, Meta(pattern=r"^arn:[^\s]{1,2000}$")]
+    token_file: str | None = None
+    file: str | None = None
+    # the region's own service when absent
+    endpoint: str | None = None
+    # some stores give an hour at most, and refuse what is longer
+    duration_s: Annotated[int, Meta(ge=900, le=43_200)] = 3600
+
+
+class CredentialsFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where an object tier's keys come from: exactly one. Each is read again when it changes, expires or is refused."""
+
+    file: str | None = None
+    # the name of a systemd credential (LoadCredential=); without systemd, a file of that name in the state directory
+    systemd: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$")] | None = None
+    sts: StsFile | None = None
+
+
 class TierFile(Struct, frozen=True, forbid_unknown_fields=True):
     kind: TierKind
     zone: Zone
@@ -66,6 +89,14 @@ class TierFile(Struct, frozen=True, forbid_unknown_fields=True):
     url: str | None = None
     endpoint: str | None = None
     region: str = "us-east-1"
+    # the bucket's name in the path, or in front of the endpoint's host
+    addressing: Addressing = "path"
+    # trusted beside the system's own authorities
+    ca_file: str | None = None
+    # HOST:PORT of an HTTP proxy; those of the environment are not asked
+    proxy: str | None = None
+    credentials: CredentialsFile | None = None
+    # short for `credentials: {file: …}`
     credentials_file: str | None = None
     # nothing is ever written to it, not even an identity file (D11)
     read_only: bool = False
@@ -127,8 +158,16 @@ class Listen(Struct, frozen=True):
     tls: Tls | None
 
 
+class Sts(Struct, frozen=True):
+    role: str
+    token_file: Path | None
+    file: Path | None
+    endpoint: str | None
+    duration_s: int
+
+
 class Tier(Struct, frozen=True):
-    """`path` is there for posix tiers, `url` and `credentials_file` for object tiers."""
+    """`path` is there for posix tiers, `url` and either `credentials_file` or `sts` for object tiers."""
 
     name: str
     kind: TierKind
@@ -142,6 +181,10 @@ class Tier(Struct, frozen=True):
     read_only: bool
     seen_as: str | None
     capacity_bytes: int | None
+    addressing: Addressing = "path"
+    ca_file: Path | None = None
+    proxy: str | None = None
+    sts: Sts | None = None
 
 
 class Settings(Struct, frozen=True):
@@ -237,13 +280,15 @@ def _about_tier(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
     if tier.kind == "posix":
         if not tier.path:
             yield (), "a posix tier has a `path`"
-        for name in ("url", "endpoint", "credentials_file"):
+        for name in ("url", "endpoint", "credentials_file", "credentials", "ca_file", "proxy"):
             if getattr(tier, name):
                 yield (name,), f"a posix tier has no `{name}`"
     else:
-        for name in ("url", "credentials_file"):
-            if not getattr(tier, name):
-                yield (), f"an object tier has a `{name}`"
+        if not tier.url:
+            yield (), "an object tier has a `url`"
+        yield from _about_credentials(tier)
+        if tier.proxy and _host_and_port(tier.proxy) is None:
+            yield ("proxy",), "a proxy is HOST:PORT"
         for name in ("path", "seen_as"):
             if getattr(tier, name):
                 yield (name,), f"an object tier has no `{name}`"
@@ -253,6 +298,20 @@ def _about_tier(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("read_only",), f"a tier of role {tier.role} is written to"
     if tier.role in ("flash", "protect") and tier.kind == "object":
         yield ("kind",), f"a {tier.role} tier is a file system"
+
+
+def _about_credentials(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    given = tier.credentials
+    if (given is None) == (tier.credentials_file is None):
+        yield (), "an object tier has either `credentials` or a `credentials_file`"
+    if given is None:
+        return
+    if [given.file, given.systemd, given.sts].count(None) != 2:
+        yield ("credentials",), "exactly one of `file`, `systemd` and `sts`"
+    if given.sts and (given.sts.token_file is None) == (given.sts.file is None):
+        yield ("credentials", "sts"), "either a `token_file` or a `file` with keys"
+    if given.sts and not (tier.url or "").startswith("s3:"):
+        yield ("credentials", "sts"), "STS gives keys for s3:// only"
 
 
 def is_loopback(host: str) -> bool:
@@ -285,7 +344,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         state_dir=state,
         database=_database(written.database, folder),
         listen=_listen(written.listen, folder, state),
-        tiers={name: _tier(name, tier, folder) for name, tier in written.tiers.items()},
+        tiers={name: _tier(name, tier, folder, state, environment) for name, tier in written.tiers.items()},
         policies=folder / written.policies if written.policies else yaml_reader.default_folder(),
         vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
         repository_password_file=_secret_path(
@@ -348,16 +407,32 @@ def _listen(written: ListenFile, folder: Path, state: Path) -> Listen:
     )
 
 
-def _tier(name: str, written: TierFile, folder: Path) -> Tier:
+def _tier(name: str, written: TierFile, folder: Path, state: Path, environment: Environment) -> Tier:
     values: dict[str, Any] = msgspec.structs.asdict(written)
+    given = values.pop("credentials") or CredentialsFile(file=written.credentials_file)
+    keys = folder / given.file if given.file else None
+    if given.systemd:
+        keys = _secret_path(given.systemd, None, folder, state, environment)
     return Tier(
         **{
             **values,
             "name": name,
             "path": folder / written.path if written.path else None,
             "endpoint": written.endpoint or "",
-            "credentials_file": folder / written.credentials_file if written.credentials_file else None,
+            "credentials_file": keys,
+            "ca_file": folder / written.ca_file if written.ca_file else None,
+            "sts": _sts(given.sts, folder) if given.sts else None,
         }
+    )
+
+
+def _sts(written: StsFile, folder: Path) -> Sts:
+    return Sts(
+        role=written.role,
+        token_file=folder / written.token_file if written.token_file else None,
+        file=folder / written.file if written.file else None,
+        endpoint=written.endpoint,
+        duration_s=written.duration_s,
     )
 
 

@@ -39,6 +39,12 @@ class Traits(Struct, frozen=True):
     rename_noreplace: bool = False
     o_direct: bool = False
     xattrs: bool = False
+    # of object stores: a multipart upload, also one that refuses a name that is taken; a wrong checksum refused;
+    # versions kept by the bucket
+    multipart: bool = False
+    conditional_complete: bool = False
+    checksum_rejection: bool = False
+    versioning: bool = False
 
 
 class Digest(Struct, frozen=True):
