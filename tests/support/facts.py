@@ -57,5 +57,15 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "scan_finding", **of_scan, code="unreadable", key=b"shut")
     insert(conn, "listing", **of, tier="flash", folder=b"", part=0, digest=b"", entries=1, seen=1, sent=1)
     insert(conn, "entry", **of, tier="flash", key=b"a", kind="file", size_bytes=1, mtime_ns=1, mark="1:1")
+    transfer, release = f"transfer-{mark}", f"release-{mark}"
+    insert(conn, "transfer", **of, id=transfer, verb="move", sources=["flash"], target="archive", request="{}",
+           created_by="ann")  # fmt: skip
+    insert(conn, "transfer_entry", **of, transfer_id=transfer, at=0, source=b"a", target=b"a", kind="file",
+           size_bytes=1, mtime_ns=1, mark="1:1")  # fmt: skip
+    insert(conn, "transfer_part", **of, transfer_id=transfer, attempt_id="1", number=0, place="upload")
+    insert(conn, "release", **of, id=release, transfer_id=transfer, tier="flash", entries=1, bytes=1, hold_s=1,
+           epoch="1", requested_by="ann")  # fmt: skip
+    insert(conn, "release_entry", **of, release_id=release, entry_id=ord(mark), source=b"a", size_bytes=1,
+           digest=DIGEST)  # fmt: skip
     conn.execute("select set_config('mover.project', %s, true)", [project])
     conn.execute("select mover.audit_append(%s, 'n1', '{}')", [project])
