@@ -146,6 +146,20 @@ class RunRefused(RequestError):
     hint = "Remove or mend the listed entries; the run was not started."
 
 
+class TransferRefused(RequestError):
+    """A transfer whose plan does not hold; `details` lists every offender, or the first of very many."""
+
+    code, status = "transfer-refused", 422
+    hint = "Remove or mend what is listed; nothing was moved."
+
+
+class ReleaseRefused(Conflict):
+    """Sources are not released, or what was released is not purged: a rule of deletion stands against it."""
+
+    code = "release-refused"
+    hint = "Nothing was removed. See the reason, mend it, and ask again."
+
+
 class IllegalTransition(Conflict):
     code = "illegal-transition"
 
@@ -209,6 +223,20 @@ class TierDenied(TierError):
     hint = "Check the credentials and modes of the tier."
 
 
+class EntryRefused(TierError):
+    """A link, a file of several names, a pipe or a device, which the policy or the engine does not move."""
+
+    code, status = "entry-refused", 422
+    hint = "Say under `keep` what to do with links; pipes, sockets and devices are never moved."
+
+
+class MetadataUnsupported(TierError):
+    """Metadata that was to be kept cannot be read or set; the entry was not moved without it."""
+
+    code, status = "metadata-unsupported", 422
+    hint = "Take the word out of `keep`, or use a target that can hold it."
+
+
 class ZoneCrossing(TierError):
     """Bytes of an identified tier were sent towards a deidentified one without a verified recipe (D4)."""
 
@@ -231,6 +259,13 @@ class DigestMismatch(IntegrityError):
 class ChangedWhileReading(IntegrityError):
     code, retry = "changed-while-reading", "later"
     hint = "Wait until the writer is done; the entry is tried again."
+
+
+class ChangedSincePlan(IntegrityError):
+    """The entry is no longer the one that the plan saw (size, time or inode)."""
+
+    code, retry = "changed-since-plan", "later"
+    hint = "Plan again: what was agreed on no longer stands there."
 
 
 class ShortRead(IntegrityError):
@@ -336,6 +371,12 @@ class Stopping(JobError):
     """The daemon was told to end while work waited for its turn; the work comes again."""
 
     code, retry = "stopping", "later"
+
+
+class WorkerLost(JobError):
+    """A worker process ended in the middle of its work (killed, out of memory)."""
+
+    code, retry = "worker-lost", "later"
 
 
 class AttemptsExhausted(JobError):
