@@ -22,9 +22,10 @@ import yaml
 from blake3 import blake3
 from msgspec import Struct
 
+from mover.decide.moving import parse_when
 from mover.decide.tables import check_policy
-from mover.errors import ConfigError, NotFound, PolicyInvalid, RequestInvalid
-from mover.model.policy import Policy, RecordsPolicy
+from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
+from mover.model.policy import MovePolicy, Policy, RecordsPolicy
 
 FILE_LIMIT_BYTES = 1 << 20
 FILES_LIMIT = 1000
@@ -159,6 +160,11 @@ def _twice(one: Loaded, others: list[Loaded], document: Document) -> list[Mistak
 
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
+    if isinstance(policy, MovePolicy) and policy.when is not None:
+        try:
+            parse_when(policy.when)
+        except ExpressionInvalid as error:
+            yield ("when",), f"{error.what} ({error.where})"
     if not isinstance(policy, RecordsPolicy):
         return
     try:

@@ -265,7 +265,11 @@ RELEASE_PERCENT = 1.0
 
 
 def needs_second_person(
-    entries: int, *, tier_entries: int | None, free_entries: int = RELEASE_ENTRIES_FREE, percent: float = RELEASE_PERCENT
+    entries: int,
+    *,
+    tier_entries: int | None,
+    free_entries: int = RELEASE_ENTRIES_FREE,
+    percent: float = RELEASE_PERCENT,
 ) -> str | None:
     """Why a release waits for a second approval, or None. How large the tier is counts only when it is known."""
     allowed = max(free_entries, int(tier_entries * percent / 100) if tier_entries else 0)
@@ -441,7 +445,8 @@ class _WhenReader(_Reader):
         if column.type == "date":
             return self._date(node, column)
         if column.name == "kind" and node.this not in _KINDS:
-            raise self._refused(node, f"kind is never {str(node.this)[:60]!r}", hint=f"It is one of {', '.join(_KINDS)}.")
+            hint = f"It is one of {', '.join(_KINDS)}."
+            raise self._refused(node, f"kind is never {str(node.this)[:60]!r}", hint=hint)
         return str(node.this)
 
     def _measured(self, node: Any, column: Column) -> float:

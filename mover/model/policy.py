@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from mover.model.moving import Keep
+
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 
 
@@ -213,4 +215,43 @@ class VerifyPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="verify"
     repair_from: Name | None = None
 
 
-Policy = ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy | BudgetPolicy | VerifyPolicy
+class ReleaseRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """What happens to sources once their copies are proved: moved aside, held, then purged. Beyond `entries` and
+    `percent` of the tier (whichever is more) a second person approves."""
+
+    hold_s: Annotated[int, Meta(ge=0, le=315_360_000)] = 7 * 86_400
+    entries: Annotated[int, Meta(ge=0)] = 100
+    percent: Annotated[float, Meta(ge=0, le=100)] = 1.0
+
+
+class MoveLimits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of one source of one transfer, beside the budgets of its tier; null: no bound."""
+
+    bytes_s: Annotated[int, Meta(ge=1)] | None = None
+    files_s: Annotated[int, Meta(ge=1)] | None = None
+    shards: Annotated[int, Meta(ge=1, le=1000)] | None = None
+
+
+class MovePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="move", tag_field="kind"):
+    """Entries of a tier that meet a condition are copied to another, again and again; with `release`, their sources
+    leave. `when` is a condition as `mover.decide.moving` reads it; without `every_s` only people start it."""
+
+    name: Name
+    source: Name = field(name="from")
+    target: Name = field(name="to")
+    prefix: str = ""
+    to_prefix: str = ""
+    when: str | None = None
+    release: ReleaseRule | None = None
+    every_s: Annotated[int, Meta(ge=60)] | None = None
+    keep: Keep = Keep()
+    canary: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    limits: MoveLimits = MoveLimits()
+    # an entry that cannot be moved stops the whole, or is reported while the rest moves
+    offenders: Literal["refuse", "report"] = "report"
+    tries: Annotated[int, Meta(ge=1, le=10)] = 3
+
+
+Policy = (
+    ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy | BudgetPolicy | VerifyPolicy | MovePolicy
+)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from mover.model.moving import Keep
+
 ShortText = Annotated[str, Meta(min_length=1, max_length=512)]
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -351,6 +353,107 @@ class Check(Answer, frozen=True, kw_only=True):
     blobs: int
     bytes: int
     problems: list[str] = []
+
+
+# --- transfers -----------------------------------------------------------------------------------------
+
+
+class TransferLimits(Body, frozen=True):
+    """Bounds of one source of one transfer, beside the budgets of its tier."""
+
+    bytes_s: Annotated[int, Meta(ge=1)] | None = None
+    files_s: Annotated[int, Meta(ge=1)] | None = None
+    shards: Annotated[int, Meta(ge=1, le=1000)] | None = None
+
+
+class TransferSource(Body, frozen=True):
+    """A tree (`prefix`), or of it a list (`keys`, relative to the prefix, as `\\xNN` where bytes are no text), or
+    what a condition selects (`where`); `catalog`: from what the catalog knows of the tier, without listing it."""
+
+    tier: ShortText
+    prefix: Annotated[str, Meta(max_length=4096)] = ""
+    keys: Annotated[list[PathText], Meta(min_length=1, max_length=100_000)] | None = None
+    where: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+    catalog: bool = False
+    # below the target's prefix; default: the target's prefix itself
+    to: Annotated[str, Meta(max_length=4096)] = ""
+    limits: TransferLimits = TransferLimits()
+
+
+class TransferRelease(Body, frozen=True):
+    """Of a move: how long sources wait in the trash, and how many may go without a second person."""
+
+    hold_s: Annotated[int, Meta(ge=0, le=315_360_000)] = 7 * 86_400
+    entries: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 100
+    percent: Annotated[float, Meta(ge=0, le=100)] = 1.0
+
+
+class TransferRequest(Body, frozen=True):
+    """Either a `policy` of kind move and nothing else, or sources and a target tier."""
+
+    verb: Literal["copy", "move"] = "copy"
+    sources: Annotated[list[TransferSource], Meta(max_length=100)] = []
+    to: ShortText | None = None
+    prefix: Annotated[str, Meta(max_length=4096)] = ""
+    policy: ShortText | None = None
+    keep: Keep = Keep()
+    readback: bool = True
+    canary: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    # an entry that cannot be moved stops the whole, or is reported while the rest moves
+    offenders: Literal["refuse", "report"] = "refuse"
+    tries: Annotated[int, Meta(ge=1, le=10)] = 3
+    release: TransferRelease = TransferRelease()
+
+
+class Release(Answer, frozen=True, kw_only=True):
+    """Sources of one tier on their way out. `counts` by state: released (in the trash), kept, restored, purged."""
+
+    id: str
+    tier: str
+    state: str
+    reason: str | None = None
+    explanation: str | None = None
+    entries: int
+    bytes: int
+    counts: dict[str, int] = {}
+    kept: dict[str, int] = {}  # by code
+    hold_until: datetime | None = None
+    requested_by: str
+    approved_by: str | None = None
+
+
+class Transfer(Answer, frozen=True, kw_only=True):
+    id: str
+    verb: Literal["copy", "move"]
+    state: str
+    reason: str | None = None
+    explanation: str | None = None
+    sources: list[str]  # tier:prefix
+    to: str
+    policy: str | None = None
+    entries: int = 0
+    bytes: int = 0
+    counts: dict[str, int] = {}  # of entries, by state
+    codes: dict[str, int] = {}  # of what failed or was refused
+    done_bytes: int = 0
+    moved_bytes: int = 0
+    rate_bytes_s: float | None = None
+    rate_entries_s: float | None = None
+    eta_s: float | None = None
+    estimate_s: float | None = None  # by earlier transfers between these tiers; none: no history
+    rounds: int = 0
+    canary: int = 0
+    offenders: list[dict[str, Any]] = []
+    releases: list[Release] = []
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class TransferPage(Answer, frozen=True, kw_only=True):
+    transfers: list[Transfer]
+    next: str | None = None
 
 
 # --- the rest ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
-from mover.model.policy import CleanPolicy, ImagesPolicy, ProtectPolicy, RecordsPolicy, StagePolicy
+from mover.model.policy import CleanPolicy, ImagesPolicy, MovePolicy, ProtectPolicy, RecordsPolicy, StagePolicy
 from mover.policy import Loaded, Mistake, PolicyBook
 from mover.settings import Settings, Tier
 from mover.tiers.mounts import Mount, table
@@ -66,15 +66,29 @@ def _nested(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _wrong_ends(one: Loaded, settings: Settings) -> Iterator[Mistake]:
     document = reader.parse(one.text, file=one.file)
-    for key, field, role, zone in _ENDS[type(one.policy)]:
+    for key, field, role, zone in _ENDS.get(type(one.policy), ()):
         tier = settings.tiers.get(getattr(one.policy, field))
         if tier is not None and (tier.role, tier.zone) != (role, zone):
             what = f"{tier.name} is {_a(tier.zone)} {tier.role} tier; here stands {_a(zone)} {role} tier"
             yield document.mistake((key,), what)
+    if isinstance(one.policy, MovePolicy):
+        yield from (document.mistake((key,), what) for key, what in _about_move(one.policy, settings))
     if isinstance(one.policy, ProtectPolicy):
         for index, root in enumerate(one.policy.roots):
             for what in _about_root(root, settings):
                 yield document.mistake(("roots", index), what)
+
+
+def _about_move(policy: MovePolicy, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Tiers of any role, of one zone: what crosses goes through de-identification (D4)."""
+    source, target = settings.tiers.get(policy.source), settings.tiers.get(policy.target)
+    for key, tier in (("from", source), ("to", target)):
+        if tier is not None and tier.zone != "deidentified":
+            yield key, f"{tier.name} is {_a(tier.zone)} tier; a move stays among deidentified ones"
+    if source is not None and policy.release is not None and (source.read_only or source.kind != "posix"):
+        yield "release", f"entries of {source.name} cannot be released: it is read-only or an object tier"
+    if target is not None and target.read_only:
+        yield "to", f"{target.name} is read-only"
 
 
 def _about_root(root: str, settings: Settings) -> Iterator[str]:
