@@ -7,12 +7,16 @@ which touches no driver, and only a plain file is then opened for bytes: a FIFO 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+import re
 import stat
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 from mover.errors import (
     EntryExists,
@@ -32,8 +36,13 @@ _BENEATH = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE
 _RENAME_NOREPLACE = 1
 _FICLONE = 0x40049409
 _SYNC_WRITE = 2  # SYNC_FILE_RANGE_WRITE: start the disk, do not wait
+_NO_SUCH_RENAME = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 MAX_KEY_BYTES = 4000
 MAX_PART_BYTES = 255
+STALE_TRIES = 4
+_SILLY = re.compile(rb"\.nfs[0-9a-fA-F]{24}")
+
+Result = TypeVar("Result")
 
 _KINDS: dict[int, type[TierError]] = {
     errno.ENOENT: EntryMissing,
@@ -52,6 +61,7 @@ _KINDS: dict[int, type[TierError]] = {
     errno.ENXIO: TierUnavailable,
     errno.ENOTCONN: TierUnavailable,
     errno.ETIMEDOUT: TierUnavailable,
+    errno.ECONNABORTED: TierUnavailable,
     errno.EHOSTDOWN: TierUnavailable,
 }
 
@@ -74,6 +84,24 @@ def key_parts(key: str) -> Parts:
     if any(part in (b"", b".", b"..") for part in parts):
         raise RequestInvalid("a key that is empty, absolute or has an empty, '.' or '..' part")
     return parts
+
+
+def reopening(call: Callable[[], Result]) -> Result:
+    """A handle that went stale (ESTALE: what it named was removed or replaced on the server) is no answer about the
+    name: everything is opened anew from the root and asked again, a few times. `call` opens all it uses itself."""
+    for _ in range(STALE_TRIES - 1):
+        try:
+            return call()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return call()
+
+
+def is_passing(name: bytes) -> bool:
+    """An NFS client's name for a file that was removed while open ("silly rename"): 16 hex digits of the file's
+    number, 8 of a counter. It goes when the last one closes it."""
+    return name.startswith(b".nfs") and _SILLY.fullmatch(name) is not None
 
 
 def open_root(root: str) -> int:
@@ -152,19 +180,64 @@ def make_folders(root: int, parts: Parts, *, mode: int = 0o755) -> int:
     return open_folder(root, parts)
 
 
-def rename_noreplace(folder: int, source: bytes, target: bytes) -> None:
+def rename_noreplace(folder: int, source: bytes, target: bytes, *, seen: os.stat_result | None = None) -> None:
     """Rename within one folder; FileExistsError when the target is taken, then nothing changed.
 
-    Where the file system has no such rename, a hard link does it: a crash between its two calls leaves the
-    whole file under both names, and the temporary one is swept later.
+    Where the file system has no such rename (NFS among others), a hard link does it: a crash between its two calls
+    leaves the whole file under both names, and the temporary one is swept later.
+
+    An error says little about a call that went over a network: the server may have done it and its answer was
+    lost, and the repeated request then finds the name taken, by us. So the names are read again and the file they
+    lead to decides. `seen` is the source's fstat; without it a rename whose answer was lost stays an error.
     """
     try:
         rename_noreplace_only(folder, source, target)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise
+        if error.errno not in _NO_SUCH_RENAME:
+            if seen is None or not _leads_to(folder, target, seen):
+                raise
+            _drop_twin(folder, source, seen)
+        else:
+            link_noreplace(folder, source, target)
+
+
+def link_noreplace(folder: int, source: bytes, target: bytes) -> None:
+    """`rename_noreplace` by link and unlink, as every NFS can: what the names lead to afterwards decides."""
+    try:
         os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        if not _linked(folder, source, target):
+            raise
+    with contextlib.suppress(OSError):  # it stands under its final name; what is left of the other one is swept
         os.unlink(source, dir_fd=folder)
+
+
+def _linked(folder: int, source: bytes, target: bytes) -> bool:
+    """Did a link happen whose call failed? Opening asks the server again where a stat may be answered from memory."""
+    try:
+        opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        seen = os.fstat(opened)
+    finally:
+        os.close(opened)
+    return seen.st_nlink > 1 and _leads_to(folder, target, seen)
+
+
+def _leads_to(folder: int, name: bytes, seen: os.stat_result) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (seen.st_dev, seen.st_ino)
+
+
+def _drop_twin(folder: int, source: bytes, seen: os.stat_result) -> None:
+    """After a rename that happened nothing stands at the old name; what still does is our own second link."""
+    if _leads_to(folder, source, seen):
+        with contextlib.suppress(OSError):  # swept later
+            os.unlink(source, dir_fd=folder)
 
 
 def rename_noreplace_only(folder: int, source: bytes, target: bytes) -> None:

@@ -20,22 +20,26 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from mover.errors import (
+    ChangedWhileReading,
     EntryExists,
     MoverError,
     RequestInvalid,
     ShortRead,
     StructureInvalid,
     TierDenied,
+    TierError,
     TierUnavailable,
 )
 from mover.model.tiers import Entry, Fingerprint, TierKind, TierRole, Traits, Zone
 from mover.randomness import random_bytes
-from mover.tiers import beneath
+from mover.tiers import beneath, mounts
 from mover.tiers import identity as identities
-from mover.tiers.beneath import Parts
+from mover.tiers.beneath import Parts, Result
+from mover.tiers.mounts import Mount
 
 Scanned = list[tuple[bytes, os.stat_result]]
 
@@ -47,6 +51,7 @@ COLD_STEP_BYTES = 4 << 20
 COLD_BUFFERS = 3  # one being read, one waiting, one with the caller
 MAX_SYNCED_FOLDERS = 4096
 MAX_READ_BYTES = 1 << 31
+SYNCFS_SAYS_SO = (5, 8)  # syncfs(2): before, it did not tell of bytes that could not be written
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
@@ -54,13 +59,19 @@ def fingerprint_of(status: os.stat_result) -> Fingerprint:
 
 
 class OpenFile:
-    """A plain file opened once; all questions go to the descriptor, never to the name again."""
+    """A plain file opened once; all questions go to the descriptor, never to the name again.
 
-    def __init__(self, descriptor: int, *, tier: str, zone: Zone) -> None:
+    Except when the handle behind it went stale (ESTALE, on NFS): then the name is opened anew, and only the very
+    same file, by number and change time, is read on.
+    """
+
+    def __init__(self, descriptor: int, *, tier: str, zone: Zone, anew: Callable[[], int] | None = None) -> None:
         self._descriptor = descriptor
         self._tier = tier
         self.zone: Zone = zone
-        self._size = os.fstat(descriptor).st_size
+        self._anew = anew
+        self._opened_as = fingerprint_of(os.fstat(descriptor))
+        self._size = self._opened_as.size_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -70,21 +81,50 @@ class OpenFile:
         return self._descriptor
 
     def fingerprint(self) -> Fingerprint:
-        return fingerprint_of(os.fstat(self._descriptor))
+        return self._reopening(lambda: fingerprint_of(os.fstat(self._descriptor)), "asking failed")
 
     def read(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self._size:
             raise StructureInvalid(f"read of {length} bytes at {offset} leaves the {self._size} bytes there are")
-        return read_exactly(self._descriptor, offset, length, tier=self._tier)
+        return self._reopening(lambda: _read_exactly(self._descriptor, offset, length, self._tier), "reading failed")
+
+    def reopen(self) -> None:
+        """Open the name anew under the same descriptor number, for everybody who holds that number.
+        ChangedWhileReading when another file stands there by now."""
+        if self._anew is None:
+            raise TierUnavailable("the open file's handle went stale", where=self._tier)
+        descriptor = self._anew()
+        try:
+            if fingerprint_of(os.fstat(descriptor)) != self._opened_as:
+                raise ChangedWhileReading("another file stands at the name of the one being read", where=self._tier)
+            os.dup2(descriptor, self._descriptor, inheritable=False)
+        finally:
+            os.close(descriptor)
+
+    def _reopening(self, call: Callable[[], Result], what: str) -> Result:
+        for tries in range(beneath.STALE_TRIES):
+            try:
+                if tries:
+                    self.reopen()
+                return call()
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise beneath.translated(error, what, tier=self._tier) from error
+                stale = error
+        raise beneath.translated(stale, what, tier=self._tier) from stale
 
 
 def read_exactly(descriptor: int, offset: int, length: int, *, tier: str) -> bytes:
+    try:
+        return _read_exactly(descriptor, offset, length, tier)
+    except OSError as error:
+        raise beneath.translated(error, "reading failed", tier=tier) from error
+
+
+def _read_exactly(descriptor: int, offset: int, length: int, tier: str) -> bytes:
     parts: Parts = []
     while length:
-        try:
-            part = os.pread(descriptor, min(length, MAX_READ_BYTES), offset)
-        except OSError as error:
-            raise beneath.translated(error, "reading failed", tier=tier) from error
+        part = os.pread(descriptor, min(length, MAX_READ_BYTES), offset)
         if not part:
             raise ShortRead("the file ended before its size", where=tier)
         parts.append(part)
@@ -183,12 +223,17 @@ class PosixTier:
         self.root = Path(root)
         self._identity = identity
         self._proved: tuple[int, int] | None = None
+        self._mount = mounts.NOWHERE
         self._synced: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
 
     # --- identity ---------------------------------------------------------------------------------
 
     def check_identity(self) -> None:
+        with self._translating("the root's identity could not be read"):
+            beneath.reopening(self._check_identity)
+
+    def _check_identity(self) -> None:
         with self._opened_root(fresh=True):
             return
 
@@ -223,6 +268,7 @@ class PosixTier:
             if found is None:
                 raise TierUnavailable("the root carries no tier identity", where=self.name)
             identities.compare(found, name=self.name, zone=self.zone, identity=self._identity)
+        self._mount = mounts.mount_of_device(seen[0])
         self._proved = seen
 
     def _find_sentinel(self, root: int, key: str) -> None:
@@ -236,11 +282,11 @@ class PosixTier:
     @cached_property
     def traits(self) -> Traits:
         """Probed once in `.mover/`; a read-only tier promises nothing but reading."""
-        if self.read_only:
-            return Traits()
         with self._opened_root() as root:
+            if self.read_only:
+                return Traits(filesystem=self._mount.filesystem, network=self._mount.network)
             try:
-                return _probe(root)
+                return _probe(root, self._mount)
             except OSError as error:
                 raise beneath.translated(error, "probing failed", tier=self.name) from None
 
@@ -248,7 +294,11 @@ class PosixTier:
 
     def stat(self, key: str) -> Entry:
         parts = beneath.key_parts(key)
-        with self._opened_root() as root, self._translating("stat failed"):
+        with self._translating("stat failed"):
+            return beneath.reopening(lambda: self._stat(key, parts))
+
+    def _stat(self, key: str, parts: Parts) -> Entry:
+        with self._opened_root() as root:
             return _entry(key, beneath.stat_beneath(root, parts))
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -269,15 +319,20 @@ class PosixTier:
 
     @contextmanager
     def open(self, key: str) -> Iterator[OpenFile]:
-        descriptor = self._open_descriptor(beneath.key_parts(key))
+        parts = beneath.key_parts(key)
+        descriptor = self._open_descriptor(parts)
         try:
-            yield OpenFile(descriptor, tier=self.name, zone=self.zone)
+            yield OpenFile(descriptor, tier=self.name, zone=self.zone, anew=lambda: self._open_descriptor(parts))
         finally:
             os.close(descriptor)
 
     def _open_descriptor(self, parts: Parts) -> int:
-        with self._opened_root() as root, self._translating("opening failed"):
-            return beneath.open_file(root, parts, single_link=self.role == "source")
+        def once() -> int:
+            with self._opened_root() as root:
+                return beneath.open_file(root, parts, single_link=self.role == "source")
+
+        with self._translating("opening failed"):
+            return beneath.reopening(once)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Iterative, a folder at a time, so that memory is bounded by depth and the widest folder."""
@@ -292,7 +347,11 @@ class PosixTier:
                     yield _entry(os.fsdecode(b"/".join(parts)), status)
 
     def _scan(self, folder: Parts) -> Scanned:
-        with self._opened_root() as root, self._translating("listing failed"):
+        with self._translating("listing failed"):
+            return beneath.reopening(lambda: self._scan_once(folder))
+
+    def _scan_once(self, folder: Parts) -> Scanned:
+        with self._opened_root() as root:
             descriptor = beneath.open_folder(root, folder)
             try:
                 with os.scandir(descriptor) as found:
@@ -305,11 +364,13 @@ class PosixTier:
                 os.close(descriptor)
 
     def _is_hidden(self, folder: Parts, name: str) -> bool:
-        """Ours and NFS's passing names. On an identified tier everything shows: nothing there is ours."""
-        if self.zone == "identified" and self.read_only:
+        """Ours and NFS's passing names. On an identified source everything else shows: nothing there is ours."""
+        foreign = self.zone == "identified" and self.read_only
+        if name.startswith(".nfs"):
+            return (self._mount.nfs or not foreign) and beneath.is_passing(os.fsencode(name))
+        if foreign:
             return False
-        passing = name.startswith((".nfs", TEMPORARY.decode()))
-        return passing or (not folder and name == CONTROL_FOLDER)
+        return name.startswith(TEMPORARY.decode()) or (not folder and name == CONTROL_FOLDER)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -329,7 +390,11 @@ class PosixTier:
         parts = beneath.key_parts(key)
         if parts[-1].startswith(TEMPORARY):
             raise RequestInvalid("a key with the name of a temporary file", where=self.name)
-        with self._opened_root() as root, self._translating("writing failed"):
+        with self._translating("writing failed"):
+            return beneath.reopening(lambda: self._begin(parts, size_bytes, resume))
+
+    def _begin(self, parts: Parts, size_bytes: int | None, resume: str) -> PosixAttempt:
+        with self._opened_root() as root:
             folder = beneath.make_folders(root, parts[:-1])
             try:
                 self._sync_names(root, parts[:-1])
@@ -364,7 +429,11 @@ class PosixTier:
     def remove(self, key: str) -> None:
         self._refuse_read_only()
         parts = beneath.key_parts(key)
-        with self._opened_root() as root, self._translating("removing failed"):
+        with self._translating("removing failed"):
+            beneath.reopening(lambda: self._remove(parts))
+
+    def _remove(self, parts: Parts) -> None:
+        with self._opened_root() as root:
             folder = beneath.open_folder(root, parts[:-1])
             try:
                 os.unlink(parts[-1], dir_fd=folder)
@@ -414,6 +483,7 @@ class PosixAttempt:
     def __init__(self, folder: int, name: bytes, *, tier: str, size_bytes: int | None, resume: str = "") -> None:
         self._folder, self._name, self._tier, self._size = folder, name, tier, size_bytes
         self._published = False
+        self._spoiled = False
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         if resume:
             self._temporary = _own_temporary(resume, tier=tier)
@@ -446,8 +516,13 @@ class PosixAttempt:
             raise ShortRead(f"{at} bytes came where {self._size} were announced", where=self._tier)
 
     def seal(self) -> None:
+        """Once: the kernel forgets pages it could not write and calls the next sync a success."""
+        if self._spoiled:
+            raise TierError("the data could not be synced; it is written anew from the source", where=self._tier)
+        self._spoiled = True
         with self._translating("syncing failed"):
             os.fsync(self._descriptor)
+        self._spoiled = False
 
     def stream_cold(self) -> Iterator[bytes | memoryview]:
         with self._translating("re-reading failed"):
@@ -455,10 +530,13 @@ class PosixAttempt:
 
     def publish(self) -> None:
         """Close is checked before the name appears: some file systems report a full disk only there."""
+        if self._spoiled:
+            raise TierError("what could not be synced is never published", where=self._tier)
         with self._translating("publishing failed"):
+            seen = os.fstat(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-            beneath.rename_noreplace(self._folder, self._temporary, self._name)
+            beneath.rename_noreplace(self._folder, self._temporary, self._name, seen=seen)
             self._published = True
             os.fsync(self._folder)
         self._close_folder()
@@ -500,11 +578,14 @@ def put_file(root: int, key: str, data: bytes, *, tier: str) -> None:
     parts = beneath.key_parts(key)
     try:
         folder = beneath.make_folders(root, parts[:-1])
+        with suppress(PermissionError):  # somebody else's folder has the mode they gave it
+            os.fchmod(folder, stat.S_IMODE(os.fstat(folder).st_mode) | 0o111)
         os.fsync(root)
         attempt = PosixAttempt(folder, parts[-1], tier=tier, size_bytes=len(data))
     except OSError as error:
         raise beneath.translated(error, "writing failed", tier=tier) from error
     try:
+        os.fchmod(attempt.fileno(), 0o644)  # whatever our umask: other users' daemons read it too
         attempt.write([data])
         attempt.seal()
         attempt.publish()
@@ -536,8 +617,9 @@ def _is_stale(item: os.DirEntry[str], before_s: float) -> bool:
 # --- the probe -----------------------------------------------------------------------------------------
 
 
-def _probe(root: int) -> Traits:
-    """Try each trait for real on two small files in `.mover/`; nothing is assumed from the system's name."""
+def _probe(root: int, mount: Mount) -> Traits:
+    """Try each trait for real on two small files in `.mover/`; nothing is assumed from the system's name, except
+    what no trial can show: that answers come over a network."""
     folder = beneath.make_folders(root, [CONTROL_FOLDER.encode()])
     names = [b"probe-" + random_bytes(8).hex().encode() + suffix for suffix in (b"-a", b"-b", b"-c")]
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
@@ -556,6 +638,9 @@ def _probe(root: int) -> Traits:
             rename_noreplace=noreplace,
             o_direct=_works(lambda: _read_directly(first)),
             xattrs=_works(lambda: os.setxattr(first, "user.mover", b"1")),
+            filesystem=mount.filesystem,
+            network=mount.network,
+            syncfs=not mount.network and _kernel() >= SYNCFS_SAYS_SO,
         )
     finally:
         for descriptor in (first, second):
@@ -565,6 +650,11 @@ def _probe(root: int) -> Traits:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
         os.close(folder)
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(takewhile(str.isdigit, minor)))
 
 
 def _works(call: Callable[[], object]) -> bool:

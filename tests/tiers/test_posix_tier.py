@@ -254,12 +254,14 @@ def test_every_name_a_file_system_takes_is_listed_and_read(tier: PosixTier, root
 
 
 def test_passing_names_are_hidden_except_on_a_source(root: Path) -> None:
-    """`.nfs…` and our temporaries are no entries; on a source nothing is ours, so everything shows."""
-    for name in (".nfs000123", ".mover-tmp-abc", "slide"):
+    """`.nfs…` and our temporaries are no entries; on a source nothing is ours, so everything shows. Only the very
+    names an NFS client makes are passing ones: a file called `.nfs-notes` is a file."""
+    passing = ".nfs000000000012ab5600000003"
+    for name in (passing, ".nfs-notes", ".mover-tmp-abc", "slide"):
         (root / name).write_bytes(b"x")
-    assert {e.key for e in PosixTier("flash", "deidentified", root).list()} == {"slide"}
+    assert {e.key for e in PosixTier("flash", "deidentified", root).list()} == {"slide", ".nfs-notes"}
     seen = {e.key for e in PosixTier("intake", "identified", root, read_only=True).list()}
-    assert seen == {".nfs000123", ".mover-tmp-abc", "slide", ".mover/tier.json"}
+    assert seen == {passing, ".nfs-notes", ".mover-tmp-abc", "slide", ".mover/tier.json"}
 
 
 def test_a_listing_that_breaks_off_raises(tier: PosixTier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,9 +309,9 @@ def test_data_then_names_are_synced_before_a_put_returns(tier: PosixTier, monkey
         steps.append("sync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "sync data")
         honest_sync(descriptor)
 
-    def rename(*args: object) -> None:
+    def rename(*args: object, **kept: object) -> None:
         steps.append("rename")
-        honest_rename(*args)  # type: ignore[arg-type]
+        honest_rename(*args, **kept)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(beneath, "rename_noreplace", rename)
