@@ -39,6 +39,12 @@ class Traits(Struct, frozen=True):
     rename_noreplace: bool = False
     o_direct: bool = False
     xattrs: bool = False
+    # the file system's own name; of object tiers none
+    filesystem: str = ""
+    # its answers come from another machine (or a FUSE process): calls may hang, other clients' changes show late
+    network: bool = False
+    # one syncfs makes all that was written durable and says so when it did not; elsewhere each file is synced
+    syncfs: bool = False
     # of object stores: a multipart upload, also one that refuses a name that is taken; a wrong checksum refused;
     # versions kept by the bucket
     multipart: bool = False
