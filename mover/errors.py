@@ -213,6 +213,14 @@ class TierUnavailable(TierError):
     hint = "Mount or reconnect the tier and check its identity file; nothing was deleted."
 
 
+class TierHung(TierUnavailable):
+    """A network file system that does not answer at all. Its calls are refused at once until those that were left
+    waiting have come back; other tiers go on."""
+
+    code = "tier-hung"
+    hint = "Look at the tier's server and its mount; nothing is lost, and work goes on by itself when it answers."
+
+
 class TierFull(TierError):
     code, status, retry = "tier-full", 507, "later"
     hint = "Free space on the tier; what was half-written is removed on the next attempt."

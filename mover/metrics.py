@@ -72,6 +72,11 @@ TIER_ERRORS = _counter(
     "tier",
     "code",
 )
+TIER_STUCK = _gauge(
+    "mover_tier_stuck_calls",
+    "Calls that a network file system has not answered and that nobody waits for any more; above 0 the tier is hung.",
+    "tier",
+)
 TIER_ONLINE = _gauge("mover_tier_online", "1 while the tier is mounted and is the one it claims to be.", "tier")
 TIER_FREE = _gauge("mover_tier_free_bytes", "Free space on the tier.", "tier")
 TIER_RESERVED = _gauge("mover_tier_reserved_bytes", "Space that live runs have reserved.", "tier")
