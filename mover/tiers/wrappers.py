@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
 from mover import metrics
-from mover.errors import EntryExists, ShortRead, TierDenied, TierFull, TierUnavailable
-from mover.model.tiers import Entry, TierKind, Traits, Zone
+from mover.errors import EntryExists, ShortRead, TierDenied, TierFull, TierHung, TierUnavailable
+from mover.model.tiers import Entry, Fingerprint, TierKind, Traits, Zone
+from mover.tiers.guard import Guard, guard_of
 from mover.tiers.staging import Attempt, OpenEntry, StagingTier
 
 Result = TypeVar("Result")
+
+LISTED_AT_ONCE = 1000  # entries handed over by a lane; one by one the hand-over would cost more than the listing
 
 
 class _Wrapper:
@@ -34,6 +37,11 @@ class _Wrapper:
     @property
     def traits(self) -> Traits:
         return self._inner.traits
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of the tier inside, where its calls may hang (`tiers.guard`)."""
+        return guard_of(self._inner)
 
     def check_identity(self) -> None:
         self._inner.check_identity()
@@ -64,6 +72,130 @@ class _Wrapper:
 
     def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
         return self._inner.sweep_temporaries(prefix, older_than_s=older_than_s, now_s=now_s)
+
+
+class GuardedTier(_Wrapper):
+    """For file systems that may hang (see `tiers.guard`): every call runs in a lane, and whoever waits is let go.
+
+    Who works on a descriptor of an open entry or attempt works beside the lanes, and goes through
+    `tiers.guard.guarded` as a whole.
+    """
+
+    def __init__(self, inner: StagingTier, guard: Guard) -> None:
+        super().__init__(inner)
+        self._own_guard = guard
+
+    @property
+    def guard(self) -> Guard:
+        return self._own_guard
+
+    @property
+    def traits(self) -> Traits:
+        return self.guard.call(lambda: self._inner.traits)
+
+    def check_identity(self) -> None:
+        self.guard.call(self._inner.check_identity)
+
+    def stat(self, key: str) -> Entry:
+        return self.guard.call(lambda: self._inner.stat(key))
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        return self.guard.call(lambda: self._inner.read(key, offset, length))
+
+    def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
+        return in_lanes(self.guard, lambda: self._inner.stream(key, cold=cold, step_bytes=step_bytes))
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[OpenEntry]:
+        def close(_: object = None) -> None:
+            opening.__exit__(None, None, None)
+
+        opening = self._inner.open(key)
+        entry = self.guard.call(opening.__enter__, late=close)
+        try:
+            yield _GuardedEntry(self.guard, entry)
+        finally:
+            self.guard.tidy(close)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        return in_lanes(self.guard, lambda: self._inner.list(prefix), at_once=LISTED_AT_ONCE)
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        self.guard.call(lambda: self._inner.put(key, chunks, size_bytes=size_bytes))
+
+    def remove(self, key: str) -> None:
+        self.guard.call(lambda: self._inner.remove(key))
+
+    def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
+        attempt = self.guard.call(
+            lambda: self._inner.attempt(key, size_bytes=size_bytes, resume=resume), late=lambda made: made.abandon()
+        )
+        return _GuardedAttempt(self.guard, attempt)
+
+    def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
+        return self.guard.call(
+            lambda: self._inner.sweep_temporaries(prefix, older_than_s=older_than_s, now_s=now_s)
+        )
+
+
+def in_lanes(guard: Guard, begin: Callable[[], Iterator[Result]], *, at_once: int = 1) -> Iterator[Result]:
+    """An iterator whose every step is a call; a thread that is left behind in one keeps the iterator until then."""
+    pieces, ended = guard.call(begin), False
+    try:
+        while taken := guard.call(lambda: list(islice(pieces, at_once))):
+            yield from taken
+        ended = True
+    finally:
+        if not ended:
+            guard.tidy(getattr(pieces, "close", _nothing))
+
+
+def _nothing() -> None:
+    """An iterator that holds nothing has nothing to close."""
+
+
+class _GuardedEntry:
+    def __init__(self, guard: Guard, inner: OpenEntry) -> None:
+        self._guard, self._inner = guard, inner
+        self.zone: Zone = inner.zone
+
+    def __getattr__(self, name: str) -> Any:
+        """What only this kind of entry has, such as its descriptor."""
+        return getattr(self._inner, name)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._inner.size_bytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._guard.call(lambda: self._inner.read(offset, length))
+
+    def fingerprint(self) -> Fingerprint:
+        return self._guard.call(self._inner.fingerprint)
+
+
+class _GuardedAttempt:
+    def __init__(self, guard: Guard, inner: Attempt) -> None:
+        self._guard, self._inner = guard, inner
+
+    def __getattr__(self, name: str) -> Any:
+        """What only this kind of attempt has, such as its descriptor and its temporary name."""
+        return getattr(self._inner, name)
+
+    def write(self, chunks: Iterable[bytes]) -> None:
+        self._guard.call(lambda: self._inner.write(chunks))
+
+    def seal(self) -> None:
+        self._guard.call(self._inner.seal)
+
+    def stream_cold(self) -> Iterator[bytes | memoryview]:
+        return in_lanes(self._guard, self._inner.stream_cold)
+
+    def publish(self) -> None:
+        self._guard.call(self._inner.publish)
+
+    def abandon(self) -> None:
+        self._guard.tidy(self._inner.abandon)
 
 
 class ReadOnlyTier(_Wrapper):
@@ -146,6 +278,8 @@ class RetryTier(_Wrapper):
         for failures in range(1, self._backoff.attempts):
             try:
                 return self._counted(call)
+            except TierHung:
+                raise  # its patience is used up; until it answers every call is refused at once
             except (TierUnavailable, ShortRead):
                 self._sleep(self._backoff.pause_s(failures))
         return self._counted(call)
