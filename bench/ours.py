@@ -1,0 +1,206 @@
+"""Our side of the races, as whole processes: `python -m bench.ours copy SOURCE TARGET ...`.
+
+The same engine, tiers and promises as in the daemon: digested on the way, durable before it is said so, read
+back cold unless `--no-readback`, entries' outcomes recorded in the catalog in groups with `--dsn`. What a daemon
+has once for all its work (tiers with their identities, a database that runs) is made before the clock starts.
+The last line is a JSON object with what only the inside can know: `seconds` of the work without start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mover.model.moving import Item, Options, Outcome
+from mover.tiers.posix import PosixTier
+
+if TYPE_CHECKING:
+    from mover.tiers.object import ObjectTier
+    from mover.tiers.port import ReadTier
+    from mover.tiers.staging import StagingTier
+
+PROCESSES = 2
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = words.add_subparsers(required=True)
+    for name, verb in (("copy", copy), ("put", put), ("get", get)):
+        one = verbs.add_parser(name)
+        one.add_argument("source")
+        one.add_argument("target")
+        one.add_argument("--no-readback", action="store_true")
+        one.add_argument("--dsn", default="")
+        one.add_argument("--known", default="", help="a JSON file of digests by key: verified before, trusted since")
+        one.set_defaults(verb=verb)
+    cleaned = verbs.add_parser("deidentify")
+    cleaned.add_argument("source")
+    cleaned.add_argument("target")
+    cleaned.add_argument("--no-readback", action="store_true")
+    cleaned.add_argument("--first", default="", help="another slide to load the sandbox's parsers with, off the clock")
+    cleaned.set_defaults(verb=deidentify)
+    asked = words.parse_args()
+    print(json.dumps(asked.verb(asked)))
+
+
+# --- moving many entries --------------------------------------------------------------------------------
+
+
+def copy(asked: argparse.Namespace) -> dict[str, float]:
+    return _carry(asked, _source(asked.source), _target(asked.target), prefix="", into="")
+
+
+def put(asked: argparse.Namespace) -> dict[str, float]:
+    bucket, _, prefix = asked.target.partition("/")
+    return _carry(asked, _source(asked.source), _bucket(bucket), prefix="", into=f"{prefix}/")
+
+
+def get(asked: argparse.Namespace) -> dict[str, float]:
+    bucket, _, prefix = asked.source.partition("/")
+    return _carry(asked, _bucket(bucket), _target(asked.target), prefix=prefix, into="")
+
+
+def _carry(
+    asked: argparse.Namespace, source: ReadTier, target: StagingTier, *, prefix: str, into: str
+) -> dict[str, float]:
+    from mover.transfer import Transfer
+    from mover.transfer.carrier import Carrier
+
+    began = time.monotonic()
+    known = json.loads(Path(asked.known).read_bytes()) if asked.known else {}
+    recorder = _Recorder(asked.dsn) if asked.dsn else None
+    carrier = Carrier(Transfer(), processes=PROCESSES)
+    counted = {"files": 0, "bytes": 0, "verified": 0, "shared": 0, "groups": 0}
+    try:
+        items = _items(source, prefix=prefix, into=into, known=known)
+        options = Options(readback=not asked.no_readback)
+        for outcomes in carrier.carry(items, source=source, target=target, options=options):
+            _count(outcomes, counted)
+            if recorder is not None:
+                recorder.record(outcomes)
+    finally:
+        carrier.close()
+        if recorder is not None:
+            recorder.close()
+    return {**counted, "seconds": time.monotonic() - began}
+
+
+def _items(source: ReadTier, *, prefix: str, into: str, known: dict[str, str]) -> Iterator[Item]:
+    for number, entry in enumerate(source.list(prefix)):
+        relative = entry.key.removeprefix(f"{prefix}/") if prefix else entry.key
+        blake3 = known.get(relative, "")
+        yield Item(
+            id=number,
+            source=entry.key,
+            target=into + relative,
+            kind="file",
+            fingerprint=entry.fingerprint,
+            blake3=blake3,
+            trusted_since="2026-01-01T00:00:00+00:00" if blake3 else "",
+        )
+
+
+def _count(outcomes: list[Outcome], counted: dict[str, float]) -> None:
+    """Anything but "moved" ends the run: a race is won by moving everything."""
+    for outcome in outcomes:
+        if outcome.state != "moved":
+            sys.exit(f"entry {outcome.id} {outcome.state}: {outcome.code} {outcome.what}")
+        counted["files"] += 1
+        counted["bytes"] += outcome.size_bytes
+        counted["verified"] += outcome.verified
+        counted["shared"] += outcome.shared
+    counted["groups"] += 1
+
+
+def _source(folder: str) -> PosixTier:
+    return PosixTier("source", "deidentified", folder, role="flash", read_only=True)
+
+
+def _target(folder: str) -> PosixTier:
+    return PosixTier("target", "deidentified", folder, role="flash")
+
+
+def _bucket(bucket: str) -> ObjectTier:
+    from mover.tiers.object import ObjectTier
+
+    return ObjectTier(
+        "bucket",
+        "deidentified",
+        url=f"s3://{bucket}",
+        endpoint=os.environ["S3_ENDPOINT_URL"],
+        region=os.environ["AWS_REGION"],
+        credentials_file=os.environ["BENCH_S3_CREDENTIALS"],
+    )
+
+
+class _Recorder:
+    """Rows of what is safe, one COPY and one commit per group of outcomes: never before the bytes are durable."""
+
+    def __init__(self, dsn: str) -> None:
+        import psycopg
+
+        self._conn = psycopg.connect(dsn)
+
+    def record(self, outcomes: list[Outcome]) -> None:
+        statement = "copy bench_entry (id, size_bytes, mtime_ns, mark, digest, verified) from stdin (format binary)"
+        with self._conn.cursor() as cursor, cursor.copy(statement) as rows:
+            rows.set_types(["int8", "int8", "int8", "text", "text", "bool"])
+            for one in outcomes:
+                written = one.written
+                mtime_ns, mark = (written.mtime_ns, written.mark) if written is not None else (0, "")
+                rows.write_row((one.id, one.size_bytes, mtime_ns, mark, one.blake3, one.verified))
+        self._conn.commit()
+
+    def close(self) -> None:
+        self._conn.close()
+
+
+# --- de-identifying one slide -----------------------------------------------------------------------------
+
+
+def deidentify(asked: argparse.Namespace) -> dict[str, float]:
+    """As ingest does it: source digested, recipe planned and proved in the sandbox, cleared, run, read back.
+
+    With `--first` the sandbox loads its parsers with another slide before the inner clock starts: a daemon has
+    them loaded.
+    """
+    from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
+    from mover.transfer import Transfer, clear
+
+    source = PosixTier("intake", "identified", asked.source, role="source", read_only=True)
+    target, transfer = _target(asked.target), Transfer()
+    with slide_sandbox(max_children=1) as sandbox:
+        if asked.first:
+            with open(asked.first, "rb") as first:
+                prepare_slide(sandbox, first.fileno(), suffix=".svs")
+        (entry,) = source.list()
+        began = time.monotonic()
+        with source.open(entry.key) as opened:
+            seen = opened.fingerprint()
+            before = transfer.digest(opened)
+            plan = prepare_slide(sandbox, opened.fileno(), suffix=".svs", known=(entry.key,)).plan
+            planned = time.monotonic()
+            clearance = clear(SlideVerifier(plan, proved=True, seen=seen), opened, plan.recipe)
+            moved = transfer.run_recipe(
+                plan.recipe,
+                source=opened,
+                source_tier=source,
+                target=target,
+                key="slide.svs",
+                clearance=clearance,
+                readback=not asked.no_readback,
+            )
+        ended = time.monotonic()
+    if not before.blake3 or before.blake3 == moved.digest.blake3:
+        sys.exit("the digests of source and result are not two")
+    return {"seconds": ended - began, "planning_s": planned - began}
+
+
+if __name__ == "__main__":
+    main()
