@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast
+from zoneinfo import available_timezones
 
 import msgspec
 import yaml
@@ -25,7 +26,7 @@ from msgspec import Struct
 from mover.decide.moving import parse_when
 from mover.decide.tables import check_policy
 from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
-from mover.model.policy import MovePolicy, Policy, RecordsPolicy
+from mover.model.policy import BudgetPolicy, MovePolicy, Policy, RecordsPolicy
 
 FILE_LIMIT_BYTES = 1 << 20
 FILES_LIMIT = 1000
@@ -139,7 +140,7 @@ def load_files(files: list[Path]) -> PolicyBook:
             one = Loaded(
                 policy=policy, file=str(path), text=document.text, digest=blake3(document.text.encode()).hexdigest()
             )
-            mistakes += _twice(one, loaded, document)
+            mistakes += _twice(one, loaded, document) + _two_budgets(one, loaded, document)
             loaded.append(one)
     refuse(mistakes, PolicyInvalid)
     return PolicyBook(loaded)
@@ -158,8 +159,33 @@ def _twice(one: Loaded, others: list[Loaded], document: Document) -> list[Mistak
     ]
 
 
+def _two_budgets(one: Loaded, others: list[Loaded], document: Document) -> list[Mistake]:
+    """A tier has one budget: of two, nobody could say which holds."""
+    if not isinstance(one.policy, BudgetPolicy):
+        return []
+    what = f"of {one.policy.tier}" if one.policy.tier else "without a tier"
+    return [
+        document.mistake(("tier",), f"there is a budget {what} in {Path(other.file).name} already")
+        for other in others
+        if isinstance(other.policy, BudgetPolicy) and other.policy.tier == one.policy.tier
+    ]
+
+
+def _about_time(policy: BudgetPolicy) -> Iterator[tuple[Path_, str]]:
+    """The wall clock of a window is somebody's: which one is never guessed."""
+    if policy.windows and policy.time_zone is None:
+        yield ("windows",), "`time_zone` is missing: whose clock are the windows in? Such as `Europe/Berlin`"
+    if policy.time_zone is not None and policy.time_zone not in available_timezones():
+        yield ("time_zone",), f"the time zone {policy.time_zone} is not known"
+    for index, window in enumerate(policy.windows):
+        if not window.days:
+            yield ("windows", index, "days"), "a window without days is never open"
+
+
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
+    if isinstance(policy, BudgetPolicy):
+        yield from _about_time(policy)
     if isinstance(policy, MovePolicy) and policy.when is not None:
         try:
             parse_when(policy.when)

@@ -173,7 +173,8 @@ def test_the_digest_names_the_text(tmp_path: Path) -> None:
 
 def test_the_shipped_policies_load_and_cover_the_five_steps() -> None:
     book = policy.load_policies(policy.default_folder())
-    assert sorted(one.kind for one in book.all()) == ["clean", "images", "protect", "records", "stage"]
+    kinds = {one.kind for one in book.all()}
+    assert kinds >= {"budget", "clean", "images", "protect", "records", "stage", "verify"}
 
 
 def test_the_shipped_records_policy_lists_the_demo_hospitals_columns() -> None:
@@ -200,3 +201,38 @@ def test_the_published_schema_is_made_from_the_types() -> None:
 def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(PolicyInvalid, match="not there"):
         policy.load_policies(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("windows:\n  - {from: 22:30, to: 06:00}\n", 5, "time_zone"),
+        ("time_zone: Europe/Bärlin\n", 4, "not known"),
+        ("time_zone: UTC\nwindows:\n  - {from: 22:60, to: 06:00}\n", 6, "regex"),
+        ("time_zone: UTC\nwindows:\n  - {days: [], from: 22:00, to: 06:00}\n", 6, "never open"),
+        ("read_bytes_s: 0\n", 4, ">= 1"),
+        ("read_bytes_s: fast\n", 4, "'fast'"),
+    ],
+)
+def test_a_budget_that_nobody_could_keep_is_refused_where_it_stands(
+    tmp_path: Path, text: str, line: int, what: str
+) -> None:
+    """A window in nobody's clock, an hour that does not exist, a limit of nothing."""
+    with pytest.raises(PolicyInvalid) as refused:
+        policy.load_policies(write(tmp_path, a=f"kind: budget\nname: nas\ntier: nas\n{text}"))
+    [first, *_] = refused.value.details
+    assert what in str(first["what"]) and f":{line}:" in str(first["where"])
+
+
+def test_a_tier_has_one_budget(tmp_path: Path) -> None:
+    """Of two, nobody could say which holds."""
+    texts = {name: f"kind: budget\nname: {name}{name}\ntier: nas\n" for name in ("a", "b")}
+    with pytest.raises(PolicyInvalid, match="already"):
+        policy.load_policies(write(tmp_path, **texts))
+
+
+def test_half_past_ten_stays_a_time_and_not_a_number(tmp_path: Path) -> None:
+    """YAML 1.1 reads 22:30 as 1350."""
+    text = "kind: budget\nname: nas\ntier: nas\ntime_zone: UTC\nwindows: [{from: 22:30, to: 06:00}]\n"
+    [one] = policy.load_policies(write(tmp_path, a=text)).all()
+    assert one.policy.windows[0].begin == "22:30"

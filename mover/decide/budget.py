@@ -139,6 +139,8 @@ QUIET_DOWN_GAIN = 0.2
 # the idea of "quiet" may double in this time: a tier that became slower for good is accepted in days, and a
 # tier that is busy for a day is not taken for quiet
 QUIET_DOUBLES_S = 24 * 3600.0
+# below this a step is quick whatever it is compared with: half a millisecond after a tenth says nothing
+QUICK_S = 0.005
 CUT_PAUSE_STEPS = 4
 STEP_CLASSES = (64 << 10, 1 << 20, 8 << 20, 32 << 20)
 PEAK_WINDOW_S = 1.0
@@ -174,7 +176,7 @@ class Latency(Struct, frozen=True):
         quiet = _quiet(known, seconds, elapsed_s)
         factor = rule.factor if rule else 2.0
         # one outlier alone, however long, never makes a cut: its weight is held at twice the factor
-        seen = min(seconds / known, 2 * factor) if known else 1.0
+        seen = max(1.0, min(seconds / max(known, QUICK_S), 2 * factor)) if known else 1.0
         slowness = self.slowness + EWMA_GAIN * (seen - self.slowness)
         after = Latency(
             quiet_s=(*self.quiet_s[:size_class], quiet, *self.quiet_s[size_class + 1 :]),

@@ -15,7 +15,15 @@ from msgspec import Struct
 
 from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
-from mover.model.policy import CleanPolicy, ImagesPolicy, MovePolicy, ProtectPolicy, RecordsPolicy, StagePolicy
+from mover.model.policy import (
+    CleanPolicy,
+    ImagesPolicy,
+    MovePolicy,
+    ProtectPolicy,
+    RecordsPolicy,
+    StagePolicy,
+    VerifyPolicy,
+)
 from mover.policy import Loaded, Mistake, PolicyBook
 from mover.settings import Settings, Tier
 from mover.tiers.mounts import Mount, table
@@ -73,6 +81,8 @@ def _wrong_ends(one: Loaded, settings: Settings) -> Iterator[Mistake]:
             yield document.mistake((key,), what)
     if isinstance(one.policy, MovePolicy):
         yield from (document.mistake((key,), what) for key, what in _about_move(one.policy, settings))
+    if isinstance(one.policy, VerifyPolicy):
+        yield from (document.mistake((key,), what) for key, what in _about_verify(one.policy, settings))
     if isinstance(one.policy, ProtectPolicy):
         for index, root in enumerate(one.policy.roots):
             for what in _about_root(root, settings):
@@ -89,6 +99,19 @@ def _about_move(policy: MovePolicy, settings: Settings) -> Iterator[tuple[str, s
         yield "release", f"entries of {source.name} cannot be released: it is read-only or an object tier"
     if target is not None and target.read_only:
         yield "to", f"{target.name} is read-only"
+
+
+def _about_verify(policy: VerifyPolicy, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Only deidentified tiers have digests in the catalog; and a tier is no second copy of itself."""
+    tier = settings.tiers.get(policy.tier)
+    copy = settings.tiers.get(policy.repair_from) if policy.repair_from else None
+    for key, one in (("tier", tier), ("repair_from", copy)):
+        if one is not None and one.zone != "deidentified":
+            yield key, f"{one.name} is {_a(one.zone)} tier; the catalog knows digests of deidentified ones only"
+    if tier is not None and policy.repair_from is not None and tier.read_only:
+        yield "repair_from", f"{tier.name} is read-only: nothing can be repaired on it"
+    if policy.repair_from == policy.tier:
+        yield "repair_from", "a tier is no second copy of itself"
 
 
 def _about_root(root: str, settings: Settings) -> Iterator[str]:

@@ -59,6 +59,8 @@ class Budgets:
         self._used_at_s: dict[str, float] = {}
         self._slots = _Slots()
         self._closed = False
+        # told, in the thread that asks, that a share is needed now
+        self.on_need: Callable[[], None] | None = None
         self.use(policies)
 
     # --- what the engine calls ----------------------------------------------------------------------------
@@ -277,6 +279,9 @@ class Budgets:
         with self._condition:
             self._refuse_when_closed()
             self._used_at_s[tier] = self._clock.monotonic_s()
+            needs = self._shared and tier in self._rules and tier not in self._fractions
+        if needs and self.on_need is not None:
+            self.on_need()
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -9,6 +9,8 @@ off for longer than that and goes on with its last share is the one case in whic
 
 from __future__ import annotations
 
+import asyncio
+
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock, end_if_cancelled
@@ -36,8 +38,11 @@ class Shares:
     async def run(self) -> None:
         """Beat until cancelled; an idle daemon asks the catalog nothing."""
         lost = False
+        loop, needed = asyncio.get_running_loop(), asyncio.Event()
+        self._budgets.on_need = lambda: _tell(loop, needed)
         while True:
             end_if_cancelled()
+            needed.clear()
             try:
                 await self.beat()
                 lost = False
@@ -45,7 +50,17 @@ class Shares:
                 if not lost:
                     log.warning("budget shares kept", code=error.code, count=len(self._held))
                 lost = True
-            await self._clock.sleep(BEAT_S)
+            await self._until(needed)
+
+    async def _until(self, needed: asyncio.Event) -> None:
+        """The next beat, or sooner when a thread waits for its first share."""
+        pause = asyncio.ensure_future(self._clock.sleep(BEAT_S))
+        need = asyncio.ensure_future(needed.wait())
+        try:
+            await asyncio.wait({pause, need}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            need.cancel()
 
     async def beat(self) -> None:
         """Take, keep or give back, tier by tier in the order of their names."""
@@ -77,3 +92,10 @@ class Shares:
             self._budgets.hold({tier: mine})
         await conn.execute(SQL["hold"], {"tier": tier, "node": self._node, "fraction": mine})
         return mine
+
+
+def _tell(loop: asyncio.AbstractEventLoop, needed: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(needed.set)
+    except RuntimeError:
+        return  # the loop has ended; who asks is sent home by the budgets' own end
