@@ -1,36 +1,38 @@
-"""A tier in an S3 bucket, by obstore's blocking calls from worker threads.
+"""A tier in a bucket: S3, Azure Blob, and Google (untested: no emulator works with obstore). Blocking calls.
 
-Keys are write-once. Small objects are put with If-None-Match; large ones stream as multipart uploads, whose
-completion obstore cannot make conditional: there the name is asked for first, and the engine's attempt keys
-(`<number>/<attempt>/<name>`) are never used twice, so a race cannot replace anything. An object counts only
-once its sidecar, a small object, was put conditionally after the cold re-read (design D14).
+Small objects, listings and streams go by obstore. Large objects of S3 go in parts that survive a kill
+(`object_parts`), by presigned requests from threads (`object_wire`); questions that obstore cannot put, by
+aiobotocore on a private loop (`object_control`). What a store really does is tried at registration (`object_probe`).
 
-One request of a large upload is re-sent by the transport a bounded number of times, because starting
-gigabytes anew for one 503 would be foolish; operations are retried in `wrappers.RetryTier` only.
-A lost answer says nothing: the object is read back and its digest decides (about half had landed).
+Keys are write-once. Small objects are put with If-None-Match; a multipart completion carries it where the probe found
+it honoured. Elsewhere the name is asked for first, and the engine's attempt keys (`<number>/<attempt>/<name>`) are
+never used twice, so a race cannot replace anything. A slide counts only once its sidecar, a small object, was put
+conditionally after the cold re-read (design D14).
+
+One request is re-sent by the transport a bounded number of times, because starting gigabytes anew for one 503 would
+be foolish; operations are retried in `wrappers.RetryTier` only. A lost answer says nothing: the store is asked what
+it has, and the bytes decide (about half had landed).
 """
 
 from __future__ import annotations
 
-import configparser
-import ipaddress
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 import obstore
 from blake3 import blake3
+from msgspec import Struct
 from obstore import exceptions as s3
-from obstore.store import S3Store
 
+from mover.clock import pause
 from mover.errors import (
-    ChangedWhileReading,
     EntryExists,
     EntryMissing,
     RequestInvalid,
@@ -41,55 +43,60 @@ from mover.errors import (
     TierError,
     TierUnavailable,
 )
+from mover.log import get_logger
 from mover.model.tiers import Entry, Fingerprint, TierKind, TierRole, Traits, Zone
-from mover.randomness import random_bytes
-from mover.tiers import beneath
+from mover.settings import Addressing, Sts, Tier
+from mover.tiers import beneath, object_probe
 from mover.tiers import identity as identities
+from mover.tiers.credentials import (
+    Credentials,
+    FileSource,
+    Keyring,
+    Source,
+    StsSource,
+    check_credentials,
+    read_credentials,
+)
+from mover.tiers.object_errors import OBSTORE_ERRORS, STALE_KEYS, of_obstore
+from mover.tiers.object_place import Connection, Place, place
+
+if TYPE_CHECKING:
+    from mover.tiers.object_control import Control
+    from mover.tiers.object_parts import PartedUpload, Uploads
+    from mover.tiers.object_wire import Wire
+
+__all__ = [
+    "Credentials",
+    "ObjectAttempt",
+    "ObjectTier",
+    "OpenObject",
+    "PartedAttempt",
+    "check_credentials",
+    "read_credentials",
+]
 
 SMALL_BYTES = 8 << 20
+PARTED_FROM_BYTES = 32 << 20  # attempts below go in one piece of work, and are not worth a journal
 PART_BYTES = 16 << 20
 PARTS_IN_FLIGHT = 4
-RESENDS = 3
-CONNECT_TIMEOUT = timedelta(seconds=10)
-IDLE_TIMEOUT = timedelta(seconds=60)
-REQUEST_TIMEOUT = timedelta(hours=24)  # a stalled one ends by IDLE_TIMEOUT, a slow one may go on
-RESEND_TIMEOUT = timedelta(seconds=60)
+RANGE_BYTES = 8 << 20
+RANGES_AHEAD = 4
+KEYS_HELD_S = 0.15  # obstore asks for keys at most ten times a second
+LEVEL_PAGES = 64
 CONTROL_PREFIX = ".mover/"
-OBSTORE_ERRORS = (s3.BaseError, OSError, NotImplementedError)  # "not found" comes as FileNotFoundError
+Result = TypeVar("Result")
+logger = get_logger("tiers")
 
 
-class Credentials(msgspec.Struct, frozen=True):
-    access_key_id: str
-    secret_access_key: str
-    session_token: str = ""
+class Level(Struct, frozen=True):
+    """What stands directly below a prefix: the prefixes of the next level, and the objects."""
 
-
-def read_credentials(path: Path) -> Credentials:
-    """An AWS shared credentials file ([default]), or JSON with the same three names."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.stat().st_mode & 0o007:
-            raise SettingsInvalid("the credentials file is open to everybody", hint="chmod 600 it.")
-    except (OSError, UnicodeDecodeError):
-        raise SettingsInvalid("the credentials file of a tier cannot be read") from None
-    try:
-        if text.lstrip().startswith("{"):
-            return msgspec.json.decode(text, type=Credentials)
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.read_string(text)
-        section = parser["default"]
-        return Credentials(
-            section["aws_access_key_id"], section["aws_secret_access_key"], section.get("aws_session_token", "")
-        )
-    except (msgspec.DecodeError, configparser.Error, KeyError):
-        raise SettingsInvalid(
-            "the credentials file of a tier is not understood",
-            hint="Write [default] with aws_access_key_id and aws_secret_access_key.",
-        ) from None
+    prefixes: tuple[str, ...]
+    entries: tuple[Entry, ...]
 
 
 class ObjectTier:
-    """The port over `s3://bucket/prefix`. Plain HTTP is for loopback only."""
+    """The port over `s3://bucket/prefix`, `az://container/prefix` or `gs://bucket/prefix`."""
 
     kind: TierKind = "object"
 
@@ -101,19 +108,68 @@ class ObjectTier:
         url: str,
         endpoint: str = "",
         region: str = "us-east-1",
-        credentials_file: Path | str,
+        credentials_file: Path | str | None = None,
+        sts: Sts | None = None,
+        addressing: Addressing = "path",
+        ca_file: Path | None = None,
+        proxy: str | None = None,
         role: TierRole = "archive",
+        read_only: bool = False,
         identity: str | None = None,
     ) -> None:
-        self.name, self.zone, self.role, self.read_only = name, zone, role, False
+        self.name, self.zone, self.role, self.read_only = name, zone, role, read_only
         self._identity = identity
         self._proved = False
         self._lock = threading.Lock()
-        self._store = _connect(url, endpoint, region, read_credentials(Path(credentials_file)), tier=name)
+        self.where = place(
+            url,
+            tier=name,
+            endpoint=endpoint,
+            region=region,
+            addressing=addressing,
+            ca_file=ca_file,
+            proxy=proxy,
+        )
+        self._connection = _connect(self.where, Path(credentials_file) if credentials_file else None, sts)
+
+    @classmethod
+    def of(cls, tier: Tier, *, identity: str | None = None) -> ObjectTier:
+        """As the settings say."""
+        assert tier.url is not None  # the settings say so
+        return cls(
+            tier.name, tier.zone, url=tier.url, endpoint=tier.endpoint, region=tier.region,
+            credentials_file=tier.credentials_file, sts=tier.sts, addressing=tier.addressing, ca_file=tier.ca_file,
+            proxy=tier.proxy, role=tier.role, read_only=tier.read_only, identity=identity,
+        )  # fmt: skip
+
+    @cached_property
+    def _uploads(self) -> Uploads | None:
+        """S3's own: made when first asked for, because botocore takes most of a second to load."""
+        keys = self._connection.keys
+        if keys is None:
+            return None
+        from mover.tiers.object_control import Control
+        from mover.tiers.object_parts import Uploads
+        from mover.tiers.object_wire import Wire
+
+        return Uploads(
+            self.where, Control(self.where, keys), Wire(self.where, keys),
+            traits=lambda: self.traits, head=self._head, remove=self._delete,
+        )  # fmt: skip
+
+    @property
+    def wire(self) -> Wire | None:
+        return self._uploads.wire if self._uploads else None
+
+    @property
+    def control(self) -> Control | None:
+        return self._uploads.control if self._uploads else None
 
     # --- identity and traits ----------------------------------------------------------------------
 
     def check_identity(self) -> None:
+        if self.read_only:
+            return self._check_pin()
         try:
             found = identities.decode(self._get_all(identities.IDENTITY_KEY), tier=self.name)
         except EntryMissing:
@@ -121,44 +177,46 @@ class ObjectTier:
         identities.compare(found, name=self.name, zone=self.zone, identity=self._identity)
         self._refuse_unfit()
         self._proved = True
+        return None
 
     def establish(self) -> str:
-        """Register: probe, then write the identity or accept the same one; its identity text."""
+        """Register: probe, then write the identity or accept the same one; its identity text. Nothing is written to
+        a read-only bucket: its address is its identity, and it must let itself be listed."""
+        if self.where.scheme == "gs":
+            logger.warning("tier kind untested", tier=self.name, kind="gs")
+        if self.read_only:
+            self._check_pin()
+            return self._pin()
         self._refuse_unfit()
         made = identities.new_identity(self.name, self.zone)
         try:
-            self._put_small(identities.IDENTITY_KEY, identities.encode(made))
+            self.put_small(identities.IDENTITY_KEY, identities.encode(made))
         except EntryExists:
             found = identities.decode(self._get_all(identities.IDENTITY_KEY), tier=self.name)
             return identities.same_or_conflict(found, name=self.name, zone=self.zone)
         return f"id:{made.id}"
+
+    def _pin(self) -> str:
+        where = self.where
+        service = where.service if where.scheme == "s3" else where.endpoint
+        return f"pin:{where.scheme} {service} {where.bucket}/{where.prefix}"
+
+    def _check_pin(self) -> None:
+        if self._identity not in (None, self._pin()):
+            raise TierUnavailable("another bucket than the one that was registered", where=self.name)
+        self._call(
+            "listing failed", lambda: next(iter(obstore.list(self._connection.store, chunk_size=1)), None)
+        )
 
     @cached_property
     def traits(self) -> Traits:
         return self.probe()
 
     def probe(self) -> Traits:
-        """What this store really does, tried on a scratch object: "S3-compatible" promises nothing."""
-        key = f"{CONTROL_PREFIX}probe-{random_bytes(8).hex()}"
-        self._put_small(key, b"0123456789")
-        try:
-            return Traits(conditional_put=self._refuses_second(key), range_read=self._reads_range(key), hard_link=False)
-        finally:
-            with suppress(*OBSTORE_ERRORS):  # a bucket under object lock keeps the ten bytes
-                obstore.delete(self._store, key)
-
-    def _refuses_second(self, key: str) -> bool:
-        try:
-            self._put_small(key, b"again")
-        except EntryExists:
-            return True
-        return False
-
-    def _reads_range(self, key: str) -> bool:
-        try:
-            return bytes(obstore.get_range(self._store, key, start=2, end=5)) == b"234"
-        except OBSTORE_ERRORS:
-            return False
+        """What this store really does. A read-only one is asked nothing that writes."""
+        if self.read_only:
+            return Traits()
+        return object_probe.probe(self, self.where, self.control, folder=CONTROL_PREFIX)
 
     def _refuse_unfit(self) -> None:
         if self.role == "archive" and not self.traits.conditional_put:
@@ -169,6 +227,8 @@ class ObjectTier:
             )
 
     def _prove_once(self) -> None:
+        if self.read_only:
+            raise TierDenied("the tier may only be read", where=self.name)
         if not self._proved:
             with self._lock:
                 if not self._proved:
@@ -180,8 +240,7 @@ class ObjectTier:
         return Entry(key, "file", self._head(_checked(key)))
 
     def _head(self, key: str) -> Fingerprint:
-        with self._translating("stat failed"):
-            return _fingerprint(obstore.head(self._store, key))
+        return _fingerprint(self._call("stat failed", lambda: obstore.head(self._connection.store, key)))
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         if length is None and offset == 0:
@@ -193,67 +252,136 @@ class ObjectTier:
             return source.read(offset, wanted)
 
     def _get_all(self, key: str) -> bytes:
-        with self._translating("reading failed"):
-            return bytes(obstore.get(self._store, key).bytes())
+        return self._call("reading failed", lambda: bytes(obstore.get(self._connection.store, key).bytes()))
 
-    def _get_range(self, key: str, offset: int, length: int, etag: str) -> bytes:
+    def get_range(self, key: str, offset: int, length: int, etag: str = "") -> bytes:
         """Of the object that was opened and of no later one (If-Match)."""
         if length == 0:
             return b""
-        with self._translating("reading failed"):
-            options = {"range": (offset, offset + length), **({"if_match": etag} if etag else {})}
-            data = bytes(obstore.get(self._store, key, options=options).bytes())  # type: ignore[arg-type]
+        options = {"range": (offset, offset + length), **({"if_match": etag} if etag else {})}
+        data = self._call(
+            "reading failed",
+            lambda: bytes(obstore.get(self._connection.store, key, options=options).bytes()),  # type: ignore[arg-type]
+        )
         if len(data) != length:
             raise ShortRead("the store sent fewer bytes than asked for", where=self.name)
         return data
 
+    def read_into(self, key: str, offset: int, view: memoryview, etag: str) -> None:
+        """Fill the view, by the shortest way there is."""
+        if self.wire is not None:
+            self.wire.read_into(key, offset, view, etag=etag)
+        else:
+            view[:] = self.get_range(key, offset, len(view), etag)
+
     def stream(self, key: str, *, cold: bool = False, step_bytes: int = 8 << 20) -> Iterator[bytes]:
         """Every GET is cold: no cache of ours stands between."""
         came = 0
+        checked = _checked(key)
+        result = self._call("reading failed", lambda: obstore.get(self._connection.store, checked))
+        size = result.meta["size"]
         with self._translating("reading failed"):
-            result = obstore.get(self._store, _checked(key))
-            size = result.meta["size"]
             for chunk in result.stream(min_chunk_size=step_bytes):
                 came += len(chunk)
                 yield bytes(chunk)
         if came != size:
             raise ShortRead(f"{came} of {size} bytes came", where=self.name)
 
+    def views(self, key: str) -> Iterator[memoryview]:
+        """The content in order, several ranges ahead; a view is valid until the next one is asked for. At most
+        RANGES_AHEAD + 1 ranges are in memory."""
+        with self.open(key) as source, ThreadPoolExecutor(RANGES_AHEAD, thread_name_prefix="range") as pool:
+            free = deque(
+                memoryview(bytearray(min(RANGE_BYTES, source.size_bytes))) for _ in range(RANGES_AHEAD + 1)
+            )
+            coming: deque[tuple[Future[None], memoryview, int]] = deque()
+            at = 0
+            while at < source.size_bytes or coming:
+                while free and at < source.size_bytes:
+                    view, count = free.popleft(), min(RANGE_BYTES, source.size_bytes - at)
+                    coming.append((pool.submit(source.read_into, at, view[:count]), view, count))
+                    at += count
+                future, view, count = coming.popleft()
+                future.result()
+                yield view[:count]
+                free.append(view)
+
     @contextmanager
     def open(self, key: str) -> Iterator[OpenObject]:
         checked = _checked(key)
         yield OpenObject(self, checked, self._head(checked))
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    # --- listing ----------------------------------------------------------------------------------
+
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
+        """In the order of the keys' bytes on S3, so that a broken-off listing goes on `after` its last key."""
         if prefix:
             _checked(prefix)
         with self._translating("listing failed"):
-            for page in obstore.list(self._store, prefix=prefix or None):
+            pages = obstore.list(self._connection.store, prefix=prefix or None, offset=after or None)
+            for page in pages:
                 for meta in page:
-                    if not meta["path"].startswith(CONTROL_PREFIX):
+                    # Azurite gives keys from before the offset as well
+                    if meta["path"] > after and not meta["path"].startswith(CONTROL_PREFIX):
                         yield Entry(meta["path"], "file", _fingerprint(meta))
+
+    def level(self, prefix: str = "") -> Level:
+        """Directly below the prefix, by the store's own delimiter, whole in memory: for finding the shards of a
+        parallel listing from the top. What is below a returned prefix is listed with `list(that prefix)`."""
+        if prefix:
+            _checked(prefix)
+        found = self._call(
+            "listing failed",
+            lambda: obstore.list_with_delimiter(self._connection.store, prefix=prefix or None),
+        )
+        names = sorted(name.rstrip("/") for name in found["common_prefixes"])
+        entries = tuple(
+            Entry(meta["path"], "file", _fingerprint(meta))
+            for meta in found["objects"]
+            if not meta["path"].startswith(CONTROL_PREFIX)
+        )
+        return Level(tuple(name for name in names if f"{name}/" != CONTROL_PREFIX), entries)
+
+    def prefixes(self, prefix: str = "") -> list[str]:  # type: ignore[valid-type]  # `list` is the port's verb here
+        """The next level's prefixes, without '/' at their ends: each can be listed by its own thread."""
+        return [*self.level(prefix).prefixes]
 
     # --- writing ----------------------------------------------------------------------------------
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
         self._prove_once()
-        self._put(_checked(key), chunks, size_bytes=size_bytes)
+        self._put_metered(_checked(key), _Metered(chunks, size_bytes, tier=self.name))
 
     def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> ObjectAttempt:
+        """A `PartedAttempt` (it has `put_part`) where the store and the size are fit for it."""
         self._prove_once()
-        return ObjectAttempt(self, _checked(key), size_bytes)
+        checked = _checked(key)
+        if size_bytes >= PARTED_FROM_BYTES and self._uploads is not None and self.traits.multipart:
+            from mover.tiers.object_parts import PartedUpload
+
+            return PartedAttempt(
+                self, checked, size_bytes, PartedUpload(self._uploads, checked, resume=resume)
+            )
+        return ObjectAttempt(self, checked, size_bytes)
 
     def remove(self, key: str) -> None:
         """S3 deletes what is not there without a word, so the object is asked for first."""
         self._prove_once()
         self._head(_checked(key))
-        with self._translating("removing failed"):
-            obstore.delete(self._store, key)
+        self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        self._call("removing failed", lambda: obstore.delete(self._connection.store, key))
+
+    delete = _delete  # for the probe
 
     def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
-        """There are none under names. Parts of broken-off uploads end by the bucket's lifecycle rule
-        (AbortIncompleteMultipartUpload): obstore cannot list them."""
-        return 0
+        """Abort uploads that killed attempts left below the tier's own prefix. A source's are its writers'. Azure
+        drops blocks that no list names after a week by itself."""
+        if self.role == "source" or self._uploads is None:
+            return 0
+        self._prove_once()
+        return self._uploads.sweep(prefix, begun_before_s=now_s - older_than_s)
 
     def _put_own(self, key: str, chunks: Iterable[bytes], *, size_bytes: int) -> None:
         """Under a key that nobody else uses: where a small object stands already, the transport sent it twice
@@ -265,9 +393,6 @@ class ObjectTier:
             if not (metered.ended and self._landed(key, metered)):
                 raise
 
-    def _put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None) -> None:
-        self._put_metered(key, _Metered(chunks, size_bytes, tier=self.name))
-
     def _put_metered(self, key: str, metered: _Metered) -> None:
         coming = iter(metered)
         held: list[bytes] = []
@@ -275,19 +400,42 @@ class ObjectTier:
             held.append(chunk)
             if metered.size_bytes > SMALL_BYTES:
                 return self._put_large(key, chain(held, coming), metered)
-        return self._put_small(key, b"".join(held))
+        self.put_small(key, b"".join(held))
+        return None
 
-    def _put_small(self, key: str, data: bytes) -> None:
-        with self._translating("writing failed"):
-            obstore.put(self._store, key, data, mode="create")
+    def put_small(self, key: str, data: bytes) -> str:
+        """One request. The version's id where the bucket keeps versions, or ""."""
+        put = self._call(
+            "writing failed", lambda: obstore.put(self._connection.store, key, data, mode="create")
+        )
+        return put.get("version") or ""
 
     def _put_large(self, key: str, chunks: Iterator[bytes], metered: _Metered) -> None:
+        self._refuse_taken(key)
+        if self._uploads is None or not self.traits.multipart:
+            return self._put_by_obstore(key, chunks, metered)
+        from mover.tiers.object_parts import PartedUpload, put_in_parts
+
+        upload = PartedUpload(self._uploads, key)
+        try:
+            put_in_parts(upload, chunks)
+        except BaseException:
+            upload.abandon()
+            raise
+        if upload.unproved and not self._landed(key, metered):
+            raise EntryExists("the name is taken", where=self.name)
+        return None
+
+    def _refuse_taken(self, key: str) -> None:
         with suppress(EntryMissing):
             self._head(key)
             raise EntryExists("the name is taken", where=self.name)
+
+    def _put_by_obstore(self, key: str, chunks: Iterator[bytes], metered: _Metered) -> None:
+        """Azure's block lists, Google's multipart: not conditional there, not resumable."""
         try:
             obstore.put(
-                self._store,
+                self._connection.store,
                 key,
                 chunks,
                 use_multipart=True,
@@ -298,7 +446,7 @@ class ObjectTier:
             if metered.failure is not None:
                 raise metered.failure from None
             if not (metered.ended and self._landed(key, metered)):
-                raise _translated(error, "writing failed", tier=self.name) from None
+                raise of_obstore(error, "writing failed", tier=self.name) from None
         if metered.failure is not None:
             raise metered.failure
 
@@ -313,12 +461,24 @@ class ObjectTier:
             return False
         return (size, hasher.hexdigest()) == (metered.size_bytes, metered.hexdigest())
 
+    def _call(self, what: str, ask: Callable[[], Result]) -> Result:
+        """One question by obstore; asked again once when new keys have come since they were refused."""
+        held = self._connection.held()
+        try:
+            return ask()
+        except OBSTORE_ERRORS as error:
+            if not (_refused(error) and self._connection.renew(held)):
+                raise of_obstore(error, what, tier=self.name) from None
+        pause(KEYS_HELD_S)
+        with self._translating(what):
+            return ask()
+
     @contextmanager
     def _translating(self, what: str) -> Iterator[None]:
         try:
             yield
         except OBSTORE_ERRORS as error:
-            raise _translated(error, what, tier=self.name) from None
+            raise of_obstore(error, what, tier=self.name) from None
 
 
 class OpenObject:
@@ -337,8 +497,19 @@ class OpenObject:
 
     def read(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
-            raise StructureInvalid(f"read of {length} bytes at {offset} leaves the {self.size_bytes} bytes there are")
-        return self._tier._get_range(self._key, offset, length, self._fingerprint.mark)
+            raise StructureInvalid(
+                f"read of {length} bytes at {offset} leaves the {self.size_bytes} bytes there are"
+            )
+        return self._tier.get_range(self._key, offset, length, self._fingerprint.mark)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As `read`, into the caller's buffer: from any thread, several at once."""
+        if offset < 0 or offset + len(view) > self.size_bytes:
+            raise StructureInvalid(
+                f"read of {len(view)} bytes at {offset} leaves the {self.size_bytes} there are"
+            )
+        if len(view):
+            self._tier.read_into(self._key, offset, view, self._fingerprint.mark)
 
 
 class ObjectAttempt:
@@ -356,7 +527,10 @@ class ObjectAttempt:
         """A completed PUT is the store's promise of durability; there is nothing to sync."""
 
     def stream_cold(self) -> Iterator[bytes | memoryview]:
-        yield from self._tier.stream(self._key, cold=True)
+        if self._size >= 2 * RANGE_BYTES:
+            yield from self._tier.views(self._key)
+        else:
+            yield from self._tier.stream(self._key, cold=True)
 
     def publish(self) -> None:
         """The object is there whole; it counts once the caller's sidecar vouches for it."""
@@ -366,6 +540,36 @@ class ObjectAttempt:
             with suppress(TierError):  # an object without a sidecar is swept later
                 self._tier.remove(self._key)
             self._written = False
+
+
+class PartedAttempt(ObjectAttempt):
+    """As well in parts that survive a kill: `tiers.staging.MultipartAttempt`."""
+
+    def __init__(self, tier: ObjectTier, key: str, size_bytes: int, upload: PartedUpload) -> None:
+        super().__init__(tier, key, size_bytes)
+        self._upload = upload
+
+    @property
+    def part_bytes(self) -> int:
+        from mover.tiers.object_parts import part_bytes
+
+        return part_bytes(self._size)
+
+    def begin(self) -> str:
+        return self._upload.begin()
+
+    def put_part(self, number: int, data: bytes | memoryview) -> str:
+        return self._upload.put_part(number, data)
+
+    def parts(self) -> dict[int, tuple[str, int]]:
+        return self._upload.parts()
+
+    def complete(self, parts: Sequence[tuple[int, str]], *, if_none_match: bool = True) -> None:
+        self._upload.complete(parts, if_none_match=if_none_match)
+
+    def abandon(self) -> None:
+        self._upload.abandon()
+        super().abandon()
 
 
 class _Metered:
@@ -414,57 +618,24 @@ def _fingerprint(meta: obstore.ObjectMeta) -> Fingerprint:
     return Fingerprint(meta["size"], mtime_ns, meta.get("e_tag") or "")
 
 
-def _translated(error: Exception, what: str, *, tier: str) -> Exception:
-    """One table for obstore's errors. Its messages hold keys and URLs, so only our words go on."""
-    match error:
-        case s3.NotFoundError() | FileNotFoundError():
-            return EntryMissing(f"{what}: no such object", where=tier)
-        case s3.AlreadyExistsError():
-            return EntryExists("the name is taken", where=tier)
-        case s3.PreconditionError():
-            return ChangedWhileReading("the object is no longer the one that was opened", where=tier)
-        case s3.PermissionDeniedError() | s3.UnauthenticatedError():
-            return TierDenied(f"{what}: the store refused the credentials", where=tier)
-        case s3.InvalidPathError():
-            return RequestInvalid("a key that the store does not take", where=tier)
-    return TierUnavailable(f"{what}: the store answered with an error or not at all", where=tier)
+def _refused(error: Exception) -> bool:
+    """An expired token is a 400 whose code only the text holds."""
+    denied = isinstance(error, s3.PermissionDeniedError | s3.UnauthenticatedError)
+    return denied or any(code in str(error) for code in STALE_KEYS)
 
 
-def _connect(url: str, endpoint: str, region: str, credentials: Credentials, *, tier: str) -> S3Store:
-    place = urlsplit(url)
-    if place.scheme != "s3" or not place.netloc:
-        raise SettingsInvalid("an object tier's url is s3://bucket or s3://bucket/prefix", where=tier)
-    loopback = _is_loopback(endpoint)
-    if endpoint and not loopback and urlsplit(endpoint).scheme != "https":
-        raise SettingsInvalid("a plain-text endpoint beyond this machine", where=tier, hint="Use an https:// endpoint.")
-    options: dict[str, object] = {
-        "allow_http": loopback,
-        "connect_timeout": CONNECT_TIMEOUT,
-        "read_timeout": IDLE_TIMEOUT,
-        "timeout": REQUEST_TIMEOUT,
-    }
-    if loopback:
-        # An explicit proxy switches the environment's off, and the exclusion leaves it unused.
-        options |= {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": urlsplit(endpoint).hostname or ""}
-    # Bodies are not signed: TLS (or loopback) guards them on their way, and what decides is the BLAKE3 of the cold
-    # re-read. A SHA-256 of every byte took two thirds of the upload's processor time here.
-    config = {"endpoint": endpoint, "session_token": credentials.session_token, "unsigned_payload": True}
-    return S3Store(
-        place.netloc,
-        prefix=place.path.strip("/") or None,
-        config={name: value for name, value in config.items() if value},  # type: ignore[arg-type]
-        access_key_id=credentials.access_key_id,
-        secret_access_key=credentials.secret_access_key,
-        region=region,
-        virtual_hosted_style_request=False,
-        client_options=options,  # type: ignore[arg-type]
-        retry_config={"max_retries": RESENDS, "retry_timeout": RESEND_TIMEOUT},
+def _connect(where: Place, file: Path | None, sts: Sts | None) -> Connection:
+    if where.scheme != "s3":
+        if file is None:
+            raise SettingsInvalid("the tier's keys stand in a file", where=where.tier)
+        return Connection(where, None, file)
+    if (file is None) == (sts is None):
+        raise SettingsInvalid("an S3 tier's keys come from a file or from STS", where=where.tier)
+    if file is not None:
+        read_credentials(file)  # half a file is said now, not at the first request
+    source: Source = (
+        FileSource(file)
+        if file is not None
+        else StsSource(sts, region=where.region, ca_file=where.ca_file, proxy=where.proxy, tier=where.tier)  # type: ignore[arg-type]
     )
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return Connection(where, Keyring(source), file)
