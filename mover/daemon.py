@@ -314,11 +314,7 @@ def _make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
         return PosixTier(
             tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity
         )
-    assert tier.url is not None and tier.credentials_file is not None
-    return ObjectTier(
-        tier.name, tier.zone, url=tier.url, endpoint=tier.endpoint, region=tier.region,
-        credentials_file=tier.credentials_file, role=tier.role, identity=identity,
-    )  # fmt: skip
+    return ObjectTier.of(tier, identity=identity)
 
 
 async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
@@ -374,12 +370,12 @@ async def _measure(house: House) -> None:
 
 
 async def _sweep_temporaries(house: House) -> None:
-    """Killed attempts leave temporary names on folders; they go when they are old."""
+    """Killed attempts leave temporary names on folders and open uploads in buckets; they go when they are old."""
     while True:
         end_if_cancelled()
         for tier in house.settings.tiers.values():
             opened = house.tiers.get(tier.name)
-            if opened is not None and tier.kind == "posix" and not tier.read_only:
+            if opened is not None and not tier.read_only:
                 await _sweep_tier(tier, opened)
         await SYSTEM.sleep(SWEEP_S)
 

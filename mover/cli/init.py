@@ -211,7 +211,7 @@ def _look(settings: Settings) -> list[Finding]:
     from mover.api.serve import check_socket_path
     from mover.cli import probes
     from mover.errors import MoverError
-    from mover.tiers.object import read_credentials
+    from mover.tiers.object import check_credentials
 
     tiers = list(settings.tiers.values())
     findings = [finding for tier in tiers for finding in probes.look_at_place(tier)]
@@ -222,7 +222,7 @@ def _look(settings: Settings) -> list[Finding]:
         check_socket_path(str(settings.listen.unix))
         for tier in tiers:
             if tier.credentials_file is not None:
-                read_credentials(tier.credentials_file)
+                check_credentials((tier.url or "").partition(":")[0], tier.credentials_file)
     except MoverError as error:
         findings.append(probes.bad("settings", error.what, error.advice))
     return findings

@@ -51,11 +51,7 @@ def make_tier(tier: Tier, *, identity: str | None = None) -> PosixTier | ObjectT
 
     if tier.path is not None:
         return PosixTier(tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity)
-    assert tier.url is not None and tier.credentials_file is not None
-    return ObjectTier(
-        tier.name, tier.zone, url=tier.url, endpoint=tier.endpoint, region=tier.region,
-        credentials_file=tier.credentials_file, role=tier.role, identity=identity,
-    )  # fmt: skip
+    return ObjectTier.of(tier, identity=identity)
 
 
 def look_at_place(tier: Tier) -> list[Finding]:
