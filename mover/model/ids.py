@@ -22,6 +22,7 @@ KINDS = frozenset(
         "selection",
         "run",
         "snapshot",
+        "scan",
         "shard",
         "proof",
         "token",
