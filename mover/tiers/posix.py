@@ -15,10 +15,11 @@ import errno
 import mmap
 import os
 import queue
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -237,6 +238,19 @@ class PosixTier:
         with self._opened_root(fresh=True):
             return
 
+    @property
+    def identity(self) -> str | None:
+        """The identity text it was made with: with name, zone, root and role all that makes it once more."""
+        return self._identity
+
+    def opened(self) -> AbstractContextManager[int]:
+        """The root as a descriptor, proved to be the tier just now: for work on very many files below it."""
+        return self._opened_root(fresh=True)
+
+    def sync_names(self, root: int, parts: Parts) -> None:
+        """Make the names of the folders on the way to a folder durable, below an opened root."""
+        self._sync_names(root, parts)
+
     @contextmanager
     def _opened_root(self, *, fresh: bool = False) -> Iterator[int]:
         try:
@@ -453,11 +467,15 @@ class PosixTier:
                 try:
                     with os.scandir(folder) as found:
                         for item in found:
-                            if item.is_dir(follow_symlinks=False):
-                                pending.append([*parts, os.fsencode(item.name)])
-                            elif _is_stale(item, now_s - older_than_s):
+                            stale = _is_stale(item, now_s - older_than_s)
+                            if stale and item.is_dir(follow_symlinks=False):
+                                shutil.rmtree(item.name, dir_fd=folder)
+                                removed += 1
+                            elif stale:
                                 os.unlink(item.name, dir_fd=folder)
                                 removed += 1
+                            elif item.is_dir(follow_symlinks=False):
+                                pending.append([*parts, os.fsencode(item.name)])
                 finally:
                     os.close(folder)
         return removed
@@ -611,7 +629,9 @@ def _refuse_taken(folder: int, name: bytes, *, tier: str) -> None:
 
 
 def _is_stale(item: os.DirEntry[str], before_s: float) -> bool:
-    return item.name.startswith(TEMPORARY.decode()) and item.stat(follow_symlinks=False).st_mtime < before_s
+    """By the change time, which nobody can set: a file on its way carries the old time of its source already. Of a
+    folder that is being filled it is the time of its own making, so the age must exceed the longest group."""
+    return item.name.startswith(TEMPORARY.decode()) and item.stat(follow_symlinks=False).st_ctime < before_s
 
 
 # --- the probe -----------------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ class _Wrapper:
         """Of the tier inside, where its calls may hang (`tiers.guard`)."""
         return guard_of(self._inner)
 
+    @property
+    def inner(self) -> StagingTier:
+        """What it stands around: for work that goes to the folder itself, in another process."""
+        return self._inner
+
     def check_identity(self) -> None:
         self._inner.check_identity()
 

@@ -465,17 +465,25 @@ def test_kill_9_in_the_middle_of_a_put_leaves_whole_files_only(tier: PosixTier, 
 
 
 def test_the_sweep_spares_attempts_that_may_still_run(tier: PosixTier, root: Path) -> None:
-    """By age, on the given clock; entries are never touched."""
+    """By the time of their last change, which no source's old time hides; entries are never touched, and a folder
+    in which a killed group was built goes whole."""
     tier.put("entry", [b"x"])
-    running = tier.attempt("running", size_bytes=1)
-    old = root / ".mover-tmp-old"
+    old, folder = root / ".mover-tmp-old", root / "below" / ".mover-tmp-folder"
     old.write_bytes(b"x")
-    os.utime(old, (1000, 1000))
-    assert tier.sweep_temporaries(older_than_s=3600, now_s=1000 + 3601) == 1
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "deeper" / "file").write_bytes(b"x")
+    before_s = max(old.stat().st_ctime, folder.stat().st_ctime)
+    while (root / "entry").stat().st_ctime <= before_s:  # the file system's clock has ticked
+        (root / "entry").chmod(0o600)
+    running = tier.attempt("running", size_bytes=1)
+    os.utime(running.fileno(), (1000, 1000))
+    assert tier.sweep_temporaries(older_than_s=3600, now_s=before_s + 3599) == 0
+    assert tier.sweep_temporaries(older_than_s=3600, now_s=before_s + 3600.000001) == 2
     running.write([b"x"])
     running.seal()
     running.publish()
     assert {e.key for e in tier.list()} == {"entry", "running"}
+    assert not list((root / "below").iterdir())
 
 
 def test_a_cold_read_asks_the_device(tier: PosixTier, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
