@@ -39,7 +39,7 @@ async def plan_for(database: Database, run: Any, roots: FlashRoots) -> list[Clea
         entries = await SQL.many(conn, "entries", run=run.id)
         artifacts = await SQL.many(conn, "artifacts", run=run.id)
     digests = {e.path: e.digest for e in entries}
-    own = await in_thread(_own_files, roots, run)
+    own = await in_thread(roots.within, lambda _: _own_files(roots, run))
     standing = await in_thread(roots.standing, run.id, manifest=digests, own=own)
     return plan_cleanup(
         standing,

@@ -13,20 +13,26 @@ by the group that could read the run.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from blake3 import blake3
 from msgspec import Struct
 
+from mover.clock import SYSTEM, pause
 from mover.decide.cleanup import Standing
-from mover.errors import ChangedWhileReading, DigestMismatch, EntryMissing, IntegrityError
+from mover.errors import ChangedWhileReading, DigestMismatch, EntryMissing, IntegrityError, TierDenied
+from mover.log import get_logger
 from mover.model.names import path_text
 from mover.tiers import beneath
+from mover.tiers.guard import Guard, Stopped
 
 FICLONE = 0x40049409
 READ_BYTES = 8 << 20
@@ -35,12 +41,21 @@ LISTING_MAX = 10_000_000
 # descriptor, and a hostile job could make any number of them)
 DEPTH_MAX = 200
 CONTENT, STRAYS = ".mover/content", ".mover/strays"
+# NFS: a file that was removed while open stands under a passing name until its last holder closes it; a folder is
+# not empty before. So long a removal waits, and so long a holder may take before we think that its machine died.
+PASSING_WAIT_S, PASSING_TRIES = 1.0, 5
+PASSING_LONGEST_S = 3600.0
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO swapped in for a file must not hold us
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+log = get_logger("runs")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 # what the seal writes beside `data/` and `out/`
@@ -69,6 +84,18 @@ def run_key(run: str) -> str:
     return f"runs/{run}"
 
 
+def _answered(
+    method: Callable[Concatenate[FlashRoots, Parameters], Result],
+) -> Callable[Concatenate[FlashRoots, Parameters], Result]:
+    """Work on the tier's folders, let go with TierHung when the tier stops answering."""
+
+    @wraps(method)
+    def call(self: FlashRoots, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return self.within(lambda _: method(self, *args, **kwargs))
+
+    return call
+
+
 class FlashRoots:
     """The run roots of one flash tier.
 
@@ -76,11 +103,28 @@ class FlashRoots:
     like a cleaned root or an empty store (D11). Every handler calls it before it looks or removes.
     """
 
-    def __init__(self, root: Path, *, reflink: bool, check_identity: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        reflink: bool,
+        check_identity: Callable[[], None],
+        nfs: bool = False,
+        guard: Guard | None = None,
+    ) -> None:
         self.root = root
         self._reflink = reflink
         self.check_identity = check_identity
+        self._nfs = nfs
+        self._lanes = guard
 
+    def within(self, work: Callable[[Stopped], Result]) -> Result:
+        """Any work on this tier's folders; on a network file system nobody waits for it longer than for an answer."""
+        if self._lanes is None:
+            return work(lambda: False)
+        return self._lanes.hold(work)
+
+    @_answered
     def begin(self, run: str, requester: Requester) -> None:
         """Make the run's root. Nothing else makes it: a worker that was paused beyond the run's end finds no
         place to write to, so a root that was removed stays removed."""
@@ -93,6 +137,7 @@ class FlashRoots:
                 return  # another shard of the same run was faster, or we were, before a crash
             give(root, None, requester.gid)
 
+    @_answered
     def prepare(self) -> None:
         """The daemon's own folders, closed to others before anything stands in them."""
         for key, mode in ((".mover", 0o711), (CONTENT, 0o700), (STRAYS, 0o711), ("runs", 0o711)):
@@ -104,6 +149,7 @@ class FlashRoots:
     def run_root(self, run: str) -> Path:
         return self.root / run_key(run)
 
+    @_answered
     def space(self) -> tuple[int, int]:
         """(capacity, free) in bytes, as the file system says now."""
         with told("the tier's space could not be asked"):
@@ -112,6 +158,7 @@ class FlashRoots:
 
     # --- the content store ------------------------------------------------------------------------------
 
+    @_answered
     def mark(self, digest: str) -> str:
         """The content file's fingerprint; it moves when anybody touches the inode."""
         try:
@@ -120,6 +167,7 @@ class FlashRoots:
             raise EntryMissing("content is not in the store", where=digest) from error
         return f"{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}"
 
+    @_answered
     def check_content(self, digest: str) -> None:
         """Re-hash a content file whose fingerprint moved without us; DigestMismatch when it differs."""
         with told("content could not be read"):
@@ -127,11 +175,13 @@ class FlashRoots:
         if found != digest:
             raise DigestMismatch("the content store holds other bytes than its name says", where=digest)
 
+    @_answered
     def evict(self, digest: str) -> None:
         """Give a content file's space back. The caller has made sure that no live run holds the digest."""
         with told("content could not be evicted"):
             (self.root / content_key(digest)).unlink(missing_ok=True)
 
+    @_answered
     def set_aside(self, digest: str) -> None:
         """Damaged content keeps its bytes as evidence and loses its name."""
         path = self.root / content_key(digest)
@@ -140,6 +190,7 @@ class FlashRoots:
             aside.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside / digest)
 
+    @_answered
     def place(self, digest: str, run: str, path: str, requester: Requester) -> None:
         """Share a content file into a run root. Run again after a crash, it leaves the same result. Entries may
         be read as they come, by the requester's group and by nobody else."""
@@ -168,6 +219,7 @@ class FlashRoots:
 
     # --- the root -----------------------------------------------------------------------------------------
 
+    @_answered
     def write(self, run: str, path: str, data: bytes) -> str:
         """A file that the seal itself writes: temporary name, synced, renamed, re-read; its BLAKE3."""
         target = self.run_root(run) / path
@@ -184,6 +236,7 @@ class FlashRoots:
             raise DigestMismatch("a sealed file reads back differently", where=path)
         return digest
 
+    @_answered
     def seal(self, run: str, requester: Requester) -> None:
         """Modes, owners, `out/`, and everything on stable storage. `data/` is read-only for the requester's
         group; with hard links the files' modes are shared by all runs, so the folders guard them."""
@@ -214,6 +267,7 @@ class FlashRoots:
         else:
             close_mode(path)
 
+    @_answered
     def unseal(self, run: str) -> None:
         """Make a root writable for us again, so that staging may resume or cleanup may begin. What a seal that
         was killed left half-written goes."""
@@ -227,10 +281,19 @@ class FlashRoots:
             for name in SEALED:
                 _partial(root / name).unlink(missing_ok=True)
 
+    @_answered
     def listing(self, run: str, *, below: str = "") -> dict[str, int]:
         """Path -> size of everything below a part of the root that is not a folder."""
-        return {seen.path: seen.facts.st_size for seen in self._walk(run, below)}
+        return {seen.path: seen.facts.st_size for seen in self._walk(run, below) if not self._passing(seen)}
 
+    def _passing(self, seen: Seen) -> bool:
+        return self._nfs and beneath.is_passing(os.fsencode(seen.name))
+
+    def _about_to_go(self, seen: Seen) -> bool:
+        """A machine that died never removes its passing names: an old one is a stray like any other."""
+        return self._passing(seen) and SYSTEM.now().timestamp() - seen.facts.st_ctime < PASSING_LONGEST_S
+
+    @_answered
     def standing(self, run: str, *, manifest: dict[str, str], own: dict[str, str]) -> list[Standing]:
         """Everything in the root, with what cleanup needs to judge it.
 
@@ -240,6 +303,8 @@ class FlashRoots:
         """
         found = []
         for seen in self._walk(run, ""):
+            if self._about_to_go(seen):
+                continue
             path, mark = seen.path, mark_of(seen.facts)
             if stat.S_ISLNK(seen.facts.st_mode):
                 target = os.readlink(seen.name, dir_fd=seen.folder_fd)
@@ -308,6 +373,7 @@ class FlashRoots:
 
     # --- cleanup --------------------------------------------------------------------------------------------
 
+    @_answered
     def withdraw(self, run: str) -> None:
         """Nobody reaches the run by its path any more; a process that stands inside it still may write, so
         what it writes is looked for until the end."""
@@ -315,11 +381,13 @@ class FlashRoots:
             try:
                 with self._opened(key) as folder:
                     if os.geteuid() == 0:
-                        os.fchown(folder, 0, -1)
+                        with suppress(PermissionError):  # root_squash: it is whose it was; the mode says the rest
+                            os.fchown(folder, 0, -1)
                     os.fchmod(folder, 0o700)
             except FileNotFoundError:
                 return  # never staged, never sealed, or removed by an attempt that was killed
 
+    @_answered
     def move_stray(self, run: str, path: str) -> str:
         """Move aside to `.mover/strays/<run>/<path>`; the key it has there. Safe to run again: one that was
         moved already is found there, and nothing that stands there is written over."""
@@ -368,14 +436,18 @@ class FlashRoots:
         `marks`: path -> the mark of the file when it was judged. ChangedWhileReading when anything else stands
         there: a process inside the root still writes. What is left is then planned again, later.
         """
+        self.within(lambda stopped: self._remove(run, marks, stopped))
+
+    def _remove(self, run: str, marks: Mapping[str, str], stopped: Stopped) -> None:
         if self.is_gone(run):
             return
         with self._opened("runs") as runs:
             root = os.open(run, FOLDER_FLAGS, dir_fd=runs)
-            _empty(root, "", marks, run=run)
-            os.rmdir(run, dir_fd=runs)
+            _Removal(run, marks, nfs=self._nfs, stopped=stopped).empty(root, "")
+            _remove_folder(run, runs, run=run, tries=PASSING_TRIES if self._nfs else 1)
             os.fsync(runs)
 
+    @_answered
     def is_gone(self, run: str) -> bool:
         return not os.path.lexists(self.run_root(run))
 
@@ -436,9 +508,13 @@ def clone(source: Path, target: Path) -> None:
 
 
 def give(path: Path, uid: int | None, gid: int | None) -> None:
-    """Hand a file to the requester where we may; an unprivileged daemon keeps what it owns."""
-    if os.geteuid() == 0:
-        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid, follow_symlinks=False)
+    """Hand a file to the requester where we may; an unprivileged daemon keeps what it owns, and so does root where
+    an NFS server takes it for nobody (root_squash)."""
+    if os.geteuid() == 0 and (uid, gid) != (None, None):
+        try:
+            os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid, follow_symlinks=False)
+        except PermissionError:
+            log.warning("owner kept", code=TierDenied.code, reason="the server does not let us give files away")
     elif gid is not None and gid in os.getgroups():
         os.chown(path, -1, gid, follow_symlinks=False)
 
@@ -494,18 +570,44 @@ def _free_name(name: str, folder_fd: int) -> str:
     return next(one for one in (name, *(f"{name}.{n}" for n in range(2, len(taken) + 3))) if one not in taken)
 
 
-def _empty(folder_fd: int, relative: str, marks: Mapping[str, str], *, run: str) -> None:
-    """Closes the descriptor. Recursion ends at DEPTH_MAX: deeper folders were moved aside as strays."""
-    try:
-        for name in sorted(os.listdir(folder_fd)):
-            path = f"{relative}/{name}" if relative else name
-            facts = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
-            if stat.S_ISDIR(facts.st_mode) and path.count("/") < DEPTH_MAX:
-                _empty(os.open(name, FOLDER_FLAGS, dir_fd=folder_fd), path, marks, run=run)
-                os.rmdir(name, dir_fd=folder_fd)
-            elif still_is(marks.get(path), facts):
-                os.unlink(name, dir_fd=folder_fd)
-            else:
-                raise ChangedWhileReading("a file appeared or changed while the root was cleaned", where=run)
-    finally:
-        os.close(folder_fd)
+class _Removal:
+    """Removing a root's files exactly as they were judged. Recursion ends at DEPTH_MAX: deeper folders were moved
+    aside as strays."""
+
+    def __init__(self, run: str, marks: Mapping[str, str], *, nfs: bool, stopped: Stopped) -> None:
+        self._run, self._marks, self._nfs, self._stopped = run, marks, nfs, stopped
+
+    def empty(self, folder_fd: int, relative: str) -> None:
+        """Closes the descriptor."""
+        try:
+            for name in sorted(os.listdir(folder_fd)):
+                if self._stopped():
+                    raise ChangedWhileReading("the removal was given up", where=self._run)
+                self._drop(folder_fd, name, f"{relative}/{name}" if relative else name)
+        finally:
+            os.close(folder_fd)
+
+    def _drop(self, folder_fd: int, name: str, path: str) -> None:
+        if self._nfs and beneath.is_passing(os.fsencode(name)) and path not in self._marks:
+            return  # not ours to remove: it goes with its last holder, and the folder waits for that
+        facts = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        if stat.S_ISDIR(facts.st_mode) and path.count("/") < DEPTH_MAX:
+            self.empty(os.open(name, FOLDER_FLAGS, dir_fd=folder_fd), path)
+            _remove_folder(name, folder_fd, run=self._run, tries=PASSING_TRIES if self._nfs else 1)
+        elif still_is(self._marks.get(path), facts):
+            os.unlink(name, dir_fd=folder_fd)
+        else:
+            raise ChangedWhileReading("a file appeared or changed while the root was cleaned", where=self._run)
+
+
+def _remove_folder(name: str, folder_fd: int, *, run: str, tries: int) -> None:
+    for left in reversed(range(tries)):
+        try:
+            os.rmdir(name, dir_fd=folder_fd)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if left:
+            pause(PASSING_WAIT_S)
+    raise ChangedWhileReading("a folder of the root does not get empty: a process still has files open", where=run)

@@ -53,6 +53,8 @@ class Flash(Struct, frozen=True):
     roots: FlashRoots
     seen_as: str
     capacity_bytes: int | None
+    # how long this node may go on believing what another changed (NFS): waited out before a seal
+    settle_s: float = 0.0
 
 
 class Runs:

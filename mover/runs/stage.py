@@ -222,6 +222,7 @@ class Stage:
             records = await self._records(conn, run.id)
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
+        await self._settle(run.tier)
         await in_thread(roots.unseal, run.id)
         if await self._stage_again(shard, run):
             return
@@ -235,6 +236,12 @@ class Stage:
         manifest = self._manifest(run, entries, expression.expression if expression else None)
         await in_thread(self._write_root, roots, run, entries, manifest)
         await self._prove_ready(shard, run, manifest)
+
+    async def _settle(self, tier: str) -> None:
+        """Other nodes may have placed entries of this run. What an NFS client knows of names and sizes it may go on
+        believing for a while; the seal compares what stands there, not what was remembered."""
+        if self._flash[tier].settle_s:
+            await self._clock.sleep(self._flash[tier].settle_s)
 
     async def _stage_again(self, shard: Shard, run: Any) -> bool:
         """Links are made durable by the seal, all at once: a power cut before it may have lost some whose rows
