@@ -104,6 +104,13 @@ class TierFile(Struct, frozen=True, forbid_unknown_fields=True):
     seen_as: str | None = None
     # what we may fill of it; the file system's own size when absent
     capacity_bytes: Annotated[int, Meta(ge=0)] | None = None
+    # network file systems only. How long other clients' changes may show late: waited out before a seal; what the
+    # mount says when absent (docs/nfs.md)
+    attribute_cache_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    # a call and a probe that together got no answer for so long: the tier is hung, its callers are let go
+    unanswered_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    # calls it answers at once, and so the threads that a hung one keeps
+    calls_max: Count = 16
 
 
 class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,6 +192,9 @@ class Tier(Struct, frozen=True):
     ca_file: Path | None = None
     proxy: str | None = None
     sts: Sts | None = None
+    attribute_cache_s: float | None = None
+    unanswered_s: float = 30.0
+    calls_max: int = 16
 
 
 class Settings(Struct, frozen=True):
