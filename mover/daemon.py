@@ -36,7 +36,7 @@ from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import ClosedVault, Vault, VaultKey
-from mover.errors import CatalogUnavailable, Conflict, EntryMissing, MoverError
+from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError
 from mover.ingest.batches import Batches
 from mover.ingest.packs import Packs, markers
 from mover.ingest.records import Records
@@ -44,7 +44,7 @@ from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import ImagesPolicy
+from mover.model.policy import BudgetPolicy, ImagesPolicy
 from mover.model.tiers import Traits
 from mover.policy import PolicyBook, load_policies
 from mover.protect.workflow import Protection, RunPlace
@@ -62,10 +62,15 @@ from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import RetryTier
 from mover.tiers.zones import check_site, refuse_changed
 from mover.transfer import Transfer
+from mover.transfer.budgets import Budgets
+from mover.transfer.paced import PacedTier
+from mover.transfer.shares import Shares
 
 HOUSEKEEPING_S = 5.0
 MARKERS_S = 30.0
 SWEEP_S = 3600.0
+# how soon a budget that somebody wrote is kept
+BUDGETS_S = 5.0
 # a live attempt keeps writing, and one that paused for longer only begins anew
 TEMPORARY_AGE_S = 6 * 3600.0
 # on a flash tier everything else belongs to runs: a job may call its own files what it likes
@@ -98,6 +103,8 @@ async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None =
                 group.create_task(_housekeeping(house), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
                 group.create_task(_sweep_temporaries(house), name="sweep"),
+                group.create_task(_follow_budgets(house), name="budgets"),
+                group.create_task(house.shares.run(), name="shares"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -108,6 +115,7 @@ async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None =
             await stopping
             notifier.stopping()
             logger.info("daemon stopping", node=settings.node)
+            house.budgets.close()
             for loop in loops:
                 loop.cancel()
 
@@ -128,6 +136,8 @@ class House:
     runs: Runs
     protection: Protection
     worker: Worker
+    budgets: Budgets
+    shares: Shares
 
 
 @contextlib.asynccontextmanager
@@ -140,11 +150,28 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         vault = await _open_vault(settings, dsns, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
         await asyncio.to_thread(check_site, settings, policies)
-        tiers = await _open_tiers(settings, database)
+        budgets = Budgets(
+            _budget_policies(policies), shared=True,
+            source_tiers=[tier.name for tier in settings.tiers_of(role="source")],
+        )  # fmt: skip
+        stack.callback(budgets.close)
+        tiers = await _open_tiers(settings, database, budgets)
         await _register(settings, database, policies)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
-        yield await _build(settings, database, vault, policies, tiers, sandbox, dsns)
+        house = await _build(settings, database, vault, policies, tiers, sandbox, dsns, budgets)
+        stack.push_async_callback(_leave_shares, house.shares)
+        yield house
+
+
+def _budget_policies(policies: PolicyBook) -> list[BudgetPolicy]:
+    return [one.policy for one in policies.all() if isinstance(one.policy, BudgetPolicy)]
+
+
+async def _leave_shares(shares: Shares) -> None:
+    """The others need not wait until this daemon is stale."""
+    with contextlib.suppress(CatalogUnavailable):
+        await shares.leave()
 
 
 async def _open_vault(settings: Settings, dsns: Dsns, stack: contextlib.AsyncExitStack) -> Vault:
@@ -165,6 +192,7 @@ async def _build(
     tiers: dict[str, AnyTier],
     sandbox: Sandbox,
     dsns: Dsns,
+    budgets: Budgets,
 ) -> House:
     node, site = settings.node, settings.site
     transfer = Transfer()
@@ -211,7 +239,7 @@ async def _build(
     await access.adopt_file(settings.state_dir / "admin-token")
     return House(
         settings, database, policies, tiers, access, batches, records, Cohorts(database, node=node), runs,
-        protection, worker,
+        protection, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
     )  # fmt: skip
 
 
@@ -262,18 +290,18 @@ async def _register(settings: Settings, database: Database, policies: PolicyBook
 # --- tiers --------------------------------------------------------------------------------------------------
 
 
-async def _open_tiers(settings: Settings, database: Database) -> dict[str, AnyTier]:
+async def _open_tiers(settings: Settings, database: Database, budgets: Budgets) -> dict[str, AnyTier]:
     """Every tier this role may see, registered on first sight. A tier that is away now is opened offline: its
     work waits, nothing is deleted."""
     opened = {}
     for tier in settings.tiers.values():
         if settings.role == "clean" and tier.zone == "identified":
             continue
-        opened[tier.name] = await _open_tier(tier, database)
+        opened[tier.name] = await _open_tier(tier, database, budgets)
     return opened
 
 
-async def _open_tier(tier: Tier, database: Database) -> AnyTier:
+async def _open_tier(tier: Tier, database: Database, budgets: Budgets) -> AnyTier:
     async with database.instance() as conn:
         row = await instance.registered_tier(conn, tier.name)
     if row:
@@ -287,13 +315,13 @@ async def _open_tier(tier: Tier, database: Database) -> AnyTier:
         if row is None:
             raise
         logger.warning("tier offline", tier=tier.name, code=error.code)
-        return RetryTier(made, sleep=pause)
+        return RetryTier(PacedTier(made, budgets), sleep=pause)
     async with database.instance() as conn:
         await instance.register_tier(
             conn, tier.name, kind=tier.kind, zone=tier.zone, role=tier.role, identity=identity, traits=traits,
             capacity_bytes=tier.capacity_bytes,
         )  # fmt: skip
-    return RetryTier(made, sleep=pause)
+    return RetryTier(PacedTier(made, budgets), sleep=pause)
 
 
 def _establish(tier: Tier) -> str:
@@ -367,6 +395,35 @@ async def _measure(house: House) -> None:
         metrics.TIER_RESERVED.labels(tier.name).set(tier.reserved_bytes)
         if tier.free_bytes is not None:
             metrics.TIER_FREE.labels(tier.name).set(tier.free_bytes)
+
+
+async def _follow_budgets(house: House) -> None:
+    """A budget that was changed holds within seconds, without a restart: an operator who sees a clinic's NAS suffer
+    edits one file. A file with a mistake changes nothing, and is said once."""
+    seen = said = None
+    while True:
+        end_if_cancelled()
+        seen, said = await asyncio.to_thread(_look_at_budgets, house, seen, said)
+        await SYSTEM.sleep(BUDGETS_S)
+
+
+def _look_at_budgets(house: House, seen: object, said: object) -> tuple[object, object]:
+    folder = house.settings.policies
+    try:
+        now = sorted((item.name, (facts := item.stat()).st_mtime_ns, facts.st_size) for item in os.scandir(folder))
+    except OSError as error:
+        logger.warning("policies not read", code=type(error).__name__)
+        return seen, said
+    if now in (seen, said):
+        return seen, said
+    try:
+        policies = load_policies(folder)
+        check_site(house.settings, policies)
+    except ConfigError as error:
+        logger.warning("changed policies refused", code=error.code, what=error.what)
+        return seen, now
+    house.budgets.use(_budget_policies(policies))
+    return now, said
 
 
 async def _sweep_temporaries(house: House) -> None:
