@@ -12,8 +12,9 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -36,7 +37,7 @@ from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import ClosedVault, Vault, VaultKey
-from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError
+from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, TierHung
 from mover.ingest.batches import Batches
 from mover.ingest.packs import Packs, markers
 from mover.ingest.records import Records
@@ -57,9 +58,11 @@ from mover.sandbox import Sandbox
 from mover.settings import Settings, Tier, load, read_environment
 from mover.systemd import Notifier
 from mover.tiers import identity as identities
+from mover.tiers import mounts
+from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.object import ObjectTier
 from mover.tiers.posix import PosixTier
-from mover.tiers.wrappers import RetryTier
+from mover.tiers.wrappers import GuardedTier, RetryTier
 from mover.tiers.zones import check_site, refuse_changed
 from mover.transfer import Transfer
 from mover.transfer.budgets import Budgets
@@ -149,13 +152,15 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         stack.push_async_callback(database.close)
         vault = await _open_vault(settings, dsns, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
-        await asyncio.to_thread(check_site, settings, policies)
+        guards = await asyncio.to_thread(_guards, settings)
+        silent = [name for name, guard in guards.items() if guard.hung]
+        await asyncio.to_thread(check_site, settings, policies, silent=silent)
         budgets = Budgets(
             _budget_policies(policies), shared=True,
             source_tiers=[tier.name for tier in settings.tiers_of(role="source")],
         )  # fmt: skip
         stack.callback(budgets.close)
-        tiers = await _open_tiers(settings, database, budgets)
+        tiers = await _open_tiers(settings, database, budgets, guards)
         await _register(settings, database, policies)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
@@ -290,24 +295,49 @@ async def _register(settings: Settings, database: Database, policies: PolicyBook
 # --- tiers --------------------------------------------------------------------------------------------------
 
 
-async def _open_tiers(settings: Settings, database: Database, budgets: Budgets) -> dict[str, AnyTier]:
+def _guards(settings: Settings) -> dict[str, Guard]:
+    """Guards of the tiers on network file systems. One that does not answer now counts as such: only those hang."""
+    made = {}
+    for tier in settings.tiers.values():
+        if tier.path is not None and not (settings.role == "clean" and tier.zone == "identified"):
+            ask = partial(os.statvfs, tier.path)
+            guard = Guard(tier.name, probe=ask, unanswered_s=tier.unanswered_s, calls_max=tier.calls_max)
+            if _may_hang(tier.path, guard):
+                made[tier.name] = guard
+    return made
+
+
+def _may_hang(path: Path, guard: Guard) -> bool:
+    try:
+        mount = guard.call(lambda: mounts.stands_on(path))
+    except TierHung:
+        return True
+    if mount.soft:
+        logger.warning("soft mount", tier=guard.tier, what="it may lose what it accepted; see docs/nfs.md")
+    return mount.network
+
+
+async def _open_tiers(
+    settings: Settings, database: Database, budgets: Budgets, guards: Mapping[str, Guard]
+) -> dict[str, AnyTier]:
     """Every tier this role may see, registered on first sight. A tier that is away now is opened offline: its
     work waits, nothing is deleted."""
     opened = {}
     for tier in settings.tiers.values():
         if settings.role == "clean" and tier.zone == "identified":
             continue
-        opened[tier.name] = await _open_tier(tier, database, budgets)
+        opened[tier.name] = await _open_tier(tier, database, budgets, guards.get(tier.name))
     return opened
 
 
-async def _open_tier(tier: Tier, database: Database, budgets: Budgets) -> AnyTier:
+async def _open_tier(tier: Tier, database: Database, budgets: Budgets, guard: Guard | None) -> AnyTier:
     async with database.instance() as conn:
         row = await instance.registered_tier(conn, tier.name)
     if row:
         refuse_changed(tier, kind=row.kind, zone=row.zone, role=row.role)
-    identity = row.identity if row else await asyncio.to_thread(_establish, tier)
-    made = _make_tier(tier, identity)
+    identity = row.identity if row else await asyncio.to_thread(_established, tier, guard)
+    bare = _make_tier(tier, identity)
+    made = bare if guard is None else GuardedTier(bare, guard)
     try:
         await asyncio.to_thread(made.check_identity)
         traits = await asyncio.to_thread(lambda: made.traits)
@@ -322,6 +352,10 @@ async def _open_tier(tier: Tier, database: Database, budgets: Budgets) -> AnyTie
             capacity_bytes=tier.capacity_bytes,
         )  # fmt: skip
     return RetryTier(PacedTier(made, budgets), sleep=pause)
+
+
+def _established(tier: Tier, guard: Guard | None) -> str:
+    return _establish(tier) if guard is None else guard.call(lambda: _establish(tier))
 
 
 def _establish(tier: Tier) -> str:
@@ -339,9 +373,7 @@ def _establish(tier: Tier) -> str:
 def _make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
     if tier.kind == "posix":
         assert tier.path is not None
-        return PosixTier(
-            tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity
-        )
+        return PosixTier(tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity)
     return ObjectTier.of(tier, identity=identity)
 
 
@@ -352,8 +384,12 @@ async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
         row = await instance.registered_tier(conn, tier.name)
     traits = msgspec.convert(row.traits, Traits)
     root = tier.path.absolute()
-    roots = FlashRoots(root, reflink=traits.reflink, check_identity=opened.check_identity)
-    return Flash(roots, tier.seen_as or str(root), tier.capacity_bytes)
+    mount, guard = mounts.mount_of(root), guard_of(opened)
+    if guard is None or not guard.hung:
+        mount = await asyncio.to_thread(guarded, lambda _: mounts.stands_on(root), opened)
+    settle_s = mount.attribute_cache_s if tier.attribute_cache_s is None else tier.attribute_cache_s
+    roots = FlashRoots(root, reflink=traits.reflink, check_identity=opened.check_identity, nfs=mount.nfs, guard=guard)
+    return Flash(roots, tier.seen_as or str(root), tier.capacity_bytes, settle_s)
 
 
 # --- loops --------------------------------------------------------------------------------------------------
@@ -445,7 +481,7 @@ async def _sweep_tier(tier: Tier, opened: AnyTier) -> None:
             lambda: opened.sweep_temporaries(below, older_than_s=TEMPORARY_AGE_S, now_s=now_s)
         )
     except EntryMissing:
-        return      # nothing was ever written there
+        return  # nothing was ever written there
     except MoverError as error:
         logger.warning("tier not swept", tier=tier.name, code=error.code)
         return
@@ -562,7 +598,8 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
             await asyncio.to_thread(opened.check_identity)
             traits, online = await asyncio.to_thread(lambda: opened.traits), True
         if tier.path is not None and online:
-            facts = await asyncio.to_thread(os.statvfs, tier.path)
+            ask = partial(os.statvfs, tier.path)
+            facts = await asyncio.to_thread(guarded, lambda _: ask(), opened)
             free = facts.f_bavail * facts.f_frsize
             capacity = capacity or facts.f_blocks * facts.f_frsize
     except MoverError as error:

@@ -5,7 +5,7 @@ nothing, it waits until the server is back, and no signal but SIGKILL ends it. S
 threads of the tier's own, while the caller waits for the answer with a deadline:
 
     call ──► lane ──► file system            after half of `unanswered_s`: is it slow, or gone? A probe (another
-      ▲        │                             thread opens the identity file) has the other half to answer. It does:
+      ▲        │                             thread asks for its free space) has the other half to answer. It does:
       └─ done ─┘                             wait on, a sync of 100 GB takes its time. It does not: the tier is hung.
 
 While it is hung every caller gets TierHung at once, new ones and waiting ones, and the threads stay behind in their

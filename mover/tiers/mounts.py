@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
@@ -98,6 +99,14 @@ def mount_of(path: Path | str, *, mounts: list[Mount] | None = None) -> Mount:
         if spelled.is_relative_to(one.point) and len(one.point.parts) >= len(found.point.parts):
             found = one
     return found
+
+
+def stands_on(path: Path | str) -> Mount:
+    """The mount behind a path, links resolved and an automount brought up: this does ask the file system, and may
+    wait as long as that does."""
+    with suppress(OSError):  # what is not there stands on what its spelling says
+        os.stat(os.path.join(path, "."))
+    return mount_of(os.path.realpath(path))
 
 
 def mount_of_device(device: int) -> Mount:

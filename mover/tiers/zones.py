@@ -8,7 +8,7 @@ only ever be refused is said with file:line:column, before a single byte is read
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
@@ -38,14 +38,17 @@ _ENDS: dict[type, tuple[tuple[str, str, str, str], ...]] = {
 }
 
 
-def check_site(settings: Settings, policies: PolicyBook) -> None:
+def check_site(settings: Settings, policies: PolicyBook, *, silent: Collection[str] = ()) -> None:
     """Raises SettingsInvalid or PolicyInvalid with every mistake. A policy may name tiers of another node; only
-    those that are known here are judged here."""
+    those that are known here are judged here. `silent` tiers answer nothing now: their places are taken as they are
+    spelled, since to resolve links there would wait for ever; the engine's own check at every crossing stays."""
+    spelled = {settings.tiers[name].path for name in silent}
+    place = _Places(frozenset(path for path in spelled if path is not None))
     document = reader.read(settings.file, error=SettingsInvalid)
     reader.refuse(
-        [document.mistake(("tiers", name, "path"), what) for name, what in _nested(settings)], SettingsInvalid
+        [document.mistake(("tiers", name, "path"), what) for name, what in _nested(settings, place)], SettingsInvalid
     )
-    mistakes = [mistake for one in policies.all() for mistake in _wrong_ends(one, settings)]
+    mistakes = [mistake for one in policies.all() for mistake in _wrong_ends(one, settings, place)]
     reader.refuse(mistakes, PolicyInvalid)
 
 
@@ -60,19 +63,19 @@ def refuse_changed(tier: Tier, *, kind: str, zone: str, role: str) -> None:
         )
 
 
-def _nested(settings: Settings) -> Iterator[tuple[str, str]]:
+def _nested(settings: Settings, place: _Places) -> Iterator[tuple[str, str]]:
     placed = [(tier, tier.path) for tier in settings.tiers.values() if tier.path is not None]
     for tier, path in placed:
         if tier.zone != "identified":
             continue
         for other, there in placed:
-            if other.zone != "identified" and overlap(path, there):
+            if other.zone != "identified" and place.overlap(path, there):
                 yield other.name, f"its place overlaps that of {tier.name}, which is identified"
-        if overlap(path, settings.state_dir):
+        if place.overlap(path, settings.state_dir):
             yield tier.name, "its place overlaps the state directory"
 
 
-def _wrong_ends(one: Loaded, settings: Settings) -> Iterator[Mistake]:
+def _wrong_ends(one: Loaded, settings: Settings, place: _Places) -> Iterator[Mistake]:
     document = reader.parse(one.text, file=one.file)
     for key, field, role, zone in _ENDS.get(type(one.policy), ()):
         tier = settings.tiers.get(getattr(one.policy, field))
@@ -85,7 +88,7 @@ def _wrong_ends(one: Loaded, settings: Settings) -> Iterator[Mistake]:
         yield from (document.mistake((key,), what) for key, what in _about_verify(one.policy, settings))
     if isinstance(one.policy, ProtectPolicy):
         for index, root in enumerate(one.policy.roots):
-            for what in _about_root(root, settings):
+            for what in _about_root(root, settings, place):
                 yield document.mistake(("roots", index), what)
 
 
@@ -114,15 +117,15 @@ def _about_verify(policy: VerifyPolicy, settings: Settings) -> Iterator[tuple[st
         yield "repair_from", "a tier is no second copy of itself"
 
 
-def _about_root(root: str, settings: Settings) -> Iterator[str]:
+def _about_root(root: str, settings: Settings, place: _Places) -> Iterator[str]:
     pure = PurePosixPath(root)
     if not pure.is_absolute() or ".." in pure.parts or "\0" in root:
         yield "a root is an absolute path without '..'"
         return
     for tier in settings.tiers.values():
-        if tier.zone == "identified" and tier.path is not None and overlap(Path(root), tier.path):
+        if tier.zone == "identified" and tier.path is not None and place.overlap(Path(root), tier.path):
             yield f"the root overlaps the tier {tier.name}, which is identified"
-    if overlap(Path(root), settings.state_dir):
+    if place.overlap(Path(root), settings.state_dir):
         yield "the root overlaps the state directory, which holds the vault's key"
 
 
@@ -143,29 +146,39 @@ class Spot(Struct, frozen=True):
         return self.device == other.device and other.path.is_relative_to(self.path)
 
 
+class _Places(Struct, frozen=True):
+    """Places and the spots they are; those `unresolved` by their spelling alone."""
+
+    unresolved: frozenset[Path] = frozenset()
+
+    def overlap(self, one: Path, other: Path) -> bool:
+        mounts = table()
+        left, right = self._spots(one, mounts), self._spots(other, mounts)
+        return any(a.holds(b) or b.holds(a) for a in left for b in right)
+
+    def _spots(self, path: Path, mounts: Sequence[Mount]) -> list[Spot]:
+        """The place itself, and everything that is mounted below it."""
+        real = self.real(path)
+        below = [Spot(mount.device, mount.root) for mount in mounts if mount.point.is_relative_to(real)]
+        return [_spot(real, mounts), *below]
+
+    def real(self, path: Path) -> PurePosixPath:
+        return PurePosixPath(os.path.abspath(path) if path in self.unresolved else os.path.realpath(path))
+
+
 def overlap(one: Path, other: Path) -> bool:
     """Does anything below one place also lie below the other, through nesting, links on the way or (bind)
     mounts, of either or inside either?"""
-    mounts = table()
-    left, right = _spots(one, mounts), _spots(other, mounts)
-    return any(a.holds(b) or b.holds(a) for a in left for b in right)
+    return _Places().overlap(one, other)
 
 
 def inside(path: Path, place: Path) -> bool:
     """Is `path` the place itself or below it, by whatever mount it is reached?"""
-    mounts = table()
-    return _spot(place, mounts).holds(_spot(path, mounts))
+    mounts, places = table(), _Places()
+    return _spot(places.real(place), mounts).holds(_spot(places.real(path), mounts))
 
 
-def _spots(path: Path, mounts: Sequence[Mount]) -> list[Spot]:
-    """The place itself, and everything that is mounted below it."""
-    real = PurePosixPath(os.path.realpath(path))
-    below = [Spot(mount.device, mount.root) for mount in mounts if mount.point.is_relative_to(real)]
-    return [_spot(path, mounts), *below]
-
-
-def _spot(path: Path, mounts: Sequence[Mount]) -> Spot:
-    real = PurePosixPath(os.path.realpath(path))
+def _spot(real: PurePosixPath, mounts: Sequence[Mount]) -> Spot:
     holding = [mount for mount in mounts if real.is_relative_to(mount.point)]
     if not holding:
         return Spot("", real)
