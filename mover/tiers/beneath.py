@@ -246,6 +246,13 @@ def rename_noreplace_only(folder: int, source: bytes, target: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def rename_between(old: int, source: bytes, new: int, target: bytes) -> None:
+    """The kernel's no-replace rename from one folder to another of the same file system."""
+    if _LIBC.renameat2(old, source, new, target, _RENAME_NOREPLACE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def reflink(source: int, target: int) -> None:
     fcntl.ioctl(target, _FICLONE, source)
 
