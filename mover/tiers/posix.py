@@ -559,6 +559,14 @@ class PosixAttempt:
             os.fsync(self._folder)
         self._close_folder()
 
+    def leave(self) -> None:
+        """Close what is open and keep the temporary file, for a later attempt that resumes it."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with suppress(OSError):  # nothing of it is believed before it was read again
+                os.close(descriptor)
+        self._close_folder()
+
     def abandon(self) -> None:
         """Also after a failed directory sync: then the whole, synced file keeps its final name."""
         if self._descriptor >= 0:
