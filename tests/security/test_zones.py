@@ -15,7 +15,7 @@ from mover.errors import ConfigError, Denied, PolicyInvalid, SettingsInvalid
 from mover.protect.layout import lay_out
 from mover.protect.places import restore_place
 from mover.protect.reading import Requester
-from mover.tiers import mounts
+from mover.tiers import mounts, zones
 from mover.tiers.zones import check_site, inside, overlap
 
 SITE = """\
@@ -187,3 +187,14 @@ def test_a_source_mounted_below_a_declared_root_later_on_is_neither_protected_no
             pass
     finally:
         subprocess.run(["umount", tmp_path / "shared/door"], check=True)
+
+
+def test_a_tier_that_answers_nothing_is_judged_by_its_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To resolve links on a mount whose server is gone would wait for ever, and no other tier would be served."""
+    asked: list[str] = []
+    honest = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(str(path)) or honest(path))
+    place = zones._Places(frozenset((tmp_path / "silent",)))
+    assert place.overlap(tmp_path / "silent", tmp_path)
+    assert not place.overlap(tmp_path / "silent", tmp_path / "other")
+    assert str(tmp_path / "silent") not in asked and str(tmp_path / "other") in asked
