@@ -286,7 +286,14 @@ class Packs:
         slide_key, thumbnail_key = f"{folder}/{number}.{plan.extension}", f"{folder}/{number}.jpg"
         clearance = clear(SlideVerifier(plan, proved=True, seen=attempt.seen), opened, plan.recipe)
         moved = self._transfer.run_recipe(
-            plan.recipe, source=opened, source_tier=source, target=archive, key=slide_key, clearance=clearance
+            plan.recipe,
+            source=opened,
+            source_tier=source,
+            target=archive,
+            key=slide_key,
+            clearance=clearance,
+            seen=attempt.seen,
+            segments=True,
         )
         with suppress(EntryExists):  # ours, when the answer to an earlier request was lost; the bytes decide
             archive.put(thumbnail_key, [picture], size_bytes=len(picture))

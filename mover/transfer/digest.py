@@ -45,6 +45,21 @@ class Hasher:
             if self._room == 0:
                 self._end_segment()
 
+    def copy(self) -> Hasher:
+        """One that goes on from here by itself."""
+        twin = Hasher(segments=False)
+        twin._whole = self._whole.copy()
+        twin._segment = self._segment.copy() if self._segment is not None else None
+        twin._segments, twin._room, twin.size_bytes = list(self._segments), self._room, self.size_bytes
+        return twin
+
+    def segments(self, first: int, last: int) -> tuple[str, ...]:
+        """Of the segments from `first` up to and without `last`. Safe beside an `update` in another thread while
+        these segments are complete; the one open at the end is only asked for when nothing more comes."""
+        if last > len(self._segments):
+            return self.digest().segments[first:last]
+        return tuple(self._segments[first:last])
+
     def _end_segment(self) -> None:
         assert self._segment is not None
         self._segments.append(self._segment.hexdigest())

@@ -33,7 +33,7 @@ from mover.tiers import identity
 from mover.tiers.posix import PosixTier
 from mover.tiers.staging import StagingTier
 from mover.tiers.wrappers import Fault, FaultyTier
-from mover.transfer import Clearance, Moved, Transfer, clear, engine
+from mover.transfer import Clearance, Moved, Transfer, clear, engine, large
 from mover.transfer.digest import digest_recipe
 from tests.support.seaweed import object_tier
 from tests.tiers.test_posix_tier import ROOT_ONLY, tmpfs
@@ -56,11 +56,25 @@ def flash(tmp_path: Path) -> PosixTier:
 
 
 def run(
-    recipe: Recipe, source_tier: StagingTier, target: StagingTier, *, key: str = "out/slide", expected: str = ""
+    recipe: Recipe,
+    source_tier: StagingTier,
+    target: StagingTier,
+    *,
+    key: str = "out/slide",
+    expected: str = "",
+    segments: bool = False,
+    readback: bool = True,
 ) -> Moved:
     with source_tier.open("slide") as source:
         return Transfer().run_recipe(
-            recipe, source=source, source_tier=source_tier, target=target, key=key, expected=expected
+            recipe,
+            source=source,
+            source_tier=source_tier,
+            target=target,
+            key=key,
+            expected=expected,
+            segments=segments,
+            readback=readback,
         )
 
 
@@ -86,7 +100,7 @@ def test_a_plain_copy_arrives_with_the_digest_b3sum_prints(source_tier: PosixTie
     """At every size where a buffer, block or segment ends."""
     data = random.Random(size).randbytes(size)
     source_tier.put("slide", [data])
-    moved = run(plain_copy(size), source_tier, flash)
+    moved = run(plain_copy(size), source_tier, flash, segments=True)
     assert flash.read("out/slide") == data
     assert (moved.digest.blake3, moved.digest.size_bytes) == (blake3(data).hexdigest(), size)
     slices = [data[at : at + SEGMENT_BYTES] for at in range(0, size, SEGMENT_BYTES)]
@@ -172,10 +186,9 @@ def test_where_the_kernel_does_not_copy_we_do(
     def refusing(*_: object) -> int:
         raise OSError(number, "no")
 
-    monkeypatch.setattr(engine, "copy_file_range", refusing)
-    monkeypatch.setattr(engine, "_reflinked", lambda *_: False)
+    monkeypatch.setattr(large, "copy_file_range", refusing)
     source_tier.put("slide", [DATA])
-    run(plain_copy(len(DATA)), source_tier, flash)
+    run(plain_copy(len(DATA)), source_tier, flash, readback=False)
     assert flash.read("out/slide") == DATA
 
 
@@ -332,42 +345,58 @@ def test_rot_on_the_device_is_found_although_the_cache_is_right(tmp_path: Path) 
         attempt.abandon()
 
 
-@pytest.mark.parametrize("change", ["grow", "shrink", "rewrite"])
-@pytest.mark.parametrize("way", ["kernel", "stream"])
+@pytest.mark.parametrize("change", ["grow", "shrink", "rewrite", "replace"])
+@pytest.mark.parametrize("way", ["kernel", "lanes", "stream"])
 def test_a_source_that_changes_while_it_is_read_is_refused(
     source_tier: PosixTier, flash: PosixTier, monkeypatch: pytest.MonkeyPatch, change: str, way: str
 ) -> None:
     """Case 25. A shrinking file must not take the process with it, as a mapping would."""
-    source_tier.put("slide", [DATA])
+    data = DATA * 8
+    source_tier.put("slide", [data])
     path = source_tier.root / "slide"
-    honest_copy, honest_pread = engine.copy_file_range, os.pread
+    honest_copy, honest_preadv, honest_pread = large.copy_file_range, os.preadv, os.pread
+    done: list[bool] = []
 
     def disturb() -> None:
+        if done:
+            return
+        done.append(True)
         if change == "shrink":
             os.truncate(path, 1000)
+        elif change == "replace":
+            (path.parent / "new").write_bytes(data)
+            os.rename(path.parent / "new", path)
         else:
             with open(path, "r+b") as out:
                 out.seek(0, 2 if change == "grow" else 0)
                 out.write(b"late")
 
     def copying(*args: int) -> int:
-        count = honest_copy(*args)
+        count = honest_copy(*args[:2], min(args[2], 1 << 20), *args[3:])
         disturb()
         return count
 
-    def reading(descriptor: int, count: int, at: int) -> bytes:
-        data = honest_pread(descriptor, min(count, 1000), at)
+    def reading(descriptor: int, views: list[memoryview], at: int) -> int:
+        count = honest_preadv(descriptor, [views[0][: 1 << 19]], at)
         disturb()
-        return data
+        return count
 
-    monkeypatch.setattr(engine, "_reflinked", lambda *_: False)
-    monkeypatch.setattr(engine, "copy_file_range", copying)
-    monkeypatch.setattr(engine.os, "pread", reading)
-    target = flash if way == "kernel" else FaultyTier(flash, ())
+    def plain_reading(descriptor: int, count: int, at: int) -> bytes:
+        piece = honest_pread(descriptor, min(count, 1000), at)
+        disturb()
+        return piece
+
+    if way == "kernel":
+        monkeypatch.setattr(large, "copy_file_range", copying)
+    elif way == "lanes":
+        monkeypatch.setattr(large.os, "preadv", reading)
+    else:
+        monkeypatch.setattr(engine.os, "pread", plain_reading)
+    target = FaultyTier(flash, ()) if way == "stream" else flash
     with pytest.raises(ChangedWhileReading):
-        run(plain_copy(len(DATA)), source_tier, target)
+        run(plain_copy(len(data)), source_tier, target, readback=way != "kernel")
     monkeypatch.undo()
-    assert names(flash) == [] and rests(flash) == []
+    assert done and names(flash) == [] and rests(flash) == []
 
 
 def test_bytes_other_than_the_catalog_says_are_not_published(source_tier: PosixTier, flash: PosixTier) -> None:
