@@ -101,6 +101,10 @@ SNAPSHOTS = _counter("mover_snapshots_total", "Snapshots written and checked.", 
 SNAPSHOT_ADDED_BYTES = _counter("mover_snapshot_added_bytes_total", "New bytes in repositories.", "tier")
 RESTORED_BYTES = _counter("mover_restored_bytes_total", "Bytes restored.", "tier")
 
+TRANSFER_ENTRIES = _counter("mover_transfer_entries_total", "Entries of transfers, by outcome.", "state")
+TRANSFER_BYTES = _counter("mover_transfer_moved_bytes_total", "Bytes that transfers moved.")
+RELEASES = _counter("mover_release_entries_total", "Sources released, kept, brought back and purged.", "state")
+
 VAULT_LOOKS = _counter("mover_vault_looks_total", "Times sealed names were opened.")
 ERRORS = _counter("mover_errors_total", "Errors by stable code.", "code")
 DATABASE_UP = _gauge("mover_database_up", "1 while the catalog answers.")

@@ -1010,6 +1010,7 @@ create table mover.release_entry (
 );
 -- one source leaves once; what was kept or brought back may be asked for again
 create unique index release_entry_once on mover.release_entry (entry_id) where state not in ('kept', 'restored');
+create index release_entry_entry on mover.release_entry (entry_id, id);
 create index release_entry_of on mover.release_entry (release_id, state, id);
 
 do $$
@@ -1117,6 +1118,7 @@ create table mover.verification_entry (
     foreign key (project_id, verification_id) references mover.verification (project_id, id)
 );
 create index verification_entry_of on mover.verification_entry (verification_id, id);
+create unique index verification_entry_key on mover.verification_entry (verification_id, key);
 create index verification_entry_waiting on mover.verification_entry (verification_id, id) where state = 'waiting';
 
 -- what is not as the catalog says. Open ones are the damage that stands; whole or repaired since, they are closed

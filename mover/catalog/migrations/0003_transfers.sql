@@ -141,6 +141,7 @@ create table mover.release_entry (
 );
 -- one source leaves once; what was kept or brought back may be asked for again
 create unique index release_entry_once on mover.release_entry (entry_id) where state not in ('kept', 'restored');
+create index release_entry_entry on mover.release_entry (entry_id, id);
 create index release_entry_of on mover.release_entry (release_id, state, id);
 
 do $$
