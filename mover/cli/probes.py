@@ -103,7 +103,7 @@ def describe(tier: PosixTier | ObjectTier) -> str:
     from mover.tiers.posix import PosixTier
 
     traits = tier.traits
-    words = [name.replace("_", " ") for name in traits.__struct_fields__ if getattr(traits, name)]
+    words = [name.replace("_", " ") for name in traits.__struct_fields__ if getattr(traits, name) is True]
     if isinstance(tier, PosixTier):
         from mover.cli.output import size
 

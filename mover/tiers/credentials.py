@@ -26,6 +26,7 @@ RENEW_BEFORE = timedelta(minutes=5)
 CHECK_EVERY = timedelta(seconds=30)  # how long a library may go on with what it was given
 AGAIN_AFTER_S = 1.0  # between tries while the old keys still hold
 TOKEN_BYTES_MAX = 64 << 10
+TOKEN_CHARS_MIN = 4  # STS takes none shorter
 STS_TIMEOUT_S = 10
 
 
@@ -226,9 +227,12 @@ def quiet_session():  # type: ignore[no-untyped-def]
 def _read_token(path: Path) -> str:
     try:
         with open(path, encoding="ascii") as file:
-            return file.read(TOKEN_BYTES_MAX).strip()
+            token = file.read(TOKEN_BYTES_MAX).strip()
     except (OSError, UnicodeDecodeError):
         raise SettingsInvalid("the token file of a tier's credentials cannot be read") from None
+    if len(token) < TOKEN_CHARS_MIN:
+        raise SettingsInvalid("the token file of a tier's credentials is empty")
+    return token
 
 
 def file_stamp(path: Path) -> object:
@@ -251,6 +255,7 @@ class Keyring:
         self._held: Credentials | None = None
         self._stamp: object = None
         self._not_before_s = 0.0
+        self._changed_s = 0.0
 
     def current(self) -> Credentials:
         stamp = self._source.stamp()
@@ -268,6 +273,10 @@ class Keyring:
         with self._lock:
             return self._held != refused or self._load(stamp) != refused
 
+    def changed_lately(self) -> bool:
+        """A library that holds keys for a moment may just have used the ones before."""
+        return self._clock.monotonic_s() - self._changed_s < AGAIN_AFTER_S
+
     def _load(self, stamp: object) -> Credentials:
         self._not_before_s = self._clock.monotonic_s() + AGAIN_AFTER_S
         try:
@@ -278,6 +287,8 @@ class Keyring:
             return self._held
         if not self._ends_within(found, RENEW_BEFORE):
             self._not_before_s = 0.0
+        if found != self._held:
+            self._changed_s = self._clock.monotonic_s()
         self._held, self._stamp = found, stamp
         return found
 

@@ -46,7 +46,7 @@ from mover.errors import (
 from mover.log import get_logger
 from mover.model.tiers import Entry, Fingerprint, TierKind, TierRole, Traits, Zone
 from mover.settings import Addressing, Sts, Tier
-from mover.tiers import beneath, object_probe
+from mover.tiers import beneath
 from mover.tiers import identity as identities
 from mover.tiers.credentials import (
     Credentials,
@@ -216,6 +216,8 @@ class ObjectTier:
         """What this store really does. A read-only one is asked nothing that writes."""
         if self.read_only:
             return Traits()
+        from mover.tiers import object_probe  # brings botocore, which takes a third of a second to load
+
         return object_probe.probe(self, self.where, self.control, folder=CONTROL_PREFIX)
 
     def _refuse_unfit(self) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
 from msgspec import Struct
 
 from mover.errors import EntryExists, EntryMissing, MoverError, TierUnavailable
@@ -29,6 +32,8 @@ CONNECTIONS_MAX = 16
 CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 120  # a completion of ten thousand parts takes its time
 CALL_TIMEOUT_S = 600
+CLOSE_TIMEOUT_S = 5
+LOOP_NAME = "object-control"
 LOCK_MODES = ("GOVERNANCE", "COMPLIANCE")
 Result = TypeVar("Result")
 
@@ -46,8 +51,9 @@ class Control:
 
     def __init__(self, where: Place, keys: Keyring) -> None:
         self._where, self._keys = where, keys
-        self._client: Any = None
+        self._opened: list[Any] = []
         self._opening: asyncio.Lock | None = None
+        weakref.finalize(self, _close, self._opened)  # when nobody asks any more, and at the end of the process
 
     # --- uploads --------------------------------------------------------------------------------------------
 
@@ -56,8 +62,10 @@ class Control:
         return str(answer["UploadId"])
 
     def parts(self, key: str, upload: str) -> dict[int, tuple[str, int]] | None:
-        """number -> (etag, size); None when the store knows no such upload (any more)."""
+        """number -> (etag, size); None when the store knows no such upload (any more). SeaweedFS lists a part that
+        was sent twice twice, in no order: where the two differ, none counts, and it is sent once more."""
         found: dict[int, tuple[str, int]] = {}
+        unclear: set[int] = set()
         after = 0
         while True:
             asked = {**self._of(key), "UploadId": upload, "PartNumberMarker": after}
@@ -65,11 +73,12 @@ class Control:
                 page = self._ask("listing parts failed", partial(_list_parts, asked))
             except EntryMissing:
                 return None
-            # a part that was sent twice may be listed twice (SeaweedFS): the last one counts
             for part in page.get("Parts", ()):
-                found[int(part["PartNumber"])] = (str(part["ETag"]), int(part["Size"]))
+                number, told = int(part["PartNumber"]), (str(part["ETag"]), int(part["Size"]))
+                if found.setdefault(number, told) != told:
+                    unclear.add(number)
             if not page.get("IsTruncated"):
-                return found
+                return {number: told for number, told in found.items() if number not in unclear}
             after = _forward(int(page["NextPartNumberMarker"]), after, tier=self._where.tier)
 
     def complete(
@@ -168,16 +177,17 @@ class Control:
         # between the two lines nothing else runs on the loop
         self._opening = self._opening or asyncio.Lock()
         async with self._opening:
-            self._client = self._client or await self._open()
-        return await call(self._client)
+            if not self._opened:
+                self._opened.append(await self._open())
+        return await call(self._opened[0])
 
     async def _open(self) -> Any:
-        """Lives as long as the process."""
         where = self._where
         session = AioSession()
         for name in ("config_file", "credentials_file"):
             session.set_config_variable(name, "/dev/null")  # only the settings say who we are
         session.register_component("credential_provider", _Provider(self._keys))
+        session.register_component("data_loader", _loader())
         made = session.create_client(
             "s3",
             region_name=where.region,
@@ -186,6 +196,21 @@ class Control:
             config=_config(where),
         )
         return await made.__aenter__()
+
+
+@cache
+def _loader() -> Any:
+    """The description of S3 is a megabyte of JSON: parsed once for all tiers."""
+    return create_loader()
+
+
+def _close(opened: list[Any]) -> None:
+    """On the private loop, waited for by nobody but the end of the process."""
+    if opened and not _LOOP.running().is_closed():
+        closing = asyncio.run_coroutine_threadsafe(opened.pop().__aexit__(None, None, None), _LOOP.running())
+        with suppress(TimeoutError, OSError):
+            if threading.current_thread().name != LOOP_NAME:
+                closing.result(CLOSE_TIMEOUT_S)
 
 
 class _Keys(AioCredentials):
@@ -265,7 +290,7 @@ class _Loop:
         with self._lock:
             if self._running is None:
                 self._running = asyncio.new_event_loop()
-                threading.Thread(target=self._running.run_forever, name="object-control", daemon=True).start()
+                threading.Thread(target=self._running.run_forever, name=LOOP_NAME, daemon=True).start()
             return self._running
 
 

@@ -225,4 +225,5 @@ class Connection:
 
     def renew(self, refused: Credentials | None) -> bool:
         """The store refused these. Whether asking again may help."""
-        return refused is not None and self.keys is not None and self.keys.renew(refused)
+        keys = self.keys
+        return refused is not None and keys is not None and (keys.renew(refused) or keys.changed_lately())

@@ -64,15 +64,18 @@ def object_tier(
     zone: Zone = "deidentified",
     role: TierRole = "archive",
     prefix: str = "",
+    endpoint: str = "",
+    ca_file: Path | None = None,
 ) -> ObjectTier:
-    """An established tier in a prefix of its own."""
+    """An established tier in a prefix of its own; `endpoint` is that of a proxy before the server."""
     tier = ObjectTier(
         name,
         zone,
         url=f"s3://{server.bucket}/{prefix or secrets.token_hex(6)}",
-        endpoint=server.endpoint,
+        endpoint=endpoint or server.endpoint,
         region=server.region,
         credentials_file=server.credentials_file,
+        ca_file=ca_file,
         role=role,
     )
     tier.establish()
