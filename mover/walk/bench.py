@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+import psycopg
+from msgspec import Struct
+
+from mover.clock import monotonic_s
+from mover.randomness import new_id
 from mover.tiers import beneath
 from mover.walk.conductor import Step, Totals, Walk
+from mover.walk.ledger import CatalogLedger, Place
 from mover.walk.reader import Job, Seen
 from mover.walk.readers import PROCESSES, Readers
 
@@ -54,3 +60,67 @@ def walk_posix(
             readers.close()
     finally:
         os.close(folder)
+
+
+class Staged(Struct, frozen=True):
+    """A walk into the staging table and, if asked for, its merge. Seconds are of the walk alone, with the start of
+    its processes and its commits, and of the merge alone."""
+
+    scan: str
+    totals: Totals
+    walk_s: float
+    merge_s: float = 0.0
+
+
+def stage_posix(
+    root: str | os.PathLike[str],
+    dsn: str,
+    *,
+    project: str,
+    tier: str,
+    processes: int = PROCESSES,
+    merge: bool = False,
+) -> Staged:
+    """A scan of a deidentified posix tier that is registered in this catalog. Without `merge` what it staged is
+    thrown away at the end, so that it can be measured again."""
+    place = _new_scan(dsn, project, tier)
+    folder = beneath.open_root(os.fspath(root))
+    try:
+        began_s = monotonic_s()
+        with CatalogLedger(dsn, place) as ledger:
+            job = Job(scan=place.scan.encode(), root=folder, hide=True, sealed=False, cross_mounts=False)
+            readers = Readers(job, processes=processes, tier=tier)
+            try:
+                walk = Walk(ledger, readers, left=ledger.begin())
+                walk.run()
+            finally:
+                readers.close()
+            walked_s = monotonic_s()
+            if merge:
+                ledger.merge()
+                ledger.settle()
+        merge_s = monotonic_s() - walked_s if merge else 0.0
+        return Staged(place.scan, walk.totals, walked_s - began_s, merge_s)
+    finally:
+        os.close(folder)
+        _end_scan(dsn, place)
+
+
+def _new_scan(dsn: str, project: str, tier: str) -> Place:
+    scan = new_id("scan")
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select set_config('mover.project', %s, true)", [project])
+        row = conn.execute(
+            "insert into mover.scan (id, project_id, tier, created_by) values (%s, %s, %s, 'bench') returning number",
+            [scan, project, tier],
+        ).fetchone()
+    assert row is not None
+    return Place(scan=scan, project=project, tier=tier, number=row[0], prefix=b"", tag=b"")
+
+
+def _end_scan(dsn: str, place: Place) -> None:
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select set_config('mover.project', %s, true)", [place.project])
+        conn.execute("delete from mover.staged where scan_id = %s", [place.scan])
+        conn.execute("delete from mover.scan_folder where scan_id = %s", [place.scan])
+        conn.execute("update mover.scan set state = 'incomplete' where id = %s", [place.scan])

@@ -28,8 +28,7 @@ _ARRAY = struct.Struct(">iiiiii")
 _EMPTY = struct.Struct(">iii")
 _LENGTH = struct.Struct(">i")
 _PART = struct.Struct(">ii")  # length and value of an integer column
-# the fields that say what a part is: the field count, then scan_id and folder, whose lengths differ
-_FIELDS = struct.pack(">h", 13)
+_FIELDS = struct.pack(">h", 13)  # how many fields a tuple has
 _LENGTHS = [_LENGTH.pack(length) for length in range(512)]
 _ELEMENT8 = np.dtype([("length", ">i4"), ("value", ">i8")])
 _ELEMENT2 = np.dtype([("length", ">i4"), ("value", ">i2")])

@@ -81,8 +81,8 @@ class Found(Struct, frozen=True, array_like=True):
 
 
 class Seen(Struct, frozen=True, array_like=True):
-    """One part of a folder. `row` is ready for COPY; on a sealed tier `names` and `tail` come instead, because the
-    names must become tags first. `same` parts have neither."""
+    """One part of a folder; nothing of it was seen where `digest` is empty. `row` is ready for COPY; on a sealed tier
+    `names` and `tail` come instead, because the names must become tags first. `same` parts have neither."""
 
     folder: bytes
     part: int
@@ -109,6 +109,7 @@ class _Part(Struct):
     start: int
     vanished: int
     findings: list[Found]
+    unseen: bool = False
 
 
 def main(control: int) -> None:
@@ -250,6 +251,9 @@ class Reader:
             stop = part.start + len(part.names)
             here = folders[part.start : stop]
             count = len(part.names) - int(np.count_nonzero(here))
+            if part.unseen:
+                seen.append(Seen(part.task.folder, part.part, True, b"", findings=part.findings))
+                continue
             seen.append(
                 self._seen(part, columns[part.start : stop], here, elsewhere[part.start : stop], packed, (at, at + count))
             )
@@ -335,7 +339,7 @@ def _why(folder: int, name: bytes) -> str:
 
 
 def _unseen(task: Task, number: int, code: str) -> _Part:
-    return _Part(task, number, True, [], 0, 0, [Found(code, task.folder)])
+    return _Part(task, number, True, [], 0, 0, [Found(code, task.folder)], unseen=True)
 
 
 _CODES = {
