@@ -62,6 +62,7 @@ create table mover.verification_entry (
     foreign key (project_id, verification_id) references mover.verification (project_id, id)
 );
 create index verification_entry_of on mover.verification_entry (verification_id, id);
+create unique index verification_entry_key on mover.verification_entry (verification_id, key);
 create index verification_entry_waiting on mover.verification_entry (verification_id, id) where state = 'waiting';
 
 -- what is not as the catalog says. Open ones are the damage that stands; whole or repaired since, they are closed
@@ -90,6 +91,31 @@ create table mover.verification_finding (
     check (state <> 'repaired' or (repaired_at is not null and repaired_from is not null))
 );
 create index verification_finding_open on mover.verification_finding (project_id, tier, key) where state = 'open';
+
+-- what the catalog vouches for on a tier below a prefix, each key once: slides and their thumbnails, and every entry
+-- whose digest is known. Fingerprint and time of the last proof are the entry's, where its digest is the same. It
+-- runs with the rights of who asks, so a project sees its own
+create function mover.vouched(in_tier text, in_prefix bytea)
+    returns table (key bytea, source text, subject text, digest text, size_bytes bigint, mtime_ns bigint, mark text,
+                   verified_at timestamptz)
+    language sql stable as $$
+    with slides as (
+        select convert_to(s.key, 'UTF8') as key, s.number, s.digest, s.size_bytes from mover.slide s where s.tier = in_tier
+        union all
+        select convert_to(s.thumbnail_key, 'UTF8'), s.number, s.thumbnail_digest, s.thumbnail_bytes
+          from mover.slide s
+         where s.tier = in_tier and s.thumbnail_key is not null and s.thumbnail_digest is not null),
+    known as (
+        select s.key, 'slide' as source, s.number as subject, s.digest, s.size_bytes, e.mtime_ns, e.mark, e.verified_at
+          from slides s left join mover.entry e on e.tier = in_tier and e.key = s.key and e.digest = s.digest
+        union all
+        select e.key, 'entry', null, e.digest, e.size_bytes, e.mtime_ns, e.mark, e.verified_at from mover.entry e
+         where e.tier = in_tier and e.kind = 'file' and e.digest is not null
+           and not exists (select from slides s where s.key = e.key))
+    select * from known k
+     where in_prefix = ''::bytea or k.key = in_prefix
+        or substring(k.key from 1 for length(in_prefix) + 1) = in_prefix || '/'::bytea
+$$;
 
 do $$
 declare t text;
@@ -126,5 +152,5 @@ $$;
 
 reset role;
 revoke create on schema mover from mover_dispatch;
-revoke execute on function mover.keys_known(text, bytea[], boolean) from public;
-grant execute on function mover.keys_known(text, bytea[], boolean) to mover_daemon;
+revoke execute on function mover.keys_known(text, bytea[], boolean), mover.vouched(text, bytea) from public;
+grant execute on function mover.keys_known(text, bytea[], boolean), mover.vouched(text, bytea) to mover_daemon;
