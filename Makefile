@@ -8,7 +8,11 @@ DEMO   ?= .demo
 DEBIAN_PACKAGES := restic xfsprogs git strace
 JOBS   ?= 2
 
-.PHONY: demo serve stop test soak deps check clean help
+# the peers of the benchmark
+BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils
+BENCH_ROOT ?= .
+
+.PHONY: demo serve stop test soak bench bench-full bench-deps deps check clean help
 
 help:
 	@echo "make demo    set up and run the whole workflow on a small generated hospital"
@@ -16,6 +20,8 @@ help:
 	@echo "make stop    end what demo or serve left running"
 	@echo "make test    all tests that a change must pass (under 10 minutes on two cores)"
 	@echo "make soak    the long ones: hundreds of kills, power cuts, big files"
+	@echo "make bench   every claim about speed beside its peers (a few minutes, 15 GB below BENCH_ROOT)"
+	@echo "make bench-full  the same at large sizes (an hour or more)"
 	@echo "make check   style, types and the import contracts"
 	@echo "make deps    Debian packages some tests need (as root)"
 	@echo "make clean   remove .venv and the demo's folder"
@@ -34,6 +40,17 @@ test: $(VENV)/.test-installed deps
 
 soak: $(VENV)/.test-installed deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
+
+bench: $(VENV)/.bench-installed bench-deps
+	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH)
+	@$(BIN)/python docs/make_performance.py
+
+bench-full: $(VENV)/.bench-installed bench-deps
+	@$(BIN)/python -m bench --full --root $(BENCH_ROOT) $(BENCH)
+	@$(BIN)/python docs/make_performance.py
+
+bench-deps:
+	@sh .ci/deps $(BENCH_PACKAGES)
 
 check: $(VENV)/.test-installed
 	@$(BIN)/ruff check mover scanners tests bench
@@ -55,4 +72,8 @@ $(VENV)/.demo-installed: pyproject.toml .ci/venv
 
 $(VENV)/.test-installed: pyproject.toml .ci/venv
 	@sh .ci/venv $(PYTHON) $(VENV) demo,test
+	@touch $@ $(VENV)/.demo-installed
+
+$(VENV)/.bench-installed: pyproject.toml .ci/venv
+	@sh .ci/venv $(PYTHON) $(VENV) demo,bench
 	@touch $@ $(VENV)/.demo-installed
