@@ -130,7 +130,7 @@ class Course(Struct, frozen=True):
         """A tool as a contestant that copies the corpus to a fresh folder each time."""
 
         def prepare(number: int) -> Work:
-            target = self.place.fresh(slug(peer.name, number))
+            target = self.place.fresh(self.output(peer, number))
             if peer.tier:
                 identity.establish(target, name="target", zone="deidentified")
             self.settle(number)
@@ -143,7 +143,7 @@ class Course(Struct, frozen=True):
             )
 
         def check(number: int) -> None:
-            target = self.place.folder / slug(peer.name, number)
+            target = self.place.folder / self.output(peer, number)
             found = corpora.count(target)
             if found != (self.corpus.files, self.corpus.size_bytes):
                 raise RunFailed(f"made {found[0]} files of {found[1]} bytes")
@@ -153,6 +153,9 @@ class Course(Struct, frozen=True):
                 shutil.rmtree(target)
 
         return Contestant(peer.name, prepare, check, peer.rounds)
+
+    def output(self, peer: Peer, number: int) -> str:
+        return f"{self.corpus.folder.name}-{slug(peer.name, number)}"
 
     def settle(self, number: int) -> None:
         """Nothing dirty; the corpus where it is said to be. Many files are read once a round: who moved them
@@ -173,17 +176,31 @@ def slug(name: str, number: int) -> str:
     return f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}-{number}"
 
 
-def ours(name: str, verb: str, *flags: str, rounds: int = 0, own_clock: bool = False) -> Peer:
-    """A verb of `bench.ours` as a tool: a whole process, start-up included, unless it is asked for its own clock."""
+def ours(name: str, verb: str, *flags: str, rounds: int = 0) -> Peer:
+    """A verb of `bench.ours` as a tool: a whole process, start-up included. What it says of itself becomes a tool
+    of its own in the results (see `inside`)."""
 
     def steps(source: str, target: str, scratch: str) -> tuple[Step, ...]:
         return (ours_step(verb, source, target, *flags),)
 
-    return Peer(name, (), steps, rounds, own_clock=own_clock, tier=True)
+    return Peer(name, (), steps, rounds, tier=True)
 
 
 def ours_step(*words: str) -> Step:
     return Step((sys.executable, "-m", "bench.ours", *words))
+
+
+def inside(name: str) -> str:
+    """What a tool of ours is called where its own clock counts: the work in a daemon that runs already, without
+    loading Python, drivers and parsers. Starting its worker processes stays on that clock."""
+    return f"{name} (in a daemon)"
+
+
+def _seen_inside(tally: Tally) -> Tally:
+    runs = [
+        msgspec.structs.replace(run, seconds=run.counted["seconds"], cpu_s=run.counted["cpu_s"]) for run in tally.runs
+    ]
+    return Tally(inside(tally.tool), tuple(runs), inner=True)
 
 
 def present(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
@@ -197,22 +214,23 @@ def present(peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
 
 class Judged(Struct, frozen=True):
     """A race that was run: its tallies and how to read them. `amount` is what one run moved, in the unit's
-    measure (GB or thousand files); `gigabytes` is for CPU per GB."""
+    measure (GB or thousand files); CPU is told per `cpu_amount`, which `cpu_unit` names."""
 
     context: Context
     tallies: dict[str, Tally]
     amount: float
     unit: str
-    gigabytes: float
+    cpu_amount: float
+    cpu_unit: str
     condition: str
     place: str
     missing: dict[str, str]
     load_before: float
 
-    def figures(self, figure: Figure) -> dict[str, float]:
-        ran = {name: tally for name, tally in self.tallies.items() if tally.runs}
+    def figures(self, figure: Figure, *, inner: bool = True) -> dict[str, float]:
+        ran = {name: tally for name, tally in self.tallies.items() if tally.runs and (inner or not tally.inner)}
         if figure == "cpu":
-            return {name: _rounded(tally.cpu_s / self.gigabytes) for name, tally in ran.items()}
+            return {name: _rounded(tally.cpu_s / self.cpu_amount) for name, tally in ran.items()}
         if figure == "memory":
             return {name: _rounded(tally.memory_mb) for name, tally in ran.items()}
         return {name: _rounded(self.amount / tally.seconds) for name, tally in ran.items()}
@@ -247,7 +265,7 @@ class Judged(Struct, frozen=True):
             Claim(
                 id=id,
                 work=work,
-                unit=self.unit if figure == "rate" else {"cpu": "CPU s/GB", "memory": "MB"}[figure],
+                unit={"rate": self.unit, "cpu": self.cpu_unit, "memory": "MB"}[figure],
                 ours=values[tool],
                 peers={one: values[one] for one in shown},
                 limit=limits.get(limit),
@@ -260,7 +278,8 @@ class Judged(Struct, frozen=True):
                 ours_tool=tool,
                 condition=self.condition,
                 place=self.place,
-                cpu_s_per_gb=_only(self.figures("cpu"), [tool, *shown]),
+                cpu=_only(self.figures("cpu"), [tool, *shown]),
+                cpu_unit=self.cpu_unit,
                 memory_mb=_only(self.figures("memory"), [tool, *shown]),
                 rounds={one: [_rounded(run.seconds) for run in self.tallies[one].runs] for one in [tool, *shown]},
                 disturbed=[one for one in [tool, *shown] if self.tallies[one].disturbed],
@@ -271,21 +290,31 @@ class Judged(Struct, frozen=True):
 
 
 def compete(
-    course: Course, tools: Sequence[Peer], *, amount: float, unit: str, rounds: int = 0, gigabytes: float = 0.0
+    course: Course,
+    tools: Sequence[Peer],
+    *,
+    amount: float,
+    unit: str,
+    rounds: int = 0,
+    cpu: tuple[float, str] = (0, ""),
 ) -> Judged:
-    """Race the tools that are here over the course; those that are not are carried along as missing."""
+    """Race the tools that are here over the course; those that are not are carried along as missing. CPU is told
+    per GB of the corpus unless `cpu` says per what else."""
     load_before = os.getloadavg()[0]
     here, missing = present(tools)
     for name, reason in missing.items():
         course.context.told(f"{name}: skipped, {reason}")
     tallies = course.context.contest([course.enter(tool) for tool in here], rounds=rounds)
     failed = {tally.tool: f"failed: {tally.failure}" for tally in tallies if tally.failure}
+    daemons = {tool.name for tool in here if tool.tier}
+    tallies += [_seen_inside(tally) for tally in tallies if tally.tool in daemons and tally.runs]
     return Judged(
         context=course.context,
         tallies={tally.tool: tally for tally in tallies},
         amount=amount,
         unit=unit,
-        gigabytes=max(gigabytes or course.corpus.size_bytes / 1e9, 1e-9),
+        cpu_amount=cpu[0] or course.corpus.size_bytes / 1e9,
+        cpu_unit=cpu[1] or "CPU s/GB",
         condition=course.condition,
         place=course.place.kind,
         missing={**missing, **failed},

@@ -17,6 +17,11 @@ ENTRIES = """
     )
 """
 
+TIER = """
+    insert into mover.tier (name, kind, zone, role, identity, traits)
+    values ('bench', 'posix', 'deidentified', 'flash', 'bench', '{}') on conflict do nothing
+"""
+
 
 class Catalog:
     """A migrated database below `folder` with a logged table for outcomes; stops the server at the end."""
@@ -31,6 +36,7 @@ class Catalog:
         with psycopg.connect(self.dsn, autocommit=True) as conn:
             conn.execute(ENTRIES)
             conn.execute("insert into mover.project (id) values ('bench') on conflict do nothing")
+            conn.execute(TIER)
         return self
 
     def __exit__(

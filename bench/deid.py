@@ -1,4 +1,8 @@
-"""P9: de-identifying one large SVS with digests of source and result, beside copies of the same bytes."""
+"""P9: de-identifying one large SVS with digests of source and result, beside copies of the same bytes.
+
+Ours is clocked inside: the sandbox loads its parsers once in a daemon's life. The whole process, with a first
+small slide that loads them, stands beside.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from bench import peers
-from bench.context import Context, Course, compete, ours, slug
+from bench.context import Context, Course, compete, inside, ours
 from bench.corpora import Corpus
 from bench.measure import Contestant, RunFailed, Work
 from bench.peers import Peer
@@ -19,8 +23,9 @@ from mover.demo.layout import make_layout
 from mover.demo.plan import Case, Pack, Person
 from mover.tiers import identity
 
-OURS, WHOLE, COPY, COPY_READ = "ours", "ours, start-up included", "ours, plain copy", "ours, plain copy, read back"
-READ = "ours, read back"
+WHOLE, WHOLE_READ = "ours", "ours, read back"
+WHOLE_COPY, WHOLE_COPY_READ = "ours, plain copy", "ours, plain copy, read back"
+OURS, READ, COPY, COPY_READ = (inside(name) for name in (WHOLE, WHOLE_READ, WHOLE_COPY, WHOLE_COPY_READ))
 SEED = 7
 LARGE_BYTES = 100_000_000
 # an invented person: what is planted must be taken out again
@@ -36,11 +41,10 @@ def deidentified(context: Context) -> None:
     course = _SlideCourse(context, corpus, place, discard=True)
     first = str(place.folder / "warm" / "warm.svs")
     tools = [
-        ours(OURS, "deidentify", "--first", first, "--no-readback", own_clock=True),
-        ours(READ, "deidentify", "--first", first, own_clock=True),
-        ours(WHOLE, "deidentify", "--no-readback"),
-        ours(COPY, "copy", "--no-readback", own_clock=True),
-        ours(COPY_READ, "copy", own_clock=True),
+        ours(WHOLE, "deidentify", "--first", first, "--no-readback"),
+        ours(WHOLE_READ, "deidentify", "--first", first),
+        ours(WHOLE_COPY, "copy", "--no-readback"),
+        ours(WHOLE_COPY_READ, "copy"),
         peers.CP,
         peers.PATHSAFE,
     ]
@@ -58,7 +62,7 @@ class _SlideCourse(Course, frozen=True, kw_only=True):
 
     def enter(self, peer: Peer) -> Contestant:
         def prepare(number: int) -> Work:
-            target = self.place.fresh(slug(peer.name, number))
+            target = self.place.fresh(self.output(peer, number))
             if peer.tier:
                 identity.establish(target, name="target", zone="deidentified")
             self.settle(number)
@@ -66,7 +70,7 @@ class _SlideCourse(Course, frozen=True, kw_only=True):
             return Work(steps, synced=str(target), own_clock=peer.own_clock, env=self.env)
 
         def check(number: int) -> None:
-            target = self.place.folder / slug(peer.name, number)
+            target = self.place.folder / self.output(peer, number)
             sizes = [file.stat().st_size for file in target.rglob("*.svs")]
             if len(sizes) != 1 or abs(sizes[0] / self.corpus.size_bytes - 1) > 0.05:
                 raise RunFailed(f"made slides of {sizes} bytes of one of {self.corpus.size_bytes}")

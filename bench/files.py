@@ -12,7 +12,7 @@ from blake3 import blake3
 from msgspec import structs
 
 from bench import corpora, limits, peers, results
-from bench.context import Context, Course, Judged, compete, ours
+from bench.context import Context, Course, Judged, compete, inside, ours
 from bench.corpora import Corpus
 from bench.database import Catalog
 from bench.measure import Step
@@ -124,7 +124,7 @@ def _checks() -> list[Peer]:
 def durable(context: Context) -> None:
     """P5: each file safe before its row exists; rows in a real PostgreSQL, one COPY and commit per group."""
     count = context.sizes.durable_files
-    with Catalog(context.root / "catalog") as catalog:
+    with Catalog(context.root / "catalog-p5") as catalog:
         recorded = ours("ours, with rows", "copy", "--no-readback", "--dsn", catalog.dsn)
         tools = [
             recorded,
@@ -175,7 +175,7 @@ def reflink(context: Context) -> None:
         corpus = corpora.slides(place.folder / f"corpus-{size}", [size])
         known = _known(corpus, context.scratch / f"known-{size}.json")
         course = Course(context, corpus, place)
-        trusted = ours(f"ours, {_size(size)}", "copy", "--known", str(known), own_clock=True)
+        trusted = ours(f"ours, {_size(size)}", "copy", "--known", str(known))
         clone = Peer(f"cp --reflink, {_size(size)}", ("cp",), _cp_reflink)
         found.append(compete(course, [trusted, clone], amount=1.0, unit="files/s", rounds=3))
     _claim_constant(context, found, place, sizes)
@@ -198,13 +198,15 @@ def _cp_reflink(source: str, target: str, scratch: str) -> tuple[Step, ...]:
 def _claim_constant(context: Context, found: Sequence[Judged], place: Place, sizes: Sequence[int]) -> None:
     """Milliseconds of the largest beside those of the smallest."""
     tallies = {name: tally for one in found for name, tally in one.tallies.items() if tally.runs}
-    names = [f"ours, {_size(size)}" for size in sizes]
+    names = [inside(f"ours, {_size(size)}") for size in sizes]
     if any(name not in tallies for name in names):
         context.failures["reflink"] = "; ".join(tally.failure for one in found for tally in one.tallies.values())
         return
     shared = [min(run.counted.get("shared", 0) for run in tallies[name].runs) for name in names]
     values = {name: round(tally.seconds * 1e3, 2) for name, tally in tallies.items()}
     ratio = values[names[-1]] / values[names[0]]
+    if min(shared) < 1:
+        context.failures["reflink"] = "our engine copied bytes that it could have shared"
     context.claim(
         Claim(
             id="reflink",
@@ -269,7 +271,7 @@ def _claim_linear(context: Context, id: str, found: Sequence[Judged]) -> None:
         context.failures[id] = "; ".join(tally.failure for tally in tallies.values() if tally.failure)
         return
     whole = structs.replace(found[-1], tallies=tallies)
-    rates = {name: value for one in found for name, value in one.figures("rate").items()}
+    rates = {name: value for one in found for name, value in one.figures("rate", inner=False).items()}
     names = list(rates)
     ratio = rates[names[-1]] / rates[names[-2]]
     context.claim(
@@ -288,8 +290,8 @@ def _claim_linear(context: Context, id: str, found: Sequence[Judged]) -> None:
             ours_tool=names[-1],
             condition=found[-1].condition,
             place=found[-1].place,
-            memory_mb=whole.figures("memory"),
-            rounds={name: [round(run.seconds, 3) for run in tally.runs] for name, tally in tallies.items()},
+            memory_mb=whole.figures("memory", inner=False),
+            rounds={name: [round(run.seconds, 3) for run in tallies[name].runs] for name in names},
             stamp=results.stamp(load_before=found[0].load_before),
         )
     )
@@ -297,7 +299,7 @@ def _claim_linear(context: Context, id: str, found: Sequence[Judged]) -> None:
 
 def _claim_memory(context: Context, found: Sequence[Judged]) -> None:
     """All processes of the engine together, whatever is moved."""
-    memory = {name: value for one in found for name, value in one.figures("memory").items()}
+    memory = {name: value for one in found for name, value in one.figures("memory", inner=False).items()}
     if not memory:
         context.failures["memory"] = "nothing was moved"
         return

@@ -53,11 +53,12 @@ class Run(Struct, frozen=True):
 
 
 class Tally(Struct, frozen=True):
-    """A tool's runs in one race, and their medians."""
+    """A tool's runs in one race, and their medians. `inner`: of the same runs, by the tool's own clock."""
 
     tool: str
     runs: tuple[Run, ...]
     failure: str = ""
+    inner: bool = False
 
     @property
     def seconds(self) -> float:
@@ -98,7 +99,8 @@ def run(work: Work, *, scratch: Path) -> Run:
     )
     report = json.loads(done.stdout)
     if report["failure"]:
-        raise RunFailed(f"{report['failure']}: {report['said'][-600:].strip()}")
+        last = report["said"].strip().rpartition("\n")[2]
+        raise RunFailed(f"{report['failure']}: {last[-300:]}")
     counted = _counted(report["said"])
     return Run(
         seconds=counted["seconds"] if work.own_clock else report["seconds"],

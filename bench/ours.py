@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ def main() -> None:
         one.add_argument("--dsn", default="")
         one.add_argument("--known", default="", help="a JSON file of digests by key: verified before, trusted since")
         one.set_defaults(verb=verb)
+    walked = verbs.add_parser("walk")
+    walked.add_argument("source")
+    walked.add_argument("target", help="not used: every tool of a race is given one")
+    walked.add_argument("--dsn", default="", help="into the catalog; without it nothing is kept")
+    walked.add_argument("--twice", action="store_true", help="merged, then once more with nothing changed")
+    walked.set_defaults(verb=walk)
     cleaned = verbs.add_parser("deidentify")
     cleaned.add_argument("source")
     cleaned.add_argument("target")
@@ -46,7 +53,15 @@ def main() -> None:
     cleaned.add_argument("--first", default="", help="another slide to load the sandbox's parsers with, off the clock")
     cleaned.set_defaults(verb=deidentify)
     asked = words.parse_args()
-    print(json.dumps(asked.verb(asked)))
+    before = _cpu_s()
+    said = asked.verb(asked)
+    print(json.dumps({"cpu_s": _cpu_s() - before, **said}))
+
+
+def _cpu_s() -> float:
+    """Of this process and of the workers that ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 # --- moving many entries --------------------------------------------------------------------------------
@@ -159,6 +174,47 @@ class _Recorder:
 
     def close(self) -> None:
         self._conn.close()
+
+
+# --- walking --------------------------------------------------------------------------------------------
+
+
+def walk(asked: argparse.Namespace) -> dict[str, float]:
+    from mover.walk import stage_posix, walk_posix
+
+    began = time.monotonic()
+    if not asked.dsn:
+        entries = walk_posix(asked.source).entries
+        return {"entries": entries, "seconds": time.monotonic() - began}
+    if not asked.twice:
+        entries = stage_posix(asked.source, asked.dsn, project="bench", tier="bench").totals.entries
+        return {"entries": entries, "seconds": time.monotonic() - began}
+    # a tier of its own: a first scan has nothing to compare with
+    tier = f"bench-{os.getpid()}"
+    _register(asked.dsn, tier)
+    first = stage_posix(asked.source, asked.dsn, project="bench", tier=tier, merge=True)
+    again = stage_posix(asked.source, asked.dsn, project="bench", tier=tier, merge=True)
+    if again.totals.listings_same != again.totals.listings:
+        sys.exit("a tree that nobody changed was found changed")
+    return {
+        "entries": first.totals.entries,
+        "seconds": time.monotonic() - began,
+        "walk_s": first.walk_s,
+        "merge_s": first.merge_s,
+        "again_walk_s": again.walk_s,
+        "again_merge_s": again.merge_s,
+    }
+
+
+def _register(dsn: str, tier: str) -> None:
+    import psycopg
+
+    with psycopg.connect(dsn) as conn:
+        conn.execute(
+            "insert into mover.tier (name, kind, zone, role, identity, traits)"
+            " values (%s, 'posix', 'deidentified', 'flash', 'bench', '{}')",
+            [tier],
+        )
 
 
 # --- de-identifying one slide -----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import time
 
 PR_SET_CHILD_SUBREAPER = 36
 SAMPLE_S = 0.05
+EARLY_S, EARLY_SAMPLE_S = 0.3, 0.01  # short runs are looked at more often
 LINGER_S = 3.0
 TAIL_BYTES = 4000
 
@@ -115,7 +116,8 @@ class _Memory(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.wait(SAMPLE_S):
+        began = time.monotonic()
+        while not self._ended.wait(EARLY_SAMPLE_S if time.monotonic() - began < EARLY_S else SAMPLE_S):
             self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in _tree(os.getpid())))
 
     def stop(self) -> None:

@@ -68,7 +68,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     ours_tool: str = "ours"
     condition: str = ""
     place: str = ""
-    cpu_s_per_gb: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    cpu_unit: str = "CPU s/GB"
     memory_mb: dict[str, float] = {}
     rounds: dict[str, list[float]] = {}
     disturbed: list[str] = []

@@ -36,7 +36,7 @@ def _claims(claims: Sequence[Claim]) -> Table:
     table.add_column("ratio", justify="right", no_wrap=True)
     table.add_column("goal", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("CPU s/GB", justify="right", no_wrap=True)
+    table.add_column("CPU", justify="right", no_wrap=True)
     table.add_column("MB", justify="right", no_wrap=True)
     for claim in claims:
         table.add_row(*_row(claim))
@@ -48,7 +48,7 @@ def _row(claim: Claim) -> list[Text | str]:
     verdict = Text("met", "green") if claim.met else Text("missed", "bold red")
     if claim.disturbed:
         verdict.append(" disturbed", "yellow")
-    cpu = claim.cpu_s_per_gb.get(claim.ours_tool)
+    cpu = claim.cpu.get(claim.ours_tool)
     memory = claim.memory_mb.get(claim.ours_tool)
     return [
         claim.id,
@@ -59,7 +59,7 @@ def _row(claim: Claim) -> list[Text | str]:
         f"{claim.ratio:.2f}",
         f"{sign} {claim.goal:g}",
         verdict,
-        f"{cpu:.2f}" if cpu is not None else "-",
+        f"{cpu:.3g} {claim.cpu_unit.removeprefix('CPU ')}" if cpu is not None else "-",
         f"{memory:.0f}" if memory is not None else "-",
     ]
 
