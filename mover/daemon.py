@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,7 @@ from mover.settings import Settings, Tier, load, read_environment
 from mover.systemd import Notifier
 from mover.tiers import identity as identities
 from mover.tiers import mounts
+from mover.tiers.fitness import check_traits
 from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.object import ObjectTier
 from mover.tiers.posix import PosixTier
@@ -161,6 +162,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         )  # fmt: skip
         stack.callback(budgets.close)
         tiers = await _open_tiers(settings, database, budgets, guards)
+        await _check_traits(policies, tiers, database)
         await _register(settings, database, policies)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
@@ -200,7 +202,7 @@ async def _build(
     budgets: Budgets,
 ) -> House:
     node, site = settings.node, settings.site
-    transfer = Transfer()
+    transfer = Transfer(budgets=budgets)
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
     batches = Batches(database, vault, tiers, policies, node=node)
@@ -328,6 +330,14 @@ async def _open_tiers(
             continue
         opened[tier.name] = await _open_tier(tier, database, budgets, guards.get(tier.name))
     return opened
+
+
+async def _check_traits(policies: PolicyBook, tiers: Iterable[str], database: Database) -> None:
+    """As registered: a tier that is away now is judged by what it could do."""
+    async with database.instance() as conn:
+        rows = {name: await instance.registered_tier(conn, name) for name in tiers}
+    traits = {name: msgspec.convert(row.traits, Traits) for name, row in rows.items() if row is not None}
+    await asyncio.to_thread(check_traits, policies, traits)
 
 
 async def _open_tier(tier: Tier, database: Database, budgets: Budgets, guard: Guard | None) -> AnyTier:

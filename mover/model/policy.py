@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from mover.model.moving import Keep
+from mover.model.tiers import TraitName
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 
@@ -46,6 +47,8 @@ class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images"
     packs_per_shard: Annotated[int, Meta(ge=1, le=1000)] = 8
     # a file of this name in a folder declares the folder as a batch; its lines are the expected names
     marker: str | None = None
+    # what the archive must be able to do besides (`object_lock`, `versioning`); refused at start where it is not
+    needs: tuple[TraitName, ...] = ()
 
 
 ColumnClass = Literal[
@@ -247,6 +250,8 @@ class MovePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="move", ta
     keep: Keep = Keep()
     canary: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     limits: MoveLimits = MoveLimits()
+    # what the target must be able to do besides; refused at start where it is not
+    needs: tuple[TraitName, ...] = ()
     # an entry that cannot be moved stops the whole, or is reported while the rest moves
     offenders: Literal["refuse", "report"] = "report"
     tries: Annotated[int, Meta(ge=1, le=10)] = 3

@@ -53,6 +53,18 @@ class Traits(Struct, frozen=True):
     versioning: bool = False
 
 
+# those a policy can ask of a tier by name
+TraitName = Literal[
+    "conditional_put",
+    "conditional_complete",
+    "checksum_rejection",
+    "range_read",
+    "multipart",
+    "versioning",
+    "object_lock",
+]
+
+
 class Digest(Struct, frozen=True):
     """BLAKE3-256 of the whole content in hex, as `b3sum` prints it, and the digests of its 16 MiB
     segments, which stand beside it, never for it."""

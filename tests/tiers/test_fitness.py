@@ -1,0 +1,77 @@
+"""Policies are held against what tiers were found able to do, not against what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mover.decide.fitness import LACKS
+from mover.errors import PolicyInvalid
+from mover.model.tiers import TraitName, Traits
+from mover.policy import PolicyBook, load_policies
+from mover.tiers.fitness import check_traits
+
+ABLE = Traits(conditional_put=True, range_read=True, multipart=True)
+IMAGES = "kind: images\nname: images\nfrom: intake\nto: archive\n"
+
+
+def book(folder: Path, text: str) -> PolicyBook:
+    (folder / "one.yaml").write_text(text)
+    return load_policies(folder)
+
+
+def test_each_trait_a_policy_can_ask_for_says_what_its_lack_means() -> None:
+    """The sentence a person reads when the daemon refuses to start; and each is a trait there is."""
+    assert set(LACKS) == set(TraitName.__args__) and set(LACKS) <= set(Traits.__struct_fields__)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "lacking", "place", "told"),
+    [
+        (
+            IMAGES,
+            "conditional_put",
+            "one.yaml:4:5",
+            "archive lacks conditional_put: it overwrites a name that is taken",
+        ),
+        (
+            IMAGES + "needs: [multipart]\n",
+            "multipart",
+            "one.yaml:5:8",
+            "archive lacks multipart: it takes no upload in parts",
+        ),
+        (
+            "kind: stage\nname: stage\nfrom: archive\nto: flash\n",
+            "range_read",
+            "one.yaml:3:7",
+            "archive lacks range_read: it does not give parts of an object",
+        ),
+        (
+            "kind: move\nname: mv\nfrom: nas\nto: archive\n",
+            "conditional_put",
+            "one.yaml:4:5",
+            "archive lacks conditional_put: it overwrites a name that is taken",
+        ),
+    ],
+)
+def test_a_policy_that_its_tier_cannot_keep_is_refused(
+    tmp_path: Path, text: str, lacking: str, place: str, told: str
+) -> None:
+    """With its place in the file, before the first byte is moved; and not where the trait is there."""
+    policies = book(tmp_path, text)
+    check_traits(policies, {"archive": ABLE})
+    check_traits(policies, {})
+    with pytest.raises(PolicyInvalid) as caught:
+        check_traits(policies, {"archive": msgspec.structs.replace(ABLE, **{lacking: False})})
+    assert [(one["where"], one["what"]) for one in caught.value.details] == [(f"{tmp_path}/{place}", told)]
+
+
+def test_a_policy_may_ask_for_a_lock(tmp_path: Path) -> None:
+    """WORM is a promise of the bucket: a bucket that does not keep it must not look as if it did."""
+    policies = book(tmp_path, IMAGES + "needs: [object_lock]\n")
+    with pytest.raises(PolicyInvalid) as caught:
+        check_traits(policies, {"archive": ABLE})
+    assert "does not keep objects from being deleted" in str(caught.value.details)
+    check_traits(policies, {"archive": msgspec.structs.replace(ABLE, object_lock=True)})
