@@ -95,8 +95,10 @@ class Transfer:
         lanes: int = large.LANES,
         parts_from_bytes: int = parts.PARTS_FROM_BYTES,
         part_bytes: int = parts.PART_BYTES,
+        budgets: Budgets = UNLIMITED,
     ) -> None:
-        self._pieces_waiting, self._lanes = pieces_waiting, lanes
+        """`budgets` hold for every recipe whose caller names none."""
+        self._pieces_waiting, self._lanes, self._budgets = pieces_waiting, lanes, budgets
         self._parts_from_bytes, self._part_bytes = parts_from_bytes, part_bytes
 
     def run_recipe(
@@ -114,7 +116,7 @@ class Transfer:
         source_digest: bool = False,
         journal: PartJournal | None = None,
         attempt_id: str = "",
-        budgets: Budgets = UNLIMITED,
+        budgets: Budgets | None = None,
         trusted_since: str = "",
         seen: Fingerprint | None = None,
         sparse: bool = True,
@@ -142,7 +144,8 @@ class Transfer:
         if trusted_since and not (expected and seen):
             raise RequestInvalid("a digest is trusted under the fingerprint it was verified with, and needs both")
         asked = Asked(expected, readback, segments, source_digest, trusted_since, sparse)
-        pace = Pace(source_tier.name, target.name, budgets=budgets, stopped=stopped)
+        pace = Pace(source_tier.name, target.name, budgets=budgets or self._budgets, stopped=stopped)
+        pace.entry()
         began_s = monotonic_s()
         record = None
         if journal is not None and attempt_id and recipe.size_bytes >= self._parts_from_bytes:

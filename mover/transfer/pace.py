@@ -28,6 +28,12 @@ class Pace:
         if self._stopped():
             raise Stopping("the move was stopped between two steps; it goes on where it was")
 
+    def entry(self) -> None:
+        """One file begins: what counts files rather than bytes is asked here."""
+        self._budgets.take(self.source, direction="read", bytes_=0, files=1, stopped=self._stopped)
+        self._budgets.take(self.target, direction="write", bytes_=0, files=1, stopped=self._stopped)
+        self.check()
+
     @contextmanager
     def step(self, tier: str, direction: Direction, bytes_: int) -> Iterator[None]:
         """Around each read or write of a tier (32 MiB at most): waits for the budget, then watches the time."""
