@@ -92,6 +92,15 @@ TIER_BACKOFF = _gauge(
 BUDGET_WAIT = _counter("mover_budget_wait_seconds_total", "Time threads waited for a budget.", "tier", "direction")
 BUDGET_SHARE = _gauge("mover_budget_share", "Part of the tier's budget that this daemon holds.", "tier")
 
+VERIFY_FINDINGS = _counter(
+    "mover_verify_findings_total", "Entries that a verification found other than the catalog says.", "tier", "kind"
+)
+VERIFY_REPAIRED = _counter("mover_verify_repaired_total", "Entries repaired from a second copy.", "tier")
+VERIFY_OPEN = _gauge(
+    "mover_verify_open_findings", "Damage that stands: found, not repaired, not seen whole since. Alarm above 0.",
+    "tier", "kind",
+)  # fmt: skip
+
 RUNS = _gauge("mover_runs", "Runs by state, as the catalog counted them last.", "state")
 STAGE_SECONDS = _histogram("mover_run_stage_seconds", "From admission to ready.")
 STAGED_BYTES = _counter("mover_run_staged_bytes_total", "Bytes brought into run roots.", "how")

@@ -41,6 +41,13 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "snapshots.read": _LADDER,
     "snapshots.check": _WORK,
     "snapshots.restore": _WORK,
+    "transfers.read": _LADDER,
+    "transfers.request": _WORK,
+    "transfers.steer": _WORK,
+    "transfers.approve": _WORK,
+    "transfers.restore": _WORK,
+    "verifications.read": _LADDER,
+    "verifications.request": _WORK,
     # who did what is itself about people: those who answer for it read it
     "audit.read": frozenset({"admin", "custodian"}),
     "tokens.read": _ADMIN,

@@ -476,6 +476,81 @@ class Tiers(Answer, frozen=True, kw_only=True):
     tiers: list[Tier]
 
 
+# --- verification --------------------------------------------------------------------------------------
+
+
+class VerificationRequest(Body, frozen=True):
+    """Read again a tier (below a prefix), the root of a run, or the listed keys of a tier, and compare with the
+    catalog. Keys are written as in reports: `\\xNN` for bytes that are no text. `strangers`: the tier is listed
+    too. `repair_from`: a tier whose copies may replace what is damaged."""
+
+    tier: str | None = None
+    prefix: Annotated[str, Meta(max_length=4096)] = ""
+    run: str | None = None
+    keys: Annotated[list[PathText], Meta(min_length=1, max_length=100_000)] | None = None
+    strangers: bool = True
+    repair_from: str | None = None
+
+
+class Verification(Answer, frozen=True, kw_only=True):
+    """`findings` counts by kind, `open` those of them that stand. `limit_bytes` is a scheduled one's share."""
+
+    id: str
+    tier: str
+    scope: Literal["tier", "run", "list"]
+    prefix: str = ""
+    run: str | None = None
+    policy: str | None = None
+    state: Literal["planning", "reading", "listing", "confirming", "complete", "failed", "aborted"]
+    reason: str | None = None
+    explanation: str | None = None
+    strangers: bool
+    repair_from: str | None = None
+    limit_bytes: int | None = None
+    entries: int
+    bytes: int
+    checked: int
+    checked_bytes: int
+    listed: int
+    findings: dict[str, int] = {}
+    open: dict[str, int] = {}
+    repaired: int = 0
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class VerificationPage(Answer, frozen=True, kw_only=True):
+    verifications: list[Verification]
+    next: str | None = None
+
+
+class Finding(Answer, frozen=True, kw_only=True):
+    """One entry that is not as the catalog says. `quarantine` is where its damaged bytes were moved."""
+
+    id: str
+    kind: Literal["bit-rot", "changed", "missing", "stranger", "unreadable"]
+    state: Literal["open", "repaired", "cleared", "repeated"]
+    key: str
+    subject: str | None = None
+    expected: str | None = None
+    found: str | None = None
+    bytes: int | None = None
+    found_bytes: int | None = None
+    code: str | None = None
+    explanation: str | None = None
+    quarantine: str | None = None
+    repaired_from: str | None = None
+    repaired_at: datetime | None = None
+    at: datetime
+
+
+class FindingPage(Answer, frozen=True, kw_only=True):
+    findings: list[Finding]
+    next: str | None = None
+
+
 class PolicyView(Answer, frozen=True, kw_only=True):
     name: str
     kind: str
