@@ -27,6 +27,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "batches.read": _ALL,
     "batches.declare": _WORK,
     "names.reveal": frozenset({"operator", "custodian"}),
+    "scans.read": _LADDER,
+    "scans.declare": _WORK,
     "slides.read": _LADDER,
     "records.read": _LADDER,
     "records.declare": _WORK,
