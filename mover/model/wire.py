@@ -570,6 +570,76 @@ class AuditRecord(Answer, frozen=True, kw_only=True):
     hash: str
 
 
+class ScanRequest(Body, frozen=True):
+    """Walk a tier or a folder of it. `inventory` is the key of an S3 Inventory's manifest on the tier; `empty_ok`
+    says that a place where entries are known was emptied on purpose."""
+
+    tier: ShortText
+    prefix: Annotated[str, Meta(max_length=4096)] = ""
+    inventory: PathText | None = None
+    cross_mounts: bool = False
+    empty_ok: bool = False
+
+
+class Drift(Answer, frozen=True, kw_only=True):
+    """Between the catalog and what was seen. An entry with another size, time or inode than before has lost its
+    digest; `changed_verified` are those that had been verified: somebody wrote there, or something broke. Rot under
+    an unchanged fingerprint no walk can see: that is what `mover verify` is for. `gone` is null when it could not be
+    judged."""
+
+    same: int
+    new: int
+    changed: int
+    changed_verified: int
+    gone: int | None = None
+    gone_verified: int | None = None
+
+
+class Scan(Answer, frozen=True, kw_only=True):
+    """`prefix` is null on identified tiers, where it is a name. `findings` are places that could not be seen: any of
+    them makes the scan incomplete, and nothing is called gone."""
+
+    id: str
+    state: Literal["waiting", "walking", "merging", "complete", "incomplete", "failed"]
+    tier: str
+    method: Literal["walk", "listing", "inventory"]
+    prefix: str | None = None
+    folders: int
+    folders_left: int
+    entries: int
+    bytes: int
+    entries_s: float
+    listings: int
+    listings_same: int
+    vanished: int
+    findings: int
+    drift: Drift
+    walk_s: float
+    merge_s: float
+    created_at: datetime
+    finished_at: datetime | None = None
+    error_code: str | None = None
+    explanation: str | None = None
+
+
+class ScanPage(Answer, frozen=True, kw_only=True):
+    scans: list[Scan]
+    next: str | None = None
+
+
+class ScanFinding(Answer, frozen=True, kw_only=True):
+    """`path` is null on identified tiers."""
+
+    code: str
+    path: str | None
+    at: datetime
+
+
+class ScanFindingPage(Answer, frozen=True, kw_only=True):
+    findings: list[ScanFinding]
+    next: str | None = None
+
+
 class AuditPage(Answer, frozen=True, kw_only=True):
     records: list[AuditRecord]
     next: str | None = None
