@@ -15,10 +15,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from mover import metrics
-from mover.api import audit, batches, cohorts, records, runs, service, snapshots, tokens
+from mover.api import audit, batches, cohorts, records, runs, scans, service, snapshots, tokens, transfers
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
-from mover.api.operation import Call, Operation, Waiting
+from mover.api.operation import Call, Operation, Streamed, Waiting
 from mover.api.parsing import read_body, read_key, read_path, read_query
 from mover.api.peers import is_local, peer_credentials
 from mover.api.problems import answer_errors
@@ -34,9 +34,11 @@ from mover.model.access import Identity
 
 OPERATIONS: tuple[Operation, ...] = (
     *batches.OPERATIONS,
+    *scans.OPERATIONS,
     *records.OPERATIONS,
     *cohorts.OPERATIONS,
     *runs.OPERATIONS,
+    *transfers.OPERATIONS,
     *snapshots.OPERATIONS,
     *audit.OPERATIONS,
     *tokens.OPERATIONS,
@@ -81,8 +83,10 @@ def _endpoint(operation: Operation, house: _House) -> Handler:
         _allow(identity, operation.action)
         call = await _parse(request, operation, house, identity)
         answer = await operation.handler(call)
+        if isinstance(answer, Streamed):
+            return await _stream(request, answer.lines, answer.media_type)
         if isinstance(answer, AsyncIterator):
-            return await _stream(request, answer, operation)
+            return await _stream(request, answer, operation.media_type)
         return _reply(answer, operation)
 
     return handle
@@ -151,11 +155,11 @@ def _reply(answer: Any, operation: Operation) -> web.Response:
     return _json(answer, status=status)
 
 
-async def _stream(request: web.Request, lines: AsyncIterator[bytes], operation: Operation) -> web.StreamResponse:
+async def _stream(request: web.Request, lines: AsyncIterator[bytes], media_type: str) -> web.StreamResponse:
     """What is too long to stand in memory. The first piece is made before the status is said, so that a failure
     up to there is still a problem; a later one cuts the connection, which no reader takes for the end."""
     first = await anext(lines, b"")
-    response = web.StreamResponse(headers={"Content-Type": operation.media_type})
+    response = web.StreamResponse(headers={"Content-Type": media_type})
     _stamp(response, request)
     await response.prepare(request)
     try:
