@@ -108,6 +108,29 @@ class Batches(Noun):
         return (await self._transport.send(Ask("POST", "/v1/reveal", body=body), wire.Revealed)).names
 
 
+class Scans(Noun):
+    FINAL = frozenset({"complete", "incomplete", "failed"})
+
+    async def declare(self, body: wire.ScanRequest) -> wire.Scan:
+        """A place that is being scanned is not scanned twice, so this may be repeated."""
+        return await self._transport.send(Ask("POST", "/v1/scans", body=body, repeatable=True), wire.Scan)
+
+    async def list(self, *, tier: str | None = None, after: str | None = None, limit: int = 100) -> wire.ScanPage:
+        return await self._get("/v1/scans", wire.ScanPage, tier=tier, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Scan:
+        return await self._view(f"/v1/scans/{id}", wire.Scan, wait, state)
+
+    async def wait(self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None) -> wire.Scan:
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def findings(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.ScanFindingPage:
+        return await self._get(f"/v1/scans/{id}/findings", wire.ScanFindingPage, after=after, limit=limit)
+
+
 class Slides(Noun):
     async def list(self, *, after: str | None = None, limit: int = 100) -> wire.SlidePage:
         return await self._get("/v1/slides", wire.SlidePage, after=after, limit=limit)
@@ -235,6 +258,64 @@ class Runs(Noun):
         """A run's lifecycle refuses what does not follow; only keeping the lease is repeated unasked."""
         ask = Ask("POST", f"/v1/runs/{id}/{verb}", body=body, repeatable=verb == "heartbeat")
         return await self._transport.send(ask, wire.Run)
+
+
+class Transfers(Noun):
+    """`ENDED` are final; `waiting` (for approval) and `paused` last until somebody says a word."""
+
+    ENDED = frozenset({"done", "incomplete", "refused", "failed", "aborted"})
+    RESTING = frozenset({"waiting", "paused"})
+
+    async def request(self, body: wire.TransferRequest, *, key: str) -> wire.Transfer:
+        """The same key gives the same transfer, whatever happened to the connection."""
+        ask = Ask("POST", "/v1/transfers", body=body, key=key, repeatable=True)
+        return await self._transport.send(ask, wire.Transfer)
+
+    async def plan_request(self, body: wire.TransferRequest) -> wire.Plan:
+        """Lists what is asked for, which takes what it takes."""
+        ask = Ask("POST", "/v1/transfers", query={"plan": True}, body=body, repeatable=True, timeout_s=None)
+        return await self._transport.send(ask, wire.Plan)
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.TransferPage:
+        return await self._get("/v1/transfers", wire.TransferPage, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Transfer:
+        return await self._view(f"/v1/transfers/{id}", wire.Transfer, wait, state)
+
+    async def wait(self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None) -> wire.Transfer:
+        """Until an end, or until it rests: look at the state that comes back."""
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.ENDED | self.RESTING,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def report(self, id: str, write: Callable[[bytes], object], *, format: str = "jsonl") -> int:
+        """Every entry with its outcome, handed to `write` piece by piece; returns how many bytes."""
+        written = 0
+        ask = Ask("GET", f"/v1/transfers/{id}/report", query={"format": format}, timeout_s=None)
+        async for piece in self._transport.stream(ask):
+            write(piece)
+            written += len(piece)
+        return written
+
+    async def pause(self, id: str) -> wire.Transfer:
+        return await self._change(id, "pause")
+
+    async def resume(self, id: str) -> wire.Transfer:
+        return await self._change(id, "resume")
+
+    async def abort(self, id: str) -> wire.Transfer:
+        return await self._change(id, "abort")
+
+    async def approve(self, id: str) -> wire.Transfer:
+        return await self._change(id, "approve")
+
+    async def restore(self, id: str) -> wire.Transfer:
+        return await self._change(id, "restore")
+
+    async def _change(self, id: str, verb: str) -> wire.Transfer:
+        """Not repeated unasked: a lost answer is looked up with `view`."""
+        return await self._transport.send(Ask("POST", f"/v1/transfers/{id}/{verb}"), wire.Transfer)
 
 
 class Snapshots(Noun):
