@@ -20,10 +20,12 @@ class Client:
         self._transport = Transport(url, token=token, ca_file=ca_file)
         self.url = url
         self.batches = nouns.Batches(self._transport)
+        self.scans = nouns.Scans(self._transport)
         self.slides = nouns.Slides(self._transport)
         self.records = nouns.Records(self._transport)
         self.cohorts = nouns.Cohorts(self._transport)
         self.runs = nouns.Runs(self._transport)
+        self.transfers = nouns.Transfers(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
         self.audit = nouns.Audit(self._transport)
         self.tokens = nouns.Tokens(self._transport)
@@ -66,10 +68,12 @@ class SyncClient:
     in a notebook, whose thread already has a loop. Use it with `with`, or call `close`."""
 
     batches: Any
+    scans: Any
     slides: Any
     records: Any
     cohorts: Any
     runs: Any
+    transfers: Any
     snapshots: Any
     audit: Any
     tokens: Any
