@@ -36,6 +36,7 @@ from mover.catalog.postgres import Embedded
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.deid.deidentify import slide_sandbox
+from mover.deid.entrynames import EntryNames
 from mover.deid.vault import ClosedVault, Vault, VaultKey
 from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, TierHung
 from mover.ingest.batches import Batches
@@ -66,6 +67,7 @@ from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier, RetryTier
 from mover.tiers.zones import check_site, refuse_changed
 from mover.transfer import Transfer
+from mover.walk.scans import Scans
 from mover.transfer.budgets import Budgets
 from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
@@ -135,6 +137,7 @@ class House:
     tiers: dict[str, AnyTier]
     access: Access
     batches: Batches
+    scans: Scans
     records: Records
     cohorts: Cohorts
     runs: Runs
@@ -221,6 +224,7 @@ async def _build(
         dsns.queue,
         handlers={
             "batch-walk": packs.walk,
+            "tier-walk": scans.walk,
             "pack-deidentify": packs.deidentify,
             "run-stage": stage.stage,
             "run-seal": stage.seal,
@@ -230,6 +234,7 @@ async def _build(
         },
         on_failed={
             "batch-walk": packs.failed,
+            "tier-walk": scans.failed,
             "pack-deidentify": packs.failed,
             "run-stage": stage.failed,
             "run-seal": stage.failed,
@@ -579,6 +584,7 @@ def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
 async def _listen(house: House) -> Server:
     rooms = Rooms(
         batches=house.batches,
+        scans=house.scans,
         records=house.records,
         cohorts=house.cohorts,
         runs=house.runs,
