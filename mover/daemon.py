@@ -219,6 +219,7 @@ async def _build(
         forbidden=[t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None],
         node=node,
     )  # fmt: skip
+    scans = _scans(settings, database, vault, tiers, budgets)
     worker = Worker(
         database,
         dsns.queue,
@@ -250,9 +251,23 @@ async def _build(
     access = Access(database, project=settings.project, node=node, own_uid=os.geteuid())
     await access.adopt_file(settings.state_dir / "admin-token")
     return House(
-        settings, database, policies, tiers, access, batches, records, Cohorts(database, node=node), runs,
+        settings, database, policies, tiers, access, batches, scans, records, Cohorts(database, node=node), runs,
         protection, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
     )  # fmt: skip
+
+
+def _scans(
+    settings: Settings, database: Database, vault: Vault, tiers: dict[str, AnyTier], budgets: Budgets
+) -> Scans:
+    """A walk opens names of an identified tier only to go on where it was; that is what the record says."""
+
+    def names(project: str, tier: str) -> EntryNames:
+        return EntryNames(vault, project, tier, actor=settings.node, purpose="go on with a walk")
+
+    def pace(tier: str, listings: int) -> None:
+        budgets.take(tier, direction="read", bytes_=0, files=listings)
+
+    return Scans(database, tiers, names, node=settings.node, pace=pace)
 
 
 def _served(settings: Settings) -> list[str]:
