@@ -20,9 +20,11 @@ BODIES: dict[str, Any] = {
     "CohortRequest": {"name": "prostate", "expression": "gleason >= 7"},
     "CountRequest": {"expression": "gleason >= 7"},
     "RunRequest": {"cohort": "prostate"},
+    "TransferRequest": {"sources": [{"tier": "nas", "prefix": "in"}], "to": "cold"},
     "FinishRequest": {},
     "RestoreRequest": {"to": "/restored"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
+    "ScanRequest": {"tier": "archive"},
     "RevealRequest": {"packs": ["pack-1"], "purpose": "call the ward about a label"},
 }
 
