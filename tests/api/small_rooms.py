@@ -202,6 +202,68 @@ class SmallProtection(Room):
         return wire.Check(whole=True, tier="protect", snapshots=1, blobs=1, bytes=2)
 
 
+class SmallTransfers(Room):
+    def _transfer(self, id: str) -> wire.Transfer:
+        return wire.Transfer(
+            id=id, verb="copy", state=self.next_state(), sources=["nas:in"], to="cold:", created_by="ann", created_at=AT
+        )
+
+    async def request(
+        self, identity: Identity, body: wire.TransferRequest, *, key: str, request: str
+    ) -> wire.Transfer:
+        self.saw("request", identity.actor, body, key, request)
+        return self._transfer("transfer-1")
+
+    async def plan_request(self, identity: Identity, body: wire.TransferRequest) -> wire.Plan:
+        return PLAN
+
+    async def view(self, project: str, id: str) -> wire.Transfer:
+        return self._transfer(id)
+
+    async def list(self, project: str, after: str | None, limit: int) -> wire.TransferPage:
+        return wire.TransferPage(transfers=[self._transfer("transfer-1")])
+
+    async def report(self, project: str, id: str, format: str) -> AsyncIterator[bytes]:
+        yield f"{id} as {format}\n".encode()
+
+    async def pause(self, identity: Identity, id: str) -> wire.Transfer:
+        return self._transfer(id)
+
+    async def resume(self, identity: Identity, id: str) -> wire.Transfer:
+        return self._transfer(id)
+
+    async def abort(self, identity: Identity, id: str) -> wire.Transfer:
+        return self._transfer(id)
+
+    async def approve(self, identity: Identity, id: str) -> wire.Transfer:
+        return self._transfer(id)
+
+    async def restore(self, identity: Identity, id: str) -> wire.Transfer:
+        return self._transfer(id)
+
+
+class SmallScans(Room):
+    def _scan(self, id: str) -> wire.Scan:
+        return wire.Scan(
+            id=id, state=self.next_state(), tier="archive", method="listing", prefix="", folders=1, folders_left=0,  # type: ignore[arg-type]
+            entries=2, bytes=3, entries_s=4.0, listings=1, listings_same=0, vanished=0, findings=1,
+            drift=wire.Drift(same=1, new=1, changed=0, changed_verified=0), walk_s=0.5, merge_s=0.1, created_at=AT,
+        )  # fmt: skip
+
+    async def declare(self, project: str, actor: str, body: wire.ScanRequest, *, request: str = "") -> wire.Scan:
+        self.saw("declare", project, actor, body, request)
+        return self._scan("scan-1")
+
+    async def view(self, project: str, id: str) -> wire.Scan:
+        return self._scan(id)
+
+    async def list(self, project: str, tier: str | None, after: str | None, limit: int) -> wire.ScanPage:
+        return wire.ScanPage(scans=[self._scan("scan-1")])
+
+    async def findings(self, project: str, id: str, after: str | None, limit: int) -> wire.ScanFindingPage:
+        return wire.ScanFindingPage(findings=[wire.ScanFinding(code="denied", path="shut", at=AT)])
+
+
 class SmallAudit(Room):
     async def page(self, project: str, *, subject: str | None, after: str | None, limit: int) -> wire.AuditPage:
         record = wire.AuditRecord(node="n", seq=1, at=AT, body={"actor": "a", "action": "b"}, hash="0" * 64)
@@ -270,10 +332,12 @@ async def healthy() -> None:
 def small_rooms() -> Rooms:
     return Rooms(
         batches=SmallBatches(),
+        scans=SmallScans(),
         records=SmallRecords(),
         cohorts=SmallCohorts(),
         runs=SmallRuns(),
         protection=SmallProtection(),
+        transfers=SmallTransfers(),
         audit=SmallAudit(),
         tiers=small_tiers,
         policies=small_policies,
