@@ -18,6 +18,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from mover.clock import monotonic_s
+from mover.errors import TierUnavailable
 from mover.walk.reader import Found, Seen, Task
 from mover.walk.readers import Lookers
 
@@ -82,7 +83,7 @@ class _Open(Struct):
 
 class Walk:
     """One walk from where its ledger stands to the end of its frontier, or until `stopped`. `pace` is called with
-    the number of entries that came, before more is handed out; it may wait."""
+    the number of parts that came, before more is handed out; it may wait."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Walk:
         lookers: Lookers,
         *,
         stopped: Callable[[], bool] = lambda: False,
-        pace: Callable[[int], None] = lambda entries: None,
+        pace: Callable[[int], None] = lambda parts: None,
         left: int = 0,
     ) -> None:
         self._ledger = ledger
@@ -121,7 +122,7 @@ class Walk:
             for seen in came:
                 self._note(seen)
             if came:
-                self._pace(sum(seen.entries for seen in came))
+                self._pace(len(came))
             if self._is_due():
                 self._commit()
             if not self._frontier and self._spilled:
@@ -157,6 +158,8 @@ class Walk:
         return folders
 
     def _note(self, seen: Seen) -> None:
+        if any(found.code == "away" for found in seen.findings):
+            raise TierUnavailable("the tier went away in the middle of the walk")
         opened = self._open[seen.folder]
         counts = opened.totals
         counts.entries += seen.entries

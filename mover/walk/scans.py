@@ -1,0 +1,289 @@
+"""Scans: what people ask for and see of walks, and the handler of `tier-walk` shards.
+
+A scan is one shard on its tier's queue. It may be killed at any point: the next claim goes on from the last commit
+(see `ledger`). On an identified tier the prefix and every path are names: they are sealed before the catalog holds
+their tags, and no answer shows them (D10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from mover import audit
+from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
+from mover.errors import Conflict, LeaseLost, MoverError, NotFound, RequestInvalid
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
+from mover.jobs.shards import tier_queue
+from mover.jobs.worker import LEASE_S
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.names import key_text, name_bytes, name_text, text_key
+from mover.randomness import new_id
+from mover.tiers.port import ReadTier
+from mover.walk import ledger as ledgers
+from mover.walk import sources
+from mover.walk.conductor import Walk
+from mover.walk.ledger import CatalogLedger, Names, Place
+
+SQL = load(__file__)
+PAGE_MAX = 1000
+
+log = get_logger("walk")
+
+NamesOf = Callable[[str, str], Names]
+Pace = Callable[[str, int], None]
+
+
+class Scans:
+    """`names` opens the port to the vault for (project, tier); it is called in the event loop. `pace` is called in a
+    thread with a tier and a number of listings that came, before more is asked for, and may wait."""
+
+    def __init__(
+        self,
+        database: Database,
+        tiers: Mapping[str, ReadTier],
+        names: NamesOf,
+        *,
+        node: str,
+        pace: Pace = lambda tier, parts: None,
+    ) -> None:
+        self._database = database
+        self._tiers = tiers
+        self._names = names
+        self._node = node
+        self._pace = pace
+
+    # --- declare and look -----------------------------------------------------------------------------------
+
+    async def declare(self, project: str, actor: str, body: wire.ScanRequest, *, request: str = "") -> wire.Scan:
+        """A scan of the place, or the one that runs there already."""
+        tier = self._tier(body.tier)
+        prefix = clean_prefix(body.prefix)
+        method = _method(tier, body)
+        tag = (await self._seal(project, tier, [prefix]))[0] if prefix and tier.zone == "identified" else prefix
+        options = {"cross_mounts": body.cross_mounts, "empty_ok": body.empty_ok, "inventory": body.inventory}
+        async with self._database.project(project) as conn:
+            made = await SQL.one(
+                conn, "declare", id=new_id("scan"), project=project, tier=tier.name, prefix=tag, method=method,
+                options=Jsonb(options), actor=actor,
+            )  # fmt: skip
+            if made is None:
+                running = await SQL.one(conn, "running", tier=tier.name, prefix=tag)
+                if running is None:
+                    raise Conflict("a scan of this place has just ended", hint="Ask again.")
+                return await self._view(conn, running.id)
+            await add_shards(conn, project, [NewShard(tier_queue(tier.name), "tier-walk", made.id)])
+            answer = await self._view(conn, made.id)
+            await audit.record(
+                conn, project=project, node=self._node, actor=actor, action="scan declared", subject=made.id,
+                request=request,
+            )  # fmt: skip
+        return answer
+
+    async def view(self, project: str, scan: str) -> wire.Scan:
+        async with self._database.project(project) as conn:
+            return await self._view(conn, scan)
+
+    async def list(self, project: str, tier: str | None = None, after: str | None = None, limit: int = 100) -> wire.ScanPage:
+        bound = min(limit, PAGE_MAX)
+        async with self._database.project(project) as conn:
+            rows = await SQL.many(conn, "page", tier=tier, after=after, limit=bound)
+        return wire.ScanPage(scans=[_answer(row) for row in rows], next=rows[-1].id if len(rows) == bound else None)
+
+    async def findings(
+        self, project: str, scan: str, after: str | None = None, limit: int = 100
+    ) -> wire.ScanFindingPage:
+        """Keys are shown of deidentified tiers only; of the others they stay tags."""
+        bound = min(limit, PAGE_MAX)
+        if after is not None and not after.isdecimal():
+            raise RequestInvalid("`after` is the `next` of the page before", where="query after")
+        async with self._database.project(project) as conn:
+            row = await self._row(conn, scan)
+            rows = await SQL.many(conn, "findings", id=scan, after=int(after or 0), limit=bound)
+        sealed = row.zone == "identified"
+        found = [
+            wire.ScanFinding(code=one.code, path=None if sealed else _shown(one.key), at=one.at) for one in rows
+        ]
+        return wire.ScanFindingPage(findings=found, next=str(rows[-1].id) if len(rows) == bound else None)
+
+    async def _view(self, conn: Connection, scan: str) -> wire.Scan:
+        row = await self._row(conn, scan)
+        trouble = await SQL.one(conn, "trouble", id=scan) if row.finished_at is None else None
+        return _answer(row, explanation=f"tried again after {trouble.code}: {trouble.error}" if trouble else None)
+
+    async def _row(self, conn: Connection, scan: str) -> Any:
+        row = await SQL.one(conn, "get", id=scan)
+        if row is None:
+            raise NotFound("no such scan", where=scan)
+        return row
+
+    def _tier(self, name: str) -> ReadTier:
+        if name not in self._tiers:
+            raise RequestInvalid("no such tier on this node", where="body tier")
+        return self._tiers[name]
+
+    async def _seal(self, project: str, tier: ReadTier, keys: list[bytes]) -> list[bytes]:
+        names = self._names(project, tier.name)
+        await in_thread(names.seal, keys)
+        return await in_thread(names.tags, keys)
+
+    # --- work -------------------------------------------------------------------------------------------------
+
+    async def walk(self, shard: Shard) -> None:
+        """Walk, merge, judge; the last transaction says how it ended."""
+        async with self._database.project(shard.project) as conn:
+            row = await self._row(conn, shard.subject_id)
+            if row.finished_at is not None:
+                await finish_shard(conn, shard)
+                return
+        tier = self._tiers[row.tier]
+        names = self._names(shard.project, tier.name) if tier.zone == "identified" else None
+        work = _Work(self._database.dsn, shard, row, tier, names, lambda parts: self._pace(tier.name, parts))
+        complete = await _until_stopped(work)
+        async with self._database.project(shard.project) as conn:
+            await SQL.one(conn, "lock", id=row.id)
+            await conn.execute(SQL["finish"], {"id": row.id, "state": "complete" if complete else "incomplete"})
+            await finish_shard(conn, shard)
+            await audit.record(
+                conn, project=shard.project, node=self._node, actor=row.created_by,
+                action="scan complete" if complete else "scan incomplete", subject=row.id,
+            )  # fmt: skip
+        log.info("scan ended", subject=row.id, tier=tier.name, state="complete" if complete else "incomplete")
+
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
+        """In the transaction that fails the shard."""
+        await SQL.one(conn, "lock", id=shard.subject_id)
+        await conn.execute(SQL["fail"], {"id": shard.subject_id, "code": error.code, "error": error.what})
+        await audit.record(
+            conn, project=shard.project, node=self._node, actor="walk", action="scan failed",
+            subject=shard.subject_id, reason=error.code,
+        )  # fmt: skip
+
+
+class _Work:
+    """One claim of a scan's shard, in a thread. `stop` ends it at its next step, after a last commit."""
+
+    def __init__(
+        self, dsn: str, shard: Shard, row: Any, tier: ReadTier, names: Names | None, pace: Callable[[int], None]
+    ) -> None:
+        self._shard = shard
+        self._row = row
+        self._tier = tier
+        self._names = names
+        self._pace = pace
+        self._dsn = dsn
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self) -> bool:
+        """Whether the scan saw everything. Raises LeaseLost when another has the shard."""
+        row = self._row
+        tag = bytes(row.prefix)
+        prefix = tag if self._names is None or not tag else self._names.open([tag])[0]
+        place = Place(
+            scan=row.id, project=self._shard.project, tier=row.tier, number=row.number, prefix=prefix, tag=tag,
+            empty_ok=row.options["empty_ok"],
+        )  # fmt: skip
+        with CatalogLedger(self._dsn, place, names=self._names, fence=self._fence) as ledger:
+            left = ledger.begin()
+            if left:
+                self._tier.check_identity()
+                self._walk(ledger, left)
+                # a root that was unmounted in the middle showed the empty folder below: nothing of that may count
+                self._tier.check_identity()
+            if self._stop.is_set() or not ledger.merge(stopped=self._stop.is_set):
+                raise _Stopped
+            return ledger.settle().complete
+
+    def _walk(self, ledger: CatalogLedger, left: int) -> None:
+        with self._lookers(ledger.place) as lookers:
+            walk = Walk(ledger, lookers, stopped=self._stop.is_set, pace=self._pace, left=left)
+            if not walk.run():
+                raise _Stopped
+
+    def _lookers(self, place: Place) -> AbstractContextManager[Any]:
+        """Raises EntryMissing when the prefix is not there: an empty source is never success."""
+        options = self._row.options
+        if self._row.method == "walk":
+            secret = self._names.secret() if self._names is not None else b""
+            return sources.posix(self._tier, place, cross_mounts=options["cross_mounts"], secret=secret)
+        if self._row.method == "inventory":
+            return sources.inventory(self._tier, place, manifest=options["inventory"])
+        return sources.listing(self._tier, place)
+
+    def _fence(self, conn: psycopg.Connection[Any]) -> None:
+        """First thing others see of this transaction, last thing it does: nobody took the shard in between."""
+        held = conn.execute(
+            ledgers.SQL["renew"], {"id": self._shard.id, "epoch": self._shard.epoch, "lease_s": LEASE_S}
+        ).fetchone()
+        if held is None:
+            raise LeaseLost("another worker holds this shard now", where=self._shard.id)
+
+
+class _Stopped(Exception):
+    """The handler was cancelled; the shard comes again by its lease and goes on from the last commit."""
+
+
+async def _until_stopped(work: _Work) -> bool:
+    """A cancelled handler first lets its thread end, which is soon: it stops at its next step."""
+    running = asyncio.ensure_future(in_thread(work.run))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        work.stop()
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # looked at: how it ended decides nothing any more
+        raise
+
+
+def clean_prefix(prefix: str) -> bytes:
+    """A folder below the tier's root, in one spelling; empty is the whole tier."""
+    parts = [part for part in prefix.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in prefix:
+        raise RequestInvalid("the prefix must lie below the tier's root", where="body prefix")
+    try:
+        return name_bytes(text_key("/".join(parts)))
+    except ValueError as error:
+        raise RequestInvalid(str(error), where="body prefix") from None
+
+
+def _method(tier: ReadTier, body: wire.ScanRequest) -> str:
+    if tier.kind == "posix":
+        if body.inventory is not None:
+            raise RequestInvalid("a posix tier has no inventory", where="body inventory")
+        return "walk"
+    if body.inventory is not None and body.prefix:
+        raise RequestInvalid("an inventory is of the whole tier", where="body prefix")
+    return "listing" if body.inventory is None else "inventory"
+
+
+def _shown(key: bytes) -> str:
+    return key_text(name_text(key))
+
+
+def _answer(row: Any, *, explanation: str | None = None) -> wire.Scan:
+    seconds = row.walk_s
+    return wire.Scan(
+        id=row.id, state=row.state, tier=row.tier, method=row.method,
+        prefix=None if row.zone == "identified" and row.prefix else _shown(bytes(row.prefix)),
+        folders=row.folders, folders_left=row.folders_left, entries=row.entries, bytes=int(row.bytes),
+        entries_s=round(row.entries / seconds, 1) if seconds > 0 else 0.0,
+        listings=row.listings, listings_same=row.listings_same, vanished=row.vanished, findings=row.findings,
+        drift=wire.Drift(
+            same=row.same, new=row.new, changed=row.changed, changed_verified=row.changed_verified,
+            gone=row.gone, gone_verified=row.gone_verified,
+        ),
+        walk_s=round(row.walk_s, 3), merge_s=round(row.merge_s, 3), created_at=row.created_at,
+        finished_at=row.finished_at, error_code=row.error_code, explanation=explanation or row.explanation,
+    )  # fmt: skip
