@@ -6,7 +6,7 @@ It knows nothing of HTTP. From the same values come the router, the roles matrix
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -77,6 +77,14 @@ class Call(Generic[B, Q]):
     def id(self) -> str:
         """The one path parameter most routes have."""
         return next(iter(self.path.values()))
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An answer that is too long for memory, in the media type that was asked for."""
+
+    lines: AsyncIterator[bytes]
+    media_type: str
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Any]]

@@ -44,6 +44,16 @@ def show(*, mover: SyncClient, out: Output, name: str) -> None:
     raise NotFound("no such policy", where=name, hint="`mover policy list` names them.")
 
 
+@command.command("plan")
+@click.argument("name")
+@with_client
+def plan(*, mover: SyncClient, out: Output, name: str) -> None:
+    """What a policy of kind move would do now, and why; nothing is changed."""
+    from mover.model import wire
+
+    out.plan(mover.transfers.plan_request(wire.TransferRequest(policy=name)))
+
+
 @command.command("check")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @with_output

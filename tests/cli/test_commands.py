@@ -108,6 +108,16 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run", "heartbeat"): ("run-1",),
     ("run", "finish"): ("run-1", "--exit", "0", "--env", "CUDA=12"),
     ("run", "cancel"): ("run-1",),
+    ("copy",): ("nas:in", "cold:kept", "--where", "age > 90d", "--keep", "symlinks=skip", "--canary", "10"),
+    ("move",): ("nas:in", "cold:kept", "--hold", "60"),
+    ("transfer", "list"): (),
+    ("transfer", "show"): ("transfer-1",),
+    ("transfer", "pause"): ("transfer-1",),
+    ("transfer", "resume"): ("transfer-1",),
+    ("transfer", "abort"): ("transfer-1",),
+    ("transfer", "approve"): ("transfer-1",),
+    ("transfer", "restore"): ("transfer-1",),
+    ("policy", "plan"): ("old-slides",),
     ("snapshot", "list"): (),
     ("snapshot", "show"): ("snapshot-1",),
     ("snapshot", "files"): ("snapshot-1",),
@@ -122,7 +132,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("token", "list"): (),
     ("token", "revoke"): ("token-1",),
 }
-OTHERWISE = {("run", "manifest"), ("run", "clean"), ("audit", "export"), ("batch", "reveal")}
+OTHERWISE = {("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"), ("batch", "reveal")}
 
 
 def test_every_command_that_asks_the_daemon_is_tried_below() -> None:
@@ -148,10 +158,13 @@ def test_a_command_answers_people_and_scripts(mover: Mover, daemon: Daemon, path
         ("run", "finish", "run-1"),
         ("run", "clean", "run-1"),
         ("restore", "snapshot-1", "--to", "x"),
+        ("copy", "nas:in", "shelf:x", "cold:kept", "--report-offenders"),
+        ("move", "nas", "cold"),
+        ("policy", "plan", "old-slides"),
     ],
 )
 def test_plans_are_shown_with_their_reasons(mover: Mover, daemon: Daemon, arguments: tuple[str, ...]) -> None:
-    said = mover("--url", daemon.url, *arguments, "--plan")
+    said = mover("--url", daemon.url, *arguments, *(() if arguments[0] == "policy" else ("--plan",)))
     assert said.status == 0
     assert "Nothing was changed" in said.out and "it was asked for" in said.out
 
@@ -207,6 +220,25 @@ def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemo
     said = mover("--url", daemon.url, "audit", "export", "--to", "chain.jsonl")
     assert said.status == 0
     assert (tmp_path / "chain.jsonl").read_text() == '{"seq":0}\n{"seq":1}\n{"seq":2}\n'
+
+
+def test_a_report_comes_as_it_is_in_the_format_that_was_asked_for(
+    mover: Mover, daemon: Daemon, tmp_path: Path
+) -> None:
+    assert mover("--url", daemon.url, "transfer", "report", "transfer-1").out == "transfer-1 as jsonl\n"
+    said = mover("--url", daemon.url, "transfer", "report", "transfer-1", "--format", "csv", "--output", "r.csv")
+    assert said.status == 0
+    assert (tmp_path / "r.csv").read_text() == "transfer-1 as csv\n"
+
+
+def test_a_list_of_names_may_hold_any_byte(mover: Mover, daemon: Daemon, tmp_path: Path) -> None:
+    """Names on a file system are bytes; a list that lost one would move too little."""
+    (tmp_path / "names").write_bytes(b"a/plain.svs\n\xff\xfe.svs\nback\\slash\n")
+    said = mover("--url", daemon.url, "copy", "nas:in", "cold", "--list", "names", "--keep", "no-mode")
+    assert said.status == 0
+    [(_, (_, body, _, _))] = [c for c in daemon.rooms.transfers.calls if c[0] == "request"]  # type: ignore[attr-defined]
+    assert body.sources[0].keys == ["a/plain.svs", "\\xff\\xfe.svs", "back\\x5cslash"]
+    assert not body.keep.mode and body.keep.mtime
 
 
 def test_the_socket_of_root_may_not_reveal_names_and_an_operators_token_may(

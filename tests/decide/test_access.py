@@ -29,6 +29,11 @@ runs.cancel         -      +        +     .
 snapshots.read      +      +        +     .
 snapshots.check     -      +        +     .
 snapshots.restore   -      +        +     .
+transfers.read      +      +        +     .
+transfers.request   -      +        +     .
+transfers.steer     -      +        +     .
+transfers.approve   -      +        +     .
+transfers.restore   -      +        +     .
 audit.read          .      .        +     +
 tokens.read         .      .        +     .
 tokens.make         .      .        +     .
