@@ -74,6 +74,8 @@ $(VENV)/.test-installed: pyproject.toml .ci/venv
 	@sh .ci/venv $(PYTHON) $(VENV) demo,test
 	@touch $@ $(VENV)/.demo-installed
 
-$(VENV)/.bench-installed: pyproject.toml .ci/venv
-	@sh .ci/venv $(PYTHON) $(VENV) demo,bench
-	@touch $@ $(VENV)/.demo-installed
+$(VENV)/.bench-installed: $(VENV)/.demo-installed bench/peers.txt
+	@$(BIN)/python -m venv $(VENV)/peers >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q $(VENV)/peers
+	@echo "installing peers into $(VENV)/peers (once) ..."
+	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers.txt
+	@touch $@
