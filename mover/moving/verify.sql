@@ -208,3 +208,7 @@ select (select extract(epoch from now() - max(created_at))::float8 from mover.ve
 -- name: lock_policy
 -- Of many daemons that look at one policy, one begins.
 select pg_advisory_xact_lock(hashtextextended('mover.verification:' || %(project)s || ':' || %(policy)s, 0))
+
+-- name: run_total
+-- How much a run root holds.
+select count(*) as entries, coalesce(sum(size_bytes), 0)::bigint as bytes from mover.run_entry where run_id = %(run)s
