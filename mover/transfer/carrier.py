@@ -61,12 +61,12 @@ from mover.transfer.group import (
     Report,
     failed,
     link_to,
-    refuse_other,
     run_folders,
     run_group,
 )
 from mover.transfer.pace import Pace, never
 from mover.transfer.parts import PartJournal
+from mover.transfer.reading import refuse_other
 from mover.transfer.workers import Workers
 
 GROUPS_AHEAD = 2  # for each worker process, so that it never waits for its next group

@@ -27,11 +27,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import itertools
-import mmap
 import os
-import shutil
 import stat
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -43,43 +40,36 @@ from msgspec import Struct, structs
 
 from mover.clock import monotonic_s
 from mover.errors import (
-    ChangedSincePlan,
-    ChangedWhileReading,
     DigestMismatch,
     EntryExists,
     EntryRefused,
     MetadataUnsupported,
     MoverError,
     RequestInvalid,
-    ShortRead,
     TierError,
     TierFull,
     TierUnavailable,
 )
 from mover.model.moving import Item, Options, Outcome, OutcomeState
-from mover.model.tiers import Fingerprint, TierRole, Zone
+from mover.model.tiers import TierRole, Zone
 from mover.randomness import random_bytes
 from mover.tiers import beneath
-from mover.tiers.posix import ALIGNMENT, TEMPORARY, PosixTier, cold_blocks, fingerprint_of
+from mover.tiers.posix import TEMPORARY, PosixTier, cold_blocks, fingerprint_of
 from mover.transfer import metadata
+from mover.transfer.layout import Folders, Layout, parts_of, rename_into, split_target
+from mover.transfer.reading import READ, ColdReader, Reader
 
 # below so many files each is synced by itself: a syncfs would write back what others have dirty
 FEW_FILES = 16
-FOLDERS_OPEN = 64
 REREAD_THREADS = 4
 SYNC_THREADS = 16
 NETWORK_THREADS = 16  # a round trip for every call: only many at once fill the time
 STOP_EVERY = 32
-BUFFER_FROM_BYTES = 32 << 10  # larger files are read into one kept buffer: fresh memory costs more than the copy
 SAMPLE_EVERY = 16
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_NOREPLACE = 1
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TIER_ENDS = (TierFull, TierUnavailable)
-_BAD_NAMES = (b"", b".", b"..")
-_NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 class Place(Struct, frozen=True):
@@ -190,7 +180,7 @@ class _Group:
         self._job, self._keep, self._careful, self._stopped = job, job.options.keep, careful, stopped
         self._from_root, self._to_root = from_root, to_root
         self._threads = NETWORK_THREADS if job.source.network or job.target.network else 1
-        self._layout = _Layout(to_root, staging=not careful and job.target.rename_noreplace)
+        self._layout = Layout(to_root, staging=not careful and job.target.rename_noreplace)
         self._written: list[_Written] = []
         self._taken: list[tuple[Item, str]] = []
         self._outcomes: list[Outcome] = []
@@ -230,7 +220,7 @@ class _Group:
                     os.close(descriptor)
             if temporary:
                 self._leftover.append((folder, temporary))
-        with _Folders(self._to_root) as folders:
+        with Folders(self._to_root) as folders:
             for folder, temporary in self._leftover:
                 with suppress(OSError, MoverError):
                     os.unlink(temporary, dir_fd=folders.open(folder))
@@ -250,25 +240,26 @@ class _Group:
                 done.result()
 
     def _write_some(self, items: Sequence[Item]) -> None:
-        with _Folders(self._from_root) as sources, _Folders(self._to_root) as targets:
-            reader = _Reader(self._job, sources)
+        with Folders(self._from_root) as sources, Folders(self._to_root) as targets:
+            reader = Reader(self._job.source.name, self._job.options, sources)
             for number, item in enumerate(items):
                 if self._ended is not None or (number % STOP_EVERY == 0 and self._stopped()):
                     return
                 self._write_one(item, reader, targets, sampled=number % SAMPLE_EVERY == 0)
 
-    def _write_one(self, item: Item, reader: _Reader, targets: _Folders, *, sampled: bool) -> None:
+    def _write_one(self, item: Item, reader: Reader, targets: Folders, *, sampled: bool) -> None:
         began_s = monotonic_s() if sampled else 0.0
         descriptor = -1
         try:
             if item.kind == "symlink":
                 self._write_link(item, reader, targets)
                 return
-            seen = reader.look(item)
+            looked = reader.look(item)
+            seen = looked[2]
             if seen.st_nlink > 1 and self._keep.hard_links == "link":
                 self._deferred.append(Deferred(item.id, seen.st_dev, seen.st_ino, seen.st_nlink))
                 return
-            data, seen, digest, descriptor = reader.read(item, seen)
+            data, seen, digest, descriptor = reader.read(item, looked)
             read_s = monotonic_s() if sampled else 0.0
             self._write_file(item, data, seen, digest, targets, source=descriptor)
             if sampled:
@@ -283,10 +274,10 @@ class _Group:
                 os.close(descriptor)  # read only: its close says nothing
 
     def _write_file(
-        self, item: Item, data: Any, seen: os.stat_result, digest: str, targets: _Folders, *, source: int
+        self, item: Item, data: Any, seen: os.stat_result, digest: str, targets: Folders, *, source: int
     ) -> None:
         keep = self._keep
-        folder, name = split(item.target)
+        folder, name = split_target(item.target)
         temporary = b""
         target = -1
         try:
@@ -297,10 +288,11 @@ class _Group:
                     self._taken.append((item, digest))
                     return
                 temporary = self._temporary()
-            target = os.open(temporary or name, _CREATE, metadata.mode_of(seen, keep) & 0o777, dir_fd=at)
-            if len(data):
+            mode = metadata.mode_of(seen, keep)
+            target = os.open(temporary or name, _CREATE, mode & 0o777, dir_fd=at)
+            if data and (source >= 0 or os.write(target, data) != len(data)):
                 _write_all(target, data, seen, sparse=keep.sparse, source=source)
-            status = self._dress(source, target, seen)
+            status = self._dress(source, target, seen, mode)
             if not (self._careful or targets.device != self._device):
                 done, target = target, -1
                 os.close(done)
@@ -320,7 +312,7 @@ class _Group:
     def _temporary(self) -> bytes:
         return self._mark + b"-%x" % next(self._numbers)
 
-    def _dress(self, source: int, target: int, seen: os.stat_result) -> os.stat_result:
+    def _dress(self, source: int, target: int, seen: os.stat_result, mode: int) -> os.stat_result:
         """The common case in as few calls as it takes: the mode came with the name, the time by descriptor."""
         keep = self._keep
         if keep.owner or keep.xattrs or keep.acls:
@@ -328,14 +320,13 @@ class _Group:
         if keep.mtime:
             os.utime(target, ns=(seen.st_atime_ns, seen.st_mtime_ns))
         status = os.fstat(target)
-        mode = metadata.mode_of(seen, keep)
         if status.st_mode & 0o7777 != mode:  # our umask, or a default ACL of the folder
             os.fchmod(target, mode)
             status = os.fstat(target)
         metadata.refuse_other(status, seen, keep, mode=mode)
         return status
 
-    def _write_link(self, item: Item, reader: _Reader, targets: _Folders) -> None:
+    def _write_link(self, item: Item, reader: Reader, targets: Folders) -> None:
         if self._keep.symlinks != "copy":
             if self._keep.symlinks == "skip":
                 self._outcomes.append(Outcome(item.id, "skipped", code="symlinks", what="links are left out"))
@@ -343,7 +334,7 @@ class _Group:
             raise EntryRefused("the entry is a symlink", where=self._job.source.name)
         text, seen = reader.read_link(item)
         digest = blake3(text).hexdigest()
-        folder, name = split(item.target)
+        folder, name = split_target(item.target)
         try:
             actual, staged = self._layout.place(folder)
             at = targets.open(actual)
@@ -396,7 +387,7 @@ class _Group:
 
     def _reread_some(self, part: Sequence[_Written]) -> list[tuple[int, Exception]]:
         failed: list[tuple[int, Exception]] = []
-        with _Folders(self._to_root) as folders, _ColdReader() as cold:
+        with Folders(self._to_root) as folders, ColdReader() as cold:
             for item, actual, name, temporary, digest, status, _ in part:
                 try:
                     at = folders.open(actual)
@@ -419,7 +410,7 @@ class _Group:
             if error is None:
                 kept.append((item, actual, name, temporary, digest, status, -1))
                 continue
-            with _Folders(self._to_root) as folders:
+            with Folders(self._to_root) as folders:
                 os.unlink(temporary or name, dir_fd=folders.open(actual))
             if isinstance(error, OSError):
                 error = beneath.translated(error, what, tier=self._job.target.name)
@@ -443,14 +434,14 @@ class _Group:
         self._spread(self._publish_some, rest)
 
     def _publish_some(self, part: Sequence[_Written]) -> None:
-        with _Folders(self._to_root) as sources, _Folders(self._to_root) as targets:
+        with Folders(self._to_root) as sources, Folders(self._to_root) as targets:
             for item, actual, name, temporary, digest, _, _ in part:
                 try:
                     at = targets.open(self._layout.final(actual))
                     if temporary:
                         beneath.rename_noreplace(at, temporary, name)
                     else:
-                        _rename(sources.open(actual), at, name)
+                        rename_into(sources.open(actual), at, name)
                     status = os.stat(name, dir_fd=at, follow_symlinks=False)
                     self._moved(item, digest, status)
                 except FileExistsError:
@@ -467,9 +458,9 @@ class _Group:
     def _settle_taken(self) -> None:
         """Equal bytes under the final name are an earlier attempt's, or another's who moved the same: read cold."""
         for item, digest in self._taken:
-            folder, name = split(item.target)
+            folder, name = split_target(item.target)
             try:
-                with _Folders(self._to_root) as folders:
+                with Folders(self._to_root) as folders:
                     status, found = _digest_taken(name, folders.open(folder), sync=self._careful)
             except OSError as error:
                 self._fail(item, beneath.translated(error, "comparing failed", tier=self._job.target.name))
@@ -515,27 +506,13 @@ def failed(item: Item, error: MoverError) -> Outcome:
     return Outcome(item.id, "failed", code=error.code, what=error.what, retry=error.retry == "later")
 
 
-def split(key: str) -> tuple[bytes, bytes]:
-    """Folder and name of a key; RequestInvalid for every way out of the root (the folder is looked at when it is
-    opened, once for all its files)."""
-    folder, name = split_source(key)
-    if name.startswith(TEMPORARY):
-        raise RequestInvalid("a key with the name of a temporary file")
-    return folder, name
-
-
-def _rename(source: int, target: int, name: bytes) -> None:
-    if _LIBC.renameat2(source, name, target, name, _NOREPLACE) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 def _write_all(target: int, data: Any, seen: os.stat_result, *, sparse: bool, source: int) -> None:
+    """From the beginning, also after a write that took only a part."""
     if sparse and seen.st_blocks * 512 < seen.st_size and source >= 0 and _write_extents(target, data, source):
         return
-    done = os.write(target, data)
+    done = 0
     while done < len(data):
-        done += os.write(target, memoryview(data)[done:])
+        done += os.pwrite(target, memoryview(data)[done:], done)
 
 
 def _write_extents(target: int, data: Any, source: int) -> bool:
@@ -578,7 +555,7 @@ def _digest_taken(name: bytes, folder: int, *, sync: bool) -> tuple[os.stat_resu
         return status, blake3(os.readlink(name, dir_fd=folder)).hexdigest()
     if not stat.S_ISREG(status.st_mode):
         raise EntryExists("something else than a file stands under the name")
-    descriptor = os.open(name, _READ, dir_fd=folder)
+    descriptor = os.open(name, READ, dir_fd=folder)
     try:
         if sync:
             os.fsync(descriptor)
@@ -648,11 +625,11 @@ def link_to(place: Place, item: Item, first: str, outcome: Outcome) -> Outcome:
     """A further name of a file that was moved as `first`: a link is made or refused as a whole, so there is nothing
     to write, to re-read or to rename."""
     target = tier_of(place)
-    folder, name = split(item.target)
-    from_folder, from_name = split(first)
-    with target.opened() as root, _Folders(root) as folders:
+    folder, name = split_target(item.target)
+    from_folder, from_name = split_target(first)
+    with target.opened() as root, Folders(root) as folders:
         try:
-            os.close(beneath.make_folders(root, _parts(folder)))
+            os.close(beneath.make_folders(root, parts_of(folder)))
             known = os.stat(from_name, dir_fd=folders.open(from_folder), follow_symlinks=False)
             at, source = folders.open(folder), folders.open(from_folder)
             try:
@@ -664,7 +641,7 @@ def link_to(place: Place, item: Item, first: str, outcome: Outcome) -> Outcome:
                     raise EntryExists("another file stands under the name", where=place.name) from None
                 state = "present"
             os.fsync(at)
-            target.sync_names(root, _parts(folder))
+            target.sync_names(root, parts_of(folder))
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
         except OSError as error:
             if error.errno in (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
@@ -673,342 +650,3 @@ def link_to(place: Place, item: Item, first: str, outcome: Outcome) -> Outcome:
     return structs.replace(
         outcome, id=item.id, state=state, shared=True, written=fingerprint_of(status), size_bytes=status.st_size
     )
-
-
-# --- the source --------------------------------------------------------------------------------------------
-
-
-class _Reader:
-    """Reads whole small files, each proved unchanged from the plan to the last byte. One per thread."""
-
-    def __init__(self, job: Job, folders: _Folders) -> None:
-        self._tier, self._options, self._folders = job.source.name, job.options, folders
-        self._buffer = bytearray()
-        keep = job.options.keep
-        self._keeps_open = keep.xattrs or keep.acls
-
-    def look(self, item: Item) -> os.stat_result:
-        """Its status by name, refused when it is not the plain file that was planned. A name is asked before it is
-        opened: opening a device may wind a tape."""
-        seen = self._status(item)
-        if not stat.S_ISREG(seen.st_mode):
-            raise EntryRefused("the entry is not a plain file", where=self._tier)
-        if seen.st_nlink > 1 and self._options.keep.hard_links == "refuse":
-            raise EntryRefused("the entry has further names", where=self._tier)
-        self._refuse_changed(item.fingerprint, seen)
-        return seen
-
-    def read(self, item: Item, seen: os.stat_result) -> tuple[Any, os.stat_result, str, int]:
-        """Its bytes (valid until the next call), status, digest, and its descriptor where that is still needed."""
-        for _ in range(self._options.retries_changed + 1):
-            data, after, descriptor = self._read_once(item, seen)
-            if _same(seen, after) and len(data) == seen.st_size:
-                digest = blake3(data).hexdigest()
-                if item.blake3 and item.blake3 != digest:
-                    if descriptor >= 0:
-                        os.close(descriptor)
-                    raise DigestMismatch("the source does not hold the bytes that were announced", where=self._tier)
-                return data, seen, digest, descriptor
-            if descriptor >= 0:
-                os.close(descriptor)
-            seen = self._status(item)
-        raise ChangedWhileReading("the source changed while it was read", where=self._tier)
-
-    def _read_once(self, item: Item, seen: os.stat_result) -> tuple[Any, os.stat_result, int]:
-        folder, name = split_source(item.source)
-        descriptor = -1
-        try:
-            descriptor = os.open(name, _READ, dir_fd=self._folders.open(folder))
-            data = self._bytes(descriptor, seen.st_size)
-            after = os.fstat(descriptor)
-            if self._keeps_open or seen.st_blocks * 512 < seen.st_size:
-                descriptor, kept = -1, descriptor
-                return data, after, kept
-            return data, after, -1
-        except OSError as error:
-            raise beneath.translated(error, "reading the source failed", tier=self._tier) from error
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-    def _bytes(self, descriptor: int, size: int) -> Any:
-        """One byte more is asked for than there should be: a file that grew shows itself."""
-        if size < BUFFER_FROM_BYTES:
-            data = os.read(descriptor, size + 1)
-            while 0 < len(data) < size:  # a signal or a network cut the answer
-                more = os.read(descriptor, size + 1 - len(data))
-                if not more:
-                    break
-                data += more
-            return data
-        if len(self._buffer) <= size:
-            self._buffer = bytearray(size + 1)
-        view, done = memoryview(self._buffer), 0
-        while done <= size and (count := os.readv(descriptor, [view[done : size + 1]])):
-            done += count
-            if done == size:
-                break
-        return view[:done]
-
-    def read_link(self, item: Item) -> tuple[bytes, os.stat_result]:
-        seen = self._status(item)
-        if not stat.S_ISLNK(seen.st_mode):
-            raise ChangedSincePlan("the entry is no symlink any more", where=self._tier)
-        self._refuse_changed(item.fingerprint, seen)
-        folder, name = split_source(item.source)
-        try:
-            return os.readlink(name, dir_fd=self._folders.open(folder)), seen
-        except OSError as error:
-            raise beneath.translated(error, "reading the source failed", tier=self._tier) from error
-
-    def _status(self, item: Item) -> os.stat_result:
-        folder, name = split_source(item.source)
-        try:
-            return os.stat(name, dir_fd=self._folders.open(folder), follow_symlinks=False)
-        except OSError as error:
-            raise beneath.translated(error, "asking the source failed", tier=self._tier) from error
-
-    def _refuse_changed(self, planned: Fingerprint, seen: os.stat_result) -> None:
-        """As `refuse_other`, without making a value for each file."""
-        if (
-            planned.size_bytes != seen.st_size
-            or planned.mtime_ns != seen.st_mtime_ns
-            or (planned.mark and planned.mark != f"{seen.st_ino:x}:{seen.st_ctime_ns:x}")
-        ):
-            refuse_other(planned, fingerprint_of(seen), where=self._tier)
-
-
-def refuse_other(planned: Fingerprint, seen: Fingerprint, *, where: str) -> None:
-    """A plan made from names alone has no mark; size and time then have to do."""
-    if planned != seen and (planned.mark or planned != structs.replace(seen, mark="")):
-        raise ChangedSincePlan("the entry is not the one that was planned", where=where)
-
-
-def split_source(key: str) -> tuple[bytes, bytes]:
-    raw = os.fsencode(key)
-    folder, slash, name = raw.rpartition(b"/")
-    if name in _BAD_NAMES or b"\0" in raw or (slash and not folder):
-        raise RequestInvalid("a key that is empty, absolute or has an empty, '.' or '..' part")
-    return folder, name
-
-
-def _same(before: os.stat_result, after: os.stat_result) -> bool:
-    return (
-        before.st_mtime_ns == after.st_mtime_ns
-        and before.st_ctime_ns == after.st_ctime_ns
-        and before.st_ino == after.st_ino
-        and before.st_size == after.st_size
-    )
-
-
-class _ColdReader:
-    """Digests of what the device holds: past the page cache where the file system can, else after dropping it.
-    One per thread; its buffer is a page of its own, as O_DIRECT demands."""
-
-    BUFFER_BYTES = 1 << 20
-
-    def __init__(self) -> None:
-        self._buffer = mmap.mmap(-1, self.BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
-        self._direct = os.O_DIRECT
-
-    def __enter__(self) -> _ColdReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._view.release()
-        self._buffer.close()
-
-    def digest(self, name: bytes, size: int, *, folder: int) -> str:
-        try:
-            return self._digest(name, size, folder=folder)
-        except OSError as error:
-            if not self._direct or error.errno not in _NO_DIRECT:
-                raise
-            self._direct = 0
-            return self._digest(name, size, folder=folder)
-
-    def _digest(self, name: bytes, size: int, *, folder: int) -> str:
-        descriptor = os.open(name, _READ | self._direct, dir_fd=folder)
-        try:
-            if not self._direct:
-                os.fdatasync(descriptor)
-                beneath.drop_cache(descriptor)
-            if size <= self.BUFFER_BYTES:
-                return blake3(self._piece(descriptor, 0, size)).hexdigest()
-            hasher = blake3()
-            for at in range(0, size, self.BUFFER_BYTES):
-                hasher.update(self._piece(descriptor, at, min(self.BUFFER_BYTES, size - at)))
-            return hasher.hexdigest()
-        finally:
-            os.close(descriptor)
-
-    def _piece(self, descriptor: int, at: int, length: int) -> memoryview:
-        whole = (length + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        count = os.preadv(descriptor, [self._view[:whole]], at) if length else 0
-        if count < length:
-            raise ShortRead("the file ended before its size")
-        return self._view[:length]
-
-
-# --- folders -----------------------------------------------------------------------------------------------
-
-
-class _Folders:
-    """Open folders below a root, each path resolved once; a bounded number stays open. One per thread."""
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._open: dict[bytes, tuple[int, int]] = {}
-        self.device = -1
-
-    def __enter__(self) -> _Folders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1][0])
-
-    def open(self, path: bytes) -> int:
-        """A descriptor, valid until the next path is asked for; `device` says on which file system it is."""
-        found = self._open.get(path)
-        if found is None:
-            if len(self._open) >= FOLDERS_OPEN:
-                os.close(self._open.pop(next(iter(self._open)))[0])
-            descriptor = beneath.open_folder(self._root, _parts(path))
-            found = self._open[path] = (descriptor, os.fstat(descriptor).st_dev)
-        descriptor, self.device = found
-        return descriptor
-
-
-def _parts(path: bytes) -> beneath.Parts:
-    return beneath.key_parts(os.fsdecode(path)) if path else []
-
-
-class _Layout:
-    """Where the target's folders are while a group is written, and how they get their final names."""
-
-    def __init__(self, root: int, *, staging: bool) -> None:
-        self._root, self._staging = root, staging
-        self._actual: dict[bytes, tuple[bytes, bool]] = {}
-        self._final: dict[bytes, bytes] = {}
-        self._standing: set[bytes] = {b""}
-        self._stages: dict[bytes, bytes] = {}  # first missing folder -> the temporary folder in its stead
-        self._whole: set[bytes] = set()  # by actual names: all that was in them has its final name
-        self._published: set[bytes] = set()
-        self._lock = threading.Lock()
-
-    def place(self, folder: bytes) -> tuple[bytes, bool]:
-        """Where files of this folder are written, and whether that is a staged folder, in which they have their
-        final names. Makes what is missing."""
-        found = self._actual.get(folder)
-        if found is None:
-            with self._lock:
-                found = self._actual.get(folder) or self._make(folder)
-        return found
-
-    def _make(self, folder: bytes) -> tuple[bytes, bool]:
-        parts = _parts(folder)
-        top = self._first_missing(folder)
-        actual = folder
-        if top and self._staging:
-            if top not in self._stages:
-                parent, slash, _ = top.rpartition(b"/")
-                self._stages[top] = parent + slash + TEMPORARY + random_bytes(12).hex().encode()
-            actual = self._stages[top] + folder[len(top) :]
-            parts = _parts(actual)
-        if top:
-            os.close(beneath.make_folders(self._root, parts))
-        staged = actual is not folder
-        self._actual[folder], self._final[actual] = (actual, staged), folder
-        return actual, staged
-
-    def _first_missing(self, folder: bytes) -> bytes:
-        """The first of its ancestors or itself that the target does not have, or b''."""
-        missing, at = b"", folder
-        while at not in self._standing:
-            if at in self._stages:
-                return at
-            try:
-                os.close(beneath.open_beneath(self._root, _parts(at), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW))
-            except FileNotFoundError:
-                missing, at = at, at.rpartition(b"/")[0]
-                continue
-            self._standing.add(at)
-        return missing
-
-    def publish(self) -> Callable[[bytes], bool]:
-        """Rename the staged folders into their places; whether all of a folder got its final name by that."""
-        for top, stage in self._stages.items():
-            parent = top.rpartition(b"/")[0]
-            at = beneath.open_folder(self._root, _parts(parent))
-            try:
-                beneath.rename_noreplace_only(at, stage.rpartition(b"/")[2], top.rpartition(b"/")[2])
-            except FileExistsError:
-                self._merge(top, stage)
-            else:
-                self._published.add(top)
-                self._whole.update(self._below(top))
-            finally:
-                os.close(at)
-        return self._whole.__contains__
-
-    def _below(self, top: bytes) -> list[bytes]:
-        """The staged folders of one stage, by their actual names, parents before what is in them."""
-        stage = self._stages[top]
-        return sorted(a for a in self._final if a == stage or a.startswith(stage + b"/"))
-
-    def _merge(self, top: bytes, stage: bytes) -> None:
-        """Somebody made the folder meanwhile: what it lacks is moved in whole, the rest name by name."""
-        for actual in self._below(top):
-            if self._above(actual, stage) or (actual != stage and self._moved_in(actual)):
-                self._whole.add(actual)
-
-    def _above(self, actual: bytes, stage: bytes) -> bool:
-        """Whether a folder on the way was moved already, and this one with it."""
-        while len(actual) > len(stage):
-            actual = actual.rpartition(b"/")[0]
-            if actual in self._whole:
-                return True
-        return False
-
-    def _moved_in(self, actual: bytes) -> bool:
-        source, _, name = actual.rpartition(b"/")
-        target = self._final[actual].rpartition(b"/")[0]
-        try:
-            to = beneath.make_folders(self._root, _parts(target))
-        except OSError:
-            return False  # its files find out why
-        try:
-            at = beneath.open_folder(self._root, _parts(source))
-            try:
-                _rename(at, to, name)
-            finally:
-                os.close(at)
-        except FileExistsError:
-            return False
-        finally:
-            os.close(to)
-        return True
-
-    def final(self, actual: bytes) -> bytes:
-        return self._final[actual]
-
-    def folders(self) -> set[bytes]:
-        """By their final names: whose names are to be synced."""
-        return set(self._final.values())
-
-    def touched(self, folder: bytes) -> None:
-        self._final.setdefault(folder, folder)
-
-    def remove_staged(self) -> None:
-        for top, stage in self._stages.items():
-            if top in self._published:
-                continue
-            parent, _, name = stage.rpartition(b"/")
-            with suppress(OSError):  # left for the sweep
-                at = beneath.open_folder(self._root, _parts(parent))
-                try:
-                    shutil.rmtree(name, dir_fd=at)
-                finally:
-                    os.close(at)
