@@ -31,6 +31,8 @@ KINDS = frozenset(
         "sealed",
         "transfer",
         "release",
+        "verification",
+        "finding",
     ]
 )
 
