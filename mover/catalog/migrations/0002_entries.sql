@@ -50,8 +50,6 @@ create table mover.scan_folder (
     project_id  text not null references mover.project,
     scan_id     text not null,
     key         bytea not null,
-    after       bytea,                              -- of an object listing: the last key that was committed
-    part        integer not null default 0,         -- and the part that comes next
     spilled     boolean not null default false,     -- not in the walker's memory now
     primary key (scan_id, key),
     foreign key (project_id, scan_id) references mover.scan (project_id, id)
