@@ -342,13 +342,14 @@ class _Running:
         )
 
     def _by_kernel(self, source: int | None, target: int) -> bool:
-        """Where the kernel's copy is the faster one: it stays in memory and is not read back, or it is a matter
-        of the file system itself (shared blocks, a copy within one file server)."""
+        """Where the kernel's copy is the faster one: from a cold source to a cache that holds it all, or a matter of
+        the file system itself (shared blocks, a copy within one file server)."""
         if source is None or self._record is not None or (self._asked.sparse and large.is_sparse(source)):
             return False
         if large.copies_within(self._recipe, source, target):
             return True
-        return not self._asked.readback and self._recipe.size_bytes <= large.KERNEL_BYTES
+        size = self._recipe.size_bytes
+        return not self._asked.readback and size <= large.KERNEL_BYTES and not large.is_cached(source, size)
 
     def _share(self, source: int) -> Digest:
         """The blocks are the source's. A digest that is trusted is inherited; else they are read once, from the
@@ -366,7 +367,7 @@ class _Running:
             self._found = hasher.digest()
         else:
             filler = Filler(self._recipe, self._source, pace=self._pace)
-            large.digest_along(filler, size, Digesting(hasher), stopped=never, descriptor=source)
+            large.digest_along(filler, size, Digesting(hasher), stopped=never)
         if self._asked.source_digest:
             self._source_digest = hasher.digest()
         return hasher.digest()
@@ -406,7 +407,9 @@ class _Running:
     def _reread(self) -> protocol.Event:
         """What was read back while it was written is believed only now, after the sync; what was not is read
         now. Without read-back, and where blocks are shared and trusted, the move says that it is not verified."""
-        if self._trusted or not self._asked.readback:
+        # an upload whose answer was lost may have found somebody else's object there: only its bytes can tell
+        unproved = bool(getattr(self._attempt, "unproved", False))
+        if self._trusted or not (self._asked.readback or unproved):
             return protocol.Reread(self._written.blake3)
         if self._found is None:
             self._found = digests.digest_stream(self._paced(self._attempt.stream_cold()), segments=False)
@@ -527,11 +530,8 @@ class _FileWriter:
             stop.set()
 
         def digest() -> None:
-            assert self._source is not None
             try:
-                large.digest_along(
-                    self._filler, self._size, digesting, stopped=stop.is_set, descriptor=self._source
-                )
+                large.digest_along(self._filler, self._size, digesting, stopped=stop.is_set)
             except BaseException as error:  # noqa: BLE001 - raised again by the owner of this thread
                 end(error)
 

@@ -5,7 +5,8 @@ Three ways, tried and not assumed:
     share    one file system that can: the blocks are reflinked, and only a digest is taken (or none, where it
              was verified under this very fingerprint before)
     kernel   copy_file_range in 32 MiB steps, each handed to the disk at once, while a second thread digests the
-             same pages. For files that the page cache can hold, and within one NFS server
+             same pages. For cold files that the page cache can hold and nobody reads back, because one reader in
+             order is what a device likes best; and within one file server
     lanes    threads that each read a piece, digest it in turn, and write it past the cache (O_DIRECT). It takes
              half the processor time, leaves the cache to others, and its target needs no dropping before the
              read-back. Also where the source has no descriptor: ranges of an object go straight to the file
@@ -44,6 +45,7 @@ PIECE_BYTES = 1 << 20
 OBJECT_PIECE_BYTES = 8 << 20
 LANES = 6
 VOID_BYTES = 64 << 20  # a hole is skipped in pieces of this size
+CACHE_PROBES = 16
 RUNS_KEPT = 256  # a piece with more islands of data than this is written whole
 FOLLOW_BUFFERS = 4
 FOLLOW_LAG_BYTES = 32 << 20
@@ -131,6 +133,8 @@ class Filler:
         self._placed = list(recipe.placed())
         self._starts = [placed.at for placed in self._placed]
         self._descriptor = descriptor_of(source)
+        self._ahead = 0
+        self._read_into = getattr(source, "read_into", None)  # an object's range straight into our buffer
         self.in_place = recipe.size_bytes == recipe.source_bytes and all(
             placed.at == placed.segment.offset for placed in self._placed if isinstance(placed.segment, Copy)
         )
@@ -153,11 +157,20 @@ class Filler:
         while view:
             part = view[:OBJECT_PIECE_BYTES]
             with self._pace.step(self._pace.source, "read", len(part)):
-                if self._descriptor is None:
-                    part[:] = self._source.read(offset, len(part))
-                else:
+                if self._descriptor is not None:
+                    self._read_ahead(self._descriptor, offset)
                     read_fully(self._descriptor, offset, part)
+                elif self._read_into is not None:
+                    self._read_into(offset, part)
+                else:
+                    part[:] = self._source.read(offset, len(part))
             view, offset = view[len(part) :], offset + len(part)
+
+    def _read_ahead(self, descriptor: int, offset: int) -> None:
+        """Several lanes look random to the kernel, which then reads nothing ahead; twice in a race is harmless."""
+        if offset >= self._ahead:
+            self._ahead = offset + READ_AHEAD_BYTES // 2
+            os.posix_fadvise(descriptor, offset, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
     def _parts(self, at: int, view: memoryview) -> Iterator[tuple[Placed, int, memoryview]]:
         """(segment, offset within it, piece of the view) for the range at `at`."""
@@ -169,6 +182,18 @@ class Filler:
             if count > 0:
                 yield placed, inner, view[done : done + count]
             done, index = done + max(0, count), index + 1
+
+
+def is_cached(descriptor: int, size: int) -> bool:
+    """Whether most of the file is in the page cache, asked at a few places; where the system does not say, no."""
+    probe = [bytearray(1)]
+    found = 0
+    for number in range(CACHE_PROBES):
+        try:
+            found += os.preadv(descriptor, probe, number * size // CACHE_PROBES, os.RWF_NOWAIT)
+        except OSError:
+            continue
+    return found * 2 > CACHE_PROBES
 
 
 def read_fully(descriptor: int, offset: int, view: memoryview) -> None:
@@ -481,17 +506,13 @@ def update_zeros(hasher: Hasher, count: int) -> None:
 
 
 def digest_along(
-    filler: Filler, size: int, digesting: Digesting, *, stopped: Callable[[], bool], descriptor: int
+    filler: Filler, size: int, digesting: Digesting, *, stopped: Callable[[], bool]
 ) -> None:
     """What the kernel copies meanwhile: the same pages, read once more into one reused buffer."""
     view = memoryview(bytearray(min(PIECE_BYTES, max(1, size))))
-    ahead = 0
     for piece in dense_pieces(size):
         if stopped():
             return
-        if piece.at >= ahead:
-            ahead = piece.at + READ_AHEAD_BYTES // 2
-            os.posix_fadvise(descriptor, piece.at, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
         part = view[: piece.length]
         if digesting.source is None:
             filler.fill(piece.at, part)

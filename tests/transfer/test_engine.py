@@ -187,6 +187,7 @@ def test_where_the_kernel_does_not_copy_we_do(
         raise OSError(number, "no")
 
     monkeypatch.setattr(large, "copy_file_range", refusing)
+    monkeypatch.setattr(large, "is_cached", lambda *_: False)
     source_tier.put("slide", [DATA])
     run(plain_copy(len(DATA)), source_tier, flash, readback=False)
     assert flash.read("out/slide") == DATA
@@ -387,6 +388,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
         return piece
 
     if way == "kernel":
+        monkeypatch.setattr(large, "is_cached", lambda *_: False)
         monkeypatch.setattr(large, "copy_file_range", copying)
     elif way == "lanes":
         monkeypatch.setattr(large.os, "preadv", reading)
