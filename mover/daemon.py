@@ -48,6 +48,8 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.policy import BudgetPolicy, ImagesPolicy
 from mover.model.tiers import Traits
+from mover.moving.places import Place
+from mover.moving.room import Moving
 from mover.policy import PolicyBook, load_policies
 from mover.protect.workflow import Protection, RunPlace
 from mover.randomness import random_bytes
@@ -67,13 +69,17 @@ from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier, RetryTier
 from mover.tiers.zones import check_site, refuse_changed
 from mover.transfer import Transfer
-from mover.walk.scans import Scans
 from mover.transfer.budgets import Budgets
+from mover.transfer.carrier import Carrier
 from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
+from mover.walk.scans import Scans
 
 HOUSEKEEPING_S = 5.0
 MARKERS_S = 30.0
+TRANSFERS_S = 5.0
+# processes that carry groups of small files, for all transfers of this daemon
+CARRYING = 2
 SWEEP_S = 3600.0
 # how soon a budget that somebody wrote is kept
 BUDGETS_S = 5.0
@@ -111,6 +117,7 @@ async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None =
                 group.create_task(_sweep_temporaries(house), name="sweep"),
                 group.create_task(_follow_budgets(house), name="budgets"),
                 group.create_task(house.shares.run(), name="shares"),
+                group.create_task(_follow_transfers(house), name="transfers"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -142,6 +149,7 @@ class House:
     cohorts: Cohorts
     runs: Runs
     protection: Protection
+    moving: Moving
     worker: Worker
     budgets: Budgets
     shares: Shares
@@ -169,7 +177,9 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         await _register(settings, database, policies)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
-        house = await _build(settings, database, vault, policies, tiers, sandbox, dsns, budgets)
+        carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
+        stack.callback(carrier.close)
+        house = await _build(settings, database, vault, policies, tiers, sandbox, dsns, budgets, carrier)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
 
@@ -203,9 +213,9 @@ async def _build(
     sandbox: Sandbox,
     dsns: Dsns,
     budgets: Budgets,
+    carrier: Carrier,
 ) -> House:
-    node, site = settings.node, settings.site
-    transfer = Transfer(budgets=budgets)
+    node, site, transfer = settings.node, settings.site, carrier.transfer
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
     batches = Batches(database, vault, tiers, policies, node=node)
@@ -220,28 +230,19 @@ async def _build(
         node=node,
     )  # fmt: skip
     scans = _scans(settings, database, vault, tiers, budgets)
+    moving = Moving(database, tiers, _places(settings), policies, carrier, node=node)
     worker = Worker(
         database,
         dsns.queue,
         handlers={
-            "batch-walk": packs.walk,
-            "tier-walk": scans.walk,
-            "pack-deidentify": packs.deidentify,
-            "run-stage": stage.stage,
-            "run-seal": stage.seal,
-            "run-protect": protection.protect,
-            "run-clean": clean.clean,
-            **records.handlers(),
+            "batch-walk": packs.walk, "pack-deidentify": packs.deidentify, "tier-walk": scans.walk,
+            "run-stage": stage.stage, "run-seal": stage.seal, "run-protect": protection.protect,
+            "run-clean": clean.clean, **records.handlers(), **moving.handlers(),
         },
         on_failed={
-            "batch-walk": packs.failed,
-            "tier-walk": scans.failed,
-            "pack-deidentify": packs.failed,
-            "run-stage": stage.failed,
-            "run-seal": stage.failed,
-            "run-protect": protection.failed,
-            "run-clean": clean.failed,
-            **records.failure_handlers(),
+            "batch-walk": packs.failed, "pack-deidentify": packs.failed, "tier-walk": scans.failed,
+            "run-stage": stage.failed, "run-seal": stage.failed, "run-protect": protection.failed,
+            "run-clean": clean.failed, **records.failure_handlers(), **moving.failure_handlers(),
         },
         queues=[tier_queue(name) for name in _served(settings) if name in tiers],
         # the two processes of one node (D20) live and die apart: neither takes back what the other holds
@@ -252,7 +253,7 @@ async def _build(
     await access.adopt_file(settings.state_dir / "admin-token")
     return House(
         settings, database, policies, tiers, access, batches, scans, records, Cohorts(database, node=node), runs,
-        protection, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
+        protection, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
     )  # fmt: skip
 
 
@@ -268,6 +269,10 @@ def _scans(
         budgets.take(tier, direction="read", bytes_=0, files=listings)
 
     return Scans(database, tiers, names, node=settings.node, pace=pace)
+
+
+def _places(settings: Settings) -> dict[str, Place]:
+    return {t.name: Place(t.role, t.read_only, t.path) for t in settings.tiers.values()}
 
 
 def _served(settings: Settings) -> list[str]:
@@ -519,6 +524,20 @@ async def _sweep_tier(tier: Tier, opened: AnyTier) -> None:
         logger.info("temporaries removed", tier=tier.name, count=removed)
 
 
+async def _follow_transfers(house: House) -> None:
+    """What move policies begin when its time has come, and what was held in a trash long enough."""
+    while True:
+        end_if_cancelled()
+        try:
+            began = await house.moving.transfers.begin_due(house.settings.project)
+            purges = await house.moving.releases.begin_purges()
+            if began or purges:
+                logger.info("transfers follow policies", count=began, removed=purges)
+        except CatalogUnavailable as error:
+            logger.warning("transfers wait", code=error.code)
+        await SYSTEM.sleep(TRANSFERS_S)
+
+
 async def _watch_markers(house: House) -> None:
     """A marker file in a folder of a source tier declares the folder as a batch; declaring is idempotent, and
     a folder is declared by its marker once."""
@@ -604,6 +623,7 @@ async def _listen(house: House) -> Server:
         cohorts=house.cohorts,
         runs=house.runs,
         protection=house.protection,
+        transfers=house.moving.transfers,
         audit=Trail(house.database),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),

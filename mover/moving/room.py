@@ -1,0 +1,64 @@
+"""The room put together: what the daemon wires, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mover.catalog.database import Database
+from mover.jobs import FailureHandler, Handler
+from mover.moving.move import Carries, Move
+from mover.moving.places import Ends, Place
+from mover.moving.plan import Planner
+from mover.moving.release import Releases
+from mover.moving.transfers import Transfers
+from mover.moving.trash import Trash
+from mover.policy import PolicyBook
+from mover.tiers.staging import StagingTier
+
+
+class Moving:
+    """`transfers` answers people, `releases` purges what was held long enough; the rest are handlers of shards."""
+
+    def __init__(
+        self,
+        database: Database,
+        tiers: Mapping[str, StagingTier],
+        places: Mapping[str, Place],
+        policies: PolicyBook,
+        carrier: Carries,
+        *,
+        node: str,
+    ) -> None:
+        ends = Ends(tiers, places)
+        planner = Planner(ends)
+        self.releases = Releases(database, ends, _trashes(ends), node=node)
+        self.move = Move(database, ends, carrier, planner, self.releases, node=node)
+        self.transfers = Transfers(database, ends, policies, planner, self.move, self.releases, node=node)
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "transfer-plan": self.move.plan,
+            "transfer-move": self.move.move,
+            "transfer-release": self.releases.release,
+            "transfer-restore": self.releases.bring_back,
+            "transfer-purge": self.releases.purge,
+        }
+
+    def failure_handlers(self) -> dict[str, FailureHandler]:
+        return {
+            "transfer-plan": self.move.failed,
+            "transfer-move": self.move.failed,
+            "transfer-release": self.releases.failed,
+            "transfer-restore": self.releases.failed,
+            "transfer-purge": self.releases.failed,
+        }
+
+
+def _trashes(ends: Ends) -> dict[str, Trash]:
+    """Of the tiers whose entries may leave: posix, writable, and no originals on them."""
+    return {
+        name: Trash(place.path, tier=name, check_identity=ends.tiers[name].check_identity)
+        for name, place in ends.places.items()
+        if place.path is not None and not place.read_only and name in ends.tiers
+        and ends.tiers[name].zone == "deidentified"
+    }  # fmt: skip
