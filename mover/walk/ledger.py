@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Protocol
 
 import psycopg
@@ -68,6 +69,8 @@ class Place(Struct, frozen=True):
     prefix: bytes
     tag: bytes
     empty_ok: bool = False
+    # what was seen is so old: a later word about an entry holds against it
+    as_of: datetime | None = None
 
     @property
     def bounds(self) -> dict[str, bytes]:
@@ -132,7 +135,8 @@ class CatalogLedger:
         found: dict[bytes, list[bytes]] = {}
         with translated(), self._look.transaction():
             self._look.execute("select set_config('mover.project', %s, true)", [self.place.project])
-            for row in self._look.execute(SQL["known"], {"tier": self.place.tier, "folders": list(keys)}, binary=True):
+            rows: Any = self._look.execute(SQL["known"], {"tier": self.place.tier, "folders": list(keys)}, binary=True)
+            for row in rows:
                 found.setdefault(keys[row.folder], []).append(row.digest)
         return found
 
@@ -203,14 +207,14 @@ class CatalogLedger:
 
     def _sealed_row(self, seen: Seen) -> bytes:
         folder = self._sealed([seen.folder])[0]
-        what = {"part": seen.part, "digest": seen.digest, "entries": seen.entries}
+        part = packing.Part(seen.part, seen.digest, seen.entries)
         if seen.same:
-            return packing.same_row(self._scan, folder, **what)
-        prefix = seen.folder + b"/" if seen.folder else b""
+            return packing.same_row(self._scan, folder, part)
+        prefix = seen.folder + b"/" if seen.folder and not seen.whole else b""
         tags = self._sealed([prefix + name for name in seen.names])
         return packing.row(
-            self._scan, folder, **what, whole=True, names=packing.bytea_array(tags), tail=seen.tail
-        )  # fmt: skip
+            self._scan, folder, part, whole=True, names=packing.bytea_array(tags), tail=seen.tail
+        )
 
     # --- the merge ----------------------------------------------------------------------------------------
 
@@ -231,7 +235,7 @@ class CatalogLedger:
                 return False
             of = {
                 "scan": self.place.scan, "tier": self.place.tier, "number": self.place.number, "last": row.last,
-                "limit": FINDINGS_MAX,
+                "limit": FINDINGS_MAX, "as_of": self.place.as_of,
             }  # fmt: skip
             same = int(self._one(conn, "merge_same", **of).same)
             self._run(conn, "merge_listings", **of)
@@ -272,7 +276,7 @@ class CatalogLedger:
             )  # fmt: skip
             gone = verified = None
             if verdict.judge_gone:
-                gone, verified = self._judge_gone(conn, row.started_at)
+                gone, verified = self._judge_gone(conn, self.place.as_of or row.started_at)
             self._run(
                 conn, "settled", scan=place.scan, gone=gone, gone_verified=verified,
                 explanation=verdict.reason or None, seconds=monotonic_s() - began_s,

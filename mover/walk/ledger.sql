@@ -150,7 +150,8 @@ insert into mover.scan_finding (project_id, scan_id, code, key)
 select e.project_id, %(scan)s, 'changed-verified', e.key
   from walk_slice s
   join mover.entry e on e.project_id = (select mover.current_project()) and e.tier = %(tier)s and e.key = s.key
- where e.verified_at is not null
+ where e.verified_at is not null and e.seen <= %(number)s
+   and (%(as_of)s::timestamptz is null or e.recorded_at < %(as_of)s)
    and (e.kind, e.size_bytes, e.mtime_ns, e.mark) is distinct from (s.kind, s.size_bytes, s.mtime_ns, s.mark)
  limit greatest(0, %(limit)s - (select count(*) from mover.scan_finding where scan_id = %(scan)s))
 
@@ -163,6 +164,7 @@ update mover.entry e
   from walk_slice s
   join mover.entry old on old.project_id = (select mover.current_project()) and old.tier = %(tier)s and old.key = s.key
  where e.id = old.id and old.seen <= %(number)s
+   and (%(as_of)s::timestamptz is null or old.recorded_at < %(as_of)s)
    and (old.kind, old.size_bytes, old.mtime_ns, old.mark) is distinct from (s.kind, s.size_bytes, s.mtime_ns, s.mark)
 returning old.verified_at is not null as verified
 

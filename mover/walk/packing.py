@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ _BYTEA, _INT8, _INT2, _TEXT = 17, 20, 21, 25
 _ARRAY = struct.Struct(">iiiiii")
 _EMPTY = struct.Struct(">iii")
 _LENGTH = struct.Struct(">i")
-_PART = struct.Struct(">ii")  # length and value of an integer column
+_INTEGER = struct.Struct(">ii")  # length and value of an integer column
 _FIELDS = struct.pack(">h", 13)  # how many fields a tuple has
 _LENGTHS = [_LENGTH.pack(length) for length in range(512)]
 _ELEMENT8 = np.dtype([("length", ">i4"), ("value", ">i8")])
@@ -53,21 +54,25 @@ class PackedColumns:
         return b"".join((modes, *wide, NULL))
 
 
-def row(
-    scan: bytes, folder: bytes, *, part: int, digest: bytes, entries: int, whole: bool, names: bytes, tail: bytes
-) -> bytes:
+class Part(NamedTuple):
+    """What is said of a part whatever it holds."""
+
+    number: int
+    digest: bytes
+    entries: int
+
+
+def row(scan: bytes, folder: bytes, part: Part, *, whole: bool, names: bytes, tail: bytes) -> bytes:
     """One tuple of COPY. `names` is `bytea_array(...)`, `tail` is `PackedColumns.tail` or `object_tail`."""
     return b"".join(
-        (_FIELDS, _field(scan), _field(folder), _PART.pack(4, part), _field(digest), _PART.pack(4, entries),
-         _field(b"\1" if whole else b"\0"), names, tail)
+        (_FIELDS, _field(scan), _field(folder), _INTEGER.pack(4, part.number), _field(part.digest),
+         _INTEGER.pack(4, part.entries), _field(b"\1" if whole else b"\0"), names, tail)
     )  # fmt: skip
 
 
-def same_row(scan: bytes, folder: bytes, *, part: int, digest: bytes, entries: int) -> bytes:
+def same_row(scan: bytes, folder: bytes, part: Part) -> bytes:
     """A part that is as the catalog knows it: no columns."""
-    return row(
-        scan, folder, part=part, digest=digest, entries=entries, whole=False, names=NULL, tail=6 * NULL
-    )
+    return row(scan, folder, part, whole=False, names=NULL, tail=6 * NULL)
 
 
 def bytea_array(names: Sequence[bytes]) -> bytes:

@@ -21,16 +21,17 @@ import socket
 import struct
 from collections.abc import Iterator
 from itertools import islice, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from blake3 import blake3
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from mover.tiers import beneath
 from mover.walk import packing
-from mover.walk.packing import FOLDER, INODE, MODE, Columns, PackedColumns
+from mover.walk.packing import FOLDER, INODE, MODE, SIZE, Columns, PackedColumns
 
 PART = 4096  # entries of one listing, at most
 BATCH = 2048  # entries whose columns are worked on together
@@ -82,7 +83,8 @@ class Found(Struct, frozen=True, array_like=True):
 
 class Seen(Struct, frozen=True, array_like=True):
     """One part of a folder; nothing of it was seen where `digest` is empty. `row` is ready for COPY; on a sealed tier
-    `names` and `tail` come instead, because the names must become tags first. `same` parts have neither."""
+    `names` and `tail` come instead, because the names must become tags first; `whole` ones are whole keys. `same`
+    parts have neither."""
 
     folder: bytes
     part: int
@@ -94,6 +96,7 @@ class Seen(Struct, frozen=True, array_like=True):
     row: bytes = b""
     names: list[bytes] = []
     tail: bytes = b""
+    whole: bool = False
     folders: list[bytes] = []
     vanished: int = 0
     findings: list[Found] = []
@@ -103,13 +106,22 @@ class _Part(Struct):
     """Names of a part and where their states stand in the buffer."""
 
     task: Task
-    part: int
+    number: int
     last: bool
     names: list[bytes]
     start: int
     vanished: int
     findings: list[Found]
     unseen: bool = False
+
+
+class _Look(NamedTuple):
+    """A part with its columns; `folders` is None where the whole batch has none."""
+
+    part: _Part
+    columns: Columns
+    folders: NDArray[np.bool_] | None
+    elsewhere: NDArray[np.bool_]
 
 
 def main(control: int) -> None:
@@ -151,7 +163,7 @@ class Reader:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._buffer = ctypes.create_string_buffer(_STATX_BYTES * (PART + BATCH))
-        self._states = np.frombuffer(self._buffer, _STATX)
+        self._states: NDArray[Any] = np.frombuffer(memoryview(self._buffer), _STATX)
         self._statx = _LIBC.statx
         self._statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
         self._statx.restype = ctypes.c_int
@@ -203,9 +215,10 @@ class Reader:
         """Without our own and NFS's passing names, as the tier's own listing hides them."""
         if not self._job.hide:
             return names
+        ours = (b".nfs", b".mover-tmp-")
         return [
             name for name in names
-            if name[0] != 46 or not (name.startswith((b".nfs", b".mover-tmp-")) or (not task.folder and name == b".mover"))
+            if name[0] != 46 or not (name.startswith(ours) or (not task.folder and name == b".mover"))
         ]  # fmt: skip
 
     def _ask(self, task: Task, folder: int, number: int, last: bool, names: list[bytes]) -> _Part:
@@ -244,62 +257,55 @@ class Reader:
         states = self._states[: self._held]
         columns = _columns(states)
         folders = columns[:, MODE] == FOLDER
-        elsewhere = folders & (_mounts(states) != self._mount) if folders.any() else folders
-        packed = PackedColumns(columns[~folders] if folders.any() else columns)
+        some = bool(folders.any())
+        elsewhere = folders & (_mounts(states) != self._mount) if some else folders
+        packed = PackedColumns(columns[~folders] if some else columns)
         seen, at = [], 0
         for part in self._parts:
-            stop = part.start + len(part.names)
-            here = folders[part.start : stop]
-            count = len(part.names) - int(np.count_nonzero(here))
-            if part.unseen:
-                seen.append(Seen(part.task.folder, part.part, True, b"", findings=part.findings))
-                continue
-            seen.append(
-                self._seen(part, columns[part.start : stop], here, elsewhere[part.start : stop], packed, (at, at + count))
-            )
-            at += count
+            here = slice(part.start, part.start + len(part.names))
+            look = _Look(part, columns[here], folders[here] if some else None, elsewhere[here])
+            seen.append(self._seen(look, packed, at))
+            at += seen[-1].entries
         self._parts, self._held = [], 0
         return seen
 
-    def _seen(
-        self, part: _Part, columns: Columns, folders: np.ndarray, elsewhere: np.ndarray, packed: PackedColumns,
-        place: tuple[int, int],
-    ) -> Seen:  # fmt: skip
-        names, below, findings, inodes = part.names, [], part.findings, b""
-        if place[1] - place[0] < len(names):
-            inside, names = _divided(names, folders)
-            below, findings = self._enter(part, inside, elsewhere[folders])
-            inodes = columns[folders, INODE].tobytes()
-            columns = columns[~folders]
-            digested = (b"\0".join(names), b"\0\0", columns.tobytes(), b"\0".join(inside), b"\0\0", inodes)
-        else:
-            digested = (b"\0".join(names), b"\0\0", columns.tobytes())
-        digest = (blake3(key=self._job.key) if self._job.key else blake3()).update(b"".join(digested)).digest()
+    def _seen(self, look: _Look, packed: PackedColumns, at: int) -> Seen:
+        part, names, columns = look.part, look.part.names, look.columns
+        below: list[bytes] = []
+        findings, inside = part.findings, b""
+        if part.unseen:
+            return Seen(part.task.folder, part.number, True, b"", findings=findings)
+        if look.folders is not None and look.folders.any():
+            entered, names = _divided(names, look.folders)
+            below, findings = self._enter(part, entered, look.elsewhere[look.folders])
+            inside = b"\0".join((*entered, b"", columns[look.folders, INODE].tobytes()))
+            columns = columns[~look.folders]
+        # names hold no NUL, so two listings that differ are two texts
+        digest = self._digest(b"\0".join((*names, b"", columns.tobytes(), inside)))
+        head = packing.Part(part.number, digest, len(names))
         known = part.task.known
-        same = part.part < len(known) and known[part.part] == digest
+        same = part.number < len(known) and known[part.number] == digest
+        tail = b"" if same else packed.tail(at, at + len(names))
         return Seen(
-            part.task.folder, part.part, part.last, digest,
-            entries=len(names), size_bytes=int(columns[:, 0].sum()), same=same, folders=below,
-            vanished=part.vanished, findings=findings, **self._content(part, names, digest, same, packed, place),
+            part.task.folder, part.number, part.last, digest,
+            entries=len(names), size_bytes=int(columns[:, SIZE].sum()), same=same, folders=below,
+            vanished=part.vanished, findings=findings, tail=tail if self._job.sealed else b"",
+            names=names if self._job.sealed and not same else [],
+            row=b"" if self._job.sealed else self._row(part.task.folder, head, names, tail),
         )  # fmt: skip
 
-    def _content(
-        self, part: _Part, names: list[bytes], digest: bytes, same: bool, packed: PackedColumns, place: tuple[int, int]
-    ) -> dict[str, Any]:
-        if self._job.sealed:
-            return {} if same else {"names": names, "tail": packed.tail(*place)}
-        what = {"part": part.part, "digest": digest, "entries": len(names)}
-        if same:
-            return {"row": packing.same_row(self._job.scan, part.task.folder, **what)}
-        return {
-            "row": packing.row(
-                self._job.scan, part.task.folder, **what, whole=False,
-                names=packing.bytea_array(names), tail=packed.tail(*place),
-            )
-        }  # fmt: skip
+    def _digest(self, listing: bytes) -> bytes:
+        return (blake3(listing, key=self._job.key) if self._job.key else blake3(listing)).digest()
+
+    def _row(self, folder: bytes, head: packing.Part, names: list[bytes], tail: bytes) -> bytes:
+        if not tail:
+            return packing.same_row(self._job.scan, folder, head)
+        return packing.row(
+            self._job.scan, folder, head, whole=False, names=packing.bytea_array(names), tail=tail
+        )
 
     def _enter(
-        self, part: _Part, inside: list[bytes], elsewhere: np.ndarray
+        self, part: _Part, inside: list[bytes], elsewhere: NDArray[Any]
     ) -> tuple[list[bytes], list[Found]]:
         """Folders to walk next; one on another mount is another place, and a finding unless it was asked for."""
         prefix = part.task.folder + b"/" if part.task.folder else b""
@@ -310,7 +316,7 @@ class Reader:
         return [prefix + name for name, away in pairs if not away], part.findings + found
 
 
-def _columns(states: np.ndarray) -> Columns:
+def _columns(states: NDArray[Any]) -> Columns:
     columns = np.empty((len(states), 5), np.int64)
     columns[:, 0] = states["size"]
     columns[:, 1] = states["mtime_s"] * 1_000_000_000 + states["mtime_ns"]
@@ -320,12 +326,12 @@ def _columns(states: np.ndarray) -> Columns:
     return columns
 
 
-def _mounts(states: np.ndarray) -> np.ndarray:
+def _mounts(states: NDArray[Any]) -> NDArray[Any]:
     known = (states["mask"] & _MNT_ID) != 0
     return np.where(known, states["mount"], states["device"])
 
 
-def _divided(names: list[bytes], folders: np.ndarray) -> tuple[list[bytes], list[bytes]]:
+def _divided(names: list[bytes], folders: NDArray[Any]) -> tuple[list[bytes], list[bytes]]:
     pairs = list(zip(names, folders.tolist(), strict=True))
     return [name for name, is_folder in pairs if is_folder], [name for name, is_folder in pairs if not is_folder]
 

@@ -38,6 +38,7 @@ PAGE_MAX = 1000
 
 log = get_logger("walk")
 
+Keys = list[bytes]  # in a class that has a method `list`, the word means that method
 NamesOf = Callable[[str, str], Names]
 Pace = Callable[[str, int], None]
 
@@ -92,7 +93,9 @@ class Scans:
         async with self._database.project(project) as conn:
             return await self._view(conn, scan)
 
-    async def list(self, project: str, tier: str | None = None, after: str | None = None, limit: int = 100) -> wire.ScanPage:
+    async def list(
+        self, project: str, tier: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.ScanPage:
         bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
             rows = await SQL.many(conn, "page", tier=tier, after=after, limit=bound)
@@ -130,7 +133,7 @@ class Scans:
             raise RequestInvalid("no such tier on this node", where="body tier")
         return self._tiers[name]
 
-    async def _seal(self, project: str, tier: ReadTier, keys: list[bytes]) -> list[bytes]:
+    async def _seal(self, project: str, tier: ReadTier, keys: Keys) -> Keys:
         names = self._names(project, tier.name)
         await in_thread(names.seal, keys)
         return await in_thread(names.tags, keys)
