@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -296,14 +297,23 @@ class Verify:
         copy = await in_thread(whole_copy, copies, keys, finding.expected)
         if copy is None:
             return f"no whole second copy stands on {row.repair_from} ({len(keys)} were read)"
-        if finding.kind != "missing" or finding.quarantine:
-            await self._set_aside(shard, row, finding)
         try:
-            written = await in_thread(self._bring, copies, copy, row, finding)
+            written = await self._brought(row, finding)
+            if written is None:
+                if finding.kind != "missing":
+                    await self._set_aside(shard, row, finding)
+                written = await in_thread(self._bring, copies, copy, row, finding)
         except (EntryExists, ChangedWhileReading, DigestMismatch) as error:
             return f"the copy could not be brought over ({error.code})"
         await self._repaired(shard, row, finding, written)
         return ""
+
+    async def _brought(self, row: Any, finding: Any) -> Fingerprint | None:
+        """Did an earlier try bring the copy over, and its end was cut? What stands there is read, not believed."""
+        if finding.kind != "missing" and not finding.quarantine:
+            return None
+        standing = await in_thread(look_at, self._ends.tier(row.tier), name_text(bytes(finding.key)))
+        return standing.fingerprint if standing.digest == finding.expected else None
 
     async def _set_aside(self, shard: Shard, row: Any, finding: Any) -> None:
         """First the word where it goes, then the rename. Asked again after a kill, it finds it there."""
@@ -317,10 +327,8 @@ class Verify:
         tier, place = self._ends.tier(name), self._ends.places[name]
         if place.path is None:
             # a bucket that keeps versions: the damaged object stays one of them, behind a delete marker
-            try:
+            with suppress(EntryMissing):
                 tier.remove(key)
-            except EntryMissing:
-                return
             return
         trash = Trash(place.path, tier=name, check_identity=tier.check_identity)
         with trash.opened() as root:
