@@ -40,6 +40,7 @@ from mover.model.recipe import Copy, Recipe
 from mover.model.source import ByteSource
 from mover.model.tiers import Digest, Fingerprint
 from mover.tiers import beneath
+from mover.tiers.guard import guarded
 from mover.tiers.port import ReadTier, WriteTier
 from mover.tiers.staging import Attempt, MultipartAttempt, OpenEntry
 from mover.transfer import digest as digests
@@ -144,26 +145,32 @@ class Transfer:
         if trusted_since and not (expected and seen):
             raise RequestInvalid("a digest is trusted under the fingerprint it was verified with, and needs both")
         asked = Asked(expected, readback, segments, source_digest, trusted_since, sparse)
-        pace = Pace(source_tier.name, target.name, budgets=budgets or self._budgets, stopped=stopped)
-        pace.entry()
-        began_s = monotonic_s()
-        record = None
-        if journal is not None and attempt_id and recipe.size_bytes >= self._parts_from_bytes:
-            record = Record(journal, attempt_id, source=before, recipe=recipe)
-        try:
-            attempt, resume = _begin(target, key, recipe.size_bytes, record)
-            running = _Running(self, recipe, source, before, attempt, asked, pace, record, resume)
-            running.to_publication()
-        except MoverError as error:
-            error.where = error.where or target.name
-            raise
-        moved = running.moved(monotonic_s() - began_s)
-        if not moved.trusted_since:
-            metrics.BYTES_READ.labels(source_tier.name).inc(recipe.copied_bytes)
-            metrics.BYTES_WRITTEN.labels(target.name).inc(recipe.size_bytes)
-        if moved.verified:
-            metrics.BYTES_VERIFIED.labels(target.name).inc(recipe.size_bytes)
-        return moved
+
+        def move(given_up: Callable[[], bool]) -> Moved:
+            ends = lambda: stopped() or given_up()  # noqa: E731 - two ways to be told
+            pace = Pace(source_tier.name, target.name, budgets=budgets or self._budgets, stopped=ends)
+            pace.entry()
+            began_s = monotonic_s()
+            record = None
+            if journal is not None and attempt_id and recipe.size_bytes >= self._parts_from_bytes:
+                record = Record(journal, attempt_id, source=before, recipe=recipe)
+            try:
+                attempt, resume = _begin(target, key, recipe.size_bytes, record)
+                running = _Running(self, recipe, source, before, attempt, asked, pace, record, resume)
+                running.to_publication()
+            except MoverError as error:
+                error.where = error.where or target.name
+                raise
+            moved = running.moved(monotonic_s() - began_s)
+            if not moved.trusted_since:
+                metrics.BYTES_READ.labels(source_tier.name).inc(recipe.copied_bytes)
+                metrics.BYTES_WRITTEN.labels(target.name).inc(recipe.size_bytes)
+            if moved.verified:
+                metrics.BYTES_VERIFIED.labels(target.name).inc(recipe.size_bytes)
+            return moved
+
+        # on descriptors, beside the lanes of a tier that may hang: let go, and stopped, as a whole
+        return guarded(move, source_tier, target)
 
     def digest(self, source: ByteSource, *, segments: bool = False) -> Digest:
         """Of a whole open source, read once."""
