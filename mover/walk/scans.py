@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -31,7 +32,9 @@ from mover.tiers.port import ReadTier
 from mover.walk import ledger as ledgers
 from mover.walk import sources
 from mover.walk.conductor import Walk
+from mover.walk.inventory import Manifest
 from mover.walk.ledger import CatalogLedger, Names, Place
+from mover.walk.readers import Lookers
 
 SQL = load(__file__)
 PAGE_MAX = 1000
@@ -190,39 +193,44 @@ class _Work:
 
     def run(self) -> bool:
         """Whether the scan saw everything. Raises LeaseLost when another has the shard."""
-        row = self._row
-        tag = bytes(row.prefix)
-        prefix = tag if self._names is None or not tag else self._names.open([tag])[0]
-        place = Place(
-            scan=row.id, project=self._shard.project, tier=row.tier, number=row.number, prefix=prefix, tag=tag,
-            empty_ok=row.options["empty_ok"],
-        )  # fmt: skip
+        place, manifest = self._place(), None
+        if self._row.method == "inventory":
+            manifest = sources.manifest_of(self._tier, self._row.options["inventory"])
+            place = msgspec.structs.replace(place, as_of=manifest.created_at)
         with CatalogLedger(self._dsn, place, names=self._names, fence=self._fence) as ledger:
             left = ledger.begin()
             if left:
                 self._tier.check_identity()
-                self._walk(ledger, left)
+                self._walk(ledger, left, manifest)
                 # a root that was unmounted in the middle showed the empty folder below: nothing of that may count
                 self._tier.check_identity()
             if self._stop.is_set() or not ledger.merge(stopped=self._stop.is_set):
                 raise _Stopped
             return ledger.settle().complete
 
-    def _walk(self, ledger: CatalogLedger, left: int) -> None:
-        with self._lookers(ledger.place) as lookers:
+    def _place(self) -> Place:
+        row = self._row
+        tag = bytes(row.prefix)
+        prefix = tag if self._names is None or not tag else self._names.open([tag])[0]
+        return Place(
+            scan=row.id, project=self._shard.project, tier=row.tier, number=row.number, prefix=prefix, tag=tag,
+            empty_ok=row.options["empty_ok"],
+        )  # fmt: skip
+
+    def _walk(self, ledger: CatalogLedger, left: int, manifest: Manifest | None) -> None:
+        with self._lookers(ledger.place, manifest) as lookers:
             walk = Walk(ledger, lookers, stopped=self._stop.is_set, pace=self._pace, left=left)
             if not walk.run():
                 raise _Stopped
 
-    def _lookers(self, place: Place) -> AbstractContextManager[Any]:
-        """Raises EntryMissing when the prefix is not there: an empty source is never success."""
-        options = self._row.options
-        if self._row.method == "walk":
-            secret = self._names.secret() if self._names is not None else b""
-            return sources.posix(self._tier, place, cross_mounts=options["cross_mounts"], secret=secret)
-        if self._row.method == "inventory":
-            return sources.inventory(self._tier, place, manifest=options["inventory"])
-        return sources.listing(self._tier, place)
+    def _lookers(self, place: Place, manifest: Manifest | None) -> AbstractContextManager[Lookers]:
+        """Raises EntryMissing when the folder is not there: an empty source is never success."""
+        secret = self._names.secret() if self._names is not None else b""
+        if manifest is not None:
+            return sources.inventory(self._tier, place, manifest=manifest, secret=secret)
+        if self._row.method == "listing":
+            return sources.listing(self._tier, place, secret=secret)
+        return sources.posix(self._tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret)
 
     def _fence(self, conn: psycopg.Connection[Any]) -> None:
         """First thing others see of this transaction, last thing it does: nobody took the shard in between."""

@@ -14,7 +14,9 @@ from typing import Any
 from mover.errors import EntryMissing, TierUnavailable
 from mover.tiers import beneath
 from mover.tiers.port import ReadTier
+from mover.walk.inventory import Inventory, Manifest, read_manifest
 from mover.walk.ledger import Place
+from mover.walk.listing import Listing, Parts
 from mover.walk.reader import Job
 from mover.walk.readers import Lookers, Readers
 
@@ -42,6 +44,40 @@ def posix(tier: ReadTier, place: Place, *, cross_mounts: bool, secret: bytes) ->
         _refuse_replaced(root, root_path, tier.name)
     finally:
         os.close(root)
+
+
+@contextmanager
+def listing(tier: ReadTier, place: Place, *, secret: bytes) -> Iterator[Lookers]:
+    """Of a bucket, or of what is below a prefix of it."""
+    lookers = Listing(innermost(tier), _parts(tier, place, secret), prefix=place.prefix)
+    try:
+        yield lookers
+    finally:
+        lookers.close()
+
+
+@contextmanager
+def inventory(tier: ReadTier, place: Place, *, manifest: Manifest, secret: bytes) -> Iterator[Lookers]:
+    """Files that say what stood in the bucket when they were written."""
+    lookers = Inventory(tier, _parts(tier, place, secret), manifest, prefix=_prefix(tier))
+    try:
+        yield lookers
+    finally:
+        lookers.close()
+
+
+def manifest_of(tier: ReadTier, key: str) -> Manifest:
+    return read_manifest(tier, key, bucket=innermost(tier).where.bucket)
+
+
+def _prefix(tier: ReadTier) -> str:
+    """What the tier's own keys lack of the bucket's."""
+    prefix = str(innermost(tier).where.prefix).strip("/")
+    return f"{prefix}/" if prefix else ""
+
+
+def _parts(tier: ReadTier, place: Place, secret: bytes) -> Parts:
+    return Parts(place.scan.encode(), sealed=tier.zone == "identified", key=secret)
 
 
 def innermost(tier: ReadTier) -> Any:
