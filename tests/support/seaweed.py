@@ -15,10 +15,12 @@ from typing import IO
 
 import msgspec
 import pytest
+from botocore.config import Config
 
 from mover.demo import seaweed
 from mover.errors import SettingsInvalid
 from mover.model.tiers import TierRole, Zone
+from mover.tiers.credentials import quiet_session, read_credentials
 from mover.tiers.object import ObjectTier
 
 
@@ -55,6 +57,26 @@ def _started(folder: Path) -> seaweed.Seaweed:
         return seaweed.start(folder, bucket="tests")
     except SettingsInvalid as missing:
         pytest.skip(f"{missing.what}: {missing.advice}")
+
+
+def locked_bucket(server: seaweed.Seaweed) -> seaweed.Seaweed:
+    """The same server with a new bucket that keeps every new version for a day."""
+    keys = read_credentials(Path(server.credentials_file))
+    client = quiet_session().create_client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name=server.region,
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_access_key,
+        config=Config(proxies={}, s3={"addressing_style": "path"}),
+    )
+    bucket = f"locked-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    retention = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    client.put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": retention}
+    )
+    return msgspec.structs.replace(server, bucket=bucket)
 
 
 def object_tier(

@@ -17,7 +17,7 @@ from mover.errors import ChangedWhileReading, EntryExists, MoverError, SettingsI
 from mover.tiers import object as object_module
 from mover.tiers import object_place
 from mover.tiers.object import ObjectTier, read_credentials
-from tests.support.seaweed import object_tier
+from tests.support.seaweed import locked_bucket, object_tier
 
 
 def credentials(folder: Path, text: str, mode: int = 0o600) -> Path:
@@ -230,3 +230,63 @@ def test_a_small_upload_that_the_transport_sent_twice_is_one_upload(
         other.write([b"abc"])
     other.abandon()
     assert tier.read("n/2/a.svs") == b"xyz"
+
+
+def test_what_a_store_can_do_is_found_by_trying(weed: Seaweed) -> None:
+    """SeaweedFS honours all of it; a bucket without versions and locks says so."""
+    traits = object_tier(weed).traits
+    assert traits.conditional_put and traits.conditional_complete and traits.checksum_rejection and traits.multipart
+    assert not traits.versioning and not traits.object_lock
+
+
+@pytest.mark.slow
+def test_a_lock_is_found_by_trying_to_delete_what_it_keeps(weed: Seaweed) -> None:
+    """Some stores take the flag and protect nothing: a version is asked to go, and must be refused."""
+    traits = object_tier(locked_bucket(weed)).traits
+    assert traits.versioning and traits.object_lock
+
+
+def test_a_probe_leaves_nothing_behind(weed: Seaweed) -> None:
+    """Neither objects nor open uploads: it runs at every start."""
+    tier = object_tier(weed)
+    tier.probe()
+    assert tier.control is not None and list(tier.control.uploads(tier.where.prefix)) == []
+    stored = tier._connection.store
+    assert [meta["path"] for page in object_module.obstore.list(stored) for meta in page] == [".mover/tier.json"]
+
+
+def test_a_read_only_bucket_is_pinned_and_never_written(weed: Seaweed) -> None:
+    """D11: a source somebody else fills. Its address is its identity; without a listing it is not there."""
+    filled = object_tier(weed)
+    filled.put("scan", [b"abc"])
+
+    def opened(url: str, identity: str | None = None) -> ObjectTier:
+        return ObjectTier(
+            "scans", "identified", url=url, endpoint=weed.endpoint, credentials_file=weed.credentials_file,
+            role="source", read_only=True, identity=identity,
+        )  # fmt: skip
+
+    url = f"s3://{weed.bucket}/{filled.where.prefix}"
+    identity = opened(url).establish()
+    tier = opened(url, identity)
+    tier.check_identity()
+    assert tier.read("scan") == b"abc" and tier.traits.range_read and not tier.traits.conditional_put
+    for write in (lambda: tier.put("x", [b"x"]), lambda: tier.remove("scan"), lambda: tier.attempt("x", size_bytes=1)):
+        with pytest.raises(TierDenied):
+            write()
+    with pytest.raises(TierUnavailable):
+        opened(f"s3://{weed.bucket}/elsewhere", identity).check_identity()
+    assert {entry.key for entry in filled.list()} == {"scan"}
+
+
+def test_the_next_level_of_a_bucket_can_be_listed_in_parallel(weed: Seaweed) -> None:
+    """Shards of a walk: each prefix by its own thread, and what stands beside them is not lost."""
+    tier = object_tier(weed)
+    names = ["top", "a/one", "a/b/two", "c/three", "c/four"]
+    for name in names:
+        tier.put(name, [b"x"])
+    level = tier.level()
+    assert level.prefixes == ("a", "c") == tuple(tier.prefixes()) and [e.key for e in level.entries] == ["top"]
+    below = [entry.key for prefix in level.prefixes for entry in tier.list(prefix)]
+    assert sorted(below + ["top"]) == sorted(names)
+    assert [entry.key for entry in tier.list(after="c/four")] == ["c/three", "top"]
