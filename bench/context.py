@@ -22,8 +22,9 @@ from bench.places import Place, demand_room, fresh_filesystem, plain
 from bench.results import Claim
 from mover.tiers import identity
 
+REPOSITORY = Path(__file__).parent.parent
 # both packages, wherever the bench was started
-ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
 WARM_EACH_RUN_FILES = 1000
 
 Better = Literal["higher", "lower"]
