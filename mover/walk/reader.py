@@ -350,7 +350,7 @@ def _unseen(task: Task, number: int, code: str) -> _Part:
 
 _CODES = {
     errno.EACCES: "denied", errno.EPERM: "denied",
-    errno.ENOENT: "folder-vanished", errno.ENOTDIR: "folder-vanished", errno.ELOOP: "folder-replaced",
+    errno.ENOENT: "folder-vanished", errno.ENOTDIR: "folder-replaced", errno.ELOOP: "folder-replaced",
     errno.EXDEV: "folder-replaced", errno.ENAMETOOLONG: "too-deep",
     errno.ESTALE: "away", errno.ENODEV: "away", errno.ENXIO: "away", errno.ENOTCONN: "away", errno.ETIMEDOUT: "away",
     errno.EHOSTDOWN: "away",
