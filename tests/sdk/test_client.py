@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, Any] = {
 }  # fmt: skip
 BODIES = {
     "Batches": wire.BatchRequest(folder="a"),
+    "Scans": wire.ScanRequest(tier="archive"),
     "Transfers": wire.TransferRequest(sources=[wire.TransferSource(tier="nas")], to="cold"),
     "Records": wire.RecordsRequest(batch="batch-1", files={}),
     "Runs": wire.RunRequest(cohort="c"),
