@@ -86,6 +86,10 @@ def test_help_comes_at_once() -> None:
 ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("status",): (),
     ("tier", "list"): (),
+    ("scan", "start"): ("archive", "--prefix", "slides"),
+    ("scan", "list"): ("--tier", "archive"),
+    ("scan", "show"): ("scan-1",),
+    ("scan", "findings"): ("scan-1",),
     ("batch", "ready"): ("2026-01", "--expected", "3"),
     ("batch", "list"): (),
     ("batch", "show"): ("batch-1",),
@@ -117,6 +121,11 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("transfer", "abort"): ("transfer-1",),
     ("transfer", "approve"): ("transfer-1",),
     ("transfer", "restore"): ("transfer-1",),
+    ("verify",): ("archive:slides", "--repair-from", "mirror", "--no-strangers"),
+    ("verification", "list"): (),
+    ("verification", "show"): ("verification-1",),
+    ("verification", "findings"): ("verification-1",),
+    ("verification", "abort"): ("verification-1",),
     ("policy", "plan"): ("old-slides",),
     ("snapshot", "list"): (),
     ("snapshot", "show"): ("snapshot-1",),
@@ -132,7 +141,10 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("token", "list"): (),
     ("token", "revoke"): ("token-1",),
 }
-OTHERWISE = {("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"), ("batch", "reveal")}
+OTHERWISE = {
+    ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
+    ("batch", "reveal"),
+}  # fmt: skip
 
 
 def test_every_command_that_asks_the_daemon_is_tried_below() -> None:
@@ -161,6 +173,8 @@ def test_a_command_answers_people_and_scripts(mover: Mover, daemon: Daemon, path
         ("copy", "nas:in", "shelf:x", "cold:kept", "--report-offenders"),
         ("move", "nas", "cold"),
         ("policy", "plan", "old-slides"),
+        ("verify", "archive:slides"),
+        ("verify", "--run", "run-1"),
     ],
 )
 def test_plans_are_shown_with_their_reasons(mover: Mover, daemon: Daemon, arguments: tuple[str, ...]) -> None:
@@ -229,6 +243,22 @@ def test_a_report_comes_as_it_is_in_the_format_that_was_asked_for(
     said = mover("--url", daemon.url, "transfer", "report", "transfer-1", "--format", "csv", "--output", "r.csv")
     assert said.status == 0
     assert (tmp_path / "r.csv").read_text() == "transfer-1 as csv\n"
+    assert mover("--url", daemon.url, "verification", "report", "verification-1").out == "verification-1 as jsonl\n"
+
+
+def test_damage_that_stands_fails_the_command(mover: Mover, daemon: Daemon) -> None:
+    """A cron job that verifies must not be green over rotten slides; what was repaired is no failure."""
+    daemon.rooms.verifications.states = ["reading", "complete"]  # type: ignore[attr-defined]
+    assert mover("--url", daemon.url, "verify", "archive", "--wait").status == 0
+    daemon.rooms.verifications.damaged = True  # type: ignore[attr-defined]
+    said = mover("--url", daemon.url, "verify", "archive", "--wait")
+    assert said.status == 1 and "bit-rot" in said.out
+
+
+def test_a_verification_is_of_one_thing(mover: Mover) -> None:
+    assert "TIER, or --run" in mover("--url", "unix:///none", "verify").err
+    assert "TIER, or --run" in mover("--url", "unix:///none", "verify", "archive", "--run", "run-1").err
+    assert "staged again" in mover("--url", "unix:///none", "verify", "--run", "r", "--repair-from", "x").err
 
 
 def test_a_list_of_names_may_hold_any_byte(mover: Mover, daemon: Daemon, tmp_path: Path) -> None:
