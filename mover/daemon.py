@@ -230,7 +230,7 @@ async def _build(
         node=node,
     )  # fmt: skip
     scans = _scans(settings, database, vault, tiers, budgets)
-    moving = Moving(database, tiers, _places(settings), policies, carrier, node=node)
+    moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
     worker = Worker(
         database,
         dsns.queue,
@@ -525,11 +525,13 @@ async def _sweep_tier(tier: Tier, opened: AnyTier) -> None:
 
 
 async def _follow_transfers(house: House) -> None:
-    """What move policies begin when its time has come, and what was held in a trash long enough."""
+    """What move and verify policies begin when its time has come, and what was held in a trash long enough."""
     while True:
         end_if_cancelled()
         try:
             began = await house.moving.transfers.begin_due(house.settings.project)
+            began += await house.moving.verifications.begin_due(house.settings.project)
+            await house.moving.verifications.measure(house.settings.project)
             purges = await house.moving.releases.begin_purges()
             if began or purges:
                 logger.info("transfers follow policies", count=began, removed=purges)
@@ -624,6 +626,7 @@ async def _listen(house: House) -> Server:
         runs=house.runs,
         protection=house.protection,
         transfers=house.moving.transfers,
+        verifications=house.moving.verifications,
         audit=Trail(house.database),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from mover import metrics
-from mover.api import audit, batches, cohorts, records, runs, scans, service, snapshots, tokens, transfers
+from mover.api import audit, batches, cohorts, records, runs, scans, service, snapshots, tokens, transfers, verify
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
 from mover.api.operation import Call, Operation, Streamed, Waiting
@@ -39,6 +39,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *cohorts.OPERATIONS,
     *runs.OPERATIONS,
     *transfers.OPERATIONS,
+    *verify.OPERATIONS,
     *snapshots.OPERATIONS,
     *audit.OPERATIONS,
     *tokens.OPERATIONS,

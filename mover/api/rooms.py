@@ -86,6 +86,18 @@ class Protection(Protocol):
     async def check(self, project: str, /) -> wire.Check: ...
 
 
+class Verifications(Protocol):
+    async def request(
+        self, identity: Identity, body: wire.VerificationRequest, /, *, key: str, request: str
+    ) -> wire.Verification: ...
+    async def plan_request(self, identity: Identity, body: wire.VerificationRequest, /) -> wire.Plan: ...
+    async def view(self, project: str, id: str, /) -> wire.Verification: ...
+    async def list(self, project: str, after: str | None, limit: int, /) -> wire.VerificationPage: ...
+    async def findings(self, project: str, id: str, after: str | None, limit: int, /) -> wire.FindingPage: ...
+    def report(self, project: str, id: str, format: Literal["jsonl", "csv"], /) -> AsyncIterator[bytes]: ...
+    async def abort(self, identity: Identity, id: str, /, *, request: str) -> wire.Verification: ...
+
+
 class Transfers(Protocol):
     async def request(
         self, identity: Identity, body: wire.TransferRequest, /, *, key: str, request: str
@@ -128,6 +140,7 @@ class Rooms:
     runs: Runs
     protection: Protection
     transfers: Transfers
+    verifications: Verifications
     audit: AuditTrail
     tiers: Callable[[], Awaitable[wire.Tiers]]
     policies: Callable[[], Awaitable[wire.Policies]]

@@ -1165,7 +1165,11 @@ create function mover.vouched(in_tier text, in_prefix bytea)
         union all
         select e.key, 'entry', null, e.digest, e.size_bytes, e.mtime_ns, e.mark, e.verified_at from mover.entry e
          where e.tier = in_tier and e.kind = 'file' and e.digest is not null
-           and not exists (select from slides s where s.key = e.key))
+           and not exists (select from slides s where s.key = e.key)
+           -- what was released left on purpose; what is gone without that is missing
+           and (e.gone_at is null or not exists (
+                select from mover.release_entry r join mover.release l on l.id = r.release_id
+                 where l.tier = in_tier and r.source = e.key and r.state in ('leaving', 'released', 'purging', 'purged'))))
     select * from known k
      where in_prefix = ''::bytea or k.key = in_prefix
         or substring(k.key from 1 for length(in_prefix) + 1) = in_prefix || '/'::bytea

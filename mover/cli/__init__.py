@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "copy": ("mover.cli.copy", "Copy trees, lists or what a condition selects from tier to tier."),
     "move": ("mover.cli.move", "Copy, then release the sources: trash, hold, purge."),
     "transfer": ("mover.cli.transfer", "Follow and steer copies and moves."),
+    "verify": ("mover.cli.verify", "Read a tier, a run or a list again, and compare with the catalog."),
+    "verification": ("mover.cli.verification", "What was read again: progress, findings, reports."),
     "snapshot": ("mover.cli.snapshot", "Step 4: what is protected, and its check."),
     "restore": ("mover.cli.restore", "Bring a snapshot, or a path of it, into a new folder."),
     "audit": ("mover.cli.audit", "Who did what; verify and export the chains."),

@@ -12,12 +12,16 @@ from mover.moving.plan import Planner
 from mover.moving.release import Releases
 from mover.moving.transfers import Transfers
 from mover.moving.trash import Trash
+from mover.moving.verifications import Verifications
+from mover.moving.verify import Verify
 from mover.policy import PolicyBook
 from mover.tiers.staging import StagingTier
+from mover.transfer import Transfer
 
 
 class Moving:
-    """`transfers` answers people, `releases` purges what was held long enough; the rest are handlers of shards."""
+    """`transfers` and `verifications` answer people, `releases` purges what was held long enough; the rest are handlers
+    of shards."""
 
     def __init__(
         self,
@@ -26,6 +30,7 @@ class Moving:
         places: Mapping[str, Place],
         policies: PolicyBook,
         carrier: Carries,
+        transfer: Transfer,
         *,
         node: str,
     ) -> None:
@@ -34,6 +39,8 @@ class Moving:
         self.releases = Releases(database, ends, _trashes(ends), node=node)
         self.move = Move(database, ends, carrier, planner, self.releases, node=node)
         self.transfers = Transfers(database, ends, policies, planner, self.move, self.releases, node=node)
+        self.verify = Verify(database, ends, transfer, node=node)
+        self.verifications = Verifications(database, ends, policies, node=node)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -42,6 +49,7 @@ class Moving:
             "transfer-release": self.releases.release,
             "transfer-restore": self.releases.bring_back,
             "transfer-purge": self.releases.purge,
+            "verify": self.verify.verify,
         }
 
     def failure_handlers(self) -> dict[str, FailureHandler]:
@@ -51,6 +59,7 @@ class Moving:
             "transfer-release": self.releases.failed,
             "transfer-restore": self.releases.failed,
             "transfer-purge": self.releases.failed,
+            "verify": self.verify.failed,
         }
 
 

@@ -26,6 +26,7 @@ class Client:
         self.cohorts = nouns.Cohorts(self._transport)
         self.runs = nouns.Runs(self._transport)
         self.transfers = nouns.Transfers(self._transport)
+        self.verifications = nouns.Verifications(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
         self.audit = nouns.Audit(self._transport)
         self.tokens = nouns.Tokens(self._transport)
@@ -74,6 +75,7 @@ class SyncClient:
     cohorts: Any
     runs: Any
     transfers: Any
+    verifications: Any
     snapshots: Any
     audit: Any
     tokens: Any

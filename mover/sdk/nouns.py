@@ -318,6 +318,49 @@ class Transfers(Noun):
         return await self._transport.send(Ask("POST", f"/v1/transfers/{id}/{verb}"), wire.Transfer)
 
 
+class Verifications(Noun):
+    ENDED = frozenset({"complete", "failed", "aborted"})
+
+    async def request(self, body: wire.VerificationRequest, *, key: str) -> wire.Verification:
+        """The same key gives the same verification, whatever happened to the connection."""
+        ask = Ask("POST", "/v1/verifications", body=body, key=key, repeatable=True)
+        return await self._transport.send(ask, wire.Verification)
+
+    async def plan_request(self, body: wire.VerificationRequest) -> wire.Plan:
+        return await self._plan("/v1/verifications", body)
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.VerificationPage:
+        return await self._get("/v1/verifications", wire.VerificationPage, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Verification:
+        return await self._view(f"/v1/verifications/{id}", wire.Verification, wait, state)
+
+    async def wait(
+        self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
+    ) -> wire.Verification:
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.ENDED,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def findings(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.FindingPage:
+        return await self._get(f"/v1/verifications/{id}/findings", wire.FindingPage, after=after, limit=limit)
+
+    async def report(self, id: str, write: Callable[[bytes], object], *, format: str = "jsonl") -> int:
+        """Every entry with what was found, handed to `write` piece by piece; returns how many bytes."""
+        written = 0
+        ask = Ask("GET", f"/v1/verifications/{id}/report", query={"format": format}, timeout_s=None)
+        async for piece in self._transport.stream(ask):
+            write(piece)
+            written += len(piece)
+        return written
+
+    async def abort(self, id: str) -> wire.Verification:
+        """Aborting twice is aborting once."""
+        ask = Ask("POST", f"/v1/verifications/{id}/abort", repeatable=True)
+        return await self._transport.send(ask, wire.Verification)
+
+
 class Snapshots(Noun):
     async def list(self, *, run: str | None = None) -> list[wire.Snapshot]:
         page: wire.SnapshotPage = await self._get("/v1/snapshots", wire.SnapshotPage, run=run)

@@ -242,6 +242,48 @@ class SmallTransfers(Room):
         return self._transfer(id)
 
 
+class SmallVerifications(Room):
+    damaged = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = ["reading"]
+
+    def _verification(self, id: str) -> wire.Verification:
+        stands, state = {"bit-rot": 1} if self.damaged else {}, self.next_state()
+        return wire.Verification(
+            id=id, tier="archive", scope="tier", state=state, strangers=True, entries=2, bytes=20,  # type: ignore[arg-type]
+            checked=1, checked_bytes=10, listed=0, findings={"bit-rot": 1}, open=stands, repaired=1 - len(stands),
+            created_by="ann", created_at=AT,
+        )  # fmt: skip
+
+    async def request(
+        self, identity: Identity, body: wire.VerificationRequest, *, key: str, request: str
+    ) -> wire.Verification:
+        self.saw("request", identity.actor, body, key, request)
+        return self._verification("verification-1")
+
+    async def plan_request(self, identity: Identity, body: wire.VerificationRequest) -> wire.Plan:
+        return PLAN
+
+    async def view(self, project: str, id: str) -> wire.Verification:
+        return self._verification(id)
+
+    async def list(self, project: str, after: str | None, limit: int) -> wire.VerificationPage:
+        return wire.VerificationPage(verifications=[self._verification("verification-1")])
+
+    async def findings(self, project: str, id: str, after: str | None, limit: int) -> wire.FindingPage:
+        found = wire.Finding(id="finding-1", kind="bit-rot", state="open", key="a", at=AT)
+        return wire.FindingPage(findings=[found])
+
+    async def report(self, project: str, id: str, format: str) -> AsyncIterator[bytes]:
+        yield f"{id} as {format}\n".encode()
+
+    async def abort(self, identity: Identity, id: str, *, request: str) -> wire.Verification:
+        self.saw("abort", identity.actor, id)
+        return self._verification(id)
+
+
 class SmallScans(Room):
     def _scan(self, id: str) -> wire.Scan:
         return wire.Scan(
@@ -338,6 +380,7 @@ def small_rooms() -> Rooms:
         runs=SmallRuns(),
         protection=SmallProtection(),
         transfers=SmallTransfers(),
+        verifications=SmallVerifications(),
         audit=SmallAudit(),
         tiers=small_tiers,
         policies=small_policies,

@@ -21,6 +21,7 @@ BODIES: dict[str, Any] = {
     "CountRequest": {"expression": "gleason >= 7"},
     "RunRequest": {"cohort": "prostate"},
     "TransferRequest": {"sources": [{"tier": "nas", "prefix": "in"}], "to": "cold"},
+    "VerificationRequest": {"tier": "archive"},
     "FinishRequest": {},
     "RestoreRequest": {"to": "/restored"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
