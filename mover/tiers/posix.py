@@ -15,7 +15,6 @@ import errno
 import mmap
 import os
 import queue
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -469,7 +468,7 @@ class PosixTier:
                         for item in found:
                             stale = _is_stale(item, now_s - older_than_s)
                             if stale and item.is_dir(follow_symlinks=False):
-                                shutil.rmtree(item.name, dir_fd=folder)
+                                beneath.remove_tree(folder, os.fsencode(item.name))
                                 removed += 1
                             elif stale:
                                 os.unlink(item.name, dir_fd=folder)
@@ -649,7 +648,7 @@ def _probe(root: int, mount: Mount) -> Traits:
     """Try each trait for real on two small files in `.mover/`; nothing is assumed from the system's name, except
     what no trial can show: that answers come over a network."""
     folder = beneath.make_folders(root, [CONTROL_FOLDER.encode()])
-    names = [b"probe-" + random_bytes(8).hex().encode() + suffix for suffix in (b"-a", b"-b", b"-c")]
+    names = [b"probe-" + random_bytes(8).hex().encode() + suffix for suffix in (b"-a", b"-b", b"-c", b"-d")]
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
     first = second = -1
     try:
@@ -658,7 +657,7 @@ def _probe(root: int, mount: Mount) -> Traits:
         os.write(first, bytes(2 * ALIGNMENT))
         os.fsync(first)
         hard_link = _works(lambda: os.link(names[0], names[2], src_dir_fd=folder, dst_dir_fd=folder))
-        noreplace = _refuses_existing(folder, names[0], names[1])
+        noreplace = _renames_without_replacing(folder, names[0], names[1], names[3])
         return Traits(
             conditional_put=hard_link or noreplace,
             reflink=_works(lambda: beneath.reflink(first, second)),
@@ -693,12 +692,13 @@ def _works(call: Callable[[], object]) -> bool:
     return True
 
 
-def _refuses_existing(folder: int, source: bytes, target: bytes) -> bool:
-    """Whether the kernel's own no-replace rename is there (the link fallback is no trait)."""
+def _renames_without_replacing(folder: int, source: bytes, target: bytes, free: bytes) -> bool:
+    """Whether the kernel's own no-replace rename is there (the link fallback is no trait). It has to refuse a taken
+    name and take a free one: on NFS the first is answered without asking the file system, which has no such rename."""
     try:
         beneath.rename_noreplace_only(folder, source, target)
     except FileExistsError:
-        return True
+        return _works(lambda: beneath.rename_noreplace_only(folder, source, free))
     except OSError:
         return False
     return False

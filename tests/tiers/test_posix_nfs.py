@@ -320,6 +320,20 @@ def test_what_a_folder_stands_on_is_read_from_the_mount_table(
     )  # fmt: skip
 
 
+def test_a_rename_that_only_refuses_is_no_trait(tier: PosixTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found on NFS: a taken name is refused by the kernel itself, a free one then by the file system."""
+    honest = beneath.rename_noreplace_only
+
+    def as_on_nfs(folder: int, source: bytes, target: bytes) -> None:
+        if os.access(target, os.F_OK, dir_fd=folder):
+            honest(folder, source, target)
+        raise OSError(errno.EINVAL, "invalid argument")
+
+    monkeypatch.setattr(beneath, "rename_noreplace_only", as_on_nfs)
+    assert not tier.traits.rename_noreplace and tier.traits.hard_link
+    assert not list((tier.root / ".mover").glob("probe-*"))
+
+
 def test_a_probe_says_what_the_tier_stands_on(tier: PosixTier, root: Path) -> None:
     """Policies and the engine ask the traits, never the path."""
     mount = mounts.mount_of_device(root.stat().st_dev)
