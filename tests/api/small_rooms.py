@@ -285,6 +285,10 @@ class SmallVerifications(Room):
 
 
 class SmallScans(Room):
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = ["complete"]
+
     def _scan(self, id: str) -> wire.Scan:
         return wire.Scan(
             id=id, state=self.next_state(), tier="archive", method="listing", prefix="", folders=1, folders_left=0,  # type: ignore[arg-type]
