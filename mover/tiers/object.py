@@ -35,6 +35,7 @@ from mover.clock import pause
 from mover.errors import (
     EntryExists,
     EntryMissing,
+    LimitExceeded,
     RequestInvalid,
     SettingsInvalid,
     ShortRead,
@@ -93,6 +94,10 @@ class Level(Struct, frozen=True):
 
     prefixes: tuple[str, ...]
     entries: tuple[Entry, ...]
+
+
+_Names = list[str]  # `list` is the port's verb inside the tier
+_Entries = list[Entry]
 
 
 class ObjectTier:
@@ -328,23 +333,41 @@ class ObjectTier:
                         yield Entry(meta["path"], "file", _fingerprint(meta))
 
     def level(self, prefix: str = "") -> Level:
-        """Directly below the prefix, by the store's own delimiter, whole in memory: for finding the shards of a
-        parallel listing from the top. What is below a returned prefix is listed with `list(that prefix)`."""
+        """Directly below the prefix, by the store's own delimiter: for finding the shards of a parallel listing from
+        the top. What is below a returned prefix is listed with `list(that prefix)`. LimitExceeded when more than
+        LEVEL_PAGES thousand stand there: then it is no level to shard by."""
         if prefix:
             _checked(prefix)
-        found = self._call(
-            "listing failed",
-            lambda: obstore.list_with_delimiter(self._connection.store, prefix=prefix or None),
+        names, entries = self._level(prefix) if self.control is None else self._level_by_pages(prefix)
+        ours = CONTROL_PREFIX.rstrip("/")
+        return Level(
+            tuple(sorted(name for name in names if name != ours)),
+            tuple(entry for entry in entries if not entry.key.startswith(CONTROL_PREFIX)),
         )
-        names = sorted(name.rstrip("/") for name in found["common_prefixes"])
-        entries = tuple(
-            Entry(meta["path"], "file", _fingerprint(meta))
-            for meta in found["objects"]
-            if not meta["path"].startswith(CONTROL_PREFIX)
-        )
-        return Level(tuple(name for name in names if f"{name}/" != CONTROL_PREFIX), entries)
 
-    def prefixes(self, prefix: str = "") -> list[str]:  # type: ignore[valid-type]  # `list` is the port's verb here
+    def _level_by_pages(self, prefix: str) -> tuple[_Names, _Entries]:
+        assert self.control is not None
+        names: _Names = []
+        entries: _Entries = []
+        cut = len(self.where.full_key(""))
+        below = self.where.full_key(f"{prefix}/" if prefix else "")
+        for page in self.control.level(below, pages=LEVEL_PAGES):
+            names += [one["Prefix"][cut:].rstrip("/") for one in page.get("CommonPrefixes", ())]
+            for one in page.get("Contents", ()):
+                mtime_ns = int(one["LastModified"].timestamp() * 1_000_000) * 1000
+                entries.append(Entry(one["Key"][cut:], "file", Fingerprint(one["Size"], mtime_ns, one["ETag"])))
+        return names, entries
+
+    def _level(self, prefix: str) -> tuple[_Names, _Entries]:
+        found = self._call(
+            "listing failed", lambda: obstore.list_with_delimiter(self._connection.store, prefix=prefix or None)
+        )
+        names = [name.rstrip("/") for name in found["common_prefixes"]]
+        if len(names) + len(found["objects"]) > LEVEL_PAGES * 1000:
+            raise LimitExceeded("too much stands directly below this prefix to be held", where=self.name)
+        return names, [Entry(meta["path"], "file", _fingerprint(meta)) for meta in found["objects"]]
+
+    def prefixes(self, prefix: str = "") -> _Names:
         """The next level's prefixes, without '/' at their ends: each can be listed by its own thread."""
         return [*self.level(prefix).prefixes]
 

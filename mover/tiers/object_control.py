@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from msgspec import Struct
 
-from mover.errors import EntryExists, EntryMissing, MoverError, TierUnavailable
+from mover.errors import EntryExists, EntryMissing, LimitExceeded, MoverError, TierUnavailable
 from mover.tiers.credentials import Keyring
 from mover.tiers.object_errors import REFUSED, STALE_KEYS, of_answer
 from mover.tiers.object_place import RESENDS, Place
@@ -116,6 +116,18 @@ class Control:
                 return
             ahead = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
             marker = _forward(ahead, marker, tier=self._where.tier)
+
+    def level(self, prefix: str, *, pages: int) -> Iterator[dict[str, Any]]:
+        """Raw pages of what stands directly below `prefix` (with its '/'). LimitExceeded after so many."""
+        token: dict[str, str] = {}
+        for _ in range(pages):
+            asked = {"Bucket": self._where.bucket, "Prefix": prefix, "Delimiter": "/", **token}
+            page = self._ask("listing failed", partial(_list_objects, asked))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            token = _forward({"ContinuationToken": page["NextContinuationToken"]}, token, tier=self._where.tier)
+        raise LimitExceeded("too much stands directly below this prefix to be held", where=self._where.tier)
 
     # --- the bucket -----------------------------------------------------------------------------------------
 
@@ -233,6 +245,10 @@ class _Provider:
 
     async def load_credentials(self) -> _Keys:
         return _Keys(self._keys)
+
+
+async def _list_objects(asked: dict[str, Any], client: Any) -> Any:
+    return await client.list_objects_v2(**asked)
 
 
 async def _list_parts(asked: dict[str, Any], client: Any) -> Any:

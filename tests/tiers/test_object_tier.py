@@ -13,7 +13,15 @@ import pytest
 from obstore.exceptions import GenericError
 
 from mover.demo.seaweed import Seaweed
-from mover.errors import ChangedWhileReading, EntryExists, MoverError, SettingsInvalid, TierDenied, TierUnavailable
+from mover.errors import (
+    ChangedWhileReading,
+    EntryExists,
+    LimitExceeded,
+    MoverError,
+    SettingsInvalid,
+    TierDenied,
+    TierUnavailable,
+)
 from mover.tiers import object as object_module
 from mover.tiers import object_place
 from mover.tiers.object import ObjectTier, read_credentials
@@ -290,3 +298,12 @@ def test_the_next_level_of_a_bucket_can_be_listed_in_parallel(weed: Seaweed) -> 
     below = [entry.key for prefix in level.prefixes for entry in tier.list(prefix)]
     assert sorted(below + ["top"]) == sorted(names)
     assert [entry.key for entry in tier.list(after="c/four")] == ["c/three", "top"]
+
+
+def test_a_level_too_wide_to_be_held_says_so(weed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I10: ten million objects under one prefix are listed as a stream, never gathered."""
+    tier = object_tier(weed)
+    tier.put("a", [b"x"])
+    monkeypatch.setattr(object_module, "LEVEL_PAGES", 0)
+    with pytest.raises(LimitExceeded):
+        tier.level()
