@@ -215,11 +215,12 @@ class Reader:
         """Without our own and NFS's passing names, as the tier's own listing hides them."""
         if not self._job.hide:
             return names
-        ours = (b".nfs", b".mover-tmp-")
-        return [
-            name for name in names
-            if name[0] != 46 or not (name.startswith(ours) or (not task.folder and name == b".mover"))
-        ]  # fmt: skip
+        return [name for name in names if name[0] != 46 or not self._is_passing(task, name)]
+
+    def _is_passing(self, task: Task, name: bytes) -> bool:
+        """A file that is only called a little like NFS's own passing names is a file."""
+        ours = name.startswith(b".mover-tmp-") or (not task.folder and name == b".mover")
+        return ours or beneath.is_passing(name)
 
     def _ask(self, task: Task, folder: int, number: int, last: bool, names: list[bytes]) -> _Part:
         start = self._held

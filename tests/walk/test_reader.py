@@ -16,7 +16,8 @@ from mover.walk.bench import walk_posix
 from mover.walk.reader import Job, Reader, Seen, Task
 
 ODD = [
-    b"plain", b"caf\xe9", b"new\nline", b"tab\tand space ", b"-rf", b"*", b"\xff\xfe\x80", b"a" * 255, "löffel".encode(),
+    b"plain", b"caf\xe9", b"new\nline", b"tab\tand space ", b"-rf", b"*", b"\xff\xfe\x80", b"a" * 255,
+    "löffel".encode(),
 ]  # fmt: skip
 
 
@@ -148,14 +149,14 @@ def test_a_name_that_vanished_before_it_was_asked_is_counted_and_not_kept(root: 
 
 
 def test_our_own_and_passing_names_are_hidden_but_nothing_else(root: Path) -> None:
-    for name in (".nfs0001", ".mover-tmp-12", ".hidden", "x"):
+    for name in (".nfs000000000012ab5600000003", ".mover-tmp-12", ".hidden", "x"):
         (root / name).touch()
     for folder in (root / ".mover", root / "sub" / ".mover"):
         folder.mkdir(parents=True)
     assert set(look(root)[0].names) == {b".hidden", b"x"}
     assert look(root)[0].folders == [b"sub"]
     assert look(root, b"sub")[0].folders == [b"sub/.mover"]
-    assert set(look(root, hide=False)[0].names) == {b".nfs0001", b".mover-tmp-12", b".hidden", b"x"}
+    assert set(look(root, hide=False)[0].names) == {b".nfs000000000012ab5600000003", b".mover-tmp-12", b".hidden", b"x"}
 
 
 def test_a_wide_folder_comes_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
