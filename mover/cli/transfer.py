@@ -125,6 +125,7 @@ def show_transfer(out: Output, seen: wire.Transfer) -> None:
     if seen.rate_bytes_s is not None and seen.rate_entries_s is not None:
         pace = f"{size(seen.rate_bytes_s)}/s, {seen.rate_entries_s:.1f} entries/s"
     left = seen.eta_s if seen.eta_s is not None else seen.estimate_s
+    left = left if seen.state in ("planning", "canary", "moving") else None
     out.facts(
         seen,
         [
@@ -136,7 +137,7 @@ def show_transfer(out: Output, seen: wire.Transfer) -> None:
             ("entries", f"{seen.entries}: {counts(seen.counts)}" if seen.entries else counts(seen.counts)),
             ("bytes", f"{size(seen.done_bytes)} of {size(seen.bytes)}"),
             ("pace", pace),
-            ("time left", None if left is None or seen.finished_at else f"about {left:.0f} s"),
+            ("time left", None if left is None else f"about {left:.0f} s"),
             ("failed", ", ".join(f"{count} {code}" for code, count in seen.codes.items())),
             *[(f"release of {one.tier}", _release(one)) for one in seen.releases],
         ],

@@ -7,7 +7,7 @@ keeps nothing. Memory is bounded by one slice of the listing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,7 @@ from mover.decide.moving import (
     parse_when,
     target_key,
 )
-from mover.errors import EntryMissing, RequestInvalid, TierDenied
+from mover.errors import ChangedWhileReading, EntryMissing, RequestInvalid, TierDenied
 from mover.jobs import in_thread
 from mover.model import wire
 from mover.model.moving import Keep
@@ -107,6 +107,8 @@ class Planner:
             else:
                 seen = await self._copy(conn, way, _listed(tier, prefix, source))
         except EntryMissing:
+            if way.seen:
+                raise ChangedWhileReading("a folder vanished while it was listed", where=source.tier) from None
             return 0, Refusal("source-missing", "there is no such folder or entry", label)
         if seen == 0:
             return 0, Refusal("source-empty", "nothing is there, which is never taken for done", label)
@@ -115,9 +117,7 @@ class Planner:
         return seen, None
 
     async def _copy(self, conn: Connection, way: _Way, entries: Iterator[_Seen]) -> int:
-        async with conn.cursor().copy(SQL["copy_entries"]) as copy:
-            while lines := await in_thread(way.lines, entries):
-                await copy.write(lines)
+        await _copy_lines(conn, "copy_entries", lambda: way.lines(entries))
         return way.seen
 
     async def _from_catalog(self, conn: Connection, way: _Way) -> int:
@@ -162,9 +162,7 @@ class Planner:
                 continue    # a folder that is not there yet holds nothing; the tier's identity was checked before
 
     async def _copy_targets(self, conn: Connection, entries: Iterator[Entry]) -> None:
-        async with conn.cursor().copy(SQL["copy_targets"]) as copy:
-            while lines := await in_thread(_target_lines, entries):
-                await copy.write(lines)
+        await _copy_lines(conn, "copy_targets", lambda: _target_lines(entries))
 
     async def _said(
         self, conn: Connection, body: wire.TransferRequest, looked_at: int, reasons: list[Refusal]
@@ -185,6 +183,18 @@ class Planner:
             ),
             by_code=codes,
         )  # fmt: skip
+
+
+async def _copy_lines(conn: Connection, statement: str, more: Callable[[], bytes]) -> None:
+    """Slices into a table, until an empty one. The first is asked for before COPY begins: a folder that is not there
+    is an answer, and must not end the transaction."""
+    lines = await in_thread(more)
+    if not lines:
+        return
+    async with conn.cursor().copy(SQL[statement]) as copy:
+        while lines:
+            await copy.write(lines)
+            lines = await in_thread(more)
 
 
 async def paces(conn: Connection, body: wire.TransferRequest) -> list[Pace]:

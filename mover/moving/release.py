@@ -291,6 +291,8 @@ class Releases:
                     raise
                 except _KEEPS as error:
                     found.append(_replace(look, kept=Refusal(error.code, error.what)))
+            gone = [one for one in found if one.left and one.kept is None]
+            trash.sync(root, [*(one.trash for one in gone), *(one.key for one in gone)])
         return found
 
     # --- transfer-restore and transfer-purge -------------------------------------------------------------------------
@@ -332,6 +334,8 @@ class Releases:
                     raise
                 except _KEEPS as error:
                     found.append(_replace(look, kept=Refusal(error.code, error.what)))
+            back = [one for one in found if one.kept is None]
+            trash.sync(root, [*(one.key for one in back), *(one.trash for one in back)])
             trash.tidy(root, row.id)
         return found
 
@@ -372,6 +376,7 @@ class Releases:
                     raise
                 except _KEEPS as error:
                     found.append(_replace(look, kept=Refusal(error.code, error.what)))
+            trash.sync(root, [one.trash for one in found])
             trash.tidy(root, row.id)
         return found
 

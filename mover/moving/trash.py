@@ -2,7 +2,7 @@
 coming back is one rename each, and a person without a catalog still finds every file under its own name.
 
 Nothing is named but a file whose device and inode were written down before: a name that somebody gave to another
-file meanwhile is left alone. Everything here blocks. Folders are synced before anything is said to have happened.
+file meanwhile is left alone. Everything here blocks. Names are durable once `sync` has returned, for many at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -67,15 +67,13 @@ class Trash:
         return Inode(status.st_dev, status.st_ino, status.st_nlink)
 
     def rename(self, root: int, source: str, target: str, *, expected: Inode) -> None:
-        """Give the file its other name, both folders synced. Raises EntryMissing, EntryExists, or
+        """Give the file its other name; `sync` makes it durable. Raises EntryMissing, EntryExists, or
         ChangedWhileReading when the name meant another file: then it has its old name."""
         self._refuse_other(self.find(root, source), expected)
         before, after = beneath.key_parts(source), beneath.key_parts(target)
         try:
             with _folder(root, before[:-1], make=False) as old, _folder(root, after[:-1], make=True) as new:
                 self._renamed(old, before[-1], new, after[-1], expected)
-                os.fsync(new)       # the name that holds the bytes first: a crash between leaves two names, never none
-                os.fsync(old)
         except OSError as error:
             raise beneath.translated(error, "renaming failed", tier=self._tier) from error
 
@@ -85,6 +83,19 @@ class Trash:
         if (status.st_dev, status.st_ino) != (expected.device, expected.inode):
             _rename(new, other, old, name)  # somebody was faster than our look: it is theirs
             raise ChangedWhileReading("the name means another file now", where=self._tier)
+
+    def sync(self, root: int, keys: Iterable[str]) -> None:
+        """Make the folders of these names durable, each once. The side that holds the bytes comes first: a crash
+        between leaves two names, never none."""
+        folders = dict.fromkeys(b"/".join(beneath.key_parts(key)[:-1]) for key in keys)
+        for folder in folders:
+            try:
+                with _folder(root, folder.split(b"/") if folder else [], make=False) as opened:
+                    os.fsync(opened)
+            except FileNotFoundError:
+                continue    # tidied away before a crash: nothing in it is left to make durable
+            except OSError as error:
+                raise beneath.translated(error, "syncing failed", tier=self._tier) from error
 
     def remove(self, root: int, key: str, *, expected: Inode) -> bool:
         """Remove the file of exactly this inode. False when nothing stands there any more."""
@@ -96,7 +107,6 @@ class Trash:
         try:
             with _folder(root, parts[:-1], make=False) as folder:
                 os.unlink(parts[-1], dir_fd=folder)
-                os.fsync(folder)
         except OSError as error:
             raise beneath.translated(error, "removing failed", tier=self._tier) from error
         return True

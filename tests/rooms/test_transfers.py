@@ -1,0 +1,236 @@
+"""The general verb from request to report, on a real database and real folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from mover.catalog.database import Database
+from mover.errors import Conflict, ExpressionInvalid, RequestInvalid, TransferRefused
+from mover.model import wire
+from mover.model.moving import Keep
+from mover.model.policy import MovePolicy, ReleaseRule
+from tests.rooms.moving_rig import ANN, MovingRig, request
+from tests.support.postgres import Dsns
+
+POLICY = MovePolicy(
+    name="old-slides", source="nas", target="cold", prefix="in", to_prefix="kept", when="age > 90d and size > 1kB",
+    release=ReleaseRule(), every_s=60,
+)  # fmt: skip
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, dsns: Dsns, database: Database) -> AsyncIterator[MovingRig]:
+    made = MovingRig(tmp_path, dsns, database, (POLICY,))
+    yield made
+    made.carrier.close()
+
+
+SOME = {"in/a.svs": b"a" * 3000, "in/deep/er/b.svs": b"b" * 10, "in/c": b""}
+
+
+async def test_a_tree_is_copied_and_every_entry_has_its_digest_and_its_row(rig: MovingRig) -> None:
+    """The promise of the verb in one breath: bytes, rows, digests, audit."""
+    rig.fill("nas", {**SOME, "out/x": b"left alone"})
+    seen = await rig.moved(prefix="in", to_prefix="kept/2026")
+    assert (seen.state, seen.entries, seen.counts) == ("done", 3, {"moved": 3})
+    assert rig.files("cold") == {f"kept/2026/{key[3:]}": data for key, data in SOME.items()}
+    assert rig.files("nas") == {**SOME, "out/x": b"left alone"}
+    known = rig.rows("select key, digest, verified_at from mover.entry where tier = 'cold' order by key")
+    assert {bytes(r.key).decode(): r.digest for r in known} == {
+        key: blake3(data).hexdigest() for key, data in rig.files("cold").items()
+    }
+    assert all(row.verified_at is not None for row in known)
+    assert rig.actions() == ["transfer requested", "transfer planned", "transfer shard moved"]
+
+
+# --- sources: a tree, a list, a query, several --------------------------------------------------------------
+
+
+async def test_a_list_moves_just_its_names_whatever_bytes_they_hold(rig: MovingRig) -> None:
+    odd = "in/\udcff\udc80\\n.svs"
+    rig.fill("nas", {"in/a": b"1", odd: b"2", "in/not-listed": b"3"})
+    seen = await rig.moved(prefix="in", keys=["a", r"\xff\x80\x5cn.svs"])
+    assert seen.state == "done"
+    assert rig.files("cold") == {"a": b"1", odd[3:]: b"2"}
+
+
+async def test_a_list_with_a_missing_name_is_refused_whole_and_names_it(rig: MovingRig) -> None:
+    """Four slides silently missing is what an operator fears most (I7)."""
+    rig.fill("nas", {"in/a": b"1"})
+    seen = await rig.moved(prefix="in", keys=["a", "gone-1", "gone-2"])
+    assert (seen.state, seen.reason) == ("refused", "entry-missing")
+    assert [one["entry"] for one in seen.offenders] == ["nas:in/gone-1", "nas:in/gone-2"]
+    assert rig.files("cold") == {} and seen.codes == {"entry-missing": 2}
+
+
+async def test_what_is_missing_may_be_reported_while_the_rest_moves(rig: MovingRig) -> None:
+    rig.fill("nas", {"in/a": b"1"})
+    seen = await rig.moved(prefix="in", keys=["a", "gone"], offenders="report")
+    assert (seen.state, seen.counts, seen.codes) == ("incomplete", {"moved": 1, "failed": 1}, {"entry-missing": 1})
+
+
+async def test_a_condition_selects_by_age_size_and_name(rig: MovingRig) -> None:
+    rig.fill("nas", {"in/old.svs": b"x" * 2000, "in/old.txt": b"x" * 2000}, age_s=100 * DAY_S)
+    rig.fill("nas", {"in/new.svs": b"x" * 2000})
+    seen = await rig.moved(where="age > 90d and size > 1kB and name like '%.svs'")
+    assert seen.state == "done" and list(rig.files("cold")) == ["in/old.svs"]
+
+
+async def test_a_condition_that_selects_nothing_is_no_success(rig: MovingRig) -> None:
+    rig.fill("nas", {"in/a": b"1"})
+    seen = await rig.moved(where="size > 1GB")
+    assert (seen.state, seen.reason) == ("refused", "nothing-selected")
+
+
+async def test_a_mistake_in_a_condition_points_at_its_character(rig: MovingRig) -> None:
+    with pytest.raises(ExpressionInvalid) as caught:
+        await rig.ask(where="age > 90d and sise > 1MB")
+    assert caught.value.where == "character 15" and "`size`" in caught.value.advice
+
+
+async def test_a_query_of_the_catalog_needs_no_listing(rig: MovingRig) -> None:
+    """Tens of millions of entries were walked once; choosing among them must not walk them again."""
+    rig.fill("nas", {"in/a": b"1", "in/b": b"2"})
+    await rig.moved("first", prefix="in", to_prefix="one")
+    seen = await rig.moved(
+        "second", source="cold", to="nas", prefix="one", to_prefix="back", catalog=True, where="digest is not null"
+    )
+    assert seen.state == "done" and rig.files("nas")["back/b"] == b"2"
+    assert rig.rows("select known from mover.transfer_entry where transfer_id = %s and known is null", seen.id) == []
+
+
+async def test_several_sources_move_in_one_transfer_each_to_its_place(rig: MovingRig) -> None:
+    rig.fill("nas", {"in/a": b"1"})
+    rig.fill("shelf", {"lib/b": b"2"})
+    sources = [
+        wire.TransferSource(tier="nas", prefix="in", to="from-nas", limits=wire.TransferLimits(bytes_s=10**9)),
+        wire.TransferSource(tier="shelf", prefix="lib", to="from-shelf"),
+    ]
+    seen = await rig.moved(sources=sources, to_prefix="all")
+    assert seen.state == "done" and set(rig.files("cold")) == {"all/from-nas/a", "all/from-shelf/b"}
+
+
+@pytest.mark.parametrize(("prefix", "reason"), [("in", "source-missing"), ("", "source-empty")])
+async def test_an_absent_and_an_empty_source_are_errors_with_names(rig: MovingRig, prefix: str, reason: str) -> None:
+    """An unmounted folder and a typing mistake look the same: nothing is there (I7)."""
+    seen = await rig.moved(prefix=prefix)
+    assert (seen.state, seen.reason) == ("refused", reason)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"source": "intake"}, "zone-crossing"),
+        ({"source": "nas", "to": "nas", "prefix": "in", "to_prefix": "in/copy"}, "places-overlap"),
+        ({"source": "nas", "to": "nas", "prefix": "in/copy", "to_prefix": "in"}, "places-overlap"),
+        ({"source": "nas", "to": "shelf"}, "target-read-only"),
+        ({"source": "nas", "to": "protect"}, "target-owned"),
+        ({"source": "nas", "to": "flash", "to_prefix": "runs/run-1"}, "target-owned"),
+        ({"source": "shelf", "verb": "move"}, "release-read-only"),
+        ({"source": "flash", "prefix": "runs/run-1", "verb": "move"}, "release-owned"),
+        ({"source": "cold", "to": "nas", "prefix": "slides", "verb": "move"}, "release-owned"),
+        ({"source": "cold", "to": "nas", "verb": "move"}, "release-owned"),
+    ],
+)
+async def test_a_way_that_may_not_be_taken_is_refused_before_anything_is_listed(
+    rig: MovingRig, said: dict[str, str], code: str
+) -> None:
+    with pytest.raises(TransferRefused) as caught:
+        await rig.ask(**said)
+    assert code in [one["code"] for one in caught.value.details]
+    assert rig.rows("select id from mover.transfer") == []
+
+
+async def test_an_identified_tier_is_refused_and_no_name_of_it_is_written_down(rig: MovingRig) -> None:
+    """D4, D10: not a plan, not a row, not a message."""
+    rig.fill("intake", {"SMITH-JANE/S26-1.svs": b"x"})
+    with pytest.raises(TransferRefused) as caught:
+        await rig.transfers.plan_request(ANN, request("intake", prefix="SMITH-JANE"))
+    assert "SMITH" not in str(caught.value) + str(caught.value.details)
+
+
+async def test_two_bind_mounted_names_of_one_place_do_not_copy_into_themselves(rig: MovingRig) -> None:
+    (rig.folder / "cold" / "loop").symlink_to(rig.folder / "nas")
+    rig.fill("nas", {"a": b"1"})
+    with pytest.raises(TransferRefused, match="inside each other"):
+        await rig.ask(to_prefix="loop")
+
+
+async def test_taken_names_with_other_bytes_are_all_listed_and_nothing_moves(rig: MovingRig) -> None:
+    """R8: an existing different entry is never overwritten, and nobody finds out half-way."""
+    rig.fill("nas", {"a": b"mine", "b": b"mine", "c": b"same"})
+    rig.fill("cold", {"a": b"other bytes", "b": b"also others", "c": b"same"})
+    seen = await rig.moved()
+    assert (seen.state, seen.codes) == ("refused", {"target-taken": 2})
+    assert {one["entry"] for one in seen.offenders} == {"nas:a", "nas:b"}
+    assert rig.files("cold")["a"] == b"other bytes"
+
+
+async def test_a_taken_name_of_equal_size_is_read_before_it_is_believed(rig: MovingRig) -> None:
+    """rclone move onto a rotten file of equal size deletes the good source."""
+    rig.fill("nas", {"a": b"right", "b": b"equal"})
+    rig.fill("cold", {"a": b"wrong", "b": b"equal"})
+    seen = await rig.moved()
+    assert (seen.state, seen.counts) == ("incomplete", {"present": 1, "failed": 1})
+    assert seen.codes == {"entry-exists": 1} and rig.files("cold")["a"] == b"wrong"
+
+
+async def test_two_sources_that_would_get_one_name_are_refused(rig: MovingRig) -> None:
+    rig.fill("nas", {"x/a": b"1", "y/a": b"2"})
+    sources = [wire.TransferSource(tier="nas", prefix=prefix) for prefix in ("x", "y")]
+    seen = await rig.moved(sources=sources)
+    assert (seen.state, seen.codes) == ("refused", {"target-twice": 2})
+
+
+async def test_symlinks_and_pipes_are_refused_or_skipped_as_was_said(rig: MovingRig) -> None:
+    rig.fill("nas", {"a": b"1"})
+    (rig.folder / "nas" / "link").symlink_to("a")
+    refused = await rig.moved("one")
+    assert refused.codes == {"symlink-refused": 1}
+    skipped = await rig.moved("two", keep=Keep(symlinks="skip"))
+    assert (skipped.state, skipped.counts) == ("done", {"moved": 1, "skipped": 1})
+    os.mkfifo(rig.folder / "nas" / "pipe")
+    assert (await rig.moved("three", keep=Keep(symlinks="skip"))).codes == {"not-a-file": 1}
+
+
+async def test_a_plan_prints_everything_and_keeps_nothing(rig: MovingRig) -> None:
+    rig.fill("nas", {"in/a": b"1234", "in/b": b"12"})
+    rig.fill("cold", {"kept/b": b"12"})
+    plan = await rig.transfers.plan_request(ANN, request(prefix="in", to_prefix="kept"))
+    assert plan.counts == {"entries": 2, "present": 1, "looked at": 2} and plan.bytes == 6
+    assert "no history" in plan.step
+    assert {(step.action, step.subject, step.reason) for step in plan.steps} == {
+        ("copy", "nas:in/a", "to cold:kept/a"), ("read and compare", "nas:in/b", "to cold:kept/b"),
+    }  # fmt: skip
+    assert rig.rows("select id from mover.transfer union all select id::text from mover.transfer_entry") == []
+    await rig.moved(prefix="in", to_prefix="kept")
+    again = await rig.transfers.plan_request(ANN, request(prefix="in", to_prefix="elsewhere"))
+    assert "seconds" in again.counts or "no history" not in again.step
+
+
+async def test_a_target_without_room_is_refused_before_the_first_byte(
+    rig: MovingRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.fill("nas", {"a": b"12345"})
+    monkeypatch.setattr(type(rig.ends), "free_bytes", lambda self, name: 4)
+    seen = await rig.moved()
+    assert (seen.state, seen.reason) == ("refused", "no-space") and rig.files("cold") == {}
+
+
+async def test_the_same_key_is_the_same_transfer_and_another_body_a_conflict(rig: MovingRig) -> None:
+    rig.fill("nas", {"a": b"1"})
+    first = await rig.ask("k")
+    assert (await rig.ask("k")).id == first.id
+    with pytest.raises(Conflict):
+        await rig.ask("k", prefix="in")
+    with pytest.raises(RequestInvalid):
+        await rig.ask("other", prefix="../out")
