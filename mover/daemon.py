@@ -227,7 +227,7 @@ async def _build(
     protection = Protection(
         database, tiers, places, policies, settings.repository_password_file,
         forbidden=[t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None],
-        node=node,
+        node=node, budgets=budgets,
     )  # fmt: skip
     scans = _scans(settings, database, vault, tiers, budgets)
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)

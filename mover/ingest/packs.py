@@ -244,7 +244,7 @@ class Packs:
     def _digest(self, source: ReadTier, key: str) -> tuple[Fingerprint, Digest]:
         with source.open(key) as opened:
             metrics.BYTES_READ.labels(source.name).inc(opened.size_bytes)
-            return opened.fingerprint(), self._transfer.digest(opened)
+            return opened.fingerprint(), self._transfer.digest(opened, tier=source.name)
 
     def _archive(self, source: ReadTier, archive: PruneTier, policy: ImagesPolicy, attempt: _Attempt) -> Published:
         """Steps 2 to 4, blocking: plan, verify, write, read back cold, vouch."""
@@ -272,9 +272,9 @@ class Packs:
                     sidecar = self._vouched(archive, attempt.number)
                     if sidecar is None:
                         raise
-                    self._adopt(archive, opened, sidecar, prepared)
+                    self._adopt(archive, opened, sidecar, prepared, tier=source.name)
             else:
-                self._adopt(archive, opened, sidecar, prepared)
+                self._adopt(archive, opened, sidecar, prepared, tier=source.name)
         self._remove_unvouched(archive, sidecar)
         return Published(sidecar, prepared)
 
@@ -329,9 +329,11 @@ class Packs:
         except EntryMissing:
             return None
 
-    def _adopt(self, archive: ReadTier, opened: FileEntry, sidecar: Sidecar, prepared: Prepared) -> None:
+    def _adopt(
+        self, archive: ReadTier, opened: FileEntry, sidecar: Sidecar, prepared: Prepared, *, tier: str
+    ) -> None:
         """An earlier attempt was cut off after its sidecar: believe its bytes only after reading them."""
-        expected = self._transfer.digest_recipe(prepared.plan.recipe, opened)
+        expected = self._transfer.digest_recipe(prepared.plan.recipe, opened, tier=tier)
         found = self._transfer.digest_stream(archive.stream(sidecar.key, cold=True))
         if not expected.blake3 == found.blake3 == sidecar.blake3:
             raise DigestMismatch("the archive holds other bytes under this number", where=sidecar.number)

@@ -52,7 +52,9 @@ from mover.protect.places import restore_place
 from mover.protect.reading import Requester
 from mover.protect.repository import Repository, create_repository, open_repository
 from mover.randomness import new_id
+from mover.tiers.guard import guarded
 from mover.tiers.port import PruneTier, ReadTier
+from mover.transfer.budgets import UNLIMITED, Budgets
 
 SQL = load(__file__)
 PAGE_MAX = 1000
@@ -64,6 +66,20 @@ Answer = TypeVar("Answer")
 Found = list[Any]  # in a class that has a method `list`, the word means that method
 
 log = get_logger("protect")
+
+
+class _Paying:
+    """What a snapshot reads from the flash is paid for as it goes; its packs pay on their own tier."""
+
+    def __init__(self, budgets: Budgets, tier: str) -> None:
+        self._budgets, self._tier = budgets, tier
+        self._files, self._bytes = 0, 0
+
+    def __call__(self, files: int, size_bytes: int) -> None:
+        """Totals so far; a file that is read again takes its bytes back first."""
+        new_files, new_bytes = max(0, files - self._files), max(0, size_bytes - self._bytes)
+        self._files, self._bytes = max(files, self._files), max(size_bytes, self._bytes)
+        self._budgets.take(self._tier, direction="read", bytes_=new_bytes, files=new_files)
 
 
 class RunPlace(Struct, frozen=True):
@@ -85,7 +101,9 @@ class Protection:
         forbidden: list[Path],
         node: str,
         clock: Clock = SYSTEM,
+        budgets: Budgets = UNLIMITED,
     ) -> None:
+        self._budgets = budgets
         self._database = database
         self._tiers = tiers
         self._flash = flash
@@ -108,7 +126,8 @@ class Protection:
                 await finish_shard(conn, shard)
                 return
         try:
-            layout = await in_thread(self._lay_out, run, policy)
+            flash = self._tiers[run.tier]  # its folders are read beside its port: let go when it hangs
+            layout = await in_thread(guarded, lambda _: self._lay_out(run, policy), flash)
             await self._own_up(shard, run, policy)
             snapshot, result = await self._snapshot(shard, run, policy, layout)
             check = await in_thread(self._check, policy, result.snapshot_id)
@@ -155,7 +174,8 @@ class Protection:
     async def _snapshot(
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
     ) -> tuple[str, SnapshotResult]:
-        result = await in_thread(lambda: _patiently(lambda: self._write(run, policy, layout)))
+        flash = self._tiers[run.tier]
+        result = await in_thread(guarded, lambda _: _patiently(lambda: self._write(run, policy, layout)), flash)
         links = await in_thread(self._links, policy, result.snapshot_id)
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._database.project(shard.project) as conn:
@@ -183,6 +203,7 @@ class Protection:
             tags=[f"run:{run.id}", f"project:{run.project_id}"],
             time=self._clock.now(),
             paths=[f"/runs/{run.id}"],
+            progress=_Paying(self._budgets, policy.flash),
         )
 
     def _links(self, policy: ProtectPolicy, snapshot_id: str) -> list[tuple[str, int, str]]:

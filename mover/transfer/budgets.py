@@ -6,6 +6,7 @@ large claims are cut, so that shards which share a limit take turns. The share t
 budget is set from outside (`Shares`, from the catalog): unknown means none yet, a lost catalog leaves the last one.
 
 Ask for open files of all tiers of a step at once: two threads that each hold one and want the other's never end.
+A thread that holds a slot of a tier and asks for another of it goes on with the one it has.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Budgets:
         self._fractions: dict[str, float] = {}
         self._used_at_s: dict[str, float] = {}
         self._slots = _Slots()
+        self._mine = threading.local()
         self._closed = False
         # told, in the thread that asks, that a share is needed now
         self.on_need: Callable[[], None] | None = None
@@ -97,8 +99,14 @@ class Budgets:
     @contextlib.contextmanager
     def open_files(self, *tiers: str) -> Iterator[None]:
         """A slot on each of the tiers, got together: name all tiers of a step in one call."""
-        with self._held({(key, "open_files"): 1 for key in self._keys(tiers)}, tiers):
-            yield
+        held: set[str] = self._mine.__dict__.setdefault("open_files", set())
+        new = [key for key in self._keys(tiers) if key not in held]
+        with self._held({(key, "open_files"): 1 for key in new}, tiers):
+            held.update(new)
+            try:
+                yield
+            finally:
+                held.difference_update(new)
 
     @contextlib.contextmanager
     def memory(self, *tiers: str, bytes_: int) -> Iterator[None]:
@@ -232,7 +240,7 @@ class Budgets:
 
     @contextlib.contextmanager
     def _held(self, wanted: dict[tuple[str, str], int], tiers: tuple[str, ...]) -> Iterator[None]:
-        if not self._rules and not self._source_tiers.intersection(tiers):
+        if not wanted or (not self._rules and not self._source_tiers.intersection(tiers)):
             yield
             return
         for tier in tiers:

@@ -49,7 +49,7 @@ from mover.transfer.budgets import UNLIMITED, Budgets
 from mover.transfer.digest import Chunk, Hasher
 from mover.transfer.lanes import LanesStopped
 from mover.transfer.large import Digesting, Filler, Follower, Landing
-from mover.transfer.pace import Pace, never
+from mover.transfer.pace import Pace, Paid, never
 from mover.transfer.parts import Checkpoints, PartJournal, Record, Upload
 from mover.transfer.verifier import Clearance, refuse_crossing
 
@@ -172,13 +172,20 @@ class Transfer:
         # on descriptors, beside the lanes of a tier that may hang: let go, and stopped, as a whole
         return guarded(move, source_tier, target)
 
-    def digest(self, source: ByteSource, *, segments: bool = False) -> Digest:
-        """Of a whole open source, read once."""
-        return digests.digest_source(source, segments=segments)
+    def digest(self, source: ByteSource, *, segments: bool = False, tier: str = "") -> Digest:
+        """Of a whole open source, read once; under the budget of `tier`, where one is named."""
+        hasher = Hasher(segments=segments)
+        with Paid(hasher.update, tier, self._budgets) as take:
+            for chunk in digests.pieces(source, 0, source.size_bytes):
+                take(chunk)
+        return hasher.digest()
 
-    def digest_recipe(self, recipe: Recipe, source: ByteSource) -> Digest:
-        """Of what the recipe would write."""
-        return digests.digest_recipe(recipe, source)
+    def digest_recipe(self, recipe: Recipe, source: ByteSource, *, tier: str = "") -> Digest:
+        """Of what the recipe would write; under the budget of `tier`, where one is named."""
+        hasher = Hasher(segments=False)
+        with Paid(hasher.update, tier, self._budgets) as take:
+            digests.feed(recipe, source, take)
+        return hasher.digest()
 
     def digest_stream(self, chunks: Iterable[Chunk]) -> Digest:
         return digests.digest_stream(chunks)

@@ -145,6 +145,17 @@ def test_slots_of_two_tiers_are_got_together_so_that_opposite_moves_end() -> Non
     assert len(done) == 2
 
 
+def test_a_thread_that_holds_a_slot_does_not_wait_for_itself() -> None:
+    """A move holds its tiers' slots and asks one of them what stands there: with one slot it would wait for ever."""
+    clock = SimulatedClock()
+    budgets = made(clock, BudgetPolicy(name="nas", tier="nas", open_files=1), BudgetPolicy(name="node", open_files=1))
+    with budgets.open_files("nas"):
+        with budgets.open_files("nas"):
+            assert clock.monotonic_s() == 0
+        assert budgets._slots.used[("nas", "open_files")] == 1
+    assert budgets._slots.used == {}
+
+
 def test_memory_is_bounded_and_one_buffer_above_the_limit_goes_alone() -> None:
     """A part that is larger than the limit must not wait for ever."""
     clock, held, most = SimulatedClock(threads=3), [0], []
