@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeVar
 from msgspec import Struct
 
 from mover import metrics
-from mover.errors import EntryExists, ShortRead, TierDenied, TierFull, TierHung, TierUnavailable
+from mover.errors import EntryExists, ShortRead, Stopping, TierDenied, TierFull, TierHung, TierUnavailable
 from mover.model.tiers import Entry, Fingerprint, TierKind, Traits, Zone
-from mover.tiers.guard import Guard, guard_of
+from mover.tiers.guard import Guard, Stopped, guard_of
 from mover.tiers.staging import Attempt, OpenEntry, StagingTier
 
 Result = TypeVar("Result")
@@ -126,7 +126,20 @@ class GuardedTier(_Wrapper):
         return in_lanes(self.guard, lambda: self._inner.list(prefix), at_once=LISTED_AT_ONCE)
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
-        self.guard.call(lambda: self._inner.put(key, chunks, size_bytes=size_bytes))
+        self.guard.hold(lambda stopped: self._put(key, chunks, size_bytes, stopped))
+
+    def _put(self, key: str, chunks: Iterable[bytes], size_bytes: int | None, stopped: Stopped) -> None:
+        """In the steps of the tier's own put: one that was given up meanwhile publishes nothing."""
+        attempt = self._inner.attempt(key, size_bytes=size_bytes)  # type: ignore[arg-type]  # posix takes None
+        try:
+            attempt.write(chunks)
+            attempt.seal()
+            if stopped():
+                raise Stopping("nobody waits for this any more", where=self.name)
+            attempt.publish()
+        except BaseException:
+            attempt.abandon()
+            raise
 
     def remove(self, key: str) -> None:
         self.guard.call(lambda: self._inner.remove(key))
