@@ -50,33 +50,35 @@ class Lookers(Protocol):
 
 
 class Readers:
-    """`processes` readers of one root. The descriptor stays the caller's."""
+    """At most `processes` readers of one root; each is started when all before it have work. The descriptor stays the
+    caller's."""
 
     def __init__(self, job: Job, *, processes: int = PROCESSES, tier: str = "", silent_s: float = SILENT_S) -> None:
         self._tier = tier
         self._silent_s = silent_s
         self._heard_s = monotonic_s()
         self._selector = selectors.DefaultSelector()
+        self._job = job
+        self._processes = processes
         self._readers: list[_Reader] = []
-        try:
-            for _ in range(processes):
-                reader = _Reader(job)
-                self._readers.append(reader)
-                self._selector.register(reader.channel, selectors.EVENT_READ, reader)
-        except BaseException:
-            self.close()
-            raise
 
     def room(self) -> int:
-        return sum(DEPTH - reader.waiting for reader in self._readers)
+        return self._processes * DEPTH - sum(reader.waiting for reader in self._readers)
 
     def hand(self, tasks: list[Task]) -> None:
-        reader = min(self._readers, key=lambda one: one.waiting)
         if not any(one.waiting for one in self._readers):
             self._heard_s = monotonic_s()
+        if len(self._readers) < self._processes and all(one.waiting for one in self._readers):
+            self._start()
+        reader = min(self._readers, key=lambda one: one.waiting)
         reader.waiting += 1
         reader.queue(msgspec.msgpack.encode(tasks))
         self._watch(reader)
+
+    def _start(self) -> None:
+        reader = _Reader(self._job)
+        self._readers.append(reader)
+        self._selector.register(reader.channel, selectors.EVENT_READ, reader)
 
     def take(self) -> list[Seen]:
         came: list[Seen] = []
