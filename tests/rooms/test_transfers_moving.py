@@ -321,7 +321,7 @@ async def test_the_journal_of_parts_survives_its_writer_and_forgets_at_the_end(r
     await asyncio.to_thread(reads)
 
 
-# --- reports ------------------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------
 
 
 async def test_reports_hold_every_entry_and_no_cell_is_a_formula(rig: MovingRig) -> None:
@@ -347,7 +347,7 @@ async def test_a_report_comes_in_slices(rig: MovingRig, monkeypatch: pytest.Monk
     assert [piece.count(b"\n") for piece in pieces] == [2, 2, 1]
 
 
-# --- policies --------------------------------------------------------------------------------------------------------------
+# --- policies ----------------------------------------------------------------------------------------------
 
 
 async def test_a_policy_moves_what_is_due_and_begins_again_only_after_its_time(rig: MovingRig) -> None:
