@@ -21,9 +21,11 @@ from bench.places import Place, fresh_filesystem
 from bench.results import Claim
 
 PLAIN, VERIFIED = "ours", "ours, read back"
-CHECKS = [peers.RCLONE_CHECK.name, peers.RCLONE_CHECK_TUNED.name]
+DIGESTED = [peers.RCLONE_CHECK.name, peers.RCLONE_CHECK_TUNED.name]
+CHECKS = [*DIGESTED, peers.RCLONE_CHECK_BYTES.name]
 RCLONES = [peers.RCLONE.name, peers.RCLONE_TUNED.name]
 MEMORY_MB = 300.0
+ROUNDS = 3  # of many files: each leaves a tree that nobody may delete meanwhile
 
 
 def _gigabytes(course: Course, tools: Sequence[Peer], *, rounds: int = 0) -> Judged:
@@ -46,13 +48,17 @@ def slides(context: Context) -> None:
     found = _gigabytes(course, [ours(PLAIN, "copy", "--no-readback"), *others])
     work = "whole slides, durable, digested on the way"
     found.claim("P1", work, tool=PLAIN, against=[peers.CP.name], goal=1.2, limit="device-write")
-    checked = [peers.CP_RSYNC_CHECK, peers.RCLONE_CHECK, peers.RCLONE_CHECK_TUNED]
+    checked = [peers.CP_RSYNC_CHECK, peers.RCLONE_CHECK, peers.RCLONE_CHECK_TUNED, peers.RCLONE_CHECK_BYTES]
     found = _gigabytes(course, [ours(VERIFIED, "copy"), *checked])
     work = "whole slides, destination read back"
     found.claim(
         "P1-verified", work, tool=VERIFIED, against=[peers.CP_RSYNC_CHECK.name], goal=1.0, limit="device-copy"
     )
     found.claim("P1-rclone", work, tool=VERIFIED, against=CHECKS, goal=3.0, limit="device-copy")
+    found.claim(
+        "P1-rclone-digest", f"{work}, beside checks that make digests too", tool=VERIFIED, against=DIGESTED, goal=3.0,
+        limit="device-copy",
+    )  # fmt: skip
     place.remove()
 
 
@@ -93,13 +99,18 @@ def _device(source: str, target: str, scratch: str) -> tuple[Step, ...]:
 def small(context: Context) -> None:
     """P3: thumbnails of 80 KB."""
     count, size = context.sizes.small_files, corpora.SMALL_BYTES
-    others = [peers.CP, peers.RSYNC, peers.TAR, peers.FPSYNC, peers.RCLONE_CHECK, peers.RCLONE_CHECK_TUNED]
+    others = [
+        peers.CP, peers.RSYNC, peers.TAR, peers.FPSYNC, peers.CP_RSYNC_CHECK, peers.RCLONE_CHECK,
+        peers.RCLONE_CHECK_TUNED, peers.RCLONE_CHECK_BYTES,
+    ]  # fmt: skip
     tools = [ours(VERIFIED, "copy"), ours(PLAIN, "copy", "--no-readback"), *others]
     course = _many(context, "p3", count, low=size, high=size, tools=tools)
-    found = _thousands(course, _bounded(tools, rounds=3), rounds=3)
+    found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=min(ROUNDS, context.sizes.rounds))
     work = f"{count} files of 80 KB, destination read back"
     found.claim("P3", work, tool=VERIFIED, against=[peers.CP.name], goal=0.6)
     found.claim("P3-rclone", work, tool=VERIFIED, against=CHECKS, goal=3.0)
+    beside = f"{work}, beside checks that make digests too"
+    found.claim("P3-rclone-digest", beside, tool=VERIFIED, against=DIGESTED, goal=3.0)
     course.place.remove()
 
 
@@ -110,7 +121,7 @@ def tiny(context: Context) -> None:
     tools = [ours(PLAIN, "copy", "--no-readback"), ours(VERIFIED, "copy"), *others]
     course = _many(context, "p4", count, low=200, high=4 * 1000, tools=tools)
     context.limits["create"] = limits.create_rate(course.place.folder / "limit", max(count // 5, 100))
-    found = _thousands(course, _bounded(tools, rounds=3), rounds=3)
+    found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=min(ROUNDS, context.sizes.rounds))
     work = f"{count} files of 0.2 to 4 KB, durable, digested on the way"
     found.claim("P4", work, tool=PLAIN, against=[peers.CP.name], goal=1.0, limit="create")
     found.claim("P4-rclone", work, tool=PLAIN, against=RCLONES, goal=2.5, limit="create")
@@ -118,7 +129,7 @@ def tiny(context: Context) -> None:
 
 
 def _checks() -> list[Peer]:
-    return [structs.replace(peers.RCLONE_CHECK_TUNED, rounds=1)]
+    return [structs.replace(peers.RCLONE_CHECK_BYTES, rounds=1)]
 
 
 def durable(context: Context) -> None:
@@ -135,7 +146,7 @@ def durable(context: Context) -> None:
         ]
         course = _many(context, "p5", count, low=200, high=4 * 1000, tools=tools)
         course = structs.replace(course, servers=(catalog.pid,))
-        found = _thousands(course, _bounded(tools, rounds=3), rounds=3)
+        found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=min(ROUNDS, context.sizes.rounds))
         expected = sum(len(found.tallies[name].runs) for name in (tools[0].name, tools[1].name)) * count
         if (rows := catalog.rows()) != expected:
             context.failures["P5"] = f"{rows} rows were recorded of {expected} files"
@@ -148,7 +159,7 @@ def durable(context: Context) -> None:
 
 def _many(context: Context, name: str, count: int, *, low: int, high: int, tools: Sequence[Peer]) -> Course:
     """A file system for the corpus and every output: nothing is deleted in it."""
-    trees = 2 + sum(min(3, tool.rounds or 3) for tool in tools)
+    trees = 2 + sum(min(ROUNDS, tool.rounds or ROUNDS) for tool in tools)
     each = (low + high) / 2 + 4096  # half a block lost, and the inode
     place = context.many_place(name, need_bytes=int(trees * count * each), files=int(trees * count * 1.1))
     corpus = corpora.many(place.folder / "corpus", count, low=low, high=high)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -94,10 +95,7 @@ def run(work: Work, *, scratch: Path) -> Run:
     output = scratch / "said.txt"
     job = {"steps": steps, "env": work.env, "servers": work.servers, "output": str(output)}
     load = os.getloadavg()[0]
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(REAPER)], input=json.dumps(job).encode(), stdout=subprocess.PIPE, check=True
-    )
-    report = json.loads(done.stdout)
+    report = json.loads(_reaped(json.dumps(job).encode()))
     if report["failure"]:
         last = report["said"].strip().rpartition("\n")[2]
         raise RunFailed(f"{report['failure']}: {last[-300:]}")
@@ -111,6 +109,20 @@ def run(work: Work, *, scratch: Path) -> Run:
         load=load,
         counted=counted,
     )
+
+
+def _reaped(job: bytes) -> bytes:
+    """The reaper's report. Who interrupts the bench ends the tool with it: it leads a process group of its own."""
+    command = [sys.executable, "-I", "-S", str(REAPER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as reaper:
+        try:
+            said, _ = reaper.communicate(job)
+        except BaseException:
+            os.killpg(reaper.pid, signal.SIGKILL)
+            raise
+    if reaper.returncode:
+        raise RunFailed(f"the reaper ended with status {reaper.returncode}")
+    return said
 
 
 def _counted(said: str) -> dict[str, float]:

@@ -112,6 +112,6 @@ def remove_leftovers(root: Path) -> None:
     """What a killed run left: mounts below the root first, then everything."""
     mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()]
     for point in sorted(mounted, reverse=True):
-        if point.startswith(f"{root.resolve()}/"):
-            _works("umount", point)
+        if point.startswith(f"{root.resolve()}/") and not _works("umount", point):
+            _works("umount", "--lazy", point)  # in use by what a kill left: gone from here with its last user
     shutil.rmtree(root, ignore_errors=True)
