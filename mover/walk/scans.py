@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
-from mover.errors import Conflict, LeaseLost, MoverError, NotFound, RequestInvalid
+from mover.errors import Conflict, LeaseLost, MoverError, NotFound, RequestInvalid, TierHung
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import tier_queue
 from mover.jobs.worker import LEASE_S
@@ -28,6 +28,7 @@ from mover.log import get_logger
 from mover.model import wire
 from mover.model.names import key_text, name_bytes, name_text, text_key
 from mover.randomness import new_id
+from mover.tiers.guard import guarded
 from mover.tiers.port import ReadTier
 from mover.walk import ledger as ledgers
 from mover.walk import sources
@@ -182,7 +183,7 @@ class _Work:
     ) -> None:
         self._shard = shard
         self._row = row
-        self._tier = tier
+        self.tier = tier
         self._names = names
         self._pace = pace
         self._dsn = dsn
@@ -195,15 +196,15 @@ class _Work:
         """Whether the scan saw everything. Raises LeaseLost when another has the shard."""
         place, manifest = self._place(), None
         if self._row.method == "inventory":
-            manifest = sources.manifest_of(self._tier, self._row.options["inventory"])
+            manifest = sources.manifest_of(self.tier, self._row.options["inventory"])
             place = msgspec.structs.replace(place, as_of=manifest.created_at)
         with CatalogLedger(self._dsn, place, names=self._names, fence=self._fence) as ledger:
             left = ledger.begin()
             if left:
-                self._tier.check_identity()
+                self.tier.check_identity()
                 self._walk(ledger, left, manifest)
                 # a root that was unmounted in the middle showed the empty folder below: nothing of that may count
-                self._tier.check_identity()
+                self.tier.check_identity()
             if self._stop.is_set() or not ledger.merge(stopped=self._stop.is_set):
                 raise _Stopped
             return ledger.settle().complete
@@ -227,10 +228,10 @@ class _Work:
         """Raises EntryMissing when the folder is not there: an empty source is never success."""
         secret = self._names.secret() if self._names is not None else b""
         if manifest is not None:
-            return sources.inventory(self._tier, place, manifest=manifest, secret=secret)
+            return sources.inventory(self.tier, place, manifest=manifest, secret=secret)
         if self._row.method == "listing":
-            return sources.listing(self._tier, place, secret=secret)
-        return sources.posix(self._tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret)
+            return sources.listing(self.tier, place, secret=secret)
+        return sources.posix(self.tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret)
 
     def _fence(self, conn: psycopg.Connection[Any]) -> None:
         """First thing others see of this transaction, last thing it does: nobody took the shard in between."""
@@ -247,9 +248,12 @@ class _Stopped(Exception):
 
 async def _until_stopped(work: _Work) -> bool:
     """A cancelled handler first lets its thread end, which is soon: it stops at its next step."""
-    running = asyncio.ensure_future(in_thread(work.run))
+    running = asyncio.ensure_future(in_thread(guarded, lambda _: work.run(), work.tier))
     try:
         return await asyncio.shield(running)
+    except TierHung:
+        work.stop()  # its thread is left waiting; when the tier answers again it ends at its next step
+        raise
     except asyncio.CancelledError:
         work.stop()
         await asyncio.wait({running})
