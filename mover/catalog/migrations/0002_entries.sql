@@ -51,9 +51,12 @@ create table mover.scan_folder (
     scan_id     text not null,
     key         bytea not null,
     spilled     boolean not null default false,     -- not in the walker's memory now
+    parent      bytea,                              -- waits for this folder to be read to its end; null: may be walked
     primary key (scan_id, key),
     foreign key (project_id, scan_id) references mover.scan (project_id, id)
 );
+
+create index scan_folder_parent on mover.scan_folder (scan_id, parent) where parent is not null;
 
 -- what could not be seen, and what drifted; the first of them by name, all of them in the scan's counts
 create table mover.scan_finding (
