@@ -68,6 +68,7 @@ FINAL = frozenset({"complete", "failed", "aborted"})
 # runs in these states have a root that equals its manifest
 SEALED_RUNS = frozenset({"ready", "finishing", "protecting", "protected"})
 QUARANTINE = ".mover/quarantine"
+OLDER_VERSION = "an older version of the same key"
 
 # a worker is given back after so long; other work has its turn
 SLICE_S = 20.0
@@ -317,11 +318,15 @@ class Verify:
 
     async def _set_aside(self, shard: Shard, row: Any, finding: Any) -> None:
         """First the word where it goes, then the rename. Asked again after a kill, it finds it there."""
-        aside = f"{QUARANTINE}/{finding.id}"
+        aside = self._aside(row.tier, finding.id)
         async with self._database.project(shard.project) as conn:
             await self._fence(conn, shard, None)
             await conn.execute(SQL["quarantine"], {"finding": finding.id, "quarantine": aside})
         await in_thread(self._move_aside, row.tier, name_text(bytes(finding.key)), aside)
+
+    def _aside(self, tier: str, finding: str) -> str:
+        """A bucket's own history is its quarantine; only where it keeps versions does anything come this far."""
+        return OLDER_VERSION if self._ends.places[tier].path is None else f"{QUARANTINE}/{finding}"
 
     def _move_aside(self, name: str, key: str, aside: str) -> None:
         tier, place = self._ends.tier(name), self._ends.places[name]
@@ -352,8 +357,8 @@ class Verify:
 
     async def _repaired(self, shard: Shard, row: Any, finding: Any, written: Fingerprint) -> None:
         said = {"finding": finding.id, "from": row.repair_from, "digest": finding.expected}
-        if aside := _aside(finding):
-            said["quarantine"] = aside
+        if finding.quarantine or finding.kind != "missing":
+            said["quarantine"] = finding.quarantine or self._aside(row.tier, finding.id)
         async with self._database.project(shard.project) as conn:
             await self._fence(conn, shard, None)
             await self._put_whole(conn, row, [(bytes(finding.key), Look(written, finding.expected))])
@@ -393,10 +398,6 @@ class Verify:
             conn, project=row.project_id, node=self._node, actor=row.created_by, action=f"verification {state}",
             subject=row.id, reason=reason, details={"tier": row.tier, "findings": dict(counts)},
         )  # fmt: skip
-
-
-def _aside(finding: Any) -> str | None:
-    return finding.quarantine or (None if finding.kind == "missing" else f"{QUARANTINE}/{finding.id}")
 
 
 def _known(row: Any) -> Known:

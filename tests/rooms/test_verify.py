@@ -19,6 +19,7 @@ import pytest
 from blake3 import blake3
 
 from mover.catalog.database import Database
+from mover.demo.seaweed import Seaweed
 from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.policy import VerifyPolicy
@@ -32,6 +33,7 @@ from mover.tiers.posix import PosixTier
 from mover.transfer import Transfer
 from tests.rooms.rig import PROJECT, Rig, who
 from tests.support.postgres import Dsns
+from tests.support.seaweed import locked_bucket, object_tier
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 POLICY = VerifyPolicy(name="verify", tier="archive", every_s=3600, share_per_day=0.5, strangers=False)
@@ -508,6 +510,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from mover.catalog.database import Database
+from mover.demo.seaweed import Seaweed
 from mover.moving import verify
 from tests.rooms.test_verify import Ward
 from tests.support.postgres import Dsns
@@ -567,3 +570,52 @@ def test_a_listing_of_what_is_known_stays_out_of_other_projects(ward: Ward) -> N
     with psycopg.connect(ward.dsns.daemon) as conn:
         conn.execute("select set_config('mover.project', 'other', true)")
         assert conn.execute("select count(*) from mover.verification").fetchone() == (0,)
+
+
+# --- object tiers -------------------------------------------------------------------------------------------------
+
+
+def in_bucket(ward: Ward, tier: Any) -> Any:
+    """The archive as a bucket instead of a folder."""
+    ward.tiers["archive"] = tier
+    ward.verify._ends.places["archive"] = Place("archive")  # type: ignore[index]
+    return tier
+
+
+def replaced(tier: Any, ward: Ward, key: str, data: bytes) -> None:
+    """Other bytes at a key, as a store that rots or an administrator would leave them; the catalog learns the tag."""
+    tier.remove(key)
+    tier.put(key, [data], size_bytes=len(data))
+    unseen(ward, "archive", key)
+
+
+async def test_on_a_bucket_without_versions_what_is_missing_is_put_again_and_damage_is_only_reported(
+    ward: Ward, weed: Seaweed
+) -> None:
+    """Keys are written once: the damaged object could only be overwritten, and that is never done."""
+    tier = in_bucket(ward, object_tier(weed, name="archive", role="archive"))
+    for name in ("gone", "rotten"):
+        ward.put("archive", name, name.encode() * 100)
+        ward.put("mirror", name, name.encode() * 100)
+    tier.remove("gone")
+    replaced(tier, ward, "rotten", b"ROTTEN" * 100)
+    seen = await ward.read(tier="archive", repair_from="mirror")
+    found = await ward.found(seen)
+    assert (found["gone"].kind, found["gone"].state) == ("missing", "repaired")
+    assert (found["rotten"].kind, found["rotten"].state) == ("bit-rot", "open")
+    assert "overwritten" in (found["rotten"].explanation or "")
+    assert tier.read("gone") == b"gone" * 100 and tier.read("rotten") == b"ROTTEN" * 100
+
+
+async def test_on_a_bucket_with_versions_the_damaged_object_stays_a_version(ward: Ward, weed: Seaweed) -> None:
+    """The bucket's own history is the quarantine: behind a delete marker, the damaged bytes stay."""
+    tier = in_bucket(ward, object_tier(locked_bucket(weed), name="archive", role="archive"))
+    assert tier.traits.versioning
+    ward.put("archive", "rotten", b"rotten" * 100)
+    ward.put("mirror", "rotten", b"rotten" * 100)
+    replaced(tier, ward, "rotten", b"ROTTEN" * 100)
+    seen = await ward.read(tier="archive", repair_from="mirror")
+    assert (seen.repaired, seen.open) == (1, {})
+    assert "version" in ((await ward.found(seen))["rotten"].quarantine or "")
+    assert tier.read("rotten") == b"rotten" * 100
+    assert (await ward.read(tier="archive")).findings == {}
