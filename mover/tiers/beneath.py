@@ -253,6 +253,50 @@ def rename_between(old: int, source: bytes, new: int, target: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def remove_tree(folder: int, name: bytes) -> None:
+    """A folder of ours with all that is in it. What lies deeper is first moved up, so that no depth of names, of
+    which a key may have two thousand, takes descriptors or a recursion of that depth."""
+    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        moved = 0
+        while found := _entries(top):
+            for one, is_folder in found:
+                if not is_folder:
+                    os.unlink(one, dir_fd=top)
+                    continue
+                moved = _lift(top, one, moved)
+                os.rmdir(one, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=folder)
+
+
+def _lift(top: int, name: bytes, moved: int) -> int:
+    """Empty a folder into the one above it; the number of the last name that was given."""
+    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for one, is_folder in _entries(inner):
+            if not is_folder:
+                os.unlink(one, dir_fd=inner)
+                continue
+            while True:
+                moved += 1
+                try:
+                    os.rename(one, b".removing-%d" % moved, src_dir_fd=inner, dst_dir_fd=top)
+                    break
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        raise
+    finally:
+        os.close(inner)
+    return moved
+
+
+def _entries(folder: int) -> list[tuple[bytes, bool]]:
+    with os.scandir(folder) as found:
+        return [(os.fsencode(one.name), one.is_dir(follow_symlinks=False)) for one in found]
+
+
 def reflink(source: int, target: int) -> None:
     fcntl.ioctl(target, _FICLONE, source)
 

@@ -194,17 +194,23 @@ class _Carry:
         if isinstance(work, Item) and work.kind == "folder":
             self._later.add(work)
             return
-        future: Future[_Result]
+        try:
+            future = self._begin(work)
+        except RuntimeError:  # the word of a pool that was shut down
+            raise Stopping("the carrier was closed") from None
         if isinstance(work, Group):
             self._groups += 1
-            future = self._carrier.groups.submit(self._run_group, work.items, self._options)
         else:
             self._singles += 1
-            pool = self._carrier.large if self._places is not None else self._carrier.objects
-            future = pool.submit(self._one.run, work)
         if self._keep.hard_links == "link":
             self._held.update((item.id, item) for item in _items(work))
         future.add_done_callback(lambda ended: self._finished.put((work, ended)))
+
+    def _begin(self, work: _Work) -> Future[_Result]:
+        if isinstance(work, Group):
+            return self._carrier.groups.submit(self._run_group, work.items, self._options)
+        pool = self._carrier.large if self._places is not None else self._carrier.objects
+        return pool.submit(self._one.run, work)
 
     def _ready(self, *, most_groups: int, most_singles: int) -> Iterator[list[Outcome]]:
         """What has ended; waits while more than so much is in hand."""

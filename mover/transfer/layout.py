@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -35,6 +34,8 @@ def split_target(key: str) -> tuple[bytes, bytes]:
 def split_source(key: str) -> tuple[bytes, bytes]:
     raw = key.encode(_ENCODING, "surrogateescape")  # os.fsencode, by the million
     folder, slash, name = raw.rpartition(b"/")
+    if len(raw) > beneath.MAX_KEY_BYTES or len(name) > beneath.MAX_PART_BYTES:
+        raise RequestInvalid("a key or one of its parts is too long")
     if name in _BAD_NAMES or b"\0" in raw or (slash and not folder):
         raise RequestInvalid("a key that is empty, absolute or has an empty, '.' or '..' part")
     return folder, name
@@ -206,6 +207,6 @@ class Layout:
             with suppress(OSError):  # left for the sweep
                 at = beneath.open_folder(self._root, parts_of(parent))
                 try:
-                    shutil.rmtree(name, dir_fd=at)
+                    beneath.remove_tree(at, name)
                 finally:
                     os.close(at)

@@ -470,8 +470,10 @@ def test_the_sweep_spares_attempts_that_may_still_run(tier: PosixTier, root: Pat
     tier.put("entry", [b"x"])
     old, folder = root / ".mover-tmp-old", root / "below" / ".mover-tmp-folder"
     old.write_bytes(b"x")
-    (folder / "deeper").mkdir(parents=True)
+    (folder / "deeper" / ".removing-1" / "same" / "same").mkdir(parents=True)
+    (folder / ".removing-1").write_bytes(b"x")
     (folder / "deeper" / "file").write_bytes(b"x")
+    (folder / "deeper" / ".removing-1" / "same" / "file").write_bytes(b"x")
     before_s = max(old.stat().st_ctime, folder.stat().st_ctime)
     while (root / "entry").stat().st_ctime <= before_s:  # the file system's clock has ticked
         (root / "entry").chmod(0o600)
