@@ -23,7 +23,7 @@ from mover.tiers.wrappers import Fault, FaultyTier, RetryTier
 from mover.transfer import Transfer, carrier, group, workers
 from mover.transfer.carrier import Carrier
 from mover.transfer.group import Job, Report
-from tests.support.carrying import carried, files, item, items, numbered, plant, planned, posix_tier, rests
+from tests.support.carrying import carried, files, items, numbered, planned, plant, posix_tier, rests
 from tests.support.seaweed import object_tier
 from tests.tiers.test_posix_tier import ROOT_ONLY
 from tests.transfer.test_engine import loop_mount
@@ -532,7 +532,8 @@ if __name__ == "__main__":
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for task in os.listdir(f"/proc/{pid}/task") for child in _words(f"/proc/{pid}/task/{task}/children")]
+    tasks = os.listdir(f"/proc/{pid}/task")
+    return [int(child) for task in tasks for child in _words(f"/proc/{pid}/task/{task}/children")]
 
 
 def _words(path: str) -> list[str]:
@@ -652,7 +653,8 @@ def test_an_entry_that_ends_every_worker_is_found_and_named(
 
     monkeypatch.setattr(serial, "workers", Fragile())
     found = carried(serial, source, target, items(source, made))
-    assert [(n, one.code, one.retry) for n, one in found.items() if one.state == "failed"] == [(31, "worker-lost", True)]
+    lost = [(n, one.code, one.retry) for n, one in found.items() if one.state == "failed"]
+    assert lost == [(31, "worker-lost", True)]
     assert len(found) == 50 and len(jobs) < 16
 
 
