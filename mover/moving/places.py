@@ -11,6 +11,7 @@ from msgspec import Struct
 from mover.decide.moving import End
 from mover.errors import RequestInvalid, TierUnavailable
 from mover.model.tiers import TierRole
+from mover.tiers.guard import guarded
 from mover.tiers.staging import StagingTier
 from mover.tiers.zones import overlap
 
@@ -57,7 +58,7 @@ class Ends(Struct, frozen=True):
         if path is None:
             return None
         try:
-            facts = os.statvfs(path)
+            facts = guarded(lambda _: os.statvfs(path), self.tiers[name])
         except OSError:
             raise TierUnavailable("its space cannot be asked", where=name) from None
         return facts.f_bavail * facts.f_frsize

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from blake3 import blake3
@@ -53,6 +53,7 @@ from mover.moving.move import set_state
 from mover.moving.places import Ends
 from mover.moving.trash import Inode, Trash, trash_key
 from mover.randomness import new_id
+from mover.tiers.guard import guarded, wanted
 from mover.tiers.port import OpenEntry, ReadTier
 from mover.transfer.digest import digest_source
 
@@ -220,13 +221,16 @@ class Releases:
 
     async def _release_slice(self, shard: Shard, row: Any, rows: list[Any]) -> Counter[str]:
         transfer, held = await self._facts(shard, row, rows)
-        looks = await in_thread(self._look_at, row, transfer, rows, held)
+        ends = self._ends.tier(row.tier), self._ends.tier(transfer.target)
+        looks = await in_thread(guarded, lambda _: self._look_at(row, transfer, rows, held), *ends)
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await self._refuse_unfit(conn, row)
             await conn.execute(SQL["leaving"], _leaving(looks))
             await conn.execute(SQL["keep"], _kept(looks))
-        moved = await in_thread(self._leave, row.tier, [one for one in looks if one.kept is None])
+        leaving = [one for one in looks if one.kept is None]
+        tier = self._ends.tier(row.tier)
+        moved = await in_thread(guarded, lambda left: self._leave(row.tier, wanted(leaving, left)), tier)
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["keep"], _kept(moved))
@@ -276,7 +280,7 @@ class Releases:
             source_unchanged=unchanged or held or owned or row.verified_at is None, copy_equal=equal,
         )  # fmt: skip
 
-    def _leave(self, tier: str, looks: list[_Look]) -> list[_Look]:
+    def _leave(self, tier: str, looks: Iterable[_Look]) -> list[_Look]:
         """Blocking: the renames. One that fails is kept with its code; a tier that is gone stops all."""
         found = []
         trash = self._trash_of(tier)
@@ -307,7 +311,8 @@ class Releases:
             await self._audit(conn, row, "sources brought back", said)
 
     async def _restore_slice(self, shard: Shard, row: Any, rows: list[Any]) -> Counter[str]:
-        found = await in_thread(self._bring_back, row, rows)
+        tier = self._ends.tier(row.tier)
+        found = await in_thread(guarded, lambda left: self._bring_back(row, wanted(rows, left)), tier)
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             back = [one.id for one in found if one.kept is None]
@@ -318,7 +323,7 @@ class Releases:
         metrics.RELEASES.labels("restored").inc(len(back))
         return counts
 
-    def _bring_back(self, row: Any, rows: list[Any]) -> list[_Look]:
+    def _bring_back(self, row: Any, rows: Iterable[Any]) -> list[_Look]:
         """Blocking. What stands under its old name already was brought back before a crash."""
         found = []
         trash = self._trash_of(row.tier)
@@ -353,7 +358,8 @@ class Releases:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await self._refuse_unfit(conn, row)
             await conn.execute(SQL["purging"], {"ids": [one.id for one in rows], "release": row.id})
-        found = await in_thread(self._remove, row, rows)
+        tier = self._ends.tier(row.tier)
+        found = await in_thread(guarded, lambda left: self._remove(row, wanted(rows, left)), tier)
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             gone = [one.id for one in found if one.kept is None]
@@ -362,7 +368,7 @@ class Releases:
         metrics.RELEASES.labels("purged").inc(len(gone))
         return Counter({"purged": len(gone), "kept": len(found) - len(gone)})
 
-    def _remove(self, row: Any, rows: list[Any]) -> list[_Look]:
+    def _remove(self, row: Any, rows: Iterable[Any]) -> list[_Look]:
         """Blocking. By row, and only the inode of the row; the last shard's tidy takes the empty folders."""
         found = []
         trash = self._trash_of(row.tier)

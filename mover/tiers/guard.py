@@ -17,7 +17,7 @@ comes back all of them do.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -261,6 +261,14 @@ def _within(guards: list[Guard], work: Callable[[Stopped], Result]) -> Result:
         return work(_never)
     first, *others = guards
     return first.hold(lambda stopped: _within(others, lambda more: work(lambda: stopped() or more())))
+
+
+def wanted(things: Iterable[Result], stopped: Stopped) -> Iterator[Result]:
+    """One after the other, as long as somebody waits for what is done with them."""
+    for one in things:
+        if stopped():
+            return
+        yield one
 
 
 def _never() -> bool:
