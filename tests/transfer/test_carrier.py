@@ -277,11 +277,12 @@ def test_links_on_the_way_are_never_followed(source: PosixTier, target: PosixTie
     (target.root / "elsewhere").mkdir()
     (target.root / "out").symlink_to("elsewhere")
     good = items(source, made)[0]
+    crossing = [("link/file", "in"), ("real/file", "out/in")]
     found = carried(
         serial,
         source,
         target,
-        [Item(0, "link/file", "in", "file", good.fingerprint), Item(1, "real/file", "out/in", "file", good.fingerprint)],
+        [Item(n, *keys, "file", good.fingerprint) for n, keys in enumerate(crossing)],
     )
     assert {one.state for one in found.values()} == {"failed"}
     assert {one.code for one in found.values()} <= {"tier-denied", "entry-missing"}
