@@ -291,6 +291,7 @@ def test_policy_files_are_checked_without_a_daemon(mover: Mover, tmp_path: Path)
     from mover.policy import default_folder
 
     assert mover("policy", "check", str(default_folder())).status == 0
+    assert mover("policy", "check", str(default_folder() / "examples")).status == 0
     (tmp_path / "p.yaml").write_text("kind: stage\nname: stage\nfrom: archive\nto: flash\nlaeyout: flat\n")
     said = mover("policy", "check", "p.yaml")
     assert said.status == 2 and "p.yaml:5:1" in said.err and "did you mean" in said.err

@@ -22,6 +22,7 @@ POLICY = MovePolicy(
     release=ReleaseRule(), every_s=60,
 )  # fmt: skip
 DAY_S = 86_400.0
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

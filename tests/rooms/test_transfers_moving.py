@@ -26,6 +26,7 @@ from tests.rooms.moving_rig import ANN, PROJECT, MovingRig
 from tests.support.postgres import Dsns
 
 DAY_S = 86_400.0
+pytestmark = pytest.mark.slow
 POLICY = MovePolicy(
     name="old-slides", source="nas", target="cold", prefix="in", to_prefix="kept", when="age > 90d and size > 1kB",
     release=ReleaseRule(), every_s=60,

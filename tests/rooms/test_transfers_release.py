@@ -21,6 +21,8 @@ from tests.rooms.moving_rig import ANN, BOB, MovingRig
 from tests.support.facts import insert
 from tests.support.postgres import Dsns
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def rig(tmp_path: Path, dsns: Dsns, database: Database) -> AsyncIterator[MovingRig]:
