@@ -22,12 +22,15 @@ class _Forgetful:
 
     def __init__(self, prefix: bytes, sink: Callable[[Seen], None]) -> None:
         self._left = [prefix]
-        self._spilled: list[bytes] = []
+        self._parked: dict[bytes, list[bytes]] = {}
         self._sink = sink
 
     def load(self, limit: int) -> list[bytes]:
         left, self._left = self._left[:limit], self._left[limit:]
         return left
+
+    def reopened(self) -> set[bytes]:
+        return set()
 
     def known(self, folders: Sequence[bytes]) -> Mapping[bytes, list[bytes]]:
         return {}
@@ -35,8 +38,13 @@ class _Forgetful:
     def write(self, seen: Seen) -> None:
         self._sink(seen)
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: Step) -> int:
         self._left += step.spilled
+        for parent, folders in step.parked.items():
+            self._parked.setdefault(parent, []).extend(folders)
+        released = [folder for parent in step.released for folder in self._parked.pop(parent, [])]
+        self._left += released
+        return len(released)
 
 
 def walk_posix(

@@ -52,7 +52,8 @@ class Step(Struct, frozen=True):
     done: Sequence[bytes]  # finished folders that stand in the ledger's frontier
     found: Sequence[bytes]  # folders to add to it
     spilled: Sequence[bytes]  # folders of it that the walk forgets for now
-    left: int  # folders that are not finished, forgotten ones included
+    parked: Mapping[bytes, Sequence[bytes]]  # by a folder that is not finished: folders in it, which wait for it
+    released: Sequence[bytes]  # folders that are finished now: what waited for them may be walked
     totals: Totals
     findings: Sequence[Found]
     seconds: float
@@ -64,21 +65,27 @@ class Ledger(Protocol):
     def load(self, limit: int) -> list[bytes]:
         """Folders of the frontier that the walk does not hold."""
 
+    def reopened(self) -> set[bytes]:
+        """Folders that others wait for since an earlier walk: they are read again, and find the same again."""
+
     def known(self, folders: Sequence[bytes]) -> Mapping[bytes, list[bytes]]:
         """The digests of their parts, in order."""
 
     def write(self, seen: Seen) -> None:
         """Keep the part for the next commit."""
 
-    def commit(self, step: Step) -> None:
-        """All of it is durable when this returns, or none."""
+    def commit(self, step: Step) -> int:
+        """All of it is durable when this returns, or none. How many folders were released; `load` gives them."""
 
 
 class _Open(Struct):
-    """A folder that was handed out."""
+    """A folder that was handed out, and what came of it. Folders in it are not walked before its last part came: a
+    killed walk reads it again, and would find them a second time."""
 
     totals: Totals
     findings: list[Found]
+    folders: list[bytes]
+    parked: bool = False
 
 
 class Walk:
@@ -102,6 +109,10 @@ class Walk:
         self._open: dict[bytes, _Open] = {}
         self._written: set[bytes] = set()  # held folders that stand in the ledger's frontier
         self._done: list[bytes] = []
+        self._released: list[bytes] = []
+        self._reopened: set[bytes] = set()
+        self._rest: dict[bytes, list[bytes]] = {}  # by a finished folder others waited for: the last ones in it
+        self._waiting = 0  # folders that were found in open ones
         self._spilled = left
         self._gathered = Totals()
         self._findings: list[Found] = []
@@ -112,6 +123,7 @@ class Walk:
 
     def run(self) -> bool:
         """False when it was stopped before the end; then the last commit is where it goes on."""
+        self._reopened = self._ledger.reopened()
         self._refill()
         while self._frontier or self._open:
             if self._stopped():
@@ -124,6 +136,8 @@ class Walk:
             if came:
                 self._pace(len(came))
             if self._is_due():
+                self._commit()
+            if not self._frontier and not self._open:
                 self._commit()
             if not self._frontier and self._spilled:
                 self._refill()
@@ -147,7 +161,7 @@ class Walk:
             known = self._ledger.known(folders)
             self._lookers.hand([Task(folder, known.get(folder, [])) for folder in folders])
             for folder in folders:
-                self._open[folder] = _Open(Totals(), [])
+                self._open[folder] = _Open(Totals(), [], [], parked=folder in self._reopened)
 
     def _next_folders(self, count: int) -> list[bytes]:
         folders: list[bytes] = []
@@ -168,7 +182,8 @@ class Walk:
         counts.listings_same += seen.same
         counts.vanished += seen.vanished
         opened.findings += seen.findings
-        self._frontier.extend(seen.folders)
+        opened.folders += seen.folders
+        self._waiting += len(seen.folders)
         self._parts += 1
         # an unchanged part costs one row, whatever it holds
         self._uncommitted += 1 if seen.same else seen.entries
@@ -181,6 +196,13 @@ class Walk:
         counts.folders, counts.findings = 1, len(opened.findings)
         self._gathered.add(counts)
         self._findings += opened.findings
+        if opened.parked:
+            # the ledger knows which of them wait already
+            self._rest[folder] = opened.folders
+            self._released.append(folder)
+        else:
+            self._frontier.extend(opened.folders)
+            self._waiting -= len(opened.folders)
         if folder in self._written:
             self._written.discard(folder)
             self._done.append(folder)
@@ -189,7 +211,7 @@ class Walk:
         return (
             self._uncommitted >= COMMIT_ENTRIES
             or self._parts >= COMMIT_PARTS
-            or len(self._frontier) > FRONTIER_MAX
+            or len(self._frontier) + self._waiting > FRONTIER_MAX
             or monotonic_s() - self._committed_s > COMMIT_S
         )
 
@@ -199,18 +221,25 @@ class Walk:
         spilled = [self._frontier.popleft() for _ in range(self._over())]
         held = [folder for folder in (*self._frontier, *self._open, *spilled) if folder not in self._written]
         step = Step(
-            done=self._done, found=held, spilled=spilled,
-            left=len(self._frontier) + len(self._open) + self._spilled + len(spilled),
+            done=self._done, found=held, spilled=spilled, parked=self._park(), released=self._released,
             totals=self._gathered, findings=self._findings, seconds=now_s - self._committed_s,
         )  # fmt: skip
-        self._ledger.commit(step)
+        released = self._ledger.commit(step)
         self.totals.add(self._gathered)
         self._written.update(held)
         self._written.difference_update(spilled)
-        self._spilled += len(spilled)
-        self._done, self._findings, self._gathered = [], [], Totals()
+        self._spilled += len(spilled) + released
+        self._done, self._released, self._findings, self._gathered = [], [], [], Totals()
         self._uncommitted = self._parts = 0
         self._committed_s = now_s
+
+    def _park(self) -> dict[bytes, list[bytes]]:
+        parked, self._rest = self._rest, {}
+        for folder, opened in self._open.items():
+            if opened.folders:
+                parked[folder], opened.folders, opened.parked = opened.folders, [], True
+        self._waiting = 0
+        return parked
 
     def _over(self) -> int:
         return len(self._frontier) - FRONTIER_MAX // 2 if len(self._frontier) > FRONTIER_MAX else 0

@@ -109,7 +109,7 @@ class CatalogLedger:
     # --- the walk -----------------------------------------------------------------------------------------
 
     def begin(self) -> int:
-        """Take up the scan; how many folders are left of it. A new one begins with its prefix."""
+        """Take up the scan; how many folders of it may be walked. A new one begins with its prefix."""
         with self._transaction() as conn:
             row = self._one(conn, "scan", scan=self.place.scan)
             if row is None:
@@ -118,7 +118,7 @@ class CatalogLedger:
                 self._run(conn, "enter", scan=self.place.scan, key=self._sealed([self.place.prefix])[0])
             if row.state in ("waiting", "walking"):
                 self._run(conn, "begin", scan=self.place.scan)
-            left = self._one(conn, "left", scan=self.place.scan).count
+            left = self._one(conn, "left", scan=self.place.scan).free
             self._fresh = self._one(conn, "is_fresh", tier=self.place.tier).fresh
         return int(left) if row.state != "merging" else 0
 
@@ -127,6 +127,11 @@ class CatalogLedger:
             rows = conn.execute(SQL["load"], {"scan": self.place.scan, "limit": limit}).fetchall()
         keys = sorted(bytes(row.key) for row in rows)
         return self._names.open(keys) if self._names is not None and keys else keys
+
+    def reopened(self) -> set[bytes]:
+        with self._transaction() as conn:
+            tags = [bytes(row.parent) for row in conn.execute(SQL["reopened"], {"scan": self.place.scan})]
+        return set(self._names.open(tags) if self._names is not None and tags else tags)
 
     def known(self, folders: Sequence[bytes]) -> Mapping[bytes, list[bytes]]:
         if self._fresh:
@@ -149,20 +154,25 @@ class CatalogLedger:
         if self._size >= COPY_BYTES:
             self._send()
 
-    def commit(self, step: Step) -> None:
-        scan = self.place.scan
+    def commit(self, step: Step) -> int:
+        scan, released = self.place.scan, 0
         with translated():
             conn = self._end_copy()
             for name, folders in (("done", step.done), ("found", step.found), ("spilled", step.spilled)):
                 if folders:
                     keys = self._sealed(folders) if name == "found" else self._tags(folders)
                     self._run(conn, name, scan=scan, keys=keys)
+            for parent, folders in step.parked.items():
+                self._run(conn, "parked", scan=scan, parent=self._tags([parent])[0], keys=self._sealed(folders))
+            if step.released:
+                released = self._run(conn, "released", scan=scan, keys=self._tags(step.released))
             if step.findings:
                 self._note(conn, step.findings)
             totals = {name: getattr(step.totals, name) for name in step.totals.__struct_fields__}
-            self._run(conn, "count", scan=scan, left=step.left, seconds=step.seconds, **totals)
+            self._run(conn, "count", scan=scan, seconds=step.seconds, **totals)
             self._fence(conn)
             conn.commit()
+        return released
 
     def _note(self, conn: psycopg.Connection[Any], findings: Sequence[Found]) -> None:
         some = findings[:FINDINGS_MAX]

@@ -14,8 +14,8 @@ insert into mover.scan_folder (project_id, scan_id, key, spilled)
 values ((select mover.current_project()), %(scan)s, %(key)s, true) on conflict do nothing
 
 -- name: left
--- Folders that are known and not read to their end.
-select count(*) as count from mover.scan_folder where scan_id = %(scan)s
+-- Folders that are known and not read to their end, and those of them that may be walked.
+select count(*) as count, count(*) filter (where parent is null) as free from mover.scan_folder where scan_id = %(scan)s
 
 -- name: is_fresh
 -- Nothing is known of this tier yet: no digest need be asked for, no row compared.
@@ -26,7 +26,7 @@ select not exists (select from mover.entry where tier = %(tier)s)
 -- Folders of the frontier that no walk holds in memory.
 update mover.scan_folder set spilled = false
  where scan_id = %(scan)s and key in
-       (select key from mover.scan_folder where scan_id = %(scan)s and spilled order by key desc limit %(limit)s)
+       (select key from mover.scan_folder where scan_id = %(scan)s and spilled and parent is null order by key desc limit %(limit)s)
 returning key
 
 -- name: known
@@ -42,6 +42,21 @@ delete from mover.scan_folder where scan_id = %(scan)s and key = any (%(keys)s)
 -- Folders that were found and not yet read to their end.
 insert into mover.scan_folder (project_id, scan_id, key)
 select (select mover.current_project()), %(scan)s, key from unnest(%(keys)s::bytea[]) as key on conflict do nothing
+
+-- name: parked
+-- Folders found in a folder that is not read to its end: they wait for it, so that none is walked before a kill and
+-- found again after it.
+insert into mover.scan_folder (project_id, scan_id, key, spilled, parent)
+select (select mover.current_project()), %(scan)s, key, true, %(parent)s from unnest(%(keys)s::bytea[]) as key
+on conflict do nothing
+
+-- name: reopened
+-- Folders that others wait for.
+select distinct parent from mover.scan_folder where scan_id = %(scan)s and parent is not null
+
+-- name: released
+-- Their folder was read to its end.
+update mover.scan_folder set parent = null where scan_id = %(scan)s and parent = any (%(keys)s)
 
 -- name: spilled
 -- Folders that the walk forgets for now.
@@ -59,7 +74,8 @@ select (select mover.current_project()), %(scan)s, code, key
 update mover.scan
    set folders = folders + %(folders)s, entries = entries + %(entries)s, bytes = bytes + %(size_bytes)s,
        listings = listings + %(listings)s, listings_same = listings_same + %(listings_same)s,
-       vanished = vanished + %(vanished)s, findings = findings + %(findings)s, folders_left = %(left)s,
+       vanished = vanished + %(vanished)s, findings = findings + %(findings)s,
+       folders_left = (select count(*) from mover.scan_folder where scan_id = %(scan)s),
        walk_s = walk_s + %(seconds)s
  where id = %(scan)s
 
