@@ -5,15 +5,18 @@ Here the server is an event that calls wait for; `tests/nfs` stops a real NFS se
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from mover import metrics
+from mover import daemon, metrics
 from mover.errors import EntryMissing, TierHung
-from mover.tiers import identity
+from mover.tiers import identity, mounts, posix
 from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier, RetryTier
@@ -235,6 +238,27 @@ def test_a_guarded_tier_is_a_tier(tier: GuardedTier, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".mover-tmp-*"))
 
 
+def test_a_put_that_was_given_up_publishes_nothing_when_the_tier_answers(
+    tier: GuardedTier, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shard was told that it failed, and somebody else may be at it by then."""
+    honest, ended = os.fsync, []
+
+    def sync(descriptor: int) -> None:
+        server.ask()
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    abandon = posix.PosixAttempt.abandon
+    monkeypatch.setattr(posix.PosixAttempt, "abandon", lambda self: (abandon(self), ended.append(self)))
+    server.up.clear()
+    with pytest.raises(TierHung):
+        tier.put("name", [b"x"])
+    server.up.set()
+    eventually(lambda: ended)
+    assert {path.name for path in tmp_path.iterdir()} == {".mover"}
+
+
 def test_a_stream_that_is_left_early_is_closed(tier: GuardedTier) -> None:
     """Its descriptors and its reading thread must not stay."""
     tier.put("big", [bytes(1 << 20)] * 40)
@@ -243,3 +267,31 @@ def test_a_stream_that_is_left_early_is_closed(tier: GuardedTier) -> None:
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     eventually(lambda: threading.active_count() <= before + 1)  # a lane more, no reader
+
+
+# --- which tiers get one ------------------------------------------------------------------------------------
+
+
+def test_only_tiers_on_network_file_systems_are_guarded_and_a_silent_one_counts_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon starts over a mount whose server is gone: that tier is known as silent, the others are served."""
+    server = threading.Event()
+
+    def stands_on(path: Path) -> mounts.Mount:
+        if path.name == "silent":
+            server.wait(10)
+        kind = "nfs4" if path.name == "nas" else "ext4"
+        return msgspec.structs.replace(mounts.NOWHERE, filesystem=kind)
+
+    monkeypatch.setattr(daemon.mounts, "stands_on", stands_on)
+    monkeypatch.setattr(daemon.os, "statvfs", lambda path: server.wait(10))
+    tiers = {
+        name: SimpleNamespace(name=name, path=tmp_path / name, zone=zone, unanswered_s=UNANSWERED_S, calls_max=2)
+        for name, zone in (("local", "deidentified"), ("nas", "deidentified"), ("silent", "deidentified"),
+                           ("intake", "identified"))
+    }  # fmt: skip
+    guards = daemon._guards(SimpleNamespace(role="clean", tiers=tiers))  # type: ignore[arg-type]
+    assert {name: guard.hung for name, guard in guards.items()} == {"nas": False, "silent": True}
+    server.set()
+    eventually(lambda: not guards["silent"].hung)
