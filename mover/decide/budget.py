@@ -106,6 +106,10 @@ def quantum(rate: float | None) -> int:
     return int(min(QUANTUM_BYTES_MAX, max(QUANTUM_BYTES_MIN, rate * QUANTUM_S)))
 
 
+def quantum_files(rate: float) -> int:
+    return max(1, int(rate * QUANTUM_S))
+
+
 # --- shares between nodes --------------------------------------------------------------------------------------
 
 

@@ -164,7 +164,11 @@ class Budgets:
         """One claim after another through one bucket, each at the end of the queue."""
         name, left = f"{direction}_{unit}", amount
         while left > 0:
-            piece = min(left, self._quantum(key, direction, unit))
+            with self._condition:
+                rate = self._rate(key, direction, name)
+            if rate is None:
+                return
+            piece = min(left, decide.quantum(rate) if unit == "bytes_s" else decide.quantum_files(rate))
             if not self._pass_piece(key, tier, direction, name, piece, stopped):
                 return
             left -= piece
@@ -195,11 +199,6 @@ class Budgets:
     def _advanced(self, key: str, direction: Direction, name: str) -> decide.Bucket:
         bucket = self._buckets.get((key, name), decide.Bucket())
         return bucket.advanced(self._clock.monotonic_s(), rate=self._rate(key, direction, name))
-
-    def _quantum(self, key: str, direction: Direction, unit: str) -> int:
-        with self._condition:
-            rate = self._rate(key, direction, f"{direction}_{unit}")
-        return decide.quantum(rate) if unit == "bytes_s" else max(1, decide.quantum(rate) >> 16)
 
     def _rate(self, key: str, direction: Direction, name: str) -> float | None:
         """The limit of this minute, this daemon's part of it, and what giving way leaves of that."""

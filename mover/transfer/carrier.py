@@ -468,7 +468,8 @@ class _Singles:
         """Small and whole: no thread and no queue for what is one request. The order is the protocol's."""
         size, budgets = seen.size_bytes, self._carrier.budgets
         pace = Pace(self._source.name, target.name, budgets=budgets, stopped=stopped)
-        with self._carrier.room.taken(size), budgets.open_files(self._source.name, target.name):
+        slots = budgets.open_files(self._source.name, target.name)
+        with self._carrier.room.taken(size), slots, pace.memory(size):
             with pace.step(self._source.name, "read", size):
                 data = source.read(0, size)
             digest = blake3(data).hexdigest()

@@ -147,30 +147,47 @@ class Transfer:
         asked = Asked(expected, readback, segments, source_digest, trusted_since, sparse)
 
         def move(given_up: Callable[[], bool]) -> Moved:
-            ends = lambda: stopped() or given_up()  # noqa: E731 - two ways to be told
-            pace = Pace(source_tier.name, target.name, budgets=budgets or self._budgets, stopped=ends)
+            pace = Pace(
+                source_tier.name,
+                target.name,
+                budgets=budgets or self._budgets,
+                stopped=lambda: stopped() or given_up(),
+            )
             pace.entry()
-            began_s = monotonic_s()
             record = None
             if journal is not None and attempt_id and recipe.size_bytes >= self._parts_from_bytes:
                 record = Record(journal, attempt_id, source=before, recipe=recipe)
-            try:
-                attempt, resume = _begin(target, key, recipe.size_bytes, record)
-                running = _Running(self, recipe, source, before, attempt, asked, pace, record, resume)
-                running.to_publication()
-            except MoverError as error:
-                error.where = error.where or target.name
-                raise
-            moved = running.moved(monotonic_s() - began_s)
-            if not moved.trusted_since:
-                metrics.BYTES_READ.labels(source_tier.name).inc(recipe.copied_bytes)
-                metrics.BYTES_WRITTEN.labels(target.name).inc(recipe.size_bytes)
-            if moved.verified:
-                metrics.BYTES_VERIFIED.labels(target.name).inc(recipe.size_bytes)
-            return moved
+            return self._carry_out(recipe, source, before, target, key, asked, pace, record)
 
         # on descriptors, beside the lanes of a tier that may hang: let go, and stopped, as a whole
         return guarded(move, source_tier, target)
+
+    def _carry_out(
+        self,
+        recipe: Recipe,
+        source: OpenEntry,
+        before: Fingerprint,
+        target: WriteTier,
+        key: str,
+        asked: Asked,
+        pace: Pace,
+        record: Record | None,
+    ) -> Moved:
+        began_s = monotonic_s()
+        try:
+            attempt, resume = _begin(target, key, recipe.size_bytes, record)
+            running = _Running(self, recipe, source, before, attempt, asked, pace, record, resume)
+            running.to_publication()
+        except MoverError as error:
+            error.where = error.where or target.name
+            raise
+        moved = running.moved(monotonic_s() - began_s)
+        if not moved.trusted_since:
+            metrics.BYTES_READ.labels(pace.source).inc(recipe.copied_bytes)
+            metrics.BYTES_WRITTEN.labels(pace.target).inc(recipe.size_bytes)
+        if moved.verified:
+            metrics.BYTES_VERIFIED.labels(pace.target).inc(recipe.size_bytes)
+        return moved
 
     def digest(self, source: ByteSource, *, segments: bool = False, tier: str = "") -> Digest:
         """Of a whole open source, read once; under the budget of `tier`, where one is named."""
@@ -239,7 +256,8 @@ class _Running:
     def to_publication(self) -> None:
         """From a committed intent (the caller's shard row) to the final name; recording is the caller's."""
         try:
-            self._run_protocol()
+            with self._pace.memory(self._buffer_bytes()):
+                self._run_protocol()
         except BaseException as error:
             if self._record is not None and _goes_on(error):
                 self._leave()
@@ -248,6 +266,14 @@ class _Running:
                 self._forget()
             raise
         self._forget()
+
+    def _buffer_bytes(self) -> int:
+        """How much of this move stands in memory at once, at most: whole parts, or pieces."""
+        if hasattr(self._attempt, "put_part"):
+            most = max(parts.UPLOAD_BYTES, self._transfer._part_bytes)
+        else:
+            most = (self._transfer._pieces_waiting + 1) * PIECE_BYTES
+        return min(self._recipe.size_bytes, most)
 
     def moved(self, seconds: float) -> Moved:
         return Moved(

@@ -36,6 +36,13 @@ class Pace:
         self.check()
 
     @contextmanager
+    def memory(self, bytes_: int) -> Iterator[None]:
+        """Room for the buffers of a move; asked for after its open files, by everybody, or two would wait in a
+        circle."""
+        with self._budgets.memory(self.source, self.target, bytes_=bytes_):
+            yield
+
+    @contextmanager
     def step(self, tier: str, direction: Direction, bytes_: int) -> Iterator[None]:
         """Around each read or write of a tier (32 MiB at most): waits for the budget, then watches the time."""
         self.check()
