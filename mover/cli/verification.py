@@ -124,7 +124,8 @@ def show_verification(out: Output, seen: wire.Verification) -> None:
             ("found", counts(seen.findings) or None),
             ("stands", counts(seen.open) or None),
             ("repair", repair),
-            ("asked", f"{seen.created_at} by {seen.created_by}"),
+            ("asked", seen.created_at),
+            ("by", seen.created_by),
             ("finished", seen.finished_at),
         ],
     )

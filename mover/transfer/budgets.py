@@ -15,6 +15,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -225,7 +226,7 @@ class Budgets:
         now_s = self._clock.monotonic_s()
         known = self._limits.get(key)
         if known is None or now_s - known[0] >= LIMITS_KEPT_S:
-            local = self._clock.now().astimezone(ZoneInfo(rule.time_zone or "UTC"))
+            local = self._clock.now().astimezone(ZoneInfo(rule.time_zone) if rule.time_zone else UTC)
             known = now_s, decide.limits_at(rule, local)
             self._limits[key] = known
         return known[1]
