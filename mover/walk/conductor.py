@@ -178,7 +178,7 @@ class Walk:
         counts = opened.totals
         counts.entries += seen.entries
         counts.size_bytes += seen.size_bytes
-        counts.listings += 1
+        counts.listings += bool(seen.digest)
         counts.listings_same += seen.same
         counts.vanished += seen.vanished
         opened.findings += seen.findings

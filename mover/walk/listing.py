@@ -4,6 +4,9 @@ Flat listings give a thousand keys a request; listing level by level would pay a
 objects. So the levels are asked only from the top, until there are enough names to cut the keys into ranges, and
 each range is then one task of the walk: everything after its lower bound up to its upper bound, in the store's order.
 
+That a listing really begins where it was told to is checked for each range by a name that is known to follow: one
+store was found to skip whole folders (SeaweedFS 4.48 does, where the bound is a folder's own name).
+
 A range that was being listed when the walk was killed is listed again from its beginning: a listing costs a
 thousandth of what its entries cost elsewhere.
 """
@@ -164,15 +167,30 @@ class Listing(Threads):
         if task.folder == self._prefix:
             yield Seen(task.folder, 0, True, b"", folders=self._ranges())
             return
-        low, high = bounds(task.folder)
-        yield from self._parts.cut(task, _upto(self._tier.list(name_text(self._prefix), after=low), high))
+        low, high, follows = bounds(task.folder)
+        entries = self._tier.list(name_text(self._prefix), after=low)
+        yield from self._parts.cut(task, _upto(self._begun(entries, follows), high))
+
+    def _begun(self, entries: Iterator[Entry], follows: str) -> Iterator[Entry]:
+        """Raises TierError when the listing began later than it was told to, and so lacks keys."""
+        first = next(entries, None)
+        late = first is None or first.key >= follows + chr(ord("/") + 1)
+        if follows and late and next(self._tier.list(follows), None) is not None:
+            raise TierError("the store's listing begins later than it was told to, so it cannot be listed in ranges")
+        if first is not None:
+            yield first
+            yield from entries
 
     def _ranges(self) -> list[bytes]:
         """Every key below the prefix is in exactly one: after the lower bound, up to the upper one."""
         names = [name_bytes(name) for name in self._names()]
         step = max(1, -(-len(names) // RANGES))
-        cuts = [b"", *names[step::step], b""]
-        return [self._prefix + b"/\0" + low + b"\0" + high for low, high in zip(cuts, cuts[1:], strict=False)]
+        cuts = [(b"", b"")] + [(names[at - 1] + b"/~", names[at]) for at in range(step, len(names), step)]
+        lows = [low for low, _ in cuts]
+        return [
+            b"\0".join((self._prefix + b"/", low, high, follows))
+            for (low, follows), high in zip(cuts, [*lows[1:], b""], strict=True)
+        ]
 
     def _names(self) -> list[str]:
         """Names of the first level that has enough of them, on the way down where there is only one way."""
@@ -188,9 +206,10 @@ class Listing(Threads):
         return []
 
 
-def bounds(folder: bytes) -> tuple[str, str]:
-    _, low, high = folder.split(b"\0")
-    return name_text(low), name_text(high)
+def bounds(folder: bytes) -> tuple[str, str, str]:
+    """After what it begins, up to what it goes, and a name that is known to follow its beginning."""
+    _, low, high, follows = folder.split(b"\0")
+    return name_text(low), name_text(high), name_text(follows)
 
 
 def _upto(entries: Iterator[Entry], high: str) -> Iterator[Entry]:
