@@ -101,6 +101,7 @@ class Transfer:
         """`budgets` hold for every recipe whose caller names none."""
         self._pieces_waiting, self._lanes, self._budgets = pieces_waiting, lanes, budgets
         self._parts_from_bytes, self._part_bytes = parts_from_bytes, part_bytes
+        self._room = parts.Room()
 
     def run_recipe(
         self,
@@ -417,7 +418,13 @@ class _Running:
         filler = Filler(recipe, self._source, pace=self._pace)
         result = Hasher(segments=False)
         upload = Upload(
-            attempt, filler, recipe.size_bytes, pace=self._pace, record=self._record, segments=asked.segments
+            attempt,
+            filler,
+            recipe.size_bytes,
+            pace=self._pace,
+            room=self._transfer._room,
+            record=self._record,
+            segments=asked.segments,
         )
         with ExitStack() as stack, _source_errors():
             upload.open(self._resume)

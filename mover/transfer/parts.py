@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -30,7 +33,8 @@ from mover.transfer.verifier import recipe_digest
 PART_BYTES = 256 << 20
 PARTS_FROM_BYTES = 1 << 30
 UPLOAD_LANES = 6
-UPLOAD_BYTES = 128 << 20  # of parts in memory
+UPLOAD_BYTES = 96 << 20  # of one upload's parts in memory
+UPLOADS_BYTES = 160 << 20  # of all uploads of a process; beyond it each still has one part
 
 
 class Part(Struct, frozen=True):
@@ -146,6 +150,27 @@ class Checkpoints:
 # --- an upload in parts -----------------------------------------------------------------------------------
 
 
+class Room:
+    """Memory for parts, shared by all uploads of a process: lanes are given out while there is room, and one to
+    every upload, so that none waits for another's end."""
+
+    def __init__(self, bytes_: int = UPLOADS_BYTES) -> None:
+        self._free = bytes_
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lanes(self, part_bytes: int) -> Iterator[int]:
+        with self._lock:
+            wanted = min(UPLOAD_LANES, UPLOAD_BYTES // part_bytes, self._free // part_bytes)
+            count = max(1, wanted)
+            self._free -= count * part_bytes
+        try:
+            yield count
+        finally:
+            with self._lock:
+                self._free += count * part_bytes
+
+
 class Upload:
     """Sends a recipe's output to a multipart attempt from several threads, each part once."""
 
@@ -156,10 +181,11 @@ class Upload:
         size: int,
         *,
         pace: Pace,
+        room: Room,
         record: Record | None,
         segments: bool = False,
     ) -> None:
-        self._attempt, self._filler, self._size, self._pace = attempt, filler, size, pace
+        self._attempt, self._filler, self._size, self._pace, self._room = attempt, filler, size, pace, room
         self._record, self._wants_segments = record, segments or record is not None
         self._part_bytes = attempt.part_bytes
         self._sent: dict[int, str] = {}
@@ -186,12 +212,10 @@ class Upload:
     def send(self, digesting: Digesting) -> None:
         """All parts that the store does not hold; then they are made one object. Their source is read again in
         any case: its bytes are what the digest is of, and what a part found again is held against."""
-        count = max(1, min(UPLOAD_LANES, UPLOAD_BYTES // self._part_bytes))
         pieces = dense_pieces(self._size, step=self._part_bytes)
-        lanes: Lanes[Piece] = Lanes(
-            pieces, lambda: self._lane(digesting), count=count, name="part", turns=2 if digesting.source else 1
-        )
-        lanes.run()
+        turns = 2 if digesting.source else 1
+        with self._room.lanes(self._part_bytes) as count:
+            Lanes(pieces, lambda: self._lane(digesting), count=count, name="part", turns=turns).run()
         self._attempt.complete(sorted(self._sent.items()))
 
     def segments(self) -> tuple[str, ...]:

@@ -319,6 +319,17 @@ def test_between_buckets_and_back_in_ranges(
     assert between.digest == first.digest and second.stat("copy").fingerprint.size_bytes == SIZE
 
 
+def test_uploads_share_their_memory_and_each_has_a_lane() -> None:
+    """Two uploads at once must stay below the engine's 300 MB, and neither may wait for the other's end."""
+    room = parting.Room(160 << 20)
+    with room.lanes(32 << 20) as first, room.lanes(32 << 20) as second, room.lanes(32 << 20) as third:
+        assert (first, second, third) == (3, 2, 1)
+    with room.lanes(512 << 20) as huge:
+        assert huge == 1
+    with room.lanes(16 << 20) as small:
+        assert small == 6
+
+
 class AwayAttempt:
     """An object store in memory that takes parts, and is away from its third part on."""
 
