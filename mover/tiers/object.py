@@ -80,6 +80,7 @@ SMALL_BYTES = 8 << 20
 PARTED_FROM_BYTES = 32 << 20  # attempts below go in one piece of work, and are not worth a journal
 PART_BYTES = 16 << 20
 PARTS_IN_FLIGHT = 4
+BEGINNING_BYTES = 256 << 10  # read with the opening
 RANGE_BYTES = 8 << 20
 RANGES_AHEAD = 4
 KEYS_HELD_S = 0.15  # obstore asks for keys at most ten times a second
@@ -147,28 +148,33 @@ class ObjectTier:
             proxy=tier.proxy, role=tier.role, read_only=tier.read_only, identity=identity,
         )  # fmt: skip
 
+    # S3's own, each made when first asked for: botocore takes a third of a second to load.
+
     @cached_property
-    def _uploads(self) -> Uploads | None:
-        """S3's own: made when first asked for, because botocore takes most of a second to load."""
-        keys = self._connection.keys
-        if keys is None:
+    def wire(self) -> Wire | None:
+        if self._connection.keys is None:
             return None
-        from mover.tiers.object_control import Control
-        from mover.tiers.object_parts import Uploads
         from mover.tiers.object_wire import Wire
 
-        return Uploads(
-            self.where, Control(self.where, keys), Wire(self.where, keys),
-            traits=lambda: self.traits, head=self._head, remove=self._delete,
-        )  # fmt: skip
+        return Wire(self.where, self._connection.keys)
 
-    @property
-    def wire(self) -> Wire | None:
-        return self._uploads.wire if self._uploads else None
-
-    @property
+    @cached_property
     def control(self) -> Control | None:
-        return self._uploads.control if self._uploads else None
+        if self._connection.keys is None:
+            return None
+        from mover.tiers.object_control import Control
+
+        return Control(self.where, self._connection.keys)
+
+    @cached_property
+    def _uploads(self) -> Uploads | None:
+        if self.control is None or self.wire is None:
+            return None
+        from mover.tiers.object_parts import Uploads
+
+        return Uploads(
+            self.where, self.control, self.wire, traits=lambda: self.traits, head=self._head, remove=self._delete
+        )
 
     # --- identity and traits ----------------------------------------------------------------------
 
@@ -315,8 +321,16 @@ class ObjectTier:
 
     @contextmanager
     def open(self, key: str) -> Iterator[OpenObject]:
+        """One request: an object's first bytes say as well what a HEAD would, and are all of a small one."""
         checked = _checked(key)
-        yield OpenObject(self, checked, self._head(checked))
+        yield OpenObject(self, checked, *self._beginning(checked))
+
+    def _beginning(self, key: str) -> tuple[Fingerprint, bytes]:
+        try:
+            result = obstore.get(self._connection.store, key, options={"range": (0, BEGINNING_BYTES)})
+            return _fingerprint(result.meta), bytes(result.bytes())
+        except OBSTORE_ERRORS:  # it is empty (416), or whatever the plain question then says
+            return self._head(key), b""
 
     # --- listing ----------------------------------------------------------------------------------
 
@@ -509,8 +523,8 @@ class ObjectTier:
 class OpenObject:
     """An object opened once: later reads are of the same version or fail."""
 
-    def __init__(self, tier: ObjectTier, key: str, fingerprint: Fingerprint) -> None:
-        self._tier, self._key, self._fingerprint = tier, key, fingerprint
+    def __init__(self, tier: ObjectTier, key: str, fingerprint: Fingerprint, beginning: bytes = b"") -> None:
+        self._tier, self._key, self._fingerprint, self._beginning = tier, key, fingerprint, beginning
         self.zone: Zone = tier.zone
 
     @property
@@ -518,13 +532,17 @@ class OpenObject:
         return self._fingerprint.size_bytes
 
     def fingerprint(self) -> Fingerprint:
-        return self._tier._head(self._key)
+        """Of the version that every read is bound to by its etag: another one cannot have been read, so the store is
+        asked again only where it gives no etags."""
+        return self._fingerprint if self._fingerprint.mark else self._tier._head(self._key)
 
     def read(self, offset: int, length: int) -> bytes:
         if offset < 0 or length < 0 or offset + length > self.size_bytes:
             raise StructureInvalid(
                 f"read of {length} bytes at {offset} leaves the {self.size_bytes} bytes there are"
             )
+        if offset + length <= len(self._beginning):
+            return self._beginning[offset : offset + length]
         return self._tier.get_range(self._key, offset, length, self._fingerprint.mark)
 
     def read_into(self, offset: int, view: memoryview) -> None:
@@ -533,7 +551,9 @@ class OpenObject:
             raise StructureInvalid(
                 f"read of {len(view)} bytes at {offset} leaves the {self.size_bytes} there are"
             )
-        if len(view):
+        if offset + len(view) <= len(self._beginning):
+            view[:] = self._beginning[offset : offset + len(view)]
+        elif len(view):
             self._tier.read_into(self._key, offset, view, self._fingerprint.mark)
 
 

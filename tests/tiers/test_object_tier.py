@@ -25,6 +25,7 @@ from mover.errors import (
 from mover.tiers import object as object_module
 from mover.tiers import object_place
 from mover.tiers.object import ObjectTier, read_credentials
+from tests.support.faultproxy import FaultProxy
 from tests.support.seaweed import locked_bucket, object_tier
 
 
@@ -118,13 +119,30 @@ def test_a_store_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatch
 def test_an_object_replaced_while_open_is_noticed(weed: Seaweed) -> None:
     """Case 43: later reads are of the opened version or fail."""
     tier = object_tier(weed)
-    tier.put("name", [b"first version"])
+    tier.put("name", [b"first version" + bytes(1 << 20)])
     with tier.open("name") as source:
-        assert source.read(0, 5) == b"first"
+        assert source.read(1, 4) == b"irst"
+        before = source.fingerprint()
         tier.remove("name")
-        tier.put("name", [b"other version"])
-        with pytest.raises(ChangedWhileReading):
-            source.read(0, 5)
+        tier.put("name", [b"other version" + bytes(1 << 20)])
+        assert (source.read(0, 5), source.fingerprint()) == (b"first", before), "what came with the opening"
+        for late in (lambda: source.read(0, 1 << 20), lambda: source.read_into(1 << 20, memoryview(bytearray(5)))):
+            with pytest.raises(ChangedWhileReading):
+                late()
+
+
+def test_opening_a_small_object_is_the_only_request_it_needs(weed: Seaweed) -> None:
+    """Tens of thousands of small objects are round trips and nothing else."""
+    with FaultProxy(weed.endpoint) as proxy:
+        tier = object_tier(weed, endpoint=proxy.endpoint)
+        tier.put("small", [b"abc"])
+        tier.put("empty", [])
+        before = len(proxy.seen)
+        with tier.open("small") as source:
+            assert (source.read(0, 3), source.size_bytes) == (b"abc", 3) and source.fingerprint().mark
+        assert len(proxy.seen) == before + 1
+        with tier.open("empty") as source:
+            assert source.read(0, 0) == b"" and source.fingerprint() == tier.stat("empty").fingerprint
 
 
 @pytest.mark.parametrize("landed", [True, False])
