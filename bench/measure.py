@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -97,8 +98,7 @@ def run(work: Work, *, scratch: Path) -> Run:
     load = os.getloadavg()[0]
     report = json.loads(_reaped(json.dumps(job).encode()))
     if report["failure"]:
-        last = report["said"].strip().rpartition("\n")[2]
-        raise RunFailed(f"{report['failure']}: {last[-300:]}")
+        raise RunFailed(f"{report['failure']}: {_last_words(report['said'], scratch)}")
     counted = _counted(report["said"])
     return Run(
         seconds=counted["seconds"] if work.own_clock else report["seconds"],
@@ -123,6 +123,16 @@ def _reaped(job: bytes) -> bytes:
     if reaper.returncode:
         raise RunFailed(f"the reaper ended with status {reaper.returncode}")
     return said
+
+
+def _last_words(said: str, scratch: Path) -> str:
+    """The line that names the error, else the last one; without paths of this machine, for it is kept."""
+    lines = [line.strip() for line in said.splitlines() if line.strip(" ^~\t")]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Unavailable|Missing)\b", line)]
+    words = (named or lines or [""])[-1]
+    for folder in (scratch.parent, REAPER.parent.parent, Path(sys.prefix)):
+        words = words.replace(f"{folder}/", "")
+    return words[-300:]
 
 
 def _counted(said: str) -> dict[str, float]:

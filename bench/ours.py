@@ -221,7 +221,7 @@ def _register(dsn: str, tier: str) -> None:
 
 
 def deidentify(asked: argparse.Namespace) -> dict[str, float]:
-    """As ingest does it: source digested, recipe planned and proved in the sandbox, cleared, run, read back.
+    """Recipe planned and proved in the sandbox, cleared, run, read back; source and result digested in one pass.
 
     With `--first` the sandbox loads its parsers with another slide before the inner clock starts: a daemon has
     them loaded.
@@ -239,7 +239,6 @@ def deidentify(asked: argparse.Namespace) -> dict[str, float]:
         began = time.monotonic()
         with source.open(entry.key) as opened:
             seen = opened.fingerprint()
-            before = transfer.digest(opened)
             plan = prepare_slide(sandbox, opened.fileno(), suffix=".svs", known=(entry.key,)).plan
             planned = time.monotonic()
             clearance = clear(SlideVerifier(plan, proved=True, seen=seen), opened, plan.recipe)
@@ -251,9 +250,10 @@ def deidentify(asked: argparse.Namespace) -> dict[str, float]:
                 key="slide.svs",
                 clearance=clearance,
                 readback=not asked.no_readback,
+                source_digest=True,
             )
         ended = time.monotonic()
-    if not before.blake3 or before.blake3 == moved.digest.blake3:
+    if moved.source_digest is None or moved.source_digest.blake3 == moved.digest.blake3:
         sys.exit("the digests of source and result are not two")
     return {"seconds": ended - began, "planning_s": planned - began}
 

@@ -34,7 +34,7 @@ def test_a_worker_that_outlives_its_parent_is_waited_for_and_its_cpu_counted(tmp
 
 
 def test_a_tool_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"ended with status 3: no room"):
+    with pytest.raises(RunFailed, match=r"ended with status 3: no room$"):
         run(Work((python("import sys; print('no room'); sys.exit(3)"),)), scratch=tmp_path)
 
 
@@ -84,3 +84,12 @@ def test_who_fails_once_leaves_the_race_and_says_why(tmp_path: Path) -> None:
     (tally,) = race(contestants, rounds=3, scratch=tmp_path, told=told.append)
     assert (tally.runs, tally.failure) == ((), "made 3 files of 9 bytes")
     assert told == ["short: failed: made 3 files of 9 bytes"]
+
+
+def test_the_words_of_a_failure_name_the_error_and_no_folder_of_this_machine(tmp_path: Path) -> None:
+    """They are kept with the results, which other machines read."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    code = f"raise ValueError('nothing at {tmp_path}/corpus')"
+    with pytest.raises(RunFailed, match=r"status 1: ValueError: nothing at corpus$"):
+        run(Work((python(code),)), scratch=scratch)
