@@ -31,6 +31,9 @@ from mover.tiers import beneath
 
 PAGE_MAX = 1000
 REPORT_SLICE = 5000
+# how long a report names what was whole; a tier of ten million entries makes as many lines a month
+KEPT_DAYS = 90
+PRUNED_AT_ONCE = 100_000
 # below everything that somebody waits for
 PRIORITY = -5
 Format = Literal["jsonl", "csv"]
@@ -253,6 +256,8 @@ class Verifications:
     async def begin_due(self, project: str, policies: PolicyBook | None = None) -> int:
         """Verifications of policies whose time has come; how many began. Any number of daemons begin one."""
         began = 0
+        async with self._database.project(project) as conn:
+            await conn.execute(SQL["prune"], {"days": KEPT_DAYS, "limit": PRUNED_AT_ONCE})
         for loaded in (policies or self._policies).all():
             policy = loaded.policy
             if isinstance(policy, VerifyPolicy) and policy.tier in self._ends.tiers:

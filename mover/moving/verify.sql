@@ -205,6 +205,13 @@ select (select extract(epoch from now() - max(created_at))::float8 from mover.ve
          where policy = %(policy)s and state not in ('complete', 'failed', 'aborted')) as running,
        (select extract(epoch from now() - min(loaded_at))::float8 from mover.policy where name = %(policy)s) as known_s
 
+-- name: prune
+-- Lines of old reports about what was whole; findings stay for ever.
+delete from mover.verification_entry
+ where id in (select e.id from mover.verification_entry e join mover.verification v on v.id = e.verification_id
+               where v.finished_at < now() - make_interval(days => %(days)s) and e.state in ('whole', 'known')
+               order by e.verification_id, e.id limit %(limit)s)
+
 -- name: lock_policy
 -- Of many daemons that look at one policy, one begins.
 select pg_advisory_xact_lock(hashtextextended('mover.verification:' || %(project)s || ':' || %(policy)s, 0))

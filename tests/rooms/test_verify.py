@@ -34,6 +34,8 @@ from mover.transfer import Transfer
 from tests.rooms.rig import PROJECT, Rig, who
 from tests.support.postgres import Dsns
 from tests.support.seaweed import locked_bucket, object_tier
+from tests.tiers.test_posix_tier import ROOT_ONLY
+from tests.transfer.test_engine import loop_mount
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 POLICY = VerifyPolicy(name="verify", tier="archive", every_s=3600, share_per_day=0.5, strangers=False)
@@ -455,6 +457,19 @@ async def test_a_share_takes_what_was_verified_longest_ago_and_days_cover_the_wh
     assert ward.actions().count("verification begun") == 24
 
 
+async def test_old_reports_keep_their_findings_and_forget_what_was_whole(ward: Ward) -> None:
+    """A reading every day for years must not fill the catalog with lines that say nothing."""
+    ward.put("archive", "whole", b"1")
+    ward.put("archive", "gone", b"2")
+    ward.path("archive", "gone").unlink()
+    seen = await ward.read(tier="archive")
+    ward.rows("update mover.verification set finished_at = now() - interval '1 year'")
+    await ward.verifications.begin_due(PROJECT)
+    left = ward.rows("select key from mover.verification_entry where verification_id = %s", seen.id)
+    assert [bytes(row.key) for row in left] == [b"gone"]
+    assert (await ward.verifications.view(PROJECT, seen.id)).findings == {"missing": 1}
+
+
 async def test_a_policy_waits_its_interval_after_it_is_first_seen(ward: Ward) -> None:
     """A fresh installation does not read its tiers in its first minute."""
     ward.put("archive", "one", b"1")
@@ -514,6 +529,8 @@ from mover.demo.seaweed import Seaweed
 from mover.moving import verify
 from tests.rooms.test_verify import Ward
 from tests.support.postgres import Dsns
+from tests.tiers.test_posix_tier import ROOT_ONLY
+from tests.transfer.test_engine import loop_mount
 
 async def main():
     folder, database, superuser, daemon, vault = sys.argv[1:]
@@ -619,3 +636,45 @@ async def test_on_a_bucket_with_versions_the_damaged_object_stays_a_version(ward
     assert "version" in ((await ward.found(seen))["rotten"].quarantine or "")
     assert tier.read("rotten") == b"rotten" * 100
     assert (await ward.read(tier="archive")).findings == {}
+
+
+# --- rot of a real disk -------------------------------------------------------------------------------------------
+
+
+@ROOT_ONLY
+async def test_a_bit_that_turns_on_the_disk_itself_is_found_and_repaired(ward: Ward, tmp_path: Path) -> None:
+    """No fingerprint moves, no system call fails, and a warm read sees nothing: only a cold reading does. The bit is
+    turned in the image under a mounted file system."""
+    data = os.urandom(3_000_000)
+    with loop_mount(tmp_path, "ext4") as root:
+        ward.tiers["archive"] = on_disk(root, ward)
+        ward.put("archive", "one", data)
+        ward.put("mirror", "one", data)
+    turn_and_mount(tmp_path / "image", data[1_000_000:1_000_064], root)
+    try:
+        seen = await ward.read(tier="archive", repair_from="mirror")
+        found = (await ward.found(seen))["one"]
+        assert (found.kind, found.state) == ("bit-rot", "repaired")
+        assert (root / "one").read_bytes() == data
+        [kept_] = (root / ".mover" / "quarantine").iterdir()
+        assert kept_.read_bytes() != data
+    finally:
+        unmount(root)
+
+
+def turn_and_mount(image: Path, where: bytes, root: Path) -> None:
+    place = image.read_bytes().index(where)
+    with open(image, "r+b") as file:
+        file.seek(place)
+        file.write(bytes([where[0] ^ 1]))
+    subprocess.run(["mount", "-o", "loop", str(image), str(root)], check=True)
+
+
+def unmount(root: Path) -> None:
+    subprocess.run(["umount", str(root)], check=True)
+
+
+def on_disk(root: Path, ward: Ward) -> PosixTier:
+    identity = identities.establish(root, name="archive", zone="deidentified")
+    ward.verify._ends.places["archive"] = Place("archive", False, root)  # type: ignore[index]
+    return PosixTier("archive", "deidentified", root, role="archive", identity=identity)

@@ -134,6 +134,7 @@ end $$;
 
 grant select, insert, update, delete on mover.tier_use to mover_daemon;
 grant select, insert, update on mover.verification, mover.verification_entry, mover.verification_finding to mover_daemon;
+grant delete on mover.verification_entry to mover_daemon;
 grant select on mover.entry, mover.content to mover_dispatch;
 
 reset role;
