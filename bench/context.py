@@ -61,7 +61,7 @@ SMOKE = Sizes(
 )  # fmt: skip
 USUAL = Sizes(
     name="usual", rounds=5, limits_bytes=1 * GB, slides=(300 * MB, 400 * MB, 500 * MB), large_bytes=0,
-    small_files=5_000, tiny_files=50_000, durable_files=20_000, object_bytes=320 * MB, objects=1_000,
+    small_files=5_000, tiny_files=50_000, durable_files=20_000, object_bytes=256 * MB, objects=1_000,
     walk_files=200_000, walk_growth=(100_000, 1_000_000), growth_files=(1_000, 10_000, 50_000),
     growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=700 * MB,
 )  # fmt: skip

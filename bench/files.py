@@ -25,7 +25,7 @@ DIGESTED = [peers.RCLONE_CHECK.name, peers.RCLONE_CHECK_TUNED.name]
 CHECKS = [*DIGESTED, peers.RCLONE_CHECK_BYTES.name]
 RCLONES = [peers.RCLONE.name, peers.RCLONE_TUNED.name]
 MEMORY_MB = 300.0
-ROUNDS = 3  # of many files: each leaves a tree that nobody may delete meanwhile
+ROUNDS = 3  # where a run is long, or leaves a tree of many files that nobody may delete meanwhile
 
 
 def _gigabytes(course: Course, tools: Sequence[Peer], *, rounds: int = 0) -> Judged:
@@ -34,6 +34,10 @@ def _gigabytes(course: Course, tools: Sequence[Peer], *, rounds: int = 0) -> Jud
 
 def _thousands(course: Course, tools: Sequence[Peer], *, rounds: int = 0) -> Judged:
     return compete(course, tools, amount=course.corpus.files / 1e3, unit="thousand files/s", rounds=rounds)
+
+
+def _few(context: Context) -> int:
+    return min(ROUNDS, context.sizes.rounds)
 
 
 # --- P1, P2: slides -------------------------------------------------------------------------------------
@@ -49,7 +53,7 @@ def slides(context: Context) -> None:
     work = "whole slides, durable, digested on the way"
     found.claim("P1", work, tool=PLAIN, against=[peers.CP.name], goal=1.2, limit="device-write")
     checked = [peers.CP_RSYNC_CHECK, peers.RCLONE_CHECK, peers.RCLONE_CHECK_TUNED, peers.RCLONE_CHECK_BYTES]
-    found = _gigabytes(course, [ours(VERIFIED, "copy"), *checked])
+    found = _gigabytes(course, [ours(VERIFIED, "copy"), *checked], rounds=_few(context))
     work = "whole slides, destination read back"
     found.claim(
         "P1-verified", work, tool=VERIFIED, against=[peers.CP_RSYNC_CHECK.name], goal=1.0, limit="device-copy"
@@ -69,7 +73,7 @@ def large(context: Context) -> None:
         return
     place = context.large_place("p1-large", 3 * size)
     course = Course(context, corpora.slides(place.folder / "corpus", [size]), place, discard=True)
-    found = _gigabytes(course, [ours(PLAIN, "copy", "--no-readback"), peers.CP], rounds=3)
+    found = _gigabytes(course, [ours(PLAIN, "copy", "--no-readback"), peers.CP], rounds=_few(context))
     work = f"one slide of {size / 1e9:.0f} GB, durable, digested on the way"
     found.claim("P1-large", work, tool=PLAIN, against=[peers.CP.name], goal=1.0, limit="device-write")
     place.remove()
@@ -82,7 +86,10 @@ def cold(context: Context) -> None:
     corpus = corpora.slides(place.folder / "corpus", sizes)
     course = Course(context, corpus, place, cold=True, discard=True)
     device = Peer("device, read and write", (), _device, own_clock=True)
-    tools = [ours(PLAIN, "copy", "--no-readback"), ours(VERIFIED, "copy", rounds=3), device, peers.CP]
+    tools = [
+        ours(PLAIN, "copy", "--no-readback"), device,
+        ours(VERIFIED, "copy", rounds=2), structs.replace(peers.CP, rounds=ROUNDS),
+    ]  # fmt: skip
     found = _gigabytes(course, tools)
     work = "whole slides from a cold source, durable, digested on the way"
     found.claim("P2", work, tool=PLAIN, against=[device.name], goal=0.9, limit="device-copy")
@@ -105,7 +112,7 @@ def small(context: Context) -> None:
     ]  # fmt: skip
     tools = [ours(VERIFIED, "copy"), ours(PLAIN, "copy", "--no-readback"), *others]
     course = _many(context, "p3", count, low=size, high=size, tools=tools)
-    found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=min(ROUNDS, context.sizes.rounds))
+    found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=_few(context))
     work = f"{count} files of 80 KB, destination read back"
     found.claim("P3", work, tool=VERIFIED, against=[peers.CP.name], goal=0.6)
     found.claim("P3-rclone", work, tool=VERIFIED, against=CHECKS, goal=3.0)
@@ -121,7 +128,7 @@ def tiny(context: Context) -> None:
     tools = [ours(PLAIN, "copy", "--no-readback"), ours(VERIFIED, "copy"), *others]
     course = _many(context, "p4", count, low=200, high=4 * 1000, tools=tools)
     context.limits["create"] = limits.create_rate(course.place.folder / "limit", max(count // 5, 100))
-    found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=min(ROUNDS, context.sizes.rounds))
+    found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=_few(context))
     work = f"{count} files of 0.2 to 4 KB, durable, digested on the way"
     found.claim("P4", work, tool=PLAIN, against=[peers.CP.name], goal=1.0, limit="create")
     found.claim("P4-rclone", work, tool=PLAIN, against=RCLONES, goal=2.5, limit="create")
@@ -146,7 +153,7 @@ def durable(context: Context) -> None:
         ]
         course = _many(context, "p5", count, low=200, high=4 * 1000, tools=tools)
         course = structs.replace(course, servers=(catalog.pid,))
-        found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=min(ROUNDS, context.sizes.rounds))
+        found = _thousands(course, _bounded(tools, rounds=ROUNDS), rounds=_few(context))
         expected = sum(len(found.tallies[name].runs) for name in (tools[0].name, tools[1].name)) * count
         if (rows := catalog.rows()) != expected:
             context.failures["P5"] = f"{rows} rows were recorded of {expected} files"
@@ -188,7 +195,7 @@ def reflink(context: Context) -> None:
         course = Course(context, corpus, place)
         trusted = ours(f"ours, {_size(size)}", "copy", "--known", str(known))
         clone = Peer(f"cp --reflink, {_size(size)}", ("cp",), _cp_reflink)
-        found.append(compete(course, [trusted, clone], amount=1.0, unit="files/s", rounds=3))
+        found.append(compete(course, [trusted, clone], amount=1.0, unit="files/s", rounds=_few(context)))
     _claim_constant(context, found, place, sizes)
     place.remove()
 

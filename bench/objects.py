@@ -62,11 +62,11 @@ def _race(course: _PutCourse, verb: str, *, amount: float, unit: str) -> Judged:
     others = peers.s3_peers(put=verb == "put")
     if verb == "put":
         tools = [ours(WHOLE, "put", "--no-readback"), *others, ours(VERIFIED, "put", rounds=2)]
-        return compete(course, tools, amount=amount, unit=unit, rounds=ROUNDS)
+        return compete(course, tools, amount=amount, unit=unit, rounds=min(ROUNDS, course.context.sizes.rounds))
     given = course.fill()
     # every GET is hashed on the way; what was written on our side is read back as for any other copy
     tools = [ours(WHOLE, "get", "--no-readback"), *others, ours(VERIFIED, "get", rounds=2)]
-    return compete(given, tools, amount=amount, unit=unit, rounds=ROUNDS)
+    return compete(given, tools, amount=amount, unit=unit, rounds=min(ROUNDS, course.context.sizes.rounds))
 
 
 class _PutCourse(Course, frozen=True, kw_only=True):

@@ -161,8 +161,8 @@ def _rclone_check_bytes(source: str, target: str, scratch: str) -> tuple[Step, .
 CP = Peer("cp -a", ("cp",), _cp)
 CP_UNSYNCED = Peer("cp -a, not synced", ("cp",), _cp, synced=False)
 RSYNC = Peer("rsync -a", ("rsync",), _rsync, rounds=2)
-RSYNC_FSYNC = Peer("rsync -a --fsync", ("rsync",), _rsync_fsync, rounds=2)
-FPSYNC = Peer("fpsync -n 2", ("fpsync", "fpart", "rsync"), _fpsync, rounds=2)
+RSYNC_FSYNC = Peer("rsync -a --fsync", ("rsync",), _rsync_fsync, rounds=1)
+FPSYNC = Peer("fpsync -n 2", ("fpsync", "fpart", "rsync"), _fpsync, rounds=1)
 TAR = Peer("tar | tar", ("tar",), _tar, rounds=2)
 RCLONE = Peer("rclone copy", ("rclone",), _rclone, rounds=1)
 RCLONE_TUNED = Peer("rclone copy, tuned", ("rclone",), _rclone_tuned, rounds=3)
@@ -193,7 +193,7 @@ def _rsync_list(source: str, target: str, scratch: str) -> tuple[Step, ...]:
 
 
 FIND = Peer("find -printf", ("find",), _find)
-FD = Peer("fd --list-details", ("fdfind",), _fd, rounds=2)
+FD = Peer("fd --list-details", ("fdfind",), _fd, rounds=1)
 RCLONE_LIST = Peer("rclone lsjson -R", ("rclone",), _rclone_list, rounds=3)
 RSYNC_LIST = Peer("rsync -an", ("rsync",), _rsync_list, rounds=2)
 
@@ -235,10 +235,10 @@ def _s3_boto3(*, put: bool) -> Callable[[str, str, str], tuple[Step, ...]]:
 
 def s3_peers(*, put: bool) -> tuple[Peer, ...]:
     return (
-        Peer("rclone copy", ("rclone",), _s3_rclone(put=put, tuned=False), rounds=2),
+        Peer("rclone copy", ("rclone",), _s3_rclone(put=put, tuned=False), rounds=1),
         Peer("rclone copy, tuned", ("rclone",), _s3_rclone(put=put, tuned=True)),
         Peer("s5cmd", ("s5cmd",), _s3_s5cmd(put=put)),
-        Peer("boto3", ("boto3",), _s3_boto3(put=put)),
+        Peer("boto3", ("boto3",), _s3_boto3(put=put), rounds=2),
     )
 
 

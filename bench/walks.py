@@ -24,12 +24,12 @@ FLAT = 1.3  # memory ten times later, at most
 
 def walks(context: Context) -> None:
     """Names and states by getdents and statx, warm; rows by COPY into a logged staging table."""
-    count = context.sizes.walk_files
+    count, rounds = context.sizes.walk_files, min(ROUNDS, context.sizes.rounds)
     with Catalog(context.root / "catalog-p8") as catalog:
         course = _tree(context, "p8", count, catalog)
         staged = ours(WHOLE, "walk", "--dsn", catalog.dsn)
         others = [peers.FIND, peers.FD, peers.RCLONE_LIST, peers.RSYNC_LIST]
-        found = _walked(course, [staged, ours(BARE, "walk"), *others])
+        found = _walked(course, [staged, ours(BARE, "walk"), *others], rounds=rounds)
         work = f"walk of {count} entries, states and COPY into a logged table"
         found.claim("P8", work, tool=STAGED, against=[peers.FIND.name], goal=0.6)
         found.claim("P8-rclone", work, tool=STAGED, against=[peers.RCLONE_LIST.name], goal=4.0)
@@ -75,7 +75,7 @@ def _rescan(course: _WalkCourse, catalog: Catalog) -> None:
     """The same tree scanned and merged twice: the second asks every state again and finds nothing changed."""
     count = course.corpus.files
     tool = ours("ours, twice", "walk", "--dsn", catalog.dsn, "--twice")
-    found = _walked(course, [tool], rounds=ROUNDS)
+    found = _walked(course, [tool], rounds=min(ROUNDS, course.context.sizes.rounds))
     tally = found.tallies[tool.name]
     if not tally.runs:
         course.context.failures["P8-rescan"] = tally.failure
