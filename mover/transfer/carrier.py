@@ -65,6 +65,7 @@ from mover.transfer.group import (
     run_group,
 )
 from mover.transfer.pace import Pace, never
+from mover.transfer.paced import PacedTier
 from mover.transfer.parts import PartJournal
 from mover.transfer.reading import refuse_other
 from mover.transfer.workers import Workers
@@ -668,9 +669,9 @@ def _places(source: ReadTier, target: StagingTier) -> tuple[Place, Place] | None
 
 
 def plain_posix(tier: object) -> PosixTier | None:
-    """The folder behind wrappers that only wait or try again. Every other wrapper changes what happens and stays
-    in the way."""
-    while type(tier) in (RetryTier, GuardedTier):
+    """The folder behind wrappers that only wait or try again (budgets are asked by the carrier itself). Every other
+    wrapper changes what happens and stays in the way."""
+    while type(tier) in (RetryTier, GuardedTier, PacedTier):
         tier = tier.inner  # type: ignore[attr-defined]
     return tier if type(tier) is PosixTier else None
 
