@@ -147,6 +147,11 @@ class Budgets:
             recent = {tier for tier, at_s in self._used_at_s.items() if at_s >= since_s}
             return sorted(tier for tier in held | recent if tier in self._rules)
 
+    def governs(self, *tiers: str) -> bool:
+        """Whether a rule holds for any of these tiers: then work on them is cut small, to wait often and briefly."""
+        with self._condition:
+            return any(key in self._rules for key in (*tiers, ALL_TIERS))
+
     def ratio(self, tier: str, direction: Direction) -> float:
         with self._condition:
             return self._latencies.get((tier, direction), decide.Latency()).ratio

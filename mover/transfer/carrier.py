@@ -175,7 +175,7 @@ class _Carry:
             raise self._error
 
     def _bounds(self) -> decide.Bounds:
-        if self._carrier.budgets is not UNLIMITED:
+        if self._carrier.budgets.governs(*(tier.name for tier in self._tiers)):
             return decide.BUDGETED
         return decide.DEFAULT if self._places is None or self._places[1].syncfs else decide.SINGLE_SYNCS
 
