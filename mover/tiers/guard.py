@@ -16,6 +16,7 @@ comes back all of them do.
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
@@ -125,6 +126,10 @@ class Guard:
         self._stuck = 0
         self._afterwards: list[Callable[[], None]] = []
         metrics.TIER_STUCK.labels(tier).set(0)
+        # A child closes our descriptors before it becomes another program, and closing a file that is open for
+        # writing on NFS writes back first. With vfork(2) we would wait for that with the interpreter's lock, and
+        # every thread with us; with fork(2) only the thread that starts the child waits. (A documented switch.)
+        subprocess._USE_VFORK = False  # type: ignore[attr-defined]
 
     @property
     def hung(self) -> bool:

@@ -22,7 +22,7 @@ mount -t nfsd nfsd /proc/fs/nfsd
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck disable=SC2046
 MOVER_NFS_GUEST=1 PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 "$(word mover.python)" -m pytest -p no:cacheprovider \
-    -p no:xdist -rPfEs -v --tb=short --color=no --confcutdir=tests/nfs --basetemp=/run/pytest $(word mover.arguments | tr ',' ' ')
+    -p no:xdist -p no:hypothesispytest -rPfEs -v --tb=short --color=no --confcutdir=tests/nfs --basetemp=/run/pytest $(word mover.arguments | tr ',' ' ')
 echo "mover guest: exit $?"
 busybox sync
 busybox poweroff -f

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -456,6 +457,26 @@ def test_a_server_that_is_gone_hangs_nobody_and_loses_nothing(
     while tier.sweep_temporaries(older_than_s=0, now_s=2**40) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert files(behind(name)) <= {"slide", "x"}
+
+
+def test_starting_a_process_does_not_stop_all_threads(server: Server, tier: PosixTier) -> None:
+    """Found here: a child closes what we hold, closing writes back, and vfork made the whole interpreter wait."""
+    Guard("flash", probe=lambda: os.statvfs(tier.root))
+    attempt = tier.attempt("open", size_bytes=MIB)
+    started = threading.Thread(target=lambda: subprocess.run(["/bin/true"], check=True))
+    with server.away():
+        attempt.write([bytes(MIB)])
+        started.start()
+        turns, slowest = 0, 0.0
+        for _ in range(30):
+            began = time.monotonic()
+            time.sleep(0.1)
+            turns, slowest = turns + 1, max(slowest, time.monotonic() - began)
+        print(f"the child {'waits' if started.is_alive() else 'did not wait'}; slowest turn of others {slowest:.2f} s")
+        assert slowest < 2
+    started.join(60)
+    assert not started.is_alive()
+    attempt.abandon()
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

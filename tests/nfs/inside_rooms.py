@@ -73,7 +73,7 @@ def test_many_small_files_are_carried_there_and_back(tier: PosixTier, tmp_path: 
     try:
         for source, target, prefix in ((local, guarded, ""), (guarded, local, "back/")):
             items = [
-                Item(number, entry.key, prefix + entry.key, entry.fingerprint)
+                Item(number, entry.key, prefix + entry.key, entry.kind, entry.fingerprint)
                 for number, entry in enumerate(source.list())
                 if not entry.key.startswith("back/")
             ]
