@@ -99,7 +99,7 @@ class Context(Struct, frozen=True):
         """For many files: a file system of its own where possible (see `places`)."""
         demand_room(self.root, need_bytes, what=name)
         made = fresh_filesystem(self.root, name, kind="ext4", size_bytes=need_bytes, files=files)
-        return made or plain(self.root, name)
+        return made or plain(self.root, name, kept=True)
 
     # --- races ---
 

@@ -13,7 +13,7 @@ WIDTH, LEFT, RIGHT = 760, 230, 90
 BAR, GAP, TOP = 20, 8, 64
 FOOT = 34
 INK, FAINT = "#7a7f87", "#9aa0a8"
-OURS, THEIRS, AGAINST = "#2f7fd1", "#a9b0b9", "#d1862f"
+OURS, OTHER_OURS, THEIRS, AGAINST = "#2f7fd1", "#8fb8e3", "#a9b0b9", "#d1862f"
 GOAL, LIMIT = "#3a9a5c", "#b5475a"
 
 STYLE = "font-family: system-ui, sans-serif; font-size: 13px"
@@ -23,7 +23,7 @@ def picture(claim: Claim) -> str:
     """The claim's bars, longest value to the right edge; ours first."""
     bars = [(claim.ours_tool, claim.ours, OURS)]
     bars += [
-        (name, value, AGAINST if name == claim.against else THEIRS)
+        (name, value, _colour(name, claim.against))
         for name, value in sorted(claim.peers.items(), key=lambda pair: pair[1], reverse=claim.better == "higher")
     ]
     marks = _marks(claim)
@@ -40,6 +40,12 @@ def picture(claim: Claim) -> str:
     for value, label, colour in [(value, label, colour) for label, value, colour in marks]:
         lines += _line(value, label, top=top, height=height, colour=colour)
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _colour(name: str, against: str) -> str:
+    if name == against:
+        return AGAINST
+    return OTHER_OURS if name.startswith("ours") else THEIRS
 
 
 def _subtitle(claim: Claim) -> str:

@@ -23,11 +23,13 @@ class NoRoom(Exception):
 
 
 class Place(Struct, frozen=True):
-    """A folder to race in; `kind` says on which file system. `image` is the file behind the mount, or ""."""
+    """A folder to race in; `kind` says on which file system. `image` is the file behind the mount, or "". What is
+    `kept` goes with the root at the end, so that no deletion slows the creations of a later race."""
 
     folder: Path
     kind: str
     image: str = ""
+    kept: bool = False
 
     def fresh(self, name: str) -> Path:
         """A folder that never was before."""
@@ -36,6 +38,8 @@ class Place(Struct, frozen=True):
         return made
 
     def remove(self) -> None:
+        if self.kept:
+            return
         if self.image:
             subprocess.run(["umount", str(self.folder)], check=True)
             os.unlink(self.image)
@@ -52,10 +56,10 @@ def demand_room(root: Path, need_bytes: int, *, what: str) -> None:
         )
 
 
-def plain(root: Path, name: str) -> Place:
+def plain(root: Path, name: str, *, kept: bool = False) -> Place:
     folder = root / name
     folder.mkdir(parents=True)
-    return Place(folder, f"{filesystem(folder)}, the root's own")
+    return Place(folder, f"{filesystem(folder)}, the root's own", kept=kept)
 
 
 def fresh_filesystem(root: Path, name: str, *, kind: str, size_bytes: int, files: int = 0) -> Place | None:

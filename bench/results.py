@@ -100,7 +100,7 @@ def merged(old: Results, new: Results) -> Results:
     """New claims take the place of old ones of the same id; each keeps its own stamp, so the mix is visible."""
     fresh = {claim.id: claim for claim in new.claims}
     kept = [fresh.pop(claim.id, claim) for claim in old.claims]
-    return msgspec.structs.replace(new, claims=[*kept, *fresh.values()])
+    return msgspec.structs.replace(new, limits={**old.limits, **new.limits}, claims=[*kept, *fresh.values()])
 
 
 # --- the machine ----------------------------------------------------------------------------------------
@@ -133,16 +133,14 @@ def _cpu() -> str:
 
 
 def _device(root: Path) -> str:
-    """Kind of the block device behind the root: its driver's name and whether it spins."""
+    """The block device behind the root: its kernel name and size. Virtual ones do not know whether they spin."""
     device = os.stat(root).st_dev
     place = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
     if not place.exists():
         return "no block device"
     disk = place.resolve()
     disk = disk.parent if (disk / "partition").exists() else disk
-    spins = _line(disk / "queue/rotational") == "1"
-    size_gb = int(_line(disk / "size") or 0) * 512 / 1e9
-    return f"{disk.name}, {'rotating' if spins else 'not rotating'}, {size_gb:.0f} GB"
+    return f"{disk.name}, {int(_line(disk / 'size') or 0) * 512 / 1e9:.0f} GB"
 
 
 def _line(path: Path) -> str:

@@ -28,6 +28,10 @@ start-up included, unless a line says otherwise. A ratio is ours over theirs; nu
 that does something else meanwhile, do not compare.
 """
 
+SMOKE = """\
+**These sizes only show that the bench works: every figure below is start-up and noise.** `make bench` measures.\
+"""
+
 
 def page(results: Results, why: dict[str, str]) -> str:
     parts = [HEAD, _run(results), _overview(results), _limits(results)]
@@ -40,6 +44,7 @@ def _run(results: Results) -> str:
     lines = [
         "## The run",
         "",
+        *([SMOKE, ""] if results.scale == "smoke" else []),
         f"{stamp.at}, commit `{stamp.commit}`, scale `{results.scale}`, {results.seconds:.0f} s; load "
         f"{stamp.load_before:g} before, {stamp.load_after:g} after (1 minute, our own work included).",
         "",
@@ -81,6 +86,9 @@ def _claim(claim: Claim, why: str) -> str:
         f"| tool | {claim.unit} | {claim.cpu_unit} | peak MB | rounds, s |",
         "|---|---|---|---|---|",
     ]
+    if claim.stamp is not None:
+        stamp = claim.stamp
+        lines[4] += f" {stamp.at}, `{stamp.commit}`, load {stamp.load_before:g} to {stamp.load_after:g}."
     values = {claim.ours_tool: claim.ours, **claim.peers}
     lines += [_row(claim, name, value) for name, value in values.items()]
     if claim.limit is not None:
