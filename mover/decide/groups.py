@@ -37,6 +37,8 @@ DEFAULT = Bounds()
 SINGLE_SYNCS = Bounds(files=256, bytes_=32 << 20)
 # a limit in bytes or files a second is kept by waiting before each group: small ones spread the load evenly
 BUDGETED = Bounds(files=256, bytes_=16 << 20)
+# small objects that become files: in memory whole, sixteen at once
+FETCHED = Bounds(files=1024, bytes_=64 << 20, large_bytes=(1 << 20) + 1)
 
 
 class Group(Struct, frozen=True):

@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from blake3 import blake3
 from msgspec import structs
@@ -67,7 +68,7 @@ from mover.transfer.group import (
 from mover.transfer.pace import Pace, never
 from mover.transfer.paced import PacedTier
 from mover.transfer.parts import PartJournal
-from mover.transfer.reading import refuse_other
+from mover.transfer.reading import Seen, refuse_other
 from mover.transfer.workers import Workers
 
 GROUPS_AHEAD = 2  # for each worker process, so that it never waits for its next group
@@ -145,6 +146,8 @@ class _Carry:
         self._stopped = stopped
         self._left = threading.Event()
         self._places = _places(source, target)
+        self._fetch = _Fetched(source, options) if self._places is None and _fetches(source, target) else None
+        self._grouping = self._places is not None or self._fetch is not None
         self._one = _Singles(carrier, source, target, options, journal, self._ends)
         self._tiers = (source, target)
         self._finished: queue.SimpleQueue[tuple[_Work, Future[_Result]]] = queue.SimpleQueue()
@@ -156,7 +159,7 @@ class _Carry:
 
     def run(self, items: Iterable[Item]) -> Iterator[list[Outcome]]:
         try:
-            for work in decide.cut(items, bounds=self._bounds(), grouping=self._places is not None):
+            for work in decide.cut(items, bounds=self._bounds(), grouping=self._grouping):
                 self._submit(work)
                 yield from self._ready(most_groups=self._most_groups() - 1, most_singles=SINGLES_AHEAD - 1)
                 if self._ending():
@@ -176,7 +179,10 @@ class _Carry:
 
     def _bounds(self) -> decide.Bounds:
         if self._carrier.budgets.governs(*(tier.name for tier in self._tiers)):
-            return decide.BUDGETED
+            large = decide.BUDGETED.large_bytes if self._fetch is None else decide.FETCHED.large_bytes
+            return structs.replace(decide.BUDGETED, large_bytes=large)
+        if self._fetch is not None:
+            return decide.FETCHED
         return decide.DEFAULT if self._places is None or self._places[1].syncfs else decide.SINGLE_SYNCS
 
     def _most_groups(self) -> int:
@@ -276,6 +282,8 @@ class _Carry:
         return report
 
     def _in_worker(self, items: Sequence[Item], options: Options) -> Report:
+        if self._fetch is not None:
+            return guarded(lambda left: self._fetched(items, options, left), *self._tiers)
         assert self._places is not None
         source, target = self._places
         job = Job(source, target, options, tuple(items))
@@ -284,6 +292,12 @@ class _Carry:
         guards = [guard for guard in map(guard_of, self._tiers) if guard is not None]
         answers = (lambda: all(guard.answers() for guard in guards)) if guards else None
         return self._carrier.workers.run(job, stopped=self._ends, answers=answers)
+
+    def _fetched(self, items: Sequence[Item], options: Options, left: Callable[[], bool]) -> Report:
+        """In threads of this process, which has the connections: they wait for the store, not for Python."""
+        place = _place(cast(PosixTier, plain_posix(self._tiers[1])))
+        job = Job(structs.replace(place, name=self._tiers[0].name), place, options, tuple(items))
+        return run_group(job, stopped=lambda: left() or self._ends(), fetch=self._fetch)
 
     def _count(self, report: Report, items: Sequence[Item]) -> None:
         source, target = (tier.name for tier in self._tiers)
@@ -570,6 +584,8 @@ class _DressedAttempt:
         descriptor = digests.descriptor_of(self._source)
         if descriptor is not None:
             metadata.dress(descriptor, self._into(), os.fstat(descriptor), self._keep)
+        elif self._keep.owner or self._keep.xattrs or self._keep.acls:
+            raise MetadataUnsupported("the source holds no owner, attributes or ACLs")
         elif self._keep.mtime:
             metadata.dress_time(self._into(), self._seen.mtime_ns)
         self._inner.seal()
@@ -666,6 +682,43 @@ def _places(source: ReadTier, target: StagingTier) -> tuple[Place, Place] | None
     if one is None or other is None:
         return None
     return _place(one), _place(other)
+
+
+def _fetches(source: ReadTier, target: StagingTier) -> bool:
+    """Small objects become files in groups too: the sync of each would cost more than its request."""
+    return source.kind == "object" and plain_posix(target) is not None
+
+
+class _Fetched:
+    """Small objects as the source of a group. A read is bound to the version that was planned, so nothing is asked
+    before it; an object has a size and a time, and no mode, owner or attributes to keep."""
+
+    def __init__(self, tier: ReadTier, options: Options) -> None:
+        self._tier, self._keep = tier, options.keep
+
+    def look(self, item: Item) -> Seen:
+        keep = self._keep
+        if keep.owner or keep.xattrs or keep.acls:
+            raise MetadataUnsupported("an object has no owner, attributes or ACLs", where=self._tier.name)
+        planned = item.fingerprint
+        times = {"st_mtime_ns": planned.mtime_ns, "st_atime_ns": planned.mtime_ns, "st_blocks": planned.size_bytes}
+        mode = stat.S_IFREG | metadata.FILE_MODE
+        return -1, b"", os.stat_result((mode, 0, 0, 1, 0, 0, planned.size_bytes, 0, 0, 0), times)
+
+    def read(self, item: Item, looked: Seen) -> tuple[Any, os.stat_result, str, int]:
+        with self._tier.open(item.source) as source:
+            refuse_other(item.fingerprint, source.fingerprint(), where=self._tier.name)
+            data = source.read(0, source.size_bytes)
+        digest = blake3(data).hexdigest()
+        if item.blake3 and item.blake3 != digest:
+            raise DigestMismatch("the source does not hold the bytes that were announced", where=self._tier.name)
+        return data, looked[2], digest, -1
+
+    def read_link(self, item: Item) -> tuple[bytes, os.stat_result]:
+        raise MetadataUnsupported("an object tier holds no links", where=self._tier.name)
+
+    def check_identity(self) -> None:
+        self._tier.check_identity()
 
 
 def plain_posix(tier: object) -> PosixTier | None:

@@ -31,9 +31,9 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from blake3 import blake3
 from msgspec import Struct, structs
@@ -57,7 +57,7 @@ from mover.tiers import beneath
 from mover.tiers.posix import TEMPORARY, PosixTier, cold_blocks, fingerprint_of
 from mover.transfer import metadata
 from mover.transfer.layout import Folders, Layout, parts_of, rename_into, split_target
-from mover.transfer.reading import READ, ColdReader, Reader
+from mover.transfer.reading import READ, ColdReader, Reader, Seen
 
 # below so many files each is synced by itself: a syncfs would write back what others have dirty
 FEW_FILES = 16
@@ -126,35 +126,57 @@ def never() -> bool:
     return False
 
 
-def run_group(job: Job, *, stopped: Callable[[], bool] = never) -> Report:
-    """Carry the items of a job, in order. A failed sync of all is answered by syncing each."""
+def run_group(job: Job, *, stopped: Callable[[], bool] = never, fetch: Fetch | None = None) -> Report:
+    """Carry the items of a job, in order. A failed sync of all is answered by syncing each. With `fetch` the bytes
+    come from elsewhere than a folder, many at once."""
     careful = len(job.items) <= FEW_FILES or not job.target.syncfs
-    report = _run(job, careful=careful, stopped=stopped)
+    report = _run(job, careful=careful, stopped=stopped, fetch=fetch)
     if report.code != _SYNC_FAILED:
         return report
-    return _run(job, careful=True, stopped=stopped)
+    return _run(job, careful=True, stopped=stopped, fetch=fetch)
 
 
-def _run(job: Job, *, careful: bool, stopped: Callable[[], bool]) -> Report:
-    source, target = tier_of(job.source), tier_of(job.target)
+def _run(job: Job, *, careful: bool, stopped: Callable[[], bool], fetch: Fetch | None) -> Report:
+    source = tier_of(job.source) if fetch is None else None
+    target = tier_of(job.target)
     try:
-        with source.opened() as from_root, target.opened() as to_root:
-            group = _Group(job, from_root, to_root, careful=careful, stopped=stopped)
+        with ExitStack() as roots:
+            from_root = roots.enter_context(source.opened()) if source is not None else -1
+            to_root = roots.enter_context(target.opened())
+            group = _Group(job, from_root, to_root, careful=careful, stopped=stopped, fetch=fetch)
             try:
                 report = group.run()
             finally:
                 group.clean_up()
-        return _still_there(report, source, target)
+        return _still_there(report, source or fetch, target)
     except MoverError as error:
         return Report([], code=error.code, what=error.what, where=error.where)
 
 
-def _still_there(report: Report, source: PosixTier, target: PosixTier) -> Report:
+class Fetch(Protocol):
+    """A source of small files that is no folder; called in threads. What it raises are errors of ours."""
+
+    def look(self, item: Item) -> Seen:
+        """As `Reader.look`; without a question where `read` is bound to the planned version anyway."""
+
+    def read(self, item: Item, looked: Seen) -> tuple[Any, os.stat_result, str, int]: ...
+
+    def read_link(self, item: Item) -> tuple[bytes, os.stat_result]: ...
+
+    def check_identity(self) -> None: ...
+
+
+class _Proved(Protocol):
+    def check_identity(self) -> None: ...
+
+
+def _still_there(report: Report, source: _Proved | None, target: PosixTier) -> Report:
     """A tier that was unmounted on the way shows an empty folder: then nothing is 'missing', and what was written
     is not where it will be looked for."""
     target.check_identity()
     try:
-        source.check_identity()
+        if source is not None:
+            source.check_identity()
     except MoverError as error:
         durable = [one for one in report.outcomes if one.state in ("moved", "present")]
         return Report(durable, code=error.code, what=error.what, where=error.where)
@@ -175,11 +197,19 @@ _Written = tuple[Item, bytes, bytes, bytes, str, os.stat_result, int]
 
 class _Group:
     def __init__(
-        self, job: Job, from_root: int, to_root: int, *, careful: bool, stopped: Callable[[], bool]
+        self,
+        job: Job,
+        from_root: int,
+        to_root: int,
+        *,
+        careful: bool,
+        stopped: Callable[[], bool],
+        fetch: Fetch | None,
     ) -> None:
+        self._fetch = fetch
         self._job, self._keep, self._careful, self._stopped = job, job.options.keep, careful, stopped
         self._from_root, self._to_root = from_root, to_root
-        self._threads = NETWORK_THREADS if job.source.network or job.target.network else 1
+        self._threads = NETWORK_THREADS if fetch or job.source.network or job.target.network else 1
         self._layout = Layout(to_root, staging=not careful and job.target.rename_noreplace)
         self._written: list[_Written] = []
         self._taken: list[tuple[Item, str]] = []
@@ -241,13 +271,13 @@ class _Group:
 
     def _write_some(self, items: Sequence[Item]) -> None:
         with Folders(self._from_root) as sources, Folders(self._to_root) as targets:
-            reader = Reader(self._job.source.name, self._job.options, sources)
+            reader = self._fetch or Reader(self._job.source.name, self._job.options, sources)
             for number, item in enumerate(items):
                 if self._ended is not None or (number % STOP_EVERY == 0 and self._stopped()):
                     return
                 self._write_one(item, reader, targets, sampled=number % SAMPLE_EVERY == 0)
 
-    def _write_one(self, item: Item, reader: Reader, targets: Folders, *, sampled: bool) -> None:
+    def _write_one(self, item: Item, reader: Reader | Fetch, targets: Folders, *, sampled: bool) -> None:
         began_s = monotonic_s() if sampled else 0.0
         descriptor = -1
         try:
@@ -266,12 +296,26 @@ class _Group:
                 self._read_s.append(read_s - began_s)
                 self._write_s.append(monotonic_s() - read_s)
         except _TIER_ENDS as error:
-            self._ended = error
+            if self._is_of_the_entry(error):
+                self._fail(item, error)
+            else:
+                self._ended = error
         except MoverError as error:
             self._fail(item, error)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)  # read only: its close says nothing
+
+    def _is_of_the_entry(self, error: MoverError) -> bool:
+        """A store that answered for one object with an error does not end the others, while it is there."""
+        if self._fetch is None or not isinstance(error, TierUnavailable):
+            return False
+        try:
+            self._fetch.check_identity()
+            tier_of(self._job.target).check_identity()
+        except MoverError:
+            return False
+        return True
 
     def _write_file(
         self, item: Item, data: Any, seen: os.stat_result, digest: str, targets: Folders, *, source: int
@@ -326,7 +370,7 @@ class _Group:
         metadata.refuse_other(status, seen, keep, mode=mode)
         return status
 
-    def _write_link(self, item: Item, reader: Reader, targets: Folders) -> None:
+    def _write_link(self, item: Item, reader: Reader | Fetch, targets: Folders) -> None:
         if self._keep.symlinks != "copy":
             if self._keep.symlinks == "skip":
                 self._outcomes.append(Outcome(item.id, "skipped", code="symlinks", what="links are left out"))

@@ -683,7 +683,8 @@ def test_files_go_to_a_bucket_and_back(
 ) -> None:
     """Small ones whole, large ones by the engine; a second run finds them; other bytes are never replaced."""
     bucket = object_tier(request.getfixturevalue("weed"))
-    made = plant(source.root, {"s/one": 1, "s/empty": 0, "s/some": 70_000, "s/large": 3 << 20, "s/taken": 50})
+    sizes = {"s/one": 1, "s/empty": 0, "s/some": 70_000, "s/large": 3 << 20, "s/taken": 50}
+    made = plant(source.root, {**sizes, **dict.fromkeys(numbered(40), 700)})
     bucket.put("out/s/taken", [b"other bytes"])
     wanted = items(source, made)
     up = carried(working, source, bucket, wanted)  # type: ignore[arg-type]
@@ -694,8 +695,14 @@ def test_files_go_to_a_bucket_and_back(
     assert {one.state for n, one in again.items() if wanted[n].source != "s/taken"} <= {"moved", "present"}
     keys = [one.key for one in bucket.list("out") if not one.key.endswith("taken")]
     back = [Item(n, key, f"back/{key}", "file", bucket.stat(key).fingerprint) for n, key in enumerate(keys)]
-    found = carried(working, bucket, target, back)  # type: ignore[arg-type]
+    gone = Item(len(back), "out/never", "back/never", "file", back[0].fingerprint)
+    other = Item(len(back) + 1, back[0].source, "back/other", "file", planned(back[0].fingerprint.size_bytes))
+    found = carried(working, bucket, target, [*back, gone, other])  # type: ignore[arg-type]
+    assert (found.pop(gone.id).code, found.pop(other.id).code) == ("entry-missing", "changed-since-plan")
     assert {(one.state, one.verified) for one in found.values()} == {("moved", True)}
+    for one in back:
+        assert found[one.id].written == fingerprint_of(os.lstat(target.root / one.target))
+        assert found[one.id].written.mtime_ns == one.fingerprint.mtime_ns  # type: ignore[union-attr]
     assert {key.removeprefix("back/out/"): data for key, data in files(target.root).items()} == {
         key: data for key, data in made.items() if key != "s/taken"
     }
