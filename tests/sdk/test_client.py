@@ -59,6 +59,7 @@ BODIES = {
     "Batches": wire.BatchRequest(folder="a"),
     "Scans": wire.ScanRequest(tier="archive"),
     "Transfers": wire.TransferRequest(sources=[wire.TransferSource(tier="nas")], to="cold"),
+    "Verifications": wire.VerificationRequest(tier="archive"),
     "Records": wire.RecordsRequest(batch="batch-1", files={}),
     "Runs": wire.RunRequest(cohort="c"),
     "Tokens": wire.TokenRequest(actor="a", role="viewer"),

@@ -67,5 +67,10 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            epoch="1", requested_by="ann")  # fmt: skip
     insert(conn, "release_entry", **of, release_id=release, entry_id=ord(mark), source=b"a", size_bytes=1,
            digest=DIGEST)  # fmt: skip
+    verification, key = f"verification-{mark}", {"key": b"a", "source": "entry"}
+    insert(conn, "verification", **of, id=verification, tier="flash", scope="tier", strangers=False, created_by="ann")
+    insert(conn, "verification_entry", **of, **key, verification_id=verification)
+    insert(conn, "verification_finding", **of, **key, id=f"finding-{mark}", verification_id=verification, tier="flash",
+           kind="missing")  # fmt: skip
     conn.execute("select set_config('mover.project', %s, true)", [project])
     conn.execute("select mover.audit_append(%s, 'n1', '{}')", [project])
