@@ -129,7 +129,7 @@ class Guard:
         # A child closes our descriptors before it becomes another program, and closing a file that is open for
         # writing on NFS writes back first. With vfork(2) we would wait for that with the interpreter's lock, and
         # every thread with us; with fork(2) only the thread that starts the child waits. (A documented switch.)
-        subprocess._USE_VFORK = False  # type: ignore[attr-defined]
+        subprocess._USE_VFORK = False  # type: ignore[misc]
 
     @property
     def hung(self) -> bool:
