@@ -133,6 +133,9 @@ def _permissions(settings: Settings) -> Iterator[Finding]:
     credentials = {
         f"credentials of {t.name}": t.credentials_file for t in settings.tiers.values() if t.credentials_file
     }
+    credentials |= {
+        f"credentials of {t.name}": t.sts.file for t in settings.tiers.values() if t.sts and t.sts.file
+    }
     wrong = 0
     if not settings.state_dir.is_dir():
         yield bad("permissions", f"there is no {settings.state_dir}", "Run `mover init`.")

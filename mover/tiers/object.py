@@ -420,7 +420,7 @@ class ObjectTier:
         if self.role == "source" or self._uploads is None:
             return 0
         self._prove_once()
-        return self._uploads.sweep(prefix, begun_before_s=now_s - older_than_s)
+        return self._uploads.sweep(prefix, idle_since_s=now_s - older_than_s)
 
     def _put_own(self, key: str, chunks: Iterable[bytes], *, size_bytes: int) -> None:
         """Under a key that nobody else uses: where a small object stands already, the transport sent it twice

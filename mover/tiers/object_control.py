@@ -66,19 +66,30 @@ class Control:
         was sent twice twice, in no order: where the two differ, none counts, and it is sent once more."""
         found: dict[int, tuple[str, int]] = {}
         unclear: set[int] = set()
-        after = 0
-        while True:
-            asked = {**self._of(key), "UploadId": upload, "PartNumberMarker": after}
-            try:
-                page = self._ask("listing parts failed", partial(_list_parts, asked))
-            except EntryMissing:
-                return None
-            for part in page.get("Parts", ()):
+        try:
+            for part in self._parts(key, upload):
                 number, told = int(part["PartNumber"]), (str(part["ETag"]), int(part["Size"]))
                 if found.setdefault(number, told) != told:
                     unclear.add(number)
+        except EntryMissing:
+            return None
+        return {number: told for number, told in found.items() if number not in unclear}
+
+    def grew_s(self, one: Upload) -> float:
+        """When the upload last got a part, or was begun."""
+        try:
+            return max([one.begun_s, *(_seconds(part.get("LastModified")) for part in self._parts(one.key, one.id))])
+        except EntryMissing:
+            return one.begun_s
+
+    def _parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
+        after = 0
+        while True:
+            asked = {**self._of(key), "UploadId": upload, "PartNumberMarker": after}
+            page = self._ask("listing parts failed", partial(_list_parts, asked))
+            yield from page.get("Parts", ())
             if not page.get("IsTruncated"):
-                return {number: told for number, told in found.items() if number not in unclear}
+                return
             after = _forward(int(page["NextPartNumberMarker"]), after, tier=self._where.tier)
 
     def complete(

@@ -52,17 +52,18 @@ class Uploads:
         self.where, self.control, self.wire = where, control, wire
         self.traits, self.head, self.remove = traits, head, remove
 
-    def sweep(self, prefix: str, *, begun_before_s: float) -> int:
-        """Abort uploads of the tier's own prefix that began before; how many."""
+    def sweep(self, prefix: str, *, idle_since_s: float) -> int:
+        """Abort uploads of the tier's own prefix that got nothing since; how many. One that is slow still grows."""
         below = self.where.full_key(prefix) if prefix else self.where.prefix
         old = [
             one
             for one in self.control.uploads(f"{below}/" if below else "")
-            if 0 < one.begun_s < begun_before_s
+            if 0 < one.begun_s < idle_since_s
         ]
-        for one in old:
+        dead = [one for one in old if self.control.grew_s(one) < idle_since_s]
+        for one in dead:
             self.control.abort(one.key, one.id)
-        return len(old)
+        return len(dead)
 
 
 class PartedUpload:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from mover.clock import SYSTEM
+from mover.clock import SYSTEM, pause
 from mover.demo.seaweed import Seaweed
 from mover.errors import EntryExists, EntryMissing, IllegalTransition, TierUnavailable
 from mover.tiers.object import ObjectTier, PartedAttempt
@@ -210,3 +210,17 @@ def test_broken_off_uploads_are_aborted_by_age_and_only_the_tiers_own(weed: Seaw
     source = object_tier(weed, "scans", role="source")
     parted(source).begin()
     assert source.sweep_temporaries(older_than_s=0, now_s=now_s + 5) == 0
+
+
+@pytest.mark.slow
+def test_an_upload_that_still_grows_is_not_swept(weed: Seaweed) -> None:
+    """A hundred gigabytes over a slow line are older than any age, and alive."""
+    tier = object_tier(weed)
+    attempt = parted(tier)
+    attempt.begin()
+    pause(1.1)  # stores tell whole seconds
+    between_s = SYSTEM.now().timestamp()
+    pause(1.1)
+    attempt.put_part(1, b"x")
+    assert tier.sweep_temporaries(older_than_s=0, now_s=between_s) == 0
+    assert tier.sweep_temporaries(older_than_s=0, now_s=between_s + 10) == 1
