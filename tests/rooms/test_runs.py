@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from mover.catalog.database import Database
+from mover.clock import SystemClock
 from mover.errors import ChangedWhileReading, Conflict, LeaseLost, NotFound, RunRefused, TierUnavailable
 from mover.model import wire
-from mover.runs.roots import content_key
+from mover.runs.roots import FlashRoots, content_key
+from mover.runs.runs import Flash
+from mover.runs.stage import Stage
+from mover.transfer import Transfer
 from tests.rooms.rig import OTHER, PROJECT, Rig, Space, who
 from tests.support.postgres import Dsns
 
@@ -216,6 +220,28 @@ async def test_links_lost_to_a_power_cut_are_staged_again_before_the_seal(rig: R
     found = rig.run(run.id)
     assert found.state == "ready", found.explanation
     assert (root(rig, run.id) / path).stat().st_size == 1000
+
+
+async def test_a_seal_waits_out_what_a_network_client_may_still_believe(rig: Rig) -> None:
+    """Other nodes place entries too: what stands there is compared, not what this node remembers. Waited once, after
+    the last entry and before the first look."""
+    looked: list[str] = []
+
+    class Clock(SystemClock):
+        async def sleep(self, duration_s: float) -> None:
+            looked.append(f"waited {duration_s:g} s")
+
+    class Watched(FlashRoots):
+        def listing(self, run: str, *, below: str = "") -> dict[str, int]:
+            looked.append("looked")
+            return super().listing(run, below=below)
+
+    roots = Watched(rig.roots.root, reflink=rig.roots._reflink, check_identity=rig.roots.check_identity)
+    flash = {"flash": Flash(roots, "/flash", None, settle_s=60)}
+    stage = Stage(rig.database, rig.tiers, flash, Transfer(), node="n1", clock=Clock())
+    rig.handlers |= {"run-stage": stage.stage, "run-seal": stage.seal}
+    await ready(rig, rig.slides([10]))
+    assert looked[:2] == ["waited 60 s", "looked"] and looked.count("waited 60 s") == 1
 
 
 async def test_what_a_killed_seal_left_half_written_is_no_stranger(rig: Rig) -> None:

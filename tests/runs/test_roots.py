@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from mover.errors import ChangedWhileReading, TierHung
+from mover.runs import roots as module
 from mover.runs.roots import FlashRoots, Requester
+from mover.tiers.guard import Guard
+
+PASSING = ".nfs000000000012ab5600000003"
 
 
-def sealed(tmp_path: Path) -> FlashRoots:
-    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
+def sealed(tmp_path: Path, *, nfs: bool = False) -> FlashRoots:
+    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None, nfs=nfs)
     roots.begin("run-x", Requester(None, None))
     roots.write("run-x", "records.parquet", b"rows")
     (roots.run_root("run-x") / "data").mkdir()
@@ -41,3 +49,74 @@ def test_many_shards_may_begin_one_run_at_once(tmp_path: Path):
         for turn in range(50):
             list(pool.map(lambda _, run=f"run-{turn}": roots.begin(run, Requester(None, None)), range(8)))
             assert roots.run_root(f"run-{turn}").is_dir()
+
+
+# --- NFS (tests/nfs has the real one) ----------------------------------------------------------------------------
+
+
+def test_a_passing_name_is_neither_listed_nor_judged_nor_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a removed file that somebody still holds: no artifact, no stray. The folder waits for it, in a bound."""
+    roots = sealed(tmp_path, nfs=True)
+    out = roots.run_root("run-x") / "out"
+    (out / "weights").write_bytes(b"weights")
+    (out / PASSING).write_bytes(b"held")
+    assert roots.listing("run-x", below="out") == {"out/weights": 7}
+    judged = marks(roots)
+    assert "out/weights" in judged and f"out/{PASSING}" not in judged
+    roots.unseal("run-x")
+    waits: list[float] = []
+    monkeypatch.setattr(module, "pause", waits.append)
+    with pytest.raises(ChangedWhileReading, match="files open"):
+        roots.remove("run-x", judged)
+    assert waits == [module.PASSING_WAIT_S] * (module.PASSING_TRIES - 1)
+    monkeypatch.setattr(module, "pause", lambda _: (out / PASSING).unlink())
+    roots.remove("run-x", marks(roots))
+    assert roots.is_gone("run-x")
+
+
+def test_a_passing_name_whose_holder_died_is_a_stray_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that lost power never removes it; without this its root would stay for ever."""
+    roots = sealed(tmp_path, nfs=True)
+    (roots.run_root("run-x") / "out" / PASSING).write_bytes(b"held")
+    monkeypatch.setattr(module, "PASSING_LONGEST_S", -1.0)
+    assert f"out/{PASSING}" in marks(roots)
+
+
+def test_elsewhere_such_a_name_is_a_file(tmp_path: Path) -> None:
+    """A job may call its artifact what it likes: on a local file system nothing makes passing names."""
+    roots = sealed(tmp_path)
+    (roots.run_root("run-x") / "out" / PASSING).write_bytes(b"artifact")
+    assert f"out/{PASSING}" in roots.listing("run-x", below="out")
+
+
+def test_where_owners_cannot_be_given_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """root_squash: root is nobody in particular. The run is staged; who may read it is the export's to say."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    monkeypatch.setattr(os, "fchown", refused)
+    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
+    roots.begin("run-x", Requester(1000, 1000))
+    (roots.run_root("run-x") / "data").mkdir()
+    roots.seal("run-x", Requester(1000, 1000))
+    assert roots.run_root("run-x").stat().st_mode & 0o777 == 0o550
+    roots.withdraw("run-x")
+    assert roots.run_root("run-x").stat().st_mode & 0o777 == 0o700
+
+
+def test_work_on_a_root_whose_tier_hangs_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that waits for a silent server holds a worker's slot, and four of them the whole node."""
+    answer = threading.Event()
+    guard = Guard("flash", probe=lambda: answer.wait(10), unanswered_s=0.1)
+    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None, guard=guard)
+    roots.begin("run-x", Requester(None, None))
+    monkeypatch.setattr(os, "statvfs", lambda _: answer.wait(10))
+    with pytest.raises(TierHung):
+        roots.space()
+    answer.set()
