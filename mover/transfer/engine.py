@@ -357,15 +357,20 @@ class _Running:
     def _digesting(
         self, filler: Filler, result: Hasher, stack: ExitStack, *, begun: bool = False
     ) -> tuple[Digesting, Callable[[], Digest | None]]:
-        """Hashers for one pass, and where the source's digest comes from: the same bytes where the recipe keeps
-        its copies in place, a second reader of the same pages where it does not."""
+        """Hashers for one pass, and where the source's digest comes from: the same bytes where the recipe takes
+        them in their order, a second reader of the same pages where it does not."""
         if not self._asked.source_digest:
             return Digesting(result), lambda: None
         if self._recipe.is_plain_copy:
             return Digesting(result), lambda: result.digest()
-        if filler.in_place and not begun:
+        if filler.in_order and not begun:
             of_source = Hasher(segments=self._asked.segments)
-            return Digesting(result, of_source), of_source.digest
+
+            def rest() -> Digest:
+                filler.digest_rest(of_source)
+                return of_source.digest()
+
+            return Digesting(result, of_source), rest
         apart = _Apart(self._source, segments=self._asked.segments)
         stack.enter_context(apart)
         return Digesting(result), apart.digest

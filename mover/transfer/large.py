@@ -24,6 +24,7 @@ import bisect
 import ctypes
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import queue
@@ -135,9 +136,10 @@ class Filler:
         self._descriptor = descriptor_of(source)
         self._ahead = 0
         self._read_into = getattr(source, "read_into", None)  # an object's range straight into our buffer
-        self.in_place = recipe.size_bytes == recipe.source_bytes and all(
-            placed.at == placed.segment.offset for placed in self._placed if isinstance(placed.segment, Copy)
-        )
+        self._source_bytes = recipe.source_bytes
+        copies = [segment for segment in recipe.segments if isinstance(segment, Copy)]
+        # the recipe takes what it takes in the source's own order, nothing twice: one reading serves both digests
+        self.in_order = all(one.offset + one.length <= two.offset for one, two in itertools.pairwise(copies))
 
     def fill(self, at: int, view: memoryview) -> None:
         for placed, inner, part in self._parts(at, view):
@@ -146,11 +148,22 @@ class Filler:
             else:
                 part[:] = placed.segment.data[inner : inner + len(part)]
 
-    def overlay(self, at: int, view: memoryview) -> None:
-        """Over source bytes that stand in place already, the recipe's own."""
+    def digest_source(self, at: int, view: memoryview, hasher: Hasher) -> None:
+        """The source's bytes of a filled range, in their turn; what the recipe left out before them is read now."""
         for placed, inner, part in self._parts(at, view):
-            if not isinstance(placed.segment, Copy):
-                part[:] = placed.segment.data[inner : inner + len(part)]
+            if isinstance(placed.segment, Copy):
+                self._digest_up_to(placed.segment.offset + inner, hasher)
+                hasher.update(part)
+
+    def digest_rest(self, hasher: Hasher) -> None:
+        """What the recipe leaves out at the source's end."""
+        self._digest_up_to(self._source_bytes, hasher)
+
+    def _digest_up_to(self, offset: int, hasher: Hasher) -> None:
+        while hasher.size_bytes < offset:
+            view = memoryview(bytearray(min(PIECE_BYTES, offset - hasher.size_bytes)))
+            self.read(hasher.size_bytes, view)
+            hasher.update(view)
 
     def read(self, offset: int, view: memoryview) -> None:
         """A range of the source itself."""
@@ -487,13 +500,10 @@ def write_in_lanes(
 
 
 def fill_and_digest(filler: Filler, at: int, view: memoryview, digesting: Digesting, turns: list[Turn]) -> None:
-    if digesting.source is None:
-        filler.fill(at, view)
-    else:
-        filler.read(at, view)
+    filler.fill(at, view)
+    if digesting.source is not None:
         with turns[0]:
-            digesting.source.update(view)
-        filler.overlay(at, view)
+            filler.digest_source(at, view, digesting.source)
     with turns[-1]:
         digesting.result.update(view)
 
@@ -514,12 +524,9 @@ def digest_along(
         if stopped():
             return
         part = view[: piece.length]
-        if digesting.source is None:
-            filler.fill(piece.at, part)
-        else:
-            filler.read(piece.at, part)
-            digesting.source.update(part)
-            filler.overlay(piece.at, part)
+        filler.fill(piece.at, part)
+        if digesting.source is not None:
+            filler.digest_source(piece.at, part, digesting.source)
         digesting.result.update(part)
 
 

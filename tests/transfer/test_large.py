@@ -229,7 +229,11 @@ IN_PLACE = Recipe(len(DATA), (Literal(b"h" * 700), Copy(700, 2_000_000 - 700), L
 MOVED_ABOUT = Recipe(len(DATA), (Copy(1_500_000, 1_000_000), Literal(b"x" * 999), Copy(17, 2_000_000)))
 
 
-@pytest.mark.parametrize("recipe", [plain_copy(len(DATA)), IN_PLACE, MOVED_ABOUT])
+SHIFTED = Recipe(len(DATA), (Literal(b"h" * 70_001), Copy(16, 900_000), Copy(1_500_000, 1_600_000), Literal(b"t")))
+ALL_ANEW = Recipe(len(DATA), (Literal(b"nothing of it"),))
+
+
+@pytest.mark.parametrize("recipe", [plain_copy(len(DATA)), IN_PLACE, SHIFTED, ALL_ANEW, MOVED_ABOUT])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_the_sources_digest_comes_with_the_results(
     source_tier: PosixTier, flash: PosixTier, way: str, recipe: Recipe, streamed: bool
