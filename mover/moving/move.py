@@ -14,10 +14,12 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import structs
 from psycopg.types.json import Jsonb
 
 from mover import audit, metrics
@@ -25,7 +27,7 @@ from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import monotonic_s, pause
 from mover.decide.moving import WORKING, Round, check_transfer, next_state
-from mover.errors import AttemptsExhausted, LeaseLost, MoverError
+from mover.errors import AttemptsExhausted, LeaseLost, MoverError, TierError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
 from mover.jobs.shards import postpone_shard, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
@@ -48,6 +50,8 @@ ROUNDS_MAX = 50
 AGAIN_LATER_S = 2.0
 LONGEST_LATER_S = 60.0
 BUSY_LATER_S = 2.0
+# objects whose marks are asked for at once
+ASKING = 16
 
 log = get_logger("moving")
 
@@ -166,10 +170,13 @@ class Move:
         )  # fmt: skip
         counts: Counter[str] = Counter()
         left = {one.id for one in rows}
+        keys = {one.id: name_text(bytes(one.target)) for one in rows}
         async with aclosing(_in_threads(outcomes, stop)) as steps:
             async for found in steps:
                 left -= {one.id for one in found}
                 await self._refuse_vanished(found, source, target, shard, body)
+                if target.kind == "object":
+                    found = await in_thread(_with_marks, found, target, keys)
                 settled, working = await self._record(shard, found, body)
                 counts.update(settled)
                 if not working:
@@ -359,6 +366,23 @@ async def _in_threads(outcomes: Iterator[list[Outcome]], stop: threading.Event) 
         close = getattr(outcomes, "close", None)
         if close is not None:
             await in_thread(close)
+
+
+def _with_marks(found: list[Outcome], target: StagingTier, keys: dict[int, str]) -> list[Outcome]:
+    """Outcomes of an object tier with what a listing will show of them, so that the next walk knows them again. The
+    names are written once; one that cannot be asked for is found by the walk."""
+
+    def marked(one: Outcome) -> Outcome:
+        if one.written is not None or one.state not in ("moved", "present"):
+            return one
+        try:
+            mark = target.stat(keys[one.id]).fingerprint
+        except TierError:
+            return one
+        return structs.replace(one, written=mark) if mark.size_bytes == one.size_bytes else one
+
+    with ThreadPoolExecutor(min(ASKING, max(1, len(found))), thread_name_prefix="marks") as pool:
+        return list(pool.map(marked, found))
 
 
 def _columns(found: Sequence[Outcome]) -> dict[str, list[Any]]:

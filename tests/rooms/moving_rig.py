@@ -93,6 +93,15 @@ class MovingRig:
             )  # fmt: skip
         return PosixTier(name, zone, root, role=role, read_only=read_only, identity=identity)  # type: ignore[arg-type]
 
+    def add(self, name: str, tier: Any, role: Any) -> None:
+        """A further tier, such as a bucket."""
+        self.rows(
+            "insert into mover.tier (name, kind, zone, role, identity, traits) values (%s, %s, %s, %s, 'x', '{}')",
+            name, tier.kind, tier.zone, role,
+        )  # fmt: skip
+        self.ends.tiers[name] = tier  # type: ignore[index]
+        self.ends.places[name] = Place(role)  # type: ignore[index]
+
     # --- files and rows -------------------------------------------------------------------------------------
 
     def fill(self, tier: str, files: Mapping[str, bytes], *, age_s: float = 0) -> None:

@@ -10,12 +10,14 @@ import pytest
 from blake3 import blake3
 
 from mover.catalog.database import Database
+from mover.demo.seaweed import Seaweed
 from mover.errors import Conflict, ExpressionInvalid, RequestInvalid, TransferRefused
 from mover.model import wire
 from mover.model.moving import Keep
 from mover.model.policy import MovePolicy, ReleaseRule
 from tests.rooms.moving_rig import ANN, MovingRig, request
 from tests.support.postgres import Dsns
+from tests.support.seaweed import object_tier
 
 POLICY = MovePolicy(
     name="old-slides", source="nas", target="cold", prefix="in", to_prefix="kept", when="age > 90d and size > 1kB",
@@ -235,3 +237,31 @@ async def test_the_same_key_is_the_same_transfer_and_another_body_a_conflict(rig
         await rig.ask("k", prefix="in")
     with pytest.raises(RequestInvalid):
         await rig.ask("other", prefix="../out")
+
+
+async def test_a_tree_goes_to_a_bucket_and_comes_back_the_same(rig: MovingRig, weed: Seaweed) -> None:
+    """posix to object and object to posix, by the same verb; a bucket is not released from."""
+    rig.add("bucket", object_tier(weed, "bucket"), "archive")
+    rig.fill("nas", SOME)
+    out = await rig.moved("out", prefix="in", to="bucket", to_prefix="kept")
+    assert (out.state, out.counts) == ("done", {"moved": 3})
+    known = rig.rows("select key, digest from mover.entry where tier = 'bucket'")
+    assert {bytes(r.key).decode()[5:]: r.digest for r in known} == {
+        key[3:]: blake3(data).hexdigest() for key, data in SOME.items()
+    }
+    back = await rig.moved("back", source="bucket", prefix="kept", to="cold", to_prefix="in")
+    assert back.state == "done" and rig.files("cold") == SOME
+    again = await rig.moved("again", prefix="in", to="bucket", to_prefix="kept")
+    # a conditional put that meets the same bytes may be told as either: the first answer may have been lost
+    assert again.state == "done" and again.counts.get("present", 0) + again.counts.get("moved", 0) == 3
+    with pytest.raises(TransferRefused) as caught:
+        await rig.ask("move", source="bucket", to="cold", prefix="kept", verb="move")
+    assert [one["code"] for one in caught.value.details] == ["release-unsupported"]
+
+
+async def test_a_name_a_bucket_cannot_hold_refuses_the_plan_by_name(rig: MovingRig, weed: Seaweed) -> None:
+    rig.add("bucket", object_tier(weed, "bucket"), "archive")
+    rig.fill("nas", {"in/ok": b"1", "in/\udcff.svs": b"2"})
+    seen = await rig.moved(prefix="in", to="bucket")
+    assert (seen.state, seen.codes) == ("refused", {"name-not-text": 1})
+    assert [one["entry"] for one in seen.offenders] == [r"nas:in/\xff.svs"]
