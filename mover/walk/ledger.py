@@ -243,11 +243,15 @@ class CatalogLedger:
             row = self._one(conn, "slice", scan=self.place.scan, parts=MERGE_PARTS, entries=MERGE_ENTRIES)
             if row.last is None:
                 return False
+            self._run(conn, "steer")
             of = {
                 "scan": self.place.scan, "tier": self.place.tier, "number": self.place.number, "last": row.last,
                 "limit": FINDINGS_MAX, "as_of": self.place.as_of,
             }  # fmt: skip
-            same = int(self._one(conn, "merge_same", **of).same)
+            known = conn.execute(SQL["same_listings"], of).fetchall()
+            same = sum(row.entries for row in known)
+            if known:
+                self._run(conn, "merge_same", ids=[row.id for row in known], **of)
             self._run(conn, "merge_listings", **of)
             new = self._run(conn, "merge_fresh", **of) if self._fresh else 0
             drift = {"new": new, "same": same, "changed": 0, "changed_verified": 0}
@@ -263,7 +267,6 @@ class CatalogLedger:
         if not self._run(conn, "fill_slice", **of):
             return
         self._run(conn, "analyze_slice")
-        self._run(conn, "steer")
         self._run(conn, "note_drift", **of)
         changed = conn.execute(SQL["merge_changed"], of).fetchall()
         drift["changed"] += len(changed)

@@ -90,15 +90,17 @@ select max(id) as last from (
       from (select id, entries, names from mover.staged where scan_id = %(scan)s order by id limit %(parts)s) as first
 ) as counted where upto - case when same then 1 else entries end < %(entries)s
 
+-- name: same_listings
+-- Parts that are as they were known; each is looked up by itself (`limit` keeps it so: planned as a join while the
+-- statistics lag behind, it is quadratic).
+select known.id, s.entries from mover.staged s
+ cross join lateral (select l.id from mover.listing l
+                      where l.tier = %(tier)s and l.folder = s.folder and l.part = s.part limit 1) as known
+ where s.scan_id = %(scan)s and s.id <= %(last)s and s.names is null
+
 -- name: merge_same
--- Parts that are as they were known: one row each, whatever they hold.
-with part as (
-    select folder, part, entries from mover.staged where scan_id = %(scan)s and id <= %(last)s and names is null
-), seen as (
-    update mover.listing l set seen = greatest(l.seen, %(number)s) from part
-     where l.tier = %(tier)s and l.folder = part.folder and l.part = part.part returning 1
-)
-select coalesce(sum(entries), 0)::bigint as same from part
+-- One row for each, whatever it holds.
+update mover.listing set seen = greatest(seen, %(number)s) where id = any (%(ids)s)
 
 -- name: merge_listings
 -- Parts that are new or changed. Of a part that was read twice, because the walk was killed, the later reading holds.
@@ -114,11 +116,12 @@ on conflict (project_id, tier, folder, part) do update
 -- name: merge_fresh
 -- Entries of a tier of which nothing was known. A key that is taken after all is left to the comparing way.
 insert into mover.entry (project_id, tier, key, kind, size_bytes, mtime_ns, mark, listing_id, scan_id, seen)
-select l.project_id, l.tier, case when s.whole or s.folder = '' then e.name else s.folder || '\x2f' || e.name end,
+select l.project_id, %(tier)s, case when s.whole or s.folder = '' then e.name else s.folder || '\x2f' || e.name end,
        case coalesce(e.mode, 8) when 8 then 'file' when 10 then 'symlink' else 'other' end,
        e.size_bytes, e.mtime_ns, coalesce(e.mark, to_hex(e.inode) || ':' || to_hex(e.ctime)), l.id, %(scan)s, %(number)s
   from mover.staged s
-  join mover.listing l on l.tier = %(tier)s and l.folder = s.folder and l.part = s.part
+ cross join lateral (select k.id, k.project_id from mover.listing k
+                      where k.tier = %(tier)s and k.folder = s.folder and k.part = s.part limit 1) as l
  cross join unnest(s.names, s.modes, s.sizes, s.mtimes, s.inodes, s.ctimes, s.marks)
        as e (name, mode, size_bytes, mtime_ns, inode, ctime, mark)
  where s.scan_id = %(scan)s and s.id <= %(last)s and s.names is not null
@@ -130,7 +133,7 @@ select coalesce(sum(entries), 0)::bigint as count
   from mover.staged where scan_id = %(scan)s and id <= %(last)s and names is not null
 
 -- name: steer
--- Entries are found by their keys, one by one. The statistics of a table that grew by a million rows a moment ago say
+-- Entries and listings are found by their keys, one by one. The statistics of a table that grew by a million rows a moment ago say
 -- it is small, and a plan made for that took 27 s where this one takes 0.1 s.
 select set_config(name, 'off', true)
   from unnest(array['enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin', 'enable_seqscan']) as name
@@ -150,7 +153,8 @@ select distinct on (key) key, kind, size_bytes, mtime_ns, mark, listing_id from 
            e.size_bytes, e.mtime_ns, coalesce(e.mark, to_hex(e.inode) || ':' || to_hex(e.ctime)) as mark,
            l.id as listing_id
       from mover.staged s
-      join mover.listing l on l.tier = %(tier)s and l.folder = s.folder and l.part = s.part
+      cross join lateral (select k.id, k.project_id from mover.listing k
+                          where k.tier = %(tier)s and k.folder = s.folder and k.part = s.part limit 1) as l
      cross join unnest(s.names, s.modes, s.sizes, s.mtimes, s.inodes, s.ctimes, s.marks)
            as e (name, mode, size_bytes, mtime_ns, inode, ctime, mark)
      where s.scan_id = %(scan)s and s.id <= %(last)s and s.names is not null
