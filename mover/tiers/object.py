@@ -600,6 +600,11 @@ class PartedAttempt(ObjectAttempt):
 
         return part_bytes(self._size)
 
+    @property
+    def unproved(self) -> bool:
+        """After `complete`: something stands under the key that may be ours, and only its bytes can tell."""
+        return self._upload.unproved
+
     def begin(self) -> str:
         return self._upload.begin()
 

@@ -54,6 +54,11 @@ class MultipartAttempt(Attempt, Protocol):
         """The smallest and largest length of every part but the last: a multiple of 16 MiB that keeps the
         whole below the store's number of parts."""
 
+    @property
+    def unproved(self) -> bool:
+        """After `complete`: an answer was lost and what stands under the key may be somebody else's. The object
+        is then re-read whatever the caller asked for."""
+
     def begin(self) -> str:
         """Open the upload, or find the one to resume; its id. Another id than the one given to `resume`
         means that the old upload is gone and nothing of it counts."""

@@ -415,3 +415,22 @@ def test_an_object_of_other_bytes_than_were_sent_is_refused(
         patch.setattr(AwayAttempt, "complete", spoiling)
         move(source_tier, store, journal)
     assert store.abandoned and journal.where("a") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unproved", [True, False])
+def test_an_upload_whose_answer_was_lost_is_read_back_whatever_was_asked(
+    source_tier: PosixTier, journal: FileJournal, data: bytes, unproved: bool
+) -> None:
+    """What stands under the key may be another writer's: only its bytes can tell."""
+    source_tier.put("slide", [data])
+    store = AwayStore()
+    store.away = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AwayAttempt, "unproved", unproved, raising=False)
+        moved = move(source_tier, store, journal, readback=False)
+        assert moved.verified is unproved
+        patch.setattr(AwayAttempt, "stream_cold", lambda _: iter([b"somebody's"]))
+        if unproved:
+            with pytest.raises(DigestMismatch):
+                move(source_tier, store, journal, readback=False)
