@@ -515,7 +515,7 @@ def _asked(node: Compare | OneOf | Between | Like, value: Any) -> bool:
         case OneOf():
             return value in node.values
         case Between():
-            return bool(node.low <= value <= node.high)  # type: ignore[operator]
+            return bool(node.low <= value <= node.high)
         case Like():
             fold: Callable[[str], str] = str.casefold if node.any_case else str
             return is_like(fold(value), fold(node.pattern))
