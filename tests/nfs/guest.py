@@ -40,6 +40,10 @@ LAST_LINE = re.compile(r"mover guest: exit (\d+)")
 KVM_SIGN_S = 8.0  # nested guests are known to stop dead; emulation is slow and sure
 
 
+# after the first boot only the one that works
+_accelerators = ["kvm", "tcg"] if os.access("/dev/kvm", os.W_OK) else ["tcg"]
+
+
 class Missing(Exception):
     """Something a guest needs cannot be had here; the text says what."""
 
@@ -146,12 +150,12 @@ def _init(modules: list[str]) -> str:
             *(f"insmod /modules/{name}" for name in modules),
             f"echo '{SIGN_OF_LIFE}'",
             "mount -t tmpfs -o size=75% memory /memory",
-            "mkdir /memory/upper /memory/work",
+            "mkdir /memory/up /memory/work",
             "mount -t virtiofs -o ro host /host || reboot -f",
-            "mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /root || reboot -f",
-            "for one in proc sys dev; do mount --move /$one /root/$one; done",
-            "mount -t tmpfs -o mode=1777 run /root/run",
-            f"exec switch_root /root /bin/sh {REPOSITORY}/tests/nfs/inside.sh",
+            "mount -t overlay -o lowerdir=/host,upperdir=/memory/up,workdir=/memory/work overlay /system || reboot -f",
+            "for one in proc sys dev; do mount --move /$one /system/$one; done",
+            "mount -t tmpfs -o mode=1777 run /system/run",
+            f"exec switch_root /system /bin/sh {REPOSITORY}/tests/nfs/inside.sh",
         ]
     )
 
@@ -162,7 +166,7 @@ def _initramfs(root: Path, target: Path) -> None:
     busybox = shutil.which("busybox")
     assert busybox is not None
     archive = io.BytesIO()
-    for folder in ("bin", "proc", "sys", "dev", "modules", "memory", "host", "root"):
+    for folder in ("bin", "proc", "sys", "dev", "modules", "memory", "host", "system"):
         _entry(archive, folder, b"", stat.S_IFDIR | 0o755)
     _entry(archive, "bin/busybox", Path(busybox).read_bytes(), stat.S_IFREG | 0o755)
     for path in modules:
@@ -194,11 +198,12 @@ def boot(root: Path, scratch: Path, *, arguments: str, timeout_s: float, line: C
         (f"mover.root={root}", f"mover.modules={scratch / 'modules'}", f"mover.python={sys.executable}",
          f"mover.arguments={arguments}")
     )  # fmt: skip
-    for accelerator in ("kvm", "tcg") if os.access("/dev/kvm", os.W_OK) else ("tcg",):
+    for accelerator in tuple(_accelerators):
         machine = _Machine(root, scratch, accelerator, environment)
         sign_s = KVM_SIGN_S if accelerator == "kvm" else timeout_s
         status = machine.run(sign_s=sign_s, timeout_s=timeout_s, line=line)
         if machine.lived:
+            _accelerators[:] = [accelerator]
             return status
         line(f"(no sign of life with {accelerator})")
     return None

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from blake3 import blake3
 
@@ -22,8 +23,7 @@ from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier
 from mover.transfer import Transfer
 from mover.transfer.carrier import Carrier
-from mover.walk.bench import walk_posix
-from mover.walk.reader import Seen
+from mover.walk.bench import stage_posix
 from tests.nfs.inside_server import SERVER, Server, mounted
 from tests.rooms.rig import PROJECT, Rig
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
@@ -91,20 +91,6 @@ def test_many_small_files_are_carried_there_and_back(tier: PosixTier, tmp_path: 
     assert files(tmp_path / "back") == here
 
 
-def test_a_walk_sees_all_of_a_mount_and_no_passing_name(tier: PosixTier, client: Path) -> None:
-    """By the walk's own reading processes: the server's names are the truth."""
-    for number in range(400):
-        (SERVER / "big/carried/walked" / f"{number % 7}").mkdir(parents=True, exist_ok=True)
-        (SERVER / "big/carried/walked" / f"{number % 7}" / f"{number}").write_bytes(b"x" * number)
-    held = os.open(client / "carried/walked/0/0", os.O_RDONLY)
-    os.unlink(client / "carried/walked/0/0")
-    found: list[Seen] = []
-    totals = walk_posix(client / "carried", found.append, prefix="walked", processes=1)
-    os.close(held)
-    print("walked:", totals)
-    assert sum(seen.entries for seen in found) == 399 and not any(seen.findings for seen in found)
-
-
 # --- a run, with its catalog -------------------------------------------------------------------------------------
 
 
@@ -121,6 +107,24 @@ async def database(dsns: Dsns) -> AsyncIterator[Database]:
     opened = await Database.open(dsns.daemon, name="test", max_size=4)
     yield opened
     await opened.close()
+
+
+def test_a_walk_puts_all_of_a_mount_into_the_catalog_and_no_passing_name(
+    tier: PosixTier, client: Path, dsns: Dsns
+) -> None:
+    """By the walk's own reading processes, staged and merged: the server's names are the truth."""
+    for number in range(400):
+        (SERVER / "big/walked" / f"{number % 7}").mkdir(parents=True, exist_ok=True)
+        (SERVER / "big/walked" / f"{number % 7}" / f"{number}").write_bytes(b"x" * number)
+    held = os.open(client / "walked/0/0", os.O_RDONLY)
+    os.unlink(client / "walked/0/0")
+    staged = stage_posix(client / "walked", dsns.daemon, project=PROJECT, tier="flash", processes=1, merge=True)
+    os.close(held)
+    print("walked:", staged)
+    assert (staged.totals.entries, staged.totals.findings) == (399, 0)
+    with psycopg.connect(dsns.superuser) as conn:
+        rows = conn.execute("select key, size_bytes from mover.entry where tier = 'flash'").fetchall()
+    assert {bytes(key): size for key, size in rows} == {b"%d/%d" % (n % 7, n): n for n in range(1, 400)}
 
 
 class Watch(SystemClock):
