@@ -114,6 +114,10 @@ TRANSFER_ENTRIES = _counter("mover_transfer_entries_total", "Entries of transfer
 TRANSFER_BYTES = _counter("mover_transfer_moved_bytes_total", "Bytes that transfers moved.")
 RELEASES = _counter("mover_release_entries_total", "Sources released, kept, brought back and purged.", "state")
 
+WALKED = _counter("mover_walked_entries_total", "Names that walks asked for their state.", "tier")
+WALK_FINDINGS = _counter("mover_walk_findings_total", "Places that walks could not see.", "tier")
+DRIFT = _counter("mover_drift_entries_total", "Entries that scans found drifted, by kind.", "tier", "kind")
+
 VAULT_LOOKS = _counter("mover_vault_looks_total", "Times sealed names were opened.")
 ERRORS = _counter("mover_errors_total", "Errors by stable code.", "code")
 DATABASE_UP = _gauge("mover_database_up", "1 while the catalog answers.")

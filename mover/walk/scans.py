@@ -17,7 +17,7 @@ import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from mover import audit
+from mover import audit, metrics
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.errors import Conflict, LeaseLost, MoverError, NotFound, RequestInvalid, TierHung
@@ -156,13 +156,14 @@ class Scans:
         work = _Work(self._database.dsn, shard, row, tier, names, lambda parts: self._pace(tier.name, parts))
         complete = await _until_stopped(work)
         async with self._database.project(shard.project) as conn:
-            await SQL.one(conn, "lock", id=row.id)
+            ended = await SQL.one(conn, "lock", id=row.id)
             await conn.execute(SQL["finish"], {"id": row.id, "state": "complete" if complete else "incomplete"})
             await finish_shard(conn, shard)
             await audit.record(
                 conn, project=shard.project, node=self._node, actor=row.created_by,
                 action="scan complete" if complete else "scan incomplete", subject=row.id,
             )  # fmt: skip
+        _measure(ended)
         log.info("scan ended", subject=row.id, tier=tier.name, state="complete" if complete else "incomplete")
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
@@ -173,6 +174,14 @@ class Scans:
             conn, project=shard.project, node=self._node, actor="walk", action="scan failed",
             subject=shard.subject_id, reason=error.code,
         )  # fmt: skip
+
+
+def _measure(row: Any) -> None:
+    """What was verified and is not what it was deserves an alarm of its own."""
+    metrics.WALKED.labels(row.tier).inc(row.entries)
+    metrics.WALK_FINDINGS.labels(row.tier).inc(row.findings)
+    for kind in ("new", "changed", "changed_verified", "gone", "gone_verified"):
+        metrics.DRIFT.labels(row.tier, kind.replace("_", "-")).inc(getattr(row, kind) or 0)
 
 
 class _Work:
