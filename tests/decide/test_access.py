@@ -34,6 +34,10 @@ transfers.request   -      +        +     .
 transfers.steer     -      +        +     .
 transfers.approve   -      +        +     .
 transfers.restore   -      +        +     .
+scans.read          +      +        +     .
+scans.declare       -      +        +     .
+verifications.read  +      +        +     .
+verifications.request -    +        +     .
 audit.read          .      .        +     +
 tokens.read         .      .        +     .
 tokens.make         .      .        +     .
