@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from datetime import timedelta
 
+import msgspec
 import pytest
 from blake3 import blake3
 
@@ -159,10 +160,15 @@ def test_a_listing_that_fails_never_ends_early(tier: ObjectTier, proxy: FaultPro
 
 
 @pytest.mark.slow
-def test_a_byte_that_flips_on_its_way_back_is_caught_by_the_digest(tier: ObjectTier, proxy: FaultProxy) -> None:
-    """Nothing on the wire notices it: the cold re-read's BLAKE3 does, and the attempt is removed."""
+@pytest.mark.parametrize(("kind", "method"), [("flip_answer", "GET"), ("flip_request", "PUT")])
+def test_a_byte_that_flips_is_caught_by_the_digest_where_nothing_else_notices(
+    tier: ObjectTier, proxy: FaultProxy, kind: Kind, method: str
+) -> None:
+    """On its way back, or on its way to a store that compares no checksum: the cold re-read's BLAKE3 sees it, and
+    the attempt is removed."""
     tier.put("source", [LARGE], size_bytes=len(LARGE))
-    proxy.faults.append(Fault("flip_answer", "GET", "n/1/slide", times=0, at=4321))
+    tier.traits = msgspec.structs.replace(tier.traits, checksum_rejection=False)
+    proxy.faults.append(Fault(kind, method, "n/1/slide", times=0, at=4321))
     with tier.open("source") as source, pytest.raises(DigestMismatch):
         Transfer().run_recipe(
             Recipe(source_bytes=len(LARGE), segments=(Copy(0, len(LARGE)),)),
