@@ -331,6 +331,8 @@ def _guards(settings: Settings) -> dict[str, Guard]:
             guard = Guard(tier.name, probe=ask, unanswered_s=tier.unanswered_s, calls_max=tier.calls_max)
             if _may_hang(tier.path, guard):
                 made[tier.name] = guard
+            else:
+                guard.close()
     return made
 
 

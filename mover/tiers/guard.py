@@ -83,7 +83,7 @@ class _Lanes:
         self.free = threading.BoundedSemaphore(most)
         self._idle = 0
         self._lock = threading.Lock()
-        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def start(self, work: Callable[[], None]) -> None:
         """The caller holds one of `free`, which is given back when the work has ended."""
@@ -94,8 +94,16 @@ class _Lanes:
                 return
         threading.Thread(target=self._serve, args=(work,), name=self._name, daemon=True).start()
 
-    def _serve(self, work: Callable[[], None]) -> None:
-        while True:
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        with self._lock:
+            idle, self._idle = self._idle, 0
+        for _ in range(idle):
+            self._calls.put(None)
+
+    def _serve(self, first: Callable[[], None]) -> None:
+        work: Callable[[], None] | None = first
+        while work is not None:
             work()
             with self._lock:
                 self._idle += 1
@@ -159,6 +167,11 @@ class Guard:
         """For those who wait for something else than a call, such as a worker process: does the tier answer?
         Blocks for half of `unanswered_s` at most."""
         return not self._is_hung()
+
+    def close(self) -> None:
+        """For a guard that turned out not to be needed, and at the end; what still waits keeps its thread."""
+        for lanes in (self._calls, self._holds):
+            lanes.close()
 
     # --- how ----------------------------------------------------------------------------------------------
 

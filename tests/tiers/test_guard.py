@@ -199,6 +199,15 @@ def test_calls_within_long_work_need_no_further_lane(guard: Guard) -> None:
     assert guarded(nested, GuardedTier(PosixTier("flash", "deidentified", "/nonexistent"), guard)).endswith("long")
 
 
+def test_a_guard_that_is_not_needed_leaves_no_threads(guard: Guard, server: Server) -> None:
+    """Every tier has one for a moment, when the daemon asks what it stands on."""
+    before = threading.active_count()
+    guard.call(server.ask)
+    guard.hold(lambda _: server.ask())
+    guard.close()
+    eventually(lambda: threading.active_count() == before)
+
+
 def test_local_tiers_have_no_guard_and_no_lanes(tmp_path: Path) -> None:
     """A disk that does not answer stops the machine anyway; every hand-over would only cost time."""
     tier = RetryTier(PosixTier("flash", "deidentified", tmp_path), sleep=float)
