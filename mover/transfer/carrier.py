@@ -268,18 +268,23 @@ class _Carry:
         bytes_, budgets = sum(item.fingerprint.size_bytes for item in items), self._carrier.budgets
         budgets.take(source, direction="read", bytes_=bytes_, files=len(items), stopped=self._ends)
         budgets.take(target, direction="write", bytes_=bytes_, files=len(items), stopped=self._ends)
-        with budgets.open_files(source, target):
-            try:
+        if options.readback:
+            budgets.take(target, direction="read", bytes_=bytes_, stopped=self._ends)
+        try:
+            with budgets.open_files(source, target):
                 report = self._in_worker(items, options)
-            except WorkerLost as error:
-                if self._ends():
-                    return Report([])
-                if len(items) == 1:
-                    return Report([failed(items[0], error)])
-                middle = len(items) // 2
-                return _joined(self._run_group(items[:middle], options), self._run_group(items[middle:], options))
+        except WorkerLost as error:
+            return self._in_halves(items, options, error)
         self._count(report, items)
         return report
+
+    def _in_halves(self, items: Sequence[Item], options: Options, error: WorkerLost) -> Report:
+        if self._ends():
+            return Report([])
+        if len(items) == 1:
+            return Report([failed(items[0], error)])
+        middle = len(items) // 2
+        return _joined(self._run_group(items[:middle], options), self._run_group(items[middle:], options))
 
     def _in_worker(self, items: Sequence[Item], options: Options) -> Report:
         if self._fetch is not None:

@@ -220,6 +220,7 @@ class _Group:
         self._numbers = itertools.count()
         self._leftover: list[tuple[bytes, bytes]] = []
         self._device = os.fstat(to_root).st_dev
+        self._elsewhere: set[bytes] = set()  # folders on other file systems mounted below the root
         self._read_s: list[float] = []
         self._write_s: list[float] = []
 
@@ -337,7 +338,9 @@ class _Group:
             if data and (source >= 0 or os.write(target, data) != len(data)):
                 _write_all(target, data, seen, sparse=keep.sparse, source=source)
             status = self._dress(source, target, seen, mode)
-            if not (self._careful or targets.device != self._device):
+            if targets.device != self._device:
+                self._elsewhere.add(actual)
+            elif not self._careful:
                 done, target = target, -1
                 os.close(done)
             self._written.append((item, actual, name, temporary, digest, status, target))
@@ -525,10 +528,10 @@ class _Group:
             return
         if not self._careful:
             self._sync_all()
-            return
         target = tier_of(self._job.target)
-        for folder in sorted(self._layout.folders()):
-            parts = folder.split(b"/") if folder else []
+        each = self._layout.folders() if self._careful else {self._layout.final(one) for one in self._elsewhere}
+        for folder in sorted(each):
+            parts = parts_of(folder)
             at = beneath.open_folder(self._to_root, parts)
             try:
                 os.fsync(at)

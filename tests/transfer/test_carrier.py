@@ -745,3 +745,33 @@ def test_errors_of_a_closed_carrier_are_named(source: PosixTier, target: PosixTi
     with pytest.raises(MoverError, match="closed"):
         carried(closed, source, target, items(source, made))
     assert planned(3).size_bytes == 3
+
+
+@pytest.mark.slow
+@ROOT_ONLY
+def test_a_file_system_mounted_inside_the_target_is_synced_too(
+    tmp_path: Path, source: PosixTier, target: PosixTier, serial: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sync of the root's file system says nothing about another one below it."""
+    made = plant(source.root, dict.fromkeys(numbered(40), 50))
+    with loop_mount(tmp_path, "ext4") as root:
+        inside = target.root / "out"
+        inside.mkdir()
+        subprocess.run(["mount", "--bind", str(root), str(inside)], check=True)
+        try:
+            synced, honest = [], os.fsync
+
+            def noted(descriptor: int) -> None:
+                status = os.fstat(descriptor)
+                synced.append((status.st_dev, status.st_ino))
+                honest(descriptor)
+
+            monkeypatch.setattr(os, "fsync", noted)
+            found = carried(serial, source, target, items(source, made))
+            assert {one.state for one in found.values()} == {"moved"}
+            for path in (inside, *inside.rglob("*")):
+                status = path.stat()
+                if path.name != "lost+found":
+                    assert (status.st_dev, status.st_ino) in synced
+        finally:
+            subprocess.run(["umount", str(inside)], check=True)
