@@ -118,14 +118,14 @@ class _Memory(threading.Thread):
     def run(self) -> None:
         began = time.monotonic()
         while not self._ended.wait(EARLY_SAMPLE_S if time.monotonic() - began < EARLY_S else SAMPLE_S):
-            self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in _tree(os.getpid())))
+            self.peak_bytes = max(self.peak_bytes, sum(_pss(pid) for pid in descendants(os.getpid())))
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
 
 
-def _tree(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """All descendants, without the process itself."""
     found, pending = [], _children(pid)
     while pending:
@@ -166,10 +166,11 @@ def _machine_user_s() -> float:
 
 def _servers(pids: list[int]) -> float:
     """CPU of servers and of their children, those that ended included."""
-    return sum(_cpu_s(pid) for root in pids for pid in [root, *_tree(root)])
+    return sum(cpu_s(pid) for root in pids for pid in [root, *descendants(root)])
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Of a process and of its children that ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
