@@ -7,11 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mover.daemon import open_house
 from mover.decide.fitness import LACKS
 from mover.errors import PolicyInvalid
 from mover.model.tiers import TraitName, Traits
 from mover.policy import PolicyBook, load_policies
+from mover.settings import load
 from mover.tiers.fitness import check_traits
+from tests.rooms.test_roles import write_settings
+from tests.support.postgres import Dsns
 
 ABLE = Traits(conditional_put=True, range_read=True, multipart=True)
 IMAGES = "kind: images\nname: images\nfrom: intake\nto: archive\n"
@@ -75,3 +79,23 @@ def test_a_policy_may_ask_for_a_lock(tmp_path: Path) -> None:
         check_traits(policies, {"archive": ABLE})
     assert "does not keep objects from being deleted" in str(caught.value.details)
     check_traits(policies, {"archive": msgspec.structs.replace(ABLE, object_lock=True)})
+
+
+@pytest.mark.slow
+async def test_the_daemon_does_not_start_with_a_policy_its_tiers_cannot_keep(tmp_path: Path, dsns: Dsns) -> None:
+    """By what was found when the tiers were opened; a file system keeps nothing from being deleted."""
+    settings = write_settings(tmp_path, dsns, role="clean")
+    text = settings.read_text().replace(
+        "tiers:\n", f"tiers:\n  cold: {{kind: posix, zone: deidentified, role: archive, path: {tmp_path}/cold}}\n"
+    )
+    (tmp_path / "cold").mkdir()
+    (tmp_path / "policies").mkdir()
+    policy = tmp_path / "policies" / "move.yaml"
+    settings.write_text(text + "policies: policies\n")
+    policy.write_text("kind: move\nname: move\nfrom: flash\nto: cold\nneeds: [object_lock]\n")
+    with pytest.raises(PolicyInvalid, match="cold lacks object_lock"):
+        async with open_house(load(settings)):
+            pass
+    policy.write_text("kind: move\nname: move\nfrom: flash\nto: cold\n")
+    async with open_house(load(settings)):
+        pass
