@@ -42,12 +42,12 @@ soak: $(VENV)/.test-installed deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
 
 bench: $(VENV)/.bench-installed bench-deps
-	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH)
-	@$(BIN)/python docs/make_performance.py
+	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH); status=$$?; \
+	$(BIN)/python docs/make_performance.py && exit $$status
 
 bench-full: $(VENV)/.bench-installed bench-deps
-	@$(BIN)/python -m bench --full --root $(BENCH_ROOT) $(BENCH)
-	@$(BIN)/python docs/make_performance.py
+	@$(BIN)/python -m bench --full --root $(BENCH_ROOT) $(BENCH); status=$$?; \
+	$(BIN)/python docs/make_performance.py && exit $$status
 
 bench-deps:
 	@sh .ci/deps $(BENCH_PACKAGES)

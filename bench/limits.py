@@ -8,6 +8,7 @@ durable: the rate that no copy between these two folders can pass. It races like
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import mmap
 import os
@@ -144,17 +145,23 @@ def _open_direct(path: Path) -> int:
     os.fdatasync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
-    return os.open(path, os.O_RDONLY | _direct())
+    return _opened(path, os.O_RDONLY)
 
 
 def _create_direct(path: Path, size: int) -> int:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _direct(), 0o644)
+    descriptor = _opened(path, os.O_WRONLY | os.O_CREAT)
     os.posix_fallocate(descriptor, 0, max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT))
     return descriptor
 
 
-def _direct() -> int:
-    return getattr(os, "O_DIRECT", 0)
+def _opened(path: Path, flags: int) -> int:
+    """Past the page cache where the file system has a device behind it; a memory file system refuses."""
+    try:
+        return os.open(path, flags | os.O_DIRECT, 0o644)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(path, flags, 0o644)
 
 
 def _read_cached(path: Path) -> None:
