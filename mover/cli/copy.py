@@ -139,7 +139,7 @@ def _place(text: str) -> tuple[str, str]:
     from mover.model.names import key_text
 
     tier, _, prefix = text.partition(":")
-    return tier, key_text(prefix) if not prefix.isascii() else prefix
+    return tier, key_text(prefix)
 
 
 def _names(path: Path) -> list[str]:

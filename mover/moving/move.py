@@ -118,6 +118,8 @@ class Move:
                 "id": row.id, "state": state, "reason": reason, "explanation": explain(found, reason),
                 "offenders": Jsonb(offenders) if offenders else None,
                 "entries": found.entries + found.skipped + failed, "bytes": found.bytes, "looked_at": found.looked_at,
+                # the names of a list are entries now; every look at the transfer would read them again
+                "request": Jsonb(msgspec.to_builtins(_without_keys(body))),
                 "estimate_s": found.estimate_s, "skipped": found.skipped, "failed": failed,
             },
         )  # fmt: skip
@@ -279,6 +281,10 @@ class Move:
 def body_of(row: Any) -> wire.TransferRequest:
     """The request as it was kept; a policy stands in it already as what it said then."""
     return msgspec.convert(row.request, wire.TransferRequest)
+
+
+def _without_keys(body: wire.TransferRequest) -> wire.TransferRequest:
+    return structs.replace(body, sources=[structs.replace(source, keys=None) for source in body.sources])
 
 
 def why_refused(found: Found, body: wire.TransferRequest) -> str | None:

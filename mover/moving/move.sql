@@ -22,6 +22,7 @@ update mover.transfer
 update mover.transfer
    set state = %(state)s, reason = %(reason)s, explanation = %(explanation)s, offenders = %(offenders)s,
        entries = %(entries)s, bytes = %(bytes)s, looked_at = %(looked_at)s, estimate_s = %(estimate_s)s,
+       request = %(request)s,
        skipped_count = %(skipped)s, failed_count = %(failed)s,
        started_at = case when %(state)s in ('moving', 'canary') then now() end,
        busy_since = case when %(state)s in ('moving', 'canary') then clock_timestamp() end,

@@ -97,7 +97,7 @@ class Planner:
         """How many entries were looked at, and why the source as a whole will not do."""
         tier = self._ends.tier(source.tier)
         await in_thread(tier.check_identity)
-        prefix = clean_prefix(source.prefix) or ""
+        prefix = folder_of(source.prefix) or ""
         label = f"{source.tier}:{key_text(prefix)}"
         assert body.to is not None
         way = _Way(at, prefix, body, source, self._ends.tier(body.to).kind, self._clock.now().timestamp())
@@ -155,7 +155,7 @@ class Planner:
             found = await in_thread(_stat_each, target, [name_text(bytes(row.target)) for row in rows])
             await self._copy_targets(conn, iter(found))
             return
-        for prefix in _outermost(_join(clean_prefix(body.prefix), clean_prefix(s.to)) for s in body.sources):
+        for prefix in _outermost(_join(folder_of(body.prefix), folder_of(s.to)) for s in body.sources):
             try:
                 await self._copy_targets(conn, target.list(prefix))
             except EntryMissing:
@@ -233,7 +233,7 @@ class _Way:
     ) -> None:
         self.at, self.prefix, self.source = at, prefix, source
         self.seen = self.selected = 0
-        self._to = _join(clean_prefix(body.prefix), clean_prefix(source.to))
+        self._to = _join(folder_of(body.prefix), folder_of(source.to))
         self._same_tier = source.tier == body.to
         self._keep, self._kind, self._now_s = body.keep, kind, now_s
         self._when: Node | None = parse_when(source.where) if source.where is not None else None
@@ -361,12 +361,20 @@ def _outermost(prefixes: Iterable[str]) -> list[str]:
     return kept
 
 
+def folder_of(text: str) -> str | None:
+    """A prefix as a request writes it (`names.key_text`), in one spelling; None when it is none."""
+    try:
+        return clean_prefix(text_key(text))
+    except ValueError:
+        return None
+
+
 def valid_sources(body: wire.TransferRequest) -> Iterator[str]:
     """What is wrong with the words of a request, before any tier is asked."""
     for source in body.sources:
         for prefix in (source.prefix, source.to, body.prefix):
-            if clean_prefix(prefix) is None:
-                yield f"{key_text(prefix)} leads out of its tier"
+            if folder_of(prefix) is None:
+                yield f"{prefix[:200]} is no folder below its tier's root"
         if source.keys is not None and (source.where is not None or source.catalog):
             yield "a source is a list of keys or a condition, not both"
         yield from (f"{text} is no key: {why}" for text, why in _bad_keys(source.keys or ()))

@@ -13,10 +13,12 @@ Locks in a transaction: the own shard, the transfer, the release, its entries, t
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 from msgspec import Struct, structs
@@ -60,6 +62,8 @@ from mover.transfer.digest import digest_source
 SQL = load(__file__)
 SHARD_ENTRIES = 2_000
 SLICE_ENTRIES = 128
+SLICE_BYTES = 8 << 30
+Result = TypeVar("Result")
 _KEEPS = (IntegrityError, TierError, RequestInvalid)
 
 log = get_logger("moving")
@@ -222,7 +226,9 @@ class Releases:
     async def _release_slice(self, shard: Shard, row: Any, rows: list[Any]) -> Counter[str]:
         transfer, held = await self._facts(shard, row, rows)
         ends = self._ends.tier(row.tier), self._ends.tier(transfer.target)
-        looks = await in_thread(guarded, lambda _: self._look_at(row, transfer, rows, held), *ends)
+        looks = await _stoppable(
+            lambda stop: guarded(lambda _: self._look_at(row, transfer, rows, held, stop), *ends)
+        )
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await self._refuse_unfit(conn, row)
@@ -249,7 +255,9 @@ class Releases:
             held = frozenset(one.key for one in await SQL.many(conn, "keys_held", tier=row.tier, keys=keys))
         return transfer, held
 
-    def _look_at(self, row: Any, transfer: Any, rows: list[Any], held: frozenset[str]) -> list[_Look]:
+    def _look_at(
+        self, row: Any, transfer: Any, rows: list[Any], held: frozenset[str], stop: threading.Event
+    ) -> list[_Look]:
         """Blocking. Both tiers are asked for their identity before anything is judged by what is missing on them."""
         target = self._ends.tier(transfer.target)
         target.check_identity()
@@ -258,6 +266,8 @@ class Releases:
         looks = []
         with trash.opened() as root:
             for one in rows:
+                if stop.is_set():
+                    break
                 key = name_text(bytes(one.source))
                 look = _Look(one.id, key, trash_key(row.id, key))
                 if one.state == "leaving" and Inode(one.device, one.inode).same(trash.find(root, look.trash)):
@@ -408,6 +418,7 @@ class Releases:
                 )
             if row.state != state or not rows:
                 return counts
+            rows = _within_bytes(rows)
             counts.update(await do(shard, row, rows))
             after = rows[-1].id
 
@@ -505,6 +516,29 @@ def _text(key: bytes) -> str | None:
         return bytes(key).decode()
     except UnicodeDecodeError:
         return None
+
+
+def _within_bytes(rows: list[Any]) -> list[Any]:
+    """The first of them: what is read again between two commits is bounded, so that a kill costs little."""
+    size_bytes = 0
+    for count, row in enumerate(rows, start=1):
+        size_bytes += row.size_bytes
+        if size_bytes >= SLICE_BYTES:
+            return rows[:count]
+    return rows
+
+
+async def _stoppable(call: Callable[[threading.Event], Result]) -> Result:
+    """In a thread, with an event that is set when the handler is cancelled: reading files again
+    takes long, and whoever lost the shard or stops the daemon waits for one of them, not for all."""
+    stop = threading.Event()
+    work = asyncio.ensure_future(in_thread(call, stop))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({work})
+        raise
 
 
 def _leaving(looks: Sequence[_Look]) -> dict[str, list[Any]]:

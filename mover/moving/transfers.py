@@ -18,7 +18,7 @@ from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
-from mover.decide.moving import FINAL, WORKING, Refusal, clean_prefix, csv_cell, is_due, judge_way, parse_when
+from mover.decide.moving import FINAL, WORKING, Refusal, csv_cell, is_due, judge_way, parse_when
 from mover.errors import Conflict, Denied, MoverError, NotFound, RequestInvalid, TransferRefused
 from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import tier_queue
@@ -31,7 +31,7 @@ from mover.moving.move import SQL as MOVE
 from mover.moving.move import Move, add_move_shards, body_of, explain, set_state, why_refused
 from mover.moving.places import Ends
 from mover.moving.plan import SQL as PLAN
-from mover.moving.plan import Found, Planner, valid_sources
+from mover.moving.plan import Found, Planner, folder_of, valid_sources
 from mover.moving.release import Releases
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -131,8 +131,8 @@ class Transfers:
         assert body.to is not None
         found: list[Refusal] = []
         for source in body.sources:
-            start = self._ends.end(source.tier, clean_prefix(source.prefix) or "")
-            parts = (clean_prefix(body.prefix), clean_prefix(source.to))
+            start = self._ends.end(source.tier, folder_of(source.prefix) or "")
+            parts = (folder_of(body.prefix), folder_of(source.to))
             end = self._ends.end(body.to, "/".join(part for part in parts if part))
             # a list is judged entry by entry: its prefix is only where its names begin
             overlapping = source.keys is None and self._ends.overlapping(start, end)
@@ -278,8 +278,8 @@ class Transfers:
         return wire.Transfer(
             id=row.id, verb=row.verb, state=row.state, reason=row.reason,
             explanation=row.explanation or (f"tried again after {trouble.code}: {trouble.error}" if trouble else None),
-            sources=[f"{s.tier}:{key_text(s.prefix)}" for s in body.sources],
-            to=f"{row.target}:{key_text(body.prefix)}", policy=row.policy, entries=row.entries, bytes=int(row.bytes),
+            sources=[f"{s.tier}:{s.prefix}" for s in body.sources],
+            to=f"{row.target}:{body.prefix}", policy=row.policy, entries=row.entries, bytes=int(row.bytes),
             counts={state: count for state, count in counts.items() if count}, codes=codes,
             done_bytes=int(row.moved_bytes + row.present_bytes), moved_bytes=int(row.moved_bytes),
             **await self._pace(conn, row), estimate_s=row.estimate_s, rounds=row.rounds, canary=body.canary,

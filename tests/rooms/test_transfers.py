@@ -265,3 +265,12 @@ async def test_a_name_a_bucket_cannot_hold_refuses_the_plan_by_name(rig: MovingR
     seen = await rig.moved(prefix="in", to="bucket")
     assert (seen.state, seen.codes) == ("refused", {"name-not-text": 1})
     assert [one["entry"] for one in seen.offenders] == [r"nas:in/\xff.svs"]
+
+
+async def test_a_folder_whose_name_is_no_text_is_a_source_like_any_other(rig: MovingRig) -> None:
+    rig.fill("nas", {"in\udcff/a": b"1", "in/b": b"2"})
+    seen = await rig.moved(prefix=r"in\xff", to_prefix=r"kept\x5c")
+    assert (seen.state, seen.sources, seen.to) == ("done", [r"nas:in\xff"], r"cold:kept\x5c")
+    assert rig.files("cold") == {"kept\\/a": b"1"}
+    with pytest.raises(RequestInvalid):
+        await rig.ask("other", prefix="a\\b")
