@@ -55,6 +55,7 @@ from mover.model.tiers import Digest, Fingerprint
 from mover.policy import PolicyBook
 from mover.randomness import new_id, random_bytes
 from mover.sandbox import Sandbox
+from mover.tiers.guard import guarded
 from mover.tiers.port import PruneTier, ReadTier
 from mover.tiers.staging import FileEntry
 from mover.transfer import Transfer, clear
@@ -230,7 +231,7 @@ class Packs:
         suffix = "." + keys[0].rpartition(".")[2].lower()
         if suffix == ".mrxs":
             raise FormatUnsupported("3DHISTECH MIRAX is recognised; its writer does not exist yet", where=pack)
-        seen, digest = await in_thread(self._digest, source, keys[0])
+        seen, digest = await in_thread(guarded, lambda _: self._digest(source, keys[0]), source)
         number, _ = await self._vault.mint_number(digest.blake3, body=encode_names(keys))
         async with self._database.project(shard.project) as conn:
             stands = (await SQL.one(conn, "slide_exists", number=number)).stands
@@ -238,7 +239,9 @@ class Packs:
             await self._duplicate(shard, pack, number, began_s)
             return
         attempt = _Attempt(number, keys[0], suffix, seen, f"{shard.epoch}-{random_bytes(4).hex()}")
-        published = await in_thread(self._archive, source, archive, policy, attempt)
+        published = await in_thread(
+            guarded, lambda _: self._archive(source, archive, policy, attempt), source, archive
+        )
         await self._record_slide(shard, policy, pack, published, began_s)
 
     def _digest(self, source: ReadTier, key: str) -> tuple[Fingerprint, Digest]:

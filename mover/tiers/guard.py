@@ -151,7 +151,19 @@ class Guard:
     def hold(self, work: Callable[[Stopped], Result]) -> Result:
         """Long work of many calls, also such as use a descriptor of this tier. It is told, by the function it gets,
         when nobody waits for it any more: then it ends at its next step and publishes nothing."""
-        call: _Call[Result] = _Call(lambda: work(call.is_given_up), None, self._entered())
+        around: Stopped = getattr(_local, "stopped", _never)
+
+        def stopped() -> bool:
+            return call.is_given_up() or around()
+
+        def told() -> Result:
+            before, _local.stopped = getattr(_local, "stopped", _never), stopped
+            try:
+                return work(stopped)
+            finally:
+                _local.stopped = before
+
+        call: _Call[Result] = _Call(told, None, self._entered())
         return self._in_lane(self._holds, call)
 
     def tidy(self, work: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,6 +176,25 @@ def test_long_work_is_let_go_and_told_to_stop(guard: Guard, server: Server) -> N
         guarded(recipe, RetryTier(inner, sleep=float))
     server.up.set()
     eventually(lambda: steps == ["stopped"])
+
+
+def test_long_work_within_long_work_is_told_too(guard: Guard, server: Server) -> None:
+    """A recipe within the archiving of a pack: whoever waited for the whole waits for none of it."""
+    tier = GuardedTier(PosixTier("flash", "deidentified", "/nonexistent"), guard)
+    steps: list[bool] = []
+
+    def recipe(stopped: Callable[[], bool]) -> None:
+        server.ask()
+        steps.append(stopped())
+
+    server.up.clear()
+    with pytest.raises(TierHung):
+        guarded(lambda _: guarded(recipe, tier), tier)
+    server.up.set()
+    eventually(lambda: steps == [True])
+    eventually(lambda: not guard.hung)
+    guarded(lambda _: guarded(recipe, tier), tier)
+    assert steps == [True, False]
 
 
 def test_of_two_tiers_the_one_that_hangs_is_named_and_the_other_stays_free(guard: Guard, server: Server) -> None:
