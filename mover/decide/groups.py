@@ -23,8 +23,8 @@ LARGE_BYTES = 8 << 20
 class Bounds(Struct, frozen=True):
     """A group ends at the first bound it reaches. A file of `large_bytes` or more is never in one."""
 
-    files: int = 2048
-    bytes_: int = 64 << 20
+    files: int = 4096
+    bytes_: int = 256 << 20
     large_bytes: int = LARGE_BYTES
 
     def __post_init__(self) -> None:
