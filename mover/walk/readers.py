@@ -50,8 +50,8 @@ class Lookers(Protocol):
 
 
 class Readers:
-    """At most `processes` readers of one root; each is started when all before it have work. The descriptor stays the
-    caller's."""
+    """`processes` readers of one root, all started with the first work: their start is a tenth of a second that they
+    share. The descriptor stays the caller's."""
 
     def __init__(self, job: Job, *, processes: int = PROCESSES, tier: str = "", silent_s: float = SILENT_S) -> None:
         self._tier = tier
@@ -68,7 +68,7 @@ class Readers:
     def hand(self, tasks: list[Task]) -> None:
         if not any(one.waiting for one in self._readers):
             self._heard_s = monotonic_s()
-        if len(self._readers) < self._processes and all(one.waiting for one in self._readers):
+        while len(self._readers) < self._processes:
             self._start()
         reader = min(self._readers, key=lambda one: one.waiting)
         reader.waiting += 1

@@ -35,7 +35,7 @@ from mover.walk import sources
 from mover.walk.conductor import Walk
 from mover.walk.inventory import Manifest
 from mover.walk.ledger import CatalogLedger, Names, Place
-from mover.walk.readers import Lookers
+from mover.walk.readers import PROCESSES, Lookers
 
 SQL = load(__file__)
 PAGE_MAX = 1000
@@ -59,12 +59,14 @@ class Scans:
         *,
         node: str,
         pace: Pace = lambda tier, parts: None,
+        processes: int = PROCESSES,
     ) -> None:
         self._database = database
         self._tiers = tiers
         self._names = names
         self._node = node
         self._pace = pace
+        self._processes = processes
 
     # --- declare and look -----------------------------------------------------------------------------------
 
@@ -153,7 +155,9 @@ class Scans:
                 return
         tier = self._tiers[row.tier]
         names = self._names(shard.project, tier.name) if tier.zone == "identified" else None
-        work = _Work(self._database.dsn, shard, row, tier, names, lambda parts: self._pace(tier.name, parts))
+        work = _Work(
+            self._database.dsn, shard, row, tier, names, lambda parts: self._pace(tier.name, parts), self._processes
+        )
         complete = await _until_stopped(work)
         async with self._database.project(shard.project) as conn:
             ended = await SQL.one(conn, "lock", id=row.id)
@@ -188,13 +192,15 @@ class _Work:
     """One claim of a scan's shard, in a thread. `stop` ends it at its next step, after a last commit."""
 
     def __init__(
-        self, dsn: str, shard: Shard, row: Any, tier: ReadTier, names: Names | None, pace: Callable[[int], None]
-    ) -> None:
+        self, dsn: str, shard: Shard, row: Any, tier: ReadTier, names: Names | None,
+        pace: Callable[[int], None], processes: int,
+    ) -> None:  # fmt: skip
         self._shard = shard
         self._row = row
         self.tier = tier
         self._names = names
         self._pace = pace
+        self._processes = processes
         self._dsn = dsn
         self._stop = threading.Event()
 
@@ -240,7 +246,9 @@ class _Work:
             return sources.inventory(self.tier, place, manifest=manifest, secret=secret)
         if self._row.method == "listing":
             return sources.listing(self.tier, place, secret=secret)
-        return sources.posix(self.tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret)
+        return sources.posix(
+            self.tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret, processes=self._processes
+        )
 
     def _fence(self, conn: psycopg.Connection[Any]) -> None:
         """First thing others see of this transaction, last thing it does: nobody took the shard in between."""

@@ -22,7 +22,9 @@ from mover.walk.readers import Lookers, Readers
 
 
 @contextmanager
-def posix(tier: ReadTier, place: Place, *, cross_mounts: bool, secret: bytes) -> Iterator[Lookers]:
+def posix(
+    tier: ReadTier, place: Place, *, cross_mounts: bool, secret: bytes, processes: int
+) -> Iterator[Lookers]:
     """Every reader works on one descriptor of the root: what is mounted over it meanwhile does not mislead them,
     and is noticed at the end."""
     found = innermost(tier)
@@ -36,7 +38,7 @@ def posix(tier: ReadTier, place: Place, *, cross_mounts: bool, secret: bytes) ->
             scan=place.scan.encode(), root=root, hide=hide, sealed=tier.zone == "identified",
             cross_mounts=cross_mounts, key=secret,
         )  # fmt: skip
-        readers = Readers(job, tier=tier.name)
+        readers = Readers(job, tier=tier.name, processes=processes)
         try:
             yield readers
         finally:

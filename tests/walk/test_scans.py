@@ -37,7 +37,7 @@ class Ward(Rig):
             return EntryNames(vault, project, tier, actor="n1", purpose="go on with a walk")
 
         self.names = names
-        self.scans = Scans(database, self.tiers, names, node="n1")
+        self.scans = Scans(database, self.tiers, names, node="n1", processes=1)
         self.handlers |= {"tier-walk": self.scans.walk}
         self.on_failed |= {"tier-walk": self.scans.failed}
         self.flash, self.intake = folder / "flash", folder / "intake"
