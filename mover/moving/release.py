@@ -1,9 +1,14 @@
 """The second half of a move (D14): sources leave, one by one, each proved a moment before.
 
 Order, and what a crash between leaves: the copy is read cold and the source read again -> the row says `leaving`
-with the trash name, device and inode -> the rename, both folders synced -> the row says `released`. A row that says
-`leaving` after a crash is looked up under both names, by inode. Nothing is removed here: purging comes after the
-hold, by row id, and only a file of the inode that was written down. Bringing back is the same rename the other way.
+with the trash name, device and inode -> the rename, both folders synced -> the copy still stands, or the source goes
+back -> the row says `released`. A row that says `leaving` after a crash is looked up under both names, by inode.
+Nothing is removed here: purging comes after the hold, by row id, and only a file of the inode that was written down,
+which nobody wrote to, and whose bytes stand elsewhere still. Bringing back is the same rename the other way.
+
+The look after the rename is what stands between two releases that each count on the copy the other takes away (a move
+there and a move back, of whatever projects and daemons), and a copy that is the source itself by a way that no mount
+table shows: each first takes its own away and then looks, so that at least one of them sees the other's gone.
 
 Nothing leaves and nothing is purged when a tier is not the one it claims to be, when anything was recorded later
 than now, or when the catalog is not the one the release was made in.
@@ -50,10 +55,11 @@ from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.names import name_bytes, name_text
+from mover.model.tiers import Fingerprint
 from mover.moving.move import SQL as MOVE
 from mover.moving.move import set_state
 from mover.moving.places import Ends
-from mover.moving.trash import Inode, Trash, trash_key
+from mover.moving.trash import Inode, Trash, inode_of, trash_key
 from mover.randomness import new_id
 from mover.tiers.guard import guarded, wanted
 from mover.tiers.port import OpenEntry, ReadTier
@@ -63,6 +69,8 @@ SQL = load(__file__)
 SHARD_ENTRIES = 2_000
 SLICE_ENTRIES = 128
 SLICE_BYTES = 8 << 30
+# rows whose file may be in the trash; of a purge that was given up in the middle some still are
+IN_TRASH = ("leaving", "released", "purging")
 Result = TypeVar("Result")
 _KEEPS = (IntegrityError, TierError, RequestInvalid)
 
@@ -70,12 +78,15 @@ log = get_logger("moving")
 
 
 class _Look(Struct, frozen=True):
-    """An entry as it was found: to leave under `inode`, already gone to the trash, or kept for a reason."""
+    """An entry as it was found: to leave under `inode`, already gone to the trash, or kept for a reason. `copied`:
+    the copy's fingerprint when it was read and found equal."""
 
     id: int
     key: str
     trash: str
+    copy: str = ""
     inode: Inode | None = None
+    copied: Fingerprint | None = None
     left: bool = False
     kept: Refusal | None = None
 
@@ -150,7 +161,7 @@ class Releases:
         for row in held:
             check_release(row.state, "restoring", subject=row.id)
             await conn.execute(SQL["set_state"], {"id": row.id, "state": "restoring", "explanation": None})
-            await self._add_shards(conn, row, "transfer-restore", ("leaving", "released"))
+            await self._add_shards(conn, row, "transfer-restore", IN_TRASH)
 
     async def begin_purges(self) -> int:
         """Releases whose hold is over go on to be purged; how many. Called from time to time by every daemon."""
@@ -237,6 +248,8 @@ class Releases:
         leaving = [one for one in looks if one.kept is None]
         tier = self._ends.tier(row.tier)
         moved = await in_thread(guarded, lambda left: self._leave(row.tier, wanted(leaving, left)), tier)
+        target = transfer.target
+        moved = await in_thread(guarded, lambda left: self._stay_gone(row.tier, target, wanted(moved, left)), *ends)
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["keep"], _kept(moved))
@@ -269,25 +282,28 @@ class Releases:
                 if stop.is_set():
                     break
                 key = name_text(bytes(one.source))
-                look = _Look(one.id, key, trash_key(row.id, key))
+                look = _Look(one.id, key, trash_key(row.id, key), name_text(bytes(one.target)))
                 if one.state == "leaving" and Inode(one.device, one.inode).same(trash.find(root, look.trash)):
-                    looks.append(_replace(look, inode=Inode(one.device, one.inode), left=True))
+                    copied = _equal_copy(target, look.copy, one.digest)
+                    looks.append(_replace(look, inode=_of_row(one), copied=copied, left=True))
                     continue
-                inode, standing = self._stand(source, target, one, key, held=key in held, owned=owned_key(role, key))
-                looks.append(_replace(look, inode=inode, kept=judge_release(standing)))
+                inode, copied, standing = self._stand(
+                    source, target, one, look, held=key in held, owned=owned_key(role, key)
+                )
+                looks.append(_replace(look, inode=inode, copied=copied, kept=judge_release(standing)))
         return looks
 
     def _stand(
-        self, source: ReadTier, target: ReadTier, row: Any, key: str, *, held: bool, owned: bool
-    ) -> tuple[Inode | None, Standing]:
+        self, source: ReadTier, target: ReadTier, row: Any, look: _Look, *, held: bool, owned: bool
+    ) -> tuple[Inode | None, Fingerprint | None, Standing]:
         """Read the source again and the copy cold; the cheap questions first."""
         inode, unchanged = None, False
         if row.verified_at is not None and not held and not owned:
-            inode, unchanged = _reread_source(source, key, row)
-        equal = unchanged and _reads_equal(target, name_text(bytes(row.target)), row.digest)
-        return inode, Standing(
+            inode, unchanged = _reread_source(source, look.key, row)
+        copied = _equal_copy(target, look.copy, row.digest) if unchanged else None
+        return inode, copied, Standing(
             verified=row.verified_at is not None, held_by_row=held, owned=owned, links=inode.links if inode else 1,
-            source_unchanged=unchanged or held or owned or row.verified_at is None, copy_equal=equal,
+            source_unchanged=unchanged or held or owned or row.verified_at is None, copy_equal=copied is not None,
         )  # fmt: skip
 
     def _leave(self, tier: str, looks: Iterable[_Look]) -> list[_Look]:
@@ -298,7 +314,9 @@ class Releases:
             for look in looks:
                 assert look.inode is not None
                 try:
-                    if not look.left:
+                    if look.left:
+                        trash.drop_twin(root, look.key, expected=look.inode)
+                    else:
                         trash.rename(root, look.key, look.trash, expected=look.inode)
                     found.append(_replace(look, left=True))
                 except TierUnavailable:
@@ -309,10 +327,29 @@ class Releases:
             trash.sync(root, [*(one.trash for one in gone), *(one.key for one in gone)])
         return found
 
+    def _stay_gone(self, tier: str, target: str, looks: Iterable[_Look]) -> list[_Look]:
+        """Blocking. What left goes back when its copy is not what was read any more, or when somebody who had it open
+        wrote to it since: then what is in the trash stands nowhere else."""
+        copies, trash = self._ends.tier(target), self._trash_of(tier)
+        copies.check_identity()
+        found = []
+        with trash.opened() as root:
+            for look in looks:
+                assert look.inode is not None
+                why = None
+                if look.left and not _stands(copies, look):
+                    why = Refusal("copy-differs", "the copy is not there any more as it was read")
+                elif look.left and not look.inode.unwritten(trash.find(root, look.trash)):
+                    why = Refusal("source-changed", "the source was written to while it left")
+                found.append(_give_back(trash, root, look, why) if why else look)
+            back = [one for one in found if one.left and one.kept is not None]
+            trash.sync(root, [*(one.key for one in back), *(one.trash for one in back)])
+        return [_replace(one, left=one.left and one.kept is None) for one in found]
+
     # --- transfer-restore and transfer-purge -------------------------------------------------------------------------
 
     async def bring_back(self, shard: Shard) -> None:
-        counts = await self._each(shard, "restoring", ("leaving", "released"), self._restore_slice)
+        counts = await self._each(shard, "restoring", IN_TRASH, self._restore_slice)
         async with self._database.project(shard.project) as conn:
             row = await self._finish(conn, shard)
             if row.state == "restoring" and await siblings_open(conn, shard) == 0:
@@ -342,7 +379,9 @@ class Releases:
                 inode = Inode(one.device, one.inode)
                 look = _Look(one.id, name_text(bytes(one.source)), name_text(bytes(one.trash)), inode=inode)
                 try:
-                    if not inode.same(trash.find(root, look.key)):
+                    if inode.same(trash.find(root, look.key)):
+                        trash.drop_twin(root, look.trash, expected=inode)
+                    else:
                         trash.rename(root, look.trash, look.key, expected=inode)
                     found.append(look)
                 except TierUnavailable:
@@ -368,8 +407,9 @@ class Releases:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await self._refuse_unfit(conn, row)
             await conn.execute(SQL["purging"], {"ids": [one.id for one in rows], "release": row.id})
+        last = await self._last_copies(shard, row, rows)
         tier = self._ends.tier(row.tier)
-        found = await in_thread(guarded, lambda left: self._remove(row, wanted(rows, left)), tier)
+        found = await in_thread(guarded, lambda left: self._remove(row, wanted(rows, left), last), tier)
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             gone = [one.id for one in found if one.kept is None]
@@ -378,15 +418,34 @@ class Releases:
         metrics.RELEASES.labels("purged").inc(len(gone))
         return Counter({"purged": len(gone), "kept": len(found) - len(gone)})
 
-    def _remove(self, row: Any, rows: Iterable[Any]) -> list[_Look]:
-        """Blocking. By row, and only the inode of the row; the last shard's tidy takes the empty folders."""
+    async def _last_copies(self, shard: Shard, row: Any, rows: list[Any]) -> frozenset[int]:
+        """Rows whose bytes stand nowhere else that we know of: the copy was removed by hand, or was itself released.
+        One that was moved on stands where the catalog says (I1)."""
+        async with self._database.project(shard.project) as conn:
+            transfer = await MOVE.one(conn, "get", id=row.transfer_id)
+        target = self._ends.tier(transfer.target)
+        gone = await in_thread(guarded, lambda left: _without_copy(target, wanted(rows, left)), target)
+        if not gone:
+            return frozenset()
+        async with self._database.project(shard.project) as conn:
+            digests = sorted({one.digest for one in gone})
+            known = {one.digest for one in await SQL.many(conn, "stands_elsewhere", digests=digests)}
+        return frozenset(one.id for one in gone if one.digest not in known)
+
+    def _remove(self, row: Any, rows: Iterable[Any], last: frozenset[int]) -> list[_Look]:
+        """Blocking. By row, and only the inode of the row, as it was written when it left; the last shard's tidy
+        takes the empty folders."""
         found = []
         trash = self._trash_of(row.tier)
         with trash.opened() as root:
             for one in rows:
                 look = _Look(one.id, name_text(bytes(one.source)), name_text(bytes(one.trash)))
+                if one.id in last:
+                    why = Refusal("copy-missing", "no copy of it stands any more; it waits in the trash")
+                    found.append(_replace(look, kept=why))
+                    continue
                 try:
-                    trash.remove(root, look.trash, expected=Inode(one.device, one.inode))
+                    trash.remove(root, look.trash, expected=_of_row(one))
                     found.append(look)
                 except TierUnavailable:
                     raise
@@ -471,7 +530,7 @@ def _reread_source(source: ReadTier, key: str, row: Any) -> tuple[Inode | None, 
             same = (before.size_bytes, before.mtime_ns) == (row.size_bytes, row.mtime_ns)
             if fileno is None or not same:
                 return None, False
-            inode = _inode_of(fileno())
+            inode = inode_of(os.fstat(fileno()))
             unchanged = _digest(opened, before.size_bytes) == row.digest and opened.fingerprint() == before
             return inode, unchanged
     except TierUnavailable:
@@ -480,26 +539,65 @@ def _reread_source(source: ReadTier, key: str, row: Any) -> tuple[Inode | None, 
         return None, False
 
 
-def _reads_equal(target: ReadTier, key: str, digest: str) -> bool:
+def _equal_copy(target: ReadTier, key: str, digest: str) -> Fingerprint | None:
+    """The copy's fingerprint before it was read cold, when it reads as the source did."""
     hasher = blake3()
     try:
+        seen = target.stat(key).fingerprint
         for piece in target.stream(key, cold=True):
             hasher.update(piece)
     except TierUnavailable:
         raise
     except _KEEPS:
+        return None
+    return seen if hasher.hexdigest() == digest else None
+
+
+def _stands(copies: ReadTier, look: _Look) -> bool:
+    try:
+        return look.copied is not None and copies.stat(look.copy).fingerprint == look.copied
+    except TierUnavailable:
+        raise
+    except _KEEPS:
         return False
-    return hasher.hexdigest() == digest
+
+
+def _without_copy(target: ReadTier, rows: Iterable[Any]) -> list[Any]:
+    """Blocking. Rows whose copy is not at its place, on a tier that is the one it claims to be."""
+    gone = []
+    for one in rows:
+        try:
+            entry = target.stat(name_text(bytes(one.target)))
+            if entry.kind != "file" or entry.fingerprint.size_bytes != one.size_bytes:
+                gone.append(one)
+        except TierUnavailable:
+            raise
+        except _KEEPS:
+            gone.append(one)
+    target.check_identity()
+    return gone
+
+
+def _give_back(trash: Trash, root: int, look: _Look, why: Refusal) -> _Look:
+    """Under its old name again; where that was taken meanwhile it waits in the trash, which purges nothing that is
+    kept."""
+    assert look.inode is not None
+    try:
+        trash.rename(root, look.trash, look.key, expected=structs.replace(look.inode, written=None))
+    except TierUnavailable:
+        raise
+    except _KEEPS as error:
+        why = Refusal(why.code, f"{why.what}; it waits in the trash ({error.code})")
+    return _replace(look, kept=why)
+
+
+def _of_row(row: Any) -> Inode:
+    return Inode(row.device, row.inode, written=(row.size_bytes, row.mtime_ns))
 
 
 def _digest(opened: OpenEntry, size_bytes: int) -> str:
     found = digest_source(opened)
     return found.blake3 if found.size_bytes == size_bytes else ""
-
-
-def _inode_of(descriptor: int) -> Inode:
-    status = os.fstat(descriptor)
-    return Inode(status.st_dev, status.st_ino, status.st_nlink)
 
 
 def _release_id() -> str:

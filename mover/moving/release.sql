@@ -116,7 +116,7 @@ update mover.release set state = 'held', hold_until = now() + make_interval(secs
 -- name: restored
 -- Back under their names.
 update mover.release_entry set state = 'restored', ended_at = now(), code = null, what = null
- where id = any (%(ids)s) and state in ('leaving', 'released')
+ where id = any (%(ids)s) and state in ('leaving', 'released', 'purging')
 
 -- name: noted
 -- What could not be brought back says why, and stays held.
@@ -130,8 +130,13 @@ update mover.release r
        hold_until = coalesce(hold_until, now() + make_interval(secs => hold_s)),
        explanation = case when left_.entries > 0 then left_.entries || ' could not be brought back' end,
        finished_at = case when left_.entries = 0 then now() end
-  from (select count(*) as entries from mover.release_entry where release_id = %(id)s and state in ('leaving', 'released')) left_
+  from (select count(*) as entries from mover.release_entry
+         where release_id = %(id)s and state in ('leaving', 'released', 'purging')) left_
  where r.id = %(id)s
+
+-- name: stands_elsewhere
+-- Of these digests those that were verified somewhere and are not known to be gone from there.
+select distinct digest from mover.entry where digest = any (%(digests)s) and verified_at is not null and gone_at is null
 
 -- name: purging
 -- No row counts on these bytes any more.

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -24,12 +24,23 @@ _NO_SUCH_RENAME = (errno.EINVAL, errno.ENOSYS)
 
 
 class Inode(Struct, frozen=True):
+    """`written`: its size and time of last writing. As an expectation None asks nothing about them."""
+
     device: int
     inode: int
     links: int = 1
+    written: tuple[int, int] | None = None
 
     def same(self, other: Inode | None) -> bool:
         return other is not None and (self.device, self.inode) == (other.device, other.inode)
+
+    def unwritten(self, other: Inode | None) -> bool:
+        """The same file, and nobody wrote to it."""
+        return other is not None and self.same(other) and self.written in (None, other.written)
+
+
+def inode_of(status: os.stat_result) -> Inode:
+    return Inode(status.st_dev, status.st_ino, status.st_nlink, (status.st_size, status.st_mtime_ns))
 
 
 class Trash:
@@ -64,11 +75,11 @@ class Trash:
             raise beneath.translated(error, "stat failed", tier=self._tier) from None
         if not stat.S_ISREG(status.st_mode):
             return None
-        return Inode(status.st_dev, status.st_ino, status.st_nlink)
+        return inode_of(status)
 
     def rename(self, root: int, source: str, target: str, *, expected: Inode) -> None:
         """Give the file its other name; `sync` makes it durable. Raises EntryMissing, EntryExists, or
-        ChangedWhileReading when the name meant another file: then it has its old name."""
+        ChangedWhileReading when the name meant another file, or it was written to: then it has its old name."""
         self._refuse_other(self.find(root, source), expected)
         before, after = beneath.key_parts(source), beneath.key_parts(target)
         try:
@@ -79,10 +90,10 @@ class Trash:
 
     def _renamed(self, old: int, name: bytes, new: int, other: bytes, expected: Inode) -> None:
         _rename(old, name, new, other)
-        status = os.stat(other, dir_fd=new, follow_symlinks=False)
-        if (status.st_dev, status.st_ino) != (expected.device, expected.inode):
+        found = inode_of(os.stat(other, dir_fd=new, follow_symlinks=False))
+        if not expected.unwritten(found):
             _rename(new, other, old, name)  # somebody was faster than our look: it is theirs
-            raise ChangedWhileReading("the name means another file now", where=self._tier)
+            raise ChangedWhileReading("the name means another file now, or it was written to", where=self._tier)
 
     def sync(self, root: int, keys: Iterable[str]) -> None:
         """Make the folders of these names durable, each once. The side that holds the bytes comes first: a crash
@@ -96,6 +107,11 @@ class Trash:
                 continue    # tidied away before a crash: nothing in it is left to make durable
             except OSError as error:
                 raise beneath.translated(error, "syncing failed", tier=self._tier) from error
+
+    def drop_twin(self, root: int, key: str, *, expected: Inode) -> None:
+        """Remove a first name that a crash between link and unlink left beside the second (NFS)."""
+        if expected.same(self.find(root, key)):
+            self.remove(root, key, expected=expected)
 
     def remove(self, root: int, key: str, *, expected: Inode) -> bool:
         """Remove the file of exactly this inode. False when nothing stands there any more."""
@@ -125,6 +141,8 @@ class Trash:
             raise EntryMissing("the file is not there any more", where=self._tier)
         if not expected.same(found):
             raise ChangedWhileReading("the name means another file now", where=self._tier)
+        if not expected.unwritten(found):
+            raise ChangedWhileReading("the file was written to meanwhile", where=self._tier)
 
 
 def trash_key(release: str, key: str) -> str:
@@ -164,7 +182,8 @@ def _rename(old: int, name: bytes, new: int, other: bytes) -> None:
         if error.errno not in _NO_SUCH_RENAME:
             raise
         os.link(name, other, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
-        os.unlink(name, dir_fd=old)
+        with suppress(FileNotFoundError):  # a repeated request whose first answer was lost
+            os.unlink(name, dir_fd=old)
 
 
 def _remove_empty(root: int, parts: beneath.Parts) -> None:

@@ -148,6 +148,12 @@ class MovingRig:
         found = self.rows(
             "select id from mover.shard where kind = %s and state in ('waiting', 'running') order by id limit 1", kind
         )
+        return await self._claimed(found)
+
+    async def claim_of(self, subject: str) -> Shard:
+        return await self._claimed(self.rows("select id from mover.shard where subject_id = %s", subject))
+
+    async def _claimed(self, found: list[Any]) -> Shard:
         async with self.database.project(PROJECT) as conn:
             shard = await claim_shard(conn, found[0].id, holder="n2/x", lease_s=30)
         assert shard is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,111 @@ async def test_a_file_swapped_in_between_look_and_rename_stays_where_it_is(rig: 
         with pytest.raises(ChangedWhileReading):
             trash.rename(root, "in/a", ".mover/trash/release-x/in/a", expected=Inode(seen.device, 1))
     assert rig.files("nas") == {"in/a": b"2"} and rig.trash("nas") == {}
+
+
+# --- what happens between the look and the rename, and after it ------------------------------------------------------
+
+
+async def test_two_moves_there_and_back_never_take_both_copies(rig: MovingRig) -> None:
+    """I1: each release counts on the copy that the other takes away, and both looked before either one renamed."""
+    rig.fill("nas", {"in/a.svs": b"a" * 3000})
+    rig.fill("cold", {"kept/a.svs": b"a" * 3000})
+    there = await rig.ask("there", prefix="in", to_prefix="kept", verb="move")
+    back = await rig.ask("back", source="cold", to="nas", prefix="kept", to_prefix="in", verb="move")
+    await rig.work("transfer-plan", "transfer-move", patient=True)
+    both, real = threading.Barrier(2), rig.releases._look_at
+
+    def look_at(*said: Any) -> Any:
+        found = real(*said)
+        both.wait(20)
+        return found
+
+    rig.releases._look_at = look_at  # type: ignore[method-assign]
+    shards = [await rig.claim_of((await rig.view(one.id)).releases[0].id) for one in (there, back)]
+    await asyncio.gather(*(rig.releases.release(shard) for shard in shards))
+    await over(rig)
+    await rig.work(patient=True)
+    stands = {**rig.files("nas"), **rig.files("cold")}
+    assert b"a" * 3000 in stands.values()
+
+
+async def test_a_source_written_to_after_its_look_is_given_back(rig: MovingRig) -> None:
+    """I1: the new bytes have no copy anywhere; the inode is the same, so only size and time tell."""
+    rig.fill("nas", FILES)
+    seen = await copied(rig)
+    real = rig.releases._leave
+
+    def leave(tier: str, looks: Any) -> Any:
+        with open(rig.folder / "nas/in/a.svs", "ab") as file:
+            file.write(b"more")
+        return real(tier, looks)
+
+    rig.releases._leave = leave  # type: ignore[method-assign]
+    await rig.work(patient=True)
+    assert rig.files("nas") == {"in/a.svs": FILES["in/a.svs"] + b"more"}
+    assert (await rig.view(seen.id)).releases[0].kept == {"changed-while-reading": 1}
+
+
+async def test_a_source_written_to_while_it_leaves_is_given_back(rig: MovingRig) -> None:
+    """Whoever had it open goes on writing to the inode, wherever its name is now."""
+    rig.fill("nas", FILES)
+    seen = await copied(rig)
+    real = rig.releases._leave
+
+    def leave(tier: str, looks: Any) -> Any:
+        with open(rig.folder / "nas/in/a.svs", "ab") as file:
+            found = real(tier, looks)
+            file.write(b"more")
+        return found
+
+    rig.releases._leave = leave  # type: ignore[method-assign]
+    await rig.work(patient=True)
+    assert rig.files("nas") == {"in/a.svs": FILES["in/a.svs"] + b"more"}
+    assert (await rig.view(seen.id)).releases[0].kept == {"source-changed": 1}
+
+
+async def test_bytes_written_in_the_trash_are_not_purged(rig: MovingRig) -> None:
+    rig.fill("nas", FILES)
+    seen = await rig.moved(prefix="in", to_prefix="kept", verb="move")
+    with next((rig.folder / "nas/.mover/trash").rglob("a.svs")).open("ab") as file:
+        file.write(b"more")
+    await over(rig)
+    await rig.work(patient=True)
+    assert rig.trash("nas") == {"in/a.svs": FILES["in/a.svs"] + b"more"}
+    assert (await rig.view(seen.id)).releases[0].kept == {"changed-while-reading": 1}
+
+
+async def test_what_stands_nowhere_else_by_the_end_of_its_hold_is_not_purged(rig: MovingRig) -> None:
+    """I1: somebody removed the copy while its source was held; the trash holds the last of it."""
+    rig.fill("nas", FILES)
+    seen = await rig.moved(prefix="in", to_prefix="kept", verb="move")
+    (rig.folder / "cold/kept/a.svs").unlink()
+    rig.rows("update mover.entry set gone_at = now() where tier = 'cold' and key = 'kept/a.svs'")
+    await over(rig)
+    await rig.work(patient=True)
+    assert rig.trash("nas") == {"in/a.svs": FILES["in/a.svs"]}
+    assert (await rig.view(seen.id)).releases[0].kept == {"copy-missing": 1}
+
+
+async def test_what_was_moved_on_meanwhile_is_purged(rig: MovingRig) -> None:
+    """The copy left its place for another, where it was read back: the first source may go."""
+    rig.fill("nas", FILES)
+    seen = await rig.moved(prefix="in", to_prefix="kept", verb="move")
+    await rig.moved("on", source="cold", to="flash", prefix="kept", to_prefix="data", verb="move")
+    assert set(rig.files("flash")) == {"data/a.svs", "data/deep/b.svs"} and rig.files("cold") == {}
+    await over(rig)
+    await rig.work(patient=True)
+    assert (await rig.view(seen.id)).releases[0].counts == {"purged": 2}
+
+
+async def test_what_a_purge_that_was_given_up_left_comes_back_too(rig: MovingRig) -> None:
+    """I7: a restore that leaves files in the trash and calls itself restored would hide them for ever."""
+    rig.fill("nas", FILES)
+    seen = await rig.moved(prefix="in", to_prefix="kept", verb="move")
+    rig.rows("update mover.release_entry set state = 'purging'")
+    await rig.transfers.restore(ANN, seen.id)
+    await rig.work(patient=True)
+    assert rig.files("nas") == FILES and (await rig.view(seen.id)).releases[0].state == "restored"
 
 
 # --- what keeps everything ----------------------------------------------------------------------------------------
