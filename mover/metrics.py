@@ -90,7 +90,7 @@ TIER_BACKOFF = _gauge(
     "tier", "direction",
 )  # fmt: skip
 BUDGET_WAIT = _counter("mover_budget_wait_seconds_total", "Time threads waited for a budget.", "tier", "direction")
-BUDGET_SHARE = _gauge("mover_budget_share", "Part of the tier's budget that this daemon holds.", "tier")
+BUDGET_SHARE = _gauge("mover_budget_share_ratio", "Part of the tier's budget that this daemon holds.", "tier")
 
 VERIFY_FINDINGS = _counter(
     "mover_verify_findings_total", "Entries that a verification found other than the catalog says.", "tier", "kind"

@@ -41,7 +41,10 @@ def test_without_a_listener_nothing_happens(tmp_path: Path) -> None:
 
 
 def test_metric_names_carry_their_unit_and_our_name() -> None:
-    units = re.compile(r"^mover_[a-z_]+(_total|_seconds|_bytes)$")
-    plain = {"mover_info", "mover_shards", "mover_runs", "mover_tier_online", "mover_database_up"}
+    units = re.compile(r"^mover_[a-z_]+(_total|_seconds|_bytes|_ratio)$")
+    plain = {
+        "mover_info", "mover_shards", "mover_runs", "mover_tier_online", "mover_database_up", "mover_tier_stuck_calls",
+        "mover_verify_open_findings",
+    }  # fmt: skip
     assert {name for name in metrics.names() if not units.match(name)} == plain
     assert b"mover_http_requests_total" in metrics.render()
