@@ -128,7 +128,7 @@ class Releases:
         known = await SQL.one(conn, "tier_entries", tier=tier)
         reason = needs_second_person(
             counted.entries, tier_entries=known.entries or None, free_entries=body.release.entries,
-            percent=body.release.percent,
+            percent=body.release.percent, hold_s=body.release.hold_s, by_policy=body.policy is not None,
         )  # fmt: skip
         return await SQL.one(
             conn, "insert", id=_release_id(), project=transfer.project_id, transfer=transfer.id, tier=tier,

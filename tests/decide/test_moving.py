@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -187,6 +189,20 @@ def test_beyond_a_share_of_the_tier_a_second_person_is_asked(
     entries: int, tier_entries: int | None, waits: bool
 ) -> None:
     assert (needs_second_person(entries, tier_entries=tier_entries) is not None) == waits
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"free_entries": 1_000_000_000}, {"percent": 100.0}, {"hold_s": 0, "entries": 1}],
+    ids=["entries", "percent", "hold"],
+)
+def test_nobody_lifts_the_bounds_of_his_own_release(bounds: dict[str, Any]) -> None:
+    """I8: a request that names its own blast radius and hold would make the second person a formality. A policy's
+    are the administrator's."""
+    said: dict[str, Any] = {"entries": 5000, "tier_entries": 6000, **bounds}
+    assert needs_second_person(**said, by_policy=False) is not None
+    if "hold_s" not in bounds:
+        assert needs_second_person(**said, by_policy=True) is None
 
 
 GOOD = Standing(

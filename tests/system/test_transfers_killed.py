@@ -31,6 +31,16 @@ tiers:
   nas: {kind: posix, zone: deidentified, role: source, path: nas}
   cold: {kind: posix, zone: deidentified, role: archive, path: cold}
 """
+# one percent and a week are what a request may ask for by itself; a policy says more
+POLICY = """\
+kind: move
+name: all-of-it
+from: nas
+to: cold
+prefix: in
+to_prefix: kept
+release: {hold_s: 3600, entries: 10000}
+"""
 READY_S = 60.0
 FILES, LARGE_BYTES = 3000, 60 << 20
 
@@ -43,6 +53,7 @@ class Site:
         for name in ("nas", "cold", "policies", "state"):
             (root / name).mkdir()
         (root / "mover.yaml").write_text(SITE)
+        (root / "policies/all-of-it.yaml").write_text(POLICY)
         VaultKey.create(root / "state/vault.key")
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -119,10 +130,7 @@ def test_a_move_killed_again_and_again_ends_with_every_file_once(site: Site) -> 
         path.write_bytes(number.to_bytes(4, "big") * (number % 500 + 1))
     (site.root / "nas/in/large.svs").write_bytes(os.urandom(1 << 20) * (LARGE_BYTES >> 20))
     wanted = site.files("nas", "in")
-    body = wire.TransferRequest(
-        verb="move", sources=[wire.TransferSource(tier="nas", prefix="in")], to="cold", prefix="kept",
-        release=wire.TransferRelease(entries=FILES + 1, hold_s=3600),
-    )  # fmt: skip
+    body = wire.TransferRequest(policy="all-of-it")
     client = site.start()
     asked = client.transfers.request(body, key="the-one")
     seen_at_kill = []
