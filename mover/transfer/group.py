@@ -324,7 +324,7 @@ class _Group:
         keep = self._keep
         folder, name = split_target(item.target)
         temporary = b""
-        target = -1
+        target, made = -1, False
         try:
             actual, staged = self._layout.place(folder)
             at = targets.open(actual)
@@ -335,6 +335,7 @@ class _Group:
                 temporary = self._temporary()
             mode = metadata.mode_of(seen, keep)
             target = os.open(temporary or name, _CREATE, mode & 0o777, dir_fd=at)
+            made = True
             if data and (source >= 0 or os.write(target, data) != len(data)):
                 _write_all(target, data, seen, sparse=keep.sparse, source=source)
             status = self._dress(source, target, seen, mode)
@@ -350,11 +351,22 @@ class _Group:
             if target >= 0:
                 with suppress(OSError):
                     os.close(target)
-                with suppress(OSError):
-                    os.unlink(temporary or name, dir_fd=targets.open(actual))
+            if made:
+                self._discard(temporary or name, targets.open(actual), staged=staged)
             if isinstance(error, OSError):
                 raise beneath.translated(error, "writing failed", tier=self._job.target.name) from error
             raise
+
+    def _discard(self, name: bytes, at: int, *, staged: bool) -> None:
+        """What failed half-way. A staged folder is published with all that is in it: one that keeps what failed ends
+        the group before that (OSError); a temporary name is left for the sweep."""
+        try:
+            os.unlink(name, dir_fd=at)
+        except FileNotFoundError:
+            return
+        except OSError:
+            if staged:
+                raise
 
     def _temporary(self) -> bytes:
         return self._mark + b"-%x" % next(self._numbers)
@@ -382,6 +394,7 @@ class _Group:
         text, seen = reader.read_link(item)
         digest = blake3(text).hexdigest()
         folder, name = split_target(item.target)
+        made = False
         try:
             actual, staged = self._layout.place(folder)
             at = targets.open(actual)
@@ -390,13 +403,18 @@ class _Group:
                 return
             temporary = b"" if staged else self._temporary()
             os.symlink(text, temporary or name, dir_fd=at)
+            made = True
             metadata.dress_link(temporary or name, seen, self._keep, folder=at)
             status = os.stat(temporary or name, dir_fd=at, follow_symlinks=False)
             self._written.append((item, actual, name, temporary, digest, status, -1))
         except FileExistsError:
             self._taken.append((item, digest))
-        except OSError as error:
-            raise beneath.translated(error, "writing failed", tier=self._job.target.name) from error
+        except (OSError, MoverError) as error:
+            if made:
+                self._discard(temporary or name, targets.open(actual), staged=staged)
+            if isinstance(error, OSError):
+                raise beneath.translated(error, "writing failed", tier=self._job.target.name) from error
+            raise
 
     # --- durable, and believed --------------------------------------------------------------------------
 
@@ -508,7 +526,9 @@ class _Group:
             folder, name = split_target(item.target)
             try:
                 with Folders(self._to_root) as folders:
-                    status, found = _digest_taken(name, folders.open(folder), sync=self._careful)
+                    at = folders.open(folder)
+                    elsewhere = folders.device != self._device  # a sync of all does not reach there
+                    status, found = _digest_taken(name, at, sync=self._careful or elsewhere)
             except OSError as error:
                 self._fail(item, beneath.translated(error, "comparing failed", tier=self._job.target.name))
                 continue
@@ -519,6 +539,8 @@ class _Group:
                 self._fail(item, EntryExists("other bytes stand under the name"))
                 continue
             self._layout.touched(folder)
+            if elsewhere:
+                self._elsewhere.add(folder)
             self._outcomes.append(
                 Outcome(item.id, "present", status.st_size, digest, verified=True, written=fingerprint_of(status))
             )

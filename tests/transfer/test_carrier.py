@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mover.errors import MoverError, TierFull, TierUnavailable, WorkerLost, ZoneCrossing
+from mover.errors import MetadataUnsupported, MoverError, TierFull, TierUnavailable, WorkerLost, ZoneCrossing
 from mover.model.moving import Item, Keep, Options, Outcome
 from mover.tiers.posix import TEMPORARY, PosixTier, fingerprint_of
 from mover.tiers.wrappers import Fault, FaultyTier, RetryTier
@@ -288,6 +289,57 @@ def test_links_on_the_way_are_never_followed(source: PosixTier, target: PosixTie
     assert {one.state for one in found.values()} == {"failed"}
     assert {one.code for one in found.values()} <= {"tier-denied", "entry-missing"}
     assert not files(target.root)
+
+
+# --- folders that are published whole ---------------------------------------------------------------------
+
+
+def test_a_link_that_could_not_be_dressed_is_not_published_with_its_folder(
+    source: PosixTier, target: PosixTier, serial: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outcome says failed; under its final name it would stand there all the same, and be taken for done."""
+    made = plant(source.root, dict.fromkeys(numbered(20, folder="new"), 10))
+    wanted = items(source, made)
+    (source.root / "new/0/link").symlink_to("00000")
+    seen = fingerprint_of(os.lstat(source.root / "new/0/link"))
+    link = Item(99, "new/0/link", "out/new/0/link", "symlink", seen)
+
+    def refused(*_: object, **__: object) -> None:
+        raise MetadataUnsupported("its owner cannot be set")
+
+    monkeypatch.setattr(group.metadata, "dress_link", refused)
+    found = carried(serial, source, target, [*wanted, link], Options(keep=Keep(symlinks="copy")))
+    assert found.pop(99).code == "metadata-unsupported"
+    assert {one.state for one in found.values()} == {"moved"} and len(files(target.root)) == len(made)
+    assert not os.path.lexists(target.root / "out/new/0/link") and not rests(target.root)
+
+
+def test_what_failed_and_cannot_be_removed_keeps_its_whole_folder_from_being_published(
+    source: PosixTier, target: PosixTier, serial: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full file system that copies on write may refuse even to remove: then nothing of the folder gets its name."""
+    made = plant(source.root, dict.fromkeys(numbered(20, folder="new"), 10))
+    real_write, real_unlink = os.write, os.unlink
+    failed: list[int] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not failed and TEMPORARY.decode() in os.readlink(f"/proc/self/fd/{descriptor}"):
+            failed.append(descriptor)
+            raise OSError(errno.EIO, "scripted")
+        return real_write(descriptor, data)
+
+    def unlink(name: bytes, *, dir_fd: int | None = None) -> None:
+        if failed and not kept:
+            kept.append(name)
+            raise OSError(errno.EIO, "scripted")
+        real_unlink(name, dir_fd=dir_fd)
+
+    kept: list[bytes] = []
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(MoverError):
+        carried(serial, source, target, items(source, made))
+    assert kept and not files(target.root)
 
 
 # --- zones and tiers ------------------------------------------------------------------------------------
