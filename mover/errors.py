@@ -125,6 +125,13 @@ class Conflict(RequestError):
     hint = "Read the current state and decide again."
 
 
+class ChangesUnknown(Conflict):
+    """A scan of changes only was asked for, and not every change since the last complete scan was heard."""
+
+    code = "changes-unknown"
+    hint = "Scan the whole tier once (mover scan TIER), with `mover watch` running from before it on."
+
+
 class RepositoryLocked(Conflict):
     """Another process holds a lock on the snapshot repository that stands against ours."""
 

@@ -6,7 +6,7 @@ from mover.api.operation import Call, Limit, Operations, Paged, PathQuery, Query
 from mover.model import wire
 
 OPERATIONS = Operations()
-FINAL = frozenset({"complete", "incomplete", "failed"})
+FINAL = frozenset({"complete", "caught-up", "incomplete", "failed"})
 
 
 class ScansQuery(Query, frozen=True):

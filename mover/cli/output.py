@@ -18,7 +18,7 @@ from mover.model import wire
 
 DETAILS_SHOWN = 20
 _BAD = frozenset("failed refused quarantined offline expired conflict cancelled broken".split())
-_GOOD = frozenset("complete published aligned ready protected cleaned checked matched online whole".split())
+_GOOD = frozenset("complete caught-up published aligned ready protected cleaned checked matched online whole".split())
 
 
 class Output:

@@ -34,18 +34,19 @@ def command() -> None:
 @click.option("--inventory", metavar="KEY", help="The manifest of an S3 Inventory on the tier, instead of listing it.")
 @click.option("--cross-mounts", is_flag=True, help="Also walk what is mounted below the root.")
 @click.option("--empty-ok", is_flag=True, help="An empty place where entries are known was emptied on purpose.")
+@click.option("--changes", is_flag=True, help="Only folders that changed since the last full scan (see `mover watch`).")
 @wait_option
 @timeout_option
 @with_client
 def start(
     *, mover: SyncClient, out: Output, tier: str, prefix: str, inventory: str | None, cross_mounts: bool,
-    empty_ok: bool, wait: bool, timeout_s: float | None,
+    empty_ok: bool, changes: bool, wait: bool, timeout_s: float | None,
 ) -> int:  # fmt: skip
     """Walk TIER. `mover scan TIER` does the same."""
     from mover.model import wire
 
     body = wire.ScanRequest(
-        tier=tier, prefix=prefix, inventory=inventory, cross_mounts=cross_mounts, empty_ok=empty_ok
+        tier=tier, prefix=prefix, inventory=inventory, cross_mounts=cross_mounts, empty_ok=empty_ok, changes_only=changes
     )
     scan = mover.scans.declare(body)
     if wait:
@@ -124,6 +125,7 @@ def _show(out: Output, scan: wire.Scan) -> None:
             ("scan", scan.id),
             ("state", state(scan.state)),
             ("tier", scan.tier if not scan.prefix else f"{scan.tier}, {scan.prefix}"),
+            ("how", "only folders that changed; a full scan is the truth" if scan.method == "changes" else None),
             ("entries", f"{scan.entries} in {scan.folders} folders, {size(scan.bytes)}, {scan.entries_s:.0f}/s"),
             ("left", f"{scan.folders_left} folders" if scan.folders_left else None),
             ("not seen", f"[red]{scan.findings}[/]" if scan.findings else None),

@@ -38,3 +38,15 @@ def judge(sight: Sight) -> Verdict:
     if sight.sealed and sight.part:
         return Verdict(True, False, "what is gone from an identified tier is judged by a scan of the whole tier")
     return Verdict(True, True)
+
+
+def judge_changes(findings: int, *, known: int, left: int, empty_ok: bool) -> Verdict:
+    """Of a scan of changes: `left` is what would still be known of the tier if what was not seen were called gone."""
+    if findings:
+        return Verdict(False, False, f"{findings} places could not be seen, so nothing is called gone")
+    if known and not left and not empty_ok:
+        return Verdict(
+            False, False,
+            "nothing would be left of what is known; if it was emptied on purpose, scan again with `empty_ok`",
+        )  # fmt: skip
+    return Verdict(True, True)

@@ -572,13 +572,15 @@ class AuditRecord(Answer, frozen=True, kw_only=True):
 
 class ScanRequest(Body, frozen=True):
     """Walk a tier or a folder of it. `inventory` is the key of an S3 Inventory's manifest on the tier; `empty_ok`
-    says that a place where entries are known was emptied on purpose."""
+    says that a place where entries are known was emptied on purpose; `changes_only` reads the folders that changed since
+    the last complete scan, as its watcher heard, and ends as `caught-up`: only a full scan can say that it saw all."""
 
     tier: ShortText
     prefix: Annotated[str, Meta(max_length=4096)] = ""
     inventory: PathText | None = None
     cross_mounts: bool = False
     empty_ok: bool = False
+    changes_only: bool = False
 
 
 class Drift(Answer, frozen=True, kw_only=True):
@@ -600,9 +602,9 @@ class Scan(Answer, frozen=True, kw_only=True):
     them makes the scan incomplete, and nothing is called gone."""
 
     id: str
-    state: Literal["waiting", "walking", "merging", "complete", "incomplete", "failed"]
+    state: Literal["waiting", "walking", "merging", "complete", "caught-up", "incomplete", "failed"]
     tier: str
-    method: Literal["walk", "listing", "inventory"]
+    method: Literal["walk", "listing", "inventory", "changes"]
     prefix: str | None = None
     folders: int
     folders_left: int

@@ -109,7 +109,7 @@ class Batches(Noun):
 
 
 class Scans(Noun):
-    FINAL = frozenset({"complete", "incomplete", "failed"})
+    FINAL = frozenset({"complete", "caught-up", "incomplete", "failed"})
 
     async def declare(self, body: wire.ScanRequest) -> wire.Scan:
         """A place that is being scanned is not scanned twice, so this may be repeated."""

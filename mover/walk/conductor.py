@@ -30,6 +30,9 @@ COMMIT_PARTS = 20_000
 COMMIT_S = 3.0
 
 
+Look = Callable[[Seen], Seen]  # what a part says, as this walk takes it
+
+
 class Totals(Struct):
     """What was seen, as the scan's row counts it."""
 
@@ -90,7 +93,7 @@ class _Open(Struct):
 
 class Walk:
     """One walk from where its ledger stands to the end of its frontier, or until `stopped`. `pace` is called with
-    the number of parts that came, before more is handed out; it may wait."""
+    the number of parts that came, before more is handed out; it may wait. `look` may leave out folders to walk."""
 
     def __init__(
         self,
@@ -99,12 +102,14 @@ class Walk:
         *,
         stopped: Callable[[], bool] = lambda: False,
         pace: Callable[[int], None] = lambda parts: None,
+        look: Look = lambda seen: seen,
         left: int = 0,
     ) -> None:
         self._ledger = ledger
         self._lookers = lookers
         self._stopped = stopped
         self._pace = pace
+        self._look = look
         self._frontier: deque[bytes] = deque()
         self._open: dict[bytes, _Open] = {}
         self._written: set[bytes] = set()  # held folders that stand in the ledger's frontier
@@ -132,7 +137,7 @@ class Walk:
             self._hand_out()
             came = self._lookers.take()
             for seen in came:
-                self._note(seen)
+                self._note(self._look(seen))
             if came:
                 self._pace(len(came))
             if self._is_due():

@@ -28,7 +28,7 @@ from mover.catalog.queries import load
 from mover.clock import monotonic_s
 from mover.decide.drift import Sight, Verdict, judge
 from mover.errors import NotFound
-from mover.walk import packing
+from mover.walk import hints, packing
 from mover.walk.conductor import Step
 from mover.walk.reader import Found, Seen
 
@@ -119,12 +119,18 @@ class CatalogLedger:
             if row is None:
                 raise NotFound("no such scan", where=self.place.scan)
             if row.state == "waiting":
-                self._run(conn, "enter", scan=self.place.scan, key=self._sealed([self.place.prefix])[0])
+                self._enter(conn)
             if row.state in ("waiting", "walking"):
                 self._run(conn, "begin", scan=self.place.scan)
             left = self._one(conn, "left", scan=self.place.scan).free
             self._fresh = self._one(conn, "is_fresh", tier=self.place.tier).fresh
         return int(left) if row.state != "merging" else 0
+
+    def _enter(self, conn: psycopg.Connection[Any]) -> None:
+        """A walk of the whole tier answers all hints that were there before it began."""
+        self._run(conn, "enter", scan=self.place.scan, key=self._sealed([self.place.prefix])[0])
+        if not self.place.tag:
+            conn.execute(hints.SQL["take"], {"tier": self.place.tier, "scan": self.place.scan})
 
     def load(self, limit: int) -> list[bytes]:
         with self._transaction() as conn:
@@ -297,6 +303,8 @@ class CatalogLedger:
                 conn, "settled", scan=place.scan, gone=gone, gone_verified=verified,
                 explanation=verdict.reason or None, seconds=monotonic_s() - began_s,
             )  # fmt: skip
+            if verdict.complete:
+                conn.execute(hints.SQL["drop_taken"], {"tier": place.tier, "scan": place.scan})
             self._fence(conn)
         return verdict
 

@@ -233,7 +233,8 @@ select count(*) as count from (
 -- Parts that changed since anything was judged here, a page of them.
 with judged as (
     select coalesce(max(number), 0) as number from mover.scan
-     where tier = %(tier)s and gone is not null and number < %(number)s and prefix in ('', %(prefix)s)
+     where tier = %(tier)s and gone is not null and method <> 'changes' and number < %(number)s
+       and prefix in ('', %(prefix)s)
 )
 select l.id from mover.listing l, judged
  where l.tier = %(tier)s and l.seen = %(number)s and l.sent > judged.number and l.id > %(after_id)s

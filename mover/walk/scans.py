@@ -30,8 +30,9 @@ from mover.model.names import key_text, name_bytes, name_text, text_key
 from mover.randomness import new_id
 from mover.tiers.guard import guarded
 from mover.tiers.port import ReadTier
+from mover.walk import changes, hints, sources
 from mover.walk import ledger as ledgers
-from mover.walk import sources
+from mover.walk.changes import ChangesLedger
 from mover.walk.conductor import Walk
 from mover.walk.inventory import Manifest
 from mover.walk.ledger import CatalogLedger, Names, Place
@@ -78,6 +79,8 @@ class Scans:
         tag = (await self._seal(project, tier, [prefix]))[0] if prefix and tier.zone == "identified" else prefix
         options = {"cross_mounts": body.cross_mounts, "empty_ok": body.empty_ok, "inventory": body.inventory}
         async with self._database.project(project) as conn:
+            if method == "changes":
+                changes.refuse_gap(await hints.SQL.one(conn, "state", tier=tier.name), tier=tier.name)
             made = await SQL.one(
                 conn, "declare", id=new_id("scan"), project=project, tier=tier.name, prefix=tag, method=method,
                 options=Jsonb(options), actor=actor,
@@ -86,6 +89,8 @@ class Scans:
                 running = await SQL.one(conn, "running", tier=tier.name, prefix=tag)
                 if running is None:
                     raise Conflict("a scan of this place has just ended", hint="Ask again.")
+                if (running.method == "changes") != body.changes_only:
+                    raise Conflict("another kind of scan of this tier runs", where=running.id, hint="Wait for its end.")
                 return await self._view(conn, running.id)
             await add_shards(conn, project, [NewShard(tier_queue(tier.name), "tier-walk", made.id)])
             answer = await self._view(conn, made.id)
@@ -159,16 +164,17 @@ class Scans:
             self._database.dsn, shard, row, tier, names, lambda parts: self._pace(tier.name, parts), self._processes
         )
         complete = await _until_stopped(work)
+        state = "incomplete" if not complete else "caught-up" if row.method == "changes" else "complete"
         async with self._database.project(shard.project) as conn:
             ended = await SQL.one(conn, "lock", id=row.id)
-            await conn.execute(SQL["finish"], {"id": row.id, "state": "complete" if complete else "incomplete"})
+            await conn.execute(SQL["finish"], {"id": row.id, "state": state})
             await finish_shard(conn, shard)
             await audit.record(
-                conn, project=shard.project, node=self._node, actor=row.created_by,
-                action="scan complete" if complete else "scan incomplete", subject=row.id,
+                conn, project=shard.project, node=self._node, actor=row.created_by, action=f"scan {state}",
+                subject=row.id,
             )  # fmt: skip
         _measure(ended)
-        log.info("scan ended", subject=row.id, tier=tier.name, state="complete" if complete else "incomplete")
+        log.info("scan ended", subject=row.id, tier=tier.name, state=state)
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """In the transaction that fails the shard."""
@@ -213,7 +219,8 @@ class _Work:
         if self._row.method == "inventory":
             manifest = sources.manifest_of(self.tier, self._row.options["inventory"])
             place = msgspec.structs.replace(place, as_of=manifest.created_at)
-        with CatalogLedger(self._dsn, place, names=self._names, fence=self._fence) as ledger:
+        kind = ChangesLedger if self._row.method == "changes" else CatalogLedger
+        with kind(self._dsn, place, names=self._names, fence=self._fence) as ledger:
             left = ledger.begin()
             if left:
                 self.tier.check_identity()
@@ -235,7 +242,8 @@ class _Work:
 
     def _walk(self, ledger: CatalogLedger, left: int, manifest: Manifest | None) -> None:
         with self._lookers(ledger.place, manifest) as lookers:
-            walk = Walk(ledger, lookers, stopped=self._stop.is_set, pace=self._pace, left=left)
+            look = ledger.look if isinstance(ledger, ChangesLedger) else lambda seen: seen
+            walk = Walk(ledger, lookers, stopped=self._stop.is_set, pace=self._pace, look=look, left=left)
             if not walk.run():
                 raise _Stopped
 
@@ -291,6 +299,12 @@ def clean_prefix(prefix: str) -> bytes:
 
 
 def _method(tier: ReadTier, body: wire.ScanRequest) -> str:
+    if body.changes_only:
+        if tier.kind != "posix" or tier.zone != "deidentified":
+            raise RequestInvalid("only deidentified posix tiers are watched", where="body changes_only")
+        if body.prefix or body.inventory is not None or body.cross_mounts:
+            raise RequestInvalid("changes are those of the whole tier, as it is watched", where="body changes_only")
+        return "changes"
     if tier.kind == "posix":
         if body.inventory is not None:
             raise RequestInvalid("a posix tier has no inventory", where="body inventory")

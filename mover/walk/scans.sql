@@ -7,7 +7,7 @@ returning id
 
 -- name: running
 -- The walk of a place that is not at its end.
-select id from mover.scan
+select id, method from mover.scan
  where tier = %(tier)s and prefix = %(prefix)s and state in ('waiting', 'walking', 'merging')
 
 -- name: get

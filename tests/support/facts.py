@@ -55,6 +55,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "scan", **of, id=scan, tier="flash", created_by="ann")
     insert(conn, "scan_folder", **of_scan, key=b"left")
     insert(conn, "scan_finding", **of_scan, code="unreadable", key=b"shut")
+    insert(conn, "folder_watch", **of, tier="flash", since="now", heard_at="now", reason="started")
+    insert(conn, "folder_hint", **of, tier="flash", folder=b"", deep=False)
     insert(conn, "listing", **of, tier="flash", folder=b"", part=0, digest=b"", entries=1, seen=1, sent=1)
     insert(conn, "entry", **of, tier="flash", key=b"a", kind="file", size_bytes=1, mtime_ns=1, mark="1:1")
     transfer, release = f"transfer-{mark}", f"release-{mark}"
