@@ -580,6 +580,11 @@ class ObjectAttempt:
     def publish(self) -> None:
         """The object is there whole; it counts once the caller's sidecar vouches for it."""
 
+    def stand(self) -> None:
+        """What was put whole is not removed by `abandon`: it stands under its final name, where whoever took the
+        work over after a lost lease may have found it, read it and vouched for it."""
+        self._written = False
+
     def abandon(self) -> None:
         if self._written:
             with suppress(TierError):  # an object without a sidecar is swept later
@@ -616,6 +621,10 @@ class PartedAttempt(ObjectAttempt):
 
     def complete(self, parts: Sequence[tuple[int, str]], *, if_none_match: bool = True) -> None:
         self._upload.complete(parts, if_none_match=if_none_match)
+
+    def stand(self) -> None:
+        super().stand()
+        self._upload.stand()
 
     def abandon(self) -> None:
         self._upload.abandon()

@@ -134,6 +134,10 @@ class PartedUpload:
         else:
             raise TierUnavailable("the store did not complete the upload", where=self._tier) from None
 
+    def stand(self) -> None:
+        """See `ObjectAttempt.stand`."""
+        self._etag = ""
+
     def abandon(self) -> None:
         """Abort what is open; remove the object if it is ours beyond doubt and unchanged."""
         opened, self._id = self._id or self._resume, ""

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import IO, Any, cast
 
 from blake3 import blake3
@@ -54,7 +54,7 @@ from mover.tiers.wrappers import GuardedTier, RetryTier
 from mover.transfer import digest as digests
 from mover.transfer import metadata
 from mover.transfer.budgets import UNLIMITED, Budgets
-from mover.transfer.engine import Transfer
+from mover.transfer.engine import Transfer, abandon
 from mover.transfer.group import (
     Deferred,
     Job,
@@ -508,8 +508,8 @@ class _Singles:
                     if found != digest:
                         raise DigestMismatch("the bytes read back are not the bytes of the source", where=target.name)
                 attempt.publish()
-            except BaseException:
-                attempt.abandon()
+            except BaseException as error:
+                abandon(attempt, error)
                 raise
         metrics.BYTES_READ.labels(self._source.name).inc(size)
         metrics.BYTES_WRITTEN.labels(target.name).inc(size)
@@ -527,8 +527,27 @@ class _Singles:
         found = digests.digest_stream(self._target.stream(item.target, cold=True), segments=False).blake3
         if found != wanted:
             raise EntryExists("other bytes stand under the name", where=self._target.name)
+        plain = plain_posix(self._target)
+        if plain is not None:
+            _sync_name(plain, item.target)
         written = self._target.stat(item.target).fingerprint
         return Outcome(item.id, "present", source.size_bytes, found, verified=True, written=written)
+
+
+def _sync_name(tier: PosixTier, key: str) -> None:
+    """Of a file that stood there already: whoever gave it its name may have been killed before that was durable.
+    Its data was synced by the cold read."""
+    try:
+        with tier.opened() as root:
+            parts = beneath.key_parts(key)[:-1]
+            folder = beneath.open_folder(root, parts)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            tier.sync_names(root, parts)
+    except OSError as error:
+        raise beneath.translated(error, "syncing failed", tier=tier.name) from error
 
 
 @contextmanager
@@ -573,6 +592,10 @@ class _Dressed:
             raise MetadataUnsupported("an object tier holds no owner, attributes or ACLs", where=self._tier.name)
         made = self._tier.attempt(key, size_bytes=size_bytes, resume=resume)
         into = getattr(made, "fileno", None)
+        if into is not None and digests.descriptor_of(self._source) is not None:
+            # gigabytes take minutes: nobody reads under a temporary name what the final mode keeps from him
+            with suppress(OSError):  # `dress` says what cannot be set
+                os.fchmod(into(), 0o600)
         return made if into is None else _DressedAttempt(made, into, self._source, self._seen, keep)
 
 

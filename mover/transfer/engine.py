@@ -29,6 +29,7 @@ from mover.errors import (
     DigestMismatch,
     EntryExists,
     EntryMissing,
+    IntegrityError,
     MoverError,
     RequestInvalid,
     ShortRead,
@@ -263,7 +264,7 @@ class _Running:
             if self._record is not None and _goes_on(error):
                 self._leave()
             else:
-                self._attempt.abandon()
+                abandon(self._attempt, error)
                 self._forget()
             raise
         self._forget()
@@ -486,6 +487,16 @@ class _Running:
         if reason == "changed-while-reading":
             return ChangedWhileReading("the source changed while it was read", where=where)
         return DigestMismatch("the bytes read back are not the bytes of the source", where=where)
+
+
+def abandon(attempt: Attempt, error: BaseException) -> None:
+    """After a failure. What stands whole under a final name already, as an object does once it was put, is removed
+    only when its bytes are wrong: a worker that lost its lease is stopped here too, and the one that has the lease
+    now may have taken the object for what it wanted (`present`)."""
+    stand = getattr(attempt, "stand", None)
+    if stand is not None and not isinstance(error, IntegrityError):
+        stand()
+    attempt.abandon()
 
 
 def _goes_on(error: BaseException) -> bool:

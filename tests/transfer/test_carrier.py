@@ -17,8 +17,9 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mover.errors import MetadataUnsupported, MoverError, TierFull, TierUnavailable, WorkerLost, ZoneCrossing
+from mover.errors import MetadataUnsupported, MoverError, Stopping, TierFull, TierUnavailable, WorkerLost, ZoneCrossing
 from mover.model.moving import Item, Keep, Options, Outcome
+from mover.tiers.object import ObjectAttempt
 from mover.tiers.posix import TEMPORARY, PosixTier, fingerprint_of
 from mover.tiers.wrappers import Fault, FaultyTier, RetryTier
 from mover.transfer import Transfer, carrier, group, workers
@@ -759,6 +760,45 @@ def test_files_go_to_a_bucket_and_back(
     assert {key.removeprefix("back/out/"): data for key, data in files(target.root).items()} == {
         key: data for key, data in made.items() if key != "s/taken"
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [70_000, 3 << 20, 40 << 20], ids=["in memory", "streamed", "in parts"])
+def test_a_worker_that_lost_its_lease_leaves_the_object_that_the_next_one_vouched_for(
+    source: PosixTier, serial: Carrier, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """I1: it put the object, was paused, and another worker found it whole; woken and stopped, it must not
+    take back what a row counts on by now."""
+    bucket = object_tier(request.getfixturevalue("weed"))
+    [data] = plant(source.root, {"one": size}).values()
+    wanted, found, real = items(source, ["one"]), {}, ObjectAttempt.stream_cold
+
+    def stream_cold(attempt: ObjectAttempt) -> Iterator[bytes | memoryview]:
+        monkeypatch.setattr(ObjectAttempt, "stream_cold", real)
+        found.update(carried(serial, source, bucket, wanted))  # type: ignore[arg-type]
+        raise Stopping("the lease is another's")
+
+    monkeypatch.setattr(ObjectAttempt, "stream_cold", stream_cold)
+    assert carried(serial, source, bucket, wanted) == {}  # type: ignore[arg-type]
+    assert found[0].state in ("moved", "present") and bucket.read("out/one") == data
+
+
+def test_a_name_found_standing_is_made_durable(
+    source: PosixTier, target: PosixTier, serial: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D14: whoever published it may have been killed before the folder was synced; now its source may leave."""
+    made = plant(source.root, {"deep/large": 9 << 20})
+    plant(target.root, {"out/deep/large": 1})
+    (target.root / "out/deep/large").write_bytes(made["deep/large"])
+    synced, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert carried(serial, source, target, items(source, made))[0].state == "present"
+    assert str(target.root / "out/deep") in synced
 
 
 @pytest.mark.slow
