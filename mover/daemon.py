@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,7 @@ from mover.transfer.carrier import Carrier
 from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
 from mover.walk.scans import Scans
+from mover.walk.watcher import Watcher
 
 HOUSEKEEPING_S = 5.0
 MARKERS_S = 30.0
@@ -99,6 +101,39 @@ def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> N
     log.configure(level=settings.log_level, journal=read_environment().journal)
     with locked_state(settings.state_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, ready=ready))
+
+
+def watch(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> None:
+    """The watcher of deidentified posix tiers, a process beside the daemon, until SIGTERM or SIGINT. `ready` is told
+    the tiers once every change on them is heard."""
+    settings, environment = load(config), read_environment()
+    log.configure(level=settings.log_level, journal=environment.journal)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    roots = {t.name: t.path for t in settings.tiers.values() if t.zone == "deidentified" and t.path is not None}
+    notifier = Notifier(environment.notify_socket)
+    with _catalog(settings) as dsn, contextlib.closing(Watcher(dsn, roots)) as watcher:
+        watcher.turn()
+        notifier.ready(f"watching {' '.join(watcher.tiers)}")
+        if ready is not None:
+            ready(watcher.tiers)
+        watcher.run(stopped=ended.is_set, alive=notifier.watchdog)
+        notifier.stopping()
+
+
+@contextlib.contextmanager
+def _catalog(settings: Settings) -> Iterator[str]:
+    """The daemon's own DSN; of the embedded database a share, so that whoever ends last stops it."""
+    chosen = settings.database
+    if chosen.dsn is not None:
+        yield chosen.dsn
+        return
+    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+    try:
+        yield embedded.start().daemon_dsn
+    finally:
+        embedded.stop()
 
 
 async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> None:

@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("mover.cli.init", "Ask for your tiers, try them, write mover.yaml and policies."),
     "doctor": ("mover.cli.doctor", "Check everything and say what to do about it."),
     "daemon": ("mover.cli.daemon", "Run the daemon in the foreground."),
+    "watch": ("mover.cli.watch", "Hear of changes on tiers, for scans of changes only."),
     "demo": ("mover.cli.demo", "Run the whole workflow on a small generated hospital."),
     "status": ("mover.cli.status", "How the daemon is doing, and who you are to it."),
     "tier": ("mover.cli.tier", "Where bytes live."),

@@ -46,8 +46,9 @@ def start(
     from mover.model import wire
 
     body = wire.ScanRequest(
-        tier=tier, prefix=prefix, inventory=inventory, cross_mounts=cross_mounts, empty_ok=empty_ok, changes_only=changes
-    )
+        tier=tier, prefix=prefix, inventory=inventory, cross_mounts=cross_mounts, empty_ok=empty_ok,
+        changes_only=changes,
+    )  # fmt: skip
     scan = mover.scans.declare(body)
     if wait:
         scan = _wait(mover, out, scan.id, timeout_s)

@@ -69,7 +69,8 @@ def refuse_gap(state: Any, *, tier: str) -> None:
         raise ChangesUnknown("no watcher has ever watched this tier", where=tier)
     if not state.unbroken:
         raise ChangesUnknown(
-            f"changes since the last complete scan were not all heard (the watch began anew: {state.reason})", where=tier
+            f"changes since the last complete scan were not all heard (the watch began anew: {state.reason})",
+            where=tier,
         )
     if (state.now - state.heard_at).total_seconds() > SILENT_S:
         raise ChangesUnknown("the tier's watcher is not running", where=tier)
@@ -90,14 +91,13 @@ class ChangesLedger(CatalogLedger):
         limit_s = monotonic_s() + WAIT_S
         while True:
             with translated():
-                state = self._look.execute(hints.SQL["state"], {"tier": self.place.tier}).fetchone()
-                asked = self._look.execute(
+                state: Any = self._look.execute(hints.SQL["state"], {"tier": self.place.tier}).fetchone()
+                asked: Any = self._look.execute(
                     "select created_at, state from mover.scan where id = %s", [self.place.scan]
                 ).fetchone()
             if asked is None or asked.state != "waiting":
                 return  # it has taken its hints already
             refuse_gap(state, tier=self.place.tier)
-            assert state is not None
             if state.heard_at >= asked.created_at:
                 return
             if monotonic_s() > limit_s:

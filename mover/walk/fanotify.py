@@ -104,9 +104,7 @@ class Marks:
         self.descriptor = _LIBC.fanotify_init(_CLOEXEC | _NONBLOCK | _REPORT, os.O_RDONLY | os.O_CLOEXEC)
         if self.descriptor < 0:
             raise _error()
-        if _LIBC.fanotify_mark(
-            self.descriptor, _MARK_ADD | _MARK_FILESYSTEM, ctypes.c_uint64(CHANGES), root, b"."
-        ):
+        if _LIBC.fanotify_mark(self.descriptor, _MARK_ADD | _MARK_FILESYSTEM, ctypes.c_uint64(CHANGES), root, b"."):
             error = _error()
             self.close()
             raise error

@@ -64,7 +64,7 @@ class Book:
 
     def _write(self, conn: psycopg.Connection[Any], tier: str, heard: Heard, until: datetime) -> None:
         gap = heard.gap
-        if heard.folders:
+        if heard.folders and self._one(conn, "is_wanted", tier=tier).wanted:
             folders = sorted(heard.folders)
             conn.execute(
                 SQL["hint"], {"tier": tier, "folders": folders, "deep": [heard.folders[one] for one in folders]}

@@ -23,9 +23,13 @@ select (select mover.current_project()), %(tier)s, folder, deep
 on conflict (project_id, tier, scan_id, folder) do update
    set deep = folder_hint.deep or excluded.deep, seen_at = excluded.seen_at
 
+-- name: is_wanted
+-- Whether a full scan of the tier was asked for: what happened before that, it sees.
+select exists (select from mover.scan where tier = %(tier)s and prefix = '' and method = 'walk') as wanted
+
 -- name: count
 -- How many wait, up to one more than may.
-select count(*) as count from (select from mover.folder_hint where tier = %(tier)s and scan_id = '' limit %(limit)s) as some
+select count(*) as count from (select from mover.folder_hint where tier = %(tier)s and scan_id = '' limit %(limit)s) as bounded
 
 -- name: forget
 -- There are too many to be worth more than a full scan.

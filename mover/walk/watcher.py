@@ -172,9 +172,7 @@ def _below(path: bytes, top: bytes) -> bytes | None:
 def is_hidden(folder: bytes) -> bool:
     """Below our own and NFS's passing names, which no walk shows."""
     parts = folder.split(b"/")
-    return parts[0] == b".mover" or any(
-        part.startswith(b".mover-tmp-") or beneath.is_passing(part) for part in parts
-    )
+    return parts[0] == b".mover" or any(part.startswith(b".mover-tmp-") or beneath.is_passing(part) for part in parts)
 
 
 class Watcher:
@@ -186,6 +184,10 @@ class Watcher:
         self._watches = self._opened(roots)
         if not self._watches:
             raise ConfigError("no tier of this configuration can be watched", hint="See the lines above for each tier.")
+
+    @property
+    def tiers(self) -> list[str]:
+        return [watch.tier for watch in self._watches]
 
     def _opened(self, roots: Mapping[str, Path]) -> Sequence[TierWatch]:
         watches = []

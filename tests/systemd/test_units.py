@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "systemd"
-UNITS = ["mover.service", "mover-identified.service"]
+DAEMONS = ["mover.service", "mover-identified.service"]
+WATCHER = "mover-watcher.service"
+UNITS = [*DAEMONS, WATCHER]
 EXPOSURE_AT_MOST = 2.0
 
 
@@ -39,7 +41,7 @@ def test_a_unit_waits_for_readiness_and_a_hung_daemon_is_killed(unit: str) -> No
     said = dict(options(unit))
     assert said["Type"] == "notify" and int(said["WatchdogSec"]) > 0 and said["Restart"] == "on-failure"
     assert said["KillMode"] == "mixed"  # the daemon stops its own PostgreSQL, in order
-    assert said["ExecStart"].split()[1:3] == ["daemon", "--config"]
+    assert said["ExecStart"].split()[1:3] == ["watch" if unit == WATCHER else "daemon", "--config"]
 
 
 def test_the_options_that_break_us_are_not_there() -> None:
@@ -53,7 +55,7 @@ def test_the_options_that_break_us_are_not_there() -> None:
 
 def test_parsers_may_lock_themselves_in() -> None:
     """Landlock and seccomp are system calls that a careless filter would refuse; then nothing confines a parser."""
-    for unit in UNITS:
+    for unit in DAEMONS:
         allowed = " ".join(value for name, value in options(unit) if name == "SystemCallFilter")
         assert {"seccomp", "landlock_create_ruleset", "landlock_restrict_self"} <= set(allowed.split())
 
@@ -69,3 +71,19 @@ def test_the_two_zones_are_two_users_and_only_one_has_the_key() -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_no_secret_comes_by_environment(unit: str) -> None:
     assert not any(name.startswith("Environment") for name, _ in options(unit))
+
+
+def test_the_watcher_has_two_rights_that_the_daemons_have_not_and_no_network() -> None:
+    """A mark on a whole file system takes an administrator's right: who takes over the daemon must not find it."""
+    said = dict(options(WATCHER))
+    assert set(said["CapabilityBoundingSet"].split()) == {"CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH"}
+    assert said["PrivateNetwork"] == "yes" and said["RestrictAddressFamilies"] == "AF_UNIX"
+    for unit in DAEMONS:
+        assert "CAP_SYS_ADMIN" not in dict(options(unit))["CapabilityBoundingSet"]
+
+
+def test_the_watchers_system_calls_are_added_after_their_group_is_taken_away() -> None:
+    """systemd reads the lines in order: the other way round the watcher could watch nothing."""
+    filters = [value for name, value in options(WATCHER) if name == "SystemCallFilter"]
+    assert "@privileged" in filters[-2] and filters[-2].startswith("~")
+    assert {"fanotify_init", "fanotify_mark", "open_by_handle_at"} <= set(filters[-1].split())
