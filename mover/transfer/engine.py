@@ -11,6 +11,7 @@ an object without a sidecar (object), never anything under a final name that was
 
 from __future__ import annotations
 
+import fcntl
 import os
 import queue
 import threading
@@ -225,11 +226,40 @@ def _begin(target: WriteTier, key: str, size: int, record: Record | None) -> tup
             record.end()
             raise
         else:
-            if same:
+            if not _claimed(attempt):
+                _close(attempt)  # swept when it is old
+            elif same:
                 record.resume()
                 return attempt, name
-            attempt.abandon()  # made from another source or by another recipe
-    return begin(key, size_bytes=size), ""
+            else:
+                attempt.abandon()  # made from another source or by another recipe
+    attempt = begin(key, size_bytes=size)
+    if record is not None:
+        _claimed(attempt)
+    return attempt, ""
+
+
+def _claimed(attempt: Attempt) -> bool:
+    """Whether nobody else has this temporary file open to go on with it. A worker that lost its lease and only sleeps
+    would write into what was read back and published meanwhile; the lock goes with the last of its descriptors. Where
+    a file system knows no locks there is none to find."""
+    fileno = getattr(attempt, "fileno", None)
+    if fileno is None:
+        return True
+    try:
+        fcntl.flock(fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _close(attempt: Attempt) -> None:
+    """Keep what was written, for the next run or for whoever still writes it."""
+    leave = getattr(attempt, "leave", None)
+    if leave is not None:
+        leave()
 
 
 class _Running:
@@ -303,10 +333,7 @@ class _Running:
             raise self._failure(move.reason)
 
     def _leave(self) -> None:
-        """Keep what was written for the next run; close what is open."""
-        leave = getattr(self._attempt, "leave", None)
-        if leave is not None:
-            leave()
+        _close(self._attempt)
 
     def _forget(self) -> None:
         if self._record is not None:

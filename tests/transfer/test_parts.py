@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from mover.errors import ChangedWhileReading, DigestMismatch, EntryExists, Stopping, TierUnavailable
+from mover.errors import ChangedWhileReading, DigestMismatch, EntryExists, Stopping, TierError, TierUnavailable
 from mover.model.recipe import SEGMENT_BYTES, Copy, Literal, Recipe, compact, plain_copy
 from mover.tiers.posix import PosixTier
 from mover.transfer import Moved, Transfer, large
@@ -204,6 +205,29 @@ def test_a_name_that_was_taken_meanwhile_ends_the_attempt(
     with pytest.raises(EntryExists):
         move(source_tier, flash, journal)
     assert flash.read("out") == b"somebody's" and journal.where("a") == ""
+
+
+@pytest.mark.slow
+def test_a_worker_that_slept_through_its_lease_writes_nothing_into_what_was_published(
+    source_tier: PosixTier, flash: PosixTier, journal: FileJournal, data: bytes
+) -> None:
+    """It still has the temporary file open. Had the next worker gone on with that very file, and read it back and
+    published it, the sleeper would write into it: here what the source holds by then."""
+    source_tier.put("slide", [data])
+    begun, turn, done = stopped_after(journal, 1), threading.Lock(), list[Moved]()
+
+    def sleeps() -> bool:
+        if not done and threading.current_thread().name.startswith("lane"):
+            time.sleep(0.05)  # parts are journalled while others are still to come
+        with turn:  # all of its threads
+            if not done and begun():
+                done.append(move(source_tier, flash, journal))
+                (source_tier.root / "slide").write_bytes(bytes(SIZE))
+        return False
+
+    with pytest.raises((ChangedWhileReading, EntryExists, TierError)):
+        move(source_tier, flash, journal, stopped=sleeps)
+    check(done[0], flash, data)
 
 
 @pytest.mark.slow
