@@ -185,6 +185,14 @@ def owned_key(role: TierRole, key: str) -> bool:
     return role == "protect" or key.partition("/")[0] in (*_OWNED.get(role, ()), ".mover")
 
 
+def target_owned(key: str, *, role: TierRole) -> Refusal | None:
+    """A tree may lead into another workflow's folder although the target's prefix does not: a run root would hold
+    what is not in its manifest, an archived slide what its sidecar does not name (I4)."""
+    if not owned_key(role, key):
+        return None
+    return Refusal("target-owned", "that place on the target belongs to another workflow")
+
+
 # --- names -------------------------------------------------------------------------------------------------
 
 OBJECT_KEY_BYTES = 1024  # S3 API, "Object key naming guidelines"

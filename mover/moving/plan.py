@@ -18,6 +18,7 @@ from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.cohort import Node
 from mover.decide.moving import (
+    End,
     Facts,
     Pace,
     Refusal,
@@ -28,13 +29,14 @@ from mover.decide.moving import (
     name_problem,
     parse_when,
     target_key,
+    target_owned,
 )
 from mover.errors import ChangedWhileReading, EntryMissing, RequestInvalid, TierDenied
 from mover.jobs import in_thread
 from mover.model import wire
 from mover.model.moving import Keep
 from mover.model.names import key_text, name_bytes, name_text, text_key
-from mover.model.tiers import Entry, TierKind
+from mover.model.tiers import Entry
 from mover.moving.places import Ends
 from mover.tiers.port import ReadTier
 
@@ -100,7 +102,8 @@ class Planner:
         prefix = folder_of(source.prefix) or ""
         label = f"{source.tier}:{key_text(prefix)}"
         assert body.to is not None
-        way = _Way(at, prefix, body, source, self._ends.tier(body.to).kind, self._clock.now().timestamp())
+        to = self._ends.end(body.to, "")
+        way = _Way(at, prefix, body, source, to, self._clock.now().timestamp())
         try:
             if source.catalog:
                 seen = await self._from_catalog(conn, way)
@@ -228,14 +231,14 @@ class _Way:
         prefix: str,
         body: wire.TransferRequest,
         source: wire.TransferSource,
-        kind: TierKind,
+        target: End,
         now_s: float,
     ) -> None:
         self.at, self.prefix, self.source = at, prefix, source
         self.seen = self.selected = 0
         self._to = _join(folder_of(body.prefix), folder_of(source.to))
         self._same_tier = source.tier == body.to
-        self._keep, self._kind, self._now_s = body.keep, kind, now_s
+        self._keep, self._kind, self._role, self._now_s = body.keep, target.kind, target.role, now_s
         self._when: Node | None = parse_when(source.where) if source.where is not None else None
 
     def lines(self, entries: Iterator[_Seen]) -> bytes:
@@ -275,7 +278,7 @@ class _Way:
             return Refusal("metadata-unsupported", "an object tier holds no symlinks")
         if self._same_tier and seen.key == key:
             return Refusal("target-is-source", "the entry would be copied onto itself")
-        return name_problem(key, kind=self._kind)
+        return name_problem(key, kind=self._kind) or target_owned(key, role=self._role)
 
 
 LEFT_OUT = "left-out"

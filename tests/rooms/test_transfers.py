@@ -153,6 +153,19 @@ async def test_a_way_that_may_not_be_taken_is_refused_before_anything_is_listed(
     assert rig.rows("select id from mover.transfer") == []
 
 
+@pytest.mark.parametrize(("to", "folder"), [("flash", "runs/run-1"), ("cold", "slides/0123456789ABCDEFG")])
+async def test_a_tree_that_leads_into_another_workflows_folder_is_refused(
+    rig: MovingRig, to: str, folder: str
+) -> None:
+    """I4: the target's prefix is free, the names below the source's are not. A list says the same."""
+    rig.fill("nas", {f"in/{folder}/extra.svs": b"1", "in/free": b"2"})
+    seen = await rig.moved(prefix="in", to=to)
+    assert (seen.state, seen.reason) == ("refused", "target-owned")
+    keys = await rig.moved("list", prefix="in", to=to, keys=[f"{folder}/extra.svs"])
+    assert (keys.state, keys.reason) == ("refused", "target-owned") and rig.files(to) == {}
+    assert (await rig.moved("beside", prefix="in", to=to, to_prefix="mirror")).state == "done"
+
+
 async def test_an_identified_tier_is_refused_and_no_name_of_it_is_written_down(rig: MovingRig) -> None:
     """D4, D10: not a plan, not a row, not a message."""
     rig.fill("intake", {"SMITH-JANE/S26-1.svs": b"x"})
