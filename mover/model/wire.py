@@ -573,7 +573,7 @@ class AuditRecord(Answer, frozen=True, kw_only=True):
 class ScanRequest(Body, frozen=True):
     """Walk a tier or a folder of it. `inventory` is the key of an S3 Inventory's manifest on the tier; `empty_ok`
     says that a place where entries are known was emptied on purpose; `changes_only` reads the folders that changed
-    since the last complete scan, as the watcher heard, and ends as `caught-up`: only a full scan can say that it saw all."""
+    since the last complete scan, as the watcher heard, and ends as `caught-up`: only a full scan saw everything."""
 
     tier: ShortText
     prefix: Annotated[str, Meta(max_length=4096)] = ""

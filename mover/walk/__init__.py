@@ -11,15 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mover.walk.bench import stage_posix, walk_posix
+    from mover.walk.bench import changes_posix, stage_posix, walk_posix
     from mover.walk.ledger import Names
     from mover.walk.scans import Scans
 
-__all__ = ["Names", "Scans", "stage_posix", "walk_posix"]
+__all__ = ["Names", "Scans", "changes_posix", "stage_posix", "walk_posix"]
 
 _HOMES = {
     "Names": "mover.walk.ledger",
     "Scans": "mover.walk.scans",
+    "changes_posix": "mover.walk.bench",
     "stage_posix": "mover.walk.bench",
     "walk_posix": "mover.walk.bench",
 }

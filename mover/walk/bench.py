@@ -11,10 +11,11 @@ from msgspec import Struct
 from mover.clock import monotonic_s
 from mover.randomness import new_id
 from mover.tiers import beneath
+from mover.walk.changes import ChangesLedger
 from mover.walk.conductor import Step, Totals, Walk
 from mover.walk.ledger import CatalogLedger, Place
 from mover.walk.reader import Job, Seen
-from mover.walk.readers import PROCESSES, Readers
+from mover.walk.readers import PROCESSES, InThread, Lookers, Readers
 
 
 class _Forgetful:
@@ -92,7 +93,7 @@ def stage_posix(
     """A scan of a deidentified posix tier that is registered in this catalog. Without `merge` what it staged is
     thrown away at the end, so that it can be measured again."""
     place = _new_scan(dsn, project, tier)
-    folder = beneath.open_root(os.fspath(root))
+    folder, state = beneath.open_root(os.fspath(root)), "incomplete"
     try:
         began_s = monotonic_s()
         with CatalogLedger(dsn, place) as ledger:
@@ -106,29 +107,54 @@ def stage_posix(
             walked_s = monotonic_s()
             if merge:
                 ledger.merge()
-                ledger.settle()
+                state = "complete" if ledger.settle().complete else state
         merge_s = monotonic_s() - walked_s if merge else 0.0
         return Staged(place.scan, walk.totals, walked_s - began_s, merge_s)
     finally:
         os.close(folder)
-        _end_scan(dsn, place)
+        _end_scan(dsn, place, state)
 
 
-def _new_scan(dsn: str, project: str, tier: str) -> Place:
+def changes_posix(root: str | os.PathLike[str], dsn: str, *, project: str, tier: str) -> Staged:
+    """A scan of changes, merged, after a complete `stage_posix` and with a watcher that was heard since."""
+    place = _new_scan(dsn, project, tier, method="changes")
+    folder, state = beneath.open_root(os.fspath(root)), "failed"
+    try:
+        began_s = monotonic_s()
+        with ChangesLedger(dsn, place) as ledger:
+            left = ledger.begin()
+            job = Job(scan=place.scan.encode(), root=folder, hide=True, sealed=False, cross_mounts=False)
+            lookers: Lookers = InThread(job) if ledger.pointed.few else Readers(job, tier=tier)
+            try:
+                walk = Walk(ledger, lookers, look=ledger.look, left=left)
+                walk.run()
+            finally:
+                lookers.close()
+            walked_s = monotonic_s()
+            ledger.merge()
+            state = "caught-up" if ledger.settle().complete else "incomplete"
+        return Staged(place.scan, walk.totals, walked_s - began_s, monotonic_s() - walked_s)
+    finally:
+        os.close(folder)
+        _end_scan(dsn, place, state)
+
+
+def _new_scan(dsn: str, project: str, tier: str, *, method: str = "walk") -> Place:
     scan = new_id("scan")
     with psycopg.connect(dsn) as conn:
         conn.execute("select set_config('mover.project', %s, true)", [project])
         row = conn.execute(
-            "insert into mover.scan (id, project_id, tier, created_by) values (%s, %s, %s, 'bench') returning number",
-            [scan, project, tier],
+            "insert into mover.scan (id, project_id, tier, method, created_by) values (%s, %s, %s, %s, 'bench')"
+            " returning number",
+            [scan, project, tier, method],
         ).fetchone()
     assert row is not None
     return Place(scan=scan, project=project, tier=tier, number=row[0], prefix=b"", tag=b"")
 
 
-def _end_scan(dsn: str, place: Place) -> None:
+def _end_scan(dsn: str, place: Place, state: str) -> None:
     with psycopg.connect(dsn) as conn:
         conn.execute("select set_config('mover.project', %s, true)", [place.project])
         conn.execute("delete from mover.staged where scan_id = %s", [place.scan])
         conn.execute("delete from mover.scan_folder where scan_id = %s", [place.scan])
-        conn.execute("update mover.scan set state = 'incomplete' where id = %s", [place.scan])
+        conn.execute("update mover.scan set state = %s where id = %s", [state, place.scan])

@@ -26,7 +26,8 @@ from mover.walk.ledger import FINDINGS_MAX, SETTLE_PAGE, CatalogLedger
 from mover.walk.reader import Seen
 
 WAIT_S = 20.0  # for the watcher's word
-LOOK_S = 0.1
+LOOK_S = 0.005
+FEW_FOLDERS = 512  # read in this thread
 SILENT_S = 30.0  # a watcher that was not heard of for so long is not there
 _GONE = frozenset({"folder-vanished", "folder-replaced"})
 
@@ -44,6 +45,10 @@ class Pointed:
     def enters_all(self, folder: bytes) -> bool:
         """Whether every folder in it is to be read: it is deep, or was found new by this scan itself."""
         return folder in self._deep or folder not in self._first or self._is_below_deep(folder)
+
+    @property
+    def few(self) -> bool:
+        return len(self.first) <= FEW_FOLDERS
 
     def begins_with(self, folder: bytes) -> bool:
         return folder in self._first
@@ -88,7 +93,7 @@ class ChangesLedger(CatalogLedger):
 
     def _wait_for_word(self) -> None:
         """Until the watcher has handed over what happened before the scan was asked for."""
-        limit_s = monotonic_s() + WAIT_S
+        limit_s, told = monotonic_s() + WAIT_S, False
         while True:
             with translated():
                 state: Any = self._look.execute(hints.SQL["state"], {"tier": self.place.tier}).fetchone()
@@ -100,6 +105,10 @@ class ChangesLedger(CatalogLedger):
             refuse_gap(state, tier=self.place.tier)
             if state.heard_at >= asked.created_at:
                 return
+            if not told:
+                with translated():
+                    self._look.execute(hints.SQL["ask"])
+                told = True
             if monotonic_s() > limit_s:
                 raise ChangesUnknown("the tier's watcher does not hand over what it hears", where=self.place.tier)
             pause(LOOK_S)

@@ -62,6 +62,17 @@ class Book:
                     conn.execute("select set_config('mover.project', %s, true)", [project])
                     self._write(conn, tier, heard, until)
 
+    def descriptor(self) -> int | None:
+        """Readable when somebody asked for a word, or the connection ended; None while there is no connection."""
+        return None if self._conn is None or self._conn.closed else self._conn.fileno()
+
+    def is_asked(self) -> bool:
+        """Whether somebody asked since the last time; takes no time."""
+        if self._conn is None or self._conn.closed:
+            return False
+        with translated():
+            return bool(list(self._conn.notifies(timeout=0)))
+
     def _write(self, conn: psycopg.Connection[Any], tier: str, heard: Heard, until: datetime) -> None:
         gap = heard.gap
         if heard.folders and self._one(conn, "is_wanted", tier=tier).wanted:
@@ -83,6 +94,7 @@ class Book:
             self._conn = psycopg.connect(
                 self._dsn, row_factory=namedtuple_row, application_name="mover-watch", autocommit=True
             )
+            self._conn.execute(SQL["listen"])
         return self._conn
 
     def close(self) -> None:

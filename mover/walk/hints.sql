@@ -23,6 +23,14 @@ select (select mover.current_project()), %(tier)s, folder, deep
 on conflict (project_id, tier, scan_id, folder) do update
    set deep = folder_hint.deep or excluded.deep, seen_at = excluded.seen_at
 
+-- name: listen
+-- Scans that wait for a watcher's word ask for it.
+listen mover_watch
+
+-- name: ask
+-- A watcher need not wait for its next turn.
+notify mover_watch
+
 -- name: is_wanted
 -- Whether a full scan of the tier was asked for: what happened before that, it sees.
 select exists (select from mover.scan where tier = %(tier)s and prefix = '' and method = 'walk') as wanted

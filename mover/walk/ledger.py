@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import psycopg
 from msgspec import Struct
@@ -94,7 +94,7 @@ class CatalogLedger:
         self._copy: Any = None
         self._copying: Any = None
 
-    def __enter__(self) -> CatalogLedger:
+    def __enter__(self) -> Self:
         with translated():
             self._conn = psycopg.connect(self._dsn, row_factory=namedtuple_row, application_name="mover-walk")
             self._look = psycopg.connect(

@@ -160,11 +160,11 @@ def send(channel: socket.socket, message: bytes) -> None:
 class Reader:
     """Reads folders one after the other, and works on the columns of several together."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, library: ctypes.CDLL = _LIBC) -> None:
         self._job = job
         self._buffer = ctypes.create_string_buffer(_STATX_BYTES * (PART + BATCH))
         self._states: NDArray[Any] = np.frombuffer(memoryview(self._buffer), _STATX)
-        self._statx = _LIBC.statx
+        self._statx = library.statx
         self._statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
         self._statx.restype = ctypes.c_int
         self._mount = self._mount_of_root()

@@ -7,20 +7,21 @@ is ahead of us waits in its own write, which is the bound of what lies in betwee
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import selectors
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from mover.clock import monotonic_s
 from mover.errors import TierUnavailable
-from mover.walk.reader import FRAME, Job, Seen, Task
+from mover.walk.reader import FRAME, Job, Reader, Seen, Task
 
 PROCESSES = 2
 DEPTH = 2  # task lists that wait in one reader
@@ -124,6 +125,30 @@ class Readers:
         for reader in self._readers:
             reader.end()
         self._selector.close()
+
+
+class InThread:
+    """A reader in the caller's own thread, for so few folders that starting a process would cost more than they do.
+    Every call lets other threads run. Only for local file systems: a hung mount would keep the thread."""
+
+    def __init__(self, job: Job) -> None:
+        self._reader = Reader(job, library=ctypes.CDLL(None, use_errno=True))
+        self._came: Iterator[list[Seen]] | None = None
+
+    def room(self) -> int:
+        return 1 if self._came is None else 0
+
+    def hand(self, tasks: list[Task]) -> None:
+        self._came = self._reader.read(tasks)
+
+    def take(self) -> list[Seen]:
+        came = next(self._came, None) if self._came is not None else None
+        if came is None:
+            self._came = None
+        return came or []
+
+    def close(self) -> None:
+        self._came = None
 
 
 class _Reader:

@@ -36,6 +36,7 @@ from mover.walk.changes import ChangesLedger
 from mover.walk.conductor import Walk
 from mover.walk.inventory import Manifest
 from mover.walk.ledger import CatalogLedger, Names, Place
+from mover.walk.reader import Seen
 from mover.walk.readers import PROCESSES, Lookers
 
 SQL = load(__file__)
@@ -241,13 +242,17 @@ class _Work:
         )  # fmt: skip
 
     def _walk(self, ledger: CatalogLedger, left: int, manifest: Manifest | None) -> None:
-        with self._lookers(ledger.place, manifest) as lookers:
-            look = ledger.look if isinstance(ledger, ChangesLedger) else lambda seen: seen
+        look, processes = _as_seen, self._processes
+        if isinstance(ledger, ChangesLedger):
+            look, processes = ledger.look, 0 if ledger.pointed.few else processes
+        with self._lookers(ledger.place, manifest, processes) as lookers:
             walk = Walk(ledger, lookers, stopped=self._stop.is_set, pace=self._pace, look=look, left=left)
             if not walk.run():
                 raise _Stopped
 
-    def _lookers(self, place: Place, manifest: Manifest | None) -> AbstractContextManager[Lookers]:
+    def _lookers(
+        self, place: Place, manifest: Manifest | None, processes: int
+    ) -> AbstractContextManager[Lookers]:
         """Raises EntryMissing when the folder is not there: an empty source is never success."""
         secret = self._names.secret() if self._names is not None else b""
         if manifest is not None:
@@ -255,7 +260,7 @@ class _Work:
         if self._row.method == "listing":
             return sources.listing(self.tier, place, secret=secret)
         return sources.posix(
-            self.tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret, processes=self._processes
+            self.tier, place, cross_mounts=self._row.options["cross_mounts"], secret=secret, processes=processes
         )
 
     def _fence(self, conn: psycopg.Connection[Any]) -> None:
@@ -265,6 +270,10 @@ class _Work:
         ).fetchone()
         if held is None:
             raise LeaseLost("another worker holds this shard now", where=self._shard.id)
+
+
+def _as_seen(seen: Seen) -> Seen:
+    return seen
 
 
 class _Stopped(Exception):

@@ -18,7 +18,7 @@ from mover.walk.inventory import Inventory, Manifest, read_manifest
 from mover.walk.ledger import Place
 from mover.walk.listing import Listing, Parts
 from mover.walk.reader import Job
-from mover.walk.readers import Lookers, Readers
+from mover.walk.readers import InThread, Lookers, Readers
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def posix(
     tier: ReadTier, place: Place, *, cross_mounts: bool, secret: bytes, processes: int
 ) -> Iterator[Lookers]:
     """Every reader works on one descriptor of the root: what is mounted over it meanwhile does not mislead them,
-    and is noticed at the end."""
+    and is noticed at the end. No `processes` at all: this thread reads."""
     found = innermost(tier)
     root_path = str(Path(found.root))
     root = _open_root(root_path, tier.name)
@@ -38,7 +38,7 @@ def posix(
             scan=place.scan.encode(), root=root, hide=hide, sealed=tier.zone == "identified",
             cross_mounts=cross_mounts, key=secret,
         )  # fmt: skip
-        readers = Readers(job, tier=tier.name, processes=processes)
+        readers: Lookers = Readers(job, tier=tier.name, processes=processes) if processes else InThread(job)
         try:
             yield readers
         finally:

@@ -29,6 +29,7 @@ from mover.walk.fanotify import Event, Marks
 from mover.walk.hints import Book, Heard
 
 TURN_S = 1.0  # between two hand-overs
+GATHER_S = 0.1  # between two looks at the kernel's queue
 READS_MAX = 256  # of one tier in one turn; if there is more, the next turn goes on
 
 log = get_logger("watch")
@@ -57,11 +58,6 @@ class TierWatch:
                 hint="Watching takes CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH on ext4, xfs or btrfs; scans walk as ever.",
             ) from error  # fmt: skip
         self.heard = Heard({}, "started")
-
-    @property
-    def descriptor(self) -> int:
-        assert self._marks is not None
-        return self._marks.descriptor
 
     def _try_handle(self) -> None:
         os.close(fanotify.open_handle(self._root, fanotify.handle_of(self._root)))
@@ -180,7 +176,6 @@ class Watcher:
 
     def __init__(self, dsn: str, roots: Mapping[str, Path]) -> None:
         self._book = Book(dsn)
-        self._poll = select.poll()
         self._watches = self._opened(roots)
         if not self._watches:
             raise ConfigError("no tier of this configuration can be watched", hint="See the lines above for each tier.")
@@ -197,27 +192,30 @@ class Watcher:
             except TierUnavailable as error:
                 log.warning("tier not watched", tier=tier, why=error.what)
                 continue
-            self._poll.register(watch.descriptor, select.POLLIN)
             watches.append(watch)
         return watches
 
     def run(self, *, stopped: Callable[[], bool], alive: Callable[[], None] = lambda: None) -> None:
-        """Until stopped. The kernel's queue is emptied as it fills; the catalog is told once a turn."""
+        """Until stopped. The kernel's queue is emptied as it fills; the catalog is told once a turn, or when a scan
+        asks."""
         told_s = monotonic_s() - TURN_S
         while not stopped():
             left_s = told_s + TURN_S - monotonic_s()
-            if left_s > 0:
-                if self._poll.poll(left_s * 1000):
-                    self._drain()
-                    select.select([], [], [], min(0.05, left_s))  # what comes together is read together
+            if left_s > 0 and not self._is_asked(min(left_s, GATHER_S)):
+                for watch in self._watches:
+                    watch.drain()
                 continue
             told_s = monotonic_s()
             self.turn()
             alive()
 
-    def _drain(self) -> None:
-        for watch in self._watches:
-            watch.drain()
+    def _is_asked(self, wait_s: float) -> bool:
+        """Waits a moment, in which what comes together is read together."""
+        asked = self._book.descriptor()
+        select.select([] if asked is None else [asked], [], [], wait_s)
+        with suppress(MoverError):  # the next turn says so
+            return self._book.is_asked()
+        return False
 
     def turn(self) -> None:
         """Empty the queues and hand over. While the catalog is away what came waits here, bounded."""
