@@ -11,23 +11,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.reaper import cpu_s, descendants
 from mover.model.moving import Item, Options, Outcome
 from mover.tiers.posix import PosixTier
 
 if TYPE_CHECKING:
+    from mover.sandbox import Sandbox
     from mover.tiers.object import ObjectTier
     from mover.tiers.port import ReadTier
     from mover.tiers.staging import StagingTier
+    from mover.transfer import Transfer
 
 PROCESSES = 2
+SLIDES_AT_ONCE = 2  # shards that a daemon runs at once
 
 
 def main() -> None:
@@ -47,6 +52,12 @@ def main() -> None:
     walked.add_argument("--dsn", default="", help="into the catalog; without it nothing is kept")
     walked.add_argument("--twice", action="store_true", help="merged, then once more with nothing changed")
     walked.set_defaults(verb=walk)
+    hinted = verbs.add_parser("changes")
+    hinted.add_argument("source")
+    hinted.add_argument("target", help="not used")
+    hinted.add_argument("--dsn", required=True)
+    hinted.add_argument("--files", type=int, default=100, help="how many are changed before each scan")
+    hinted.set_defaults(verb=changes)
     cleaned = verbs.add_parser("deidentify")
     cleaned.add_argument("source")
     cleaned.add_argument("target")
@@ -215,6 +226,60 @@ def walk(asked: argparse.Namespace) -> dict[str, float]:
     )
 
 
+def changes(asked: argparse.Namespace) -> dict[str, float]:
+    """Some files change, and a full scan finds them; others change, and a scan of changes does. A last full scan
+    says whether that one missed anything."""
+    from mover.walk import changes_posix, stage_posix
+    from mover.walk.watcher import Watcher
+
+    tier = f"bench-{os.getpid()}"
+    _register(asked.dsn, tier)
+    of: dict[str, Any] = {"project": "bench", "tier": tier}
+    watcher = Watcher(asked.dsn, {tier: Path(asked.source)})
+    watcher.turn()
+    first = stage_posix(asked.source, asked.dsn, merge=True, **of)
+    files = [os.path.join(at, name) for at, _, names in os.walk(asked.source) for name in names]
+    chosen = random.Random(8).sample(files, min(2 * asked.files, len(files)))
+    for path in chosen[::2]:
+        _append(path)
+    full = stage_posix(asked.source, asked.dsn, merge=True, **of)
+    for path in chosen[1::2]:
+        _append(path)
+    ended = threading.Event()
+    running = threading.Thread(target=lambda: watcher.run(stopped=ended.is_set))
+    running.start()
+    clock = _Clock()
+    hinted = changes_posix(asked.source, asked.dsn, **of)
+    said = clock.said(entries=hinted.totals.entries)
+    ended.set()
+    running.join()
+    watcher.close()
+    if _changed(asked.dsn, hinted.scan) != len(chosen[1::2]):
+        sys.exit("the scan of changes did not find what was changed")
+    if _changed(asked.dsn, stage_posix(asked.source, asked.dsn, merge=True, **of).scan):
+        sys.exit("the scan of changes missed something")
+    return {
+        **said, "first_s": first.walk_s + first.merge_s, "full_s": full.walk_s + full.merge_s,
+        "changes_s": hinted.walk_s + hinted.merge_s, "folders": hinted.totals.folders,
+    }  # fmt: skip
+
+
+def _append(path: str) -> None:
+    with open(path, "ab") as file:
+        file.write(b"changed")
+
+
+def _changed(dsn: str, scan: str) -> int:
+    import psycopg
+
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select set_config('mover.project', 'bench', true)")
+        found = conn.execute(
+            "select new + changed + coalesce(gone, 0) from mover.scan where id = %s", [scan]
+        ).fetchone()
+    return int(found[0]) if found else -1
+
+
 def _register(dsn: str, tier: str) -> None:
     import psycopg
 
@@ -230,41 +295,53 @@ def _register(dsn: str, tier: str) -> None:
 
 
 def deidentify(asked: argparse.Namespace) -> dict[str, float]:
-    """Recipe planned and proved in the sandbox, cleared, run, read back; source and result digested in one pass.
+    """Recipes planned and proved in the sandbox, cleared, run, read back; source and result digested in one pass.
 
     With `--first` the sandbox loads its parsers with another slide before the inner clock starts: a daemon has
     them loaded.
     """
-    from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
-    from mover.transfer import Transfer, clear
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mover.deid.deidentify import prepare_slide, slide_sandbox
+    from mover.transfer import Transfer
 
     source = PosixTier("intake", "identified", asked.source, role="source", read_only=True)
     target, transfer = _target(asked.target), Transfer()
-    with slide_sandbox(max_children=1) as sandbox:
+    with slide_sandbox(max_children=SLIDES_AT_ONCE) as sandbox, ThreadPoolExecutor(SLIDES_AT_ONCE) as pool:
         if asked.first:
             with open(asked.first, "rb") as first:
                 prepare_slide(sandbox, first.fileno(), suffix=".svs")
-        (entry,) = source.list()
-        clock, began = _Clock(), time.monotonic()
-        with source.open(entry.key) as opened:
-            seen = opened.fingerprint()
-            plan = prepare_slide(sandbox, opened.fileno(), suffix=".svs", known=(entry.key,)).plan
-            planned = time.monotonic()
-            clearance = clear(SlideVerifier(plan, proved=True, seen=seen), opened, plan.recipe)
-            moved = transfer.run_recipe(
-                plan.recipe,
-                source=opened,
-                source_tier=source,
-                target=target,
-                key="slide.svs",
-                clearance=clearance,
-                readback=not asked.no_readback,
-                source_digest=True,
-            )
-        said = clock.said(planning_s=planned - began)
+        clock = _Clock()
+
+        def one(key: str) -> None:
+            _deidentify(key, sandbox, transfer, source, target, readback=not asked.no_readback)
+
+        list(pool.map(one, sorted(entry.key for entry in source.list())))
+        return clock.said()
+
+
+def _deidentify(
+    key: str, sandbox: Sandbox, transfer: Transfer, source: PosixTier, target: PosixTier, *, readback: bool
+) -> None:
+    from mover.deid.deidentify import SlideVerifier, prepare_slide
+    from mover.transfer import clear
+
+    with source.open(key) as opened:
+        seen = opened.fingerprint()
+        plan = prepare_slide(sandbox, opened.fileno(), suffix=".svs", known=(key,)).plan
+        clearance = clear(SlideVerifier(plan, proved=True, seen=seen), opened, plan.recipe)
+        moved = transfer.run_recipe(
+            plan.recipe,
+            source=opened,
+            source_tier=source,
+            target=target,
+            key=key,
+            clearance=clearance,
+            readback=readback,
+            source_digest=True,
+        )
     if moved.source_digest is None or moved.source_digest.blake3 == moved.digest.blake3:
         sys.exit("the digests of source and result are not two")
-    return said
 
 
 if __name__ == "__main__":
