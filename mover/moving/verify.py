@@ -302,6 +302,8 @@ class Verify:
             written = await self._brought(row, finding)
             if written is None:
                 if finding.kind != "missing":
+                    if await self._written_since(row, finding):
+                        return "it is not what was found there any more; the next reading says what it is"
                     await self._set_aside(shard, row, finding)
                 written = await in_thread(self._bring, copies, copy, row, finding)
         except (EntryExists, ChangedWhileReading, DigestMismatch) as error:
@@ -315,6 +317,12 @@ class Verify:
             return None
         standing = await in_thread(look_at, self._ends.tier(row.tier), name_text(bytes(finding.key)))
         return standing.fingerprint if standing.digest == finding.expected else None
+
+    async def _written_since(self, row: Any, finding: Any) -> bool:
+        """Does something else than the damaged bytes stand there by now? A repair may wait for its copy's tier for
+        days; only what was found is moved aside. A name that is empty was moved aside before a kill."""
+        standing = await in_thread(look_at, self._ends.tier(row.tier), name_text(bytes(finding.key)))
+        return not standing.missing and standing.digest != (finding.found or "")
 
     async def _set_aside(self, shard: Shard, row: Any, finding: Any) -> None:
         """First the word where it goes, then the rename. Asked again after a kill, it finds it there."""

@@ -316,6 +316,27 @@ async def test_damage_is_repaired_from_a_second_copy_and_the_damaged_bytes_are_k
     assert (again.findings, again.checked) == ({}, 3)
 
 
+async def test_what_was_written_between_the_finding_and_its_repair_stays(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair may wait long for the tier of its copy; somebody's newer bytes must not land in a quarantine for it."""
+    ward.put("archive", "one", b"bytes" * 100)
+    ward.put("mirror", "one", b"bytes" * 100)
+    rot(ward.path("archive", "one"))
+    unseen(ward, "archive", "one")
+    real = Verify._repair
+
+    async def later(self: Verify, *args: Any) -> str:
+        ward.path("archive", "one").write_bytes(b"newer")
+        return await real(self, *args)
+
+    monkeypatch.setattr(Verify, "_repair", later)
+    seen = await ward.read(tier="archive", repair_from="mirror")
+    [finding] = (await ward.found(seen)).values()
+    assert finding.state == "open" and "any more" in (finding.explanation or "")
+    assert ward.path("archive", "one").read_bytes() == b"newer" and kept(ward) == []
+
+
 async def test_a_damaged_copy_repairs_nothing(ward: Ward) -> None:
     """The copy is read cold first: from two rotten files no good one is made, and nothing is moved."""
     for tier in ("archive", "mirror"):
