@@ -193,6 +193,12 @@ def target_owned(key: str, *, role: TierRole) -> Refusal | None:
     return Refusal("target-owned", "that place on the target belongs to another workflow")
 
 
+def target_overwrites(tier: str) -> Refusal:
+    """Asking first whether a name is free leaves a gap, and names found taken are read, not written: only a tier that
+    refuses by itself keeps what stands there. Policies are held to the same (`decide.fitness`)."""
+    return Refusal("target-overwrites", f"{tier} would overwrite a name that is taken", tier)
+
+
 # --- names -------------------------------------------------------------------------------------------------
 
 OBJECT_KEY_BYTES = 1024  # S3 API, "Object key naming guidelines"

@@ -29,6 +29,7 @@ from mover.decide.moving import (
     name_problem,
     parse_when,
     target_key,
+    target_overwrites,
     target_owned,
 )
 from mover.errors import ChangedWhileReading, EntryMissing, RequestInvalid, TierDenied
@@ -78,7 +79,8 @@ class Planner:
         await in_thread(target.check_identity)
         await conn.execute(SQL["entries_table"])
         await conn.execute(SQL["targets_table"])
-        reasons: list[Refusal] = []
+        traits = await in_thread(lambda: target.traits)
+        reasons = [] if traits.conditional_put else [target_overwrites(body.to)]
         looked_at = 0
         for at, source in enumerate(body.sources):
             seen, reason = await self._source(conn, body, at, source)

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 
@@ -164,6 +165,14 @@ async def test_a_tree_that_leads_into_another_workflows_folder_is_refused(
     keys = await rig.moved("list", prefix="in", to=to, keys=[f"{folder}/extra.svs"])
     assert (keys.state, keys.reason) == ("refused", "target-owned") and rig.files(to) == {}
     assert (await rig.moved("beside", prefix="in", to=to, to_prefix="mirror")).state == "done"
+
+
+async def test_a_target_that_would_overwrite_is_refused_also_without_a_policy(rig: MovingRig) -> None:
+    """A store that takes a second conditional put would replace what a plan believed to be there already."""
+    rig.fill("nas", {"a": b"1"})
+    rig.tiers["cold"].__dict__["traits"] = msgspec.structs.replace(rig.tiers["cold"].traits, conditional_put=False)
+    seen = await rig.moved()
+    assert (seen.state, seen.reason) == ("refused", "target-overwrites") and rig.files("cold") == {}
 
 
 async def test_an_identified_tier_is_refused_and_no_name_of_it_is_written_down(rig: MovingRig) -> None:
