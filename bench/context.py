@@ -60,10 +60,10 @@ SMOKE = Sizes(
     growth_files=(50, 100), growth_bytes=(9 * MB,), reflink_bytes=(9 * MB, 18 * MB), svs_bytes=8 * MB,
 )  # fmt: skip
 USUAL = Sizes(
-    name="usual", rounds=5, limits_bytes=1 * GB, slides=(300 * MB, 400 * MB, 500 * MB), large_bytes=0,
+    name="usual", rounds=5, limits_bytes=1 * GB, slides=(500 * MB, 700 * MB, 900 * MB), large_bytes=0,
     small_files=5_000, tiny_files=50_000, durable_files=20_000, object_bytes=256 * MB, objects=1_000,
     walk_files=200_000, walk_growth=(100_000, 1_000_000), growth_files=(1_000, 10_000, 50_000),
-    growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=700 * MB,
+    growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=500 * MB,
 )  # fmt: skip
 FULL = msgspec.structs.replace(
     USUAL, name="full", rounds=7, limits_bytes=4 * GB, large_bytes=6 * GB, small_files=8_000, tiny_files=200_000,

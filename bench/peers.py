@@ -247,7 +247,7 @@ def s3_peers(*, put: bool) -> tuple[Peer, ...]:
 
 def _pathsafe(source: str, target: str, scratch: str) -> tuple[Step, ...]:
     """With the re-scan of its output that is its default, and SHA-256 of what it wrote: nearest to our promise."""
-    return (_step("pathsafe", "deidentify", "-y", "-w", "1", "--checksum", "--format", "svs", "-o", target, source),)
+    return (_step("pathsafe", "deidentify", "-y", "-w", "2", "--checksum", "--format", "svs", "-o", target, source),)
 
 
 PATHSAFE = Peer("pathsafe", ("pathsafe",), _pathsafe, rounds=3)
