@@ -20,6 +20,7 @@ THOROUGH_BYTES: Final = 64 << 20
 TILE_BYTES: Final = 128 << 20
 _TAIL: Final = 3
 _FIRST_GUESS: Final = 1024
+_HEADS: Final = 64  # different beginnings kept in mind; a tile of any other is read on its own
 
 
 def examine(source: ByteSource, scan: SlideScan) -> int:
@@ -29,16 +30,16 @@ def examine(source: ByteSource, scan: SlideScan) -> int:
             codestream.check_jpeg_tables(_bytes(place))
     seen = 0
     for page in scan.levels:
-        stride = _stride(page)
-        heads: set[bytes] = set()
-        for index, (offset, count) in enumerate(sorted({pair for pair in page.pixels.ranges() if pair[1]})):
-            if page.restarts or scan.flavour == "ndpi":
+        stride, ranges = _stride(page), sorted({pair for pair in page.pixels.ranges() if pair[1]})
+        if page.restarts or scan.flavour == "ndpi":
+            for offset, count in ranges:
                 _examine_strip(source, page, offset, count)
-            elif page.compression == 7:
-                _examine_jpeg(source, offset, count, heads, whole=index % stride == 0)
-            else:
+        elif page.compression == 7:
+            _examine_jpegs(source, ranges, stride)
+        else:
+            for index, (offset, count) in enumerate(ranges):
                 _examine_jp2k(source, offset, count, whole=index % stride == 0)
-            seen += 1
+        seen += len(ranges)
     return seen
 
 
@@ -53,21 +54,40 @@ def _bytes(place: Place) -> bytes:
     return place.value
 
 
-def _examine_jpeg(source: ByteSource, offset: int, count: int, heads: set[bytes], *, whole: bool) -> None:
-    _bounded(count)
-    if whole:
-        data = source.read(offset, count)
-        header = codestream.read_jpeg_header(data)
-        heads.add(data[: header.size_bytes])
-        codestream.check_jpeg_scan(data[header.size_bytes :])
-        codestream.check_jpeg_end(data[-_TAIL:])
-        return
-    longest = max(map(len, heads), default=_FIRST_GUESS)
-    start = source.read(offset, min(count, longest))
-    if not any(start.startswith(head) for head in heads):
-        start = source.read(offset, min(count, codestream.HEADER_BYTES))
-        heads.add(start[: codestream.read_jpeg_header(start).size_bytes])
-    codestream.check_jpeg_end(source.read(offset + max(0, count - _TAIL), min(count, _TAIL)))
+def _examine_jpegs(source: ByteSource, ranges: list[tuple[int, int]], stride: int) -> None:
+    """Of neighbours the tail of one and the head of the next come with one read: a slide has a million tiles. A tile
+    that holds a known header whole is longer than a tail, so no tail reaches into another tile."""
+    heads: tuple[bytes, ...] = ()
+    longest, end, tail_due = _FIRST_GUESS, 0, False
+    for index, (offset, count) in enumerate(ranges):
+        _bounded(count)
+        joined = _TAIL if tail_due and end == offset else 0
+        if tail_due and not joined:
+            codestream.check_jpeg_end(source.read(end - _TAIL, _TAIL))
+        whole = index % stride == 0
+        data = source.read(offset - joined, joined + (count if whole else min(count, longest)))
+        if joined:
+            codestream.check_jpeg_end(data[:_TAIL])
+        if whole:
+            heads = _with(heads, _examine_jpeg(data[joined:]))
+        elif not data.startswith(heads, joined):
+            start = source.read(offset, min(count, codestream.HEADER_BYTES))
+            heads = _with(heads, start[: codestream.read_jpeg_header(start).size_bytes])
+        longest, end, tail_due = max(map(len, heads)), offset + count, not whole
+    if tail_due:
+        codestream.check_jpeg_end(source.read(end - _TAIL, _TAIL))
+
+
+def _with(heads: tuple[bytes, ...], head: bytes) -> tuple[bytes, ...]:
+    return heads if head in heads or len(heads) >= _HEADS else (*heads, head)
+
+
+def _examine_jpeg(data: bytes) -> bytes:
+    """A whole tile; its header."""
+    header = codestream.read_jpeg_header(data)
+    codestream.check_jpeg_scan(data[header.size_bytes :])
+    codestream.check_jpeg_end(data[-_TAIL:])
+    return data[: header.size_bytes]
 
 
 def _examine_jp2k(source: ByteSource, offset: int, count: int, *, whole: bool) -> None:

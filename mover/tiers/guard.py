@@ -20,11 +20,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mover import metrics
 from mover.errors import TierHung
-from mover.log import get_logger
 
 Result = TypeVar("Result")
 Stopped = Callable[[], bool]
@@ -33,7 +32,6 @@ UNANSWERED_S = 30.0
 CALLS_MAX = 16
 AFTERWARDS_MAX = 1024
 
-log = get_logger("tiers")
 _local = threading.local()
 
 
@@ -109,6 +107,13 @@ class _Lanes:
                 self._idle += 1
             self.free.release()
             work = self._calls.get()
+
+
+def _log() -> Any:
+    """Loaded when there is something to say: processes that move files start without it."""
+    from mover.log import get_logger
+
+    return get_logger("tiers")
 
 
 class Guard:
@@ -236,7 +241,7 @@ class Guard:
                 return self._hung
             self._hung = True
             metrics.TIER_STUCK.labels(self.tier).set(self._stuck + 1)
-        log.error("tier hung", tier=self.tier, code=TierHung.code, wait_s=2 * self._patience_s)
+        _log().error("tier hung", tier=self.tier, code=TierHung.code, wait_s=2 * self._patience_s)
         return True
 
     def _start_probe(self) -> _Call[object]:
@@ -261,7 +266,7 @@ class Guard:
                 return
             self._hung = False
             afterwards, self._afterwards = self._afterwards, []
-        log.info("tier answers again", tier=self.tier)
+        _log().info("tier answers again", tier=self.tier)
         for work in afterwards:
             self.tidy(work)
 
