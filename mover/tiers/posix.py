@@ -52,6 +52,8 @@ COLD_BUFFERS = 3  # one being read, one waiting, one with the caller
 MAX_SYNCED_FOLDERS = 4096
 MAX_READ_BYTES = 1 << 31
 SYNCFS_SAYS_SO = (5, 8)  # syncfs(2): before, it did not tell of bytes that could not be written
+# syncfs(2) hands their pages to what lies below and does not ask it to make them durable, as fsync does
+SYNCFS_STOPS_SHORT = frozenset(("fuseblk", "ecryptfs"))
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
@@ -667,7 +669,7 @@ def _probe(root: int, mount: Mount) -> Traits:
             xattrs=_works(lambda: os.setxattr(first, "user.mover", b"1")),
             filesystem=mount.filesystem,
             network=mount.network,
-            syncfs=not mount.network and _kernel() >= SYNCFS_SAYS_SO,
+            syncfs=not mount.network and mount.filesystem not in SYNCFS_STOPS_SHORT and _kernel() >= SYNCFS_SAYS_SO,
         )
     finally:
         for descriptor in (first, second):

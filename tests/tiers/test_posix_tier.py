@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mover.errors import (
@@ -24,7 +25,7 @@ from mover.errors import (
     TierFull,
     TierUnavailable,
 )
-from mover.tiers import beneath, identity, posix
+from mover.tiers import beneath, identity, mounts, posix
 from mover.tiers.posix import PosixTier
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -514,6 +515,16 @@ def test_probing_leaves_nothing_behind(tier: PosixTier, root: Path) -> None:
     """Traits are tried for real, on two small files that go again."""
     assert tier.traits.conditional_put and tier.traits.hard_link
     assert [path.name for path in (root / posix.CONTROL_FOLDER).iterdir()] == ["tier.json"]
+
+
+@pytest.mark.parametrize(("filesystem", "believed"), [("ext4", True), ("fuseblk", False), ("ecryptfs", False)])
+def test_one_sync_of_all_is_believed_only_where_it_reaches_the_device(
+    tier: PosixTier, monkeypatch: pytest.MonkeyPatch, filesystem: str, believed: bool
+) -> None:
+    """It says "done" on stacked file systems too, and the bytes stand in the cache of what lies below."""
+    mount = msgspec.structs.replace(mounts.NOWHERE, filesystem=filesystem)
+    monkeypatch.setattr(mounts, "mount_of_device", lambda _: mount)
+    assert tier.traits.syncfs is believed
 
 
 def test_no_descriptor_is_left_open(tier: PosixTier) -> None:
