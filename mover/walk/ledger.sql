@@ -169,7 +169,9 @@ analyze walk_slice
 insert into mover.scan_finding (project_id, scan_id, code, key)
 select e.project_id, %(scan)s, 'changed-verified', e.key
   from walk_slice s
-  join mover.entry e on e.project_id = (select mover.current_project()) and e.tier = %(tier)s and e.key = s.key
+ cross join lateral (select k.* from mover.entry k
+                      where k.project_id = (select mover.current_project()) and k.tier = %(tier)s and k.key = s.key
+                      limit 1) as e
  where e.verified_at is not null and e.seen <= %(number)s
    and (%(as_of)s::timestamptz is null or e.recorded_at < %(as_of)s)
    and (e.kind, e.size_bytes, e.mtime_ns, e.mark) is distinct from (s.kind, s.size_bytes, s.mtime_ns, s.mark)
@@ -182,7 +184,9 @@ update mover.entry e
        verified_at = null, listing_id = s.listing_id, scan_id = %(scan)s, seen = %(number)s, recorded_at = now(),
        gone_at = null
   from walk_slice s
-  join mover.entry old on old.project_id = (select mover.current_project()) and old.tier = %(tier)s and old.key = s.key
+ cross join lateral (select k.* from mover.entry k
+                      where k.project_id = (select mover.current_project()) and k.tier = %(tier)s and k.key = s.key
+                      limit 1) as old
  where e.id = old.id and old.seen <= %(number)s
    and (%(as_of)s::timestamptz is null or old.recorded_at < %(as_of)s)
    and (old.kind, old.size_bytes, old.mtime_ns, old.mark) is distinct from (s.kind, s.size_bytes, s.mtime_ns, s.mark)
@@ -193,7 +197,9 @@ returning old.verified_at is not null as verified
 with old as (
     select e.id, e.seen, e.gone_at, s.listing_id
       from walk_slice s
-      join mover.entry e on e.project_id = (select mover.current_project()) and e.tier = %(tier)s and e.key = s.key
+     cross join lateral (select k.* from mover.entry k
+                          where k.project_id = (select mover.current_project()) and k.tier = %(tier)s and k.key = s.key
+                          limit 1) as e
      where e.seen <> %(number)s
 ), touched as (
     update mover.entry e set seen = greatest(e.seen, %(number)s), listing_id = old.listing_id, gone_at = null
@@ -207,8 +213,10 @@ insert into mover.entry (project_id, tier, key, kind, size_bytes, mtime_ns, mark
 select (select mover.current_project()), %(tier)s, s.key, s.kind, s.size_bytes, s.mtime_ns, s.mark, s.listing_id,
        %(scan)s, %(number)s
   from walk_slice s
- where not exists (select from mover.entry e
-                    where e.project_id = (select mover.current_project()) and e.tier = %(tier)s and e.key = s.key)
+  left join lateral (select k.id from mover.entry k
+                      where k.project_id = (select mover.current_project()) and k.tier = %(tier)s and k.key = s.key
+                      limit 1) as known on true
+ where known.id is null
 on conflict do nothing
 
 -- name: drop_slice
