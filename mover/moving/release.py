@@ -192,7 +192,7 @@ class Releases:
 
     async def views(self, conn: Connection, transfer: str) -> list[wire.Release]:
         found = []
-        for row in await SQL.many(conn, "of_transfer", transfer=transfer):
+        for row in await SQL.many(conn, "seen_of_transfer", transfer=transfer):
             counts = {one.state: one.count for one in await SQL.many(conn, "counts", release=row.id)}
             kept = {one.code: one.count for one in await SQL.many(conn, "kept", release=row.id)}
             found.append(wire.Release(

@@ -48,6 +48,10 @@ select * from mover.release where id = %(id)s for no key update
 -- The releases of a transfer, in order, held.
 select * from mover.release where transfer_id = %(transfer)s order by id for no key update
 
+-- name: seen_of_transfer
+-- The same for whoever only looks: a page of transfers must not hold up the workers of all of them.
+select * from mover.release where transfer_id = %(transfer)s order by id
+
 -- name: set_state
 -- One step.
 update mover.release set state = %(state)s, explanation = %(explanation)s,

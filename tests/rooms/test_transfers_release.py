@@ -388,6 +388,16 @@ async def test_purging_names_rows_and_touches_no_other_file(rig: MovingRig) -> N
     assert release.counts == {"purged": 1, "kept": 1} and release.kept == {"changed-while-reading": 1}
 
 
+async def test_looking_at_a_transfer_waits_for_no_worker(rig: MovingRig) -> None:
+    """A page of transfers that took the rows of their releases would stop them all while it is read."""
+    rig.fill("nas", FILES)
+    seen = await rig.moved(prefix="in", to_prefix="kept", verb="move")
+    async with rig.database.project("demo") as conn:
+        await conn.execute("select from mover.release for update")
+        async with asyncio.timeout(5):
+            assert (await rig.view(seen.id)).releases[0].state == "held"
+
+
 # --- kills -------------------------------------------------------------------------------------------------------
 
 
