@@ -39,6 +39,7 @@ from mover.randomness import new_id
 SQL = load(__file__)
 PLAN_STEPS_MAX = 1000
 PAGE_MAX = 1000
+OFFENDERS_IN_PAGE = 10
 REPORT_SLICE = 5_000
 Format = Literal["jsonl", "csv"]
 
@@ -256,11 +257,11 @@ class Transfers:
             return await self._view(conn, await self._get(conn, transfer))
 
     async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.TransferPage:
-        """Newest first."""
+        """Newest first, each with the first of its offenders."""
         bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
             rows = await SQL.many(conn, "page", after=after, limit=bound)
-            found = [await self._view(conn, row) for row in rows]
+            found = [_in_a_page(await self._view(conn, row)) for row in rows]
         return wire.TransferPage(transfers=found, next=rows[-1].id if len(rows) == bound else None)
 
     async def _view(self, conn: Connection, row: Any) -> wire.Transfer:
@@ -390,6 +391,11 @@ def from_policy(policy: MovePolicy) -> wire.TransferRequest:
 def refusal(found: Found, reason: str) -> TransferRefused:
     details = [msgspec.to_builtins(one) for one in found.reasons] + list(found.offenders)
     return TransferRefused(explain(found, reason) or reason, where=reason, details=details)
+
+
+def _in_a_page(seen: wire.Transfer) -> wire.Transfer:
+    """A thousand refused plans of a thousand offenders each are no answer; one transfer's own view has them."""
+    return msgspec.structs.replace(seen, offenders=seen.offenders[:OFFENDERS_IN_PAGE])
 
 
 def _step(row: Any, body: wire.TransferRequest) -> wire.PlanStep:

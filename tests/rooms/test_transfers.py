@@ -209,6 +209,15 @@ async def test_a_taken_name_of_equal_size_is_read_before_it_is_believed(rig: Mov
     assert seen.codes == {"entry-exists": 1} and rig.files("cold")["a"] == b"wrong"
 
 
+async def test_a_page_of_transfers_is_bounded_whatever_was_refused(rig: MovingRig) -> None:
+    """I10: the view of one shows its first thousand offenders; a thousand of those would fill the memory."""
+    rig.fill("nas", {f"in/{n}": b"one" for n in range(30)})
+    rig.fill("cold", {f"{n}": b"other" for n in range(30)})
+    seen = await rig.moved(prefix="in")
+    [shown] = (await rig.transfers.list("demo")).transfers
+    assert (len(seen.offenders), len(shown.offenders)) == (30, 10) and shown.codes == {"target-taken": 30}
+
+
 async def test_two_sources_that_would_get_one_name_are_refused(rig: MovingRig) -> None:
     rig.fill("nas", {"x/a": b"1", "y/a": b"2"})
     sources = [wire.TransferSource(tier="nas", prefix=prefix) for prefix in ("x", "y")]
