@@ -260,7 +260,7 @@ def changes(asked: argparse.Namespace) -> dict[str, float]:
         sys.exit("the scan of changes missed something")
     return {
         **said, "first_s": first.walk_s + first.merge_s, "full_s": full.walk_s + full.merge_s,
-        "changes_s": hinted.walk_s + hinted.merge_s, "folders": hinted.totals.folders,
+        "changes_s": hinted.walk_s + hinted.merge_s, "changes_walk_s": hinted.walk_s, "folders": hinted.totals.folders,
     }  # fmt: skip
 
 

@@ -16,6 +16,9 @@ from bench.results import Claim
 WHOLE, BARE = "ours, into the catalog", "ours, without catalog"
 STAGED = inside(WHOLE)
 FIRST, AGAIN = "ours, first scan", "ours, re-scan"
+CHANGES, FULL = "ours, changes only", "ours, full re-scan"
+CHANGED = 100
+MANY = 500_000  # entries, from which one round is enough
 UNIT = "thousand entries/s"
 ROUNDS = 3
 BYTES_PER_ENTRY = 600  # inode, name, a share of its folder
@@ -34,6 +37,7 @@ def walks(context: Context) -> None:
         found.claim("P8", work, tool=STAGED, against=[peers.FIND.name], goal=0.6)
         found.claim("P8-rclone", work, tool=STAGED, against=[peers.RCLONE_LIST.name], goal=4.0)
         _rescan(course, catalog)
+        _changes("P8b", course, catalog)
         course.place.remove()
         _memory(context, catalog)
 
@@ -110,6 +114,44 @@ def _rescan(course: _WalkCourse, catalog: Catalog) -> None:
     )
 
 
+def _changes(id: str, course: _WalkCourse, catalog: Catalog) -> None:
+    """Files change under a watcher; a scan of changes beside a full scan after as many changes."""
+    if os.geteuid() != 0 or not course.place.image:
+        course.context.failures[id] = "skipped: watching a file system of its own takes root (fanotify, loop mounts)"
+        return
+    count = course.corpus.files
+    tool = ours("ours, changes", "changes", "--dsn", catalog.dsn, "--files", str(CHANGED))
+    found = _walked(course, [tool], rounds=1 if count > MANY else min(ROUNDS, course.context.sizes.rounds))
+    tally = found.tallies[tool.name]
+    if not tally.runs:
+        course.context.failures[id] = tally.failure
+        return
+    named = {CHANGES: "changes_s", FULL: "full_s", FIRST: "first_s"}
+    seconds = {name: _medians(tally, counted) for name, counted in named.items()}
+    rates = {name: round(count / 1e3 / value, 1) for name, value in seconds.items()}
+    ratio = rates[CHANGES] / rates[FULL]
+    course.context.claim(
+        Claim(
+            id=id,
+            work=f"re-scan of {count} entries of which {CHANGED} changed: changed folders only, merged",
+            unit=UNIT,
+            ours=rates[CHANGES],
+            peers={name: rate for name, rate in rates.items() if name != CHANGES},
+            limit=None,
+            limit_name="",
+            ratio=round(ratio, 3),
+            against=FULL,
+            goal=50,
+            met=results.judge(ratio, 50, "higher"),
+            ours_tool=CHANGES,
+            condition=f"{course.condition}; clock of the scans alone, the watcher's word included",
+            place=course.place.kind,
+            disturbed=[CHANGES] if tally.disturbed else [],
+            stamp=results.stamp(load_before=found.load_before),
+        )
+    )
+
+
 def _medians(tally: Tally, *names: str) -> float:
     return median(sum(run.counted[name] for name in names) for run in tally.runs)
 
@@ -121,6 +163,8 @@ def _memory(context: Context, catalog: Catalog) -> None:
         course = _tree(context, f"p8-{count}", count, catalog)
         tool = ours(f"ours, {count} entries", "walk", "--dsn", catalog.dsn)
         found.append(_walked(course, [tool], rounds=1))
+        if count == context.sizes.walk_growth[-1]:
+            _changes("P8b-large", course, catalog)
         course.place.remove()
     memory = {name: value for one in found for name, value in one.figures("memory", inner=False).items()}
     if len(memory) < 2:

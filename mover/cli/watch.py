@@ -12,9 +12,9 @@ import click
               help="The daemon's mover.yaml (default: MOVER_CONFIG or ./mover.yaml).")  # fmt: skip
 @click.pass_context
 def command(ctx: click.Context, config: Path | None) -> None:
-    """Hear of every change on the deidentified file systems, for `mover scan TIER --changes`.
+    """Hear of changes on tiers, for scans of changes only.
 
-    Runs beside the daemon until SIGTERM, with CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH and nothing else. After each
+    See `mover scan TIER --changes`. Runs beside the daemon until SIGTERM, with CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH and nothing else. After each
     start a full scan has to come first.
     """
     from mover.daemon import watch

@@ -190,7 +190,7 @@ class Watcher:
             try:
                 watch = TierWatch(tier, root)
             except TierUnavailable as error:
-                log.warning("tier not watched", tier=tier, why=error.what)
+                log.warning("tier not watched", tier=tier, what=error.what)
                 continue
             watches.append(watch)
         return watches
@@ -224,7 +224,7 @@ class Watcher:
             for watch in self._watches:
                 if watch.drain():
                     if watch.heard.gap is not None:
-                        log.warning("watch begins", tier=watch.tier, why=watch.heard.gap)
+                        log.warning("watch begins", tier=watch.tier, reason=watch.heard.gap)
                     self._book.hand_over(watch.tier, watch.heard, until=until)
                     watch.heard = Heard({})
         except MoverError as error:

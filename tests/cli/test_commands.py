@@ -31,7 +31,7 @@ def leaves() -> Iterator[tuple[str, ...]]:
 
 LEAVES = sorted(leaves())
 # these act on this machine or run until they are stopped; the rest ask the daemon
-LOCAL = {("daemon",), ("demo",), ("deid",), ("init",), ("doctor",), ("policy", "check")}
+LOCAL = {("watch",), ("daemon",), ("demo",), ("deid",), ("init",), ("doctor",), ("policy", "check")}
 
 
 @pytest.mark.parametrize("path", LEAVES)
@@ -52,7 +52,7 @@ def test_every_command_has_help_and_says_what_each_option_is_for(mover: Mover, p
 
 def test_every_command_prints_json() -> None:
     """What people see in a table, a script must be able to read."""
-    without = {("daemon",), ("demo",)}
+    without = {("daemon",), ("demo",), ("watch",)}
     for path in LEAVES:
         found: click.Command = importlib.import_module(COMMANDS[path[0]][0]).command
         if isinstance(found, click.Group):
