@@ -14,8 +14,8 @@ import click
 def command(ctx: click.Context, config: Path | None) -> None:
     """Hear of changes on tiers, for scans of changes only.
 
-    See `mover scan TIER --changes`. Runs beside the daemon until SIGTERM, with CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH and nothing else. After each
-    start a full scan has to come first.
+    See `mover scan TIER --changes`. Runs beside the daemon until SIGTERM, with CAP_SYS_ADMIN and
+    CAP_DAC_READ_SEARCH and nothing else. After each start a full scan has to come first.
     """
     from mover.daemon import watch
 
