@@ -19,7 +19,7 @@ import pytest
 from mover.catalog.database import Database
 from mover.clock import monotonic_s, pause
 from mover.deid.vault import Vault
-from mover.errors import ChangesUnknown, Conflict, RequestInvalid, TierUnavailable
+from mover.errors import CatalogUnavailable, ChangesUnknown, Conflict, RequestInvalid, TierUnavailable
 from mover.model import wire
 from mover.walk.changes import ChangesLedger, Pointed
 from mover.walk.watcher import TierWatch, Watcher
@@ -327,3 +327,31 @@ async def test_a_full_scan_that_is_asked_for_is_never_answered_with_one_of_chang
         await ward.scans.declare(PROJECT, "ann", wire.ScanRequest(tier="flash", changes_only=True))
         with pytest.raises(Conflict, match="another kind"):
             await ward.scans.declare(PROJECT, "ann", wire.ScanRequest(tier="flash"))
+
+
+@pytest.mark.slow
+async def test_a_scan_that_broke_off_goes_on_with_the_hints_it_took(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are its own until it has merged what they meant; what changes in between stays for the next."""
+    plant(ward.flash, "a/one", "b/two", "c/three")
+    with watching(ward):
+        await ward.scan()
+        plant(ward.flash, "a/new", "fresh/deep/file")
+        (ward.flash / "b" / "two").unlink()
+
+        def broken(*_: Any, **__: Any) -> bool:
+            raise CatalogUnavailable("cut")
+
+        monkeypatch.setattr(ChangesLedger, "merge", broken)
+        scan = await ward.scan(changes_only=True)
+        assert scan.finished_at is None
+        monkeypatch.undo()
+        plant(ward.flash, "c/later")
+        wait_for_word(ward)
+        ward.due()
+        await ward.work("tier-walk")
+        scan = await ward.scans.view(PROJECT, scan.id)
+        assert (scan.state, scan.drift.new, scan.drift.gone, left(ward)) == ("caught-up", 2, 1, [b"c"])
+        assert (await ward.scan(changes_only=True)).drift.new == 1
+        await assert_truth(ward)
