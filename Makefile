@@ -20,7 +20,7 @@ help:
 	@echo "make stop    end what demo or serve left running"
 	@echo "make test    all tests that a change must pass (under 10 minutes on two cores)"
 	@echo "make soak    the long ones: hundreds of kills, power cuts, big files"
-	@echo "make bench   every claim about speed beside its peers (a few minutes, 15 GB below BENCH_ROOT)"
+	@echo "make bench   every claim about speed beside its peers (about ten minutes, 15 GB below BENCH_ROOT)"
 	@echo "make bench-full  the same at large sizes (an hour or more)"
 	@echo "make check   style, types and the import contracts"
 	@echo "make deps    Debian packages some tests need (as root)"
