@@ -302,7 +302,9 @@ class Budgets:
 
 
 LEAST_BYTES_S = 64 << 10
-DEFAULT_BACKOFF = BackoffRule()
+# Of source tiers without a policy, gentler than a policy's own: files that were in the page cache a moment ago make a
+# device's ordinary pace look slow, and nobody said yet how dear this source is.
+DEFAULT_BACKOFF = BackoffRule(factor=4.0, least=0.25, recover_s=30.0)
 
 
 class _Ticket(Struct, frozen=True, eq=False):

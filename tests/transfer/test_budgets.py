@@ -265,11 +265,11 @@ def test_a_source_tier_gives_way_also_without_a_policy() -> None:
     for _ in range(60):
         clock.advance(0.1)
         budgets.observe("nas", direction="read", seconds=0.1, bytes_=MB)
-    assert budgets.ratio("nas", "read") < 0.1
+    assert budgets.ratio("nas", "read") < 0.3
     began_s = clock.monotonic_s()
     for _ in range(100):
         budgets.take("nas", direction="read", bytes_=MB)
-    assert clock.monotonic_s() - began_s > 60  # the peak was 10 MB/s
+    assert clock.monotonic_s() - began_s > 30  # the peak was 10 MB/s
 
 
 def test_giving_way_also_means_fewer_at_once_and_at_least_one() -> None:
