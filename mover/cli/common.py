@@ -120,3 +120,25 @@ wait_option = click.option("--wait", is_flag=True, help="Stay until it is done."
 timeout_option = click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Wait no longer than this.")
 limit_option = click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Lines.")
 after_option = click.option("--after", help="Go on after this line: the `next` of the page before.")
+
+
+def report_options(function: F) -> F:
+    """In what form a report comes, and where to."""
+    format_ = click.option(
+        "--format", "format_", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True,
+        help="JSON lines, or CSV whose cells no spreadsheet takes for formulas.",
+    )  # fmt: skip
+    output = click.option(
+        "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of the terminal."
+    )
+    return format_(output(function))
+
+
+def write_report(out: Output, fetch: Callable[[Callable[[bytes], object]], int], output: Path | None) -> None:
+    """Pieces of a report as they come: to the terminal, or to a file whose size is told."""
+    if output is None:
+        fetch(lambda piece: click.echo(piece, nl=False))
+        return
+    with open(output, "wb") as file:
+        count = fetch(file.write)
+    out.facts({"file": str(output), "bytes": count}, [("file", output), ("bytes", count)])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import after_option, limit_option, timeout_option, wait_option, with_client
+from mover.cli.common import (
+    after_option,
+    limit_option,
+    report_options,
+    timeout_option,
+    wait_option,
+    with_client,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -52,18 +61,11 @@ def show(*, mover: SyncClient, out: Output, transfer: str, wait: bool, timeout_s
 
 @command.command("report")
 @click.argument("transfer")
-@click.option("--format", "format_", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True,
-              help="JSON lines, or CSV whose cells no spreadsheet takes for formulas.")  # fmt: skip
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of the terminal.")
+@report_options
 @with_client
 def report(*, mover: SyncClient, out: Output, transfer: str, format_: str, output: Path | None) -> None:
     """Every entry with its outcome."""
-    if output is None:
-        mover.transfers.report(transfer, lambda piece: click.echo(piece, nl=False), format=format_)
-        return
-    with open(output, "wb") as file:
-        count = mover.transfers.report(transfer, file.write, format=format_)
-    out.facts({"file": str(output), "bytes": count}, [("file", output), ("bytes", count)])
+    write_report(out, partial(mover.transfers.report, transfer, format=format_), output)
 
 
 @command.command("pause")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import after_option, limit_option, timeout_option, wait_option, with_client
+from mover.cli.common import (
+    after_option,
+    limit_option,
+    report_options,
+    timeout_option,
+    wait_option,
+    with_client,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -72,18 +81,11 @@ def findings(*, mover: SyncClient, out: Output, verification: str, after: str | 
 
 @command.command("report")
 @click.argument("verification")
-@click.option("--format", "format_", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True,
-              help="JSON lines, or CSV whose cells no spreadsheet takes for formulas.")  # fmt: skip
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of the terminal.")
+@report_options
 @with_client
 def report(*, mover: SyncClient, out: Output, verification: str, format_: str, output: Path | None) -> None:
     """Every entry that was looked at, with what was found."""
-    if output is None:
-        mover.verifications.report(verification, lambda piece: click.echo(piece, nl=False), format=format_)
-        return
-    with open(output, "wb") as file:
-        count = mover.verifications.report(verification, file.write, format=format_)
-    out.facts({"file": str(output), "bytes": count}, [("file", output), ("bytes", count)])
+    write_report(out, partial(mover.verifications.report, verification, format=format_), output)
 
 
 @command.command("abort")

@@ -306,5 +306,13 @@ def start_writeback(descriptor: int, offset: int, length: int) -> None:
     _LIBC.sync_file_range(descriptor, ctypes.c_longlong(offset), ctypes.c_longlong(length), ctypes.c_uint(_SYNC_WRITE))
 
 
+def open_direct(descriptor: int, flags: int) -> int:
+    """A second descriptor of the same file past the cache, or -1 where the file system has no such thing."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
 def drop_cache(descriptor: int) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

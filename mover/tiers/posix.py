@@ -169,7 +169,8 @@ def _read_ahead(
     full: queue.SimpleQueue[memoryview | BaseException | None],
 ) -> None:
     """Fill free buffers in order until the end, an error, or the reader of them leaves (None)."""
-    direct, reading = _direct_twin(descriptor)
+    direct = beneath.open_direct(descriptor, os.O_RDONLY)
+    reading = direct if direct >= 0 else descriptor
     try:
         offset = 0
         while offset < size:
@@ -195,14 +196,6 @@ def _read_ahead(
     finally:
         if direct >= 0:
             os.close(direct)
-
-
-def _direct_twin(descriptor: int) -> tuple[int, int]:
-    try:
-        direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-    except OSError:
-        return -1, descriptor
-    return direct, direct
 
 
 class PosixTier:

@@ -38,6 +38,7 @@ from mover.errors import ChangedWhileReading, MoverError, ShortRead
 from mover.model.recipe import STEP_BYTES, Copy, Placed, Recipe
 from mover.model.source import ByteSource
 from mover.tiers import beneath
+from mover.tiers.beneath import open_direct
 from mover.transfer.digest import READ_AHEAD_BYTES, Hasher, descriptor_of
 from mover.transfer.lanes import Lanes, LanesStopped, Turn
 from mover.transfer.pace import Pace
@@ -272,14 +273,6 @@ class Landing:
         if self._direct >= 0:
             direct, self._direct = self._direct, -1
             os.close(direct)
-
-
-def open_direct(descriptor: int, flags: int) -> int:
-    """A second descriptor past the cache, or -1."""
-    try:
-        return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_DIRECT | os.O_CLOEXEC)
-    except OSError:
-        return -1
 
 
 def write_fully(descriptor: int, at: int, view: memoryview) -> None:

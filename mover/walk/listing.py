@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -90,7 +91,7 @@ class Parts:
         )  # fmt: skip
 
 
-class Threads:
+class Threads(ABC):
     """`Lookers` that work in threads of this process: they wait for a store, not for a processor. A task that fails
     ends the walk; its range is listed again when the walk goes on."""
 
@@ -105,9 +106,9 @@ class Threads:
         for thread in self._threads:
             thread.start()
 
+    @abstractmethod
     def look(self, task: Task) -> Iterator[Seen]:
         """All parts of a task, the last of them marked."""
-        raise NotImplementedError
 
     def room(self) -> int:
         return len(self._threads) * DEPTH - self._waiting
