@@ -34,6 +34,7 @@ from mover.protect.repository import INCOMPLETE_TAG, Repository, create_reposito
 from mover.protect.writer import SMALL_BYTES
 from mover.tiers.posix import PosixTier
 from tests.protect.conftest import PASSWORD, listing, take
+from tests.support.leftovers import Leftovers
 
 
 @pytest.fixture
@@ -408,12 +409,12 @@ def test_what_the_progress_raises_stops_the_snapshot_and_closes_everything(
         if done == files:
             raise Stop
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = Leftovers()
     with pytest.raises(Stop):
         take(repository, out, progress=stop)
 
     assert repository.snapshots() == [] and not list(repository._files.ids("locks"))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert before.now() == []
     assert take(repository, out).complete
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import pytest
 
 from mover.errors import LimitExceeded, RequestInvalid, SandboxFailed, StructureInvalid
 from mover.sandbox import Limits, Sandbox, confine
+from tests.support.leftovers import Leftovers
 
 HOSTILE = "tests.sandbox.hostile"
 
@@ -200,14 +200,14 @@ def test_calls_from_many_threads_get_their_own_answers(sandbox: Sandbox) -> None
 def test_no_descriptor_and_no_process_is_left(sandbox: Sandbox) -> None:
     """R11: back to the base line after failures of every kind."""
     call(sandbox, "echo")
-    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = Leftovers()
     for name in ("echo", "leak", "crash", "refuse"):
         for _ in range(5):
             try:
                 call(sandbox, name)
             except (SandboxFailed, StructureInvalid):
                 continue
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (before, threads)
+    assert before.now() == []
     zygote = sandbox._zygote
     assert zygote is not None
     children = Path(f"/proc/{zygote._process.pid}/task/{zygote._process.pid}/children").read_text()

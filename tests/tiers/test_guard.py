@@ -20,6 +20,7 @@ from mover.tiers import identity, mounts, posix
 from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier, RetryTier
+from tests.support.leftovers import Leftovers
 
 UNANSWERED_S = 0.1
 
@@ -90,11 +91,11 @@ def test_while_it_hangs_nothing_more_is_asked(guard: Guard, server: Server) -> N
     server.up.clear()
     with pytest.raises(TierHung):
         guard.call(server.ask)
-    asked, threads = server.waiting, threading.active_count()
+    asked, before = server.waiting, Leftovers()
     for _ in range(20):
         with pytest.raises(TierHung):
             guard.call(server.ask)
-    assert (server.waiting, threading.active_count()) == (asked, threads)
+    assert (server.waiting, before.now()) == (asked, [])
 
 
 def test_many_callers_tie_up_a_bounded_number_of_threads(guard: Guard, server: Server) -> None:
@@ -220,11 +221,11 @@ def test_calls_within_long_work_need_no_further_lane(guard: Guard) -> None:
 
 def test_a_guard_that_is_not_needed_leaves_no_threads(guard: Guard, server: Server) -> None:
     """Every tier has one for a moment, when the daemon asks what it stands on."""
-    before = threading.active_count()
+    before = Leftovers()
     guard.call(server.ask)
     guard.hold(lambda _: server.ask())
     guard.close()
-    eventually(lambda: threading.active_count() == before)
+    eventually(lambda: before.now() == [])
 
 
 def test_local_tiers_have_no_guard_and_no_lanes(tmp_path: Path) -> None:
@@ -290,11 +291,11 @@ def test_a_put_that_was_given_up_publishes_nothing_when_the_tier_answers(
 def test_a_stream_that_is_left_early_is_closed(tier: GuardedTier) -> None:
     """Its descriptors and its reading thread must not stay."""
     tier.put("big", [bytes(1 << 20)] * 40)
-    before = threading.active_count()
+    before = Leftovers()
     pieces = tier.stream("big", cold=True)
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
-    eventually(lambda: threading.active_count() <= before + 1)  # a lane more, no reader
+    eventually(lambda: len(before.now()) <= 1)  # a lane more, no reader
 
 
 # --- which tiers get one ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from mover.errors import (
 )
 from mover.tiers import beneath, identity, mounts, posix
 from mover.tiers.posix import PosixTier
+from tests.support.leftovers import Leftovers
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -530,7 +531,7 @@ def test_one_sync_of_all_is_believed_only_where_it_reaches_the_device(
 def test_no_descriptor_is_left_open(tier: PosixTier) -> None:
     """R11, over successes and failures of every call."""
     tier.put("kept", [b"x"])
-    before = len(os.listdir("/proc/self/fd"))
+    before = Leftovers()
     for _ in range(20):
         for call in (
             lambda: tier.put("kept", [b"y"]),
@@ -544,7 +545,7 @@ def test_no_descriptor_is_left_open(tier: PosixTier) -> None:
                 call()
             except MoverError:
                 continue
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert before.now() == []
 
 
 class tmpfs:

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from mover.tiers.staging import StagingTier
 from mover.tiers.wrappers import Fault, FaultyTier
 from mover.transfer import Clearance, Moved, Transfer, clear, engine, large
 from mover.transfer.digest import digest_recipe
+from tests.support.leftovers import Leftovers
 from tests.support.seaweed import object_tier
 from tests.tiers.test_posix_tier import ROOT_ONLY, tmpfs
 
@@ -498,13 +498,13 @@ def test_kill_9_leaves_whole_files_or_none(source_tier: PosixTier, flash: PosixT
 def test_no_thread_and_no_descriptor_is_left(source_tier: PosixTier, flash: PosixTier) -> None:
     """R11 over both ways and their failures."""
     source_tier.put("slide", [DATA])
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = Leftovers()
     for number in range(5):
         run(plain_copy(len(DATA)), source_tier, flash, key=f"{number}")
         for fault in (Fault("write", "full", at=10), Fault("write", "fail"), Fault("stream_cold", "flip")):
             with pytest.raises(MoverError):
                 run(plain_copy(len(DATA)), source_tier, FaultyTier(flash, [fault]), key=f"bad-{number}")
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert before.now() == []
 
 
 class loop_mount:

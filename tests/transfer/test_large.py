@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import FaultyTier
 from mover.transfer import Moved, Transfer, large
 from mover.transfer.budgets import Budgets
+from tests.support.leftovers import Leftovers
 from tests.tiers.test_posix_tier import ROOT_ONLY
 from tests.transfer.test_engine import flash, loop_mount, names, output, posix_tier, rests, source_tier
 
@@ -206,7 +206,7 @@ def test_no_thread_and_no_descriptor_is_left_by_any_way(
     """R11, also after failures of each of its threads."""
     source_tier.put("slide", [DATA])
     move(source_tier, flash, key="first")
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    before = Leftovers()
     move(source_tier, flash, key="second", source_digest=True)
     for name in ("read_cold", "read_fully", "write_fully", "settle", "copy_file_range"):
         with monkeypatch.context() as patch:
@@ -215,7 +215,7 @@ def test_no_thread_and_no_descriptor_is_left_by_any_way(
                 move(source_tier, flash, key=f"bad-{name}")
             except (MoverError, OSError):
                 pass
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert before.now() == []
     assert rests(flash) == []
 
 
