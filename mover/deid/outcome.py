@@ -5,15 +5,31 @@ They stand apart from the code that makes them, so that the daemon knows the wor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from mover.model.recipe import Recipe
 from mover.model.slides import Decision, SlideFacts
 
 
+class OutFile(Struct, frozen=True):
+    """One file of a slide that has several. `name` is relative to the slide's folder, with `{number}` where the
+    slide's number goes ("{number}/Data0000.dat"); `source` says which of the given files the recipe copies from,
+    0 the main one."""
+
+    name: str
+    source: int
+    recipe: Recipe
+
+    def path(self, number: str) -> str:
+        return self.name.replace("{number}", number)
+
+
 class SlidePlan(Struct, frozen=True):
     """How a slide becomes de-identified. `removed` is the harvest of everything dropped or changed: it stays
-    in memory and is what the second pass searches for. All else is safe for the catalog."""
+    in memory and is what the second pass searches for. All else is safe for the catalog. `recipe` makes the main
+    file, `{number}.{extension}`; `parts` are the files that belong to it, none for most families."""
 
     family: str
     extension: str
@@ -22,6 +38,12 @@ class SlidePlan(Struct, frozen=True):
     decisions: tuple[Decision, ...]
     removed: tuple[str, ...]
     tile_count: int
+    parts: tuple[OutFile, ...] = ()
+
+    def files(self) -> Iterator[OutFile]:
+        """Every file of the output, the main one first."""
+        yield OutFile("{number}." + self.extension, 0, self.recipe)
+        yield from self.parts
 
 
 class SlideEvidence(Struct, frozen=True):

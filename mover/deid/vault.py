@@ -25,12 +25,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from msgspec import Struct
 from psycopg.errors import UniqueViolation
 
 from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
+from mover.deid.identity import Subject
 from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid, VaultConflict
 from mover.model.ids import encode_base32
 from mover.randomness import new_id, new_number, random_bytes
@@ -113,13 +113,6 @@ class VaultKey:
     def keyed(self, text: str) -> bytes:
         """The same text always gives the same 32 bytes, and nobody without the key can try texts."""
         return hmac.digest(self._lookup, text.encode("utf-8", "surrogateescape"), sha256)
-
-
-class Subject(Struct, frozen=True):
-    """What the site calls a patient, and by how many days all dates of that patient move."""
-
-    pseudonym: str
-    offset_days: int
 
 
 class Vault:

@@ -62,6 +62,8 @@ class Page(Struct, frozen=True):
     pixels: Pixels
     # JPEG header lengths and restart offsets of a Hamamatsu level; empty elsewhere.
     restarts: array[int]
+    # The page whose SubIFDs this one stands in; -1 in the main chain.
+    parent: int = -1
 
 
 class SlideFacts(Struct, frozen=True):

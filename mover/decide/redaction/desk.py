@@ -1,0 +1,306 @@
+"""The desk on which a slide's places are judged: what every family shares.
+
+A family is a subclass in a module of its own. It says which tags and keys it lists (`rules`, `keys`), judges the
+places that are its own (`judge_own`), and writes its texts anew (`describe`). Everything not listed is dropped here,
+so a family can forget to allow something but not to forbid it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+from mover.decide.redaction.texts import decode_text, icc_texts, is_vocabulary, shape_of, strings_of
+from mover.errors import PlaceUnknown, StructureInvalid
+from mover.model.slides import Decision, Page, Place, SlideScan, Value
+
+HARVEST_STRINGS: Final = 20_000
+
+
+class OutTag(Struct, frozen=True):
+    """A tag as it will stand in the output: TIFF type and decoded value."""
+
+    code: int
+    kind: int
+    value: Value
+
+
+class OutPage(Struct, frozen=True):
+    """A directory of the output. With `blank` the page stands, because readers count on it, and every tile of it is
+    one blank literal; `children` are its SubIFDs."""
+
+    index: int
+    tags: tuple[OutTag, ...]
+    blank: bool = False
+    children: tuple[OutPage, ...] = ()
+
+
+class Redaction(Struct, frozen=True):
+    """`pages` are the levels. `thumbnail` is the directory of a picture that is yet to be drawn from them."""
+
+    decisions: tuple[Decision, ...]
+    pages: tuple[OutPage, ...]
+    removed: tuple[str, ...]
+    thumbnail: OutPage | None = None
+
+
+Check = Callable[[Value], bool]
+
+
+# --- typed values ------------------------------------------------------------------------------------
+
+
+def among(*allowed: int) -> Check:
+    return lambda value: bool(value) and all(item in allowed for item in value)
+
+
+def within(low: float, high: float) -> Check:
+    return lambda value: len(value) == 1 and low <= value[0] <= high
+
+
+def resolution(value: Value) -> bool:
+    """Pixels per centimetre or inch, as a fraction; a slide has at most 0.05 micrometres per pixel."""
+    return len(value) == 2 and value[0] > 0 and value[1] > 0 and 0 < value[0] / value[1] <= 200_000
+
+
+def black_white(value: Value) -> bool:
+    return len(value) in (6, 12) and all(0 <= item <= 255 for item in value)
+
+
+def anything(value: Value) -> bool:
+    return len(value) > 0
+
+
+SAMPLES: Final = among(1, 3, 4)
+STRUCTURAL: Final[dict[int, tuple[int, Check]]] = {
+    254: (4, among(0, 1)),  # NewSubfileType
+    258: (3, among(8, 16)),  # BitsPerSample
+    259: (3, among(7, 33003, 33005)),  # Compression
+    262: (3, among(0, 1, 2, 6)),  # PhotometricInterpretation
+    274: (3, among(1)),  # Orientation
+    277: (3, SAMPLES),  # SamplesPerPixel
+    282: (5, resolution),  # XResolution
+    283: (5, resolution),  # YResolution
+    284: (3, among(1)),  # PlanarConfiguration
+    296: (3, among(1, 2, 3)),  # ResolutionUnit
+    317: (3, among(1, 2)),  # Predictor
+    339: (3, among(1)),  # SampleFormat
+    347: (7, anything),  # JPEGTables: walked marker by marker by the scanner
+    530: (3, among(1, 2, 4)),  # YCbCrSubSampling
+    531: (3, among(1, 2)),  # YCbCrPositioning
+    532: (5, black_white),  # ReferenceBlackWhite
+    32997: (4, among(1)),  # ImageDepth
+    34675: (7, anything),  # ICC profile: judged by its own rule below
+}
+ESSENTIAL: Final = frozenset({258, 259, 262, 277, 347, 65420, 65421})
+
+
+def decimal(digits: int, fraction: int = 6) -> re.Pattern[str]:
+    return re.compile(rf"-?[0-9]{{1,{digits}}}(\.[0-9]{{1,{fraction}}})?")  # never \d: that is any script's digits
+
+
+# Names of standards and versions that profiles carry, and what no profile's text should hold besides.
+_ICC_STANDARDS: Final = re.compile(
+    r"IEC ?61966[-.]2[-.]1|ICC\.1:[0-9]{4}(-[0-9]{2})?|\b[vV](ersion )?[0-9]{1,2}(\.[0-9]{1,3}){1,3}"
+)
+_ICC_SUSPECT: Final = re.compile(
+    r"[0-9]{5,}|@|[0-9]{4}[-/.:][0-9]{1,2}[-/.:][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}"
+)
+
+
+class Desk:
+    """Collects decisions, output tags and the harvest of one slide."""
+
+    # tag -> TIFF type and check of the value
+    rules: ClassVar[Mapping[int, tuple[int, Check]]] = STRUCTURAL
+    # tags whose text is taken apart into keys by the scanner, and the keys each may keep
+    keys: ClassVar[Mapping[int, Mapping[str, re.Pattern[str]]]] = {}
+    # keys without which the picture is of no use: losing one is a refusal
+    vital: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, scan: SlideScan, known: Iterable[str]) -> None:
+        self.scan = scan
+        self.decisions: dict[Decision, int] = {}
+        self.tags: dict[int, list[OutTag]] = {}
+        self.texts: dict[int, list[tuple[Place, str]]] = {}
+        self.harvest: dict[str, None] = {}
+        for text in known:
+            self.remove(text)
+        self.places: dict[int, list[Place]] = {}
+        for place in scan.places:
+            self.places.setdefault(place.page, []).append(place)
+
+    # -- what a family says
+
+    def judge_own(self, page: Page, place: Place) -> bool:
+        """Judge a place only this family has; False leaves it to the common rules."""
+        return False
+
+    def describe(self, page: Page, kept: dict[str, str], header: str) -> OutTag | None:
+        """The level's text, written anew from structure and the keys that were kept."""
+        return None
+
+    def thumbnail(self, removed: list[str]) -> OutPage | None:
+        """The directory of a picture to be drawn from the levels, where the family's readers expect one."""
+        return None
+
+    def own_words(self) -> frozenset[str]:
+        """Strings the writer itself puts into this output, which prove nothing when they are found."""
+        return frozenset(
+            text for page in self.scan.levels
+            for text in (f"{page.width}", f"{page.height}", f"{page.width}x{page.height}")
+        )  # fmt: skip
+
+    def text_rule(self, tag: int) -> re.Pattern[str] | None:
+        """The form in which a text tag may be kept, where the family lists one."""
+        return None
+
+    def harvests(self, place: Place) -> bool:
+        """Whether a dropped value says anything: a vendor's numbers (focus points, lamp hours) do not."""
+        return True
+
+    # -- judging
+
+    def judge(self) -> Redaction:
+        for page in self.scan.pages:
+            if page.role == "level":
+                self.judge_level(page)
+            else:
+                self.drop_page(page)
+        if self.scan.slack:
+            self.note("file slack", "drop", "X", "bytes outside every structure are never copied", "")
+        return self.close()
+
+    def note(self, place: str, action: str, code: str, reason: str, value: Value | str) -> None:
+        decision = Decision(place, action, code, reason, shape_of(value))  # type: ignore[arg-type]
+        self.decisions[decision] = self.decisions.get(decision, 0) + 1
+
+    def remove(self, value: Value | str) -> None:
+        for text in strings_of(value):
+            if len(self.harvest) >= HARVEST_STRINGS:
+                raise PlaceUnknown(f"more than {HARVEST_STRINGS} removed strings")
+            self.harvest.setdefault(text)
+
+    def drop_page(self, page: Page) -> None:
+        self.note(f"page {page.index} ({page.role})", "drop", "X", "only levels pass; this picture is not copied", "")
+        for place in self.places.get(page.index, ()):
+            if place.key or place.tag not in self.keys:
+                self.drop_unless_structural(place)
+
+    def judge_level(self, page: Page) -> None:
+        self.tags[page.index] = [OutTag(256, 4, (page.width,)), OutTag(257, 4, (page.height,))]
+        if page.tile_width:
+            self.tags[page.index] += [OutTag(322, 4, (page.tile_width,)), OutTag(323, 4, (page.tile_height,))]
+        self.texts[page.index] = []
+        for place in self.places.get(page.index, ()):
+            self.judge_place(page, place)
+        missing = {258, 259, 262, 277} - {tag.code for tag in self.tags[page.index]}
+        if missing:
+            raise StructureInvalid(f"a level lacks tag {min(missing)}")
+
+    def judge_place(self, page: Page, place: Place) -> None:
+        if place.tag in (256, 257, 322, 323) or (place.tag in self.keys and not place.key):
+            return
+        if self.judge_own(page, place):
+            return
+        if place.tag in self.keys:
+            self.judge_key(place)
+        elif place.tag in self.rules:
+            self.judge_tag(page, place)
+        else:
+            self.note(place.name, "drop", "X", "not on the allow-list", place.value)
+            self.harvest_tag(place)
+
+    def harvest_tag(self, place: Place) -> None:
+        if isinstance(place.value, bytes) or self.harvests(place):
+            self.remove(place.value)
+
+    def judge_tag(self, page: Page, place: Place) -> None:
+        kind, check = self.rules[place.tag]
+        numeric = not isinstance(place.value, bytes)
+        if (kind == 7) == numeric or not check(place.value):
+            if place.tag in ESSENTIAL:
+                raise PlaceUnknown(f"{place.name} holds a value outside its type")
+            self.note(place.name, "drop", "X", "listed, but the value is outside its type", place.value)
+            self.remove(place.value)
+            return
+        if place.tag == 34675:
+            check_icc(place)
+        value = place.value
+        if place.tag == 532:
+            kind = place.kind if place.kind in (4, 5) else kind
+        self.tags[page.index].append(OutTag(place.tag, kind, value))
+        self.note(place.name, "keep", "K", "structure of the picture", "")
+
+    def judge_key(self, place: Place) -> None:
+        keys = self.keys[place.tag]
+        text = decode_text(place.value)
+        named = f"{place.name} key {place.key if place.key in keys else '(unlisted)'}"
+        pattern = keys.get(place.key)
+        if pattern is not None and pattern.fullmatch(text):
+            self.texts[place.page].append((place, text))
+            self.note(named, "keep", "K", "a listed key with a value of its type", "")
+            return
+        reason = "not on the allow-list" if pattern is None else "listed, but the value is outside its type"
+        self.note(named, "drop", "X", reason, text)
+        self.remove(place.value)
+        if pattern is None:
+            self.remove(place.key)
+
+    def drop_unless_structural(self, place: Place) -> None:
+        """A dropped page leaves nothing, but its texts join the harvest. Its structural numbers do not."""
+        if place.tag in self.rules or place.tag in (256, 257, 278, 322, 323):
+            return
+        keys = self.keys.get(place.tag, {})
+        pattern = keys.get(place.key) or self.text_rule(place.tag)
+        if pattern is not None and pattern.fullmatch(decode_text(place.value)):
+            return
+        self.harvest_tag(place)
+        if place.key and place.key not in keys:
+            self.remove(place.key)
+
+    # -- closing: texts are written, and what was kept is held against what was removed
+
+    def close(self) -> Redaction:
+        removed = self.removed()
+        folded = [text.casefold() for text in removed]
+        thumbnail = self.thumbnail(folded)
+        pages = []
+        for page in self.scan.levels:
+            text = self._description(page, folded)
+            tags = self.tags[page.index] + ([text] if text is not None else [])
+            pages.append(OutPage(page.index, tuple(sorted(tags, key=lambda tag: tag.code))))
+        decisions = (msgspec.structs.replace(decision, times=times) for decision, times in self.decisions.items())
+        return Redaction(tuple(decisions), tuple(pages), removed, thumbnail)
+
+    def removed(self) -> tuple[str, ...]:
+        own = self.own_words()
+        return tuple(text for text in self.harvest if text not in own and not is_vocabulary(text))
+
+    def _description(self, page: Page, removed: list[str]) -> OutTag | None:
+        kept: dict[str, str] = {}
+        header = ""
+        for place, text in self.texts[page.index]:
+            if place.key == "header":
+                header = text
+            elif any(item in text.casefold() for item in removed):
+                if place.key in self.vital:
+                    raise PlaceUnknown("a value the picture needs repeats something removed elsewhere")
+                self.note(f"{place.name} key {place.key}", "drop", "X", "repeats something removed elsewhere", text)
+            else:
+                kept[place.key] = text
+        return self.describe(page, kept, header)
+
+
+def check_icc(place: Place) -> None:
+    """Raises PlaceUnknown where a profile's texts hold more than names of standards."""
+    value = place.value
+    if not isinstance(value, bytes):
+        raise PlaceUnknown("an ICC profile that is no bytes")
+    for text in icc_texts(value):
+        if _ICC_SUSPECT.search(_ICC_STANDARDS.sub(" ", text)):
+            raise PlaceUnknown("the ICC profile's text holds a number or date")

@@ -1,0 +1,145 @@
+"""Strings of removed values, and the masked shapes of them that people may see."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from mover.errors import PlaceUnknown
+from mover.model.slides import Value
+
+MIN_HARVEST: Final = 5
+MAX_ICC_TEXT: Final = 4096
+
+# Words the writer itself puts into output, or that are a scanner's own and say nothing about anybody. A removed
+# string made only of these proves nothing when it is found.
+VOCABULARY: Final = (
+    "Aperio Image Library", "Aperio Leica Biosystems GT450", "Aperio ScanScope", "JPEG/RGB", "J2K/YUV16", "J2K/KDU",
+    "USM Filter", "COVERSLIP", "Coverslip", "AppMag", "StripeWidth", "Parmset", "LineCameraSkew", "LineAreaXOffset",
+    "LineAreaYOffset", "Exposure Time", "Exposure Scale", "DisplayColor", "OriginalWidth", "OriginalHeight",
+    "Originalheight", "Filtered", "Hamamatsu", "NDP.scan", "NanoZoomer", "Hamamatsu NanoZoomer Digital Pathology",
+    "Hamamatsu JPEG Library, version", "Product", "system.version", "Objective.Lens.Magnificant", "ccd.width",
+    "ccd.height", "target.white.intensity", "variable.exposuretime", "cube.kind", "colorfilterID", "Adobe",
+    "label", "macro", "thumbnail", "slide", "Gamma", "ICC Profile", "ScanScope", "GT450 DX", "sRGB built-in",
+    "No copyright, use freely", "Created by OpenJPEG version", "Creator: JasPer Version", "Kakadu-v",
+    "Kdu-Layer-Info: log_2{Delta-D(squared-error)/Delta-L(bytes)}, L(bytes)", "LEAD Technologies Inc.",
+    "Intel(R) JPEG Library, version",
+)  # fmt: skip
+
+
+def shape_of(value: Value | str) -> str:
+    """The masked form a person may see: letters become A or a, digits 9, the rest stays or turns to "?"."""
+    if isinstance(value, tuple):
+        return f"{len(value)} number{'s' * (len(value) != 1)}" if value else ""
+    text = decode_text(value)
+    if value and not text.isprintable() and isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    masked = "".join(_mask(character) for character in text[:32])
+    return masked + ("…" if len(text) > 32 else "")
+
+
+def _mask(character: str) -> str:
+    if character.isdigit():
+        return "9"
+    if character.isalpha():
+        return "A" if character.isupper() else "a"
+    return character if character in " -_./:;,^()" else "?"
+
+
+def strings_of(value: Value | str) -> Iterable[str]:
+    """Every string of at least five characters a removed value may say: the whole, its parts, and what it
+    says when it is UTF-16, base64 or hexadecimal. Plain small measures are not identifiers."""
+    texts = _numbers_as_texts(value) if isinstance(value, tuple) else _readings(value)
+    for text in texts:
+        whole = " ".join(text.split())
+        for part in (whole, *re.split(r"[\s,;|=_/\\^<>\"&?\0]+", text)):
+            part = part.strip(" .:'()[]{}\0")
+            if len(part) >= MIN_HARVEST and not _is_measure(part):
+                yield part[:4096]
+
+
+def _numbers_as_texts(value: tuple[int, ...] | tuple[float, ...]) -> list[str]:
+    """Numbers of eight digits as written, and what the list says when it is text in disguise."""
+    whole = [item for item in value if isinstance(item, int) and 0 <= item < 1 << 32]
+    texts = [f"{item:d}" for item in whole if item >= 10_000_000]
+    for order in ("little", "big"):
+        packed = b"".join(item.to_bytes(4, order) for item in whole)
+        texts += _readings(packed.replace(b"\0", b""))
+    return texts
+
+
+def _readings(value: bytes | str) -> list[str]:
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    texts = [decode_text(value)] if _mostly_printable(decode_text(value)) else []
+    texts += [run.decode("ascii") for run in re.findall(rb"[\x20-\x7e]{5,}", raw)[:256]] if not texts else []
+    for codec in ("utf-16-le", "utf-16-be"):
+        if raw[:64].count(0) * 3 > len(raw[:64]):
+            texts.append(raw[: len(raw) // 2 * 2].decode(codec, "ignore"))
+    for token in re.findall(rb"[A-Za-z0-9+/]{8,}={0,2}", raw)[:256]:
+        texts += _decoded_token(token)
+    return [text for text in texts if _mostly_printable(text)]
+
+
+def _decoded_token(token: bytes) -> list[str]:
+    found = []
+    try:
+        found.append(base64.b64decode(token + b"=" * (-len(token) % 4), validate=True).decode("utf-8"))
+    except (binascii.Error, ValueError):
+        pass
+    if re.fullmatch(rb"([0-9a-fA-F]{2}){5,}", token):
+        try:
+            found.append(bytes.fromhex(token.decode()).decode("utf-8"))
+        except ValueError:
+            pass
+    return [text for text in found if _mostly_printable(text)]
+
+
+def decode_text(value: Value | str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        return ""
+    raw = value.rstrip(b"\0")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _mostly_printable(text: str) -> bool:
+    clean = [character for character in text if character.isprintable() or character in "\r\n\t\0"]
+    return len(text) >= MIN_HARVEST and len(clean) == len(text)
+
+
+def _is_measure(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d{1,4}\.\d{1,6}", text) is not None
+
+
+def is_vocabulary(text: str) -> bool:
+    folded = text.casefold()
+    return any(folded in word.casefold() for word in VOCABULARY)
+
+
+def icc_texts(profile: bytes) -> list[str]:
+    """The texts of an ICC profile (ICC.1: desc, text and mluc types). Raises PlaceUnknown when the profile
+    is not a whole one: its size must be its own, its tags inside."""
+    if len(profile) < 132 or profile[36:40] != b"acsp" or struct.unpack_from(">I", profile)[0] != len(profile):
+        raise PlaceUnknown("an ICC profile that is not whole")
+    (count,) = struct.unpack_from(">I", profile, 128)
+    if count > 128 or 132 + 12 * count > len(profile):
+        raise PlaceUnknown("an ICC profile with an impossible tag table")
+    texts = []
+    for index in range(count):
+        _, at, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
+        if at + size > len(profile):
+            raise PlaceUnknown("an ICC profile with a tag outside itself")
+        body = profile[at : at + min(size, MAX_ICC_TEXT)]
+        if body[:4] == b"mluc":
+            texts += [body[16:].decode("utf-16-be", "ignore"), body[17:].decode("utf-16-be", "ignore")]
+        elif body[:4] in (b"desc", b"text"):
+            texts.append(body[8:].decode("latin-1"))
+    return texts
