@@ -332,6 +332,13 @@ class RedactionUnproven(IdentityError):
     code = "redaction-unproven"
 
 
+class InstanceDropped(IdentityError):
+    """A label or overview picture of a slide that stands in a file of its own: left out by rule, never published."""
+
+    code = "instance-dropped"
+    hint = "Nothing waits for anybody: pictures that show the slide's label never leave the identified zone."
+
+
 class VaultConflict(IdentityError):
     code = "vault-conflict"
 
