@@ -73,6 +73,7 @@ def read_page(source: ByteSource, structure: Structure, index: int, role: Role) 
         number(source, structure, directory, 259, 1),
         read_pixels(source, structure, directory),
         array("Q"),
+        directory.parent,
     )
 
 

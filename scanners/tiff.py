@@ -2,7 +2,8 @@
 
 The reader is small on purpose: it knows a fixed list of types, asks only for ranges it has bounded, and
 refuses what it does not understand. The file is never read whole, so a 100 GB slide costs the same as a small
-one. Read `read_structure` first; values are fetched on demand by `read_value`.
+one. Read `read_structure` first; values are fetched on demand by `read_value`. `with_children` adds SubIFDs for the
+families whose levels stand there.
 
 Layouts (TIFF 6.0 section 2; BigTIFF; NDPI as OpenSlide and tifffile read it):
 
@@ -30,6 +31,11 @@ TAGS_PER_DIRECTORY: Final = 256
 VALUE_BYTES: Final = 16 << 20
 SEGMENTS: Final = 8 << 20
 NDPI_FORMAT_TAG: Final = 65420
+SUBIFDS: Final = 330
+# SubIFDs of SubIFDs are read, so that they can be told; nothing deeper exists.
+DEPTH: Final = 2
+CHILDREN: Final = 64
+DIRECTORIES_IN_ALL: Final = 4096
 
 SIZE_OF_TYPE: Final = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
@@ -58,9 +64,12 @@ class Tag(Struct, frozen=True):
 
 
 class Directory(Struct, frozen=True):
+    """`parent` is the index of the directory whose SubIFDs this one stands in; -1 in the main chain."""
+
     offset: int
     size_bytes: int
     tags: dict[int, Tag]
+    parent: int = -1
 
 
 class Structure(Struct, frozen=True):
@@ -125,6 +134,47 @@ def _read_as_ndpi(source: ByteSource, first: int) -> Structure | None:
     if NDPI_FORMAT_TAG not in directory.tags:
         return None
     return Structure("ndpi", "<", 12, _chain(source, layout, first))
+
+
+def with_children(source: ByteSource, structure: Structure) -> Structure:
+    """The same structure with all SubIFDs, each behind the directory that names it. A SubIFD's own next pointer is not
+    followed: no reader of slides does. Raises StructureInvalid for too many, too deep or repeated ones."""
+    big = structure.flavour == "big"
+    layout = (
+        _Layout("big", structure.byte_order, "Q", 20, 8, "Q", 0)
+        if big
+        else _Layout("classic", structure.byte_order, "H", 12, 4, "I", 0)
+    )
+    found: list[Directory] = []
+    seen = {directory.offset for directory in structure.directories}
+    for directory in structure.directories:
+        found.append(directory)
+        _descend(source, layout, found, seen, depth=1)
+    return Structure(structure.flavour, structure.byte_order, structure.header_bytes, tuple(found))
+
+
+def _descend(source: ByteSource, layout: _Layout, found: list[Directory], seen: set[int], *, depth: int) -> None:
+    """The SubIFDs of the last directory found, and theirs."""
+    parent, tag = len(found) - 1, found[-1].tags.get(SUBIFDS)
+    if tag is None:
+        return
+    if depth > DEPTH:
+        raise StructureInvalid("SubIFDs inside SubIFDs inside SubIFDs")
+    for offset in _child_offsets(source, layout.order, tag):
+        if offset in seen:
+            raise StructureInvalid("a SubIFD stands in two places")
+        if len(found) >= DIRECTORIES_IN_ALL:
+            raise StructureInvalid(f"more than {DIRECTORIES_IN_ALL} directories")
+        seen.add(offset)
+        child, _ = _read_directory(source, layout, offset)
+        found.append(Directory(child.offset, child.size_bytes, child.tags, parent))
+        _descend(source, layout, found, seen, depth=depth + 1)
+
+
+def _child_offsets(source: ByteSource, order: ByteOrder, tag: Tag) -> tuple[int, ...]:
+    if tag.kind not in (4, 13, 16, 18) or not 0 < tag.count <= CHILDREN:
+        raise StructureInvalid(f"the list of SubIFDs is not one of at most {CHILDREN} offsets")
+    return tuple(int(offset) for offset in read_value(source, order, tag))
 
 
 def _chain(source: ByteSource, layout: _Layout, first: int) -> tuple[Directory, ...]:

@@ -1,0 +1,185 @@
+"""Read a file's structure with somebody else's parser.
+
+tifffile shares no code with `scanners.tiff`. What it says of the output is held against allow-lists that are
+written down a second time here, a module per family, on purpose: an error in the writer's lists must not pass by
+being shared. Read `rules.Family` first.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import Final
+
+import numpy as np
+import tifffile
+from msgspec import Struct
+
+from mover.deid.secondlook import aperio, hamamatsu
+from mover.deid.secondlook.rules import Family, SeenPage, check_tags
+from mover.errors import RedactionUnproven
+
+__all__ = ["FAMILIES", "Seen", "SeenPage", "look", "unaccounted"]
+
+PAGES: Final = 256
+PAGES_IN_ALL: Final = 4096
+_HEADER_BYTES: Final = {"classic": 8, "big": 16, "ndpi": 12}
+_LOCATION_TAGS: Final = frozenset({273, 279, 324, 325, 330, 65426, 65432})
+_SIZE_TAGS: Final = frozenset({256, 257, 322, 323, 278})
+
+PARSER_ERRORS: Final = (
+    tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error, OSError,
+    RuntimeError, AssertionError, ZeroDivisionError, OverflowError,
+)  # fmt: skip
+
+FAMILIES: Final[dict[str, Family]] = {
+    "aperio-svs": aperio.RULES,
+    "hamamatsu-ndpi": hamamatsu.RULES,
+}
+
+
+class Seen(Struct, frozen=True):
+    """`pages` are the levels; `ranges` all byte ranges of structures, the thumbnail's strip included; `texts` every
+    decoded value as text; `thumbnail` the one picture that may stand beside the levels, in one strip; `blanks` pages
+    that stand without a picture of their own."""
+
+    pages: tuple[SeenPage, ...]
+    ranges: tuple[tuple[int, int], ...]
+    texts: tuple[str, ...]
+    tags: int
+    thumbnail: SeenPage | None = None
+    blanks: tuple[SeenPage, ...] = ()
+
+
+def look(path: str, *, family: str, strict: bool) -> Seen:
+    """Read every page. `strict` holds tags and texts against the allow-list (for outputs); without it only
+    level pages are reported (for sources, whose other pages are nobody's business here).
+
+    Raises RedactionUnproven when tifffile cannot read it or finds what may not be there.
+    """
+    rules = FAMILIES[family]
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # its warnings quote values
+    try:
+        # As an open file: tifffile would resolve the path to a name that does not exist.
+        is_ndpi = True if rules.is_ndpi else None
+        with open(path, "rb") as file, tifffile.TiffFile(file, is_ndpi=is_ndpi) as tiff:
+            if len(tiff.pages) > PAGES:
+                raise RedactionUnproven("the second parser found too many pages")
+            pages = _pages_of(tiff, rules)
+            return _gather_output(tiff, pages, rules) if strict else _gather_source(pages, rules)
+    except PARSER_ERRORS as error:
+        raise RedactionUnproven("the second parser cannot read the structure") from error
+
+
+def _pages_of(tiff: tifffile.TiffFile, rules: Family) -> list[tifffile.TiffPage]:
+    """Depth first: a page, its SubIFDs, the next page. Deeper ones are nobody's level."""
+    found: list[tifffile.TiffPage] = []
+    for number in range(len(tiff.pages)):
+        page = tiff.pages[number]
+        children = page.pages if rules.children and page.subifds and isinstance(page, tifffile.TiffPage) else ()
+        for one in (page, *children):  # type: ignore[misc]
+            if not isinstance(one, tifffile.TiffPage):
+                raise RedactionUnproven("the second parser skips a page")
+            if len(found) >= PAGES_IN_ALL:
+                raise RedactionUnproven("the second parser found too many pages")
+            found.append(one)
+    return found
+
+
+def _gather_source(pages: list[tifffile.TiffPage], rules: Family) -> Seen:
+    levels = [pages[number] for number in sorted(rules.levels(pages))]
+    return Seen(tuple(map(_pixels, levels)), (), (), sum(len(page.tags) for page in levels))
+
+
+def _gather_output(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage], rules: Family) -> Seen:
+    flavour = "ndpi" if rules.is_ndpi else "big" if tiff.is_bigtiff else "classic"
+    ranges = [(0, _HEADER_BYTES[flavour])]
+    levels, blanks, small = rules.levels(pages), rules.blanks(pages), rules.thumbnail(pages)
+    texts: list[str] = []
+    for number, page in enumerate(pages):
+        expected = rules.thumbnail_rules if number == small else rules
+        if expected is None or (number != small and (number in levels) == (number in blanks)):
+            raise RedactionUnproven("a picture that is no level stands in the output")
+        check_tags(page, expected)
+        ranges += _structure_ranges(page, flavour)
+        texts += _texts_of(page)
+    rules.whole(pages)
+    thumbnail = _thumbnail(pages, small, rules)
+    if thumbnail is not None:
+        ranges.append((int(thumbnail.offsets[0]), int(thumbnail.counts[0])))
+    return Seen(
+        tuple(_pixels(pages[number]) for number in sorted(levels)),
+        tuple(ranges),
+        tuple(texts),
+        sum(len(page.tags) for page in pages),
+        thumbnail,
+        tuple(_pixels(pages[number]) for number in sorted(blanks)),
+    )
+
+
+def _pixels(page: tifffile.TiffPage) -> SeenPage:
+    where, how_long = (324, 325) if 324 in page.tags else (273, 279)  # tifffile reads NDPI strips as tiles
+    offsets = np.atleast_1d(np.asarray(page.tags[where].value, "u8"))
+    counts = np.atleast_1d(np.asarray(page.tags[how_long].value, "u8"))
+    if len(offsets) != len(counts):
+        raise RedactionUnproven("offsets and byte counts do not pair up")
+    return SeenPage(page.imagewidth, page.imagelength, offsets, counts)
+
+
+def _thumbnail(pages: list[tifffile.TiffPage], number: int | None, rules: Family) -> SeenPage | None:
+    if number is None or rules.check_thumbnail is None:
+        return None
+    page = pages[number]
+    rules.check_thumbnail(page, pages[0])
+    offsets, counts = np.asarray(page.dataoffsets, "u8"), np.asarray(page.databytecounts, "u8")
+    return SeenPage(page.imagewidth, page.imagelength, offsets, counts)
+
+
+def _structure_ranges(page: tifffile.TiffPage, flavour: str) -> list[tuple[int, int]]:
+    entries = len(page.tags)
+    size = {"classic": 2 + 12 * entries + 4, "big": 8 + 20 * entries + 8, "ndpi": 2 + 16 * entries + 8}[flavour]
+    ranges = [(page.offset, size)]
+    inline = 8 if flavour == "big" else 4
+    for tag in page.tags:
+        if tag.valuebytecount > inline:
+            ranges.append((tag.valueoffset, tag.valuebytecount))
+    return ranges
+
+
+def _texts_of(page: tifffile.TiffPage) -> list[str]:
+    """Decoded values as text: strings, and numbers of six digits and more as a person would write them."""
+    texts = []
+    for tag in page.tags:
+        if tag.code in _LOCATION_TAGS or tag.code in _SIZE_TAGS:
+            continue
+        value = tag.value
+        if isinstance(value, str):
+            texts.append(value)
+        elif not isinstance(value, bytes):
+            numbers = np.atleast_1d(np.asarray(value)).ravel()[:4096].tolist()
+            texts += [f"{number}" for number in numbers if len(f"{number}") >= 6]
+    return texts
+
+
+def unaccounted(seen: Seen, size_bytes: int) -> list[tuple[int, int]]:
+    """Gaps between the structures and pixels of an output. Raises RedactionUnproven where two overlap; one
+    tile that many entries name counts once."""
+    pixels = {
+        (int(at), int(length))
+        for page in (*seen.pages, *seen.blanks)
+        for at, length in zip(page.offsets.tolist(), page.counts.tolist(), strict=True)
+        if length
+    }
+    ordered = sorted([*seen.ranges, *pixels])
+    gaps, end = [], 0
+    for at, length in ordered:
+        if at < end:
+            raise RedactionUnproven("two structures of the output overlap")
+        if at > end:
+            gaps.append((end, at - end))
+        end = at + length
+    if end > size_bytes:
+        raise RedactionUnproven("a structure leaves the output")
+    if end < size_bytes:
+        gaps.append((end, size_bytes - end))
+    return gaps
