@@ -343,6 +343,13 @@ class VaultConflict(IdentityError):
     code = "vault-conflict"
 
 
+class TextReaderMissing(IdentityError):
+    """A picture that may carry burned-in text, on an installation that cannot read pictures."""
+
+    code = "text-reader-missing"
+    hint = "Install the extra `ocr` (pathology-mover[ocr]) beside the daemon, then release what waits."
+
+
 class SandboxFailed(IdentityError):
     """The parsing child crashed, hung or went over its limits."""
 
