@@ -24,10 +24,13 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover.decide.moving import parse_when
+from mover.decide.profiles import profile_problems
 from mover.decide.tables import check_policy
 from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
-from mover.model.policy import BudgetPolicy, MovePolicy, Policy, RecordsPolicy
+from mover.model.policy import BudgetPolicy, DeidPolicy, MovePolicy, Policy, RecordsPolicy
 
+# beside the policies of a folder: de-identification profiles, which are many and belong together
+PROFILES = "deid"
 FILE_LIMIT_BYTES = 1 << 20
 FILES_LIMIT = 1000
 DEPTH_LIMIT = 32
@@ -105,6 +108,22 @@ class PolicyBook:
         return cast(P, chosen[0].policy)
 
 
+    def profile(self, name: str | None = None) -> DeidPolicy:
+        """The de-identification profile of this name; without a name the one called `default`, or where there is
+        none the defaults, which are the narrowest. A name that is not there is NotFound, never the default."""
+        if name is None and "default" not in self._by_name:
+            return DeidPolicy()
+        return self.get(name or "default", DeidPolicy)
+
+
+def load_profile(path: Path) -> Loaded:
+    """The one profile in this file; PolicyInvalid with every mistake's place otherwise."""
+    [loaded] = load_files([path]).all()
+    if not isinstance(loaded.policy, DeidPolicy):
+        raise PolicyInvalid(f"the policy {loaded.name} is of kind {loaded.kind}, not deid", where=f"{path}:1:1")
+    return loaded
+
+
 def default_folder() -> Path:
     """The policies that came with this software: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parent
@@ -115,13 +134,17 @@ def default_folder() -> Path:
 
 
 def load_policies(folder: Path) -> PolicyBook:
-    """Every `.yaml` in the folder. All mistakes of all files are in the error's `details`."""
+    """Every `.yaml` in the folder and in its `deid/`. All mistakes of all files are in the error's `details`."""
     if not folder.is_dir():
         raise PolicyInvalid("the folder of policies is not there", where=str(folder))
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    files = _yaml_files(folder) + (_yaml_files(folder / PROFILES) if (folder / PROFILES).is_dir() else [])
     if len(files) > FILES_LIMIT:
         raise PolicyInvalid(f"more than {FILES_LIMIT} policies", where=str(folder))
     return load_files(files)
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
 
 
 def load_files(files: list[Path]) -> PolicyBook:
@@ -191,6 +214,8 @@ def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
             parse_when(policy.when)
         except ExpressionInvalid as error:
             yield ("when",), f"{error.what} ({error.where})"
+    if isinstance(policy, DeidPolicy):
+        yield from profile_problems(policy)
     if not isinstance(policy, RecordsPolicy):
         return
     try:

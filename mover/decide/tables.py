@@ -39,7 +39,7 @@ SMALL_ZIP3 = frozenset(
 
 FACT_TYPES = {
     "age": "integer", "zip3": "text", "integer": "integer", "number": "number", "boolean": "boolean",
-    "enum": "text",
+    "enum": "text", "code": "text",
 }  # fmt: skip
 
 _FACT = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
@@ -136,11 +136,15 @@ def _table_problems(policy: RecordsPolicy, table: TableRule) -> Iterator[str]:
     if len(set(folded)) < len(folded):
         yield "two columns differ only in case or spaces"
     for column, rule in table.columns.items():
-        for text in _column_problems(policy, column, rule):
+        for text in _fact_problems(column, rule):
+            yield f"column {column}: {text}"
+        for text in column_problems(rule, basis=policy.basis):
             yield f"column {column}: {text}"
 
 
-def _column_problems(policy: RecordsPolicy, column: str, rule: ColumnRule) -> Iterator[str]:
+def _fact_problems(column: str, rule: ColumnRule) -> Iterator[str]:
+    if rule.text == "scrub":
+        yield "free text becomes no fact; scrubbed text is for released tables (a policy of kind deid)"
     if is_fact(rule):
         name = fact_name(column, rule)
         if not _FACT.match(name):
@@ -149,7 +153,11 @@ def _column_problems(policy: RecordsPolicy, column: str, rule: ColumnRule) -> It
             yield f"{name} is a slide's own word; give the fact another with `as`"
     elif rule.quasi:
         yield "only a column that becomes a fact counts as a quasi-identifier"
-    if rule.rule == "date" and rule.dates == "shift" and policy.basis == "safe-harbor":
+
+
+def column_problems(rule: ColumnRule, *, basis: str) -> Iterator[str]:
+    """What contradicts itself in one column, whether it becomes a fact or stays in a released table."""
+    if rule.rule == "date" and rule.dates == "shift" and basis == "safe-harbor":
         yield "shifted dates are not Safe Harbor (45 CFR 164.514(b)(2)); claim expert-determination or use years"
     if rule.rule == "enum":
         yield from _enum_problems(rule)
@@ -158,6 +166,10 @@ def _column_problems(policy: RecordsPolicy, column: str, rule: ColumnRule) -> It
         yield "a number needs a minimum and a maximum, or any record number would pass as one"
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
         yield "the minimum is above the maximum"
+    if (rule.rule == "code") != (rule.code is not None):
+        yield "`code` names the system of a column of class code, and every such column needs it"
+    if rule.text == "scrub" and rule.rule != "text":
+        yield "only free text (class text) is scrubbed"
     if rule.pattern is not None:
         yield from _pattern_problems(rule)
 
@@ -176,14 +188,19 @@ def _enum_problems(rule: ColumnRule) -> Iterator[str]:
 
 
 def _pattern_problems(rule: ColumnRule) -> Iterator[str]:
-    if rule.rule not in LINKS:
-        yield "a pattern picks a key out of a cell: only image, case and patient have one"
+    if rule.rule not in (*LINKS, "block", "slide"):
+        yield "a pattern picks a key out of a cell: only image, case, patient, block and slide have one"
     try:
-        groups = re.compile(rule.pattern or "").groups
+        compiled = re.compile(rule.pattern or "")
     except re.error:
         yield "the pattern is no regular expression"
         return
-    if groups != 1:
+    if rule.rule == "block" and compiled.groupindex:
+        if not set(compiled.groupindex) <= {"case", "block", "slide"} or compiled.groups > len(compiled.groupindex):
+            yield "the groups of a block's pattern are called case, block and slide"
+        elif list(compiled.groupindex) != ["case", "block", "slide"][: compiled.groups]:
+            yield "a block's pattern has the case first, then the block, then the slide"
+    elif compiled.groups != 1:
         yield "the pattern needs exactly one group"
 
 
@@ -398,6 +415,7 @@ def _enum_reader(rule: ColumnRule) -> Callable[[str], Value]:
 _INTEGER = re.compile(r"[+-]?[0-9]{1,15}(\.0{1,6})?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?")
 _AGE = re.compile(r">\s*89|(?:>=|≥|>)\s*9[0-9]|9[0-9]\s*\+")
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ]|$)")
 _ZIP = re.compile(r"([0-9]{3})[0-9]{2}(?:-?[0-9]{4})?")
 _TRUE, _FALSE = frozenset("true t yes y 1".split()), frozenset("false f no n 0".split())
 
@@ -470,22 +488,32 @@ def _zip3_reader(rule: ColumnRule) -> Callable[[str], Value]:
 
 
 def _date_reader(rule: ColumnRule) -> Callable[[str], Value]:
+    formats = (rule.format,) if isinstance(rule.format, str) else rule.format or ()
+
     def read(text: str) -> Value:
-        try:
-            if rule.format:
-                value = datetime.strptime(text, rule.format).date()
-            elif re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ]|$)", text):
-                value = datetime.fromisoformat(text).date()
-            else:
-                raise Misfit
-        except ValueError:
-            # the error's words quote the cell
-            raise Misfit from None
-        if not EARLIEST_YEAR <= value.year <= LATEST_YEAR:
+        value = _date_of(text, formats)
+        if value is None or not EARLIEST_YEAR <= value.year <= LATEST_YEAR:
             raise Misfit
         return value
 
     return read
+
+
+def _date_of(text: str, formats: tuple[str, ...]) -> date | None:
+    """By the first format that reads the whole cell. The library's errors quote the cell, so none is kept."""
+    if not text.isascii():
+        return None  # strptime reads any script's digits
+    if not formats:
+        try:
+            return datetime.fromisoformat(text).date() if _ISO.match(text) else None
+        except ValueError:
+            return None
+    for format in formats:
+        try:
+            return datetime.strptime(text, format).date()
+        except ValueError:
+            continue
+    return None
 
 
 # --- values to facts -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from mover.model.deid import Approval, Basis, DicomRules, PixelRules, SlideRules
 from mover.model.moving import Keep
 from mover.model.tiers import TraitName
 
@@ -56,6 +57,8 @@ ColumnClass = Literal[
     "image",  # original image file name: the key to a slide, replaced by its number
     "case",  # a case or accession: links tables, replaced by a pseudonym or dropped
     "patient",  # a patient id: replaced by the patient's pseudonym
+    "block",  # a block's or a barcode's text: its case, block and slide replaced by their pseudonyms
+    "slide",  # a slide's own id that is no file name: replaced by a pseudonym
     "date",  # shifted by the patient's offset, or year only
     "age",  # integer, 90 and above become 90
     "zip3",  # first three digits where the area is populous enough, else 000
@@ -63,7 +66,12 @@ ColumnClass = Literal[
     "number",
     "boolean",
     "enum",  # one of `values`, after `map`
+    "code",  # a code of a public system, by the grammar that `code` names
+    "text",  # free text: dropped, or scrubbed where an approval says so
 ]
+
+# Public code systems whose codes say nothing of a person but what they were made to say.
+CodeSystem = Literal["icd10", "icdo3", "tnm", "stage", "grade", "gleason"]
 
 
 class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,13 +83,20 @@ class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
     map: dict[str, str] = {}
     # a key inside the cell: the one group of this regular expression (barcode `D19-1;B6;24` -> case `D19-1`)
     pattern: str | None = None
-    format: str | None = None               # of a date, in strptime's letters; ISO when absent
+    # of a date, in strptime's letters: one, or several that are tried in order; ISO when absent
+    format: str | tuple[str, ...] | None = None
     dates: Literal["year", "shift", "drop"] = "year"
+    # how a shifted date is written in a released table: `date` 2019-07-11, `ordinal` 2019-192 (both ISO 8601).
+    # No original is written like an ordinal date, so a search of the output for originals stays without false alarms
+    write: Literal["date", "ordinal"] = "date"
     birth: bool = False                     # years that reveal an age above 89 are held at the edge
-    decimal: Literal[".", ","] = "."
+    decimal: Literal[".", ",", "any"] = "."  # any: both, and groups of thousands
     minimum: float | None = None
     maximum: float | None = None
     quasi: bool = False  # counted in k-anonymity
+    optional: bool = False  # the column may be absent from the file
+    code: CodeSystem | None = None
+    text: Literal["drop", "scrub"] = "drop"
 
 
 class TableRule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,12 +105,18 @@ class TableRule(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     columns: dict[str, ColumnRule]
-    encoding: Literal["auto", "utf-8", "utf-16", "cp1252", "latin-1"] = "auto"
+    encoding: Literal["auto", "utf-8", "utf-16", "cp1252", "cp1250", "latin-1", "latin-2"] = "auto"
     delimiter: Literal["auto", ",", ";", "\t", "|"] = "auto"
     one_row_per: Literal["image", "case", "patient"] = "image"
     comment: str = "#"                      # lines that begin so are no rows; empty: every line counts
     # a row with a cell that is not of its class is a conflict; more than this share of them stops the file
     misfits_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
+    # a column that is not listed stops the file, or is left out of a released table and counted
+    others: Literal["refuse", "drop"] = "refuse"
+
+
+# Taken off a file name before matching, repeatedly, case-folded; misspellings are never guessed.
+EXTENSIONS = (".svs", ".ndpi", ".tif", ".tiff", ".ome", ".mrxs", ".scn", ".bif", ".jpg", ".dcm")
 
 
 class RecordsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="records", tag_field="kind"):
@@ -105,21 +126,28 @@ class RecordsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="record
     name: Name
     source: Name = field(name="from")
     tables: tuple[TableRule, ...] = field(default=())
-    # taken off a file name before matching, repeatedly, case-folded; misspellings are never guessed
-    extensions: tuple[str, ...] = (
-        ".svs",
-        ".ndpi",
-        ".tif",
-        ".tiff",
-        ".ome",
-        ".mrxs",
-        ".scn",
-        ".bif",
-        ".jpg",
-        ".dcm",
-    )
+    extensions: tuple[str, ...] = EXTENSIONS
     basis: Literal["safe-harbor", "expert-determination"] = "safe-harbor"
     minimum_k: int = 0
+
+
+class DeidPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="deid", tag_field="kind"):
+    """A de-identification profile: what may pass of slides, DICOM objects and tables. Without one these defaults hold,
+    the narrowest there are; an option that keeps more needs an approval of its own, which certificates repeat."""
+
+    name: Name = "default"
+    version: Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]{0,39}$")] = "1"
+    basis: Basis = "none"
+    determination: str = ""  # with `expert-determination`: number or title of the expert's signed report
+    dicom: DicomRules = DicomRules()
+    pixels: PixelRules = PixelRules()
+    slides: SlideRules = SlideRules()
+    # released with their rows in order; a table is known by its columns, not by its file's name
+    tables: tuple[TableRule, ...] = ()
+    extensions: tuple[str, ...] = EXTENSIONS
+    # groups smaller than this lose their quasi-identifiers; 0 only reports the smallest
+    minimum_k: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    approvals: tuple[Approval, ...] = ()
 
 
 class StagePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="stage", tag_field="kind"):
@@ -258,5 +286,13 @@ class MovePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="move", ta
 
 
 Policy = (
-    ImagesPolicy | RecordsPolicy | StagePolicy | ProtectPolicy | CleanPolicy | BudgetPolicy | VerifyPolicy | MovePolicy
+    ImagesPolicy
+    | RecordsPolicy
+    | DeidPolicy
+    | StagePolicy
+    | ProtectPolicy
+    | CleanPolicy
+    | BudgetPolicy
+    | VerifyPolicy
+    | MovePolicy
 )
