@@ -2,12 +2,13 @@
 
 The container is written anew: header, directories and allowed values as literals, every compressed tile as a
 copy segment of the source, byte for byte, in the order it has there. What no segment refers to cannot get
-through (D5). Nothing here judges: the tags to write come from `mover.decide.redaction`. The one picture that is
-neither, an Aperio slide's thumbnail in its second directory, is drawn from the output's own tiles.
+through (D5). Nothing here judges: the tags to write come from `mover.decide.redaction`. Two kinds of picture are
+neither: an Aperio slide's thumbnail in its second directory, drawn from the output's own tiles, and the blank page
+that stands where readers count on a label or overview (`mover.deid.blank`).
 
 Output layouts:
 
-    classic, big   header | directories and their values | tiles | thumbnail, a literal
+    classic, big   header | directories and their values | tiles | thumbnail and blank pictures, literals
     ndpi           header | strip, values, directory | strip, values, directory | ...
 
 NDPI keeps the native order because OpenSlide finds the high half of a 64-bit offset by looking backwards from
@@ -17,25 +18,30 @@ the directory; each page's values lie within 4 GiB before it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from PIL import Image
 
 import scanners
 from mover.decide.redaction import OutPage, OutTag, Redaction, judge_slide
-from mover.deid import drawing
+from mover.deid import blank, drawing
 from mover.deid.outcome import SlidePlan
 from mover.deid.skeleton import Skeleton, TilePair, fill_tiles
 from mover.errors import StructureInvalid
 from mover.model.recipe import Copy, Literal, Segment, compact
-from mover.model.slides import Page, SlideFacts, SlideScan
+from mover.model.slides import ByteOrder, Page, SlideFacts, SlideScan
 from mover.model.source import ByteSource
 
 _LIMIT_32: Final = 0xFFFFFFFF
-_CODE_OF_KIND: Final = {3: "H", 4: "I", 5: "I", 9: "i", 11: "f", 16: "Q"}
-_COMPRESSIONS: Final = {7: "jpeg", 33003: "jpeg2000-ycbcr", 33005: "jpeg2000-rgb"}
+_CODE_OF_KIND: Final = {3: "H", 4: "I", 5: "I", 9: "i", 11: "f", 12: "d", 16: "Q"}
+_COMPRESSIONS: Final = {
+    1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32773: "packbits", 32946: "deflate", 33003: "jpeg2000-ycbcr",
+    33005: "jpeg2000-rgb", 34712: "jpeg2000", 50000: "zstd", 50001: "webp",
+}  # fmt: skip
 
 
 def plan_slide(source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()) -> SlidePlan:
@@ -83,7 +89,7 @@ def _facts(scan: SlideScan) -> SlideFacts:
         levels=tuple((page.width, page.height) for page in scan.levels),
         tile_width=first.tile_width,
         tile_height=first.tile_height,
-        compression=_COMPRESSIONS[first.compression],
+        compression=_COMPRESSIONS.get(first.compression, f"tiff-{first.compression}"),
         mpp_x=scan.mpp_x,
         mpp_y=scan.mpp_y,
         objective=scan.objective,
@@ -108,8 +114,17 @@ def _count(tag: OutTag) -> int:
 # --- TIFF and BigTIFF ----------------------------------------------------------------------------------
 
 
+class _Field(Struct, frozen=True):
+    """A tag with its value in the file's byte order."""
+
+    code: int
+    kind: int
+    count: int
+    raw: bytes
+
+
 class _Container(Struct, frozen=True):
-    order: str
+    order: ByteOrder
     big: bool
 
     @property
@@ -126,51 +141,141 @@ class _Container(Struct, frozen=True):
             return sign + struct.pack(self.order + "HHHQ", 43, 8, 0, 16)
         return sign + struct.pack(self.order + "HI", 42, 8)
 
+    def field(self, tag: OutTag) -> _Field:
+        return _Field(tag.code, tag.kind, _count(tag), _encode(self.order, tag))
+
+    def numbers(self, code: int, values: np.ndarray, *, directories: bool = False) -> _Field:
+        """Offsets or counts, in the container's own width."""
+        kind = (18 if self.big else 13) if directories else (16 if self.big else 4)
+        raw = values.astype(f"{self.order}u{self.inline_bytes}").tobytes()
+        return _Field(code, kind, len(values), raw)
+
     def directory_bytes(self, tags: int) -> int:
         return 8 + 20 * tags + 8 if self.big else 2 + 12 * tags + 4
 
-    def entry(self, tag: OutTag, field: bytes) -> bytes:
-        return struct.pack(self.order + ("HHQ" if self.big else "HHI"), tag.code, tag.kind, _count(tag)) + field
+    def lead_bytes(self, tags: int) -> int:
+        """Zeros behind a directory's entries, so that its values and the next directory begin at whole words."""
+        return -self.directory_bytes(tags) % 8
+
+    def entry(self, one: _Field, value: bytes) -> bytes:
+        return struct.pack(self.order + ("HHQ" if self.big else "HHI"), one.code, one.kind, one.count) + value
 
     def offset(self, at: int) -> bytes:
         return struct.pack(self.order + ("Q" if self.big else "I"), at)
 
-    def directory(self, tags: list[OutTag], at: int, following: bool) -> bytes:
-        """One directory and its values behind it; the next one follows directly, or none does."""
+    def whole_bytes(self, lengths: Iterable[int]) -> int:
+        """A directory whose values have these lengths, with the values behind it."""
+        known = list(lengths)
+        outside = sum(length + -length % 8 for length in known if length > self.inline_bytes)
+        return self.directory_bytes(len(known)) + self.lead_bytes(len(known)) + outside
+
+    def directory(self, fields: list[_Field], at: int, after: int) -> bytes:
+        """One directory at `at` with its values behind it; the next one stands at `after`, 0 for none."""
         entries, values = [], []
-        lead = bytes(-(at + self.directory_bytes(len(tags))) % 8)
-        value_at = at + self.directory_bytes(len(tags)) + len(lead)
-        for tag in tags:
-            raw = _encode(self.order, tag)
-            if len(raw) <= self.inline_bytes:
-                entries.append(self.entry(tag, raw.ljust(self.inline_bytes, b"\0")))
+        lead = bytes(self.lead_bytes(len(fields)))
+        value_at = at + self.directory_bytes(len(fields)) + len(lead)
+        for one in sorted(fields, key=lambda one: one.code):
+            if len(one.raw) <= self.inline_bytes:
+                entries.append(self.entry(one, one.raw.ljust(self.inline_bytes, b"\0")))
                 continue
-            entries.append(self.entry(tag, self.offset(value_at)))
-            values.append(raw + bytes(-len(raw) % 8))
-            value_at += len(values[-1])
-        head = struct.pack(self.order + ("Q" if self.big else "H"), len(tags))
-        after = self.offset(value_at if following else 0)
-        return head + b"".join(entries) + after + lead + b"".join(values)
+            entries.append(self.entry(one, self.offset(value_at)))
+            values += [one.raw, bytes(-len(one.raw) % 8)]
+            value_at += len(one.raw) + -len(one.raw) % 8
+        head = struct.pack(self.order + ("Q" if self.big else "H"), len(fields))
+        return b"".join([head, *entries, self.offset(after), lead, *values])
+
+
+class _Sheet(Struct, frozen=True):
+    """A directory to be. `tiled` says which of TIFF's two pairs of tags its pixels go by. `copied` are the source's
+    offsets and counts of a page whose pixels are copies; without them the page has `own` segments that all are
+    `literal`, a picture of the plan's making."""
+
+    tags: tuple[OutTag, ...]
+    parent: int
+    tiled: bool
+    copied: tuple[np.ndarray, np.ndarray] | None = None
+    own: int = 0
+    literal: bytes = b""
+
+    @property
+    def segments(self) -> int:
+        return self.own if self.copied is None else len(self.copied[0])
+
+
+class _Book(Struct, frozen=True):
+    """All directories of an output in the order they are written (a page's SubIFDs directly behind it), and every
+    distinct tile of the source they copy."""
+
+    sheets: tuple[_Sheet, ...]
+    ranges: np.ndarray
+
+    @property
+    def tile_bytes(self) -> int:
+        return int(self.ranges[:, 1].sum())
+
+    def literals(self) -> list[bytes]:
+        """The pictures of the plan's making, each once, in the order they stand behind the tiles."""
+        return list(dict.fromkeys(sheet.literal for sheet in self.sheets if sheet.literal))
+
+    def children(self, number: int) -> list[int]:
+        return [index for index, sheet in enumerate(self.sheets) if sheet.parent == number]
 
 
 def _write_tiff(source: ByteSource, scan: SlideScan, redaction: Redaction) -> tuple[list[Segment], Image.Image | None]:
-    """Directories first. Values have the same length whatever the offsets say, so each round but the last only
-    finds out where the next one's offsets point."""
-    ranges = _tile_ranges(scan)
-    tile_bytes = int(ranges[:, 1].sum())
+    """Directories first, then the tiles, then the pictures of our own making. A directory's length does not depend
+    on where its offsets point, so the lengths are known before any of it is written."""
+    book = _book(scan, redaction)
     container = _Container(scan.byte_order, scan.flavour == "big")
-    head = _head(container, scan, redaction, ranges, base=0)
-    if not container.big and len(head) + tile_bytes + drawing.THUMBNAIL_BYTES > _LIMIT_32:
+    extra = sum(map(len, book.literals())) + drawing.THUMBNAIL_BYTES
+    if not container.big and _head_bytes(container, book) + book.tile_bytes + extra > _LIMIT_32:
         container = _Container(scan.byte_order, True)
-        head = _head(container, scan, redaction, ranges, base=0)
-    end = len(head) + tile_bytes
-    head = _head(container, scan, redaction, ranges, base=len(head), picture=(end, 1))
-    if redaction.thumbnail is None:
-        return [Literal(head), *_copies(ranges)], None
-    drawn = _draw(source, scan, head, ranges)
-    data = drawing.encode_thumbnail(drawn, _size_of(redaction.thumbnail))
-    head = _head(container, scan, redaction, ranges, base=len(head), picture=(end, len(data)))
-    return [Literal(head), *_copies(ranges), Literal(data)], drawn
+    drawn = None
+    if redaction.thumbnail is not None:
+        drawn = _draw(source, scan, _head(container, book), book.ranges)
+        data = drawing.encode_thumbnail(drawn, _size_of(redaction.thumbnail))
+        book = _with_thumbnail(book, data)
+    literals: list[Segment] = [Literal(data) for data in book.literals()]
+    return [Literal(_head(container, book)), *_copies(book.ranges), *literals], drawn
+
+
+def _book(scan: SlideScan, redaction: Redaction) -> _Book:
+    pages = {page.index: page for page in scan.pages}
+    sheets: list[_Sheet] = []
+    for number, out in enumerate(redaction.pages):
+        if number == 1 and redaction.thumbnail is not None:
+            sheets.append(_drawn_sheet(redaction.thumbnail))  # the second directory: readers ask no further
+        parent = len(sheets)
+        sheets.append(_sheet(out, pages[out.index], -1))
+        sheets += [_sheet(child, pages[child.index], parent) for child in out.children]
+    if len(redaction.pages) == 1 and redaction.thumbnail is not None:
+        sheets.append(_drawn_sheet(redaction.thumbnail))
+    return _Book(tuple(sheets), _tile_ranges(sheets))
+
+
+def _sheet(out: OutPage, page: Page, parent: int) -> _Sheet:
+    if any(child.children for child in out.children):
+        raise StructureInvalid("a SubIFD with SubIFDs of its own")
+    if not out.blank:
+        copied = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
+        return _Sheet(out.tags, parent, page.tile_width > 0, copied)
+    if page.tile_width:
+        across, down = -(-page.width // page.tile_width), -(-page.height // page.tile_height)
+        literal = blank.segment(out.tags, page.tile_width, page.tile_height)
+        return _Sheet(out.tags, parent, True, None, across * down, literal)
+    return _Sheet(out.tags, parent, False, None, 1, blank.segment(out.tags, page.width, page.height))
+
+
+def _drawn_sheet(out: OutPage) -> _Sheet:
+    return _Sheet(out.tags, -1, False, None, 1)
+
+
+def _with_thumbnail(book: _Book, data: bytes) -> _Book:
+    """The one sheet that has neither copies nor a picture yet gets its picture."""
+    filled = (
+        msgspec.structs.replace(sheet, literal=data) if sheet.copied is None and not sheet.literal else sheet
+        for sheet in book.sheets
+    )  # fmt: skip
+    return msgspec.structs.replace(book, sheets=tuple(filled))
 
 
 def _draw(source: ByteSource, scan: SlideScan, head: bytes, ranges: np.ndarray) -> Image.Image:
@@ -194,55 +299,73 @@ def _size_of(page: OutPage) -> tuple[int, int]:
     return int(values[256]), int(values[257])
 
 
-def _tile_ranges(scan: SlideScan) -> np.ndarray:
-    """Every distinct tile of every level as (offset, length), in the source's order."""
-    pairs = [
-        np.stack([np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")], axis=1)
-        for page in scan.levels
-    ]
-    everything = np.concatenate(pairs)
-    return np.unique(everything[everything[:, 1] > 0], axis=0)
+def _tile_ranges(sheets: list[_Sheet]) -> np.ndarray:
+    """Every distinct tile of every copied page as (offset, length), in the source's order."""
+    pairs = [np.stack(sheet.copied, axis=1) for sheet in sheets if sheet.copied is not None]
+    everything = np.concatenate(pairs) if pairs else np.zeros((0, 2), "u8")
+    found = np.unique(everything[everything[:, 1] > 0], axis=0)
+    if not len(found):
+        raise StructureInvalid("a slide without any tile")
+    return found
 
 
 def _copies(ranges: np.ndarray) -> list[Segment]:
     """Neighbours in the source become one copy."""
-    if not len(ranges):
-        raise StructureInvalid("a slide without any tile")
     ends = ranges[:, 0] + ranges[:, 1]
     firsts = np.concatenate([[0], np.flatnonzero(ranges[1:, 0] != ends[:-1]) + 1])
     lasts = np.append(firsts[1:], len(ranges)) - 1
     return [Copy(int(ranges[a, 0]), int(ends[b] - ranges[a, 0])) for a, b in zip(firsts, lasts, strict=True)]
 
 
-def _head(
-    container: _Container,
-    scan: SlideScan,
-    redaction: Redaction,
-    ranges: np.ndarray,
-    *,
-    base: int,
-    picture: tuple[int, int] = (0, 1),
-) -> bytes:
-    """Header and directories when the first tile lies at `base` and the thumbnail at `picture` (offset, length).
-    The thumbnail is the second directory: readers ask no further."""
-    placed = _placed(ranges, base)
-    directories = [
-        [*plan.tags, *_locations(container, page, ranges, placed)]
-        for page, plan in zip(scan.levels, redaction.pages, strict=True)
-    ]
-    if redaction.thumbnail is not None:
-        kind = 16 if container.big else 4
-        strip = [OutTag(273, kind, (picture[0],)), OutTag(279, kind, (picture[1],))]
-        directories.insert(1, [*redaction.thumbnail.tags, *strip])
-    parts = [container.header()]
-    at = container.header_bytes
+def _sheet_bytes(container: _Container, book: _Book, number: int) -> int:
+    sheet = book.sheets[number]
+    lengths = [len(container.field(tag).raw) for tag in sheet.tags]
+    children = len(book.children(number))
+    lengths += [container.inline_bytes * count for count in (sheet.segments, sheet.segments, children) if count]
+    return container.whole_bytes(lengths)
+
+
+def _head_bytes(container: _Container, book: _Book) -> int:
+    return container.header_bytes + sum(_sheet_bytes(container, book, number) for number in range(len(book.sheets)))
+
+
+def _head(container: _Container, book: _Book) -> bytes:
+    """Header and directories, for tiles that follow directly, and literals behind them."""
     if container.header_bytes % 8:
         raise StructureInvalid("a header that is not whole words")
-    for number, tags in enumerate(directories):
-        ordered = sorted(tags, key=lambda tag: tag.code)
-        parts.append(container.directory(ordered, at, number + 1 < len(directories)))
-        at += len(parts[-1])
+    sizes = [_sheet_bytes(container, book, number) for number in range(len(book.sheets))]
+    at = container.header_bytes + np.concatenate([[0], np.cumsum(sizes)]).astype("i8")
+    placed = _placed(book.ranges, int(at[-1]))
+    literal_at = dict(_literals_at(book, int(at[-1]) + book.tile_bytes))
+    chain = [number for number, sheet in enumerate(book.sheets) if sheet.parent < 0]
+    following = dict(zip(chain, [int(at[number]) for number in chain[1:]] + [0], strict=True))
+    parts = [container.header()]
+    for number, sheet in enumerate(book.sheets):
+        fields = [container.field(tag) for tag in sheet.tags]
+        children = at[book.children(number)]
+        if len(children):
+            fields.append(container.numbers(330, children, directories=True))
+        offsets, counts = _locations(sheet, book.ranges, placed, literal_at)
+        where, how_long = (324, 325) if sheet.tiled else (273, 279)
+        fields += [container.numbers(where, offsets), container.numbers(how_long, counts)]
+        parts.append(container.directory(fields, int(at[number]), following.get(number, 0)))
     return b"".join(parts)
+
+
+def _literals_at(book: _Book, at: int) -> Iterator[tuple[bytes, int]]:
+    for data in book.literals():
+        yield data, at
+        at += len(data)
+
+
+def _locations(
+    sheet: _Sheet, ranges: np.ndarray, placed: np.ndarray, literal_at: dict[bytes, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    if sheet.copied is not None:
+        offsets, counts = sheet.copied
+        return _moved(offsets, counts, ranges, placed), counts
+    at, length = literal_at.get(sheet.literal, 0), max(1, len(sheet.literal))
+    return np.full(sheet.own, at, "u8"), np.full(sheet.own, length, "u8")
 
 
 def _placed(ranges: np.ndarray, base: int) -> np.ndarray:
@@ -254,13 +377,6 @@ def _moved(offsets: np.ndarray, counts: np.ndarray, ranges: np.ndarray, placed: 
     """Output offsets for source offsets. A missing tile (count 0) keeps offset 0."""
     found = np.searchsorted(ranges[:, 0], offsets)
     return np.where(counts > 0, placed[np.minimum(found, len(placed) - 1)], 0)
-
-
-def _locations(container: _Container, page: Page, ranges: np.ndarray, placed: np.ndarray) -> list[OutTag]:
-    offsets, counts = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
-    at = _moved(offsets, counts, ranges, placed)
-    kind = 16 if container.big else 4
-    return [OutTag(324, kind, tuple(at.tolist())), OutTag(325, kind, tuple(counts.tolist()))]
 
 
 # --- NDPI ----------------------------------------------------------------------------------------------

@@ -12,41 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final
 
 import msgspec
-from msgspec import Struct
 
+from mover.decide.redaction.blanks import blank_tags
 from mover.decide.redaction.texts import decode_text, icc_texts, is_vocabulary, shape_of, strings_of
+from mover.decide.redaction.words import OutPage, OutTag, Redaction
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.slides import Decision, Page, Place, SlideScan, Value
 
 HARVEST_STRINGS: Final = 20_000
-
-
-class OutTag(Struct, frozen=True):
-    """A tag as it will stand in the output: TIFF type and decoded value."""
-
-    code: int
-    kind: int
-    value: Value
-
-
-class OutPage(Struct, frozen=True):
-    """A directory of the output. With `blank` the page stands, because readers count on it, and every tile of it is
-    one blank literal; `children` are its SubIFDs."""
-
-    index: int
-    tags: tuple[OutTag, ...]
-    blank: bool = False
-    children: tuple[OutPage, ...] = ()
-
-
-class Redaction(Struct, frozen=True):
-    """`pages` are the levels. `thumbnail` is the directory of a picture that is yet to be drawn from them."""
-
-    decisions: tuple[Decision, ...]
-    pages: tuple[OutPage, ...]
-    removed: tuple[str, ...]
-    thumbnail: OutPage | None = None
-
 
 Check = Callable[[Value], bool]
 
@@ -128,6 +101,7 @@ class Desk:
         self.tags: dict[int, list[OutTag]] = {}
         self.texts: dict[int, list[tuple[Place, str]]] = {}
         self.harvest: dict[str, None] = {}
+        self.blanks: set[int] = set()
         for text in known:
             self.remove(text)
         self.places: dict[int, list[Place]] = {}
@@ -147,6 +121,10 @@ class Desk:
     def thumbnail(self, removed: list[str]) -> OutPage | None:
         """The directory of a picture to be drawn from the levels, where the family's readers expect one."""
         return None
+
+    def stands(self, page: Page) -> bool:
+        """Whether a page that is no level must stay in its place, blank: readers count on it."""
+        return False
 
     def own_words(self) -> frozenset[str]:
         """Strings the writer itself puts into this output, which prove nothing when they are found."""
@@ -169,6 +147,8 @@ class Desk:
         for page in self.scan.pages:
             if page.role == "level":
                 self.judge_level(page)
+            elif self.stands(page):
+                self.judge_blank(page)
             else:
                 self.drop_page(page)
         if self.scan.slack:
@@ -189,6 +169,19 @@ class Desk:
         self.note(f"page {page.index} ({page.role})", "drop", "X", "only levels pass; this picture is not copied", "")
         for place in self.places.get(page.index, ()):
             if place.key or place.tag not in self.keys:
+                self.drop_unless_structural(place)
+
+    def judge_blank(self, page: Page) -> None:
+        """The page stands with tags written anew and white pixels; what its own tags say is dropped or, where the
+        family reads keys from them (`judge_own`), judged as a level's are."""
+        self.note(f"page {page.index} ({page.role})", "rebuild", "D", "readers need the page; its picture is blank", "")
+        self.tags[page.index] = list(blank_tags(page, self.places.get(page.index, ())))
+        self.texts[page.index] = []
+        self.blanks.add(page.index)
+        for place in self.places.get(page.index, ()):
+            if place.tag in self.keys:
+                self.judge_place(page, place)
+            elif not self.judge_own(page, place):
                 self.drop_unless_structural(place)
 
     def judge_level(self, page: Page) -> None:
@@ -269,13 +262,22 @@ class Desk:
         removed = self.removed()
         folded = [text.casefold() for text in removed]
         thumbnail = self.thumbnail(folded)
-        pages = []
-        for page in self.scan.levels:
-            text = self._description(page, folded)
-            tags = self.tags[page.index] + ([text] if text is not None else [])
-            pages.append(OutPage(page.index, tuple(sorted(tags, key=lambda tag: tag.code))))
+        pages = self._out_pages(-1, folded)
         decisions = (msgspec.structs.replace(decision, times=times) for decision, times in self.decisions.items())
-        return Redaction(tuple(decisions), tuple(pages), removed, thumbnail)
+        return Redaction(tuple(decisions), pages, removed, thumbnail)
+
+    def _out_pages(self, parent: int, removed: list[str]) -> tuple[OutPage, ...]:
+        """Levels and blank pages of the main chain, each with those of its SubIFDs that pass."""
+        pages = []
+        for page in self.scan.pages:
+            if page.parent != parent or page.index not in self.tags:
+                continue
+            text = self._description(page, removed)
+            tags = self.tags[page.index] + ([text] if text is not None else [])
+            children = self._out_pages(page.index, removed)
+            ordered = tuple(sorted(tags, key=lambda tag: tag.code))
+            pages.append(OutPage(page.index, ordered, page.index in self.blanks, children))
+        return tuple(pages)
 
     def removed(self) -> tuple[str, ...]:
         own = self.own_words()
