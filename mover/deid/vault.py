@@ -15,7 +15,7 @@ from __future__ import annotations
 import hmac
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,25 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec import Struct
 from psycopg.errors import UniqueViolation
 
 from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
-from mover.deid.identity import Subject
+from mover.deid.identity import Aliases, Identity, Subject
 from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid, VaultConflict
 from mover.model.ids import encode_base32
-from mover.randomness import new_id, new_number, random_bytes
+from mover.model.names import name_bytes
+from mover.randomness import new_id, new_number, new_offset_days, new_uid, random_bytes
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
 SEAL_LIMIT = 1000  # rows of one statement
 UNSEAL_LIMIT = 10_000  # names opened by one audit record
 MINT_ATTEMPTS = 5  # collisions of 80 random bits in a row: never, unless the random source is broken
-OFFSET_DAYS = 365
+KEY_KINDS = ("case", "block", "slide")
+PATIENT = "patient|"  # before a patient's text in an entity key; the vault's subjects are found by the text alone
 
 _Q = queries.load(__file__)
 
@@ -199,35 +202,26 @@ class Vault:
         metrics.VAULT_LOOKS.inc()
         return bodies
 
+    # --- minting: insert-or-get, committed on return ----------------------------------------------------------
+
     async def mint_number(self, source_digest: str, *, body: bytes) -> tuple[str, bool]:
         """The site's number of this scan and whether it was minted now. Two daemons that scan the same
         bytes get the same number; committed on return."""
-        lookup = self._number_lookup(source_digest)
-        sealed = self._key.seal(body, place=_place("number", self._site, "", lookup))
-        for _ in range(MINT_ATTEMPTS):
-            try:
-                minted = await self._insert_number(lookup, sealed)
-            except UniqueViolation:
-                continue  # another scan has this number
-            if minted:
-                return minted, True
-            found = await self.find_number(source_digest)
-            if found:
-                return found, False
-        raise VaultConflict("no free slide number was found", hint="The random source of this machine is broken.")
+        minted, fresh = await self._mint(_NUMBERS, {self._number_lookup(source_digest): ("", body)})
+        [(lookup, number)] = minted.items()
+        return number, lookup in fresh
 
-    async def _insert_number(self, lookup: bytes, sealed: bytes) -> str | None:
-        values = {"site": self._site, "lookup": lookup, "number": new_number(), "body": sealed}
-        async with self._database.instance() as conn:
-            row = await (await conn.execute(_Q["insert_number"], values)).fetchone()
-        return str(row.number) if row else None
+    async def mint_numbers(self, scans: Mapping[str, bytes]) -> dict[str, str]:
+        """The numbers of many scans, in few statements: source digest and what to seal beside a new number."""
+        wanted = {self._number_lookup(digest): ("", body) for digest, body in scans.items()}
+        minted, _ = await self._mint(_NUMBERS, wanted)
+        return {digest: minted[self._number_lookup(digest)] for digest in scans}
 
     async def find_number(self, source_digest: str) -> str | None:
         """The number of a scan that has one; mints nothing."""
-        values = {"site": self._site, "lookup": self._number_lookup(source_digest)}
+        lookup = self._number_lookup(source_digest)
         async with self._database.instance() as conn:
-            row = await (await conn.execute(_Q["find_number"], values)).fetchone()
-        return str(row.number) if row else None
+            return (await self._found(conn, _NUMBERS, "", [lookup])).get(lookup)
 
     async def mint_subject(self, patient: str) -> tuple[str, int]:
         """The patient's pseudonym and date offset in days; the same at every call and for every project."""
@@ -242,13 +236,97 @@ class Vault:
             minted |= await self._mint_subjects(names[start : start + SEAL_LIMIT])
         return minted
 
+    async def mint_keys(self, keys: Iterable[str]) -> dict[str, str]:
+        """What stands for cases, blocks and slides, by their `entity_key`; the same for every project of the site."""
+        wanted: dict[str, dict[bytes, tuple[str, bytes]]] = {}
+        lookups: dict[bytes, str] = {}
+        for key in dict.fromkeys(keys):
+            kind, lookup = key.partition("|")[0], self._key.keyed(f"entity|{self._site}|{key}")
+            if kind not in KEY_KINDS:
+                raise RequestInvalid(f"keys are minted for {', '.join(KEY_KINDS)}; patients are subjects")
+            lookups[lookup] = key
+            wanted.setdefault(kind, {})[lookup] = (kind, name_bytes(key))
+        minted: dict[bytes, str] = {}
+        for kind in sorted(wanted):
+            minted |= (await self._mint(_ENTITIES, wanted[kind]))[0]
+        return {lookups[lookup]: pseudonym for lookup, pseudonym in minted.items()}
+
+    async def mint_uids(self, uids: Iterable[str]) -> dict[str, str]:
+        """What stands for DICOM UIDs. The map is the site's, as the number is (D19): a scan is published once, and
+        whoever is granted it later must find one graph with what was published for them before."""
+        lookups = {self._key.keyed(f"uid|{self._site}|{uid}"): uid for uid in dict.fromkeys(uids)}
+        minted, _ = await self._mint(_UIDS, {lookup: ("", name_bytes(uid)) for lookup, uid in lookups.items()})
+        return {lookups[lookup]: replacement for lookup, replacement in minted.items()}
+
+    async def aliases(self, identities: Iterable[Identity], *, number: str) -> Aliases:
+        """Everything that may be written in the place of what these identities name: a pack's files in one go."""
+        entities = list(dict.fromkeys(key for identity in identities for key in identity.entities))
+        patients = [key for key in entities if key.startswith(PATIENT)]
+        subjects = await self.mint_subjects([key.removeprefix(PATIENT) for key in patients])
+        return Aliases(
+            number=number,
+            subjects={key: subjects[key.removeprefix(PATIENT)] for key in patients},
+            keys=await self.mint_keys(key for key in entities if not key.startswith(PATIENT)),
+            uids=await self.mint_uids(uid for identity in identities for uid in identity.uids),
+        )
+
+    async def _mint(
+        self, table: _Table, wanted: Mapping[bytes, tuple[str, bytes]]
+    ) -> tuple[dict[bytes, str], set[bytes]]:
+        """Insert-or-get: what stands for each lookup, and the lookups for which it was drawn now. In slices, each
+        in the order of its lookups, so that two daemons never wait for each other in a circle."""
+        ordered = sorted(wanted)
+        minted: dict[bytes, str] = {}
+        fresh: set[bytes] = set()
+        for start in range(0, len(ordered), SEAL_LIMIT):
+            some = {lookup: wanted[lookup] for lookup in ordered[start : start + SEAL_LIMIT]}
+            found, drawn = await self._mint_some(table, some)
+            minted |= found
+            fresh |= drawn
+        return minted, fresh
+
+    async def _mint_some(
+        self, table: _Table, wanted: Mapping[bytes, tuple[str, bytes]]
+    ) -> tuple[dict[bytes, str], set[bytes]]:
+        [kind] = {kind for kind, _ in wanted.values()}
+        for _ in range(MINT_ATTEMPTS):
+            async with self._database.instance() as conn:
+                found = await self._found(conn, table, kind, list(wanted))
+            missing = {lookup: body for lookup, (_, body) in wanted.items() if lookup not in found}
+            try:
+                drawn = await self._insert(table, kind, missing) if missing else {}
+            except UniqueViolation:
+                continue  # what was drawn stands for another one already
+            if len(found) + len(drawn) == len(wanted):
+                return found | drawn, set(drawn)
+        raise VaultConflict(f"no free {table.name} was found", hint="The random source of this machine is broken.")
+
+    async def _insert(self, table: _Table, kind: str, bodies: Mapping[bytes, bytes]) -> dict[bytes, str]:
+        """Those of the lookups that nobody else minted meanwhile, with what now stands for them."""
+        values = {
+            "site": self._site, "kind": kind, "lookups": list(bodies), "drawn": [table.draw() for _ in bodies],
+            "bodies": [
+                self._key.seal(body, place=_place(table.name, self._site, kind, lookup))
+                for lookup, body in bodies.items()
+            ],
+        }  # fmt: skip
+        async with self._database.instance() as conn:
+            cursor = await conn.execute(_Q[f"insert_{table.name}"], values)
+            return {bytes(row.lookup): str(row.drawn) for row in await cursor.fetchall()}
+
+    async def _found(self, conn: Connection, table: _Table, kind: str, lookups: list[bytes]) -> dict[bytes, str]:
+        values = {"site": self._site, "kind": kind, "lookups": lookups}
+        cursor = await conn.execute(_Q[f"find_{table.name}"], values)
+        return {bytes(row.lookup): str(row.drawn) for row in await cursor.fetchall()}
+
     async def _mint_subjects(self, names: list[str]) -> dict[str, Subject]:
         lookups = {self._key.keyed(f"subject|{self._site}|{name}"): name for name in names}
         async with self._database.instance() as conn:
             found = await self._subjects(conn, list(lookups))
             missing = sorted(set(lookups) - set(found))
             if missing:
-                await conn.cursor().executemany(_Q["insert_subject"], [self._new_subject(key) for key in missing])
+                new = [self._new_subject(key, lookups[key]) for key in missing]
+                await conn.cursor().executemany(_Q["insert_subject"], new)
                 found |= await self._subjects(conn, missing)
         return {name: found[lookup] for lookup, name in lookups.items()}
 
@@ -257,12 +335,14 @@ class Vault:
         found = {}
         for row in await cursor.fetchall():
             body = self._key.open(row.body, place=_place("subject", self._site, row.pseudonym, row.lookup))
-            found[bytes(row.lookup)] = Subject(row.pseudonym, msgspec.msgpack.decode(body, type=int))
+            sealed = msgspec.msgpack.decode(body, type=int | _SealedSubject)
+            offset_days = sealed if isinstance(sealed, int) else sealed.offset_days
+            found[bytes(row.lookup)] = Subject(row.pseudonym, offset_days)
         return found
 
-    def _new_subject(self, lookup: bytes) -> dict[str, object]:
+    def _new_subject(self, lookup: bytes, name: str) -> dict[str, object]:
         pseudonym = "S" + encode_base32(int.from_bytes(random_bytes(10), "big"), length=16)
-        body = msgspec.msgpack.encode(_random_offset_days())
+        body = msgspec.msgpack.encode(_SealedSubject(new_offset_days(), name_bytes(name)))
         sealed = self._key.seal(body, place=_place("subject", self._site, pseudonym, lookup))
         return {"site": self._site, "lookup": lookup, "pseudonym": pseudonym, "body": sealed}
 
@@ -275,6 +355,25 @@ class Vault:
     async def _find_some(self, conn: Connection, project: str, kind: str, lookups: list[bytes]) -> dict[bytes, str]:
         cursor = await conn.execute(_Q["find_sealed"], {"project": project, "kind": kind, "lookups": lookups})
         return {bytes(row.lookup): row.id for row in await cursor.fetchall()}
+
+
+class _Table(Struct, frozen=True):
+    """One kind of insert-or-get: its statements are `insert_<name>` and `find_<name>`."""
+
+    name: str
+    draw: Callable[[], str]
+
+
+_NUMBERS = _Table("number", lambda: new_number())
+_ENTITIES = _Table("entity", lambda: new_number())
+_UIDS = _Table("uid", lambda: new_uid())
+
+
+class _SealedSubject(Struct, frozen=True, array_like=True):
+    """What stands sealed beside a pseudonym; rows of the first form hold the offset alone."""
+
+    offset_days: int
+    name: bytes
 
 
 class ClosedVault(Vault):
@@ -292,16 +391,9 @@ class ClosedVault(Vault):
         )
 
 
-
 def _derive(secret: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret)
 
 
 def _place(table: str, owner: str, kind: str, lookup: bytes) -> bytes:
     return f"{table}|{owner}|{kind}|{lookup.hex()}".encode()
-
-
-def _random_offset_days() -> int:
-    """Never zero: between one day and a year, earlier or later. 64 bits make the modulo's bias invisible."""
-    drawn = int.from_bytes(random_bytes(8), "big") % (2 * OFFSET_DAYS)
-    return drawn - OFFSET_DAYS if drawn < OFFSET_DAYS else drawn - OFFSET_DAYS + 1

@@ -14,13 +14,39 @@ select id, lookup from vault.sealed where project_id = %(project)s and kind = %(
 select id, kind, lookup, body from vault.sealed where project_id = %(project)s and id = any (%(ids)s);
 
 -- name: insert_number
--- A scan's number, once per site; nothing comes back when another daemon was first.
-insert into vault.number (site, lookup, number, body) values (%(site)s, %(lookup)s, %(number)s, %(body)s)
-on conflict (site, lookup) do nothing returning number;
+-- Scans' numbers, once per site; what another daemon minted first does not come back. In the order of lookup, as all
+-- below: two daemons never wait for each other in a circle.
+insert into vault.number (site, lookup, number, body)
+select %(site)s, lookup, drawn, body from unnest(%(lookups)s::bytea[], %(drawn)s::text[], %(bodies)s::bytea[])
+    as t (lookup, drawn, body) order by lookup
+on conflict (site, lookup) do nothing returning lookup, number as drawn;
 
 -- name: find_number
--- The number a scan already has.
-select number from vault.number where site = %(site)s and lookup = %(lookup)s;
+-- The numbers that scans already have.
+select lookup, number as drawn from vault.number where site = %(site)s and lookup = any (%(lookups)s);
+
+-- name: insert_entity
+-- What stands for cases, blocks or slides, once per site.
+insert into vault.entity (site, kind, lookup, pseudonym, body)
+select %(site)s, %(kind)s, lookup, drawn, body from unnest(%(lookups)s::bytea[], %(drawn)s::text[], %(bodies)s::bytea[])
+    as t (lookup, drawn, body) order by lookup
+on conflict (site, kind, lookup) do nothing returning lookup, pseudonym as drawn;
+
+-- name: find_entity
+-- What stands for them already.
+select lookup, pseudonym as drawn from vault.entity
+ where site = %(site)s and kind = %(kind)s and lookup = any (%(lookups)s);
+
+-- name: insert_uid
+-- What stands for UIDs, once per site.
+insert into vault.uid (site, lookup, replacement, body)
+select %(site)s, lookup, drawn, body from unnest(%(lookups)s::bytea[], %(drawn)s::text[], %(bodies)s::bytea[])
+    as t (lookup, drawn, body) order by lookup
+on conflict (site, lookup) do nothing returning lookup, replacement as drawn;
+
+-- name: find_uid
+-- What stands for them already.
+select lookup, replacement as drawn from vault.uid where site = %(site)s and lookup = any (%(lookups)s);
 
 -- name: insert_subject
 -- A patient's pseudonym and date offset, once per site.

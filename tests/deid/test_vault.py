@@ -11,6 +11,7 @@ import pytest
 from mover import audit
 from mover.catalog.database import Database
 from mover.deid import vault as vault_module
+from mover.deid.identity import Identity
 from mover.deid.vault import Vault, VaultKey
 from mover.errors import NotFound, RequestInvalid, SettingsInvalid, VaultConflict
 from mover.model.ids import is_number
@@ -130,6 +131,57 @@ async def test_a_patient_keeps_pseudonym_and_offset(vault: Vault) -> None:
     assert all(1 <= abs(subject.offset_days) <= 365 for subject in many.values())
     assert len({subject.offset_days for subject in many.values()}) > 50
     assert not any("PAT-" in subject.pseudonym for subject in many.values())
+
+
+async def test_many_scans_get_their_numbers_at_once(vault: Vault) -> None:
+    """A batch asks for all of its numbers; those that stand already stay."""
+    taken, _ = await vault.mint_number(DIGEST, body=NAME)
+    minted = await vault.mint_numbers({DIGEST: NAME, "cd" * 32: b"2", "ef" * 32: b"3"})
+    assert minted[DIGEST] == taken and len(set(minted.values())) == 3
+    assert await vault.find_number("ef" * 32) == minted["ef" * 32]
+
+
+async def test_an_accession_and_a_uid_are_replaced_by_the_same_whoever_asks(vault: Vault) -> None:
+    """A series published today must hang on the study that was published last year: one graph, one case (D19)."""
+    keys, uids = ["case|d19-1", "block|d19-1 a", "slide|d19-1 a 3"], [f"1.2.840.{n}" for n in range(1200)]
+    answers = await asyncio.gather(*(vault.mint_keys(keys[:: 1 if n % 2 else -1]) for n in range(4)))
+    graphs = await asyncio.gather(*(vault.mint_uids(uids[:: 1 if n % 2 else -1]) for n in range(4)))
+
+    assert all(answer == answers[0] for answer in answers) and all(graph == graphs[0] for graph in graphs)
+    assert len(set(answers[0].values())) == 3 and all(is_number(text) for text in answers[0].values())
+    assert len(set(graphs[0].values())) == 1200
+    assert all(uid.startswith("2.25.") and len(uid) <= 64 for uid in graphs[0].values())
+    assert await vault.mint_uids([]) == {}
+
+
+async def test_a_patient_is_no_key(vault: Vault) -> None:
+    """A patient has a date offset besides; two pseudonyms of one patient would break every link."""
+    with pytest.raises(RequestInvalid):
+        await vault.mint_keys(["patient|1"])
+
+
+async def test_the_aliases_of_a_pack_hold_all_that_its_files_name(vault: Vault) -> None:
+    """What is missing here would be refused by the plan; the patient is the one whom the tables know."""
+    seen = [
+        Identity(entities=("patient|pat-1", "case|d19-1"), uids=("1.2.3", "1.2.4"), words=("Erika",)),
+        Identity(entities=("patient|pat-1", "slide|d19-1 a 3"), uids=("1.2.3",)),
+    ]
+    made = await vault.aliases(seen, number="N")
+    assert made.number == "N"
+    assert (made.subjects["patient|pat-1"].pseudonym, len(made.subjects)) == ((await vault.mint_subject("pat-1"))[0], 1)
+    assert set(made.keys) == {"case|d19-1", "slide|d19-1 a 3"} and set(made.uids) == {"1.2.3", "1.2.4"}
+    assert await vault.aliases(seen, number="N") == made
+
+
+async def test_an_offset_sealed_before_names_were_sealed_beside_it_still_opens(vault: Vault, dsns: Dsns) -> None:
+    """Dates published under it must go on moving by the same days."""
+    made = await vault.mint_subject("PAT-1")
+    lookup = vault.keyed("subject|ward|PAT-1")
+    place = vault_module._place("subject", "ward", made[0], lookup)
+    old = vault._key.seal(vault_module.msgspec.msgpack.encode(-77), place=place)
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("update vault.subject set body = %s where lookup = %s", (old, lookup))
+    assert await vault.mint_subject("PAT-1") == (made[0], -77)
 
 
 async def test_lookups_depend_on_the_key_and_on_the_site(dsns: Dsns) -> None:

@@ -34,6 +34,8 @@ async def test_a_superusers_dump_holds_none_of_the_planted_names(
     for name in NAMES:
         await vault.mint_number(name, body=name.encode())
         await vault.mint_subject(name)
+    await vault.mint_keys(f"case|{name}" for name in NAMES)
+    await vault.mint_uids(NAMES)
     whole = dump(server, dsns)
     assert whole.count(b"sealed-") >= len(NAMES) and b"the dump must not show it" in whole
     found = [name for name in NAMES for form in forms(name) if form in whole]
