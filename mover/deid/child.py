@@ -11,7 +11,9 @@ import os
 
 import msgspec
 
+from mover.deid.companions import Standins
 from mover.deid.drawing import encode_preview
+from mover.deid.folders import prepare_files
 from mover.deid.outcome import Prepared, SlidePlan
 from mover.deid.slides import plan_and_draw, plan_slide
 from mover.deid.verify import render_thumbnail, verify_slide
@@ -60,3 +62,35 @@ def prepare(fd: int, suffix: str, known: list[str], edge_px: int) -> bytes:
     if edge_px > 0:
         picture = encode_preview(drawing, edge_px) if drawing else render_thumbnail(source, made, edge_px=edge_px)
     return msgspec.msgpack.encode(Prepared(made, evidence, picture))
+
+
+def prepare_folder(*given: object) -> bytes:
+    """`prepare` for a slide of several files: as many descriptors as `names` and the main file, then the arguments.
+    The answer is the same."""
+    names, suffix, known, edge_px, number, standins = given[-6:]
+    sources = [FdSource(fd) for fd in given[:-6] if isinstance(fd, int)]
+    call = msgspec.convert(
+        {"names": names, "suffix": suffix, "known": known, "edge_px": edge_px, "number": number, "standins": standins},
+        type=_FolderCall,
+    )
+    files = dict(zip(call.names, sources[1:], strict=True))
+    return msgspec.msgpack.encode(
+        prepare_files(
+            sources[0],
+            files,
+            suffix=call.suffix,
+            known=call.known,
+            edge_px=call.edge_px,
+            number=call.number,
+            standins=call.standins,
+        )
+    )
+
+
+class _FolderCall(msgspec.Struct, frozen=True):
+    names: tuple[str, ...]
+    suffix: str
+    known: tuple[str, ...]
+    edge_px: int
+    number: str
+    standins: Standins

@@ -26,12 +26,14 @@ from mover import errors
 from mover.clock import monotonic_s
 from mover.sandbox.confine import Limits, Protection
 from mover.sandbox.zygote import (
+    FIRST_ROUND,
     HEAD,
     MAX_DESCRIPTORS,
     MAX_REQUEST_BYTES,
     MAX_RESULT_BYTES,
     OK,
     REFUSED,
+    ROUND,
     Request,
     Setup,
 )
@@ -40,6 +42,7 @@ __all__ = ["Limits", "Protection", "Sandbox"]
 
 ALLOWED = ("mover.deid.", "mover.align.", "scanners.")
 START_TIMEOUT_S = 60.0
+ROOM = 16  # of a child's open files, what its fences, streams and libraries need
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from mover.sandbox.zygote import serve; serve(int(sys.argv[2]))"
@@ -81,9 +84,11 @@ class Sandbox:
         """
         if not any(function.startswith(prefix) for prefix in self._setup.allowed):
             raise errors.RequestInvalid("that function may not be called in the sandbox")
-        if len(fds) > MAX_DESCRIPTORS:
-            raise errors.LimitExceeded(f"more than {MAX_DESCRIPTORS} descriptors for one child")
-        body = msgspec.msgpack.encode(Request(function=function, args=args, cpu_s=timeout_s))
+        bound = min(MAX_DESCRIPTORS, self._setup.limits.open_files - ROOM)
+        if len(fds) > bound:
+            raise errors.LimitExceeded(f"more than {bound} descriptors for one child")
+        more = max(0, len(fds) - FIRST_ROUND)
+        body = msgspec.msgpack.encode(Request(function=function, args=args, cpu_s=timeout_s, more=more))
         if len(body) > MAX_REQUEST_BYTES:
             raise errors.LimitExceeded(f"a sandbox request over {MAX_REQUEST_BYTES} bytes")
         with self._slots:
@@ -138,10 +143,10 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                zygote.fork(theirs, fds)
+                zygote.fork(theirs, fds[:FIRST_ROUND])
             child = _receive_child(ours)
             try:
-                return _converse(ours, body, monotonic_s() + timeout_s)
+                return _converse(ours, body, fds[FIRST_ROUND:], monotonic_s() + timeout_s)
             finally:
                 _end(child)
 
@@ -223,9 +228,13 @@ def _end(child: int) -> None:
     os.close(child)
 
 
-def _converse(call: socket.socket, body: bytes, deadline_s: float) -> bytes:
+def _converse(call: socket.socket, body: bytes, fds: tuple[int, ...], deadline_s: float) -> bytes:
     try:
         _send(call, HEAD.pack(OK, len(body)) + body, deadline_s)
+        for at in range(0, len(fds), ROUND):
+            call.settimeout(max(0.001, deadline_s - monotonic_s()))
+            socket.send_fds(call, [b"d"], fds[at : at + ROUND])
+            _receive(call, 1, deadline_s)
         status, length = HEAD.unpack(_receive(call, HEAD.size, deadline_s))
         if length > MAX_RESULT_BYTES:
             raise errors.SandboxFailed("the parsing child's answer is larger than its bound")

@@ -78,6 +78,14 @@ def set_limits(limits: Limits, cpu_s: float) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
+def allow_files(count: int) -> None:
+    """Raise the soft limit of open files as far as `count` and the hard limit let it: descriptors are on their way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        bound = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, bound), hard))
+
+
 def die_first_when_memory_ends() -> None:
     """memfd pages are not in RLIMIT_AS: if they exhaust the machine, the kernel takes this child first."""
     try:

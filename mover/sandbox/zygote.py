@@ -23,7 +23,11 @@ import msgspec
 from mover.errors import MoverError
 from mover.sandbox import confine
 
-MAX_DESCRIPTORS = 64
+# What one call may bring: a slide of several files comes as many descriptors as it has files. The first FIRST_ROUND
+# go through the zygote, the rest to the child itself, ROUND at a time (the kernel takes 253 in one message).
+MAX_DESCRIPTORS = 2048
+FIRST_ROUND = 64
+ROUND = 200
 MAX_REQUEST_BYTES = 256 << 20
 MAX_RESULT_BYTES = 512 << 20
 HEAD = struct.Struct("<BQ")
@@ -37,9 +41,12 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
+    """`more` descriptors follow the request itself, in rounds."""
+
     function: str
     args: tuple[object, ...]
     cpu_s: float
+    more: int = 0
 
 
 def read_exactly(sock: socket.socket, count: int) -> bytes:
@@ -71,7 +78,7 @@ def serve(control_fd: int) -> NoReturn:
     gc.freeze()
     control.sendall(msgspec.msgpack.encode(protection))
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 16, MAX_DESCRIPTORS + 1)
+        message, descriptors, _, _ = socket.recv_fds(control, 16, FIRST_ROUND + 1)
         if not message:
             os._exit(0)  # the daemon is gone
         if descriptors:
@@ -105,12 +112,28 @@ def _child(
     try:
         length = HEAD.unpack(read_exactly(call, HEAD.size))[1]
         request = msgspec.msgpack.decode(read_exactly(call, length), type=Request)
+        if request.more:
+            confine.allow_files(setup.limits.open_files)
+            descriptors += _receive_more(call, request.more)
         confine.enclose(readable=readable, limits=setup.limits, cpu_s=request.cpu_s, abi=abi)
         status, payload = _answer(setup, request, descriptors)
         call.sendall(HEAD.pack(status, len(payload)))
         call.sendall(payload)
     finally:
         os._exit(0)
+
+
+def _receive_more(call: socket.socket, count: int) -> list[int]:
+    """Each round is one byte with its descriptors, and answered with one: so few are under way at any time that the
+    kernel's bound on those (RLIMIT_NOFILE of the sender) is never met."""
+    received: list[int] = []
+    while len(received) < count:
+        message, descriptors, flags, _ = socket.recv_fds(call, 1, ROUND)
+        if not message or not descriptors or flags & socket.MSG_CTRUNC:
+            raise EOFError
+        received += descriptors
+        call.sendall(b"k")
+    return received
 
 
 def _answer(setup: Setup, request: Request, descriptors: list[int]) -> tuple[int, bytes]:

@@ -21,6 +21,11 @@ def read_from(descriptor: int, offset: int, length: int) -> bytes:
     return os.pread(descriptor, length, offset)
 
 
+def first_bytes(*descriptors: int) -> bytes:
+    """The first byte of each descriptor, in their order."""
+    return b"".join(os.pread(descriptor, 1, 0) for descriptor in descriptors)
+
+
 def produce(size_bytes: int) -> bytes:
     return bytes(size_bytes)
 

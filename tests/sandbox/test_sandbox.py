@@ -23,7 +23,7 @@ HOSTILE = "tests.sandbox.hostile"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    limits = Limits(memory_bytes=768 << 20)
+    limits = Limits(memory_bytes=768 << 20, open_files=600)
     with Sandbox((HOSTILE,), allowed=("tests.sandbox.",), limits=limits, max_children=2) as ready:
         yield ready
 
@@ -47,6 +47,22 @@ def test_descriptors_arrive_first_and_are_readable(sandbox: Sandbox, tmp_path: P
         os.fstat(descriptor)
     finally:
         os.close(descriptor)
+
+
+def test_a_slide_of_hundreds_of_files_comes_in_rounds_and_in_order(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A 3DHISTECH slide has a file per 40 MB; the kernel takes 253 descriptors in one message."""
+    count = 520
+    (tmp_path / "bytes").write_bytes(bytes(index % 251 for index in range(count)))
+    descriptors = []
+    try:
+        for index in range(count):
+            descriptor = os.memfd_create("part")
+            os.write(descriptor, bytes([index % 251]))
+            descriptors.append(descriptor)
+        assert sandbox.run(f"{HOSTILE}:first_bytes", (), tuple(descriptors)) == (tmp_path / "bytes").read_bytes()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def test_large_arguments_and_results_cross(sandbox: Sandbox) -> None:
@@ -173,7 +189,7 @@ def test_only_listed_modules_may_be_called(sandbox: Sandbox) -> None:
     with pytest.raises(RequestInvalid):
         sandbox.run("os:system", ("true",))
     with pytest.raises(LimitExceeded):
-        sandbox.run(f"{HOSTILE}:echo", (), tuple([0] * 100))
+        sandbox.run(f"{HOSTILE}:echo", (), tuple([0] * 700))
 
 
 @pytest.mark.slow
