@@ -12,6 +12,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from mover.model.xmltext import XmlText
+
 ByteOrder = Literal["<", ">"]
 Flavour = Literal["classic", "big", "ndpi"]
 Role = Literal["level", "thumbnail", "label", "overview", "map", "other", "file"]
@@ -98,6 +100,8 @@ class SlideScan(Struct, frozen=True):
     mpp_x: float | None = None
     mpp_y: float | None = None
     objective: float | None = None
+    # The XML documents that a vendor wrote into tags, taken apart.
+    documents: tuple[XmlText, ...] = ()
 
     @property
     def levels(self) -> tuple[Page, ...]:
