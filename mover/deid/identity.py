@@ -27,12 +27,14 @@ class Subject(Struct, frozen=True):
 
 class Aliases(Struct, frozen=True):
     """Everything a plan may write in the place of an identifier. `subjects` by patient key; `keys` by
-    `entity_key` of a case, block or slide; `uids` by the original UID."""
+    `entity_key` of a case, block or slide; `uids` by the original UID; `links` from the key of a case, block or slide
+    to that of the patient it belongs to, where all sources agree on one (`decide.kinship`)."""
 
     number: str = ""
     subjects: dict[str, Subject] = {}
     keys: dict[str, str] = {}
     uids: dict[str, str] = {}
+    links: dict[str, str] = {}
 
 
 class Identity(Struct, frozen=True):
