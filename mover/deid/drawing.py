@@ -23,23 +23,85 @@ THUMBNAIL_BYTES: Final = 16 << 20
 BAND_PIXELS: Final = 16 << 20
 # No larger picture is kept in memory; a larger level is reduced while it is read.
 DRAWING_EDGE: Final = 8192
+DRAWN_PIXELS: Final = 512 << 20
+AREAS: Final = 1024
 _QUALITY: Final = 85
 
 
 def draw(slide: openslide.OpenSlide, page: Page) -> Image.Image:
     """The whole level on white, reduced by a whole factor where it is larger than DRAWING_EDGE; read from top to
-    bottom in pieces of bounded size."""
-    level = slide.level_dimensions.index((page.width, page.height))
+    bottom in pieces of bounded size. Where OpenSlide reports areas on a glass, what bounds them is drawn, of its
+    smallest level."""
+    level = levels_of(slide, [page]).get(page.index, slide.level_count - 1)
+    x, y, wide, high = _bounds(areas_of(slide, level))
     down = slide.level_downsamples[level]
-    factor = -(-max(page.width, page.height) // DRAWING_EDGE)
-    step = max(1, BAND_PIXELS // page.width // factor) * factor
-    canvas = Image.new("RGB", (-(-page.width // factor), -(-page.height // factor)))
-    for top in range(0, page.height, step):
-        piece = read_region(slide, (0, round(top * down)), level, (page.width, min(step, page.height - top)))
+    factor = -(-max(wide, high) // DRAWING_EDGE)
+    step = max(1, BAND_PIXELS // wide // factor) * factor
+    canvas = Image.new("RGB", (-(-wide // factor), -(-high // factor)))
+    for top in range(0, high, step):
+        where = (round(x * down), round((y + top) * down))
+        piece = read_region(slide, where, level, (wide, min(step, high - top)))
         white = Image.new("RGB", piece.size, (255, 255, 255))
         white.paste(piece, mask=piece.getchannel("A"))
         canvas.paste(white.reduce(factor) if factor > 1 else white, (0, top // factor))
     return canvas
+
+
+def areas_of(slide: openslide.OpenSlide, level: int) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of what OpenSlide says was scanned, in pixels of a level; else the whole level."""
+    down, found = slide.level_downsamples[level], []
+    for number in range(AREAS):
+        named = [slide.properties.get(f"openslide.region[{number}].{one}") for one in ("x", "y", "width", "height")]
+        if None in named:
+            break
+        x, y, wide, high = (float(one) / down for one in named)  # type: ignore[arg-type]
+        found.append((int(x), int(y), max(1, int(wide)), max(1, int(high))))
+    return found or [(0, 0, *slide.level_dimensions[level])]
+
+
+def _bounds(areas: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+    left, top = min(area[0] for area in areas), min(area[1] for area in areas)
+    wide = max(area[0] + area[2] for area in areas) - left
+    high = max(area[1] + area[3] for area in areas) - top
+    if wide * high > DRAWN_PIXELS:
+        raise RedactionUnproven("the smallest level is too large to draw")
+    return left, top, wide, high
+
+
+def levels_of(slide: openslide.OpenSlide, pages: Sequence[Page]) -> dict[int, int]:
+    """The level of OpenSlide that shows each page, by the page's index. Where OpenSlide takes padding off, sizes
+    differ by less than a tile; a page that is further from every level is shown by none."""
+    found = {}
+    for page in pages:
+        apart = [
+            (abs(wide - page.width), abs(high - page.height), level)
+            for level, (wide, high) in enumerate(slide.level_dimensions)
+        ]
+        across, down, level = min(apart)
+        if across <= page.tile_width and down <= page.tile_height:
+            found[page.index] = level
+    return found
+
+
+def associated(slide: openslide.OpenSlide, name: str) -> Image.Image:
+    try:
+        return slide.associated_images[name]
+    except openslide.OpenSlideError as error:
+        raise RedactionUnproven("OpenSlide cannot decode an associated picture") from error
+
+
+def picture_of(pixels: np.ndarray) -> Image.Image:
+    """Decoded samples as a picture for the eye: the first three channels, each stretched to 8 bits where it has
+    more."""
+    flat = pixels[..., :3] if pixels.ndim == 3 and pixels.shape[-1] in (3, 4) else np.atleast_2d(pixels)
+    while flat.ndim > 3 or (flat.ndim == 3 and flat.shape[-1] != 3):
+        flat = flat[0]
+    if flat.dtype != np.uint8:
+        low, high = float(flat.min()), float(flat.max())
+        flat = ((flat.astype(np.float32) - low) * (255.0 / max(high - low, 1e-9))).astype(np.uint8)
+    factor = -(-max(flat.shape[:2]) // DRAWING_EDGE)
+    picture = Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")
+    return picture.reduce(factor) if factor > 1 else picture
 
 
 def encode_thumbnail(drawing: Image.Image, size: tuple[int, int]) -> bytes:

@@ -235,7 +235,7 @@ def test_tile_lists_of_equal_slides_have_equal_digests() -> None:
 
 def test_a_hamamatsu_level_is_proved_with_only_some_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a slide of gigabytes: header, sampled restart intervals, nothing else in memory."""
-    monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
+    monkeypatch.setattr("mover.deid.sampling.WHOLE_BYTES", 0)
     data = slides.ndpi(size=(512, 1024))
     source, plan = planned(data, ".ndpi")
     evidence = verify_slide(source, plan, samples=3)
@@ -244,7 +244,7 @@ def test_a_hamamatsu_level_is_proved_with_only_some_of_its_rows(monkeypatch: pyt
 
 def test_other_focal_planes_are_kept_and_proved_by_their_tile_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenSlide shows the first plane only; the others must be there all the same."""
-    monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
+    monkeypatch.setattr("mover.deid.sampling.WHOLE_BYTES", 0)
     source, plan = planned(slides.ndpi(planes=3), ".ndpi")
     evidence = verify_slide(source, plan, samples=2)
     assert (evidence.levels, evidence.tiles_decoded) == (6, 4)
@@ -252,13 +252,13 @@ def test_other_focal_planes_are_kept_and_proved_by_their_tile_list(monkeypatch: 
 
 def test_a_hamamatsu_slide_without_restart_positions_is_proved_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenSlide then seeks them itself, through every byte."""
-    monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
+    monkeypatch.setattr("mover.deid.sampling.WHOLE_BYTES", 0)
     source, plan = planned(slides.ndpi(positions=False), ".ndpi")
     assert verify_slide(source, plan).tiles_decoded == 2
 
 
 def test_an_aperio_slide_is_proved_with_only_some_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mover.deid.verify.WHOLE_BYTES", 0)
+    monkeypatch.setattr("mover.deid.sampling.WHOLE_BYTES", 0)
     source, plan = planned(slides.svs(size=(640, 512), empty=frozenset({5, 40})))
     assert verify_slide(source, plan, samples=3).tiles_decoded == 6
 

@@ -123,7 +123,9 @@ def _pixels(page: tifffile.TiffPage) -> SeenPage:
     counts = np.atleast_1d(np.asarray(page.tags[how_long].value, "u8"))
     if len(offsets) != len(counts):
         raise RedactionUnproven("offsets and byte counts do not pair up")
-    return SeenPage(page.imagewidth, page.imagelength, offsets, counts)
+    size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    encoding = int(page.compression), int(page.samplesperpixel)
+    return SeenPage(page.imagewidth, page.imagelength, offsets, counts, size, *encoding)
 
 
 def _thumbnail(pages: list[tifffile.TiffPage], number: int | None, rules: Family) -> SeenPage | None:

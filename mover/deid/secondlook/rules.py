@@ -23,12 +23,15 @@ OPAQUE_TAGS: Final = frozenset({347, 34675})
 
 
 class SeenPage(Struct, frozen=True):
-    """One page as tifffile reports it: where its pixels lie."""
+    """One page as tifffile reports it: where its pixels lie, and how one tile or strip of them is encoded."""
 
     width: int
     height: int
     offsets: np.ndarray
     counts: np.ndarray
+    segment_size: tuple[int, int] = (0, 0)
+    compression: int = 0
+    samples: int = 0
 
 
 def nothing(pages: Pages) -> frozenset[int]:
