@@ -339,6 +339,13 @@ class InstanceDropped(IdentityError):
     hint = "Nothing waits for anybody: pictures that show the slide's label never leave the identified zone."
 
 
+class RulesDiffer(IdentityError):
+    """The scan was published under other rules than this project's profile; one scan has one slide (D19)."""
+
+    code = "rules-differ"
+    hint = "Let both projects use one profile, or have the slide made under the narrower one withdrawn first."
+
+
 class VaultConflict(IdentityError):
     code = "vault-conflict"
 
