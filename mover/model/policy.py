@@ -36,14 +36,29 @@ class KeepRules(Struct, frozen=True, forbid_unknown_fields=True):
         return not any(counts) and self.within_s is None and not self.tags
 
 
+# Families with a writer and a verifier.
+FAMILIES = (
+    "aperio-svs", "hamamatsu-ndpi", "hamamatsu-vms", "mirax", "leica-scn", "ventana-bif", "philips-tiff", "ome-tiff",
+    "generic-tiff", "dicom-wsm", "dicom",
+)  # fmt: skip
+
+
 class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images", tag_field="kind"):
     """Step 1: packs of a declared batch become de-identified slides in the archive."""
 
     name: Name
     source: Name = field(name="from")
     archive: Name = field(name="to")
-    accept: tuple[str, ...] = ("aperio-svs", "hamamatsu-ndpi")
+    accept: tuple[str, ...] = FAMILIES
     require_thumbnail: bool = True
+    # of these kinds a pack needs no thumbnail even where one is required: few sites export one
+    without_thumbnail: tuple[Literal["mirax", "vms", "dicom"], ...] = ("mirax", "vms", "dicom")
+    # any: files without a suffix, or named by numbers and dots, are DICOM objects too
+    dicom_names: Literal["suffix", "any"] = "suffix"
+    # one object of a folder may not pass: the folder waits, or the others are published and the decisions say so
+    refused_objects: Literal["quarantine", "leave"] = "quarantine"
+    # the de-identification profile; without one the profile called `default`, or the narrowest rules there are
+    profile: Name | None = None
     thumbnail_edge_px: Annotated[int, Meta(ge=64, le=8192)] = 1024
     packs_per_shard: Annotated[int, Meta(ge=1, le=1000)] = 8
     # a file of this name in a folder declares the folder as a batch; its lines are the expected names
