@@ -339,6 +339,13 @@ class InstanceDropped(IdentityError):
     hint = "Nothing waits for anybody: pictures that show the slide's label never leave the identified zone."
 
 
+class PackAmbiguous(IdentityError):
+    """What was declared as one scan holds two: two patients, or two slides."""
+
+    code = "pack-ambiguous"
+    hint = "Give each scan a folder of its own and declare the batch again."
+
+
 class RulesDiffer(IdentityError):
     """The scan was published under other rules than this project's profile; one scan has one slide (D19)."""
 

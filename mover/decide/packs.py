@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
+from blake3 import blake3
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -333,3 +334,24 @@ def _compare(
         missing = max(0, expected_count - len(packs))
         undeclared = max(0, len(packs) - expected_count)
     return Tally(tuple(packs), tables, missing, undeclared)
+
+
+# files of a slide's folder that hold something of the scan; what else lies there makes it no other scan
+_OF_THE_SCAN: Final = {"mirax": (".dat", ".ini"), "vms": (".jpg", ".jpeg")}
+
+
+def scan_digest(members: Members, digests: Sequence[str]) -> str:
+    """What makes a scan of several files this scan: equal bytes in equal roles give one number (D19), whatever the
+    files are called and in whatever order they are found. `digests` are BLAKE3 in hex, in the order of `files`.
+
+    A scan of one file is its file's digest. Otherwise BLAKE3 over the raw digests: first those of the companions in
+    their own order, each once, then the main file's. DICOM objects have equal roles, so all of them are sorted. A
+    stray file in a MIRAX folder is no part of the scan and does not count.
+    """
+    main, rest = digests[0], list(zip(members.companions, digests[1:], strict=True))
+    if members.kind == "dicom":
+        parts = sorted(set(digests))
+    else:
+        counted = _OF_THE_SCAN.get(members.kind, ())
+        parts = [*sorted({d for key, d in rest if canonical_name(key).endswith(counted)}), main]
+    return parts[0] if len(parts) == 1 else blake3(b"".join(map(bytes.fromhex, parts))).hexdigest()

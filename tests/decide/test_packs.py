@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.decide.packs import DICOM_FILES_MAX, FoundPack, Members, find_packs, members_of
+from mover.decide.packs import DICOM_FILES_MAX, FoundPack, Members, find_packs, members_of, scan_digest
 from mover.model.tiers import Entry, Fingerprint
 
 
@@ -152,6 +152,18 @@ def test_a_folder_may_be_expected_by_its_last_name():
     files = [entry("b/S1/CT/1.dcm"), entry("b/x.svs")]
     tally = find_packs(files, require_thumbnail=False, folder="b", expected=frozenset({"ct", "x", "y"}))
     assert (tally.missing, tally.undeclared) == (1, 0)
+
+
+def test_a_scan_of_several_files_has_one_digest_whatever_its_files_are_called():
+    """One scan, one number (D19): a renamed copy is no other scan, and a stray file makes none."""
+    a, b, c, d = ("1" * 64, "2" * 64, "3" * 64, "4" * 64)
+    mirax = members_of(["b/x.mrxs", "b/x/1.dat", "b/x/2.dat"])
+    other = members_of(["b/y.mrxs", "b/y/2.dat", "b/y/1.dat", "b/y/Thumbs.db"])
+    assert scan_digest(mirax, [a, b, c]) == scan_digest(other, [a, c, b, d])
+    assert scan_digest(mirax, [a, b, c]) != scan_digest(mirax, [b, a, c])
+    objects = members_of(["s/1.dcm", "s/2.dcm", "s/3.dcm"])
+    assert scan_digest(objects, [a, b, a]) == scan_digest(members_of(["t/9.dcm", "t/8.dcm"]), [b, a])
+    assert scan_digest(members_of(["b/x.svs", "b/x.jpg"]), [a]) == a == scan_digest(members_of(["s/1.dcm"]), [a])
 
 
 STEMS = ["a", "B", "ä", "c d", "a_1", "a/1", "A/1", "a/a", "DICOMDIR", "1.2"]
