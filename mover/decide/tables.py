@@ -389,15 +389,23 @@ def reader_of(rule: ColumnRule) -> Callable[[str], Value]:
     synonyms = {fold(said): meant for said, meant in rule.map.items()}
     typed = {
         "enum": _enum_reader, "integer": _integer_reader, "number": _number_reader, "boolean": _boolean_reader,
-        "age": _age_reader, "zip3": _zip3_reader, "date": _date_reader,
+        "age": _age_reader, "zip3": _zip3_reader, "date": _date_reader, "code": _code_reader,
     }[rule.rule](rule)  # fmt: skip
+    absent = no_values(rule)
 
     def read_value(cell: str) -> Value:
         folded = fold(cell)
+        if folded in absent:
+            return None
         text = synonyms.get(folded, unicodedata.normalize("NFC", cell).strip())
         return typed(text) if text else None
 
     return read_value
+
+
+def no_values(rule: ColumnRule) -> frozenset[str]:
+    """The words, folded, that stand for no value (`n/a`): the `values` of a class that is no enumeration."""
+    return frozenset(fold(value) for value in rule.values) if rule.rule not in ("enum", "text") else frozenset()
 
 
 def _enum_reader(rule: ColumnRule) -> Callable[[str], Value]:
@@ -414,9 +422,41 @@ def _enum_reader(rule: ColumnRule) -> Callable[[str], Value]:
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,15}(\.0{1,6})?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?")
+_EITHER_MARK = re.compile(r"[+-]?[0-9]{1,15}(?:[.,][0-9]{1,15})?(?:[eE][+-]?[0-9]{1,2})?")
+_GROUPED = re.compile(
+    r"(?P<sign>[+-]?)(?P<whole>[0-9]{1,3}(?P<mark>[., '\u2019\u00a0\u2009\u202f])[0-9]{3}(?:(?P=mark)[0-9]{3}){0,3})"
+    r"(?:(?!(?P=mark))[.,](?P<rest>[0-9]{1,15}))?"
+)
 _AGE = re.compile(r">\s*89|(?:>=|≥|>)\s*9[0-9]|9[0-9]\s*\+")
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ]|$)")
 _ZIP = re.compile(r"([0-9]{3})[0-9]{2}(?:-?[0-9]{4})?")
+MAX_CODE_CHARS = 80
+_ICD10 = r"[A-Z][0-9][0-9A-B](?:\.[0-9A-Z]{1,4}|[0-9]{1,2})?[+*!]?(?: ?[GVAZ])?(?: ?[RLB])?"
+_TNM_PART = (
+    r"[cpyramu]{0,3}(?:T(?:[0-4X]|is)[a-d]?[1-3]?(?:\([0-9a-zA-Z]{1,4}\))?|N[0-3X][a-c]?(?:\([a-z]{1,3}[+-]?\))?"
+    r"|M[01X][a-c]?|[LVR][0-2X]|Pn[01X]|G[1-4X])"
+)
+# Grammars of public code systems: short, closed, and with no room for a name or a number of a person.
+GRAMMARS = {
+    # WHO's and the national modifications, with dagger, certainty and side; several in one cell
+    "icd10": re.compile(rf"{_ICD10}(?:[,;/| ] ?{_ICD10}){{0,9}}", re.IGNORECASE),
+    # morphology with behaviour and grade, topography
+    "icdo3": re.compile(r"(?:M-?)?[89][0-9]{3}/[0-9][0-9]?|C[0-9]{2}(?:\.[0-9])?", re.IGNORECASE),
+    "tnm": re.compile(rf"{_TNM_PART}(?:[,; ]{{0,2}}{_TNM_PART}){{0,9}}"),
+    "stage": re.compile(
+        r"(?:(?:stage|stadium|ajcc|uicc|figo|pathologic|clinical)[ :]?){0,3}"
+        r"(?:0|i{1,3}|iv|[1-4]|x|is|occult)(?:[a-d][1-3]?|is)?", re.IGNORECASE
+    ),
+    "grade": re.compile(
+        r"(?:(?:grade|grad|who|isup|nottingham|fuhrman|group|g)[ :]?){0,3}(?:[0-5]|i{1,3}|iv|x)[ab]?"
+        r"|(?:low|intermediate|moderate|high)(?:[ -]grade)?"
+        r"|(?:well|moderately|poorly|un)[ -]?differentiated|anaplastic", re.IGNORECASE
+    ),
+    "gleason": re.compile(
+        r"(?:gleason ?)?(?:[1-5] ?\+ ?[1-5](?: ?= ?(?:10|[2-9]))?|10|[2-9])"
+        r"(?: ?\(?(?:gg|isup|grade group) ?[1-5]\)?)?", re.IGNORECASE
+    ),
+}  # fmt: skip
 _TRUE, _FALSE = frozenset("true t yes y 1".split()), frozenset("false f no n 0".split())
 
 
@@ -428,18 +468,20 @@ def _within(rule: ColumnRule, value: float) -> bool:
 def _integer_reader(rule: ColumnRule) -> Callable[[str], Value]:
     def read(text: str) -> Value:
         # spreadsheets write whole numbers of a column with gaps as 7.0
-        if not _INTEGER.fullmatch(text):
+        bare = _without_unit(text, rule.units)
+        value = int(bare.partition(".")[0]) if _INTEGER.fullmatch(bare) else _one_reading(rule, bare)
+        if value != int(value) or not _within(rule, value):
             raise Misfit
-        value = int(text.partition(".")[0])
-        if not _within(rule, value):
-            raise Misfit
-        return value
+        return int(value)
 
     return read
 
 
 def _number_reader(rule: ColumnRule) -> Callable[[str], Value]:
     def read(text: str) -> Value:
+        text = _without_unit(text, rule.units)
+        if rule.decimal == "any":
+            return _one_reading(rule, text)
         if rule.decimal == ",":
             # with a decimal comma a point would be a separator of thousands: ambiguous, so not read
             text = text.replace(",", ".", 1) if "." not in text else ""
@@ -451,6 +493,33 @@ def _number_reader(rule: ColumnRule) -> Callable[[str], Value]:
         return value
 
     return read
+
+
+def _without_unit(text: str, units: Sequence[str]) -> str:
+    folded = text.casefold()
+    for unit in units:
+        if len(folded) == len(text) and folded.endswith(unit.casefold()):
+            return text[: len(text) - len(unit)].rstrip()
+    return text
+
+
+def _one_reading(rule: ColumnRule, text: str) -> float:
+    """The number this text can only be, in its range; `1,234` may be two, and then is none."""
+    found = readings(text) if rule.decimal == "any" else ()
+    fitting = {value for value in found if _within(rule, value)}
+    if len(fitting) != 1:
+        raise Misfit
+    return fitting.pop()
+
+
+def readings(text: str) -> tuple[float, ...]:
+    """The numbers a text may mean where nobody said how they are written: a decimal point or comma, and groups of
+    three digits set apart by whatever is not that mark."""
+    found = {float(text.replace(",", "."))} if _EITHER_MARK.fullmatch(text) else set()
+    if match := _GROUPED.fullmatch(text):
+        bare = match["whole"].replace(match["mark"], "")
+        found.add(float(f"{match['sign']}{bare}.{match['rest'] or 0}"))
+    return tuple(sorted(found))
 
 
 def _boolean_reader(rule: ColumnRule) -> Callable[[str], Value]:
@@ -465,6 +534,7 @@ def _boolean_reader(rule: ColumnRule) -> Callable[[str], Value]:
 
 def _age_reader(rule: ColumnRule) -> Callable[[str], Value]:
     def read(text: str) -> Value:
+        text = _without_unit(text, rule.units)
         if _AGE.fullmatch(text):
             return AGE_EDGE
         if not _INTEGER.fullmatch(text):
@@ -473,6 +543,17 @@ def _age_reader(rule: ColumnRule) -> Callable[[str], Value]:
         if not 0 <= value <= 130 or not _within(rule, value):
             raise Misfit
         return min(value, AGE_EDGE)
+
+    return read
+
+
+def _code_reader(rule: ColumnRule) -> Callable[[str], Value]:
+    grammar = GRAMMARS[rule.code or "icd10"]
+
+    def read(text: str) -> Value:
+        if len(text) > MAX_CODE_CHARS or not grammar.fullmatch(text):
+            raise Misfit
+        return text
 
     return read
 

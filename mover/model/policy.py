@@ -94,6 +94,7 @@ class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
 
     rule: ColumnClass = field(name="class")
     rename: str | None = field(name="as", default=None)
+    # of an enumeration its words; of free text further words that may stay; of all else words for no value (`n/a`)
     values: tuple[str, ...] = ()
     map: dict[str, str] = {}
     # a key inside the cell: the one group of this regular expression (barcode `D19-1;B6;24` -> case `D19-1`)
@@ -108,6 +109,7 @@ class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
     decimal: Literal[".", ",", "any"] = "."  # any: both, and groups of thousands
     minimum: float | None = None
     maximum: float | None = None
+    units: tuple[str, ...] = ()  # that may follow a number or an age: `20x`, `18.7 mm`
     quasi: bool = False  # counted in k-anonymity
     optional: bool = False  # the column may be absent from the file
     code: CodeSystem | None = None
