@@ -1,13 +1,36 @@
-"""Slides of several files, from plan to proof (design: deidentification 1.1, MRXS and VMS)."""
+"""Compile a slide of several files to recipes, one per file (design: deidentification 1.1, MRXS and VMS).
+
+Index texts and binary indexes are written anew as literals; the pictures of the pyramid are copies, in the order
+they have in their source; a picture that carries comments is copied around them. Files of the source that no index
+names, and those that hold nothing of the pyramid, have no counterpart in the output. Nothing here judges.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from mover.deid.companions import Standins
-from mover.deid.outcome import Prepared
-from mover.errors import FormatUnsupported
+import numpy as np
+from blake3 import blake3
+from msgspec import Struct
+from PIL import Image
+
+from mover.decide.redaction.ledger import FolderRedaction
+from mover.decide.redaction.mirax import judge_mirax, judge_positions
+from mover.deid.companions import Standins, data_name
+from mover.deid.outcome import OutFile, Prepared, SlidePlan
+from mover.errors import FormatUnsupported, StructureInvalid
+from mover.model.folders import Cut, KeySection, MiraxScan
+from mover.model.recipe import Copy, Literal, Recipe, Segment, compact
+from mover.model.slides import SlideFacts
 from mover.model.source import ByteSource
+from scanners import mirax
+
+_CODINGS: Final = {"JPEG": "jpeg", "PNG": "png", "BMP24": "bmp"}
+_LIMIT_31: Final = 0x7FFFFFFF
+_STEM: Final = "{number}"
 
 
 def prepare_files(
@@ -22,4 +45,167 @@ def prepare_files(
 ) -> Prepared:
     """Plan, prove and (for a positive `edge_px`) render one slide of several files. The order of `files` is what
     the parts' `source` counts in, from 1."""
-    raise FormatUnsupported(f"{suffix}: recognised, and no writer exists for it yet")
+    from mover.deid.folderproof import prove_mirax
+
+    if not mirax.is_mine(suffix.lower()):
+        raise FormatUnsupported("recognised, and no writer exists for it yet")
+    scan = mirax.scan(main, files)
+    plan = plan_mirax(main, files, scan, known=known, number=number)
+    evidence, picture = prove_mirax(main, files, scan, plan, edge_px=edge_px, standins=standins)
+    return Prepared(plan, evidence, picture)
+
+
+# --- 3DHISTECH MIRAX -----------------------------------------------------------------------------------
+
+
+class _Moved(Struct, frozen=True):
+    """A data file of the output: which source file it is made of, its distinct pictures there (offset, length in
+    order), and where each lies in the output and how long it is."""
+
+    file: int
+    ranges: np.ndarray
+    at: np.ndarray
+    length: np.ndarray
+
+
+def plan_mirax(
+    main: ByteSource, files: Mapping[str, ByteSource], scan: MiraxScan, *, known: tuple[str, ...], number: str
+) -> SlidePlan:
+    """The plan of a scanned slide; proves nothing yet."""
+    slide_id = slide_id_of(number)
+    head = mirax.VERSION + slide_id.encode()
+    moved = _move(scan, len(head))
+    count = len(moved) + bool(scan.position_layer)
+    names = tuple(data_name(index) for index in range(count))
+    redaction = judge_mirax(scan, slide_id=slide_id, index_name="Index.dat", data_names=names, known=known)
+    positions = _packed(scan, judge_positions(scan))
+    order = {name: index + 1 for index, name in enumerate(files)}
+
+    def part(name: str, source: str, segments: Sequence[Segment]) -> OutFile:
+        recipe = compact(files[source].size_bytes, list(segments))
+        return OutFile(f"{_STEM}/{name}", order[source], recipe)
+
+    parts = [
+        part("Slidedat.ini", scan.ini, [Literal(key_text(redaction.sections))]),
+        part("Index.dat", scan.index, [Literal(_index(scan, head, moved, len(positions)))]),
+        *(part(names[slot], scan.data[one.file], _data(scan, head, one)) for slot, one in enumerate(moved)),
+    ]
+    if scan.position_layer:
+        parts.append(part(names[-1], scan.index, [Literal(head + positions)]))
+    return SlidePlan(
+        family="mirax",
+        extension="mrxs",
+        recipe=Recipe(main.size_bytes, (Literal(blank_picture()),)),
+        facts=_facts(scan, redaction),
+        decisions=redaction.decisions,
+        removed=redaction.removed,
+        tile_count=scan.tile_count,
+        parts=tuple(parts),
+    )
+
+
+def slide_id_of(number: str) -> str:
+    """An id in the format's own form. The number is random, so what is made of it says no more than the number."""
+    return blake3(b"mirax slide id of " + number.encode()).hexdigest()[:32].upper()
+
+
+def blank_picture() -> bytes:
+    """A small grey JPEG without metadata and with Huffman tables of its own: the usual ones hold runs of letters
+    and digits that a search would take for text."""
+    target = io.BytesIO()
+    Image.new("L", (64, 64), 200).save(target, "JPEG", quality=75, optimize=True)
+    return target.getvalue()
+
+
+def key_text(sections: Sequence[KeySection]) -> bytes:
+    lines = []
+    for section in sections:
+        lines += [f"[{section.name}]", *(f"{key} = {value}" for key, value in section.lines)]
+    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
+def _facts(scan: MiraxScan, redaction: FolderRedaction) -> SlideFacts:
+    first = scan.levels[0]
+    values = {(section.name, key): value for section in redaction.sections for key, value in section.lines}
+    return SlideFacts(
+        vendor="mirax",
+        family="mirax",
+        width=first.width,
+        height=first.height,
+        levels=tuple((level.width, level.height) for level in scan.levels),
+        tile_width=first.image_width,
+        tile_height=first.image_height,
+        compression=_CODINGS[first.coding],
+        mpp_x=float(values["LAYER_0_LEVEL_0_SECTION", "MICROMETER_PER_PIXEL_X"]),
+        mpp_y=float(values["LAYER_0_LEVEL_0_SECTION", "MICROMETER_PER_PIXEL_Y"]),
+        objective=float(values["GENERAL", "OBJECTIVE_MAGNIFICATION"]),
+    )
+
+
+def _move(scan: MiraxScan, head_bytes: int) -> list[_Moved]:
+    """Every distinct picture of every data file, in the source's order, one behind the other after the head."""
+    whole = [
+        np.stack([np.frombuffer(part, "i8") for part in (level.tiles.file, level.tiles.offset, level.tiles.length)], 1)
+        for level in scan.levels
+    ]
+    ranges = np.unique(np.concatenate(whole), axis=0)
+    if not len(ranges):
+        raise StructureInvalid("a slide without any picture")
+    moved = []
+    for file in np.unique(ranges[:, 0]).tolist():
+        own = ranges[ranges[:, 0] == file][:, 1:]
+        length = own[:, 1].copy()
+        for cut in (key for key in scan.cuts if key[0] == file):
+            length[np.searchsorted(own[:, 0], cut[1])] = sum(size for _, size in scan.cuts[cut].ranges)
+        at = head_bytes + np.concatenate([[0], np.cumsum(length)[:-1]])
+        if int(at[-1] + length[-1]) > _LIMIT_31:
+            raise StructureInvalid("a data file beyond what the index can name")
+        moved.append(_Moved(file, own, at, length))
+    return moved
+
+
+def _data(scan: MiraxScan, head: bytes, moved: _Moved) -> list[Segment]:
+    cuts: dict[tuple[int, int], Cut] = {key[1:]: cut for key, cut in scan.cuts.items() if key[0] == moved.file}
+    segments: list[Segment] = [Literal(head)]
+    for offset, length in moved.ranges.tolist():
+        cut = cuts.get((offset, length))
+        segments += [Copy(offset, length)] if cut is None else [Copy(*one) for one in cut.ranges]
+    return segments
+
+
+def _packed(scan: MiraxScan, positions: bytes) -> bytes:
+    """As the layer's name promises: plain, or as a stream of our own making."""
+    import zlib
+
+    return zlib.compress(positions, 6) if scan.position_layer == "StitchingIntensityLayer" else positions
+
+
+def _index(scan: MiraxScan, head: bytes, moved: Sequence[_Moved], position_bytes: int) -> bytes:
+    """Head, two pointers, the pyramid's table, the other table, then the records with one page each."""
+    slots = {one.file: slot for slot, one in enumerate(moved)}
+    table = len(head) + 8
+    others = table + 4 * len(scan.levels)
+    at = others + 4 * bool(scan.position_layer)
+    pointers, pages = [], []
+    for level in scan.levels:
+        page = _page(level.tiles, moved, slots)
+        pointers.append(at)
+        pages.append(struct.pack("<4i", 0, at + 8, len(level.tiles), 0) + page)
+        at += len(pages[-1])
+    if scan.position_layer:
+        pointers.append(at)
+        place = (len(head), position_bytes, len(moved))
+        pages.append(struct.pack("<9i", 0, at + 8, 1, 0, 0, 0, *place))
+    roots = struct.pack("<2i", table, others)
+    return b"".join([head, roots, struct.pack(f"<{len(pointers)}i", *pointers), *pages])
+
+
+def _page(tiles: mirax.Tiles, moved: Sequence[_Moved], slots: Mapping[int, int]) -> bytes:
+    index, offset, file = (np.frombuffer(part, "i8") for part in (tiles.index, tiles.offset, tiles.file))
+    page = np.zeros((len(index), 4), "<i4")
+    page[:, 0] = index
+    for one in moved:
+        mine = np.flatnonzero(file == one.file)
+        found = np.searchsorted(one.ranges[:, 0], offset[mine])
+        page[mine, 1], page[mine, 2], page[mine, 3] = one.at[found], one.length[found], slots[one.file]
+    return page.tobytes()

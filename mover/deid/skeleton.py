@@ -50,6 +50,15 @@ class Skeleton:
     def path(self) -> str:
         return f"/proc/self/fd/{self._fd}"
 
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    def shrink(self, size_bytes: int) -> None:
+        """To the size of what will be all of it."""
+        os.ftruncate(self._fd, size_bytes)
+        self.size_bytes = size_bytes
+
     def fill(self, at: int, data: bytes) -> None:
         self.filled_bytes += len(data)
         if self.filled_bytes > FILLED_BYTES:
@@ -91,6 +100,13 @@ class Output:
         if (inside + counts > self._length[found]).any():
             raise RedactionUnproven("a tile of the output is not copied from the source")
         return self._from[found] + inside
+
+    def run_from(self, at: int) -> int:
+        """How many bytes of the output from here on are one copy."""
+        found = int(np.searchsorted(self._at, at, "right")) - 1
+        if found < 0 or at >= int(self._at[found] + self._length[found]):
+            raise RedactionUnproven("a tile of the output is not copied from the source")
+        return int(self._at[found] + self._length[found]) - at
 
     def placed_at(self, offset: int) -> int:
         """Where a source byte that is copied lands in the output."""

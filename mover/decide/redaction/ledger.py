@@ -1,0 +1,102 @@
+"""What was decided about the places of a slide of several files, and the harvest of everything dropped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from mover.decide.redaction.desk import HARVEST_STRINGS
+from mover.decide.redaction.texts import is_vocabulary, shape_of, strings_of
+from mover.errors import PlaceUnknown, StructureInvalid
+from mover.model.folders import KeySection, KeyText
+from mover.model.slides import Decision, Value
+
+Rule = re.Pattern[str]
+WHOLE: Final = re.compile(r"[0-9]{1,9}")
+DECIMAL: Final = re.compile(r"-?[0-9]{1,7}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?")
+_NUMBER: Final = re.compile(r"[-+]?[0-9]{1,9}|[-+]?[0-9]{1,7}\.[0-9]{1,20}")
+
+
+class FolderRedaction(Struct, frozen=True):
+    """The output's index text, section by section, and what may not be found in any byte of the output."""
+
+    decisions: tuple[Decision, ...]
+    sections: tuple[KeySection, ...]
+    removed: tuple[str, ...]
+
+
+class Ledger:
+    def __init__(self, known: Iterable[str]) -> None:
+        self.decisions: dict[Decision, int] = {}
+        self.harvest: dict[str, None] = {}
+        for text in known:
+            self.remove(text)
+        self.known = frozenset(self.harvest)
+
+    def note(
+        self, place: str, action: Literal["keep", "drop", "rebuild"], code: Literal["K", "X", "Z", "D", "C"],
+        reason: str, value: Value | str = "", times: int = 1,
+    ) -> None:  # fmt: skip
+        decision = Decision(place, action, code, reason, shape_of(value))
+        self.decisions[decision] = self.decisions.get(decision, 0) + times
+
+    def remove(self, value: Value | str) -> None:
+        for text in strings_of(value):
+            if len(self.harvest) >= HARVEST_STRINGS:
+                raise PlaceUnknown(f"more than {HARVEST_STRINGS} removed strings")
+            self.harvest.setdefault(text)
+
+    def drop(self, place: str, reason: str, value: Value | str) -> None:
+        self.note(place, "drop", "X", reason, value)
+        self.remove(value)
+
+    def keep(self, text: KeyText, section: str, rules: dict[str, Rule], place: str, vital: Collection[str] = ()
+             ) -> list[tuple[str, str]]:  # fmt: skip
+        """The listed keys of a section whose values are of their type, in the list's order. A vital one that is not
+        is a refusal; everything else in the section is dropped."""
+        kept = []
+        for key, rule in rules.items():
+            value = text.get(section, key)
+            if value is not None and rule.fullmatch(value):
+                kept.append((key, value))
+                self.note(f"{place} key {key}", "keep", "K", "a listed key with a value of its type")
+            elif key in vital:
+                raise StructureInvalid(f"{place} lacks key {key}, or its value is outside its type")
+        return kept
+
+    def drop_others(self, text: KeyText, kept: dict[str, Collection[str]], place: str, own: Collection[str]) -> None:
+        """Every line that is not kept, and what is no line: values join the harvest, and keys that nobody lists."""
+        for line in text.lines:
+            if line.key in kept.get(line.section, ()) and text.get(line.section, line.key) == line.value:
+                continue
+            listed = line.key in own
+            self.drop(f"{place} key {line.key if listed else '(unlisted)'}", "not on the allow-list", line.value)
+            if not listed:
+                self.remove(line.key)
+        for section in text.sections:
+            if section not in kept and section not in own:
+                self.drop(f"{place} section", "not on the allow-list", section)
+        for words in text.rest:
+            self.drop(f"{place} line", "no key and value", words)
+
+    def close(self, sections: tuple[KeySection, ...]) -> FolderRedaction:
+        """Words that the writer itself puts into an index text prove nothing when they are found; nor does a number
+        that is kept because the picture needs it. What came from outside as an identifier counts in any case, and a
+        text that must stay may not repeat it."""
+        fixed = "\n".join([f"[{one.name}]\n{key}" for one in sections for key, _ in one.lines]).casefold()
+        values = {value.casefold() for one in sections for _, value in one.lines}
+        words = "\n".join(value for value in values if not _NUMBER.fullmatch(value))
+        removed = []
+        for text in self.harvest:
+            folded = text.casefold()
+            if folded in fixed or is_vocabulary(text):
+                continue
+            if text not in self.known and (folded in words or (_NUMBER.fullmatch(text) and folded in values)):
+                continue
+            removed.append(text)
+        decisions = (msgspec.structs.replace(one, times=times) for one, times in self.decisions.items())
+        return FolderRedaction(tuple(decisions), sections, tuple(removed))

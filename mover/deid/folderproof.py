@@ -1,0 +1,556 @@
+"""The independent second pass over a slide of several files (design: deidentification 4, proof 1-5).
+
+As for single files (`mover.deid.verify`), over sparse stand-ins in memory: every file of source and output has one,
+and a folder of links lets OpenSlide find them by name. Four looks, none of which shares code with the writer:
+
+1. The output's indexes are read by `mover.deid.folderlook`: allow-lists, every byte accounted for, in the data files
+   too: a head, then pictures without gap or overlap.
+2. All literals, decoded values and picture headers are searched for every harvested string in all its forms.
+3. Every picture of the output, in the index's order, is the same picture of the source once the recipe is undone;
+   where one is shorter, what is missing are whole comments and application segments, or follows its end.
+4. OpenSlide opens source and output: same vendor, levels, resolution, objective; equal pixels around sampled pictures
+   of every level; no associated picture.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import tempfile
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import numpy as np
+import openslide
+from blake3 import blake3
+from msgspec import Struct
+from PIL import Image
+
+from mover.deid.companions import SIDES, Standins, data_name, link_all, standin_names
+from mover.deid.drawing import draw, encode_preview, read_region
+from mover.deid.folderlook import SeenMirax, look_at_mirax
+from mover.deid.folders import blank_picture, key_text
+from mover.deid.outcome import SlideEvidence, SlidePlan
+from mover.deid.search import Seeker
+from mover.deid.skeleton import Output, Skeleton
+from mover.errors import RedactionUnproven
+from mover.model.folders import KeySection, MiraxLevel, MiraxScan
+from mover.model.recipe import Copy, Recipe
+from mover.model.slides import Page, Pixels
+from mover.model.source import ByteSource
+
+VERIFIER: Final = "mover-folders/1"
+SAMPLES: Final = 6
+# At or below this all pictures of a level are filled in; above, those around the sampled ones.
+WHOLE_BYTES: Final = 8 << 20
+# All stand-ins of one side together.
+SIDE_BYTES: Final = 400 << 20
+HEADERS: Final = 512
+HEAD_BYTES: Final = 64 << 10
+_AROUND: Final = 2
+_REGION: Final = 48
+
+
+class FilePair(Struct, frozen=True):
+    """A file of the output and the source file it is made of."""
+
+    source: ByteSource
+    recipe: Recipe
+    output: Output
+
+
+def prove_mirax(
+    main: ByteSource,
+    files: Mapping[str, ByteSource],
+    scan: MiraxScan,
+    plan: SlidePlan,
+    *,
+    edge_px: int = 0,
+    standins: Standins | None = None,
+) -> tuple[SlideEvidence, bytes]:
+    """Prove that the plan's output is clean and whole, or raise RedactionUnproven (why, never what); and, for a
+    positive `edge_px`, a picture of the whole slide drawn from the output's pyramid."""
+    pairs = _pairs(main, files, plan)
+    seen = _look(pairs)
+    tiles = _account(pairs, seen, scan, [files[name] for name in scan.data])
+    searched, forms = _search(plan, pairs, seen, tiles)
+    with _Folder(scan, files, pairs, tiles, standins) as folder:
+        decoded = folder.compare()
+        picture = folder.draw(edge_px) if edge_px > 0 else b""
+    evidence = SlideEvidence(
+        verifier=VERIFIER,
+        methods=("index-structure", "string-search", "openslide-pixels", "tile-list"),
+        strings_sought=len(plan.removed),
+        forms_sought=forms,
+        bytes_searched=searched,
+        tags_checked=seen.keys,
+        levels=len(seen.levels),
+        tiles=sum(len(level) for level in seen.levels),
+        tiles_decoded=decoded,
+        tile_list_blake3=_tile_list_digest(tiles),
+    )
+    return evidence, picture
+
+
+def _pairs(main: ByteSource, files: Mapping[str, ByteSource], plan: SlidePlan) -> list[FilePair]:
+    sources = [main, *files.values()]
+    pairs = []
+    for one in plan.files():
+        if not 0 <= one.source < len(sources) or one.recipe.source_bytes != sources[one.source].size_bytes:
+            raise RedactionUnproven("a recipe was made for another source")
+        pairs.append(FilePair(sources[one.source], one.recipe, Output(one.recipe)))
+    return pairs
+
+
+def _literal(pair: FilePair) -> bytes:
+    """The bytes of a file that holds nothing of its source."""
+    if any(isinstance(segment, Copy) for segment in pair.recipe.segments):
+        raise RedactionUnproven("a file that must be written anew copies bytes of the source")
+    return b"".join(data for _, data in pair.output.literals)
+
+
+# --- look 1: structure ---------------------------------------------------------------------------------
+
+
+def _look(pairs: Sequence[FilePair]) -> SeenMirax:
+    if len(pairs) < 4 or _literal(pairs[0]) != blank_picture():
+        raise RedactionUnproven("the picture file is not the blank one")
+    seen = look_at_mirax(_literal(pairs[1]), _literal(pairs[2]))
+    if seen.data != tuple(data_name(number) for number in range(len(pairs) - 3)):
+        raise RedactionUnproven("the index text names other data files than there are")
+    return seen
+
+
+class Tiles(Struct, frozen=True):
+    """A level's pictures on both sides: file, offset and length in the source and in the output, in the index's own
+    order, and its numbers in the grid."""
+
+    index: np.ndarray
+    source: np.ndarray
+    output: np.ndarray
+
+
+def _account(
+    pairs: Sequence[FilePair], seen: SeenMirax, scan: MiraxScan, data: Sequence[ByteSource]
+) -> list[Tiles]:
+    """Looks 1 and 3 over the data files: all bytes belong to a picture, each to its own."""
+    _check_full(pairs, seen)
+    if len(seen.levels) != len(scan.levels):
+        raise RedactionUnproven("source and output differ in their number of levels")
+    return [_same(pairs, level, after, data) for level, after in zip(scan.levels, seen.levels, strict=True)]
+
+
+def _check_full(pairs: Sequence[FilePair], seen: SeenMirax) -> None:
+    everything = np.unique(np.concatenate([level[:, 1:] for level in seen.levels]), axis=0)
+    for number, pair in enumerate(pairs[3:]):
+        own = everything[everything[:, 2] == number]
+        ranges = sorted(map(tuple, own[:, :2].tolist()))
+        if seen.positions is not None and seen.positions[2] == number:
+            offset, length, _ = seen.positions
+            ranges = sorted([*ranges, (offset, length)])
+            _check_positions(_literal(pair)[offset : offset + length])
+        end = len(seen.head)
+        if pair.output.literal_between(0, end) != seen.head:
+            raise RedactionUnproven("a data file of the output does not start as it must")
+        for at, length in ranges:
+            if at != end:
+                raise RedactionUnproven("bytes of a data file belong to no picture")
+            end = at + length
+        if end != pair.output.size_bytes:
+            raise RedactionUnproven("bytes of a data file belong to no picture")
+        if len(pair.output.literals) != 1:
+            raise RedactionUnproven("a data file holds more written bytes than its head")
+
+
+def _check_positions(data: bytes) -> None:
+    """Nine bytes a place, the first of them a flag; as they are or as one zlib stream."""
+    if data[:1] == b"\x78":
+        unpacker = zlib.decompressobj()
+        try:
+            data = unpacker.decompress(data, 1 << 28)
+        except zlib.error as error:
+            raise RedactionUnproven("the position buffer cannot be read") from error
+        if not unpacker.eof or unpacker.unused_data:
+            raise RedactionUnproven("the position buffer does not end where its stream ends")
+    if len(data) % 9 or any(flag > 1 for flag in data[::9]):
+        raise RedactionUnproven("the position buffer is not of its form")
+
+
+def _same(pairs: Sequence[FilePair], level: MiraxLevel, after: np.ndarray, data: Sequence[ByteSource]) -> Tiles:
+    """Undo the recipes for one level."""
+    names = ("file", "offset", "length")
+    before = np.stack([np.frombuffer(getattr(level.tiles, name), "i8") for name in names], axis=1)
+    index = np.frombuffer(level.tiles.index, "i8")
+    if not np.array_equal(index, after[:, 0]):
+        raise RedactionUnproven("a level of the output lists other pictures than the source's")
+    output = after[:, [3, 1, 2]]
+    for file in np.unique(output[:, 0]).tolist():
+        mine = np.flatnonzero(output[:, 0] == file)
+        pair = pairs[3 + file]
+        if any(data[one] is not pair.source for one in np.unique(before[mine, 0]).tolist()):
+            raise RedactionUnproven("a picture of the output comes from another file")
+        whole = mine[before[mine, 2] == output[mine, 2]]
+        origin = pair.output.origin(output[whole, 1].astype("u8"), output[whole, 2].astype("u8"))
+        if not np.array_equal(origin.astype("i8"), before[whole, 1]):
+            raise RedactionUnproven("a picture of the output is another picture of the source")
+        for at in np.setdiff1d(mine, whole).tolist():
+            _check_shortened(pair, level, before[at].tolist(), output[at].tolist())
+    return Tiles(index, before, output)
+
+
+def _check_shortened(pair: FilePair, level: MiraxLevel, before: list[int], after: list[int]) -> None:
+    """What is missing of a picture says nothing to its decoder: both decode to the same pixels."""
+    _, offset, length = before
+    pieces = list(_pieces(pair.output, after[1], after[2]))
+    if any(at < offset or at + size > offset + length for at, size in pieces):
+        raise RedactionUnproven("a picture of the output is another picture of the source")
+    if any(first + size > second for (first, size), (second, _) in zip(pieces, pieces[1:], strict=False)):
+        raise RedactionUnproven("a picture's parts stand in another order")
+    old = pair.source.read(offset, length)
+    new = b"".join(old[at - offset : at - offset + size] for at, size in pieces)
+    if not np.array_equal(_decode(old), _decode(new)):
+        raise RedactionUnproven("a shortened picture shows something else")
+    if level.coding == "JPEG":
+        _check_jpeg_gaps(old, [(at - offset, size) for at, size in pieces])
+
+
+def _check_jpeg_gaps(old: bytes, pieces: list[tuple[int, int]]) -> None:
+    """Between two pieces stand whole segments of kinds FE and E0 to EF, and the last one ends with EOI."""
+    for (first, size), (second, _) in zip(pieces, pieces[1:], strict=False):
+        at = first + size
+        while at < second:
+            marker = old[at + 1]
+            if old[at] != 0xFF or not (marker == 0xFE or 0xE0 <= marker <= 0xEF):
+                raise RedactionUnproven("a picture lacks a segment its decoder needs")
+            at += 2 + int.from_bytes(old[at + 2 : at + 4], "big")
+        if at != second:
+            raise RedactionUnproven("a picture lacks a part of a segment")
+    at, size = pieces[-1]
+    if old[at + size - 2 : at + size] != b"\xff\xd9":
+        raise RedactionUnproven("a picture's end is missing")
+
+
+def _decode(data: bytes) -> np.ndarray:
+    import io
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP")) as picture:
+            return np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise RedactionUnproven("a picture cannot be decoded") from error
+
+
+def _pieces(output: Output, at: int, length: int) -> Iterator[tuple[int, int]]:
+    """(source offset, length) of what makes up a range of the output; every byte of it is a copy."""
+    while length:
+        one = output.origin(np.array([at], "u8"), np.array([1], "u8"))
+        room = min(length, output.run_from(at))
+        yield int(one[0]), room
+        at, length = at + room, length - room
+
+
+# --- look 2: the search --------------------------------------------------------------------------------
+
+
+def _search(
+    plan: SlidePlan, pairs: Sequence[FilePair], seen: SeenMirax, tiles: Sequence[Tiles]
+) -> tuple[int, int]:
+    seeker = Seeker(plan.removed)
+    haystacks = [data for pair in pairs for _, data in pair.output.literals]
+    haystacks.append("\n".join(one.name for one in plan.parts).encode())
+    haystacks.append(b"\n".join(_headers(pairs, tiles)))
+    found = sum(seeker.find(haystack) for haystack in haystacks)
+    if found:
+        raise RedactionUnproven(f"{found} forms of removed strings are still in the output")
+    return sum(map(len, haystacks)), seeker.forms
+
+
+def _headers(pairs: Sequence[FilePair], tiles: Sequence[Tiles]) -> set[bytes]:
+    """What precedes the pixels in an even sample of every level's pictures, without the tables: a decoder's numbers,
+    some of which every JPEG has, read as letters."""
+    headers: set[bytes] = set()
+    for level in tiles:
+        for file, at, length in level.output[:: max(1, len(level.output) // HEADERS)].tolist():
+            pieces = _pieces(pairs[3 + file].output, at, min(length, HEAD_BYTES))
+            data = b"".join(pairs[3 + file].source.read(*piece) for piece in pieces)
+            headers.add(words_before_pixels(data))
+    return headers
+
+
+def words_before_pixels(data: bytes) -> bytes:
+    """The bytes of an encoded picture that could be read as text."""
+    if data[:2] != b"\xff\xd8":
+        end = data.find(b"IDAT")
+        return data[: end if end > 0 else 64]
+    kept, at = [], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] not in (0xC4, 0xDB):
+            kept.append(data[at : at + 2 + length])
+        at += 2 + max(2, length)
+    return b"".join(kept)
+
+
+# --- look 4: OpenSlide ---------------------------------------------------------------------------------
+
+
+class _Folder:
+    """Stand-ins of both sides, in a folder where OpenSlide finds them."""
+
+    def __init__(
+        self,
+        scan: MiraxScan,
+        files: Mapping[str, ByteSource],
+        pairs: Sequence[FilePair],
+        tiles: Sequence[Tiles],
+        standins: Standins | None,
+    ) -> None:
+        self._scan = scan
+        self._pairs = pairs
+        self._tiles = tiles
+        self._data = [files[name] for name in scan.data]
+        self._stage = Stage(".mrxs", "", standins)
+        self._before = self._stage.side(0, [64, 1 << 20, files[scan.index].size_bytes,
+                                            *(source.size_bytes for source in self._data)])  # fmt: skip
+        self._after = self._stage.side(1, [pair.output.size_bytes for pair in pairs])
+        self._index = files[scan.index]
+        self._filled: set[tuple[int, int]] = set()
+        self._bytes = 0
+
+    def __enter__(self) -> _Folder:
+        try:
+            self._fill_indexes()
+        except BaseException:
+            self._stage.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stage.close()
+
+    def _fill_indexes(self) -> None:
+        """The source's index text names its files as ours are named, and none of the pictures beside the pyramid."""
+        for slot, pair in enumerate(self._pairs):
+            pair.output.fill_literals(self._after[slot])
+        text = _plain_text(self._scan)
+        self._before[1].shrink(len(text))
+        self._before[1].fill(0, text)
+        self._before[2].fill(0, self._index.read(0, self._index.size_bytes))
+        for _, record in self._position_record():
+            self._before[3 + record[2]].fill(record[0], self._data[record[2]].read(record[0], record[1]))
+
+    def _position_record(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
+        if self._scan.position_layer:
+            yield self._scan.position_layer, self._scan.position_record
+
+    def fill(self, level: int, chosen: np.ndarray) -> None:
+        """Put these pictures' bytes into both stand-ins."""
+        tiles = self._tiles[level]
+        for at in chosen.tolist():
+            if (level, at) in self._filled:
+                continue
+            self._filled.add((level, at))
+            file, offset, length = tiles.source[at].tolist()
+            self._bytes += length
+            if self._bytes > SIDE_BYTES:
+                raise RedactionUnproven(f"the proof would need more than {SIDE_BYTES} bytes of pictures in memory")
+            slot, place, size = tiles.output[at].tolist()
+            data = self._data[file].read(offset, length)
+            self._before[3 + file].fill(offset, data)
+            if size == length:
+                self._after[3 + slot].fill(place, data)
+                continue
+            for piece, run in _pieces(self._pairs[3 + slot].output, place, size):
+                self._after[3 + slot].fill(place, data[piece - offset : piece - offset + run])
+                place += run
+
+    def compare(self) -> int:
+        """Properties, then pixels around sampled pictures of every level; how many regions showed something."""
+        regions = []
+        for number, tiles in enumerate(self._tiles):
+            whole = int(tiles.source[:, 2].sum()) <= WHOLE_BYTES
+            chosen = _spread(tiles, SAMPLES)
+            self.fill(number, np.arange(len(tiles.index)) if whole else self._around(number, chosen))
+            regions += [(number, self._place(number, at)) for at in chosen.tolist()]
+        shown = 0
+        with self._stage.open(0) as before, self._stage.open(1) as after:
+            _compare_properties(before, after)
+            if after.level_dimensions != tuple((level.width, level.height) for level in self._scan.levels):
+                raise RedactionUnproven("OpenSlide sees other levels than the plan tells of")
+            for number, place in regions:
+                if place is None:
+                    continue
+                old, new = (read_region(slide, place, number, (_REGION, _REGION)) for slide in (before, after))
+                pixels = np.asarray(new)
+                if not np.array_equal(np.asarray(old), pixels):
+                    raise RedactionUnproven("pixels differ from the source's")
+                shown += bool(pixels[..., 3].any())
+        if not shown:
+            raise RedactionUnproven("no picture of the output could be shown")
+        return shown
+
+    def _around(self, number: int, chosen: np.ndarray) -> np.ndarray:
+        """The pictures next to the chosen ones: the camera's places overlap."""
+        level, index = self._scan.levels[number], self._tiles[number].index
+        across = self._scan.grid[0]
+        x, y = index % across // level.concat, index // across // level.concat
+        near = np.zeros(len(index), bool)
+        for at in chosen.tolist():
+            near |= (np.abs(x - x[at]) <= _AROUND) & (np.abs(y - y[at]) <= _AROUND)
+        return np.flatnonzero(near)
+
+    def _place(self, number: int, at: int) -> tuple[int, int] | None:
+        """A point inside a picture, in level-0 pixels. None where the camera's place is not known as shown."""
+        level, first = self._scan.levels[number], self._scan.levels[0]
+        across, down = self._scan.grid
+        image = int(self._tiles[number].index[at])
+        x, y = image % across, image // across
+        divisions = int(self._scan.general.get("GENERAL", "CameraImageDivisionsPerSide") or "1")
+        overlap = [float(self._scan.general.get(first.section, f"OVERLAP_{axis}") or "0") for axis in "XY"]
+        wide = across // divisions
+        camera = y // divisions * wide + x // divisions
+        if self._scan.positions:
+            if camera >= len(self._scan.positions) // 9:
+                return None
+            corner = struct.unpack_from("<2i", self._scan.positions, 9 * camera + 1)
+        else:
+            corner = (
+                int(x // divisions * (first.image_width * divisions - overlap[0])) // first.concat,
+                int(y // divisions * (first.image_height * divisions - overlap[1])) // first.concat,
+            )
+        inside = (x % divisions * first.image_width // first.concat, y % divisions * first.image_height // first.concat)
+        margin = [max(0, (side - _REGION) // 8) * level.concat // first.concat
+                  for side in (level.image_width, level.image_height)]  # fmt: skip
+        left, top = (corner[axis] + inside[axis] + margin[axis] for axis in (0, 1))
+        return max(0, min(left, first.width - 1)), max(0, min(top, first.height - 1))
+
+    def draw(self, edge_px: int) -> bytes:
+        """The whole slide in small, from the smallest level of the output."""
+        last = len(self._tiles) - 1
+        while last and min(self._scan.levels[last].width, self._scan.levels[last].height) < 1:
+            last -= 1
+        self.fill(last, np.arange(len(self._tiles[last].index)))
+        level, none = self._scan.levels[last], array("Q")
+        page = Page(last, "level", level.width, level.height, 0, 0, 0, Pixels(none, none), none)
+        with self._stage.open(1) as slide:
+            return encode_preview(draw(slide, page), edge_px)
+
+
+def _spread(tiles: Tiles, samples: int) -> np.ndarray:
+    """Spread over the level, jittered by a digest of its list: repeatable, not foreseeable."""
+    count = len(tiles.index)
+    if count <= samples:
+        return np.arange(count)
+    seed = int.from_bytes(blake3(tiles.output.tobytes()).digest()[:4], "little")
+    step = count / samples
+    return np.array([int(number * step + (seed >> number) % max(1, int(step))) for number in range(samples)])
+
+
+def _plain_text(scan: MiraxScan) -> bytes:
+    """The source's index text as far as OpenSlide needs it, with the stand-ins' names for its files. Without the
+    names of other layers: their pictures are nobody's business here."""
+    sections = {"GENERAL", "HIERARCHICAL", "DATAFILE", *(level.section for level in scan.levels)}
+    files = {f"FILE_{number}": data_name(number) for number in range(len(scan.data))} | {"INDEXFILE": "Index.dat"}
+    found: list[KeySection] = []
+    for section in scan.general.sections:
+        if section not in sections:
+            continue
+        lines = {}
+        for line in scan.general.lines:
+            plain = line.key.isidentifier() and line.key.isascii() and line.value.isascii() and line.value.isprintable()
+            if line.section == section and plain:
+                lines[line.key] = files.get(line.key, line.value)
+                if line.key.startswith("NONHIER_") and line.key.endswith("_NAME"):
+                    lines[line.key] = line.value if line.value == scan.position_layer else "other"
+        found.append(KeySection(section, tuple(lines.items())))
+    return key_text(found)
+
+
+def _compare_properties(before: openslide.OpenSlide, after: openslide.OpenSlide) -> None:
+    names = (
+        openslide.PROPERTY_NAME_VENDOR, openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y,
+        openslide.PROPERTY_NAME_OBJECTIVE_POWER, openslide.PROPERTY_NAME_BACKGROUND_COLOR,
+    )  # fmt: skip
+    if any(before.properties.get(name) != after.properties.get(name) for name in names):
+        raise RedactionUnproven("vendor, resolution or objective differ from the source's")
+    if before.level_dimensions != after.level_dimensions or before.level_downsamples != after.level_downsamples:
+        raise RedactionUnproven("OpenSlide sees other levels than in the source")
+    if set(after.associated_images):
+        raise RedactionUnproven("OpenSlide finds an associated picture in the output")
+
+
+def _tile_list_digest(tiles: Sequence[Tiles]) -> str:
+    """BLAKE3 over the ordered (grid, file, offset, length) of all pictures in the source."""
+    digest = blake3()
+    for level in tiles:
+        digest.update(np.column_stack([level.index, level.source]).astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+# --- the stage -----------------------------------------------------------------------------------------
+
+
+class Stage:
+    """Both sides' stand-ins under the names of `standin_names`. In the parsing child the links were made by its
+    caller and point at fixed descriptors; elsewhere they are made here, and go with it."""
+
+    def __init__(self, suffix: str, number: str, standins: Standins | None) -> None:
+        self._suffix = suffix
+        self._number = number
+        self._standins = standins
+        self._own = "" if standins else tempfile.mkdtemp(prefix="mover-standins-")
+        self._open: list[Skeleton] = []
+        self._slots: list[int] = []
+        self._bytes = 0
+
+    @property
+    def folder(self) -> str:
+        return self._standins.folder if self._standins else self._own
+
+    def side(self, side: int, sizes: Sequence[int]) -> list[Skeleton]:
+        """One stand-in per file, empty and of its size."""
+        if self._standins and len(sizes) > self._standins.count:
+            raise RedactionUnproven("more files than were prepared for")
+        made = []
+        for file, size in enumerate(sizes):
+            skeleton = Skeleton(size)
+            self._open.append(skeleton)
+            made.append(skeleton)
+            self._link(side, file, skeleton)
+        return made
+
+    def _link(self, side: int, file: int, skeleton: Skeleton) -> None:
+        if self._standins:
+            slot = self._standins.slot(side, file)
+            try:
+                os.dup2(skeleton.fd, slot, inheritable=False)
+            except OSError as error:
+                raise RedactionUnproven("more files than one process may have open") from error
+        else:
+            slot = fcntl.fcntl(skeleton.fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            name = standin_names(self._suffix, self._number, file + 1)[file]
+            link_all(self.folder, SIDES[side], [name], slot)
+        self._slots.append(slot)
+
+    @contextmanager
+    def open(self, side: int) -> Iterator[openslide.OpenSlide]:
+        path = os.path.join(self.folder, SIDES[side], standin_names(self._suffix, self._number, 1)[0])
+        try:
+            slide = openslide.OpenSlide(path)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise RedactionUnproven("OpenSlide cannot open it") from error
+        with slide:
+            yield slide
+
+    def close(self) -> None:
+        for skeleton in self._open:
+            skeleton.__exit__(None, None, None)
+        for slot in self._slots:
+            os.close(slot)
+        if self._own:
+            shutil.rmtree(self._own, ignore_errors=True)
