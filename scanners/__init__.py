@@ -3,14 +3,22 @@ can identity hide in it? The front of the room is `identify` and `examine_tiles`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from mover.errors import FormatUnknown, FormatUnsupported
 from mover.model.slides import SlideScan
 from mover.model.source import ByteSource
-from scanners import aperio, dicom, families, hamamatsu
-from scanners.tiff import looks_like_tiff, read_structure
+from scanners import aperio, dicom, families, generic, hamamatsu, leica
+from scanners.tiff import Structure, looks_like_tiff, read_structure
 from scanners.tiles import examine as examine_tiles
 
 __all__ = ["examine_tiles", "identify"]
+
+# Families that a TIFF's content tells, by the name `families.of_tiff` gives them, and who scans them.
+_TIFF_SCANNERS: Final[dict[str, Callable[[ByteSource, Structure], SlideScan]]] = {
+    families.GENERIC: generic.scan,
+}
 
 
 def identify(source: ByteSource, suffix: str) -> SlideScan:
@@ -33,5 +41,9 @@ def identify(source: ByteSource, suffix: str) -> SlideScan:
         return hamamatsu.scan(source, structure)
     if aperio.is_mine(source, structure):
         return aperio.scan(source, structure)
+    if leica.is_mine(source, structure):
+        return leica.scan(source, structure)
     family = families.of_tiff(source, structure, suffix)
+    if family in _TIFF_SCANNERS:
+        return _TIFF_SCANNERS[family](source, structure)
     raise FormatUnsupported(f"{family}: recognised, and no writer exists for it yet")

@@ -13,6 +13,7 @@ from scanners import pages
 from scanners.tiff import Structure, read_value
 
 HEAD_BYTES: Final = 4096
+GENERIC: Final = "generic TIFF"
 
 # (where, bytes, family) for containers that are no TIFF; the first hit wins.
 _SIGNATURES: Final = (
@@ -64,7 +65,7 @@ def of_bytes(source: ByteSource, suffix: str) -> str:
 
 
 def of_tiff(source: ByteSource, structure: Structure, suffix: str) -> str:
-    """The family of a TIFF that is neither Aperio's nor Hamamatsu's NDPI; "generic TIFF" when nothing says."""
+    """The family of a TIFF that is neither Aperio's nor Hamamatsu's NDPI; GENERIC when nothing says."""
     first = structure.directories[0]
     texts = {code: pages.text_tag(source, structure, first, code) for code in (270, 271, 305)}
     description, software = texts[270], texts[305]
@@ -88,7 +89,7 @@ def of_tiff(source: ByteSource, structure: Structure, suffix: str) -> str:
         return "Hamamatsu NDPI without its 64-bit layout"
     if description.startswith("Aperio"):
         return "Aperio TIFF without tiles"
-    return _SUFFIXES.get(suffix, "generic TIFF")
+    return _SUFFIXES.get(suffix, GENERIC)
 
 
 def _has_iscan(source: ByteSource, structure: Structure) -> bool:

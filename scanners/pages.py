@@ -17,6 +17,7 @@ from scanners.tiff import Directory, Structure, Tag, read_integers, read_value
 HARVEST_BYTES: Final = 1 << 20
 SEGMENT_BYTES: Final = 256 << 20
 LOCATIONS: Final = frozenset({273, 279, 324, 325, 65426, 65432})
+SAMPLES: Final = 64
 _NUMBERS: Final = 24
 _PIXEL_LIMIT: Final = 1 << 31
 
@@ -77,12 +78,32 @@ def read_page(source: ByteSource, structure: Structure, index: int, role: Role) 
     )
 
 
-def check_tile_grid(page: Page) -> None:
+def check_tile_grid(page: Page, *, planes: int = 1) -> None:
     if not (0 < page.tile_width <= 16384 and 0 < page.tile_height <= 16384):
         raise StructureInvalid("a level with impossible tiles")
     across, down = -(-page.width // page.tile_width), -(-page.height // page.tile_height)
-    if len(page.pixels) != across * down:
-        raise StructureInvalid(f"a level lists {len(page.pixels)} tiles where {across * down} belong")
+    if len(page.pixels) != across * down * planes:
+        raise StructureInvalid(f"a level lists {len(page.pixels)} tiles where {across * down * planes} belong")
+
+
+def pixel_layout(source: ByteSource, structure: Structure, directory: Directory) -> tuple[int, int]:
+    """(bits of one pixel inside a segment, planes): samples stand together, or each in a plane of its own."""
+    samples = number(source, structure, directory, 277, 1)
+    tag = directory.tags.get(258)
+    depths = {1} if tag is None else set(read_integers(source, structure.byte_order, tag, limit=SAMPLES))
+    if len(depths) != 1 or not 0 < samples <= SAMPLES or not 0 < (depth := depths.pop()) <= 64:
+        raise StructureInvalid("a page with samples of unequal or impossible depth")
+    apart = number(source, structure, directory, 284, 1) == 2
+    return (depth, samples) if apart else (depth * samples, 1)
+
+
+def is_reduced_copy(page: Page, first: Page) -> bool:
+    """No larger than the first and of its proportions, within two pixels or the fiftieth part."""
+    if page.width > first.width or page.height > first.height:
+        return False
+    wanted = first.height * page.width / first.width
+    across = first.width * page.height / first.height
+    return abs(page.height - wanted) <= max(2.0, 0.02 * wanted) or abs(page.width - across) <= 2
 
 
 def read_places(source: ByteSource, structure: Structure, page: Page) -> list[Place]:

@@ -14,12 +14,14 @@ from typing import Final
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.slides import Page, Place, SlideScan
 from mover.model.source import ByteSource
-from scanners import codestream
+from scanners import codestream, packed
 
 THOROUGH_BYTES: Final = 64 << 20
 TILE_BYTES: Final = 128 << 20
 _TAIL: Final = 3
 _FIRST_GUESS: Final = 1024
+_JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
+_DEFLATE: Final = frozenset({8, 32946})
 _HEADS: Final = 64  # different beginnings kept in mind; a tile of any other is read on its own
 
 
@@ -38,9 +40,29 @@ def examine(source: ByteSource, scan: SlideScan) -> int:
             _examine_jpegs(source, ranges, stride)
         else:
             for index, (offset, count) in enumerate(ranges):
-                _examine_jp2k(source, offset, count, whole=index % stride == 0)
+                _examine_other(source, page, offset, count, whole=index % stride == 0)
         seen += len(ranges)
     return seen
+
+
+def _examine_other(source: ByteSource, page: Page, offset: int, count: int, *, whole: bool) -> None:
+    """Streams whose end cannot be found but by walking them are walked in the even sample only."""
+    _bounded(count)
+    if page.compression in _JPEG_2000:
+        _examine_jp2k(source, offset, count, whole=whole)
+    elif page.compression == 1:
+        packed.check_none(count, pixel_bytes=page.segment_bytes)
+    elif page.compression == 5:
+        packed.check_lzw_end(source.read(offset + max(0, count - _TAIL), min(count, _TAIL)))
+    elif page.compression in _DEFLATE:
+        if whole:
+            packed.check_deflate(source.read(offset, count), pixel_bytes=page.segment_bytes)
+    elif page.compression == 50000:
+        packed.check_zstd(source.read(offset, count))
+    elif page.compression == 50001:
+        packed.check_webp(source.read(offset, count))
+    else:
+        raise StructureInvalid(f"a level with TIFF compression {page.compression}")
 
 
 def _stride(page: Page) -> int:

@@ -27,13 +27,13 @@ from mover.deid import blank, drawing, likeness, sampling
 from mover.deid.drawing import open_slide
 from mover.deid.outcome import SlideEvidence, SlidePlan
 from mover.deid.search import Seeker
-from mover.deid.secondlook import Seen, SeenPage, look, unaccounted
+from mover.deid.secondlook import FAMILIES, Seen, SeenPage, look, unaccounted
 from mover.deid.skeleton import Output, Skeleton, TilePair, fill_from, fill_tiles
 from mover.errors import RedactionUnproven
 from mover.model.slides import Page, SlideScan
 from mover.model.source import ByteSource
 from scanners.codestream import HEADER_BYTES, read_jpeg_header
-from scanners.tiff import read_structure
+from scanners.tiff import read_structure, with_children
 
 VERIFIER: Final = "mover-slides/3"
 SAMPLES: Final = 8
@@ -94,7 +94,7 @@ class Bench:
 
     def __enter__(self) -> Bench:
         self.output.fill_literals(self.output_skeleton)
-        fill_from(self.source, self.source_skeleton, _structure_of(self.source))
+        fill_from(self.source, self.source_skeleton, _structure_of(self.source, self.plan.family))
         if self.plan.family == "hamamatsu-ndpi":
             self.fill_strip_headers()
         self.seen: Seen = look(self.output_skeleton.path, family=self.plan.family, strict=True)
@@ -150,8 +150,10 @@ class Bench:
             fill_tiles(self.source, pair, chosen, self.output_skeleton)
 
 
-def _structure_of(source: ByteSource) -> list[tuple[int, int, int]]:
+def _structure_of(source: ByteSource, family: str) -> list[tuple[int, int, int]]:
     structure = read_structure(source)
+    if FAMILIES[family].children:
+        structure = with_children(source, structure)
     ranges = {(0, structure.header_bytes)}
     for directory in structure.directories:
         ranges.add((directory.offset, directory.size_bytes))

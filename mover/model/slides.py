@@ -66,6 +66,13 @@ class Page(Struct, frozen=True):
     restarts: array[int]
     # The page whose SubIFDs this one stands in; -1 in the main chain.
     parent: int = -1
+    # Bits of one pixel inside a segment: all samples, or one where planes are apart. 0 where nobody asked.
+    pixel_bits: int = 0
+
+    @property
+    def segment_bytes(self) -> int:
+        """A whole tile's pixels without compression; rows begin at whole bytes."""
+        return -(-self.tile_width * self.pixel_bits // 8) * self.tile_height
 
 
 class SlideFacts(Struct, frozen=True):

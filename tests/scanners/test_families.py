@@ -27,7 +27,7 @@ CASES = [
     ("Huron", generic("", make="Huron"), ".tif"),
     ("PerkinElmer QPTIFF", generic("<PerkinElmer-QPI-ImageDescription>"), ".qptiff"),
     ("Olympus VSI", generic(""), ".vsi"),
-    ("generic TIFF", generic("a picture"), ".tif"),
+    ("generic TIFF without tiles", slides.assemble([slides.strips(slides.tissue(64, 64))]), ".tif"),
     (
         "Ventana BIF",
         slides.assemble([slides.level((128, 128), extra=[slides.raw(700, b"<EncodeInfo><iScan/>", kind=1)])]),

@@ -16,15 +16,19 @@ from typing import Final
 
 from mover.decide.redaction.aperio import AperioDesk, thumbnail_size
 from mover.decide.redaction.desk import Desk, OutPage, OutTag, Redaction
+from mover.decide.redaction.generic import GenericDesk
 from mover.decide.redaction.hamamatsu import HamamatsuDesk
-from mover.decide.redaction.texts import icc_texts, shape_of, strings_of
+from mover.decide.redaction.leica import LeicaDesk
+from mover.decide.redaction.texts import shape_of, strings_of
 from mover.model.slides import SlideScan
 
-__all__ = ["OutPage", "OutTag", "Redaction", "icc_texts", "judge_slide", "shape_of", "strings_of", "thumbnail_size"]
+__all__ = ["OutPage", "OutTag", "Redaction", "judge_slide", "shape_of", "strings_of", "thumbnail_size"]
 
 DESKS: Final[dict[str, type[Desk]]] = {
     "aperio-svs": AperioDesk,
+    "generic-tiff": GenericDesk,
     "hamamatsu-ndpi": HamamatsuDesk,
+    "leica-scn": LeicaDesk,
 }
 
 

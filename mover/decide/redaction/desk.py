@@ -13,8 +13,9 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from mover.decide.redaction import icc
 from mover.decide.redaction.blanks import blank_tags
-from mover.decide.redaction.texts import decode_text, icc_texts, is_vocabulary, shape_of, strings_of
+from mover.decide.redaction.texts import decode_text, is_vocabulary, shape_of, strings_of
 from mover.decide.redaction.words import OutPage, OutTag, Redaction
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.slides import Decision, Page, Place, SlideScan, Value
@@ -69,20 +70,12 @@ STRUCTURAL: Final[dict[int, tuple[int, Check]]] = {
     32997: (4, among(1)),  # ImageDepth
     34675: (7, anything),  # ICC profile: judged by its own rule below
 }
+ICC: Final = 34675
 ESSENTIAL: Final = frozenset({258, 259, 262, 277, 347, 65420, 65421})
 
 
 def decimal(digits: int, fraction: int = 6) -> re.Pattern[str]:
     return re.compile(rf"-?[0-9]{{1,{digits}}}(\.[0-9]{{1,{fraction}}})?")  # never \d: that is any script's digits
-
-
-# Names of standards and versions that profiles carry, and what no profile's text should hold besides.
-_ICC_STANDARDS: Final = re.compile(
-    r"IEC ?61966[-.]2[-.]1|ICC\.1:[0-9]{4}(-[0-9]{2})?|\b[vV](ersion )?[0-9]{1,2}(\.[0-9]{1,3}){1,3}"
-)
-_ICC_SUSPECT: Final = re.compile(
-    r"[0-9]{5,}|@|[0-9]{4}[-/.:][0-9]{1,2}[-/.:][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}"
-)
 
 
 class Desk:
@@ -100,6 +93,7 @@ class Desk:
         self.decisions: dict[Decision, int] = {}
         self.tags: dict[int, list[OutTag]] = {}
         self.texts: dict[int, list[tuple[Place, str]]] = {}
+        self.profiles: dict[int, bytes] = {}
         self.harvest: dict[str, None] = {}
         self.blanks: set[int] = set()
         for text in known:
@@ -165,6 +159,14 @@ class Desk:
                 raise PlaceUnknown(f"more than {HARVEST_STRINGS} removed strings")
             self.harvest.setdefault(text)
 
+    def remove_icc_text(self, text: str) -> None:
+        """The whole, and its words but colour management's own: those stay in other texts of the profile."""
+        whole = " ".join(text.split())
+        if len(whole) >= 5:
+            self.harvest.setdefault(whole[:4096])
+        for word in icc.unknown_words(text):
+            self.remove(word)
+
     def drop_page(self, page: Page) -> None:
         self.note(f"page {page.index} ({page.role})", "drop", "X", "only levels pass; this picture is not copied", "")
         for place in self.places.get(page.index, ()):
@@ -221,9 +223,12 @@ class Desk:
             self.note(place.name, "drop", "X", "listed, but the value is outside its type", place.value)
             self.remove(place.value)
             return
-        if place.tag == 34675:
-            check_icc(place)
         value = place.value
+        if place.tag == ICC and isinstance(value, bytes):
+            self.profiles[page.index] = value
+            for text in icc.clean_icc(value)[1]:
+                self.remove_icc_text(text)
+            return
         if place.tag == 532:
             kind = place.kind if place.kind in (4, 5) else kind
         self.tags[page.index].append(OutTag(place.tag, kind, value))
@@ -273,7 +278,7 @@ class Desk:
             if page.parent != parent or page.index not in self.tags:
                 continue
             text = self._description(page, removed)
-            tags = self.tags[page.index] + ([text] if text is not None else [])
+            tags = self.tags[page.index] + ([text] if text is not None else []) + self._profile(page, removed)
             children = self._out_pages(page.index, removed)
             ordered = tuple(sorted(tags, key=lambda tag: tag.code))
             pages.append(OutPage(page.index, ordered, page.index in self.blanks, children))
@@ -281,7 +286,30 @@ class Desk:
 
     def removed(self) -> tuple[str, ...]:
         own = self.own_words()
-        return tuple(text for text in self.harvest if text not in own and not is_vocabulary(text))
+        kept = [text.casefold() for profile in self.profiles.values() for text in icc.known_texts(profile)]
+        return tuple(
+            text for text in self.harvest
+            if text not in own and not is_vocabulary(text) and not self._is_of_profile(text, kept)
+        )  # fmt: skip
+
+    @staticmethod
+    def _is_of_profile(text: str, kept: list[str]) -> bool:
+        """A removed word that is colour management's own, and stands in a text of the profile that is kept."""
+        return icc.is_known(text) and any(text.casefold() in one for one in kept)
+
+    def _profile(self, page: Page, removed: list[str]) -> list[OutTag]:
+        """Judged last, because a text of it may repeat what was removed anywhere."""
+        source = self.profiles.get(page.index)
+        if source is None:
+            return []
+        cleaned, texts = icc.clean_icc(source, removed)
+        name = f"page {page.index} ({page.role}) tag {ICC}"
+        if cleaned == source:
+            self.note(name, "keep", "K", "a colour profile whose texts are colour management's own words", "")
+        else:
+            shown = texts[0] if texts else ""
+            self.note(name, "rebuild", "D", "the colour is kept, texts that nobody listed are blank", shown)
+        return [OutTag(ICC, 7, cleaned)]
 
     def _description(self, page: Page, removed: list[str]) -> OutTag | None:
         kept: dict[str, str] = {}
@@ -296,13 +324,3 @@ class Desk:
             else:
                 kept[place.key] = text
         return self.describe(page, kept, header)
-
-
-def check_icc(place: Place) -> None:
-    """Raises PlaceUnknown where a profile's texts hold more than names of standards."""
-    value = place.value
-    if not isinstance(value, bytes):
-        raise PlaceUnknown("an ICC profile that is no bytes")
-    for text in icc_texts(value):
-        if _ICC_SUSPECT.search(_ICC_STANDARDS.sub(" ", text)):
-            raise PlaceUnknown("the ICC profile's text holds a number or date")

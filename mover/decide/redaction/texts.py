@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import struct
 from collections.abc import Iterable
 from typing import Final
 
-from mover.errors import PlaceUnknown
 from mover.model.slides import Value
 
 MIN_HARVEST: Final = 5
-MAX_ICC_TEXT: Final = 4096
 
 # Words the writer itself puts into output, or that are a scanner's own and say nothing about anybody. A removed
 # string made only of these proves nothing when it is found.
@@ -122,24 +119,3 @@ def _is_measure(text: str) -> bool:
 def is_vocabulary(text: str) -> bool:
     folded = text.casefold()
     return any(folded in word.casefold() for word in VOCABULARY)
-
-
-def icc_texts(profile: bytes) -> list[str]:
-    """The texts of an ICC profile (ICC.1: desc, text and mluc types). Raises PlaceUnknown when the profile
-    is not a whole one: its size must be its own, its tags inside."""
-    if len(profile) < 132 or profile[36:40] != b"acsp" or struct.unpack_from(">I", profile)[0] != len(profile):
-        raise PlaceUnknown("an ICC profile that is not whole")
-    (count,) = struct.unpack_from(">I", profile, 128)
-    if count > 128 or 132 + 12 * count > len(profile):
-        raise PlaceUnknown("an ICC profile with an impossible tag table")
-    texts = []
-    for index in range(count):
-        _, at, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        if at + size > len(profile):
-            raise PlaceUnknown("an ICC profile with a tag outside itself")
-        body = profile[at : at + min(size, MAX_ICC_TEXT)]
-        if body[:4] == b"mluc":
-            texts += [body[16:].decode("utf-16-be", "ignore"), body[17:].decode("utf-16-be", "ignore")]
-        elif body[:4] in (b"desc", b"text"):
-            texts.append(body[8:].decode("latin-1"))
-    return texts

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import struct
 from typing import Final
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from msgspec import Struct
 
-from mover.deid.secondlook import aperio, hamamatsu
+from mover.deid.secondlook import aperio, colour, generic, hamamatsu, leica
 from mover.deid.secondlook.rules import Family, SeenPage, check_tags
 from mover.errors import RedactionUnproven
 
@@ -29,12 +30,14 @@ _SIZE_TAGS: Final = frozenset({256, 257, 322, 323, 278})
 
 PARSER_ERRORS: Final = (
     tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error, OSError,
-    RuntimeError, AssertionError, ZeroDivisionError, OverflowError,
+    RuntimeError, AssertionError, ZeroDivisionError, OverflowError, ElementTree.ParseError,
 )  # fmt: skip
 
 FAMILIES: Final[dict[str, Family]] = {
     "aperio-svs": aperio.RULES,
+    "generic-tiff": generic.RULES,
     "hamamatsu-ndpi": hamamatsu.RULES,
+    "leica-scn": leica.RULES,
 }
 
 
@@ -157,6 +160,8 @@ def _texts_of(page: tifffile.TiffPage) -> list[str]:
         value = tag.value
         if isinstance(value, str):
             texts.append(value)
+        elif tag.code == 34675:
+            texts += colour.check(bytes(value))
         elif not isinstance(value, bytes):
             numbers = np.atleast_1d(np.asarray(value)).ravel()[:4096].tolist()
             texts += [f"{number}" for number in numbers if len(f"{number}") >= 6]

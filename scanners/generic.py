@@ -1,0 +1,99 @@
+"""Pyramidal TIFF of no vendor: what libvips, ASAP, GDAL and many exporters write.
+
+The first directory is the full-resolution level and tiled. Deeper levels are tiled directories that call themselves
+reduced (NewSubfileType 1), in the main chain as OpenSlide reads them, or in the SubIFDs of the first, as libvips and
+QuPath can write them. Tiled directories of exactly the first one's size are further planes of it. Everything else (a
+picture in strips, a mask, tiles of other proportions) is no level and is dropped: there is no vendor here whose
+readers would miss it.
+
+Identity hides in every text tag (ImageDescription, DocumentName, PageName, Artist, HostComputer, Copyright, DateTime),
+XMP, IPTC, Photoshop, EXIF, GPS, geo and private tags, ICC text, dropped pictures, and between the structures.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mover.errors import FormatUnsupported
+from mover.model.slides import Page, Place, Role, SlideScan
+from mover.model.source import ByteSource
+from scanners import pages
+from scanners.tiff import SUBIFDS, Structure, read_value, with_children
+
+COMPRESSIONS: Final = frozenset({1, 5, 7, 8, 32946, 33003, 33004, 33005, 34712, 50000, 50001})
+_REDUCED: Final = 1
+
+
+def scan(source: ByteSource, structure: Structure) -> SlideScan:
+    structure = with_children(source, structure)
+    found = tuple(read_pages(source, structure))
+    first = found[0]
+    if not first.tile_width:
+        raise FormatUnsupported("generic TIFF without tiles: recognised, and no writer exists for it yet")
+    roled = tuple(_with_role(source, structure, page, first) for page in found)
+    slack = pages.check_layout(source, structure, roled)
+    mpp_x, mpp_y = (microns(source, structure, code) for code in (282, 283))
+    return SlideScan(
+        family="generic-tiff",
+        vendor="generic-tiff",
+        extension="tif",
+        flavour=structure.flavour,
+        byte_order=structure.byte_order,
+        size_bytes=source.size_bytes,
+        pages=roled,
+        places=tuple(read_places(source, structure, roled)),
+        slack=slack,
+        mpp_x=mpp_x,
+        mpp_y=mpp_y,
+    )
+
+
+def read_pages(source: ByteSource, structure: Structure) -> list[Page]:
+    """Every directory as a page without a role yet."""
+    return [pages.read_page(source, structure, index, "other") for index in range(len(structure.directories))]
+
+
+def read_places(source: ByteSource, structure: Structure, found: tuple[Page, ...]) -> list[Place]:
+    """Every tag of every page, except where its pixels and SubIFDs lie."""
+    return [place for page in found for place in pages.read_places(source, structure, page) if place.tag != SUBIFDS]
+
+
+def as_level(source: ByteSource, structure: Structure, page: Page) -> Page:
+    """The page as a level. Raises FormatUnsupported for a codec without a rule, StructureInvalid for tiles that do
+    not make up its picture."""
+    if page.compression not in COMPRESSIONS:
+        raise FormatUnsupported(f"a TIFF with compression {page.compression}: no rule for such tiles exists yet")
+    bits, planes = pages.pixel_layout(source, structure, structure.directories[page.index])
+    pages.check_tile_grid(page, planes=planes)
+    return msgspec.structs.replace(page, role="level", pixel_bits=bits)
+
+
+def _with_role(source: ByteSource, structure: Structure, page: Page, first: Page) -> Page:
+    if _role(source, structure, page, first) == "level":
+        return as_level(source, structure, page)
+    return page
+
+
+def _role(source: ByteSource, structure: Structure, page: Page, first: Page) -> Role:
+    if page.index == first.index:
+        return "level"
+    kind = pages.number(source, structure, structure.directories[page.index], 254, 0)
+    if not page.tile_width or page.parent not in (-1, first.index):
+        return "other"
+    if kind == _REDUCED and pages.is_reduced_copy(page, first):
+        return "level"
+    same = (page.width, page.height, page.parent) == (first.width, first.height, -1)
+    return "level" if same and kind == 0 else "other"
+
+
+def microns(source: ByteSource, structure: Structure, code: int) -> float | None:
+    """Micrometres per pixel of the first directory, from its resolution, as OpenSlide reads it."""
+    tags = structure.directories[0].tags
+    tag, unit = tags.get(code), tags.get(296)
+    if tag is None or tag.kind != 5 or tag.count != 1:
+        return None
+    per = {2: 25400, 3: 10000}.get(pages.number(source, structure, structure.directories[0], 296, 2) if unit else 2)
+    above, below = (int(value) for value in read_value(source, structure.byte_order, tag)[:2])
+    return per * below / above if per and above and below else None
