@@ -1,79 +1,287 @@
-"""`mover deid`: de-identify a folder without catalog or daemon."""
+"""`mover deid`: de-identify a folder without catalog or daemon; certificates of it; a survey before anything moves."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from mover.deid.certificate import Checked
+    from mover.deid.oneshot import OneShotReport
+    from mover.deid.oneshot.shot import Options
 
-@click.command("deid")
+RUN = "run"
+# subcommand -> module and the name of its click command there
+ELSEWHERE: dict[str, tuple[str, str]] = {"survey": ("mover.cli.deid_survey", "command")}
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+class FolderOrCommand(click.Group):
+    """`mover deid FOLDER --to …` is the usual call; a word that is a subcommand's name is that subcommand."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.list_commands(ctx), "--help", "-h"):
+            args = [RUN, *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        there = [name for name, (module, _) in ELSEWHERE.items() if importlib.util.find_spec(module)]
+        return sorted([*super().list_commands(ctx), *there])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in self.list_commands(ctx):
+            module, attribute = ELSEWHERE[cmd_name]
+            found = getattr(importlib.import_module(module), attribute)
+        return found
+
+
+@click.group("deid", cls=FolderOrCommand, context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """De-identify a folder without catalog or daemon.
+
+    \b
+    mover deid SOURCE_DIR --to OUT --crosswalk FILE [--profile FILE]
+    mover deid run --help     all options of that call
+
+    Slides, DICOM objects and tables of one folder are taken together: a patient, case, block or slide has one
+    pseudonym in all of them, and what a table knows of a patient is searched for in that patient's images.
+    """
+
+
+@command.command(RUN)
 @click.argument("source_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--to", "out_dir", required=True, type=click.Path(path_type=Path), help="Folder for the clean files.")
 @click.option("--crosswalk", required=True, type=click.Path(path_type=Path),
               help="File that ties names to numbers; written 0600, outside the output folder.")  # fmt: skip
+@click.option("--profile", "profile_path", type=_EXISTING,
+              help="A policy of kind deid: options, and the columns of tables (default: the narrowest).")  # fmt: skip
 @click.option("--map", "map_path", type=click.Path(path_type=Path), help="Also write source,output as CSV (0600).")
 @click.option("--thumbnails", is_flag=True, help="Render a small JPEG beside each slide.")
+@click.option("--certificate", "certificate_path", type=_FILE, help="Write a signed certificate; needs --sign-key.")
+@click.option("--sign-key", type=_EXISTING, help="Private key: mover deid certify --new-key FILE.")
+@click.option("--role", default="operator of the one-shot command", show_default=True,
+              help="Who certifies, as the certificate will say. A role, not a name of a patient.")  # fmt: skip
 @click.option("--plan", "plan_only", is_flag=True, help="Look, judge and prove, but write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(
-    source_dir: Path,
-    out_dir: Path,
-    crosswalk: Path,
-    map_path: Path | None,
-    thumbnails: bool,
-    plan_only: bool,
-    as_json: bool,
-) -> None:
-    """De-identify every slide below SOURCE_DIR.
+def run(source_dir: Path, out_dir: Path, crosswalk: Path, as_json: bool, **given: Any) -> None:
+    """De-identify everything below SOURCE_DIR.
 
-    Slides become TO/<number>/<number>.svs or .ndpi. What is not understood is listed in the crosswalk as
-    quarantined and never written. Exit status: 0 when all was handled, 1 when some was quarantined.
+    A slide becomes TO/<number>/<number>.<format>, a DICOM series TO/<number>/<number>-0001.dcm and so on, a table
+    TO/tables/<rule>-<number>.csv. What is not understood is listed in the crosswalk as quarantined and never written;
+    what a rule leaves out (label pictures, sidecars) is listed as dropped. Exit status: 0 when nothing waits for a
+    person, 1 when some files are quarantined.
     """
     import msgspec
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from mover.deid.oneshot import OneShotReport, deidentify_folder
     from mover.errors import MoverError
 
-    columns = (TextColumn("de-identifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("files", total=None)
-            report: OneShotReport = deidentify_folder(
-                source_dir,
-                out_dir,
-                crosswalk,
-                map_path=map_path,
-                plan_only=plan_only,
-                thumbnails=thumbnails,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        report = _shoot(source_dir, out_dir, crosswalk, given)
     except MoverError as error:
         click.echo(str(error), err=True)
+        for detail in error.details[:20]:
+            click.echo("  " + "  ".join(f"{name}: {value}" for name, value in detail.items()), err=True)
         sys.exit(error.exit_status)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
-        _print(report, crosswalk, plan_only=plan_only)
+        _print(report, crosswalk, plan_only=given["plan_only"])
     sys.exit(1 if report.quarantined else 0)
 
 
-def _print(report: object, crosswalk: Path, *, plan_only: bool) -> None:
-    from mover.deid.oneshot import OneShotReport
+def _shoot(source_dir: Path, out_dir: Path, crosswalk: Path, given: dict[str, Any]) -> OneShotReport:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    assert isinstance(report, OneShotReport)
+    from mover.deid.oneshot import deidentify_folder
+
+    options = _options(given)
+    columns = (TextColumn("de-identifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("files", total=None)
+        return deidentify_folder(
+            source_dir, out_dir, crosswalk, options=options,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+
+
+def _options(given: dict[str, Any]) -> Options:
+    from mover.deid.certificate import load_key
+    from mover.deid.oneshot.shot import Options, Signing
+    from mover.errors import RequestInvalid
+    from mover.policy import load_profile
+
+    certificate, key_path = given["certificate_path"], given["sign_key"]
+    if (certificate is None) != (key_path is None):
+        raise RequestInvalid(
+            "a certificate needs a path and a key", hint="Give both --certificate and --sign-key, or neither."
+        )
+    signing = Signing(certificate, load_key(key_path), given["role"]) if certificate else None
+    loaded = load_profile(given["profile_path"]) if given["profile_path"] else None
+    common = {name: given[name] for name in ("map_path", "plan_only", "thumbnails")}
+    if loaded is None:
+        return Options(signing=signing, **common)
+    return Options(profile=loaded.policy, profile_text_blake3=loaded.digest, signing=signing, **common)  # type: ignore[arg-type]
+
+
+# --- words for somebody tired --------------------------------------------------------------------------
+
+
+def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
     done = "would be de-identified" if plan_only else "de-identified"
-    click.echo(f"{report.files} files: {report.deidentified} {done}, {report.quarantined} quarantined")
-    for reason, count in sorted(report.reasons.items()):
-        click.echo(f"  {count:6} {reason}")
+    counts = f"{report.deidentified} {done}, {report.quarantined} quarantined, {report.dropped} dropped"
+    click.echo(f"{report.files} files: {counts}")
+    for kind, states in sorted(report.by_kind.items()):
+        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        click.echo(f"  {kind:6} {told}")
+    for family, count in sorted(report.families.items()):
+        click.echo(f"  {count:6} {family}")
+    _print_reasons(report)
+    _print_plan(report)
+    if report.ambiguous_names:
+        click.echo(f"{report.ambiguous_names} slide names belong to several files: no table's row was tied to these")
+    if report.cells_to_review:
+        click.echo(f"{report.cells_to_review} cells of tables did not leave and may be worth a look")
+    if report.certificate:
+        click.echo(f"certificate signed with key {report.certificate}")
+    if not plan_only:
+        click.echo(f"crosswalk: {crosswalk} (keep it secret)")
+
+
+def _print_reasons(report: OneShotReport) -> None:
+    from mover.errors import by_code
+
+    for title, reasons in (("quarantined", report.reasons), ("dropped", report.dropped_reasons)):
+        if not reasons:
+            continue
+        click.echo(f"{title}:")
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+            click.echo(f"  {count:6} {reason}")
+            for words, times in sorted(report.details.get(reason, {}).items(), key=lambda item: -item[1])[:5]:
+                click.echo(f"         {times:6} × {words}")
+            if title == "quarantined" and by_code(reason).hint:
+                click.echo(f"         what to do: {by_code(reason).hint}")
+
+
+def _print_plan(report: OneShotReport) -> None:
     for planned in report.planned:
         click.echo(f"file {planned.position}: {planned.status} {planned.reason or planned.family or ''}".rstrip())
         for decision in planned.decisions:
             times = f" x{decision.times}" if decision.times > 1 else ""
             shape = f" [{decision.shape}]" if decision.shape else ""
             click.echo(f"    {decision.action:7} {decision.code} {decision.place}{shape}{times}: {decision.reason}")
-    if not plan_only:
-        click.echo(f"crosswalk: {crosswalk} (keep it secret)")
+
+
+# --- certificates --------------------------------------------------------------------------------------
+
+
+@command.command("certify")
+@click.argument("certificate", type=_EXISTING, required=False)
+@click.option("--new-key", type=_FILE, help="Make a signing key in this file (0600) and print its fingerprint.")
+@click.option("--sign-key", type=_EXISTING, help="Sign with this key.")
+@click.option("--looked-at", type=click.IntRange(0), help="How many outputs a person looked at.")
+@click.option("--not-clean", type=click.IntRange(0), default=0, show_default=True, help="How many of them were not.")
+@click.option("--by", default="", help="Who looked, as the certificate will say.")
+@click.option("--number", help="Only the slide, series or table of this number.")
+@click.option("--to", "target", type=_FILE, help="Where the new certificate goes.")
+def certify(certificate: Path | None, new_key: Path | None, **given: Any) -> None:
+    """Make a signing key; or sign a certificate anew: with what a human check found, or for one number alone.
+
+    \b
+    mover deid certify --new-key site.key
+    mover deid certify batch.json --looked-at 300 --sign-key site.key --to checked.json
+    mover deid certify batch.json --number 7ZK… --sign-key site.key --to one.json
+    """
+    from mover.deid.certificate import new_key as make_key
+    from mover.errors import MoverError, RequestInvalid
+
+    try:
+        if new_key is not None:
+            click.echo(f"key {new_key}\nfingerprint {make_key(new_key)}")
+            click.echo("Tell the fingerprint to whoever checks your certificates, by another way than the certificate.")
+            return
+        if certificate is None or given["sign_key"] is None or given["target"] is None:
+            raise RequestInvalid("what is to be signed?", hint="Name a certificate, --sign-key and --to; or --new-key.")
+        _sign_again(certificate, given)
+    except MoverError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_status)
+
+
+def _sign_again(path: Path, given: dict[str, Any]) -> None:
+    """Only what checks out is signed again, and the older certificate is named by its digest."""
+    import msgspec
+    from blake3 import blake3
+
+    from mover.deid.certificate import encode, for_one, human_check, load_key, public_fingerprint, sign, verify
+    from mover.deid.durable import write_private
+    from mover.errors import DigestMismatch
+
+    key = load_key(given["sign_key"])
+    data = path.read_bytes()
+    checked = verify(data)
+    if checked.problems or checked.certificate is None:
+        raise DigestMismatch("the certificate does not check out, so it is not signed again: " + checked.problems[0])
+    made = checked.certificate
+    custody = msgspec.structs.replace(made.custody, previous=blake3(data).hexdigest())
+    made = msgspec.structs.replace(made, custody=custody)
+    if given["looked_at"] is not None:
+        check = human_check(given["looked_at"], given["not_clean"], by=given["by"])
+        made = msgspec.structs.replace(made, human_check=check)
+    if given["number"]:
+        made = for_one(made, given["number"])
+    write_private(given["target"], encode(sign(made, key)))
+    click.echo(f"signed with key {public_fingerprint(key)}")
+    if given["looked_at"]:
+        click.echo(f"at most {made.human_check.upper_bound_95:.2%} of the outputs are not clean (95 %)")
+
+
+@command.command("verify-certificate")
+@click.argument("certificate", type=_EXISTING)
+@click.option("--files", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="The output folder: every certified file is hashed again.")  # fmt: skip
+@click.option("--fingerprint", multiple=True, help="A key you trust; another one is a problem. May be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def verify_certificate(certificate: Path, folder: Path | None, fingerprint: tuple[str, ...], as_json: bool) -> None:
+    """Check a certificate: form, every part, signature and, with --files, the outputs. Exit status 5 on any problem."""
+    import msgspec
+
+    from mover.deid.certificate import verify
+    from mover.errors import IntegrityError
+
+    checked = verify(certificate.read_bytes(), folder=folder, trusted=fingerprint)
+    if as_json:
+        told = msgspec.structs.replace(checked, certificate=None)
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+    else:
+        _print_checked(checked, folder is not None)
+    sys.exit(IntegrityError.exit_status if checked.problems else 0)
+
+
+def _print_checked(checked: Checked, with_files: bool) -> None:
+    if checked.problems:
+        click.echo(f"NOT VALID: {len(checked.problems)} problems")
+        for problem in checked.problems:
+            click.echo(f"  {problem}")
+    else:
+        click.echo("valid: every part is as it was signed")
+    if checked.fingerprint:
+        trust = "which you trust" if checked.trusted else "compare it with the one you were told"
+        click.echo(f"key {checked.fingerprint} ({trust})")
+    if checked.certificate is not None:
+        made = checked.certificate
+        click.echo(f"made {made.made_at} by {made.tool.name} {made.tool.version}, profile {made.profile.name}, "
+                   f"basis claimed: {made.profile.basis}")  # fmt: skip
+        click.echo(f"{made.inventory.published} of {made.inventory.files} files published, {checked.numbers} numbers")
+    if with_files:
+        click.echo(f"{checked.files_checked} outputs hashed again")
+    else:
+        click.echo("outputs were not hashed: give --files FOLDER")

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from mover.cli.deid import command
-from mover.deid import oneshot
-from mover.deid.oneshot import deidentify_folder
+from mover.deid import crosswalk as home
+from mover.deid import durable
+from mover.deid.oneshot import deidentify_folder, publish
 from mover.deid.search import Seeker
 from mover.errors import DigestMismatch, EntryExists, MoverError, RequestInvalid, TierFull
 from mover.model.ids import is_number
@@ -88,7 +89,7 @@ def test_outputs_carry_neither_the_scans_time_nor_its_rights(ward: Path) -> None
     for entry in entries.values():
         if entry["output"]:
             found = (out / entry["output"]).stat()
-            assert found.st_mtime == oneshot.MTIME_S
+            assert found.st_mtime == durable.MTIME_S
             assert stat.S_IMODE(found.st_mode) == 0o640
             assert os.listxattr(out / entry["output"]) == []
 
@@ -123,7 +124,7 @@ def test_a_run_killed_after_a_number_was_given_gives_the_same_number_again(
     ward: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal is synced before the output has a name: no output without an owner, no scan with two numbers."""
-    real, written = oneshot._write_output, []
+    real, written = publish.write_output, []
 
     def dies(target: Path, *rest: Any) -> str:
         written.append(target.parent.name)
@@ -131,11 +132,11 @@ def test_a_run_killed_after_a_number_was_given_gives_the_same_number_again(
             raise KeyboardInterrupt
         return real(target, *rest)
 
-    monkeypatch.setattr(oneshot, "_write_output", dies)
+    monkeypatch.setattr(publish, "write_output", dies)
     with pytest.raises(KeyboardInterrupt):
         shoot(ward)
     assert not (ward.parent / "crosswalk.json").exists()
-    monkeypatch.setattr(oneshot, "_write_output", real)
+    monkeypatch.setattr(publish, "write_output", real)
     out, entries = shoot(ward)
     assert set(written) <= {entry["number"] for entry in entries.values()}
     assert {path.name for path in out.iterdir()} == {entry["number"] for entry in entries.values() if entry["number"]}
@@ -149,7 +150,7 @@ def test_a_journal_line_cut_short_swallows_no_number_that_comes_after_it(
     output it stands for would be nobody's and no later run would go on."""
     journal = ward.parent / "crosswalk.json.journal"
     journal.write_bytes(b'{"source_blake3":"ab')
-    monkeypatch.setattr(oneshot, "_write_private", _killed)
+    monkeypatch.setattr(home, "write_private", _killed)
     with pytest.raises(KeyboardInterrupt):
         shoot(ward)
     monkeypatch.undo()
@@ -206,10 +207,10 @@ def test_a_crosswalk_that_is_none_is_not_overwritten(ward: Path) -> None:
 
 
 def test_a_full_disk_stops_the_run_and_leaves_no_half_output(ward: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(fd: int, data: bytes) -> None:
+    def full_for_outputs(fd: int, source_fd: int, recipe: Any) -> str:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(oneshot, "_write_all", full)
+    monkeypatch.setattr(durable, "pour", full_for_outputs)
     with pytest.raises(TierFull):
         shoot(ward)
     assert files_below(ward.parent / "out") == set()
@@ -231,7 +232,7 @@ def test_without_nameless_files_a_hidden_name_is_used_and_removed(ward: Path, mo
 
 def test_bytes_that_read_back_differently_are_never_published(ward: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that lies: the cold re-read is what counts."""
-    real, calls = oneshot._pour, []
+    real, calls = durable.pour, []
 
     def lies(fd: int, *rest: Any) -> str:
         digest = real(fd, *rest)
@@ -239,7 +240,7 @@ def test_bytes_that_read_back_differently_are_never_published(ward: Path, monkey
         calls.append(fd)
         return digest
 
-    monkeypatch.setattr(oneshot, "_pour", lies)
+    monkeypatch.setattr(durable, "pour", lies)
     out, entries = shoot(ward)
     assert calls
     assert {entry["reason"] for entry in entries.values() if entry["source_blake3"] is None} >= {DigestMismatch.code}
@@ -270,7 +271,7 @@ def test_the_command_says_how_many_and_why_and_exits_with_one_when_some_wait(war
     where = ["--to", str(ward.parent / "out"), "--crosswalk", str(ward.parent / "x.json")]
     result = CliRunner().invoke(command, [str(ward), *where, "--map", str(ward.parent / "m.csv")])
     assert result.exit_code == 1
-    assert "8 files: 3 de-identified, 5 quarantined" in result.output
+    assert "8 files: 3 de-identified, 5 quarantined, 0 dropped" in result.output
     assert "Quincy" not in result.output
     told = CliRunner().invoke(command, [str(ward), *where, "--json"])
     assert json.loads(told.stdout)["reasons"]["format-unsupported"] == 2

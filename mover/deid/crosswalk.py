@@ -1,0 +1,249 @@
+"""The crosswalk's second home: one private file beside the one-shot command's output (D10).
+
+A crosswalk ties what was in the source to what stands for it: digests to numbers, patients to subjects, cases, blocks
+and slides to keys, UIDs to UIDs. Every verb is insert-or-get: what was given once is given again, whatever is killed in
+between. The vault is the first home and has the same verbs.
+
+Order matters. What is new goes to the journal beside the file and is synced before the verb returns, so nothing that
+carries a replacement can get a name before the replacement is durable. At the end of a run the file is replaced in
+one step, then the journal goes; a kill between the two leaves a journal that says nothing new.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from mover.deid.durable import append_synced, sync_folder, tier_error, write_private
+from mover.deid.identity import Subject
+from mover.errors import LimitExceeded, RequestInvalid
+from mover.model.ids import is_number
+from mover.randomness import new_number, new_offset_days, new_uid
+
+ENTRIES: Final = 20_000_000
+
+Status = Literal["deidentified", "quarantined", "dropped"]
+
+
+class Crosswalk(Protocol):
+    """Who stands for whom. Each verb answers for everything it is asked, and what it says is durable."""
+
+    def numbers(self, digests: Sequence[str]) -> dict[str, str]: ...
+
+    def subjects(self, patients: Sequence[str]) -> dict[str, Subject]: ...
+
+    def keys(self, keys: Sequence[str]) -> dict[str, str]: ...
+
+    def uids(self, uids: Sequence[str]) -> dict[str, str]: ...
+
+
+class CrosswalkEntry(Struct, frozen=True, kw_only=True):
+    """One input file. `source` is an identifier. `output` is the main file of what became of it."""
+
+    source: str
+    output: str | None = None
+    number: str | None = None
+    status: Status
+    reason: str | None = None
+    detail: str | None = None
+    source_blake3: str | None = None
+    output_blake3: str | None = None
+
+
+class CrosswalkFile(Struct, frozen=True, kw_only=True):
+    """What stands in the file. The first form had `files` alone."""
+
+    files: tuple[CrosswalkEntry, ...]
+    numbers: dict[str, str] = {}
+    subjects: dict[str, Subject] = {}
+    keys: dict[str, str] = {}
+    uids: dict[str, str] = {}
+    # source digest -> the output's name, so that a file keeps its place in a series
+    places: dict[str, str] = {}
+    # digest of the last certificate made: the next one names it
+    certificate: str = ""
+
+
+class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One journal line. `source_blake3` and `number` are the first form."""
+
+    source_blake3: str = ""
+    number: str = ""
+    numbers: dict[str, str] = {}
+    subjects: dict[str, Subject] = {}
+    keys: dict[str, str] = {}
+    uids: dict[str, str] = {}
+    places: dict[str, str] = {}
+
+
+class FileCrosswalk:
+    """A crosswalk in a file and its journal. With `dry`, all is minted in memory and nothing is written."""
+
+    def __init__(self, path: Path, *, dry: bool = False) -> None:
+        self._path = path
+        self._journal_path = path.with_name(path.name + ".journal")
+        self._dry = dry
+        self._lock = threading.Lock()
+        self._journal = -1
+        self._numbers: dict[str, str] = {}
+        self._subjects: dict[str, Subject] = {}
+        self._keys: dict[str, str] = {}
+        self._uids: dict[str, str] = {}
+        self._places: dict[str, str] = {}
+        self._used: set[str] = set()  # numbers of scans
+        self._folders: dict[str, set[str]] = {}
+        self.outputs: dict[str, str] = {}  # output name -> digest, as the last whole run wrote it down
+        self.certificate = ""
+        self._read_file()
+        self._read_journal()
+
+    # -- the verbs
+
+    def numbers(self, digests: Sequence[str]) -> dict[str, str]:
+        """The numbers of scans, by their digests."""
+        with self._lock:
+            new = {digest: new_number() for digest in dict.fromkeys(digests) if digest not in self._numbers}
+            self._learn(_Line(numbers=new))
+            return {digest: self._numbers[digest] for digest in digests}
+
+    def subjects(self, patients: Sequence[str]) -> dict[str, Subject]:
+        """Pseudonyms and date offsets, by the patient's entity key."""
+        with self._lock:
+            wanted = dict.fromkeys(patients)
+            new = {key: Subject("S" + new_number(), new_offset_days()) for key in wanted if key not in self._subjects}
+            self._learn(_Line(subjects=new))
+            return {key: self._subjects[key] for key in wanted}
+
+    def keys(self, keys: Sequence[str]) -> dict[str, str]:
+        """Replacements of cases, blocks and slides, by entity key."""
+        with self._lock:
+            new = {key: new_number() for key in dict.fromkeys(keys) if key not in self._keys}
+            self._learn(_Line(keys=new))
+            return {key: self._keys[key] for key in keys}
+
+    def uids(self, uids: Sequence[str]) -> dict[str, str]:
+        with self._lock:
+            new = {uid: new_uid() for uid in dict.fromkeys(uids) if uid not in self._uids}
+            self._learn(_Line(uids=new))
+            return {uid: self._uids[uid] for uid in uids}
+
+    # -- what only this home needs
+
+    def tie(self, digest: str, key: str) -> str:
+        """The number of a scan whose slide key is known: a table that names the slide shows the same one, whichever
+        of the two came first. A key that stands for another scan already keeps what it has."""
+        with self._lock:
+            number, known = self._numbers.get(digest), self._keys.get(key)
+            if number is None:
+                number = new_number() if known is None or known in self._used else known
+            new_keys = {key: number} if known is None else {}
+            new_numbers = {digest: number} if digest not in self._numbers else {}
+            self._learn(_Line(numbers=new_numbers, keys=new_keys))
+            return number
+
+    def place(self, wanted: dict[str, str]) -> dict[str, str]:
+        """Output names by source digest; one that has a name keeps it."""
+        with self._lock:
+            self._learn(_Line(places={digest: name for digest, name in wanted.items() if digest not in self._places}))
+            return {digest: self._places[digest] for digest in wanted}
+
+    def placed(self, digest: str) -> str | None:
+        with self._lock:
+            return self._places.get(digest)
+
+    def names_below(self, folder: str) -> set[str]:
+        """Names given in one folder of the output."""
+        with self._lock:
+            return set(self._folders.get(folder, ()))
+
+    def folders(self) -> set[str]:
+        """Folders of the output that are ours."""
+        with self._lock:
+            return {*self._used, *self._keys.values(), *self._folders}
+
+    def save(self, files: Iterable[CrosswalkEntry], *, certificate: str = "") -> None:
+        """Replace the file; the journal has nothing more to say then."""
+        whole = CrosswalkFile(
+            files=tuple(files), numbers=self._numbers, subjects=self._subjects, keys=self._keys, uids=self._uids,
+            places=self._places, certificate=certificate or self.certificate,
+        )  # fmt: skip
+        write_private(self._path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
+        self._journal_path.unlink(missing_ok=True)
+
+    def __enter__(self) -> FileCrosswalk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+
+    # -- the file and its journal
+
+    def _read_file(self) -> None:
+        if not self._path.exists():
+            return
+        try:
+            whole = msgspec.json.decode(self._path.read_bytes(), type=CrosswalkFile)
+        except msgspec.DecodeError as error:
+            raise RequestInvalid("the crosswalk file exists and is no crosswalk") from error
+        except OSError as error:
+            raise tier_error(error) from error
+        for entry in whole.files:
+            if entry.number and entry.source_blake3 and is_number(entry.number) and not whole.numbers:
+                self._take(_Line(source_blake3=entry.source_blake3, number=entry.number))
+            if entry.output and entry.output_blake3:
+                self.outputs[entry.output] = entry.output_blake3
+        self._take(_Line(numbers=whole.numbers, subjects=whole.subjects, keys=whole.keys, uids=whole.uids))
+        self._take(_Line(places=whole.places))
+        self.certificate = whole.certificate
+
+    def _read_journal(self) -> None:
+        if not self._journal_path.exists():
+            return
+        for line in self._journal_path.read_bytes().splitlines():
+            try:
+                self._take(msgspec.json.decode(line, type=_Line))
+            except msgspec.DecodeError:
+                continue  # the line a kill cut short: nothing of it was ever used
+
+    def _learn(self, line: _Line) -> None:
+        """Durable first, then known."""
+        if line == _Line():
+            return
+        if len(self._uids) + len(self._places) + len(self._keys) > ENTRIES:
+            raise LimitExceeded(f"a crosswalk of more than {ENTRIES} entries")
+        if not self._dry:
+            self._append(msgspec.json.encode(line) + b"\n")
+        self._take(line)
+
+    def _take(self, line: _Line) -> None:
+        if line.source_blake3 and is_number(line.number):
+            self._numbers[line.source_blake3] = line.number
+        self._numbers |= line.numbers
+        self._subjects |= line.subjects
+        self._keys |= line.keys
+        self._uids |= line.uids
+        self._places |= line.places
+        self._used |= {line.number, *line.numbers.values()}
+        for name in line.places.values():
+            self._folders.setdefault(name.split("/")[0], set()).add(name)
+
+    def _append(self, line: bytes) -> None:
+        try:
+            if self._journal < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._journal = os.open(self._journal_path, flags, 0o600)
+                sync_folder(self._journal_path.parent)
+                if os.fstat(self._journal).st_size:
+                    # a line that was cut short ends here, or it would swallow ours and the number with it
+                    line = b"\n" + line
+            append_synced(self._journal, line)
+        except OSError as error:
+            raise tier_error(error) from error

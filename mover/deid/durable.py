@@ -1,0 +1,201 @@
+"""Files that survive: written without a name, synced, read back past the cache, then named (D14).
+
+Used by the one-shot command, which has no tier and no transfer engine. Messages name the error, never the path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from mover.errors import (
+    ChangedWhileReading,
+    DigestMismatch,
+    EntryExists,
+    MoverError,
+    ShortRead,
+    TierDenied,
+    TierError,
+    TierFull,
+)
+from mover.model.recipe import Literal as Bytes
+from mover.model.recipe import Recipe
+from mover.randomness import random_bytes
+
+MTIME_S: Final = 315_532_800  # 1980-01-01: the time of scanning is not to be read from a file
+STEP_BYTES: Final = 8 << 20
+
+
+def write_output(target: Path, source_fd: int, recipe: Recipe, before: os.stat_result | None) -> str:
+    """Write, sync, re-read cold, compare, then give it its name; the digest. Nothing is ever replaced. `before` is
+    what the source was when it was proved: bytes of another are never published."""
+    hidden = target.with_name(f".{target.name}.{random_bytes(4).hex()}.part")
+    try:
+        fd, named = _open_nameless(target.parent, hidden)
+    except OSError as error:
+        raise tier_error(error) from error
+    try:
+        expected = pour(fd, source_fd, recipe)
+        if before is not None:
+            check_unchanged(source_fd, before)
+        os.fchmod(fd, 0o640)
+        os.utime(fd, (MTIME_S, MTIME_S))
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if digest_of(fd) != expected:
+            raise DigestMismatch("the output reads back differently from what was written")
+        _give_name(fd, hidden if named else None, target)
+        sync_folder(target.parent)
+        return expected
+    except OSError as error:
+        raise tier_error(error) from error
+    finally:
+        os.close(fd)
+        if named:
+            hidden.unlink(missing_ok=True)
+
+
+def _open_nameless(folder: Path, hidden: Path) -> tuple[int, bool]:
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600), False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+    return os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), True
+
+
+def _give_name(fd: int, hidden: Path | None, target: Path) -> None:
+    """link(2) refuses a taken name, so nothing is overwritten."""
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if hidden is None:
+            # With a folder's descriptor Python calls linkat(2), which follows this link to the nameless file.
+            os.link(f"/proc/self/fd/{fd}", target.name, dst_dir_fd=folder, follow_symlinks=True)
+        else:
+            os.link(hidden, target.name, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError as error:
+        raise EntryExists("an output of that number is already there") from error
+    finally:
+        os.close(folder)
+
+
+def pour(fd: int, source_fd: int, recipe: Recipe) -> str:
+    digest = blake3(max_threads=blake3.AUTO)
+    for data in _made(source_fd, recipe):
+        digest.update(data)
+        write_all(fd, data)
+    return digest.hexdigest()
+
+
+def recipe_digest(source_fd: int, recipe: Recipe) -> str:
+    """What the output would be, without writing it."""
+    digest = blake3(max_threads=blake3.AUTO)
+    for data in _made(source_fd, recipe):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _made(source_fd: int, recipe: Recipe) -> Iterator[bytes]:
+    for segment in recipe.segments:
+        for at in range(0, segment.length, STEP_BYTES):
+            length = min(STEP_BYTES, segment.length - at)
+            if isinstance(segment, Bytes):
+                yield segment.data[at : at + length]
+            else:
+                yield _read_exactly(source_fd, segment.offset + at, length)
+
+
+def _read_exactly(fd: int, offset: int, length: int) -> bytes:
+    data = os.pread(fd, length, offset)
+    while len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            raise ShortRead("the file is shorter than it was")
+        data += more
+    return data
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def append_synced(fd: int, line: bytes) -> None:
+    write_all(fd, line)
+    os.fsync(fd)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """0600 from the first byte on, replaced in one step."""
+    hidden = path.with_name(f".{path.name}.{random_bytes(4).hex()}.part")
+    try:
+        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(hidden, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        hidden.unlink(missing_ok=True)
+        raise tier_error(error) from error
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise tier_error(error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def digest_of(fd: int) -> str:
+    digest = blake3(max_threads=blake3.AUTO)
+    at = 0
+    while chunk := os.pread(fd, STEP_BYTES, at):
+        digest.update(chunk)
+        at += len(chunk)
+    return digest.hexdigest()
+
+
+def digest_of_file(path: Path) -> tuple[str, int]:
+    """Digest and size of an output that lies there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise tier_error(error) from error
+    try:
+        return digest_of(fd), os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def check_unchanged(fd: int, before: os.stat_result) -> None:
+    now = os.fstat(fd)
+    if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (before.st_size, before.st_mtime_ns, before.st_ctime_ns):
+        raise ChangedWhileReading("the source changed while it was read")
+
+
+def tier_error(error: OSError) -> MoverError:
+    """The message names the error, never the path."""
+    name = errno.errorcode.get(error.errno or 0, "unknown")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TierFull(f"the output's file system is full ({name})")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TierDenied(f"the output cannot be written ({name})")
+    return TierError(f"writing the output failed ({name})")

@@ -1,0 +1,96 @@
+"""Outputs get their names here, once, and are checked where they have one already."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from mover.deid.crosswalk import FileCrosswalk
+from mover.deid.durable import digest_of_file, make_folder, recipe_digest, write_output
+from mover.errors import DigestMismatch, EntryExists, RequestInvalid
+from mover.model.recipe import Literal, Recipe
+
+TABLES = "tables"
+
+
+class Publisher:
+    """The output folder. Whatever lies there must be ours by this very crosswalk; leftovers of a kill are removed."""
+
+    def __init__(self, out_dir: Path, crosswalk: FileCrosswalk, *, dry: bool) -> None:
+        self._out = out_dir
+        self._crosswalk = crosswalk
+        self._dry = dry
+        self._lock = threading.Lock()
+        self._making: dict[str, threading.Lock] = {}
+        self._check()
+
+    def _check(self) -> None:
+        if not self._out.is_dir():
+            return
+        ours = self._crosswalk.folders() | {TABLES}
+        for folder in self._out.iterdir():
+            if folder.name not in ours or folder.is_symlink() or not folder.is_dir():
+                raise EntryExists("the output folder holds what this crosswalk does not know")
+            for leftover in folder.rglob(".*.part"):
+                if not self._dry:
+                    leftover.unlink()
+
+    def lock_of(self, digest: str) -> threading.Lock:
+        """Two names of the same bytes are published one after the other."""
+        with self._lock:
+            return self._making.setdefault(digest, threading.Lock())
+
+    def exists(self, name: str) -> bool:
+        return (self._out / name).exists()
+
+    def publish(self, name: str, fd: int, recipe: Recipe, before: os.stat_result | None) -> str | None:
+        """The output's digest; None in a dry run. What lies there from an earlier run must be the very same bytes:
+        it is neither trusted nor replaced."""
+        if self._dry:
+            return None
+        target = self._out / name
+        if not target.exists():
+            make_folder(target.parent)
+            return write_output(target, fd, recipe, before)
+        found, size_bytes = digest_of_file(target)
+        if size_bytes != recipe.size_bytes or found != recipe_digest(fd, recipe):
+            raise DigestMismatch("the output from an earlier run is not what this source gives")
+        if self._crosswalk.outputs.get(name, found) != found:
+            raise DigestMismatch("the output from an earlier run is not the one that was written down")
+        return found
+
+    def publish_bytes(self, name: str, data: bytes) -> str | None:
+        """A picture or a table: no byte of it is copied from a source. A picture that lies there may differ, for it
+        is drawn anew and proves nothing."""
+        if self._dry:
+            return None
+        target = self._out / name
+        if target.exists():
+            return digest_of_file(target)[0]
+        make_folder(target.parent)
+        return write_output(target, -1, Recipe(0, (Literal(data),)), None)
+
+    def withdraw(self, names: list[str]) -> None:
+        """Parts of a slide whose rest could not be written: a slide stands whole or not at all."""
+        for name in names:
+            (self._out / name).unlink(missing_ok=True)
+
+
+def check_places(source_dir: Path, out_dir: Path, private: list[Path]) -> None:
+    """Names that tie patients to numbers never lie where the clean files lie, nor is the source written to."""
+    if not source_dir.is_dir():
+        raise RequestInvalid("the source folder is no folder")
+    source, out = source_dir.resolve(), out_dir.resolve()
+    if source == out or out in source.parents or source in out.parents:
+        raise RequestInvalid("source and output folder must lie apart")
+    resolved = [path.parent.resolve() / path.name for path in private]
+    if len(set(resolved)) != len(resolved):
+        raise RequestInvalid("crosswalk, map and certificate need a name each")
+    for path in resolved:
+        if out in path.parents or path == out:
+            raise RequestInvalid("the crosswalk, the map and the certificate may not lie inside the output folder")
+        if source in path.parents:
+            raise RequestInvalid("the crosswalk, the map and the certificate may not lie inside the source folder")
+        if not path.parent.is_dir():
+            raise RequestInvalid("the folder of the crosswalk, the map or the certificate does not exist")
