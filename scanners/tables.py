@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ from msgspec import Struct
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.source import ByteSource
 
-ENCODINGS = ("utf-8", "utf-16", "cp1252", "latin-1")
+ENCODINGS = ("utf-8", "utf-16", "cp1252", "cp1250", "latin-1", "latin-2")
 DELIMITERS = (",", ";", "\t", "|")
 
 _BYTE_ORDER_MARKS = (
@@ -75,8 +76,11 @@ def read(
         raise StructureInvalid(f"the table has {source.size_bytes} bytes, more than {bounds.table_bytes}")
     text, name = decode(source.read(0, source.size_bytes), encoding=encoding)
     _refuse_nul(text)
-    lines = _Lines(text, comment=comment)
-    separator = delimiter if delimiter != "auto" else sniff(_first_record(text, comment))
+    said = _separator_line(text)
+    if said and delimiter not in ("auto", said):
+        raise StructureInvalid("the table's first line names another delimiter than the declared one", where="line 1")
+    lines = _Lines(text, comment=comment, said=bool(said))
+    separator = delimiter if delimiter != "auto" else said or sniff(_first_record(text, comment))
     records = _records(lines, separator, bounds)
     header = _header(records, bounds)
     rows, skipped = _rows(records, header, bounds)
@@ -95,7 +99,7 @@ def decode(data: bytes, *, encoding: str = "auto") -> tuple[str, str]:
     if marked == "utf-32":
         raise StructureInvalid("the table is in UTF-32, which is not read")
     if encoding == "auto":
-        candidates = (marked,) if marked else ("utf-8", "cp1252")
+        candidates = (marked or _unmarked(data),) if marked or _unmarked(data) else ("utf-8", "cp1252")
     elif marked and not marked.startswith(encoding):
         raise StructureInvalid(f"the table is declared {encoding}, but begins with the mark of {marked}")
     elif encoding == "utf-16" and not marked:
@@ -112,6 +116,17 @@ def _mark(data: bytes) -> tuple[str, int]:
         if data.startswith(mark):
             return name, length
     return "", 0
+
+
+def _unmarked(data: bytes) -> str:
+    """UTF-16 without its mark, told by NULs that stand in every second place of the first characters and nowhere else
+    among them. Fewer than 32 characters are no certainty; anything else with a NUL is no text and is refused later."""
+    head = data[:64]
+    if len(data) % 2 or len(head) < 64:
+        return ""
+    if all(head[1::2]) != all(head[0::2]) and (not any(head[1::2]) or not any(head[0::2])):
+        return "utf-16-be" if not any(head[0::2]) else "utf-16-le"
+    return ""
 
 
 def _decode_strictly(body: bytes, candidates: tuple[str, ...]) -> tuple[str, str]:
@@ -142,17 +157,25 @@ def _refuse_nul(text: str) -> None:
 # --- text to records -----------------------------------------------------------------------------------
 
 
+def _separator_line(text: str) -> str:
+    """The delimiter that a first line `sep=;` names: spreadsheets write it for themselves, it is no record."""
+    match = re.match(r"sep=([,;\t|])(?:\r\n|\r|\n|\Z)", text, re.IGNORECASE)
+    return match[1] if match else ""
+
+
 class _Lines:
     """Feeds the reader line by line, leaving out comment lines, but only where a record may begin: inside a
-    quoted cell a line that looks like a comment is part of the cell."""
+    quoted cell a line that looks like a comment is part of the cell. `said`: the first line named the delimiter."""
 
-    def __init__(self, text: str, *, comment: str) -> None:
+    def __init__(self, text: str, *, comment: str, said: bool = False) -> None:
         # newline="" keeps the ends, so that line breaks inside quoted cells stay what they were
         self._lines = iter(io.StringIO(text, newline=""))
         self._comment = comment
         self.comments = 0
-        self.line = 0
+        self.line = 1 if said else 0
         self.record_line = 0
+        if said:
+            next(self._lines)
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -117,6 +117,7 @@ weak weakly weight widespread wound xanthoma
 """
 
 _SHORT = """
+place date time word
 accession address born call dob dr email lives mail mr mrn mrs ms mx name number phone prof pt ssn tel telephone zip
 afp ajcc alk als amyl apc atm bap braf brca btk bx ca cd cea chr ck cm cns copd ct ctnnb cyt dcis dna eber ebv egfr
 eln ene er ercc etc fap fdg ffpe figo fish fna foxp gata gg gi gist gleason gtv gu hbv hcc hcv he her hiv hpf hpv hx

@@ -1,10 +1,10 @@
 """Tables of a release: surveyed and rewritten in the sandbox, rows in their order, every cell of its declared class.
 
 Two calls over the same open file, as for every source: `survey_table` says which rule of the profile the table is of
-and whom it speaks of, so that the crosswalk can be asked; `prepare_table` writes it anew and proves it. Between them the
-caller joins what all tables and images say (`decide.kinship`) and mints what is missing.
+and whom it speaks of, so that the crosswalk can be asked; `prepare_table` writes it anew and proves it. Between them
+the caller joins what all tables and images say (`decide.kinship`) and mints what is missing.
 
-The answers hold identifiers, except `PreparedTable`, of which nothing but `recipe` may hold more than counts, places and
+What `survey_table` returns is as sensitive as the table. `PreparedTable` holds the clean table, counts, places and
 masked shapes. The judgement is `decide.released`, `decide.tables` and `decide.freetext`; the child is `tables_child`.
 """
 
