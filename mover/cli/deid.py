@@ -192,6 +192,7 @@ def _print_plan(report: OneShotReport) -> None:
 @click.option("--by", default="", help="Who looked, as the certificate will say.")
 @click.option("--number", help="Only the slide, series or table of this number.")
 @click.option("--to", "target", type=_FILE, help="Where the new certificate goes.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def certify(certificate: Path | None, new_key: Path | None, **given: Any) -> None:
     """Make a signing key; or sign a certificate anew: with what a human check found, or for one number alone.
 
@@ -205,8 +206,9 @@ def certify(certificate: Path | None, new_key: Path | None, **given: Any) -> Non
 
     try:
         if new_key is not None:
-            click.echo(f"key {new_key}\nfingerprint {make_key(new_key)}")
-            click.echo("Tell the fingerprint to whoever checks your certificates, by another way than the certificate.")
+            _told({"key": str(new_key), "fingerprint": make_key(new_key)}, given["as_json"])
+            if not given["as_json"]:
+                click.echo("Tell the fingerprint to whoever checks your certificates, on another way than theirs.")
             return
         if certificate is None or given["sign_key"] is None or given["target"] is None:
             raise RequestInvalid("what is to be signed?", hint="Name a certificate, --sign-key and --to; or --new-key.")
@@ -239,9 +241,20 @@ def _sign_again(path: Path, given: dict[str, Any]) -> None:
     if given["number"]:
         made = for_one(made, given["number"])
     write_private(given["target"], encode(sign(made, key)))
-    click.echo(f"signed with key {public_fingerprint(key)}")
+    told = {"certificate": str(given["target"]), "fingerprint": public_fingerprint(key)}
     if given["looked_at"]:
-        click.echo(f"at most {made.human_check.upper_bound_95:.2%} of the outputs are not clean (95 %)")
+        told["not clean at most (95 %)"] = f"{made.human_check.upper_bound_95:.2%}"
+    _told(told, given["as_json"])
+
+
+def _told(facts: dict[str, str], as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+        return
+    for name, value in facts.items():
+        click.echo(f"{name}: {value}")
 
 
 @command.command("verify-certificate")
