@@ -19,10 +19,7 @@ GENERIC: Final = "generic TIFF"
 _SIGNATURES: Final = (
     (0, b"ZISRAWFILE", "Zeiss CZI"),
     (0, b"SIS\0", "Olympus ETS"),
-    (0, b"[Virtual Microscope Specimen]", "Hamamatsu VMS"),
-    (0, b"[Uncompressed Virtual Microscope Specimen]", "Hamamatsu VMU"),
     (0, b"GN\0\0", "Hamamatsu NGR"),
-    (0, b"<DataObject", "Philips iSyntax"),
     (0, b"KFBIO", "KFBIO"),
     (0, b"KFB", "KFBIO"),
     (0, b"SQ", "SDPC"),
@@ -32,7 +29,22 @@ _SIGNATURES: Final = (
     (0, b"GIF8", "GIF picture"),
     (0, b"PK\x03\x04", "zip archive"),
     (0, b"%PDF", "PDF document"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE container (Zeiss ZVI)"),
 )  # fmt: skip
+
+# What a text says near its beginning, whatever mark or white space stands before it.
+_WORDS: Final = (
+    (b"[Virtual Microscope Specimen]", "Hamamatsu VMS"),
+    (b"[Uncompressed Virtual Microscope Specimen]", "Hamamatsu VMU"),
+    (b"[NanoZoomer Digital Pathology Image Set]", "Hamamatsu NDPIS"),
+    (b"[HIERARCHICAL]", "3DHISTECH MIRAX"),
+    (b"SLIDE_ID", "3DHISTECH MIRAX"),
+    (b'ObjectType="DPUfsImport"', "Philips iSyntax"),
+    (b"<DataObject", "Philips iSyntax"),
+)
+# Tables of a Sakura slide's database, named in the first pages of its schema.
+_SAKURA: Final = (b"SVSlideDataXPO", b"SVHRScanDataXPO", b"DataManagerSQLiteConfigXPO", b"SVScannedImageDataXPO")
+_SCHEMA_BYTES: Final = 64 << 10
 
 _SUFFIXES: Final = {
     ".mrxs": "3DHISTECH MIRAX", ".vms": "Hamamatsu VMS", ".vmu": "Hamamatsu VMU", ".scn": "Leica SCN",
@@ -48,19 +60,21 @@ _SUFFIXES: Final = {
 def of_bytes(source: ByteSource, suffix: str) -> str:
     """The family of a file that is no TIFF, "" when neither its content nor its name says."""
     head = source.read(0, min(HEAD_BYTES, source.size_bytes))
-    if suffix == ".mrxs":
-        return _SUFFIXES[suffix]
-    if b"[HIERARCHICAL]" in head or b"SLIDE_ID" in head:
-        return "3DHISTECH MIRAX"
     if head[:16] == b"SQLite format 3\0":
-        return "Sakura svslide" if suffix == ".svslide" else "SQLite database"
+        schema = source.read(0, min(_SCHEMA_BYTES, source.size_bytes))
+        return "Sakura svslide" if any(name in schema for name in _SAKURA) else "SQLite database"
     for at, signature, family in _SIGNATURES:
         if head[at : at + len(signature)] == signature:
             return family
+    plain = head.replace(b"\0", b"")  # of texts in UTF-16 too
+    if plain.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")[:1] in (b"[", b"<"):
+        for words, family in _WORDS:
+            if words in plain:
+                return family
     if suffix == ".dat" and head[:3] in (b"01.", b"04."):
         return "3DHISTECH MIRAX"
     if head[:3] == b"\xff\xd8\xff":
-        return "JPEG picture"
+        return _SUFFIXES[suffix] if suffix == ".mrxs" else "JPEG picture"
     return _SUFFIXES.get(suffix, "")
 
 
@@ -81,6 +95,8 @@ def of_tiff(source: ByteSource, structure: Structure, suffix: str) -> str:
         return "OME-TIFF"
     if software.startswith("MedScan"):
         return "Trestle"
+    if texts[271].casefold().startswith(("olympus", "evident")) or "cellSens" in software:
+        return "Olympus VSI"
     if "PerkinElmer-QPI" in description:
         return "PerkinElmer QPTIFF"
     if texts[271].startswith("Huron"):

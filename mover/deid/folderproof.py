@@ -135,9 +135,7 @@ class Tiles(Struct, frozen=True):
     output: np.ndarray
 
 
-def _account(
-    pairs: Sequence[FilePair], seen: SeenMirax, scan: MiraxScan, data: Sequence[ByteSource]
-) -> list[Tiles]:
+def _account(pairs: Sequence[FilePair], seen: SeenMirax, scan: MiraxScan, data: Sequence[ByteSource]) -> list[Tiles]:
     """Looks 1 and 3 over the data files: all bytes belong to a picture, each to its own."""
     _check_full(pairs, seen)
     if len(seen.levels) != len(scan.levels):
@@ -257,9 +255,7 @@ def _pieces(output: Output, at: int, length: int) -> Iterator[tuple[int, int]]:
 # --- look 2: the search --------------------------------------------------------------------------------
 
 
-def _search(
-    plan: SlidePlan, pairs: Sequence[FilePair], seen: SeenMirax, tiles: Sequence[Tiles]
-) -> tuple[int, int]:
+def _search(plan: SlidePlan, pairs: Sequence[FilePair], seen: SeenMirax, tiles: Sequence[Tiles]) -> tuple[int, int]:
     seeker = Seeker(plan.removed)
     haystacks = [data for pair in pairs for _, data in pair.output.literals]
     haystacks.append("\n".join(one.name for one in plan.parts).encode())

@@ -42,6 +42,10 @@ CASES = [
     ("Philips iSyntax", b'<DataObject ObjectType="DPUfsImport">', ".isyntax"),
     ("3DHISTECH MIRAX", b"\xff\xd8\xff\xe0" + bytes(40), ".mrxs"),
     ("3DHISTECH MIRAX", b"\xef\xbb\xbf[GENERAL]\r\nSLIDE_ID = 1\r\n", ".ini"),
+    ("Olympus VSI", generic("", make="Olympus Soft Imaging Solutions"), ".tif"),
+    ("Hamamatsu NDPIS", b"[NanoZoomer Digital Pathology Image Set]\r\nNoImages=3\r\n", ".ndpis"),
+    ("Philips iSyntax", b'\xef\xbb\xbf<?xml version="1.0"?>\r\n<DataObject ObjectType="DPUfsImport">', ".xyz"),
+    ("Hamamatsu VMS", "\ufeff[Virtual Microscope Specimen]\nNoLayers=1\n".encode("utf-16-le"), ".txt"),
     ("KFBIO", b"KFB\0" + bytes(40), ".kfb"),
     ("SDPC", b"SQ" + bytes(40), ".sdpc"),
     ("TMAP", b"TMAP" + bytes(40), ".tmap"),
@@ -62,7 +66,19 @@ def test_a_sakura_slide_is_known_by_its_database(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("create table SVHRScanDataXPO (id integer)")
     with pytest.raises(FormatUnsupported, match="Sakura"):
-        scanners.identify(MemorySource(path.read_bytes()), ".svslide")
+        scanners.identify(MemorySource(path.read_bytes()), ".db")
+
+
+@pytest.mark.parametrize("suffix", [".svs", ".mrxs", ".tif", ".dcm", ".ndpi", ".czi", ""])
+@pytest.mark.parametrize(("family", "data"), [
+    ("Zeiss CZI", b"ZISRAWFILE" + bytes(40)), ("Olympus ETS", b"SIS\0" + bytes(40)),
+    ("Philips iSyntax", b'<DataObject ObjectType="DPUfsImport">'), ("KFBIO", b"KFB\0" + bytes(40)),
+    ("TMAP", b"TMAP" + bytes(40)), ("Trestle", generic("", software="MedScan 5")),
+])  # fmt: skip
+def test_a_foreign_slide_under_another_name_is_still_what_it_is(family: str, data: bytes, suffix: str) -> None:
+    """A CZI named .svs must wait as a CZI: the reason is what a person acts on."""
+    with pytest.raises(FormatUnsupported, match=family):
+        scanners.identify(MemorySource(data), suffix)
 
 
 def test_content_decides_and_not_the_name() -> None:
