@@ -1361,6 +1361,7 @@ grant create on schema mover to mover_dispatch;
 set role mover_dispatch;
 
 -- under which rules was the slide of this number made, whatever project published it? Null where none stands
+drop function mover.slide_stands(text);
 create function mover.slide_rules(in_number text) returns text
     language sql stable security definer set search_path = mover, pg_temp as $$
     select rules from mover.slide where number = in_number

@@ -115,6 +115,9 @@ class Batches:
         tally = find_packs(
             entries,
             require_thumbnail=policy.require_thumbnail,
+            without_thumbnail=frozenset(policy.without_thumbnail),
+            folder=folder,
+            dicom_names=policy.dicom_names,
             expected_count=body.expected_count,
             expected=frozenset(canonical_name(n) for n in body.expected) if body.expected is not None else None,
             ignore=frozenset([policy.marker.casefold()]) if policy.marker else frozenset(),

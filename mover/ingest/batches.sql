@@ -97,19 +97,25 @@ update mover.pack set state = 'duplicate', number = %(number)s, family = %(famil
 -- name: insert_slide
 -- A slide stands in the archive; the same number never twice.
 insert into mover.slide (number, site, family, extension, size_bytes, digest, segments, tier, key,
-                         thumbnail_key, thumbnail_bytes, thumbnail_digest, facts)
+                         thumbnail_key, thumbnail_bytes, thumbnail_digest, facts, files_count, files_bytes, root, rules)
 values (%(number)s, %(site)s, %(family)s, %(extension)s, %(size_bytes)s, %(digest)s, %(segments)s, %(tier)s, %(key)s,
-        %(thumbnail_key)s, %(thumbnail_bytes)s, %(thumbnail_digest)s, %(facts)s)
+        %(thumbnail_key)s, %(thumbnail_bytes)s, %(thumbnail_digest)s, %(facts)s, %(files_count)s, %(files_bytes)s,
+        %(root)s, %(rules)s)
 on conflict (number) do nothing
 returning number
+
+-- name: insert_file
+-- A file that belongs to a slide, beside its main one.
+insert into mover.slide_file (number, name, size_bytes, digest, segments, tier, key)
+values (%(number)s, %(name)s, %(size_bytes)s, %(digest)s, %(segments)s, %(tier)s, %(key)s)
 
 -- name: grant_slide
 -- A project sees a slide through its grant.
 insert into mover.slide_grant (project_id, number) values (%(project)s, %(number)s) on conflict do nothing
 
--- name: slide_exists
--- Does this number stand in the archive already, for whatever project?
-select mover.slide_stands(%(number)s) as stands
+-- name: slide_rules
+-- Under which rules was this number published already, for whatever project? Null where it was not.
+select mover.slide_rules(%(number)s) as rules
 
 -- name: complete
 -- Every pack has its final state and the proof stands.
@@ -137,11 +143,11 @@ select id, entry from mover.pack where id = any(%(ids)s)
 
 -- name: slides
 -- One page of the project's slides with what is aligned to them.
-select s.number, s.family, s.size_bytes, s.digest, s.facts, a.facts as aligned
+select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned
   from mover.slide s left join mover.aligned a using (number)
  where s.number > %(after)s order by s.number limit %(limit)s
 
 -- name: slide
 -- One slide.
-select s.number, s.family, s.size_bytes, s.digest, s.facts, a.facts as aligned
+select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned
   from mover.slide s left join mover.aligned a using (number) where s.number = %(number)s

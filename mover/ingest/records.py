@@ -26,6 +26,7 @@ from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.alignment import NamedImage
+from mover.decide.packs import members_of
 from mover.decide.tables import check_policy, fact_columns
 from mover.deid.vault import UNSEAL_LIMIT, Vault
 from mover.errors import (
@@ -243,9 +244,8 @@ class Records:
         for start in range(0, len(entries), UNSEAL_LIMIT):
             part = entries[start : start + UNSEAL_LIMIT]
             bodies |= await self._vault.unseal(project, part, purpose=purpose, actor=actor)
-        # the first key of a pack is its slide image
         return [
-            NamedImage(line, _plain(decode_names(bodies[row.entry])[0]), row.number)
+            NamedImage(line, _plain(members_of(decode_names(bodies[row.entry])).image_name), row.number)
             for line, row in enumerate(rows, start=1)
         ]
 

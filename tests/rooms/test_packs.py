@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from mover.catalog.database import Database
 from mover.deid.deidentify import slide_sandbox
@@ -150,15 +151,15 @@ async def test_an_attempt_that_another_one_swept_away_is_no_verdict_about_the_pa
     await rig.work("batch-walk")
     archive = rig.tiers["archive"]
     shard = await rig.claim("pack-deidentify")
-    inner = rig.packs._write
+    inner = rig.packs.publisher._write
 
     def overtaken(*arguments: object) -> object:
         """Another worker does the whole pack between our look for a sidecar and our own writing."""
         sidecar = inner(*arguments)  # type: ignore[arg-type]
-        rig.packs._remove_unvouched(archive, sidecar)  # type: ignore[arg-type]
+        rig.packs.publisher._sweep(archive, sidecar)  # type: ignore[arg-type]
         raise EntryMissing("swept away")
 
-    rig.packs._write = overtaken  # type: ignore[method-assign, assignment]
+    rig.packs.publisher._write = overtaken  # type: ignore[method-assign, assignment]
     await rig.packs.deidentify(shard)
 
     assert [r.state for r in rig.rows("select state from mover.pack")] == ["published"]
@@ -223,4 +224,4 @@ async def test_shards_of_a_round_that_failed_close_no_later_one(rig: Rig) -> Non
 
 
 def _digest(rig: Rig) -> str:
-    return rig.packs._digest(rig.tiers["intake"], "b1/one.svs")[1].blake3
+    return blake3((rig.folder / "intake" / "b1" / "one.svs").read_bytes()).hexdigest()
