@@ -16,7 +16,7 @@ from msgspec import Struct
 from mover.errors import PlaceUnknown
 from mover.model.xmltext import Element
 
-XMLNS: Final = "xmlns"
+_NUMBERED: Final = re.compile(r"(?<=[A-Za-z])[0-9]{1,4}$")
 
 # (a path of listed names, what stood there, why) for each thing that does not pass
 Dropped = Callable[[str, str, str], None]
@@ -26,7 +26,8 @@ OUTSIDE: Final = "listed, but the value is outside its type"
 
 
 class Shape(Struct, frozen=True):
-    """What of one element may pass. An element whose attribute or text of `vital` is absent or outside its type
+    """What of one element may pass. A child's name may end in "#" for any number of up to four digits ("AOI#" lists
+    AOI0, AOI1 and so on). An element whose attribute or text of `vital` is absent or outside its type
     cannot be kept: the document is refused. `empty` says whether it may stand when nothing of it is left."""
 
     attributes: Mapping[str, re.Pattern[str]] = {}
@@ -67,7 +68,7 @@ def _attributes(element: Element, shape: Shape, dropped: Dropped, here: str) -> 
 
 def _children(element: Element, shape: Shape, dropped: Dropped, here: str) -> Iterator[Element]:
     for child in element.children:
-        inner = shape.children.get(child.name)
+        inner = shape.children.get(child.name, shape.children.get(_NUMBERED.sub("#", child.name)))
         if inner is None:
             _drop_branch(child, dropped, f"{here}/(unlisted)")
             continue
