@@ -20,6 +20,7 @@ from mover.decide.redaction.generic import GenericDesk
 from mover.decide.redaction.hamamatsu import HamamatsuDesk
 from mover.decide.redaction.leica import LeicaDesk
 from mover.decide.redaction.texts import shape_of, strings_of
+from mover.decide.redaction.ventana import VentanaDesk
 from mover.model.slides import SlideScan
 
 __all__ = ["OutPage", "OutTag", "Redaction", "judge_slide", "shape_of", "strings_of", "thumbnail_size"]
@@ -29,6 +30,7 @@ DESKS: Final[dict[str, type[Desk]]] = {
     "generic-tiff": GenericDesk,
     "hamamatsu-ndpi": HamamatsuDesk,
     "leica-scn": LeicaDesk,
+    "ventana-bif": VentanaDesk,
 }
 
 

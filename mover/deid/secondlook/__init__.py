@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from msgspec import Struct
 
-from mover.deid.secondlook import aperio, colour, generic, hamamatsu, leica
+from mover.deid.secondlook import aperio, colour, generic, hamamatsu, leica, ventana
 from mover.deid.secondlook.rules import Family, SeenPage, check_tags
 from mover.errors import RedactionUnproven
 
@@ -38,6 +38,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "generic-tiff": generic.RULES,
     "hamamatsu-ndpi": hamamatsu.RULES,
     "leica-scn": leica.RULES,
+    "ventana-bif": ventana.RULES,
 }
 
 
