@@ -159,8 +159,7 @@ def column_problems(rule: ColumnRule, *, basis: str) -> Iterator[str]:
     """What contradicts itself in one column, whether it becomes a fact or stays in a released table."""
     if rule.rule == "date" and rule.dates == "shift" and basis == "safe-harbor":
         yield "shifted dates are not Safe Harbor (45 CFR 164.514(b)(2)); claim expert-determination or use years"
-    if rule.rule == "enum":
-        yield from _enum_problems(rule)
+    yield from _word_problems(rule)
     if rule.rule in ("integer", "number") and (rule.minimum is None or rule.maximum is None):
         # a record number, a phone and a date without dashes are numbers too
         yield "a number needs a minimum and a maximum, or any record number would pass as one"
@@ -174,16 +173,17 @@ def column_problems(rule: ColumnRule, *, basis: str) -> Iterator[str]:
         yield from _pattern_problems(rule)
 
 
-def _enum_problems(rule: ColumnRule) -> Iterator[str]:
+def _word_problems(rule: ColumnRule) -> Iterator[str]:
     values = allowed_values(rule)
-    if not values:
+    if rule.rule == "enum" and not values:
         yield "an enumeration lists its values; nothing unlisted leaves a table"
     if len(rule.values) + len(rule.map) > MAX_VALUES:
         yield f"more than {MAX_VALUES} values and synonyms"
     for value in values:
         if value != neutralise(value) or not value.strip() or not value.isprintable():
             yield f"the value {value!r} is blank, unprintable or would start a formula in a spreadsheet"
-    for target in sorted({target for target in rule.map.values() if target and target not in values}):
+    targets = {target for target in rule.map.values() if target and target not in values}
+    for target in sorted(targets) if rule.rule == "enum" else ():
         yield f"map leads to {target!r}, which is not among the values"
 
 
@@ -630,8 +630,9 @@ def _released_date(value: date, rule: ColumnRule, offset_days: int | None, this_
 
 
 def neutralise(text: str) -> str:
-    """A text that no spreadsheet takes for a formula (leading = + - @, tab, line break)."""
-    return "'" + text if text.startswith(_FORMULA) else text
+    """A text that no spreadsheet takes for a formula (leading = + - @, tab, line break). A receptor's `+` alone is no
+    formula."""
+    return "'" + text if text.startswith(_FORMULA) and text.strip("+-") else text
 
 
 # --- the last net ----------------------------------------------------------------------------------------
