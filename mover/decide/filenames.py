@@ -82,7 +82,7 @@ def may_name(word: str) -> bool:
     if len(word) < SHORTEST or _DAY.fullmatch(word):
         return False
     runs = _RUNS.findall(word)
-    digits = sum(len(run.lstrip("0")) for run in runs if run[0] in "0123456789")
+    digits = sum(len(run.lstrip("0")) for run in runs if run[0] in "0123456789" and not _DAY.fullmatch(run))
     letters = [run.casefold() for run in runs if run[0] not in "0123456789"]
     if digits > _DIGITS:
         return True

@@ -247,8 +247,8 @@ def verify(data: bytes, *, folder: Path | None = None, trusted: Sequence[str] = 
     fingerprint is for a person to compare."""
     try:
         signed = msgspec.json.decode(data, type=SignedCertificate)
-    except msgspec.DecodeError as error:
-        return Checked((f"not a certificate: {_safely(error)}",))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Checked((f"not a certificate: {str(error)[:200]}",))
     problems = _form_problems(data, signed) + _part_problems(signed)
     public = _public_key(signed.signature)
     if public is None:
@@ -268,11 +268,6 @@ def verify(data: bytes, *, folder: Path | None = None, trusted: Sequence[str] = 
         tuple(problems[:PROBLEMS]), signed.signature.fingerprint, is_trusted, certificate.made_at,
         len({one.number for one in certificate.files}), checked, certificate,
     )  # fmt: skip
-
-
-def _safely(error: msgspec.DecodeError) -> str:
-    """The library's words name a place and types; they are cut, for a foreign file may be anything."""
-    return str(error)[:200]
 
 
 def _form_problems(data: bytes, signed: SignedCertificate) -> list[str]:

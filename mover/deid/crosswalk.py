@@ -191,7 +191,7 @@ class FileCrosswalk:
             return
         try:
             whole = msgspec.json.decode(self._path.read_bytes(), type=CrosswalkFile)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestInvalid("the crosswalk file exists and is no crosswalk") from error
         except OSError as error:
             raise tier_error(error) from error
@@ -210,7 +210,7 @@ class FileCrosswalk:
         for line in self._journal_path.read_bytes().splitlines():
             try:
                 self._take(msgspec.json.decode(line, type=_Line))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # the line a kill cut short: nothing of it was ever used
 
     def _learn(self, line: _Line) -> None:

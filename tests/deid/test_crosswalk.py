@@ -1,0 +1,140 @@
+"""The one-shot command's crosswalk: what was given once is given again, whatever is killed in between."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from mover.deid import crosswalk as home
+from mover.deid.crosswalk import CrosswalkEntry, FileCrosswalk
+from mover.errors import RequestInvalid
+from mover.model.ids import is_number
+
+DIGEST, OTHER = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.json"
+
+
+def everything(crosswalk: FileCrosswalk) -> tuple[object, ...]:
+    return (
+        crosswalk.numbers([DIGEST, OTHER]),
+        crosswalk.subjects(["patient|1", "patient|2"]),
+        crosswalk.keys(["case|a", "slide|b"]),
+        crosswalk.uids(["1.2.3", "1.2.4"]),
+        crosswalk.place({DIGEST: "N/N-0001.dcm"}),
+    )
+
+
+def test_every_verb_gives_the_same_again_after_a_kill_and_after_a_whole_run(path: Path) -> None:
+    """A kill leaves the journal, a whole run the file; both are read."""
+    with FileCrosswalk(path) as first:
+        given = everything(first)
+    assert not path.exists() and path.with_name("x.json.journal").exists()
+    with FileCrosswalk(path) as second:
+        assert everything(second) == given
+        second.save([])
+    assert not path.with_name("x.json.journal").exists()
+    with FileCrosswalk(path) as third:
+        assert everything(third) == given
+    assert not path.with_name("x.json.journal").exists()  # nothing new, nothing written
+
+
+def test_what_it_gives_is_random_and_of_the_right_shape(path: Path) -> None:
+    with FileCrosswalk(path) as crosswalk:
+        numbers = crosswalk.numbers([DIGEST, OTHER])
+        subjects = crosswalk.subjects([f"patient|{at}" for at in range(50)])
+        uids = crosswalk.uids(["1.2.3"])
+    assert len(set(numbers.values())) == 2 and all(map(is_number, numbers.values()))
+    assert len({subject.pseudonym for subject in subjects.values()}) == 50
+    offsets = {subject.offset_days for subject in subjects.values()}
+    assert len(offsets) > 20 and 0 not in offsets and max(map(abs, offsets)) <= 365
+    assert uids["1.2.3"].startswith("2.25.") and len(uids["1.2.3"]) <= 64
+
+
+def test_the_journal_is_on_the_disk_before_a_verb_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or an output could carry a replacement that no crosswalk knows."""
+
+    def lost(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with FileCrosswalk(path) as crosswalk:
+        monkeypatch.setattr(home, "append_synced", lost)
+        with pytest.raises(KeyboardInterrupt):
+            crosswalk.uids(["1.2.3"])
+        monkeypatch.undo()
+        first = crosswalk.uids(["1.2.3"])
+    with FileCrosswalk(path) as again:
+        assert again.uids(["1.2.3"]) == first
+
+
+def test_a_torn_last_line_swallows_nothing(path: Path) -> None:
+    with FileCrosswalk(path) as crosswalk:
+        given = crosswalk.uids(["1.2.3"])
+    journal = path.with_name("x.json.journal")
+    journal.write_bytes(journal.read_bytes() + b'{"uids":{"1.2.9"')
+    with FileCrosswalk(path) as crosswalk:
+        more = crosswalk.uids(["1.2.4"])
+    with FileCrosswalk(path) as crosswalk:
+        assert crosswalk.uids(["1.2.3", "1.2.4"]) == given | more
+
+
+def test_a_crosswalk_of_the_first_form_still_opens(path: Path) -> None:
+    """Made by the command when it knew slides alone."""
+    entry = {
+        "source": "a.svs", "output": "7ZZ/7ZZ.svs", "number": "0123456789ABCDEF" + "X", "status": "deidentified",
+        "source_blake3": DIGEST, "output_blake3": OTHER,
+    }  # fmt: skip
+    with FileCrosswalk(path.with_name("other")) as crosswalk:
+        entry["number"] = crosswalk.numbers([DIGEST])[DIGEST]
+    path.write_text(json.dumps({"files": [entry]}))
+    path.with_name("x.json.journal").write_text(
+        json.dumps({"source_blake3": OTHER, "number": entry["number"]}) + "\n"
+    )
+    with FileCrosswalk(path) as crosswalk:
+        assert crosswalk.numbers([DIGEST, OTHER]) == {DIGEST: entry["number"], OTHER: entry["number"]}
+        assert crosswalk.outputs == {"7ZZ/7ZZ.svs": OTHER}
+        assert entry["number"] in crosswalk.folders()
+
+
+def test_a_slide_and_the_table_that_names_it_share_a_number_whichever_came_first(path: Path) -> None:
+    with FileCrosswalk(path) as crosswalk:
+        number = crosswalk.tie(DIGEST, "slide|d22-1")
+        assert crosswalk.keys(["slide|d22-1"]) == {"slide|d22-1": number}
+        shown = crosswalk.keys(["slide|d22-2"])["slide|d22-2"]
+        assert crosswalk.tie(OTHER, "slide|d22-2") == shown
+        assert crosswalk.numbers([OTHER]) == {OTHER: shown}
+
+
+def test_two_scans_of_one_name_never_share_a_number(path: Path) -> None:
+    """I6: a key that stands for another scan already keeps what it has."""
+    with FileCrosswalk(path) as crosswalk:
+        first, second = crosswalk.tie(DIGEST, "slide|d22-1"), crosswalk.tie(OTHER, "slide|d22-1")
+        assert first != second
+        assert crosswalk.keys(["slide|d22-1"]) == {"slide|d22-1": first}
+        assert crosswalk.tie(OTHER, "slide|d22-1") == second
+
+
+def test_a_dry_run_writes_nothing(path: Path) -> None:
+    with FileCrosswalk(path, dry=True) as crosswalk:
+        everything(crosswalk)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_file_and_journal_are_for_their_owner_alone(path: Path) -> None:
+    with FileCrosswalk(path) as crosswalk:
+        everything(crosswalk)
+        assert stat.S_IMODE(path.with_name("x.json.journal").stat().st_mode) == 0o600
+        crosswalk.save([CrosswalkEntry(source="a", status="dropped", reason="sidecar")])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_that_is_no_crosswalk_is_refused(path: Path) -> None:
+    path.write_text("[]")
+    with pytest.raises(RequestInvalid):
+        FileCrosswalk(path)
