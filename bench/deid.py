@@ -50,13 +50,18 @@ def deidentified(context: Context) -> None:
         ours(WHOLE_COPY_READ, "copy"),
         peers.CP,
         peers.PATHSAFE,
+        peers.PATHSAFE_READ,
     ]
     found = compete(course, tools, amount=corpus.size_bytes / 1e9, unit="GB/s", rounds=min(4, context.sizes.rounds))
     work = f"de-identify {SLIDES} SVS of {wanted / 1e6:.0f} MB, digests of source and result"
     found.claim("P9", work, tool=OURS, against=[peers.CP.name], goal=1.1, limit="device-write")
     found.claim("P9-copy", work, tool=OURS, against=[COPY], goal=0.9, limit="device-write")
-    found.claim("P9-copy-read", f"{work}, read back", tool=READ, against=[COPY_READ], goal=0.9, limit="device-copy")
-    found.claim("P9-pathsafe", work, tool=READ, against=[peers.PATHSAFE.name], goal=3.0, limit="device-copy")
+    found.claim("P9-copy-read", f"{work}, read back", tool=READ, against=[COPY_READ], goal=0.8, limit="device-copy")
+    found.claim("P9-pathsafe", work, tool=OURS, against=[peers.PATHSAFE.name], goal=3.0, limit="device-write")
+    found.claim(
+        "P9-pathsafe-read", f"{work}, read back", tool=READ, against=[peers.PATHSAFE_READ.name], goal=3.0,
+        limit="device-copy",
+    )  # fmt: skip
     place.remove()
 
 

@@ -64,6 +64,9 @@ def main() -> None:
     cleaned.add_argument("--no-readback", action="store_true")
     cleaned.add_argument("--first", default="", help="another slide to load the sandbox's parsers with, off the clock")
     cleaned.set_defaults(verb=deidentify)
+    again = verbs.add_parser("reread")
+    again.add_argument("target")
+    again.set_defaults(verb=reread)
     asked = words.parse_args()
     print(json.dumps(asked.verb(asked)))
 
@@ -82,6 +85,17 @@ def _cpu_s() -> float:
     """Of this process, of what it started and of what has ended of that."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used) + sum(cpu_s(pid) for pid in descendants(os.getpid()))
+
+
+def reread(asked: argparse.Namespace) -> dict[str, float]:
+    """What our read-back does, for a peer that has none: everything synced, then read past the cache and digested."""
+    from mover.transfer import Transfer
+
+    target, transfer, clock, size_bytes = _target(asked.target), Transfer(), _Clock(), 0
+    os.sync()
+    for entry in target.list():
+        size_bytes += transfer.digest_stream(target.stream(entry.key, cold=True)).size_bytes
+    return clock.said(bytes=size_bytes)
 
 
 # --- moving many entries --------------------------------------------------------------------------------

@@ -250,7 +250,13 @@ def _pathsafe(source: str, target: str, scratch: str) -> tuple[Step, ...]:
     return (_step("pathsafe", "deidentify", "-y", "-w", "2", "--checksum", "--format", "svs", "-o", target, source),)
 
 
+def _pathsafe_read_back(source: str, target: str, scratch: str) -> tuple[Step, ...]:
+    """And what it wrote synced, read past the cache and digested, as ours does with `read back`."""
+    return (*_pathsafe(source, target, scratch), Step((sys.executable, "-m", "bench.ours", "reread", target)))
+
+
 PATHSAFE = Peer("pathsafe", ("pathsafe",), _pathsafe, rounds=3)
+PATHSAFE_READ = Peer("pathsafe, read back", ("pathsafe",), _pathsafe_read_back, rounds=3, tier=True)
 
 
 # --- what stands beside the results -----------------------------------------------------------------------
