@@ -1,0 +1,339 @@
+"""Make a DICOM object's recipe: look, gather words, judge each element, write anew, prove.
+
+An `Engine` serves many objects of one call. Objects of a series say nearly the same, so what was judged and encoded
+once for one context (patient, class, study, words) is not judged again for the same bytes: that, and a walk that never
+reads pixels, is what makes this fast.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from mover.decide.dicom.desk import REASONS, Context, Desk, Out, creators_of
+from mover.decide.dicom.harvest import Words
+from mover.decide.dicom.rules import REFUSED_CLASSES
+from mover.decide.dicom.tables import class_name, registered
+from mover.decide.dicom.values import even, seconds_of
+from mover.deid.dicom.gather import Gatherer, Look
+from mover.deid.dicom.outcome import ObjectFacts, ObjectPlan, PreparedObject
+from mover.deid.dicom.verify import Proof, Verifier
+from mover.deid.dicom.write import Writer, file_head
+from mover.deid.identity import Aliases, Subject, entity_key
+from mover.deid.pixels import PixelVerdict, Span, judge_pixels
+from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown
+from mover.model.deid import DicomRules, PixelRules
+from mover.model.dicom import PIXEL_DATA, ObjectScan
+from mover.model.recipe import Literal, Segment, compact
+from mover.model.slides import Decision
+from mover.model.source import ByteSource
+from scanners.dicom.walk import read_object
+
+CONTEXTS: Final = 64
+MEMO: Final = 20_000
+_TIMED: Final = frozenset({"PT", "NM"})  # uptake cannot be told without intervals in seconds
+METHOD: Final = b"PS3.15 E.1 basic profile; allow-list by type "
+_CODES: Final = {
+    "113100": "Basic Application Confidentiality Profile",
+    "113101": "Clean Pixel Data Option",
+    "113103": "Clean Graphics Option",
+    "113104": "Clean Structured Content Option",
+    "113105": "Clean Descriptors Option",
+    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
+    "113109": "Retain Device Identity Option",
+    "113110": "Retain UIDs Option",
+    "113111": "Retain Safe Private Option",
+    "113112": "Retain Institution Identity Option",
+}
+
+
+class _Encoded(Struct, frozen=True):
+    segments: tuple[Segment, ...]
+    reason: str
+
+
+class _Room:
+    """One context's desk and what it has already decided."""
+
+    def __init__(self, desk: Desk, context: Context) -> None:
+        self.desk, self.context = desk, context
+        self.memo: dict[tuple[int, str, bytes], _Encoded] = {}
+
+
+class Pixels(Struct, frozen=True):
+    """What becomes of the pixels: the segments of the whole element, and what the dataset says of them."""
+
+    segments: tuple[Segment, ...]
+    frames: tuple[tuple[Span, ...], ...]
+    verdict: PixelVerdict | None
+    syntax: str
+    attributes: tuple[Out, ...] = ()
+
+
+class Engine:
+    """Prepares objects one after the other. `known` are words that must not be found in any output."""
+
+    def __init__(self, *, aliases: Aliases, rules: DicomRules, pixels: PixelRules, known: tuple[str, ...] = ()) -> None:
+        self._aliases, self._rules, self._pixel_rules = aliases, rules, pixels
+        self._known = frozenset(known)
+        self._gatherer = Gatherer()
+        self._rooms: dict[object, _Room] = {}
+        self._verifier = Verifier(rules)
+        self._look: Look | None = None
+
+    def prepare(self, source: ByteSource) -> PreparedObject:
+        """Plan and prove one object. Raises what makes it impossible: nothing half-clean comes back."""
+        scan = read_object(source)
+        look = self._look = Look(source, scan)
+        self._refuse(look)
+        words = self._gatherer.words(look)
+        subject = self._subject(look)
+        room = self._room(look, subject, words)
+        pixels = self._pixels(look, Writer(look.source, explicit=scan.explicit, big=scan.big_endian, inflated=_moved(scan)))
+        plan = self._plan(look, room, words, pixels, source.size_bytes)
+        proof = Proof(
+            subject=subject,
+            uids=self._aliases.uids,
+            keys=self._aliases.keys,
+            number=self._aliases.number,
+            people=room.context.people,
+            places=room.context.places,
+            frames=pixels.frames,
+            masked=pixels.verdict is not None and pixels.verdict.masked,
+        )
+        return PreparedObject(plan, self._verifier.verify(look.source, plan, proof))
+
+    # --- who and what ----------------------------------------------------------------------------------
+
+    def _refuse(self, look: Look) -> None:
+        look.check_known()
+        if look.sop_class in REFUSED_CLASSES or look.sop_class in self._rules.refuse_classes:
+            raise FormatUnsupported(f"DICOM {class_name(look.sop_class)}: a class that is never taken")
+        if look.role in ("label", "overview"):
+            raise InstanceDropped(f"a picture that shows the slide's label ({look.role})")
+        if look.element(0x0040A730) is not None and self._rules.structured_content == "remove":
+            raise FormatUnsupported("structured content, which the profile removes")
+
+    def _subject(self, look: Look) -> Subject:
+        subject = self._aliases.subjects.get(look.patient)
+        if subject is None:
+            raise PlaceUnknown("a patient that has no pseudonym")
+        return subject
+
+    def _room(self, look: Look, subject: Subject, words: list[Words]) -> _Room:
+        people = frozenset(word for one in words for word in one.people) | self._known
+        places = frozenset(word for one in words for word in one.places)
+        origin = seconds_of(look.raw(0x00080030).strip(b" \0")) if look.text(0x00080060) in _TIMED else None
+        key = (look.sop_class, subject, people, places, origin, look.scan.big_endian, look.scan.explicit, look.source if _moved(look.scan) else None)
+        room = self._rooms.get(key)
+        if room is None:
+            if len(self._rooms) >= CONTEXTS:
+                self._rooms.clear()
+            context = Context(
+                sop_class=look.sop_class,
+                rules=self._rules,
+                pseudonym=subject.pseudonym,
+                offset_days=subject.offset_days,
+                number=self._aliases.number,
+                keys=self._aliases.keys,
+                uids=self._aliases.uids,
+                people=people,
+                places=places,
+                origin_s=origin or None,
+                big_endian=look.scan.big_endian,
+            )
+            desk = Desk(context, key_of=entity_key, opened=self._items, fetched=self._fetch)  # type: ignore[arg-type]
+            room = self._rooms[key] = _Room(desk, context)
+        return room
+
+    def _items(self, element):  # type: ignore[no-untyped-def]
+        return self._look.items(element)
+
+    def _fetch(self, element):  # type: ignore[no-untyped-def]
+        return self._look.fetch(element)
+
+    # --- pixels ----------------------------------------------------------------------------------------
+
+    def _pixels(self, look: Look, writer: Writer) -> Pixels:
+        place = look.scan.pixels
+        if place is None:
+            return Pixels((), (), None, look.scan.syntax)
+        frames = look.frames()
+        facts = look.pixel_facts(frames)
+        verdict = judge_pixels(look.source, facts, self._pixel_rules)
+        if verdict.segments is not None:
+            return self._masked(look, writer, frames, verdict)
+        if place.fragments is not None:
+            size = look.number(0x00280010) * look.number(0x00280011)
+            segments = writer.frames(place.tag, frames, syntax=look.scan.syntax, pixels=size)
+            return Pixels(tuple(segments), frames, verdict, look.scan.syntax)
+        length = sum(span.length for frame in frames for span in frame)
+        vr = place.vr if place.vr in ("OB", "OW", "OF", "OD") else "OW"
+        body = writer.copy(place.value_at, length)
+        pad: list[Segment] = [Literal(b"\0")] if length % 2 else []
+        head = Literal(writer.head(place.tag, vr, length + length % 2))
+        return Pixels((head, *body, *pad), frames, verdict, look.scan.syntax)
+
+    def _masked(
+        self, look: Look, writer: Writer, frames: tuple[tuple[Span, ...], ...], verdict: PixelVerdict
+    ) -> Pixels:
+        """The masked value as the verdict wrote it; what changed about its reading is said in the dataset."""
+        length = verdict.length
+        written = verdict.written
+        syntax = written.transfer_syntax if written else look.scan.syntax
+        bits = written.bits_allocated if written else look.bits
+        vr = "OW" if bits > 8 or not look.scan.explicit else (look.scan.pixels.vr if look.scan.pixels and not written and look.scan.pixels.vr in ("OB", "OW") else "OB")
+        pad: list[Segment] = [Literal(b"\0")] if length % 2 else []
+        head = Literal(writer.head(PIXEL_DATA, vr, length + length % 2))
+        attributes: list[Out] = []
+        if written is not None:
+            numbers = {
+                0x00280002: written.samples, 0x00280100: written.bits_allocated, 0x00280101: written.bits_stored,
+                0x00280102: written.high_bit, 0x00280103: int(written.signed),
+            }  # fmt: skip
+            if written.samples > 1:
+                numbers[0x00280006] = written.planar
+            attributes = [Out(tag, "US", number.to_bytes(2, "little")) for tag, number in numbers.items()]
+            attributes.append(Out(0x00280004, "CS", even(written.photometric.encode())))
+        return Pixels((head, *(verdict.segments or ()), *pad), frames, verdict, syntax, tuple(attributes))
+
+    # --- the dataset -----------------------------------------------------------------------------------
+
+    def _plan(self, look: Look, room: _Room, words: list[Words], pixels: Pixels, size_bytes: int) -> ObjectPlan:
+        writer = Writer(look.source, explicit=look.scan.explicit, big=look.scan.big_endian, inflated=_moved(look.scan))
+        found, counts = self._elements(look, room, writer)
+        instance = self._aliases.uids.get(look.instance, "") if not self._rules.retain_uids else look.instance
+        if not instance:
+            raise PlaceUnknown("an object whose own UID has no replacement")
+        methods = self._methods(counts, pixels)
+        for out in (*pixels.attributes, *self._flags(methods, pixels), _uid(0x00080016, look.sop_class), _uid(0x00080018, instance)):
+            found[out.tag] = tuple(writer.element(out))
+        segments: list[Segment] = [Literal(file_head(look.sop_class, instance, pixels.syntax))]
+        for tag in sorted(found):
+            segments += found[tag]
+        segments += pixels.segments
+        return ObjectPlan(
+            recipe=compact(size_bytes, segments),
+            facts=self._facts(look, room, instance, methods, pixels),
+            decisions=_decisions(look.scan, counts),
+            removed=_removed(words),
+        )
+
+    def _elements(
+        self, look: Look, room: _Room, writer: Writer
+    ) -> tuple[dict[int, tuple[Segment, ...]], dict[str, int]]:
+        """The encoded elements by tag, and how often each reason was given."""
+        found: dict[int, tuple[Segment, ...]] = {}
+        counts: dict[str, int] = {}
+        memo, desk = room.memo, room.desk
+        creators = creators_of(look.scan.elements) if self._rules.safe_private else {}
+        for element in look.scan.elements:
+            tag, raw = element.tag, element.raw
+            known = memo.get((tag, element.vr, raw)) if raw is not None else None
+            if known is None:
+                verdict = desk.element(element, creators=creators)
+                segments = tuple(writer.element(verdict.out)) if verdict.out is not None else ()
+                known = _Encoded(segments, verdict.reason)
+                if raw is not None and len(raw) <= 4096 and len(memo) < MEMO and not (tag >> 16 & 1 and creators):
+                    memo[tag, element.vr, raw] = known
+            counts[known.reason] = counts.get(known.reason, 0) + 1
+            if known.segments:
+                found[tag] = known.segments
+            else:
+                found.pop(tag, None)
+        return found, counts
+
+    def _methods(self, counts: dict[str, int], pixels: Pixels) -> tuple[str, ...]:
+        rules = self._rules
+        chosen = {
+            "113101": pixels.verdict is not None and self._pixel_rules.burned_in != "trust",
+            "113103": rules.graphics == "clean",
+            "113104": rules.structured_content == "clean",
+            "113105": bool(counts.get("sequence") or counts.get("descriptor")),
+            "113107": rules.dates == "shift",
+            "113108": rules.retain_patient_characteristics,
+            "113109": rules.retain_device,
+            "113110": rules.retain_uids,
+            "113111": bool(rules.safe_private),
+            "113112": rules.retain_institution,
+        }
+        return ("113100", *(code for code, used in chosen.items() if used))
+
+    def _flags(self, methods: tuple[str, ...], pixels: Pixels) -> list[Out]:
+        """PS3.15 E.1.1 points 6 and 8: what was done is said in the object."""
+        codes = tuple(
+            (Out(0x00080100, "SH", code.encode()), Out(0x00080102, "SH", b"DCM "), Out(0x00080104, "LO", even(_CODES[code].encode())))
+            for code in methods
+        )
+        flags = [
+            Out(0x00120062, "CS", b"YES "),
+            Out(0x00120063, "LO", even(METHOD.strip())),
+            Out(0x00120064, "SQ", codes),
+            Out(0x00280303, "CS", b"MODIFIED" if self._rules.dates == "shift" else b"REMOVED "),
+        ]
+        if "113101" in methods:
+            flags.append(Out(0x00280301, "CS", b"NO"))
+        return flags
+
+    def _facts(self, look: Look, room: _Room, instance: str, methods: tuple[str, ...], pixels: Pixels) -> ObjectFacts:
+        uids = self._aliases.uids
+
+        def own(uid: str) -> str:
+            return uid if self._rules.retain_uids or uid in registered() else uids.get(uid, "")
+
+        verdict = pixels.verdict
+        return ObjectFacts(
+            family=look.family,
+            role=look.role,
+            sop_class=look.sop_class,
+            class_name=class_name(look.sop_class),
+            modality=look.text(0x00080060) if look.text(0x00080060).isalnum() and len(look.text(0x00080060)) <= 8 else "",
+            transfer_syntax=pixels.syntax,
+            study=own(look.text(0x0020000D)),
+            series=own(look.text(0x0020000E)),
+            instance=instance,
+            patient=room.context.pseudonym,
+            rows=look.number(0x00280010),
+            columns=look.number(0x00280011),
+            frames=look.number(0x00280008, 1) if look.scan.pixels is not None else 0,
+            instance_number=look.number(0x00200013),
+            matrix_columns=look.number(0x00480006),
+            matrix_rows=look.number(0x00480007),
+            methods=methods,
+            pixels=verdict.reason if verdict is not None else "no pixels",
+            masked_boxes=len(verdict.boxes) if verdict is not None else 0,
+        )
+
+
+def _uid(tag: int, uid: str) -> Out:
+    return Out(tag, "UI", even(uid.encode("ascii"), b"\0"))
+
+
+def _moved(scan: ObjectScan) -> bool:
+    return scan.inflated is not None
+
+
+def _decisions(scan: ObjectScan, counts: dict[str, int]) -> tuple[Decision, ...]:
+    """What was judged, by reason: one object has hundreds of elements, a batch a million objects."""
+    found = []
+    for reason, times in sorted(counts.items()):
+        code, why = REASONS[reason]
+        action = "keep" if code == "K" else "drop" if code == "X" else "rebuild"
+        found.append(Decision("dataset", action, code, why, "", times))  # type: ignore[arg-type]
+    found.append(Decision("file meta information and preamble", "rebuild", "D", "written anew", "", 1))
+    if scan.trailing_bytes:
+        found.append(Decision("behind the dataset", "drop", "X", "nothing behind the dataset is kept", "", 1))
+    return tuple(found)
+
+
+def _removed(words: list[Words]) -> tuple[str, ...]:
+    """The harvest: every word, loose text and UID, once."""
+    found: dict[str, None] = {}
+    for one in words:
+        found |= dict.fromkeys(one.people)
+        found |= dict.fromkeys(one.places)
+        found |= dict.fromkeys(one.loose)
+        found |= dict.fromkeys(one.uids)
+    return tuple(found)
