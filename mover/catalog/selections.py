@@ -179,17 +179,21 @@ _FROM: LiteralString = """
   join mover.slide s on s.number = g.number
   left join mover.aligned a on a.project_id = g.project_id and a.number = g.number
  where g.project_id = %(project)s and """
-_SELECT = sql.SQL("select s.number, s.size_bytes, s.digest" + _FROM + "({where}) order by s.number limit %(limit)s")
-_COUNT = sql.SQL("select count(*), coalesce(sum(s.size_bytes), 0) as bytes" + _FROM + "({where})")
+# a slide is all of its files
+_BYTES: LiteralString = "(s.size_bytes + s.files_bytes)"
+_WHAT: LiteralString = "select s.number, " + _BYTES + " as size_bytes, coalesce(s.root, s.digest) as digest"
+_SELECT = sql.SQL(_WHAT + _FROM + "({where}) order by s.number limit %(limit)s")
+_COUNT = sql.SQL("select count(*), coalesce(sum(" + _BYTES + "), 0) as bytes" + _FROM + "({where})")
 
 _OPERATORS: dict[str, LiteralString] = {"=": "=", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 # the slide's columns that are not in its document of facts
 _OWN: dict[str, LiteralString] = {
     "number": "s.number",
-    "subject": "a.subject",
+    # DICOM objects name their patient themselves, by the same pseudonym
+    "subject": "coalesce(a.subject, s.facts ->> 'subject')",
     "family": "s.family",
     "extension": "s.extension",
-    "size_bytes": "s.size_bytes",
+    "size_bytes": _BYTES,
 }
 _FACT_KEYS = {"mpp": "mpp_x"}
 

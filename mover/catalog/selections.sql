@@ -10,7 +10,7 @@ select %(project)s, %(selection)s, n from unnest(%(numbers)s::text[]) as n;
 
 -- name: slides_by_number
 -- Of these numbers, the slides this project may see.
-select number, size_bytes, digest from mover.slide where number = any (%(numbers)s) order by number;
+select number, size_bytes + files_bytes as size_bytes, coalesce(root, digest) as digest from mover.slide where number = any (%(numbers)s) order by number;
 
 -- name: withdrawn
 -- Of these numbers, those whose every pack in this project waits in quarantine.

@@ -15,14 +15,20 @@ def slide_path(
     layout: str,
     facts: Mapping[str, object] | None = None,
     label: str | None = None,
+    name: str | None = None,
+    several: bool = False,
 ) -> str:
-    """`data/…`: flat, a folder per slide number, or a folder per value of the fact `label`."""
-    name = f"{number}.{extension}"
-    if layout == "flat":
-        return f"data/{name}"
+    """`data/...`: flat, a folder per slide number, or a folder per value of the fact `label`.
+
+    `name` is a file beside the slide's main one. A slide of several files has a folder of its own in every layout:
+    its index names its parts by where they lie.
+    """
+    name = name or f"{number}.{extension}"
     if layout == "label":
-        return f"data/{folder_name((facts or {}).get(label or ''))}/{name}"
-    return f"data/{number}/{name}"
+        name = f"{folder_name((facts or {}).get(label or ''))}/{f'{number}/' if several else ''}{name}"
+    elif layout != "flat" or several:
+        name = f"{number}/{name}"
+    return f"data/{name}"
 
 
 def folder_name(value: object) -> str:

@@ -36,4 +36,10 @@ SLIDE_COLUMNS: dict[str, FactType] = {
     "mpp": "number",
     "objective": "number",
     "size_bytes": "integer",
+    # of folders of DICOM objects; `rows` and `columns` where all pictures have the same
+    "modality": "text",
+    "objects": "integer",
+    "frames": "integer",
+    "rows": "integer",
+    "columns": "integer",
 }

@@ -169,7 +169,9 @@ select key from (
     select e.key, e.verified_at from mover.entry e
      where e.tier = %(tier)s and e.digest = %(digest)s and e.kind = 'file' and e.gone_at is null
     union all
-    select convert_to(s.key, 'UTF8'), null from mover.slide s where s.tier = %(tier)s and s.digest = %(digest)s) c
+    select convert_to(s.key, 'UTF8'), null from mover.slide s where s.tier = %(tier)s and s.digest = %(digest)s
+    union all
+    select convert_to(f.key, 'UTF8'), null from mover.slide_file f where f.tier = %(tier)s and f.digest = %(digest)s) c
  order by verified_at desc nulls last limit %(limit)s
 
 -- name: counts

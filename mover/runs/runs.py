@@ -7,6 +7,7 @@ audit record that belong to the change.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -104,15 +105,7 @@ class Runs:
             if chosen.offenders:
                 raise RunRefused("the set is not whole", details=named(chosen.offenders, body))
             rows = await self._selected(conn, policy.flash, chosen.selection_id)
-        steps = [
-            wire.PlanStep(
-                action="link" if row.standing else "copy",
-                subject=row.number,
-                reason="stands on the flash tier" if row.standing else f"from {row.tier}",
-                bytes=row.size_bytes,
-            )
-            for row in rows
-        ]
+        steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
         copied = sum(s.bytes for s in steps if s.action == "copy")
         counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
         return wire.Plan(
@@ -245,7 +238,10 @@ class Runs:
             {
                 "project": project,
                 "run": run,
-                "path": slide_path(row.number, row.extension, layout=layout, facts=row.facts, label=label),
+                "path": slide_path(
+                    row.number, row.extension, layout=layout, facts=row.facts, label=label,
+                    name=row.name, several=row.several,
+                ),
                 "number": row.number,
                 "size_bytes": row.size_bytes,
                 "digest": row.digest,
@@ -589,6 +585,17 @@ class Runs:
             subject=run,
             request=request,
         )
+
+
+def _step_of(number: str, files: list[Any]) -> wire.PlanStep:
+    """What staging does with one slide: whatever of it is not on flash is copied."""
+    absent = [file for file in files if not file.standing]
+    return wire.PlanStep(
+        action="copy" if absent else "link",
+        subject=number,
+        reason=f"from {absent[0].tier}" if absent else "stands on the flash tier",
+        bytes=sum(file.size_bytes for file in absent or files),
+    )
 
 
 def named(offenders: list[dict[str, Any]], body: wire.RunRequest) -> list[dict[str, Any]]:

@@ -28,15 +28,18 @@ select mover.tier_reserved(%(tier)s) as bytes
 select mover.tier_outstanding(%(tier)s) as bytes
 
 -- name: selected
--- The slides of a selection, with what the layout needs.
-select s.number, s.extension, s.size_bytes, s.digest, s.tier, s.key, a.facts,
+-- Every file of every slide of a selection, with what the layout needs; a slide's main file, which has no name, first.
+select f.number, s.extension, f.name, s.files_count > 0 as several, f.size_bytes, f.digest, f.tier, f.key, a.facts,
        c.digest is not null as standing
   from mover.selection_slide x
   join mover.slide s using (number)
+  join lateral (select s.number, null as name, s.size_bytes, s.digest, s.tier, s.key
+                union all
+                select number, name, size_bytes, digest, tier, key from mover.slide_file where number = s.number) f on true
   left join mover.aligned a on a.number = s.number
-  left join mover.content c on c.tier = %(tier)s and c.digest = s.digest
+  left join mover.content c on c.tier = %(tier)s and c.digest = f.digest
  where x.selection_id = %(selection)s
- order by s.number
+ order by f.number, f.name collate "C" nulls first
 
 -- name: insert_run
 -- A run begins as requested.
@@ -163,10 +166,11 @@ delete from mover.content
 delete from mover.content where tier = %(tier)s and digest = %(digest)s
 
 -- name: aligned
--- Aligned facts of exactly the run's slides, for records.parquet.
-select e.path, s.number, s.family, s.size_bytes, s.facts as slide_facts, a.subject, a.facts
+-- Aligned facts of exactly the run's slides, for records.parquet: one row each, at the path of the main file.
+select e.path, s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, s.facts as slide_facts,
+       coalesce(a.subject, s.facts ->> 'subject') as subject, a.facts
   from mover.run_entry e join mover.slide s using (number) left join mover.aligned a on a.number = s.number
- where e.run_id = %(run)s order by e.path collate "C"
+ where e.run_id = %(run)s and e.archive_key = s.key order by e.path collate "C"
 
 -- name: columns
 -- The typed columns of the project.

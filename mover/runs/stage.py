@@ -47,6 +47,9 @@ _ARROW = {
 }  # fmt: skip
 _SLIDE_COLUMNS = {"mpp_x": pa.float64(), "mpp_y": pa.float64(), "objective": pa.float64(), "width": pa.int64(),
                   "height": pa.int64(), "levels": pa.int64()}  # fmt: skip
+# of DICOM objects; they are columns only where some slide of the run has them, so that other tables stay as they were
+_OBJECT_COLUMNS = {"modality": pa.string(), "objects": pa.int64(), "frames": pa.int64(), "rows": pa.int64(),
+                   "columns": pa.int64()}  # fmt: skip
 
 log = get_logger("runs")
 
@@ -382,7 +385,8 @@ def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:
         "family": pa.array([r.family for r in rows], pa.string()),
         "size_bytes": pa.array([r.size_bytes for r in rows], pa.int64()),
     }
-    for name, arrow in _SLIDE_COLUMNS.items():
+    known = {name for row in rows for name in row.slide_facts or {}}
+    for name, arrow in (_SLIDE_COLUMNS | {n: a for n, a in _OBJECT_COLUMNS.items() if n in known}).items():
         table[name] = pa.array([_as(arrow, (r.slide_facts or {}).get(name)) for r in rows], arrow)
     for name, kind in columns.items():
         arrow = _ARROW[kind]
