@@ -5,7 +5,7 @@ Three ways, by what the family allows:
 - a tile of a level stands where its number says (Aperio, Hamamatsu, most TIFFs): OpenSlide reads that spot in both;
 - a vendor's own geometry puts it elsewhere (Leica's glass, Ventana's stitching): OpenSlide reads spots of the areas it
   reports, the smallest level first, and tifffile decodes the sampled tiles themselves;
-- OpenSlide does not know the family at all (OME): tifffile decodes the sampled tiles.
+- OpenSlide does not know the family or this kind of it (OME, fluorescence): tifffile decodes the sampled tiles.
 
 Both stand-ins get the same tiles, so a region neither holds reads the same in both: only what was filled is proof.
 """
@@ -42,7 +42,7 @@ _MARGIN: Final = 8
 _ROWS_AROUND: Final = 3
 
 STITCHED: Final = frozenset({"leica-scn", "ventana-bif"})
-MAYBE_UNKNOWN: Final = frozenset({"ome-tiff", "generic-tiff"})
+MAYBE_UNKNOWN: Final = frozenset({"ome-tiff", "generic-tiff", "leica-scn"})
 
 
 class Bench(Protocol):
