@@ -56,7 +56,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("place", rf"\b[0-9]{{1,5}}[a-z]?,?\s+(?:{_NAME}\s+){{1,3}}(?:{_STREET})\b\.?{_TOWN}"),
         ("place", rf"\b(?:{_NAME}(?:{_STREET}))\s+[0-9]{{1,4}}[a-z]?\b"),
         # the town after an address that the dictionary knew
-        ("place", rf"(?<=\]),?\s+{_NAME}(?:\s+{_NAME}){{0,2}}\s+[0-9]{{4,5}}\b"),
+        ("place", rf"(?<=\]),?\s+{_NAME}(?:\s+{_NAME}){{0,2}}\s+(?:[0-9]{{4,5}}\b|\[name\])"),
         # spelt out letter by letter, digit by digit
         ("word", r"(?<![^\W_])(?:[^\W\d_][\s.\-*]{1,3}){2,}[^\W\d_](?![^\W_])"),
         ("number", r"\b(?:[0-9][\s.\-/]{1,3}){4,}[0-9]\b"),

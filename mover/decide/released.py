@@ -40,9 +40,10 @@ from mover.model.policy import ColumnRule, TableRule
 KEYED = ("patient", "case", "block", "slide", "image")
 VERBATIM = ("integer", "number", "boolean", "enum", "code")
 MAX_WORD_CHARS = 120  # a longer cell is a text, not somebody's name or address
-# a number shorter than this turns up by chance in any file; it is sought within the patient's own rows only
-SOUGHT_DIGITS = 6
 SOUGHT_CHARS = 5
+# three letters, or six digits: a shorter number turns up by chance in any file, and is sought within the patient's own
+# rows only
+_SOUGHT = re.compile(r"(?:[^\W\d_][\W\d_]*){3}|(?:[0-9][^0-9]*){6}")
 
 Key = tuple[str, str]  # kind (patient, case, block, slide) and the text it is known by
 
@@ -242,9 +243,7 @@ def names_of(placement: Placement, cells: Sequence[str]) -> Iterator[str]:
 
 def is_sought(text: str) -> bool:
     """Long enough to be sought in any file of the release without false alarms."""
-    digits = sum(character.isdigit() for character in text)
-    letters = sum(character.isalpha() for character in text)
-    return len(text) >= SOUGHT_CHARS and (letters >= 3 or digits >= SOUGHT_DIGITS)
+    return len(text) >= SOUGHT_CHARS and _SOUGHT.search(text) is not None
 
 
 # --- what each cell becomes ----------------------------------------------------------------------------------

@@ -112,7 +112,6 @@ def prepare_source(source: ByteSource, order: Order) -> PreparedTable:
     people = _People(order, placement, table.rows)
     rows = zip((row.cells for row in table.rows), people.names, people.writings(), strict=True)
     written, emptied = released.rewrite(placement, rows, this_year=order.this_year)
-    emptied += [Emptied(index, place, "misfit") for index, place in _hidden_misfits(placement, people.names)]
     released.check_share(placement, emptied, len(table.rows))
     caught = released.net(placement, written, people.withheld)
     for one in caught:
@@ -124,7 +123,7 @@ def prepare_source(source: ByteSource, order: Order) -> PreparedTable:
                 written[index][place] = ""
     data = _encoded(placement, written)
     evidence = _Proof(placement, people, order).of(data, written)
-    emptied = [one for one in (*emptied, *caught) if one.column >= 0]
+    emptied += caught
     review = [_review(placement, table, one) for one in emptied if one.reason in TO_REVIEW]
     return PreparedTable(
         rule=placement.table.name,
@@ -137,14 +136,6 @@ def prepare_source(source: ByteSource, order: Order) -> PreparedTable:
         anonymity=Anonymity(groups.columns, groups.k, groups.groups, len(groups.rows)),
         evidence=evidence,
     )
-
-
-def _hidden_misfits(placement: Placement, names: Sequence[Named]) -> Iterator[tuple[int, int]]:
-    """Key cells of columns that do not leave cannot make a cell of the output, but they count as misfits."""
-    withheld = {column.position for column in placement.withheld}
-    for index, found in enumerate(names):
-        if found.misfits & withheld:
-            yield index, -1
 
 
 class _People:
@@ -329,9 +320,11 @@ class _Proof:
         return fits
 
     def _search(self, records: Sequence[Sequence[str]]) -> int:
-        """Words of anybody in what leaves as text; the numbers of a row's own patient in its numbers."""
+        """Words of anybody in what leaves as text; the numbers of a row's own patient in its numbers. The answer is how
+        many texts were sought."""
         texts = [place for place, column in enumerate(self._placement.kept) if column.rule.rule == "text"]
-        known = {word for text in self._people.everybody() for word in tokens((text,)) if not word.isdigit()}
+        everybody = dict.fromkeys(self._people.everybody())
+        known = {word for word in tokens(everybody) if not word.isdigit()} if texts else frozenset()
         declared = set(tokens(value for place in texts for value in self._placement.kept[place].rule.values))
         for place in texts:
             for row in records:
@@ -340,7 +333,7 @@ class _Proof:
                         raise RedactionUnproven("a word that is withheld elsewhere stands in a scrubbed text")
         if released.net(self._placement, records, self._people.withheld):
             raise RedactionUnproven("a value that is withheld of a patient stands in the patient's own row")
-        return len(known)
+        return len(everybody)
 
 
 def _squeezed(text: str) -> str:
