@@ -71,8 +71,9 @@ class Page(Struct, frozen=True):
 
     @property
     def segment_bytes(self) -> int:
-        """A whole tile's pixels without compression; rows begin at whole bytes."""
-        return -(-self.tile_width * self.pixel_bits // 8) * self.tile_height
+        """The most that a segment's pixels are without compression: a whole tile, or a whole page of strips. Rows
+        begin at whole bytes."""
+        return -(-(self.tile_width or self.width) * self.pixel_bits // 8) * (self.tile_height or self.height)
 
 
 class SlideFacts(Struct, frozen=True):
@@ -121,7 +122,7 @@ class Decision(Struct, frozen=True):
 
     place: str
     action: Literal["keep", "drop", "rebuild"]
-    code: Literal["K", "X", "Z", "D", "C"]
+    code: Literal["K", "X", "Z", "D", "C", "U"]
     reason: str
     shape: str
     times: int = 1
