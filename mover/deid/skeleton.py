@@ -50,9 +50,15 @@ class Skeleton:
     def path(self) -> str:
         return f"/proc/self/fd/{self._fd}"
 
-    @property
-    def fd(self) -> int:
-        return self._fd
+    def move_to(self, slot: int) -> None:
+        """Become this descriptor, which is nobody's yet."""
+        os.dup2(self._fd, slot, inheritable=False)
+        os.close(self._fd)
+        self._fd = slot
+
+    def duplicate(self) -> int:
+        """Another descriptor of the same bytes; the caller closes it."""
+        return os.dup(self._fd)
 
     def shrink(self, size_bytes: int) -> None:
         """To the size of what will be all of it."""
