@@ -97,9 +97,22 @@ class Graph:
             seen.update(wave)
 
     def settle(self) -> None:
-        """After the last `add`: whose case, block or slide each is, where all sources agree on one patient."""
+        """After the last `add`: whose case, block or slide each is, where all sources agree on one patient. What no
+        patient is known of belongs to nobody by name, one nobody for each case: its dates move together. What two
+        patients claim belongs to none."""
         with self._lock:
-            self.patient_of = kinship(self._rows).patient_of
+            found = kinship(self._rows)
+            self.patient_of = dict(found.patient_of)
+            torn = set(found.torn)
+            for key in self._ties:
+                if not key.startswith("patient|") and key not in found.patient_of and key not in torn:
+                    self._own_by_nobody(key)
+
+    def _own_by_nobody(self, key: str) -> None:
+        cases = {other for other in (key, *self._ties[key]) if other.startswith("case|")}
+        if len(cases) < 2:
+            # no text makes such a key: what entity_key folds never begins with a space
+            self.patient_of[key] = f"patient| {cases.pop() if cases else key}"
 
     def words_by_patient(self) -> dict[str, tuple[str, ...]]:
         """All that is known of each patient, "" what belongs to nobody, for free text in tables."""

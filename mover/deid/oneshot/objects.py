@@ -11,7 +11,7 @@ from mover.deid.certificate import removed_counts
 from mover.deid.crosswalk import CrosswalkEntry
 from mover.deid.dicom import OBJECTS_PER_CALL, ObjectSurvey, PreparedObject, prepare_objects, survey_objects
 from mover.deid.durable import check_unchanged
-from mover.deid.identity import Aliases, Identity, Refused, Subject
+from mover.deid.identity import Aliases, Identity, Refused
 from mover.deid.oneshot.job import Job
 from mover.deid.oneshot.outcome import Outcome, set_aside
 from mover.deid.oneshot.slides import CannotOpen, Opened, opened
@@ -132,29 +132,22 @@ def _handle_chunk(job: Job, chunk: Sequence[Instance], number: str) -> list[Outc
 
 
 def aliases_for(job: Job, identities: Iterable[Identity], *, number: str = "") -> Aliases:
-    """Everything that may be written in the place of what these identities name. A case or slide that one patient is
-    known of has that patient's subject; one that nobody is known of has a subject of its own, so that its dates move
-    together."""
+    """Everything that may be written in the place of what these identities name, and whose each of them is."""
     entities: dict[str, None] = {}
     uids: dict[str, None] = {}
     for identity in identities:
         entities.update(dict.fromkeys(identity.entities))
         uids.update(dict.fromkeys(identity.uids))
     keys = [key for key in entities if not key.startswith("patient|")]
-    owners = {key: job.graph.patient_of.get(key, key) for key in entities}
-    subjects = job.crosswalk.subjects(list(owners.values()))
+    links = {key: job.graph.patient_of[key] for key in keys if key in job.graph.patient_of}
+    patients = [key for key in entities if key.startswith("patient|")]
     return Aliases(
         number=number,
-        subjects={key: _as_owner(subjects[owner], key, owner) for key, owner in owners.items()},
+        subjects=job.crosswalk.subjects([*patients, *links.values()]),
         keys=job.crosswalk.keys(keys),
         uids=job.crosswalk.uids(list(uids)),
-        links={key: owner for key, owner in owners.items() if owner != key},
+        links=links,
     )
-
-
-def _as_owner(subject: Subject, key: str, owner: str) -> Subject:
-    """A subject made for a case alone moves dates; it is nobody's pseudonym."""
-    return subject if owner.startswith("patient|") else Subject("", subject.offset_days)
 
 
 def _places(job: Job, number: str, files: Sequence[Opened]) -> dict[str, str]:
