@@ -9,7 +9,7 @@ from typing import Final
 from mover.errors import FormatUnknown, FormatUnsupported
 from mover.model.slides import SlideScan
 from mover.model.source import ByteSource
-from scanners import aperio, dicom, families, generic, hamamatsu, leica, ventana
+from scanners import aperio, dicom, families, generic, hamamatsu, leica, ome, philips, ventana
 from scanners.tiff import Structure, looks_like_tiff, read_structure
 from scanners.tiles import examine as examine_tiles
 
@@ -45,6 +45,10 @@ def identify(source: ByteSource, suffix: str) -> SlideScan:
         return leica.scan(source, structure)
     if ventana.is_mine(source, structure):
         return ventana.scan(source, structure)
+    if philips.is_mine(source, structure):
+        return philips.scan(source, structure)
+    if ome.is_mine(source, structure):
+        return ome.scan(source, structure)
     family = families.of_tiff(source, structure, suffix)
     if family in _TIFF_SCANNERS:
         return _TIFF_SCANNERS[family](source, structure)

@@ -89,10 +89,6 @@ def of_tiff(source: ByteSource, structure: Structure, suffix: str) -> str:
         return "Leica SCN"
     if _has_iscan(source, structure):
         return "Ventana BIF"
-    if software.startswith("Philips") or "PIM_DP_" in description or "DPUfsImport" in description:
-        return "Philips TIFF"
-    if description.rstrip().endswith("OME>") or "openmicroscopy.org" in description:
-        return "OME-TIFF"
     if software.startswith("MedScan"):
         return "Trestle"
     if texts[271].casefold().startswith(("olympus", "evident")) or "cellSens" in software:

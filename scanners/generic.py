@@ -65,8 +65,12 @@ def as_level(source: ByteSource, structure: Structure, page: Page) -> Page:
     not make up its picture."""
     if page.compression not in COMPRESSIONS:
         raise FormatUnsupported(f"a TIFF with compression {page.compression}: no rule for such tiles exists yet")
-    bits, planes = pages.pixel_layout(source, structure, structure.directories[page.index])
-    pages.check_tile_grid(page, planes=planes)
+    directory = structure.directories[page.index]
+    bits, planes = pages.pixel_layout(source, structure, directory)
+    if page.tile_width:
+        pages.check_tile_grid(page, planes=planes)
+    else:
+        pages.check_strips(page, rows=pages.number(source, structure, directory, 278, page.height), planes=planes)
     return msgspec.structs.replace(page, role="level", pixel_bits=bits)
 
 

@@ -26,8 +26,9 @@ _WEBP_CHUNKS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH"})
 _BEHIND: Final = "bytes follow the end of a compressed tile"
 
 
-def check_none(count: int, *, pixel_bytes: int) -> None:
-    if count != pixel_bytes:
+def check_none(count: int, *, pixel_bytes: int, strip: bool = False) -> None:
+    """A strip may hold fewer rows than its page."""
+    if count > pixel_bytes or (count < pixel_bytes and not strip):
         raise PlaceUnknown("an uncompressed tile is not as long as its pixels")
 
 
@@ -48,13 +49,13 @@ def _refuse_lzw() -> None:
     raise PlaceUnknown("an LZW tile does not end where its last code is")
 
 
-def check_deflate(data: bytes, *, pixel_bytes: int) -> None:
+def check_deflate(data: bytes, *, pixel_bytes: int, strip: bool = False) -> None:
     stream = zlib.decompressobj()
     try:
         length = len(stream.decompress(data, pixel_bytes + 1))
     except zlib.error as error:
         raise StructureInvalid("a deflated tile cannot be inflated") from error
-    if length != pixel_bytes or not stream.eof:
+    if not stream.eof or length > pixel_bytes or (length < pixel_bytes and not strip):
         raise StructureInvalid("a deflated tile is not as long as its pixels")
     if stream.unused_data:
         raise PlaceUnknown(_BEHIND)

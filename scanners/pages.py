@@ -86,6 +86,11 @@ def check_tile_grid(page: Page, *, planes: int = 1) -> None:
         raise StructureInvalid(f"a level lists {len(page.pixels)} tiles where {across * down * planes} belong")
 
 
+def check_strips(page: Page, *, rows: int, planes: int = 1) -> None:
+    if not rows or len(page.pixels) != -(-page.height // min(rows, page.height)) * planes:
+        raise StructureInvalid("a level lists another number of strips than its rows make")
+
+
 def pixel_layout(source: ByteSource, structure: Structure, directory: Directory) -> tuple[int, int]:
     """(bits of one pixel inside a segment, planes): samples stand together, or each in a plane of its own."""
     samples = number(source, structure, directory, 277, 1)
@@ -166,5 +171,5 @@ def text_tag(source: ByteSource, structure: Structure, directory: Directory, cod
     tag: Tag | None = directory.tags.get(code)
     if tag is None or tag.kind != 2:
         return ""
-    value = read_value(source, structure.byte_order, tag, limit=HARVEST_BYTES)
+    value = read_value(source, structure.byte_order, tag)
     return bytes(value).split(b"\0", 1)[0].decode("latin-1")  # type: ignore[arg-type]

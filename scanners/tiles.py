@@ -51,12 +51,13 @@ def _examine_other(source: ByteSource, page: Page, offset: int, count: int, *, w
     if page.compression in _JPEG_2000:
         _examine_jp2k(source, offset, count, whole=whole)
     elif page.compression == 1:
-        packed.check_none(count, pixel_bytes=page.segment_bytes)
+        packed.check_none(count, pixel_bytes=page.segment_bytes, strip=not page.tile_width)
     elif page.compression == 5:
         packed.check_lzw_end(source.read(offset + max(0, count - _TAIL), min(count, _TAIL)))
     elif page.compression in _DEFLATE:
         if whole:
-            packed.check_deflate(source.read(offset, count), pixel_bytes=page.segment_bytes)
+            data = source.read(offset, count)
+            packed.check_deflate(data, pixel_bytes=page.segment_bytes, strip=not page.tile_width)
     elif page.compression == 50000:
         packed.check_zstd(source.read(offset, count))
     elif page.compression == 50001:

@@ -19,6 +19,8 @@ from mover.decide.redaction.desk import Desk, OutPage, OutTag, Redaction
 from mover.decide.redaction.generic import GenericDesk
 from mover.decide.redaction.hamamatsu import HamamatsuDesk
 from mover.decide.redaction.leica import LeicaDesk
+from mover.decide.redaction.ome import OmeDesk
+from mover.decide.redaction.philips import PhilipsDesk
 from mover.decide.redaction.texts import shape_of, strings_of
 from mover.decide.redaction.ventana import VentanaDesk
 from mover.model.slides import SlideScan
@@ -30,6 +32,8 @@ DESKS: Final[dict[str, type[Desk]]] = {
     "generic-tiff": GenericDesk,
     "hamamatsu-ndpi": HamamatsuDesk,
     "leica-scn": LeicaDesk,
+    "ome-tiff": OmeDesk,
+    "philips-tiff": PhilipsDesk,
     "ventana-bif": VentanaDesk,
 }
 

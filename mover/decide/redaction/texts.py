@@ -11,6 +11,10 @@ from typing import Final
 from mover.model.slides import Value
 
 MIN_HARVEST: Final = 5
+# From here on a text in base64 may be a picture; so many pieces of so many letters of it are sought.
+_PACKED: Final = 1024
+_PIECES: Final = 64
+_PIECE: Final = 48
 
 # Words the writer itself puts into output, or that are a scanner's own and say nothing about anybody. A removed
 # string made only of these proves nothing when it is found.
@@ -49,7 +53,11 @@ def _mask(character: str) -> str:
 
 def strings_of(value: Value | str) -> Iterable[str]:
     """Every string of at least five characters a removed value may say: the whole, its parts, and what it
-    says when it is UTF-16, base64 or hexadecimal. Plain small measures are not identifiers."""
+    says when it is UTF-16, base64 or hexadecimal. Plain small measures are not identifiers. Of a picture in base64
+    come pieces from its whole length: its slashes part no words."""
+    if _is_packed_picture(value):
+        yield from _pieces(value)
+        return
     texts = _numbers_as_texts(value) if isinstance(value, tuple) else _readings(value)
     for text in texts:
         whole = " ".join(text.split())
@@ -57,6 +65,20 @@ def strings_of(value: Value | str) -> Iterable[str]:
             part = part.strip(" .:'()[]{}\0")
             if len(part) >= MIN_HARVEST and not _is_measure(part):
                 yield part[:4096]
+
+
+def _is_packed_picture(value: Value | str) -> bool:
+    if isinstance(value, tuple) or len(value) < _PACKED:
+        return False
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    head = base64.b64decode(raw[:64]) if re.fullmatch(rb"[A-Za-z0-9+/\r\n]+={0,2}\s*", raw) else b""
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*"))
+
+
+def _pieces(value: Value | str) -> Iterable[str]:
+    text = "".join(decode_text(value).split())
+    step = max(_PIECE, len(text) // _PIECES)
+    return (text[at : at + _PIECE] for at in range(0, len(text) - _PIECE, step))
 
 
 def _numbers_as_texts(value: tuple[int, ...] | tuple[float, ...]) -> list[str]:

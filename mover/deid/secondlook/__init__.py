@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from msgspec import Struct
 
-from mover.deid.secondlook import aperio, colour, generic, hamamatsu, leica, ventana
+from mover.deid.secondlook import aperio, colour, generic, hamamatsu, leica, ome, philips, ventana
 from mover.deid.secondlook.rules import Family, SeenPage, check_tags
 from mover.errors import RedactionUnproven
 
@@ -38,6 +38,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "generic-tiff": generic.RULES,
     "hamamatsu-ndpi": hamamatsu.RULES,
     "leica-scn": leica.RULES,
+    "ome-tiff": ome.RULES,
+    "philips-tiff": philips.RULES,
     "ventana-bif": ventana.RULES,
 }
 
