@@ -28,7 +28,7 @@ WHOLE, WHOLE_READ = "ours", "ours, read back"
 WHOLE_COPY, WHOLE_COPY_READ = "ours, plain copy", "ours, plain copy, read back"
 OURS, READ, COPY, COPY_READ = (inside(name) for name in (WHOLE, WHOLE_READ, WHOLE_COPY, WHOLE_COPY_READ))
 SEED = 7
-SLIDES = 3
+SLIDES = 6
 LARGE_BYTES = 100_000_000
 # an invented person: what is planted must be taken out again
 PERSON = Person("Ottilie", "Brinkenaard", "F", "KH60123456", date(1950, 3, 4), "1200 Larchwood Lane", "10234",

@@ -36,6 +36,8 @@ _JP2K_COMMENTS: Final = re.compile(
     rb"|Creator: JasPer Version \d(\.\d{3}){1,2}"
 )
 _FRAME: Final = frozenset({0xC0, 0xC1, 0xC2})
+# what ends a run of entropy-coded bytes: no stuffed zero, no restart, no fill byte
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _JFIF: Final = re.compile(rb"JFIF\0[\0-\2].[\0-\2].{4}\0\0", re.DOTALL)
 _ADOBE: Final = re.compile(rb"Adobe[\0\1].{5}[\0-\2]", re.DOTALL)
 
@@ -103,23 +105,18 @@ def check_jpeg_end(tail: bytes) -> None:
 def check_jpeg_scan(data: bytes) -> None:
     """Entropy-coded bytes: 0xFF is followed by 0, a restart marker, another scan's tables, or the end."""
     at = 0
-    end = len(data)
-    while (at := data.find(b"\xff", at)) >= 0 and at + 1 < end:
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        at = found.start()
         marker = data[at + 1]
-        if marker == 0 or 0xD0 <= marker <= 0xD7:
-            at += 2
-        elif marker == 0xFF:
-            at += 1
-        elif marker == 0xD9:
-            if end - at > 3:
+        if marker == 0xD9:
+            if len(data) - at > 3:
                 raise PlaceUnknown("bytes follow the end of a compressed tile")
             return
-        elif marker in (0xC4, 0xDB, 0xDA, 0xDD):
-            _, payload, after = _segment(data, at)
-            _check_segment(marker, payload)
-            at = after
-        else:
+        if marker not in (0xC4, 0xDB, 0xDA, 0xDD):
             raise PlaceUnknown(f"marker {marker:02X} stands inside a JPEG scan")
+        _, payload, after = _segment(data, at)
+        _check_segment(marker, payload)
+        at = after
 
 
 def check_jp2k(data: bytes, *, total: int) -> bool:
