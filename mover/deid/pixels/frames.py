@@ -39,7 +39,7 @@ _NEXT_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _NEXT_MARKER_LS: Final = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 _ENCODERS: Final = re.compile(
     rb"Kakadu-v?\d{1,2}(\.\d{1,2}){0,3}"
-    rb"|Created by OpenJPEG version \d{1,2}(\.\d{1,3}){1,2}"
+    rb"|Created by (GDCM/)?OpenJPEG version \d{1,2}(\.\d{1,3}){1,2}"
     rb"|Creator: JasPer Version \d(\.\d{1,4}){1,3}"
     rb"|Kdu-Layer-Info: log_2\{Delta-D\((MSE|squared-error)\)/"
     rb"(\[2\^16\*Delta-L\(bytes\)\]|Delta-L\(bytes\))\}, L\(bytes\)"
@@ -218,7 +218,7 @@ def _strip_jp2(data: bytes) -> list[Segment]:
 
 
 def _boxes(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int, int]]:
-    found = []
+    found: list[tuple[bytes, int, int, int]] = []
     while at + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, at)
         body = at + 8

@@ -81,7 +81,8 @@ def busy(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     edge = np.zeros(grey.shape[:2], bool)
     for axis in (0, 1):
         step = np.abs(np.diff(grey, axis=axis)) >= STEP
-        step = step.any(axis=2) if step.ndim == 3 else step
+        if step.ndim == 3:
+            step = np.asarray(step.any(axis=2))
         inner = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
         edge[inner] |= step
     return _share(edge) >= BUSY
