@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mover.transfer import Transfer
 
 PROCESSES = 2
-SLIDES_AT_ONCE = 2  # shards that a daemon runs at once
+SLIDES_AT_ONCE = 4  # shards that a daemon runs at once, by default
 
 
 def main() -> None:
