@@ -25,28 +25,35 @@ def object_facts(objects: Sequence[ObjectFacts], *, family: str) -> dict[str, An
     pictures = [one for one in objects if one.rows and one.columns]
     facts: dict[str, Any] = {
         "objects": len(objects),
-        # several values as DICOM writes them (PS3.5 6.2)
-        "modality": "\\".join(sorted({one.modality for one in objects if one.modality})) or None,
+        "modality": _modality([one.modality for one in pictures] or [one.modality for one in objects]),
         "frames": sum(one.frames for one in pictures) or None,
         SUBJECT: _same(one.patient for one in objects) or None,
         "compression": _same(_COMPRESSIONS.get(one.transfer_syntax) for one in pictures),
     }
-    facts |= _pyramid(pictures) if family == "dicom-wsm" else _picture(pictures)
+    facts |= _pyramid([one for one in pictures if one.level]) if family == "dicom-wsm" else _picture(pictures)
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _modality(named: Sequence[str]) -> str | None:
+    """Of the pictures; several as DICOM writes them (PS3.5 6.2). `OT`, other, says nothing beside one that does."""
+    found = {name for name in named if name}
+    return "\\".join(sorted(found - {"OT"} or found)) or None
 
 
 def _picture(pictures: Sequence[ObjectFacts]) -> dict[str, Any]:
     return {"rows": _same(one.rows for one in pictures), "columns": _same(one.columns for one in pictures)}
 
 
-def _pyramid(pictures: Sequence[ObjectFacts]) -> dict[str, Any]:
-    sizes = sorted({(one.matrix_columns, one.matrix_rows) for one in pictures if one.matrix_columns}, reverse=True)
+def _pyramid(levels: Sequence[ObjectFacts]) -> dict[str, Any]:
+    sizes = sorted({(one.matrix_columns, one.matrix_rows) for one in levels}, reverse=True)
     if not sizes:
         return {}
+    # of the largest level, as OpenSlide has it
+    first = next(one for one in levels if (one.matrix_columns, one.matrix_rows) == sizes[0])
     return {
         "vendor": "dicom", "width": sizes[0][0], "height": sizes[0][1], "levels": len(sizes),
-        "level_sizes": [list(size) for size in sizes], "tile_width": _same(one.columns for one in pictures),
-        "tile_height": _same(one.rows for one in pictures),
+        "level_sizes": [list(size) for size in sizes], "tile_width": first.columns, "tile_height": first.rows,
+        "mpp_x": first.mpp_x, "mpp_y": first.mpp_y, "objective": first.objective,
     }  # fmt: skip
 
 

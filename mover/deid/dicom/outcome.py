@@ -64,6 +64,11 @@ class ObjectFacts(Struct, frozen=True):
     methods: tuple[str, ...]
     pixels: str
     masked_boxes: int = 0
+    # of a whole slide: is the instance a level of its pyramid, and at what scale
+    level: bool = False
+    mpp_x: float | None = None
+    mpp_y: float | None = None
+    objective: float | None = None
 
 
 class ObjectPlan(Struct, frozen=True):
