@@ -17,6 +17,7 @@ from mover.decide.dicom.rules import REFUSED_CLASSES
 from mover.decide.dicom.tables import class_name, registered
 from mover.decide.dicom.values import even, seconds_of
 from mover.deid.dicom.gather import Gatherer, Look
+from mover.deid.dicom.optics import optics_of
 from mover.deid.dicom.outcome import ObjectFacts, ObjectPlan, PreparedObject
 from mover.deid.dicom.verify import Proof, Verifier
 from mover.deid.dicom.write import Writer, file_head
@@ -304,6 +305,7 @@ class Engine:
             methods=methods,
             pixels=verdict.reason if verdict is not None else "no pixels",
             masked_boxes=len(verdict.boxes) if verdict is not None else 0,
+            **optics_of(look),
         )
 
 
