@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from mover.decide.vocabulary import ONLY_SMALL, WORDS
 
-MAX_TEXT_CHARS = 20_000
+MAX_TEXT_CHARS = 10_000
 SHORTEST_KNOWN = 3  # characters of a known token
 SHORTEST_INSIDE = 5  # of one that is sought inside longer words too
 MAX_PLAIN_DIGITS = 4
@@ -44,8 +44,8 @@ _TOWN = rf"(?:,\s+{_NAME}(?:\s+{_NAME}){{0,2}})?(?:\s+[0-9]{{4,5}})?"
 _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (f"[{word}]", re.compile(pattern, re.IGNORECASE))
     for word, pattern in (
-        ("address", r"[\w.+%-]+@[\w.-]+"),
-        ("address", r"(?:[a-z][a-z0-9+.-]*://|www\.|[\\]{2})\S+"),
+        ("address", r"[\w.+%-]{1,64}@[\w.-]{1,255}"),
+        ("address", r"(?:\b[a-z][a-z0-9+.-]{0,20}://|www\.|[\\]{2})\S+"),
         ("address", r"\b[a-z]:[\\/]\S+"),
         ("date", r"\b[0-9]{1,4}\s?[./\-]\s?[0-9]{1,2}\s?[./\-]\s?[0-9]{1,4}\b"),
         ("date", rf"\b[0-9]{{1,2}}(?:st|nd|rd|th|\.)?[\s\-]*(?:of\s+)?{_MONTH}(?:[\s,\-]*'?[0-9]{{2,4}})?"),
@@ -60,10 +60,10 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         # spelt out letter by letter, digit by digit
         ("word", r"(?<![^\W_])(?:[^\W\d_][\s.\-*]{1,3}){2,}[^\W\d_](?![^\W_])"),
         ("number", r"\b(?:[0-9][\s.\-/]{1,3}){4,}[0-9]\b"),
+        ("number", r"\([0-9]{2,5}\)[\s\-]*[0-9][0-9\s\-]{3,}[0-9]"),
         ("number", r"(?:\+|\b)[0-9]{1,4}(?:[\s().\-/]{1,3}[0-9]{2,}){2,}"),
-        ("number", r"\([0-9]{2,5}\)[\s\-]*[0-9][0-9\s\-]{3,}"),
-        ("number", r"\b[\w]*[0-9](?:[\-./;:_]?[0-9]){4,}[\w]*"),
-        ("number", r"\b(?=[\w-]*[0-9]{3})(?=[\w-]*[^\W\d_])[\w-]{5,}"),
+        ("number", r"\b\w{0,40}?[0-9](?:[\-./;:_]?[0-9]){4,}\w*"),
+        ("number", r"\b(?=[\w-]{0,40}[0-9]{3})(?=[\w-]{0,40}[^\W\d_])[\w-]{5,}"),
     )
 )
 _BIG = r"[^\W\d_a-zß-öø-ÿ][\w'’.\-]*"
@@ -82,7 +82,8 @@ _OUR_WORDS = re.compile(r"\[(?:name|address|date|time|place|number|word)\]")
 _TOKEN = re.compile(r"\[[a-z]+\]|[^\W\d_]+(?:['’][^\W\d_]+)*|[0-9]+(?:[.,][0-9]+)?|\S", re.UNICODE)
 _PLAIN_MARKS = frozenset(".,;:!?()+-/%<>=≤≥±~*&'\"×°")
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ly", "al")
-_SHORTEST_STEM = 5  # `wells` and `fisher` are people
+_SHORTEST_STEM = 5  # `wells` and `fisher` are people, and so is `fields`
+_STEMS = WORDS - ONLY_SMALL
 
 
 class Dictionary(Struct, frozen=True):
@@ -215,7 +216,8 @@ def _is_word(folded: str, allowed: frozenset[str]) -> bool:
     if folded in WORDS or folded in allowed or len(folded) == 1:
         return True
     stems = (folded[: -len(ending)] for ending in _ENDINGS if folded.endswith(ending))
-    return any(len(stem) >= _SHORTEST_STEM and (stem in WORDS or stem in allowed) for stem in stems)
+    known = (stem in _STEMS or stem in allowed for stem in stems if len(stem) >= _SHORTEST_STEM)
+    return any(known)
 
 
 def fold_text(text: str) -> str:

@@ -77,7 +77,7 @@ def _about_basis(profile: DeidPolicy) -> Iterator[tuple[Path_, str]]:
     if profile.basis != "safe-harbor":
         return
     if profile.dicom.dates == "shift":
-        yield ("dicom", "dates"), "shifted dates are not Safe Harbor (45 CFR 164.514(b)(2)(i)(C)); say `dates: remove`"
+        yield ("basis",), "shifted dates are not Safe Harbor (45 CFR 164.514(b)(2)(i)(C)); say `dicom: {dates: remove}`"
     for option, place in widening(profile).items():
         if option in _NOT_SAFE_HARBOR:
             yield place, f"{option} is not Safe Harbor: it keeps {_NOT_SAFE_HARBOR[option]}"
