@@ -16,7 +16,7 @@ from msgspec import Struct
 from mover.decide.dicom import codes, values
 from mover.decide.dicom.rules import TEXT_KINDS, Judgements, Rule
 from mover.decide.dicom.tables import kinds, registered
-from mover.decide.dicom.vocabulary import clean_descriptor, is_maker
+from mover.decide.dicom.vocabulary import clean_descriptor, is_maker, is_vocabulary
 from mover.errors import PlaceUnknown
 from mover.model.deid import DicomRules
 from mover.model.dicom import Element, Items
@@ -92,7 +92,9 @@ class Desk:
         self._judgements = Judgements(context.sop_class, context.rules)
         self._key_of, self._opened, self._fetched = key_of, opened, fetched
         self._people = _searchable(context.people)
-        self._places = _searchable(context.places)
+        self._named = (*self._people, *_searchable(context.places))
+        self._named_long = tuple(word for word in self._named if len(word) >= 5)
+        self._people_long = tuple(word for word in self._people if len(word) >= 5)
         self._numbers = tuple(digits for word in context.people if len(digits := _digits(word)) >= 6)
         self._safe = _safe(context.rules)
         # One way per rule: what the rule means for a value.
@@ -111,7 +113,8 @@ class Desk:
             return self._private(element, creators or {})
         rule = self._judgements.rule(element.tag, sparse=sparse)
         if rule == "drop" or rule == "code":
-            return Verdict(None, "unlisted")
+            blank = element.tag == 0x00080100 and element.raw is not None and not element.raw.strip(b" \0")
+            return Verdict(Out(element.tag, "SH", b""), "kept") if blank else Verdict(None, "unlisted")
         if rule in ("sequence", "sparse"):
             return self._sequence(element, sparse=rule == "sparse")
         if rule == "picture":
@@ -171,9 +174,9 @@ class Desk:
         return self._fetched(element)
 
     def _names(self, raw: bytes) -> bool:
-        """Whether a word of a person, or of a place, is in it."""
+        """Whether a word of a person, or of a place, is in it; listed words of the trade are nobody's."""
         text = folded(raw.decode("latin-1"))
-        return any(word in text for word in self._people) or any(word in text for word in self._places)
+        return any(word in text for word in self._named) and not is_vocabulary(text)
 
     def _checked(self, element: Element, vr: str, raw: bytes | None, *, reason: str = "kept") -> Verdict:
         if raw is None:
@@ -237,11 +240,12 @@ class Desk:
         return self._checked(element, vr, values.plain(raw))
 
     def _maker(self, element: Element, raw: bytes, vr: str) -> Verdict:
+        """Needed unchanged. A maker's own name may well stand as the institution's, and a short word in it."""
         kept = values.plain(raw)
-        if kept is None or not is_maker(kept):
-            return self._checked(element, vr, kept)
-        text = folded(kept.decode("latin-1"))  # a maker's name may well stand as the institution's
-        named = any(word in text for word in self._people)
+        if kept is None:
+            return Verdict(None, "form")
+        text = folded(kept.decode("latin-1"))
+        named = any(word in text for word in (self._people_long if is_maker(kept) else self._named_long))
         return Verdict(None, "named") if named else Verdict(Out(element.tag, vr, kept), "kept")
 
     def _term(self, element: Element, raw: bytes, vr: str) -> Verdict:

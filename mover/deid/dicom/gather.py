@@ -20,6 +20,7 @@ WHOLE_SLIDE: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _PALETTES: Final = ((0x00281101, 0x00281201, 0x00281221), (0x00281102, 0x00281202, 0x00281222), (0x00281103, 0x00281203, 0x00281223))  # fmt: skip
 _REGION: Final = (0x00186018, 0x0018601A, 0x0018601C, 0x0018601E)
 _KEYS: Final = (("case", 0x00080050), ("slide", 0x00400512), ("block", 0x00400551))
+_EQUIPMENT: Final = 0x0018A001
 _MEMO: Final = 200_000
 
 
@@ -63,7 +64,10 @@ class Gatherer:
             if element.tag >> 16 & 1:
                 return []  # a private value that only looks like a sequence; it is dropped whole
             raise
-        return [words for item in items for one in item for words in self._of(look, one, depth + 1)]
+        found = [words for item in items for one in item for words in self._of(look, one, depth + 1)]
+        if element.tag == _EQUIPMENT:  # the makers of the programs that wrote the object are no hospital
+            return [Words(people=one.people, loose=one.loose, uids=one.uids) for one in found]
+        return found
 
 
 class Look:

@@ -23,18 +23,19 @@ from mover.deid.dicom.verify import Proof, Verifier
 from mover.deid.dicom.write import Writer, file_head
 from mover.deid.identity import Aliases, Subject, entity_key
 from mover.deid.pixels import PixelVerdict, Span, judge_pixels
-from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown
+from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown, StructureInvalid
 from mover.model.deid import DicomRules, PixelRules
 from mover.model.dicom import PIXEL_DATA, ObjectScan
 from mover.model.recipe import Literal, Segment, compact
 from mover.model.slides import Decision
 from mover.model.source import ByteSource
-from scanners.dicom.walk import read_object
+from scanners.dicom.walk import BIG_ENDIAN, EXPLICIT, IMPLICIT, read_object
 
 CONTEXTS: Final = 64
 MEMO: Final = 20_000
+_NATIVE: Final = frozenset({BIG_ENDIAN, EXPLICIT, IMPLICIT})
 _TIMED: Final = frozenset({"PT", "NM"})  # uptake cannot be told without intervals in seconds
-METHOD: Final = b"PS3.15 E.1 basic profile; allow-list by type "
+METHOD: Final = "PS3.15 E.1, allow-list by type"
 _CODES: Final = {
     "113100": "Basic Application Confidentiality Profile",
     "113101": "Clean Pixel Data Option",
@@ -91,9 +92,10 @@ class Engine:
         self._refuse(look)
         words = self._gatherer.words(look)
         subject = self._subject(look)
-        room = self._room(look, subject, words)
-        pixels = self._pixels(look, Writer(look.source, explicit=scan.explicit, big=scan.big_endian, inflated=_moved(scan)))
-        plan = self._plan(look, room, words, pixels, source.size_bytes)
+        writer = _writer(look)
+        room = self._room(look, subject, words, writer.explicit)
+        pixels = self._pixels(look, writer)
+        plan = self._plan(look, room, words, pixels, writer, source.size_bytes)
         proof = Proof(
             subject=subject,
             uids=self._aliases.uids,
@@ -102,7 +104,8 @@ class Engine:
             people=room.context.people,
             places=room.context.places,
             frames=pixels.frames,
-            masked=pixels.verdict is not None and pixels.verdict.masked,
+            verdict=pixels.verdict,
+            timed=look.text(0x00080060) in _TIMED,
         )
         return PreparedObject(plan, self._verifier.verify(look.source, plan, proof))
 
@@ -123,11 +126,11 @@ class Engine:
             raise PlaceUnknown("a patient that has no pseudonym")
         return subject
 
-    def _room(self, look: Look, subject: Subject, words: list[Words]) -> _Room:
+    def _room(self, look: Look, subject: Subject, words: list[Words], explicit: bool) -> _Room:
         people = frozenset(word for one in words for word in one.people) | self._known
         places = frozenset(word for one in words for word in one.places)
         origin = seconds_of(look.raw(0x00080030).strip(b" \0")) if look.text(0x00080060) in _TIMED else None
-        key = (look.sop_class, subject, people, places, origin, look.scan.big_endian, look.scan.explicit, look.source if _moved(look.scan) else None)
+        key = (look.sop_class, subject, people, places, origin, look.scan.big_endian, explicit)
         room = self._rooms.get(key)
         if room is None:
             if len(self._rooms) >= CONTEXTS:
@@ -159,8 +162,9 @@ class Engine:
 
     def _pixels(self, look: Look, writer: Writer) -> Pixels:
         place = look.scan.pixels
+        syntax = _syntax(look.scan)
         if place is None:
-            return Pixels((), (), None, look.scan.syntax)
+            return Pixels((), (), None, syntax)
         frames = look.frames()
         facts = look.pixel_facts(frames)
         verdict = judge_pixels(look.source, facts, self._pixel_rules)
@@ -169,13 +173,15 @@ class Engine:
         if place.fragments is not None:
             size = look.number(0x00280010) * look.number(0x00280011)
             segments = writer.frames(place.tag, frames, syntax=look.scan.syntax, pixels=size)
-            return Pixels(tuple(segments), frames, verdict, look.scan.syntax)
+            return Pixels(tuple(segments), frames, verdict, syntax)
         length = sum(span.length for frame in frames for span in frame)
+        # in big endian words the byte that pads an odd length holds a pixel, and the last pixel's place the pad
+        length += length % 2 if place.length > length else 0
         vr = place.vr if place.vr in ("OB", "OW", "OF", "OD") else "OW"
         body = writer.copy(place.value_at, length)
         pad: list[Segment] = [Literal(b"\0")] if length % 2 else []
         head = Literal(writer.head(place.tag, vr, length + length % 2))
-        return Pixels((head, *body, *pad), frames, verdict, look.scan.syntax)
+        return Pixels((head, *body, *pad), frames, verdict, syntax)
 
     def _masked(
         self, look: Look, writer: Writer, frames: tuple[tuple[Span, ...], ...], verdict: PixelVerdict
@@ -183,7 +189,7 @@ class Engine:
         """The masked value as the verdict wrote it; what changed about its reading is said in the dataset."""
         length = verdict.length
         written = verdict.written
-        syntax = written.transfer_syntax if written else look.scan.syntax
+        syntax = written.transfer_syntax if written else _syntax(look.scan)
         bits = written.bits_allocated if written else look.bits
         vr = "OW" if bits > 8 or not look.scan.explicit else (look.scan.pixels.vr if look.scan.pixels and not written and look.scan.pixels.vr in ("OB", "OW") else "OB")
         pad: list[Segment] = [Literal(b"\0")] if length % 2 else []
@@ -202,15 +208,19 @@ class Engine:
 
     # --- the dataset -----------------------------------------------------------------------------------
 
-    def _plan(self, look: Look, room: _Room, words: list[Words], pixels: Pixels, size_bytes: int) -> ObjectPlan:
-        writer = Writer(look.source, explicit=look.scan.explicit, big=look.scan.big_endian, inflated=_moved(look.scan))
+    def _plan(
+        self, look: Look, room: _Room, words: list[Words], pixels: Pixels, writer: Writer, size_bytes: int
+    ) -> ObjectPlan:
         found, counts = self._elements(look, room, writer)
         instance = self._aliases.uids.get(look.instance, "") if not self._rules.retain_uids else look.instance
         if not instance:
             raise PlaceUnknown("an object whose own UID has no replacement")
         methods = self._methods(counts, pixels)
-        for out in (*pixels.attributes, *self._flags(methods, pixels), _uid(0x00080016, look.sop_class), _uid(0x00080018, instance)):
+        own = (_uid(0x00080016, look.sop_class), _uid(0x00080018, instance))
+        for out in (*pixels.attributes, *_flags(methods, shifted=self._rules.dates == "shift"), *own):
             found[out.tag] = tuple(writer.element(out))
+        if not _has_codes(found, big=look.scan.big_endian):
+            found[0x00120064] = tuple(writer.element(_method_codes(methods)))
         segments: list[Segment] = [Literal(file_head(look.sop_class, instance, pixels.syntax))]
         for tag in sorted(found):
             segments += found[tag]
@@ -262,22 +272,6 @@ class Engine:
         }
         return ("113100", *(code for code, used in chosen.items() if used))
 
-    def _flags(self, methods: tuple[str, ...], pixels: Pixels) -> list[Out]:
-        """PS3.15 E.1.1 points 6 and 8: what was done is said in the object."""
-        codes = tuple(
-            (Out(0x00080100, "SH", code.encode()), Out(0x00080102, "SH", b"DCM "), Out(0x00080104, "LO", even(_CODES[code].encode())))
-            for code in methods
-        )
-        flags = [
-            Out(0x00120062, "CS", b"YES "),
-            Out(0x00120063, "LO", even(METHOD.strip())),
-            Out(0x00120064, "SQ", codes),
-            Out(0x00280303, "CS", b"MODIFIED" if self._rules.dates == "shift" else b"REMOVED "),
-        ]
-        if "113101" in methods:
-            flags.append(Out(0x00280301, "CS", b"NO"))
-        return flags
-
     def _facts(self, look: Look, room: _Room, instance: str, methods: tuple[str, ...], pixels: Pixels) -> ObjectFacts:
         uids = self._aliases.uids
 
@@ -309,8 +303,54 @@ class Engine:
         )
 
 
+def _flags(methods: tuple[str, ...], *, shifted: bool) -> list[Out]:
+    """PS3.15 E.1.1 points 6 and 8: what was done is said in the object."""
+    told = "\\".join([METHOD, *(f"{code} {_CODES[code]}"[:64] for code in methods)])
+    flags = [
+        Out(0x00120062, "CS", b"YES "),
+        Out(0x00120063, "LO", even(told.encode())),
+        Out(0x00280303, "CS", b"MODIFIED" if shifted else b"REMOVED "),
+    ]
+    return [*flags, Out(0x00280301, "CS", b"NO")] if "113101" in methods else flags
+
+
+def _method_codes(methods: tuple[str, ...]) -> Out:
+    """CID 7050 as coded entries."""
+    items = []
+    for code in methods:
+        meaning = Out(0x00080104, "LO", even(_CODES[code].encode()))
+        items.append((Out(0x00080100, "SH", code.encode()), Out(0x00080102, "SH", b"DCM "), meaning))
+    return Out(0x00120064, "SQ", tuple(items))
+
+
+def _has_codes(found: dict[int, tuple[Segment, ...]], *, big: bool) -> bool:
+    """Whether the object keeps coded entries of its own. Then the methods are told by words alone, (0012,0063), and
+    whoever compares an object's codes with its source's meets no foreign ones."""
+    mark = b"\x00\x08\x01\x00" if big else b"\x08\x00\x00\x01"
+    parts = (part for segments in found.values() for part in segments)
+    return any(isinstance(part, Literal) and mark in part.data for part in parts)
+
+
+def _writer(look: Look) -> Writer:
+    """In the source's own syntax; encapsulated pixels are always explicit (PS3.5 A.4), whatever a writer did."""
+    scan = look.scan
+    encapsulated = scan.pixels is not None and scan.pixels.fragments is not None
+    return Writer(look.source, explicit=scan.explicit or encapsulated, big=scan.big_endian, inflated=_moved(scan))
+
+
 def _uid(tag: int, uid: str) -> Out:
     return Out(tag, "UI", even(uid.encode("ascii"), b"\0"))
+
+
+def _syntax(scan: ObjectScan) -> str:
+    """What the output says of itself, which is what it is: a native dataset's syntax is that of its bytes."""
+    if scan.pixels is not None and scan.pixels.fragments is not None:
+        if scan.syntax in _NATIVE:
+            raise StructureInvalid("encapsulated pixels in a transfer syntax that has none")
+        return scan.syntax
+    if scan.pixels is not None and scan.syntax not in _NATIVE:
+        raise StructureInvalid("native pixels in a transfer syntax that has none")
+    return BIG_ENDIAN if scan.big_endian else EXPLICIT if scan.explicit else IMPLICIT
 
 
 def _moved(scan: ObjectScan) -> bool:

@@ -30,7 +30,7 @@ class Writer:
     can then be copied, and long values become literals."""
 
     def __init__(self, source: ByteSource, *, explicit: bool, big: bool, inflated: bool) -> None:
-        self._source, self._explicit, self._inflated = source, explicit, inflated
+        self._source, self.explicit, self._inflated = source, explicit, inflated
         order = ">" if big else "<"
         self._short = struct.Struct(order + "HH2sH").pack
         self._long = struct.Struct(order + "HH2sHI").pack
@@ -39,7 +39,7 @@ class Writer:
     def head(self, tag: int, vr: str, length: int) -> bytes:
         if length > _LIMIT_32:
             raise StructureInvalid("a value longer than DICOM can say")
-        if not self._explicit:
+        if not self.explicit:
             return self._implicit(tag >> 16, tag & 0xFFFF, length)
         if vr in _LONG:
             return self._long(tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
