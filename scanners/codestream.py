@@ -21,6 +21,9 @@ from mover.errors import PlaceUnknown, StructureInvalid
 # A tile's header before its scan; a level of a Hamamatsu slide keeps well below this too.
 HEADER_BYTES: Final = 64 << 10
 
+JPEG_END: Final = b"\xff\xd9"
+JPEG_END_PADDED: Final = b"\xff\xd9\0"
+
 _JPEG_COMMENTS: Final = re.compile(
     rb"Hamamatsu NanoZoomer Digital Pathology\0?"
     rb"|(Hamamatsu|Intel\(R\)) JPEG Library, version \[?\d{1,2}(\.\d{1,3}){1,3}\]?\0?"
@@ -98,7 +101,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
 
 def check_jpeg_end(tail: bytes) -> None:
     """The last bytes of a stream. Some writers pad with a single zero; more than that is a hiding place."""
-    if not tail.endswith((b"\xff\xd9", b"\xff\xd9\0")):
+    if not tail.endswith((JPEG_END, JPEG_END_PADDED)):
         raise PlaceUnknown("bytes follow the end of a compressed tile")
 
 

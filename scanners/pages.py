@@ -156,14 +156,22 @@ def check_layout(source: ByteSource, structure: Structure, pages: Iterable[Page]
 def _gaps(starts: list[array[int]], lengths: list[array[int]], size_bytes: int) -> tuple[tuple[int, int], ...]:
     at = np.concatenate([np.frombuffer(part, "u8") for part in starts if len(part)])
     length = np.concatenate([np.frombuffer(part, "u8") for part in lengths if len(part)])
-    at, length = at[length > 0], length[length > 0]
-    unique = np.unique(np.stack([at, length], axis=1), axis=0)
-    at, end = unique[:, 0], unique[:, 0] + unique[:, 1]
+    at, length = distinct(at, length)
+    end = at + length
     if (at[1:] < end[:-1]).any():
         raise StructureInvalid("two structures claim the same bytes")
     before, after = np.insert(end, 0, 0), np.append(at, np.uint64(size_bytes))
     hole = np.nonzero(after > before)[0][:1000]
     return tuple((int(before[i]), int(after[i] - before[i])) for i in hole)
+
+
+def distinct(at: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each range once, in the file's order; empty ones are none. np.unique over pairs takes ten times as long."""
+    order = np.lexsort((length, at))
+    at, length = at[order], length[order]
+    fresh = length > 0
+    fresh[1:] &= (at[1:] != at[:-1]) | (length[1:] != length[:-1])
+    return at[fresh], length[fresh]
 
 
 def text_tag(source: ByteSource, structure: Structure, directory: Directory, code: int) -> str:

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.slides import Page, Place, SlideScan
 from mover.model.source import ByteSource
 from scanners import codestream, packed
+from scanners.pages import distinct
 
-THOROUGH_BYTES: Final = 64 << 20
+THOROUGH_BYTES: Final = 32 << 20
 TILE_BYTES: Final = 128 << 20
 _TAIL: Final = 3
 _FIRST_GUESS: Final = 1024
@@ -32,7 +35,7 @@ def examine(source: ByteSource, scan: SlideScan) -> int:
             codestream.check_jpeg_tables(_bytes(place))
     seen = 0
     for page in scan.levels:
-        stride, ranges = _stride(page), sorted({pair for pair in page.pixels.ranges() if pair[1]})
+        stride, ranges = _stride(page), _distinct(page)
         if page.restarts or scan.flavour == "ndpi":
             for offset, count in ranges:
                 _examine_strip(source, page, offset, count)
@@ -71,6 +74,12 @@ def _stride(page: Page) -> int:
     return max(1, -(-total // THOROUGH_BYTES))
 
 
+def _distinct(page: Page) -> list[tuple[int, int]]:
+    """Every tile once, as (offset, length) in the file's order."""
+    offsets, counts = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
+    return list(zip(*(part.tolist() for part in distinct(offsets, counts)), strict=True))
+
+
 def _bytes(place: Place) -> bytes:
     if not isinstance(place.value, bytes):
         raise StructureInvalid("the JPEG tables are no bytes")
@@ -83,20 +92,23 @@ def _examine_jpegs(source: ByteSource, ranges: list[tuple[int, int]], stride: in
     heads: tuple[bytes, ...] = ()
     longest, end, tail_due = _FIRST_GUESS, 0, False
     for index, (offset, count) in enumerate(ranges):
-        _bounded(count)
+        if count > TILE_BYTES:
+            _bounded(count)
         joined = _TAIL if tail_due and end == offset else 0
         if tail_due and not joined:
             codestream.check_jpeg_end(source.read(end - _TAIL, _TAIL))
         whole = index % stride == 0
-        data = source.read(offset - joined, joined + (count if whole else min(count, longest)))
-        if joined:
+        data = source.read(offset - joined, joined + (count if whole or count < longest else longest))
+        if joined and not data.startswith(codestream.JPEG_END, 1) and not data.startswith(codestream.JPEG_END_PADDED):
             codestream.check_jpeg_end(data[:_TAIL])
+        known = data.startswith(heads, joined)
         if whole:
-            heads = _with(heads, _examine_jpeg(data[joined:]))
-        elif not data.startswith(heads, joined):
-            start = source.read(offset, min(count, codestream.HEADER_BYTES))
+            _examine_jpeg(data[joined:], next((head for head in heads if known and data.startswith(head, joined)), b""))
+        if not known:
+            start = data[joined:] if whole else source.read(offset, min(count, codestream.HEADER_BYTES))
             heads = _with(heads, start[: codestream.read_jpeg_header(start).size_bytes])
-        longest, end, tail_due = max(map(len, heads)), offset + count, not whole
+            longest = max(map(len, heads))
+        end, tail_due = offset + count, not whole
     if tail_due:
         codestream.check_jpeg_end(source.read(end - _TAIL, _TAIL))
 
@@ -105,12 +117,11 @@ def _with(heads: tuple[bytes, ...], head: bytes) -> tuple[bytes, ...]:
     return heads if head in heads or len(heads) >= _HEADS else (*heads, head)
 
 
-def _examine_jpeg(data: bytes) -> bytes:
-    """A whole tile; its header."""
-    header = codestream.read_jpeg_header(data)
-    codestream.check_jpeg_scan(data[header.size_bytes :])
+def _examine_jpeg(data: bytes, head: bytes) -> None:
+    """A whole tile; `head` is its header where that is a known one."""
+    size = len(head) or codestream.read_jpeg_header(data).size_bytes
+    codestream.check_jpeg_scan(data[size:])
     codestream.check_jpeg_end(data[-_TAIL:])
-    return data[: header.size_bytes]
 
 
 def _examine_jp2k(source: ByteSource, offset: int, count: int, *, whole: bool) -> None:

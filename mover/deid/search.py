@@ -27,7 +27,7 @@ PAYLOADS_BYTES: Final = 64 << 20
 _DEPTH: Final = 3
 _SHORTEST: Final = 5
 _SHORTEST_CODED: Final = 6
-_TABLE_BITS: Final = 24
+_TABLE_BITS: Final = 22
 _WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
@@ -38,6 +38,8 @@ class Seeker:
         self.strings = tuple(strings)
         self._plain = sorted({form for text in self.strings for form in plain_forms(text)})
         self._coded = sorted({form for text in self.strings for form in coded_forms(text)})
+        # A table of a long haystack's four-byte windows rules most forms out before the real search.
+        self._windows = _windows_in(self._plain), _windows_in([form.lower() for form in self._coded])
 
     @property
     def forms(self) -> int:
@@ -48,7 +50,12 @@ class Seeker:
         return sum(self._find_flat(layer) for layer in (haystack, *payloads(haystack)))
 
     def _find_flat(self, haystack: bytes) -> int:
-        return _count_found(self._plain, haystack.lower()) + _count_found(self._coded, haystack)
+        folded = haystack.lower()
+        if len(haystack) < 1 << 16:
+            return sum(form in folded for form in self._plain) + sum(form in haystack for form in self._coded)
+        table = _windows_of(folded)
+        plain, coded = (np.flatnonzero(table[windows].all(axis=1)).tolist() for windows in self._windows)
+        return sum(self._plain[one] in folded for one in plain) + sum(self._coded[one] in haystack for one in coded)
 
 
 def plain_forms(text: str) -> Iterator[bytes]:
@@ -136,13 +143,14 @@ def _inflate(data: bytes) -> bytes:
         return b""
 
 
-def _count_found(forms: list[bytes], haystack: bytes) -> int:
-    """A table of the haystack's four-byte windows rules most forms out before the real search, which keeps
-    long offset lists affordable."""
-    if len(haystack) < 1 << 16:
-        return sum(form in haystack for form in forms)
-    table = _windows_of(haystack)
-    return sum(form in haystack for form in forms if table[_hashes(form)].all())
+def _windows_in(forms: list[bytes]) -> np.ndarray:
+    """Four windows of each form, spread over it; every form is at least as long as one."""
+    joined = b"".join(forms)
+    ends = np.cumsum([len(form) for form in forms], dtype=np.int64)
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    last = (ends - starts - 4).clip(0)
+    spread = starts[:, None] + last[:, None] * np.arange(4) // 3
+    return _hashes(joined + bytes(4))[spread] if forms else np.zeros((0, 4), np.uint32)
 
 
 def _windows_of(data: bytes) -> np.ndarray:

@@ -35,6 +35,7 @@ from mover.errors import StructureInvalid
 from mover.model.recipe import Copy, Literal, Segment, compact
 from mover.model.slides import ByteOrder, Page, SlideFacts, SlideScan
 from mover.model.source import ByteSource
+from scanners.pages import distinct
 
 _LIMIT_32: Final = 0xFFFFFFFF
 _CODE_OF_KIND: Final = {3: "H", 4: "I", 5: "I", 9: "i", 11: "f", 12: "d", 16: "Q"}
@@ -301,12 +302,13 @@ def _size_of(page: OutPage) -> tuple[int, int]:
 
 def _tile_ranges(sheets: list[_Sheet]) -> np.ndarray:
     """Every distinct tile of every copied page as (offset, length), in the source's order."""
-    pairs = [np.stack(sheet.copied, axis=1) for sheet in sheets if sheet.copied is not None]
-    everything = np.concatenate(pairs) if pairs else np.zeros((0, 2), "u8")
-    found = np.unique(everything[everything[:, 1] > 0], axis=0)
-    if not len(found):
+    copied = [sheet.copied for sheet in sheets if sheet.copied is not None]
+    if not copied:
+        raise StructureInvalid("a slide without any level")
+    found = distinct(*(np.concatenate([pair[side] for pair in copied]) for side in (0, 1)))
+    if not len(found[0]):
         raise StructureInvalid("a slide without any tile")
-    return found
+    return np.stack(found, axis=1)
 
 
 def _copies(ranges: np.ndarray) -> list[Segment]:

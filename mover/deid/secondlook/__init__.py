@@ -174,22 +174,22 @@ def _texts_of(page: tifffile.TiffPage) -> list[str]:
 def unaccounted(seen: Seen, size_bytes: int) -> list[tuple[int, int]]:
     """Gaps between the structures and pixels of an output. Raises RedactionUnproven where two overlap; one
     tile that many entries name counts once."""
-    pixels = {
-        (int(at), int(length))
-        for page in (*seen.pages, *seen.blanks)
-        for at, length in zip(page.offsets.tolist(), page.counts.tolist(), strict=True)
-        if length
-    }
-    ordered = sorted([*seen.ranges, *pixels])
-    gaps, end = [], 0
-    for at, length in ordered:
-        if at < end:
-            raise RedactionUnproven("two structures of the output overlap")
-        if at > end:
-            gaps.append((end, at - end))
-        end = at + length
+    pages = (*seen.pages, *seen.blanks)
+    pixels = _sorted(np.concatenate([np.stack([page.offsets, page.counts], axis=1) for page in pages]))
+    fresh = np.append(True, (pixels[1:] != pixels[:-1]).any(axis=1)) & (pixels[:, 1] > 0)
+    found = _sorted(np.concatenate([np.array(seen.ranges, "u8").reshape(-1, 2), pixels[fresh]]))
+    at, ends = found[:, 0], found.sum(axis=1)
+    if (at[1:] < ends[:-1]).any():
+        raise RedactionUnproven("two structures of the output overlap")
+    before, end = np.append(np.uint64(0), ends[:-1]), int(ends[-1])
+    holes = np.flatnonzero(at > before)
+    gaps = [(int(before[hole]), int(at[hole] - before[hole])) for hole in holes]
     if end > size_bytes:
         raise RedactionUnproven("a structure leaves the output")
     if end < size_bytes:
         gaps.append((end, size_bytes - end))
     return gaps
+
+
+def _sorted(pairs: np.ndarray) -> np.ndarray:
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]

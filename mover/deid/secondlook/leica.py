@@ -36,7 +36,7 @@ _COARSEST: Final = 10_000
 
 
 def _levels(pages: Pages) -> frozenset[int]:
-    found, overviews = set(), set()
+    found, overviews = set[int](), set[int]()
     for number, is_overview in _directories(pages[0].description):
         (overviews if is_overview else found).add(number)
     if found & overviews or not found or max(found) >= len(pages):
