@@ -32,6 +32,7 @@ AGAIN: Final = (3.0, 1.5)  # enlargements of the second look
 AGAIN_LARGE: Final = (1.5,)  # and of large pictures
 LARGE_PIXELS: Final = 512 * 512
 # A page of writing is no picture with writing on it; blanking it line by line leaves what was not found.
+LARGE_LINE_PX: Final = 24
 MOSTLY_TEXT: Final = 0.60
 
 
@@ -135,8 +136,10 @@ def _with(frame: Frame, samples: np.ndarray) -> Frame:
 
 
 def _margined(box: Box, margin: int, facts: PixelFacts) -> Box:
-    """At least the profile's margin, and a tenth of a tall line's height: strokes hang below what was found."""
-    by = max(margin, min(box.bottom - box.top, box.right - box.left) // 10)
+    """A tenth of a line's height around its ink, at most the profile's margin, and more where the line is large:
+    small writing keeps small pictures whole."""
+    height = min(box.bottom - box.top, box.right - box.left)
+    by = min(margin, max(1, round(height / 10))) if height < LARGE_LINE_PX else max(margin, height // 12)
     return Box(
         max(0, box.left - by),
         max(0, box.top - by),
