@@ -190,6 +190,9 @@ class Walker:
         found: list[Element] = []
         last = 0
         while at < self.size:
+            if syntax.explicit:
+                at = self._run(at, syntax, found)
+                last = max(last, found[-1].tag) if found else 0
             start = at
             try:
                 element = self._element(at, self.size, syntax, 0)
@@ -206,6 +209,30 @@ class Walker:
             last = max(last, element.tag)
             at = self._after
         return tuple(found), None, at
+
+    def _run(self, at: int, syntax: Syntax, found: list[Element]) -> int:
+        """Ordinary elements one after the other, as far as they ascend and lie in the window: most of every file.
+        Returns where the first one stands that needs a closer look."""
+        window, base = self._window, self._base
+        head, long, keep = syntax.head, syntax.long, found.append
+        last = found[-1].tag if found else 0
+        index, limit, left = at - base, len(window) - 12, self.left
+        while 0 <= index <= limit and left > 0:
+            group, number, code, length = head(window, index)
+            tag = group << 16 | number
+            value = index + 8
+            vr = _SHORT.get(code)
+            if vr is None:
+                vr = _LONG.get(code)
+                length = long(window, value)[0]
+                value += 4
+            stop = value + length
+            if vr is None or tag <= last or stop > limit or length > INLINE_BYTES or group >= 0x7FE0:
+                break
+            keep(Element(tag, vr, window[value:stop], base + value, length))
+            index, last, left = stop, tag, left - 1
+        self.left = left
+        return base + index if index >= 0 else at
 
     def _element(self, at: int, end: int, syntax: Syntax, depth: int) -> Element:
         """The element at `at`; `_after` is then where the next one starts. Raises _End where none can be read."""

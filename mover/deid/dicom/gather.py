@@ -21,31 +21,36 @@ _PALETTES: Final = ((0x00281101, 0x00281201, 0x00281221), (0x00281102, 0x0028120
 _REGION: Final = (0x00186018, 0x0018601A, 0x0018601C, 0x0018601E)
 _KEYS: Final = (("case", 0x00080050), ("slide", 0x00400512), ("block", 0x00400551))
 _EQUIPMENT: Final = 0x0018A001
-_MEMO: Final = 200_000
+_MEMO: Final = 100_000
+_CODECS: Final = 8
 
 
 class Gatherer:
     """Gathers words of many objects; what it saw of an element's bytes it does not look at again."""
 
     def __init__(self) -> None:
-        self._memo: dict[tuple[int, str, bytes, tuple[str, ...]], tuple[Words, ...]] = {}
+        self._memos: dict[tuple[str, ...], dict[tuple[int, str, bytes], tuple[Words, ...]]] = {}
 
     def words(self, look: Look) -> list[Words]:
         """Every element's words, at every depth."""
-        found = []
+        found: list[Words] = []
+        if len(self._memos) > _CODECS:
+            self._memos.clear()
+        memo = self._memos.setdefault(look.codecs, {})
         for element in look.scan.elements:
             raw = element.raw
             if raw is None:
                 if element.items is not None or look.is_sequence(element):
                     found += self._deep(look, element, 1)
                 continue
-            key = (element.tag, element.vr, raw, look.codecs)
-            known = self._memo.get(key)
+            key = (element.tag, element.vr, raw)
+            known = memo.get(key)
             if known is None:
                 known = tuple(one for one in self._of(look, element, 1) if one is not NOTHING)
-                if len(self._memo) < _MEMO and len(raw) <= 4096:
-                    self._memo[key] = known
-            found += known
+                if len(memo) < _MEMO and len(raw) <= 4096:
+                    memo[key] = known
+            if known:
+                found += known
         return found
 
     def _of(self, look: Look, element: Element, depth: int) -> list[Words]:

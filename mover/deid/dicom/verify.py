@@ -96,6 +96,10 @@ _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _META: Final = (0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013)
 
 
+# Little and big endian tags of pixel data; only a guess which reader serves, either proves the same.
+_PIXEL_MARKS: Final = (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10", b"\xe0\x7f\x08\0", b"\xe0\x7f\x09\0")
+
+
 class Proof(Struct, frozen=True):
     """What the output may say: the aliases, the words it must not hold, and where the source's frames lie."""
 
@@ -117,9 +121,21 @@ class _File:
         self._source = source
         self._placed = [(one.at, one.segment) for one in plan.recipe.placed()]
         self.size = plan.recipe.size_bytes
+        first = plan.recipe.segments[0]
+        self.head = first.data if isinstance(first, Literal) else b""
         self._at = 0
         self._hint = 0
         self.name = "output"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the first literal reaches as far as a pixel element's head, or the end."""
+        ends = self.head[-40:]
+        return len(self._placed) == 1 or any(mark in ends for mark in _PIXEL_MARKS)
+
+    def rewound(self, at: int) -> _File:
+        self._at = at
+        return self
 
     def tell(self) -> int:
         return self._at
@@ -240,20 +256,23 @@ class _Look:
 
     def read(self, file: _File) -> tuple[int, int] | None:
         """Every element; where the pixels' value lies, and how long it is (-1: encapsulated)."""
-        if file.range(0, 132) != bytes(128) + b"DICM":
+        head = file.head
+        if head[:132] != bytes(128) + b"DICM":
             raise RedactionUnproven("the preamble is not empty")
-        file.seek(132)
-        meta = self._meta(file)
+        reader = io.BytesIO(head)
+        reader.seek(132)
+        meta = self._meta(reader)
         syntax = meta[0x00020010]
         implicit, little = syntax == "1.2.840.10008.1.2", syntax != "1.2.840.10008.1.2.2"
-        pixels = self._dataset(file, implicit, little)
+        # the first literal holds all up to the pixels but where long values are copied among the elements
+        at = self._dataset(reader if file.is_plain else file.rewound(reader.tell()), implicit, little)
         self._check_flags(meta)
-        return pixels
+        return self._pixel_head(file, at, implicit, little) if at < file.size else None
 
-    def _meta(self, file: _File) -> dict[int, str]:
+    def _meta(self, file: io.BytesIO) -> dict[int, str]:
         found: dict[int, str] = {}
         tags = []
-        for element in data_element_generator(file, False, True, stop_when=_behind_meta):  # type: ignore[arg-type]
+        for element in data_element_generator(file, False, True, stop_when=_behind_meta):
             tags.append(int(element.tag))
             found[int(element.tag)] = bytes(element.value or b"").decode("latin-1").strip(" \0")
         if tuple(tags) != _META:
@@ -271,10 +290,10 @@ class _Look:
         if own.get(0x00280303) != ("MODIFIED" if self._rules.dates == "shift" else "REMOVED"):
             raise RedactionUnproven("an object that does not say what became of its dates")
 
-    def _dataset(self, file: _File, implicit: bool, little: bool) -> tuple[int, int] | None:
+    def _dataset(self, file: io.BytesIO | _File, implicit: bool, little: bool) -> int:
+        """All elements before the pixels; where these, or the end, begin."""
         last = 0
         checked = self._session.checked
-        pixels: tuple[int, int] | None = None
         for element in data_element_generator(file, implicit, little, stop_when=_at_pixels):  # type: ignore[arg-type]
             tag = int(element.tag)
             if tag <= last:
@@ -293,12 +312,9 @@ class _Look:
                 continue
             if self._check(tag, vr, value, implicit, little, 0) and len(checked) < MEMO and len(value) <= 4096:
                 checked.add((tag, vr, value))
-        at = file.tell()
-        if at < file.size:
-            pixels = self._pixel_head(file, at, implicit, little, last)
-        return pixels
+        return file.tell()
 
-    def _pixel_head(self, file: _File, at: int, implicit: bool, little: bool, last: int) -> tuple[int, int]:
+    def _pixel_head(self, file: _File, at: int, implicit: bool, little: bool) -> tuple[int, int]:
         head = file.range(at, min(file.size, at + 12))
         order = "<" if little else ">"
         group, number = struct.unpack(order + "HH", head[:4])
@@ -306,7 +322,7 @@ class _Look:
             length, start = struct.unpack(order + "I", head[4:8])[0], at + 8
         else:
             length, start = struct.unpack(order + "I", head[8:12])[0], at + 12
-        if group << 16 | number not in _PIXELS or group << 16 | number <= last:
+        if group << 16 | number not in _PIXELS:
             raise RedactionUnproven("something that is no picture stands at the end")
         if length == 0xFFFFFFFF:
             return start, -1
@@ -463,7 +479,8 @@ _ANY: Final = re.compile(rb".*", re.S)
 _TYPES: Final = frozenset(
     """original derived primary secondary localizer resampled thumbnail fluence magnitude imaginary reformatted average
     averaged epicardial obstetrical gated tomo corrected cardio chest brain breast abdomen pelvis spine neck knee head
-    heart shoulder ankle wrist elbow foot hand extremity skull thorax axial sagittal coronal oblique""".split()
+    heart shoulder ankle wrist elbow foot hand extremity skull thorax axial sagittal coronal oblique perfusion
+    diffusion projection reconstruction transmission emission attenuation""".split()
 )
 _FLAGS: Final = frozenset({0x00080016, 0x00080018, 0x00120062, 0x00120063, 0x00280303})
 _ALIAS_SETS: dict[int, tuple[Mapping[str, str], frozenset[str]]] = {}
