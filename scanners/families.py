@@ -14,6 +14,7 @@ from scanners.tiff import Structure, read_value
 
 HEAD_BYTES: Final = 4096
 GENERIC: Final = "generic TIFF"
+MIRAX: Final = "3DHISTECH MIRAX"
 
 # (where, bytes, family) for containers that are no TIFF; the first hit wins.
 _SIGNATURES: Final = (
@@ -37,8 +38,8 @@ _WORDS: Final = (
     (b"[Virtual Microscope Specimen]", "Hamamatsu VMS"),
     (b"[Uncompressed Virtual Microscope Specimen]", "Hamamatsu VMU"),
     (b"[NanoZoomer Digital Pathology Image Set]", "Hamamatsu NDPIS"),
-    (b"[HIERARCHICAL]", "3DHISTECH MIRAX"),
-    (b"SLIDE_ID", "3DHISTECH MIRAX"),
+    (b"[HIERARCHICAL]", MIRAX),
+    (b"SLIDE_ID", MIRAX),
     (b'ObjectType="DPUfsImport"', "Philips iSyntax"),
     (b"<DataObject", "Philips iSyntax"),
 )
@@ -47,7 +48,7 @@ _SAKURA: Final = (b"SVSlideDataXPO", b"SVHRScanDataXPO", b"DataManagerSQLiteConf
 _SCHEMA_BYTES: Final = 64 << 10
 
 _SUFFIXES: Final = {
-    ".mrxs": "3DHISTECH MIRAX", ".vms": "Hamamatsu VMS", ".vmu": "Hamamatsu VMU", ".scn": "Leica SCN",
+    ".mrxs": MIRAX, ".vms": "Hamamatsu VMS", ".vmu": "Hamamatsu VMU", ".scn": "Leica SCN",
     ".bif": "Ventana BIF", ".isyntax": "Philips iSyntax", ".czi": "Zeiss CZI", ".vsi": "Olympus VSI",
     ".ets": "Olympus ETS", ".svslide": "Sakura svslide", ".kfb": "KFBIO", ".kfbf": "KFBIO", ".sdpc": "SDPC",
     ".tmap": "TMAP", ".tron": "InteMedic TRON", ".dcm": "DICOM", ".dicom": "DICOM", ".jpg": "JPEG picture",
@@ -72,7 +73,7 @@ def of_bytes(source: ByteSource, suffix: str) -> str:
             if words in plain:
                 return family
     if suffix == ".dat" and head[:3] in (b"01.", b"04."):
-        return "3DHISTECH MIRAX"
+        return MIRAX
     if head[:3] == b"\xff\xd8\xff":
         return _SUFFIXES[suffix] if suffix == ".mrxs" else "JPEG picture"
     return _SUFFIXES.get(suffix, "")

@@ -10,13 +10,17 @@ import struct
 import zlib
 from typing import Final
 
+import numpy as np
+
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.folders import Cut
+from mover.model.source import ByteSource
 from scanners import codestream
 
 # A JPEG's header with whatever stands in it: a segment holds at most 64 KiB, and a writer has a handful of them.
 HEADER_BYTES: Final = 1 << 20
 PICTURE_BYTES: Final = 256 << 20
+STEP_BYTES: Final = 8 << 20
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 # Chunks a decoder needs, and those of fixed small size that tell it about colours (PNG, third edition, 11).
 _PNG_CHUNKS: Final = {
@@ -87,16 +91,46 @@ def without(offset: int, end: int, dropped: tuple[tuple[int, int], ...]) -> Cut:
 
 
 def jpeg_texts(data: bytes) -> list[bytes]:
-    """The comments and application segments of a picture that is dropped: what it says beside its pixels."""
+    """What a picture's header says beside its pixels: comments and application segments, but for known writers'."""
     texts, at = [], 2
     while data[:2] == b"\xff\xd8" and at + 4 <= len(data) and data[at] == 0xFF and len(texts) < 64:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in (0xDA, 0xD9) or length < 2:
             break
-        if marker == 0xFE or 0xE1 <= marker <= 0xEF:
-            texts.append(data[at + 4 : at + 2 + length])
+        payload = data[at + 4 : at + 2 + length]
+        if (marker == 0xFE or 0xE0 <= marker <= 0xEF) and not _known(marker, payload):
+            texts.append(payload)
         at += 2 + length
     return texts
+
+
+def _known(marker: int, payload: bytes) -> bool:
+    try:
+        codestream._check_segment(marker, payload)
+    except PlaceUnknown:
+        return False
+    return True
+
+
+def scan_end(source: ByteSource, at: int) -> int:
+    """Where a large JPEG ends, behind its EOI, all of its scan walked in steps. PlaceUnknown for any marker in it
+    that is neither a restart nor the end."""
+    last = b""
+    while at < source.size_bytes:
+        step = source.read(at, min(STEP_BYTES, source.size_bytes - at))
+        data = np.frombuffer(last + step, "u1")
+        start = at - len(last)
+        found = np.flatnonzero(data[:-1] == 0xFF)
+        after = data[found + 1]
+        other = found[(after != 0) & (after != 0xFF) & ((after < 0xD0) | (after > 0xD7))]
+        if len(other):
+            first = int(other[0])
+            if data[first + 1] != 0xD9:
+                raise PlaceUnknown(f"marker {int(data[first + 1]):02X} stands inside a JPEG scan")
+            return start + first + 2
+        last = step[-1:]
+        at += len(step)
+    raise StructureInvalid("a JPEG without an end")
 
 
 def png_cut(offset: int, data: bytes, *, inflate: bool) -> Cut:

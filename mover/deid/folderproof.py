@@ -15,14 +15,10 @@ and a folder of links lets OpenSlide find them by name. Four looks, none of whic
 from __future__ import annotations
 
 import io
-import os
-import shutil
 import struct
-import tempfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -32,16 +28,25 @@ from blake3 import blake3
 from msgspec import Struct
 from PIL import Image
 
-from mover.deid.companions import SIDES, Standins, data_name, link_all, standin_names
+from mover.deid.companions import Standins, data_name
 from mover.deid.drawing import draw, encode_preview, read_region
+from mover.deid.filepairs import (
+    FilePair,
+    jpeg_gap,
+    literal_of,
+    pair_files,
+    pieces_of,
+    png_gap,
+    whole_gaps,
+    words_before_pixels,
+)
 from mover.deid.folderlook import SeenMirax, look_at_mirax
 from mover.deid.folders import blank_picture, key_text
 from mover.deid.outcome import SlideEvidence, SlidePlan
 from mover.deid.search import Seeker
-from mover.deid.skeleton import Output, Skeleton
+from mover.deid.stage import Stage
 from mover.errors import RedactionUnproven
 from mover.model.folders import KeySection, MiraxLevel, MiraxScan
-from mover.model.recipe import Copy, Recipe
 from mover.model.slides import Page, Pixels
 from mover.model.source import ByteSource
 
@@ -58,14 +63,6 @@ _AROUND: Final = 2
 _REGION: Final = 48
 
 
-class FilePair(Struct, frozen=True):
-    """A file of the output and the source file it is made of."""
-
-    source: ByteSource
-    recipe: Recipe
-    output: Output
-
-
 def prove_mirax(
     main: ByteSource,
     files: Mapping[str, ByteSource],
@@ -77,7 +74,7 @@ def prove_mirax(
 ) -> tuple[SlideEvidence, bytes]:
     """Prove that the plan's output is clean and whole, or raise RedactionUnproven (why, never what); and, for a
     positive `edge_px`, a picture of the whole slide drawn from the output's pyramid."""
-    pairs = _pairs(main, files, plan)
+    pairs = pair_files(main, files, plan)
     seen = _look(pairs)
     tiles = _account(pairs, seen, scan, [files[name] for name in scan.data])
     searched, forms = _search(plan, pairs, seen, tiles)
@@ -99,30 +96,13 @@ def prove_mirax(
     return evidence, picture
 
 
-def _pairs(main: ByteSource, files: Mapping[str, ByteSource], plan: SlidePlan) -> list[FilePair]:
-    sources = [main, *files.values()]
-    pairs = []
-    for one in plan.files():
-        if not 0 <= one.source < len(sources) or one.recipe.source_bytes != sources[one.source].size_bytes:
-            raise RedactionUnproven("a recipe was made for another source")
-        pairs.append(FilePair(sources[one.source], one.recipe, Output(one.recipe)))
-    return pairs
-
-
-def _literal(pair: FilePair) -> bytes:
-    """The bytes of a file that holds nothing of its source."""
-    if any(isinstance(segment, Copy) for segment in pair.recipe.segments):
-        raise RedactionUnproven("a file that must be written anew copies bytes of the source")
-    return b"".join(data for _, data in pair.output.literals)
-
-
 # --- look 1: structure ---------------------------------------------------------------------------------
 
 
 def _look(pairs: Sequence[FilePair]) -> SeenMirax:
-    if len(pairs) < 4 or _literal(pairs[0]) != blank_picture():
+    if len(pairs) < 4 or literal_of(pairs[0]) != blank_picture():
         raise RedactionUnproven("the picture file is not the blank one")
-    seen = look_at_mirax(_literal(pairs[1]), _literal(pairs[2]))
+    seen = look_at_mirax(literal_of(pairs[1]), literal_of(pairs[2]))
     if seen.data != tuple(data_name(number) for number in range(len(pairs) - 3)):
         raise RedactionUnproven("the index text names other data files than there are")
     return seen
@@ -153,7 +133,7 @@ def _check_full(pairs: Sequence[FilePair], seen: SeenMirax) -> None:
         if seen.positions is not None and seen.positions[2] == number:
             offset, length, _ = seen.positions
             ranges = sorted([*ranges, (offset, length)])
-            _check_positions(_literal(pair)[offset : offset + length])
+            _check_positions(literal_of(pair)[offset : offset + length])
         end = len(seen.head)
         if pair.output.literal_between(0, end) != seen.head:
             raise RedactionUnproven("a data file of the output does not start as it must")
@@ -209,13 +189,13 @@ def _check_shortened(pair: FilePair, level: MiraxLevel, before: list[int], after
     """What is missing of a picture are whole segments or chunks that say nothing to its decoder, or follows its end;
     sampled ones show the same as before."""
     _, offset, length = before
-    pieces = [(at - offset, size) for at, size in _pieces(pair.output, after[1], after[2])]
+    pieces = [(at - offset, size) for at, size in pieces_of(pair.output, after[1], after[2])]
     if any(at < 0 or at + size > length for at, size in pieces):
         raise RedactionUnproven("a picture of the output is another picture of the source")
     if any(first + size > second for (first, size), (second, _) in pairwise(pieces)):
         raise RedactionUnproven("a picture's parts stand in another order")
     old = pair.source.read(offset, length)
-    end = _whole_gaps(old, pieces, _jpeg_gap if level.coding == "JPEG" else _png_gap)
+    end = whole_gaps(old, pieces, jpeg_gap if level.coding == "JPEG" else png_gap)
     if level.coding == "BMP24":
         end = 0 < len(pieces) < 2 and sum(pieces[0]) < length
     if not end:
@@ -235,44 +215,12 @@ def _check_shows_the_same(old: bytes, new: bytes) -> None:
         raise RedactionUnproven("a shortened picture shows something else")
 
 
-def _jpeg_gap(data: bytes, at: int) -> int:
-    """The length of a comment or application segment that stands here, 0 for anything else."""
-    foreign = data[at] == 0xFF and (data[at + 1] == 0xFE or 0xE0 <= data[at + 1] <= 0xEF)
-    return 2 + int.from_bytes(data[at + 2 : at + 4], "big") if foreign else 0
-
-
-def _png_gap(data: bytes, at: int) -> int:
-    """The length of an ancillary chunk that stands here, 0 for anything else."""
-    return 12 + int.from_bytes(data[at : at + 4], "big") if data[at + 4 : at + 5].islower() else 0
-
-
-def _whole_gaps(data: bytes, pieces: list[tuple[int, int]], gap: Callable[[bytes, int], int]) -> bool:
-    """Whether only whole ancillary parts are missing between the pieces, and the last one is the picture's end."""
-    for (first, size), (second, _) in pairwise(pieces):
-        at = first + size
-        while at < second and (step := gap(data, at)):
-            at += step
-        if at != second:
-            return False
-    at = sum(pieces[-1])
-    return pieces[0][0] == 0 and data[:at].endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
-
-
 def _decode(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP")) as picture:
             return np.asarray(picture)
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise RedactionUnproven("a picture cannot be decoded") from error
-
-
-def _pieces(output: Output, at: int, length: int) -> Iterator[tuple[int, int]]:
-    """(source offset, length) of what makes up a range of the output; every byte of it is a copy."""
-    while length:
-        one = output.origin(np.array([at], "u8"), np.array([1], "u8"))
-        room = min(length, output.run_from(at))
-        yield int(one[0]), room
-        at, length = at + room, length - room
 
 
 # --- look 2: the search --------------------------------------------------------------------------------
@@ -295,24 +243,10 @@ def _headers(pairs: Sequence[FilePair], tiles: Sequence[Tiles]) -> set[bytes]:
     headers: set[bytes] = set()
     for level in tiles:
         for file, at, length in level.output[:: max(1, len(level.output) // HEADERS)].tolist():
-            pieces = _pieces(pairs[3 + file].output, at, min(length, HEAD_BYTES))
+            pieces = pieces_of(pairs[3 + file].output, at, min(length, HEAD_BYTES))
             data = b"".join(pairs[3 + file].source.read(*piece) for piece in pieces)
             headers.add(words_before_pixels(data))
     return headers
-
-
-def words_before_pixels(data: bytes) -> bytes:
-    """The bytes of an encoded picture that could be read as text."""
-    if data[:2] != b"\xff\xd8":
-        end = data.find(b"IDAT")
-        return data[: end if end > 0 else 64]
-    kept, at = [], 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at + 1] not in (0xC4, 0xDB):
-            kept.append(data[at : at + 2 + length])
-        at += 2 + max(2, length)
-    return b"".join(kept)
 
 
 # --- look 4: OpenSlide ---------------------------------------------------------------------------------
@@ -384,7 +318,7 @@ class _Folder:
             if size == length:
                 self._after[3 + slot].fill(place, data)
                 continue
-            for piece, run in _pieces(self._pairs[3 + slot].output, place, size):
+            for piece, run in pieces_of(self._pairs[3 + slot].output, place, size):
                 self._after[3 + slot].fill(place, data[piece - offset : piece - offset + run])
                 place += run
 
@@ -510,67 +444,3 @@ def _tile_list_digest(tiles: Sequence[Tiles]) -> str:
     for level in tiles:
         digest.update(np.column_stack([level.index, level.source]).astype("<i8").tobytes())
     return digest.hexdigest()
-
-
-# --- the stage -----------------------------------------------------------------------------------------
-
-
-class Stage:
-    """Both sides' stand-ins under the names of `standin_names`. In the parsing child the links were made by its
-    caller and point at fixed descriptors; elsewhere they are made here, and go with it."""
-
-    def __init__(self, suffix: str, number: str, standins: Standins | None) -> None:
-        self._suffix = suffix
-        self._number = number
-        self._standins = standins
-        self._own = "" if standins else tempfile.mkdtemp(prefix="mover-standins-")
-        self._open: list[Skeleton] = []
-        self._slots: list[int] = []
-        self._bytes = 0
-
-    @property
-    def folder(self) -> str:
-        return self._standins.folder if self._standins else self._own
-
-    def side(self, side: int, sizes: Sequence[int]) -> list[Skeleton]:
-        """One stand-in per file, empty and of its size."""
-        if self._standins and len(sizes) > self._standins.count:
-            raise RedactionUnproven("more files than were prepared for")
-        made = []
-        for file, size in enumerate(sizes):
-            skeleton = Skeleton(size)
-            self._open.append(skeleton)
-            made.append(skeleton)
-            self._link(side, file, skeleton)
-        return made
-
-    def _link(self, side: int, file: int, skeleton: Skeleton) -> None:
-        if self._standins:
-            slot = self._standins.slot(side, file)
-            try:
-                skeleton.move_to(slot)
-            except OSError as error:
-                raise RedactionUnproven("more files than one process may have open") from error
-        else:
-            slot = skeleton.duplicate()
-            self._slots.append(slot)
-            name = standin_names(self._suffix, self._number, file + 1)[file]
-            link_all(self.folder, SIDES[side], [name], slot)
-
-    @contextmanager
-    def open(self, side: int) -> Iterator[openslide.OpenSlide]:
-        path = os.path.join(self.folder, SIDES[side], standin_names(self._suffix, self._number, 1)[0])
-        try:
-            slide = openslide.OpenSlide(path)
-        except (openslide.OpenSlideError, OSError) as error:
-            raise RedactionUnproven("OpenSlide cannot open it") from error
-        with slide:
-            yield slide
-
-    def close(self) -> None:
-        for skeleton in self._open:
-            skeleton.__exit__(None, None, None)
-        for slot in self._slots:
-            os.close(slot)
-        if self._own:
-            shutil.rmtree(self._own, ignore_errors=True)

@@ -19,14 +19,15 @@ from PIL import Image
 
 from mover.decide.redaction.ledger import FolderRedaction
 from mover.decide.redaction.mirax import judge_mirax, judge_positions
-from mover.deid.companions import Standins, data_name
+from mover.decide.redaction.vms import judge_vms
+from mover.deid.companions import Standins, data_name, part_name
 from mover.deid.outcome import OutFile, Prepared, SlidePlan
 from mover.errors import FormatUnsupported, StructureInvalid
-from mover.model.folders import Cut, KeySection, MiraxScan
+from mover.model.folders import Cut, KeySection, MiraxScan, VmsPart, VmsScan
 from mover.model.recipe import Copy, Literal, Recipe, Segment, compact
 from mover.model.slides import SlideFacts
 from mover.model.source import ByteSource
-from scanners import mirax
+from scanners import families, mirax, vms
 
 _CODINGS: Final = {"JPEG": "jpeg", "PNG": "png", "BMP24": "bmp"}
 _LIMIT_31: Final = 0x7FFFFFFF
@@ -46,12 +47,19 @@ def prepare_files(
     """Plan, prove and (for a positive `edge_px`) render one slide of several files. The order of `files` is what
     the parts' `source` counts in, from 1."""
     from mover.deid.folderproof import prove_mirax
+    from mover.deid.vmsproof import prove_vms
 
-    if not mirax.is_mine(suffix.lower()):
-        raise FormatUnsupported("recognised, and no writer exists for it yet")
+    options = {"edge_px": edge_px, "standins": standins}
+    if vms.is_mine(main):
+        slide = vms.scan(main, files)
+        plan = plan_vms(main, files, slide, known=known, number=number)
+        return prove_vms(main, files, slide, plan, number=number, **options)  # type: ignore[arg-type]
+    family = families.of_bytes(main, suffix.lower())
+    if family != families.MIRAX:
+        raise FormatUnsupported(f"{family or 'a slide of several files'}: recognised, and no writer exists for it yet")
     scan = mirax.scan(main, files)
     plan = plan_mirax(main, files, scan, known=known, number=number)
-    evidence, picture = prove_mirax(main, files, scan, plan, edge_px=edge_px, standins=standins)
+    evidence, picture = prove_mirax(main, files, scan, plan, **options)  # type: ignore[arg-type]
     return Prepared(plan, evidence, picture)
 
 
@@ -209,3 +217,67 @@ def _page(tiles: mirax.Tiles, moved: Sequence[_Moved], slots: Mapping[int, int])
         found = np.searchsorted(one.ranges[:, 0], offset[mine])
         page[mine, 1], page[mine, 2], page[mine, 3] = one.at[found], one.length[found], slots[one.file]
     return page.tobytes()
+
+
+# --- Hamamatsu VMS -------------------------------------------------------------------------------------
+
+
+def plan_vms(
+    main: ByteSource, files: Mapping[str, ByteSource], scan: VmsScan, *, known: tuple[str, ...], number: str
+) -> SlidePlan:
+    """The plan of a scanned slide; proves nothing yet. Its parts lie beside the main file and carry its number."""
+    names = tuple(part_name(number, index) for index in range(len(scan.parts)))
+    redaction = judge_vms(scan, names=names, known=known)
+    order = {name: index + 1 for index, name in enumerate(files)}
+    parts = tuple(
+        OutFile(
+            part_name(_STEM, index),
+            order[part.name],
+            compact(files[part.name].size_bytes, [Copy(*one) for one in part.cut.ranges]),
+        )
+        for index, part in enumerate(scan.parts)
+    )
+    return SlidePlan(
+        family="hamamatsu-vms",
+        extension="vms",
+        recipe=Recipe(main.size_bytes, (Literal(key_text(redaction.sections)),)),
+        facts=_vms_facts(scan, redaction),
+        decisions=redaction.decisions,
+        removed=redaction.removed,
+        tile_count=len(parts),
+        parts=parts,
+    )
+
+
+def _vms_facts(scan: VmsScan, redaction: FolderRedaction) -> SlideFacts:
+    values = dict(redaction.sections[0].lines)
+    first, small = scan.parts[0], scan.parts[-1]
+    width = sum(part.width for part in scan.parts if part.layer == part.row == 0)
+    height = sum(part.height for part in scan.parts if part.layer == part.column == 0)
+    micrometres = [int(values.get(key, "0")) / 1000 for key in ("PhysicalWidth", "PhysicalHeight")]
+    return SlideFacts(
+        vendor="hamamatsu",
+        family="hamamatsu-vms",
+        width=width,
+        height=height,
+        levels=_scaled((width, height), first.tile_width, first.tile_height, small),
+        tile_width=first.tile_width,
+        tile_height=first.tile_height,
+        compression="jpeg",
+        mpp_x=micrometres[0] / width if micrometres[0] > 0 else None,
+        mpp_y=micrometres[1] / height if micrometres[1] > 0 else None,
+        objective=float(values["SourceLens"]) if "SourceLens" in values else None,
+    )
+
+
+def _scaled(size: tuple[int, int], wide: int, high: int, small: VmsPart) -> tuple[tuple[int, int], ...]:
+    """The levels readers make of a picture: itself, and halves of it as far as a JPEG decoder scales its tiles. The
+    map's replace those of the same width."""
+    levels: dict[int, tuple[int, int]] = {}
+    for (width, height), tile in ((size, (wide, high)), ((small.width, small.height), (small.tile_width,
+                                                                                      small.tile_height))):  # fmt: skip
+        levels[width] = (width, height)
+        for down in (2, 4, 8):
+            if tile[0] % down == 0 and tile[1] % down == 0:
+                levels[width // down] = (width // down, height // down)
+    return tuple(levels[width] for width in sorted(levels, reverse=True))

@@ -89,21 +89,32 @@ class MiraxScan(Struct, frozen=True):
 
 
 class VmsPart(Struct, frozen=True):
-    """One JPEG of a Hamamatsu VMS slide. `column` and `row` are -1 for the map, its smallest level."""
+    """One JPEG of a Hamamatsu VMS slide: `key` is what the index text calls it, without its number. `layer` is the
+    focal plane; the map, its smallest level, stands in none (-1)."""
 
     name: str
+    layer: int
     column: int
     row: int
     width: int
     height: int
-    size_bytes: int
+    tile_width: int
+    tile_height: int
+    header_bytes: int
     cut: Cut
+
+    @property
+    def key(self) -> str:
+        return "MapFile" if self.layer < 0 else f"ImageFile({self.layer},{self.column},{self.row})"
 
 
 class VmsScan(Struct, frozen=True):
+    """`parts` in the order the output names them, the map last."""
+
     text: KeyText
     columns: int
     rows: int
+    layers: int
     parts: tuple[VmsPart, ...]
     texts: tuple[bytes, ...]
     strays: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -68,7 +68,7 @@ class Ledger:
                 raise StructureInvalid(f"{place} lacks key {key}, or its value is outside its type")
         return kept
 
-    def drop_others(self, text: KeyText, kept: dict[str, Collection[str]], place: str, own: Collection[str]) -> None:
+    def drop_others(self, text: KeyText, kept: Mapping[str, Collection[str]], place: str, own: Collection[str]) -> None:
         """Every line that is not kept, and what is no line: values join the harvest, and keys that nobody lists."""
         for line in text.lines:
             if line.key in kept.get(line.section, ()) and text.get(line.section, line.key) == line.value:
