@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from mover.errors import FormatUnknown, FormatUnsupported
+from mover.errors import FormatUnknown, FormatUnsupported, StructureInvalid
 from mover.model.slides import SlideScan
 from mover.model.source import ByteSource
 from scanners import aperio, dicom, families, generic, hamamatsu, leica, ome, philips, ventana
@@ -15,10 +15,18 @@ from scanners.tiles import examine as examine_tiles
 
 __all__ = ["examine_tiles", "identify"]
 
-# Families that a TIFF's content tells, by the name `families.of_tiff` gives them, and who scans them.
-_TIFF_SCANNERS: Final[dict[str, Callable[[ByteSource, Structure], SlideScan]]] = {
-    families.GENERIC: generic.scan,
-}
+_Test = Callable[[ByteSource, Structure], bool]
+_Scan = Callable[[ByteSource, Structure], SlideScan]
+
+# Families whose content names them, in the order they are asked.
+_TIFF_FAMILIES: Final[tuple[tuple[_Test, _Scan], ...]] = (
+    (lambda _, structure: hamamatsu.is_mine(structure), hamamatsu.scan),
+    (aperio.is_mine, aperio.scan),
+    (leica.is_mine, leica.scan),
+    (ventana.is_mine, ventana.scan),
+    (philips.is_mine, philips.scan),
+    (ome.is_mine, ome.scan),
+)
 
 
 def identify(source: ByteSource, suffix: str) -> SlideScan:
@@ -36,20 +44,17 @@ def identify(source: ByteSource, suffix: str) -> SlideScan:
         if not family:
             raise FormatUnknown("neither content nor name belong to a known family")
         raise FormatUnsupported(f"{family}: recognised, and no writer exists for it yet")
+    return _scan_tiff(source, suffix)
+
+
+def _scan_tiff(source: ByteSource, suffix: str) -> SlideScan:
     structure = read_structure(source)
-    if hamamatsu.is_mine(structure):
-        return hamamatsu.scan(source, structure)
-    if aperio.is_mine(source, structure):
-        return aperio.scan(source, structure)
-    if leica.is_mine(source, structure):
-        return leica.scan(source, structure)
-    if ventana.is_mine(source, structure):
-        return ventana.scan(source, structure)
-    if philips.is_mine(source, structure):
-        return philips.scan(source, structure)
-    if ome.is_mine(source, structure):
-        return ome.scan(source, structure)
+    for is_mine, scan in _TIFF_FAMILIES:
+        if is_mine(source, structure):
+            if any(directory.repeats for directory in structure.directories):
+                raise StructureInvalid("tag 270 stands twice in one directory")
+            return scan(source, structure)
     family = families.of_tiff(source, structure, suffix)
-    if family in _TIFF_SCANNERS:
-        return _TIFF_SCANNERS[family](source, structure)
+    if family == families.GENERIC:
+        return generic.scan(source, structure)
     raise FormatUnsupported(f"{family}: recognised, and no writer exists for it yet")

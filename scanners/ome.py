@@ -2,9 +2,9 @@
 
 The XML lists images; an image's planes stand in directories of the main chain, its pyramid in the SubIFDs of each.
 The slide is the largest tiled image. Another image is kept when structure says that it is the same glass through the
-same lens: it has the slide's very size, or it says the same micrometres per pixel and is tiled and has a pyramid as the
-slide has. All others (label, overview, thumbnail, whatever they call themselves) are dropped. Names and words decide
-nothing.
+same lens: it has the slide's very size, or it says the same micrometres per pixel, has the same tiles and a pyramid of
+as many levels. All others (label, overview, thumbnail, whatever they call themselves) are dropped. Names and words
+decide nothing.
 
 Identity hides in the XML (experimenters with names and addresses, image names and descriptions, dates, UUIDs and file
 names, annotations of any kind, the creator), in every other text tag, in ICC text, in dropped images and between the
@@ -13,6 +13,7 @@ structures.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import msgspec
@@ -94,7 +95,7 @@ def _kept_pages(root: Element, bare: list[Page]) -> tuple[set[int], Image]:
     if not images:
         raise StructureInvalid("an OME-TIFF without any image of its own")
     main = max(images, key=lambda image: (bases[image.number][0].tile_width > 0, image.width * image.height))
-    pyramids = {page.parent for page in bare}
+    pyramids = Counter(page.parent for page in bare)
     kept = [image for image in images if _is_like(image, main, bases, pyramids)]
     for image in kept:
         if any((page.width, page.height) != (image.width, image.height) for page in bases[image.number]):
@@ -102,14 +103,14 @@ def _kept_pages(root: Element, bare: list[Page]) -> tuple[set[int], Image]:
     return {page.index for image in kept for page in bases[image.number]}, main
 
 
-def _is_like(image: Image, main: Image, bases: dict[int, list[Page]], pyramids: set[int]) -> bool:
+def _is_like(image: Image, main: Image, bases: dict[int, list[Page]], pyramids: Counter[int]) -> bool:
     if (image.width, image.height) == (main.width, main.height):
         return True
     first, other = bases[main.number][0], bases[image.number][0]
     return (
         other.tile_width > 0
         and (other.tile_width, other.tile_height) == (first.tile_width, first.tile_height)
-        and (other.index in pyramids or first.index not in pyramids)
+        and pyramids[other.index] == pyramids[first.index] > 0
         and all(map(_same_spacing, image.spacing, main.spacing))
     )
 

@@ -114,7 +114,8 @@ def is_reduced_copy(page: Page, first: Page) -> bool:
 def read_places(source: ByteSource, structure: Structure, page: Page) -> list[Place]:
     """Every tag of a page as a place, except where its pixels lie."""
     places = []
-    for tag in structure.directories[page.index].tags.values():
+    directory = structure.directories[page.index]
+    for tag in (*directory.tags.values(), *directory.repeats):
         if tag.code in LOCATIONS:
             continue
         value = _value_of(source, structure, tag)
@@ -143,7 +144,7 @@ def check_layout(source: ByteSource, structure: Structure, pages: Iterable[Page]
     for directory in structure.directories:
         starts.append(array("Q", [directory.offset]))
         lengths.append(array("Q", [directory.size_bytes]))
-        for tag in directory.tags.values():
+        for tag in (*directory.tags.values(), *directory.repeats):
             if tag.inline is None:
                 starts.append(array("Q", [tag.at]))
                 lengths.append(array("Q", [tag.size_bytes]))

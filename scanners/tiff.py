@@ -31,6 +31,7 @@ TAGS_PER_DIRECTORY: Final = 256
 VALUE_BYTES: Final = 16 << 20
 SEGMENTS: Final = 8 << 20
 NDPI_FORMAT_TAG: Final = 65420
+DESCRIPTION: Final = 270
 SUBIFDS: Final = 330
 # SubIFDs of SubIFDs are read, so that they can be told; nothing deeper exists.
 DEPTH: Final = 2
@@ -64,12 +65,14 @@ class Tag(Struct, frozen=True):
 
 
 class Directory(Struct, frozen=True):
-    """`parent` is the index of the directory whose SubIFDs this one stands in; -1 in the main chain."""
+    """`parent` is the index of the directory whose SubIFDs this one stands in; -1 in the main chain. `repeats` are
+    further descriptions, which some writers add: readers disagree on which one counts."""
 
     offset: int
     size_bytes: int
     tags: dict[int, Tag]
     parent: int = -1
+    repeats: tuple[Tag, ...] = ()
 
 
 class Structure(Struct, frozen=True):
@@ -167,7 +170,7 @@ def _descend(source: ByteSource, layout: _Layout, found: list[Directory], seen: 
             raise StructureInvalid(f"more than {DIRECTORIES_IN_ALL} directories")
         seen.add(offset)
         child, _ = _read_directory(source, layout, offset)
-        found.append(Directory(child.offset, child.size_bytes, child.tags, parent))
+        found.append(Directory(child.offset, child.size_bytes, child.tags, parent, child.repeats))
         _descend(source, layout, found, seen, depth=depth + 1)
 
 
@@ -205,14 +208,18 @@ def _read_directory(source: ByteSource, layout: _Layout, offset: int) -> tuple[D
     (after,) = struct.unpack_from(layout.order + layout.next_code, raw, following)
     highs = following + struct.calcsize("<" + layout.next_code)
     tags: dict[int, Tag] = {}
+    repeats: list[Tag] = []
     for index in range(entries):
         at = counter.size + index * layout.entry_bytes
         high = raw[highs + 4 * index : highs + 4 * index + layout.high_bytes]
         tag = _parse_entry(layout, raw[at : at + layout.entry_bytes], high, source.size_bytes)
-        if tag.code in tags:
+        if tag.code in tags and tag.code == DESCRIPTION:
+            repeats.append(tag)
+        elif tag.code in tags:
             raise StructureInvalid(f"tag {tag.code} stands twice in one directory")
-        tags[tag.code] = tag
-    return Directory(offset, size, tags), after
+        else:
+            tags[tag.code] = tag
+    return Directory(offset, size, tags, repeats=tuple(repeats)), after
 
 
 def _parse_entry(layout: _Layout, entry: bytes, high: bytes, file_bytes: int) -> Tag:

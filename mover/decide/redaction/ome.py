@@ -15,12 +15,13 @@ from mover.decide.redaction.desk import Desk, OutTag
 from mover.decide.redaction.generic import GENERIC
 from mover.decide.redaction.markup import Shape, names_of, prune, render, values_of
 from mover.errors import PlaceUnknown
-from mover.model.ome import NAMESPACE, UNITS, Image, images_of, plain
+from mover.model.ome import NAMESPACE, UNITS, Image, images_of, namespace, plain
 from mover.model.slides import Page, SlideScan
 from mover.model.xmltext import Element
 
-_WHOLE: Final = re.compile(r"[0-9]{1,9}")
-_DECIMAL: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?([eE]-?[0-9]{1,2})?")
+_EDGE: Final = re.compile(r"[0-9]{1,7}")
+_WHOLE: Final = re.compile(r"[0-9]{1,4}")
+_DECIMAL: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,20})?([eE]-?[0-9]{1,2})?")
 _BOOLEAN: Final = re.compile(r"true|false")
 _COLOUR: Final = re.compile(r"-?[0-9]{1,10}")
 _LENGTH: Final = re.compile("|".join(sorted(unit for unit in UNITS if unit)))
@@ -60,7 +61,7 @@ _DATA: Final = Shape(attributes={name: _WHOLE for name in ("IFD", "FirstZ", "Fir
 _VITAL: Final = frozenset({"DimensionOrder", "Type", "SizeX", "SizeY", "SizeC", "SizeZ", "SizeT"})
 _PIXELS: Final = Shape(
     attributes={
-        "DimensionOrder": _ORDER, "Type": _TYPE, "PixelType": _TYPE, "SizeX": _WHOLE, "SizeY": _WHOLE,
+        "DimensionOrder": _ORDER, "Type": _TYPE, "PixelType": _TYPE, "SizeX": _EDGE, "SizeY": _EDGE,
         "SizeC": _WHOLE, "SizeZ": _WHOLE, "SizeT": _WHOLE, "SignificantBits": _WHOLE, "Interleaved": _BOOLEAN,
         "BigEndian": _BOOLEAN, "PhysicalSizeX": _DECIMAL, "PhysicalSizeXUnit": _LENGTH, "PhysicalSizeY": _DECIMAL,
         "PhysicalSizeYUnit": _LENGTH, "PhysicalSizeZ": _DECIMAL, "PhysicalSizeZUnit": _LENGTH,
@@ -76,8 +77,8 @@ _ROOT: Final = Shape(
 )
 # What the writer itself puts into the document: a removed string that is part of one of these proves nothing.
 WORDS: Final = (
-    *sorted(set(names_of(_ROOT))), "InstrumentRef", "ObjectiveSettings", "ObjectiveSettings ID", "encoding",
-    "version", "http://www.openmicroscopy.org/Schemas/OME/", "true", "false", "uint8", "uint16", "uint32", "int16",
+    *sorted(set(names_of(_ROOT))), "InstrumentRef", "ObjectiveSettings", "encoding", "version", "UTF-8",
+    "http://www.openmicroscopy.org/Schemas/OME/", "true", "false", "uint8", "uint16", "uint32", "int16",
     "int32", "float", "double", "XYCZT", "XYZCT", "XYCTZ", "XYZTC", "XYTCZ", "XYTZC", "Transmitted", "Epifluorescence",
     "Fluorescence", "Brightfield", "BrightField", "WideField", "SlideScan", "Channel:0:0", "Image:0", "Pixels:0",
     "Instrument:0", "Objective:0:0",
@@ -102,11 +103,23 @@ class OmeDesk(Desk):
             self.remove(text)
 
     def _prune(self, root: Element) -> Element:
-        kept = prune(self._with_sure_lengths(root), _ROOT, self._dropped)
-        if kept is None or not kept.get("xmlns"):
+        kept = prune(self._with_sure_colours(self._with_sure_lengths(root)), _ROOT, self._dropped)
+        if kept is None:
             raise PlaceUnknown("the OME-XML has nothing that may pass")
         whole = [one for one in _with_numbers(kept, root) if one[0] is None or self._stays(one[0])]
-        return Element("OME", kept.attributes, "", tuple(element for _, element in whole))
+        attributes = (("xmlns", namespace(self.scan.documents[0].root)),)
+        return Element("OME", attributes, "", tuple(element for _, element in whole))
+
+    def _with_sure_colours(self, element: Element) -> Element:
+        """A colour is opaque or nothing at all; any other number is none (OME schema, Channel Color: RGBA)."""
+        attributes = []
+        for name, value in element.attributes:
+            if name == "Color" and _COLOUR.fullmatch(value) and int(value) & 255 not in (0, 255):
+                self._dropped(f"/{element.name}@Color", value, "a number that is no colour")
+            else:
+                attributes.append((name, value))
+        children = tuple(self._with_sure_colours(child) for child in element.children)
+        return Element(element.name, tuple(attributes), element.text, children)
 
     def _with_sure_lengths(self, element: Element) -> Element:
         """A number whose unit may not pass would say another length without it."""

@@ -21,10 +21,11 @@ from mover.errors import PlaceUnknown
 from mover.model.slides import Page, Place, SlideScan
 from mover.model.xmltext import Element
 
-_NUMBER: Final = r'"?-?[0-9]{1,6}(?:\.[0-9]{1,12})?(?:[eE]-?[0-9]{1,2})?"?'
 _SMALL: Final = re.compile(r"[0-9]{1,2}")
 _SIZE: Final = re.compile(r"[0-9]{1,6}")
-_NUMBERS: Final = re.compile(rf"{_NUMBER}(?: {_NUMBER}){{0,15}}")
+_SPACING: Final = re.compile(r'"?0\.[0-9]{1,12}"? "?0\.[0-9]{1,12}"?')  # millimetres
+_RATIO: Final = re.compile(r'"?[0-9]{1,3}(\.[0-9]{1,6})?"?( "?[0-9]{1,3}(\.[0-9]{1,6})?"?)?')
+_POSITION: Final = re.compile(r'"?-?[0-9]{1,3}(\.[0-9]{1,9})?"?( "?-?[0-9]{1,3}(\.[0-9]{1,9})?"?){0,2}')
 _DECIMAL: Final = re.compile(r'"?[0-9]{1,6}(?:\.[0-9]{1,12})?(?:[eE]-?[0-9]{1,2})?"?')
 _HEX: Final = re.compile(r"0x[0-9A-Fa-f]{4}")
 _KIND: Final = re.compile(r"I(String|Double|U?Int(16|32|64)|DataObject|Byte|Float)(Array)?")
@@ -40,8 +41,8 @@ class Nested(Struct, frozen=True):
 
 
 _LEVELS: Final = Nested("PixelDataRepresentation", {
-    "DICOM_PIXEL_SPACING": _NUMBERS,
-    "PIIM_DP_PIXEL_DATA_REPRESENTATION_POSITION": _NUMBERS,
+    "DICOM_PIXEL_SPACING": _SPACING,
+    "PIIM_DP_PIXEL_DATA_REPRESENTATION_POSITION": _POSITION,
     "PIIM_PIXEL_DATA_REPRESENTATION_COLUMNS": _SIZE,
     "PIIM_PIXEL_DATA_REPRESENTATION_NUMBER": _SMALL,
     "PIIM_PIXEL_DATA_REPRESENTATION_ROWS": _SIZE,
@@ -52,10 +53,10 @@ _IMAGES: Final = Nested("DPScannedImage", {
     "DICOM_HIGH_BIT": _SMALL,
     "DICOM_LOSSY_IMAGE_COMPRESSION": re.compile(r'"?0[01]"?'),
     "DICOM_LOSSY_IMAGE_COMPRESSION_METHOD": re.compile(r'"?PHILIPS_(DP|TIFF)_1_0"?( "?PHILIPS_(DP|TIFF)_1_0"?)?'),
-    "DICOM_LOSSY_IMAGE_COMPRESSION_RATIO": _NUMBERS,
+    "DICOM_LOSSY_IMAGE_COMPRESSION_RATIO": _RATIO,
     "DICOM_PHOTOMETRIC_INTERPRETATION": re.compile(r"RGB|YBR_FULL|YBR_FULL_422|MONOCHROME2"),
     "DICOM_PIXEL_REPRESENTATION": _SMALL,
-    "DICOM_PIXEL_SPACING": _NUMBERS,
+    "DICOM_PIXEL_SPACING": _SPACING,
     "DICOM_PLANAR_CONFIGURATION": _SMALL,
     "DICOM_SAMPLES_PER_PIXEL": _SMALL,
     "PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE": _LEVELS,
@@ -86,7 +87,7 @@ WORDS: Final = (
     *sorted(set(_names(_ROOT))), "DataObject", "ObjectType", "DPUfsImport", "Attribute", "Array", "Group", "Element",
     "PMSVR", "IString", "IStringArray", "IDouble", "IDoubleArray", "IDataObjectArray", "IUInt16", "IUInt32", "PHILIPS",
     "PHILIPS_TIFF_1_0", "PHILIPS_DP_1_0", "UFS Scanner", "Philips UFS", "IntelliSite Ultra Fast Scanner",
-    "YBR_FULL_422", "MONOCHROME2", "Philips DP v1.0", "quality", "level", "encoding", "version",
+    "YBR_FULL_422", "MONOCHROME2", "Philips DP v1.0", "quality", "level", "encoding", "version", "UTF-8",
 )  # fmt: skip
 
 
@@ -113,13 +114,19 @@ class PhilipsDesk(Desk):
                 self._drop(child)
             elif isinstance(rule, Nested):
                 kept.append(self._array(child, rule))
-            elif rule.fullmatch(child.text):
+            elif rule.fullmatch(child.text) and self._fits(child.get("Name"), child.text):
                 kept.append(Element("Attribute", tuple(self._facts(child)), child.text))
                 self._drop_inside(child)
             else:
                 self._drop(child)
         self._drop_rest(element, {"ObjectType"})
         return Element("DataObject", (("ObjectType", kind),), "", tuple(kept))
+
+    def _fits(self, name: str, text: str) -> bool:
+        """A number of columns or rows is at most the first level's."""
+        first = self.scan.levels[0]
+        limit = {"_COLUMNS": first.width, "_ROWS": first.height}
+        return all(int(text) <= most for end, most in limit.items() if name.endswith(end))
 
     def _array(self, element: Element, rule: Nested) -> Element:
         objects = []
@@ -201,7 +208,10 @@ class PhilipsDesk(Desk):
 
     def removed(self) -> tuple[str, ...]:
         words = [word.casefold() for word in WORDS]
-        return tuple(text for text in super().removed() if not any(text.casefold() in word for word in words))
+        return tuple(
+            text for text in super().removed()
+            if not (_HEX.fullmatch(text) or _KIND.fullmatch(text) or any(text.casefold() in word for word in words))
+        )  # fmt: skip
 
     def describe(self, page: Page, kept: dict[str, str], header: str) -> OutTag | None:
         if page.index != 0:

@@ -71,7 +71,7 @@ def _as_fine(
 ) -> bool:
     near = all(one > 0 and two > 0 and abs(one - two) <= two * 1e-4 for one, two in zip(spacing, wanted, strict=True))
     tiles = page.is_tiled and (page.tilewidth, page.tilelength) == (main.tilewidth, main.tilelength)
-    return near and tiles and (bool(page.subifds) or not main.subifds)
+    return near and tiles and 0 < len(page.subifds or ()) == len(main.subifds or ())
 
 
 def _image(pixels: ElementTree.Element) -> tuple[tuple[int, int], tuple[float, float], list[int]]:
