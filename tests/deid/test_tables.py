@@ -269,8 +269,13 @@ def test_identifiers_planted_anywhere_are_never_in_the_output(seed: int) -> None
     out = released(data, rule(columns=scrubbed, misfits_percent=100))
     assert len(table_of(out)) == len(rows) + 1
     sought = [text for one in [*planted, comment] for text in (one, *one.replace("^", " ").split()) if len(text) >= 6]
-    names = [text for text in sought if text.casefold().strip(",;") not in ("street", "lines")]
+    names = [text for text in sought if text.casefold().strip(",;") not in ("street", "lines") and _tells(text)]
     assert Seeker(names).find(_without_pseudonyms(out)) == 0
+
+
+def _tells(text: str) -> bool:
+    """Six digits of a telephone stand in some shifted date now and then."""
+    return sum(c.isalpha() for c in text) >= 4 or sum(c.isdigit() for c in text) >= 7
 
 
 def _without_pseudonyms(out: PreparedTable) -> bytes:
