@@ -75,7 +75,7 @@ class Pack(msgspec.Struct, frozen=True):
     index: int
     batch: str
     stem: str
-    suffix: Literal[".svs", ".ndpi", ".scn"]
+    suffix: Literal[".svs", ".ndpi", ".czi"]
     look: str
     case: str
     block: str
@@ -307,7 +307,7 @@ def _faulty(good: list[Pack], *, batch: str, first: int) -> list[Pack]:
                 like,
                 index=good[0].index + len(good) + n,
                 stem=f"{case}_{like.block}_{like.stain}",
-                suffix=".scn" if fault == "unsupported" else like.suffix,
+                suffix=".czi" if fault == "unsupported" else like.suffix,
                 case=case,
                 fault=fault,
             )

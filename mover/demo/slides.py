@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mover.demo import art, ndpi, svs
+from mover.demo import art, czi, ndpi, svs
 from mover.demo.layout import Layout, make_layout
 from mover.demo.plan import Case, Pack
 from mover.demo.texture import Atlas
@@ -32,7 +32,7 @@ def write_pack(source: Path, pack: Pack, *, case: Case, atlas: Atlas, seed: int)
     if pack.fault == "rubbish":
         slide.write_bytes(np.random.default_rng([seed, 5]).bytes(1_500_000))
     elif pack.fault == "unsupported":
-        svs.write_leica(slide, pack, overview=overview)
+        czi.write(slide, pack, overview=overview)
     elif pack.look == ndpi.LOOK:
         ndpi.write(slide, pack, case=case, layout=layout)
     else:

@@ -20,7 +20,7 @@ from PIL import ImageCms
 from mover.demo import art
 from mover.demo.layout import Layout
 from mover.demo.plan import Case, Pack
-from mover.demo.texture import CLASSIC, GT450, Look, Pixels, cut_tiles, encode_tile, jpeg_tables, shrink
+from mover.demo.texture import GT450, Look, Pixels, cut_tiles, encode_tile, jpeg_tables, shrink
 from mover.demo.tiffs import BYTE, LONG, RATIONAL, SHORT, Tag, TiffFile, blob, numbers, text
 
 _JPEG, _LZW = 7, 5
@@ -273,36 +273,3 @@ def icc_profile() -> bytes:
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = bytes.fromhex("07e800010001000000000000")
     return bytes(profile)
-
-
-def write_leica(path: Path, pack: Pack, *, overview: Pixels) -> None:
-    """A Leica SCN: a family the demo has no recipe for, so it must be refused, not passed."""
-    look = CLASSIC
-    barcode = base64.b64encode(art.barcode_text(pack).encode()).decode()
-    described = (
-        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
-        f'<collection name="{pack.stem}" sizeX="25400000" sizeY="76200000"><barcode>{barcode}</barcode>'
-        f'<image name="{pack.stem}"><creationDate>{pack.scanned:%Y-%m-%dT%H:%M:%SZ}</creationDate>'
-        f'<device model="Leica SCN400" version="1.4;{pack.serial}"/><pixels sizeX="{overview.shape[1]}" '
-        f'sizeY="{overview.shape[0]}"><dimension sizeX="{overview.shape[1]}" sizeY="{overview.shape[0]}" '
-        'r="0" ifd="0"/></pixels></image></collection></scn>'
-    )
-    tiles = cut_tiles(overview, look=look)
-    with path.open("wb") as stream:
-        tiff = TiffFile(stream, big=True)
-        offsets = tiff.put_pieces(tiles)
-        tiff.directory(
-            [
-                numbers(254, LONG, 0),
-                numbers(256, LONG, overview.shape[1]),
-                numbers(257, LONG, overview.shape[0]),
-                *_pixel_tags(look),
-                text(270, described),
-                text(306, f"{pack.scanned:%Y:%m:%d %H:%M:%S}"),
-                numbers(322, SHORT, look.tile),
-                numbers(323, SHORT, look.tile),
-                numbers(324, tiff.offset_kind, *offsets),
-                numbers(325, LONG, *(len(tile) for tile in tiles)),
-                blob(347, jpeg_tables(look)),
-            ]
-        )

@@ -42,7 +42,7 @@ def test_faulty_packs_are_faulty_in_their_own_way(source: Path, plan: Plan) -> N
     for fault in ("truncated", "rubbish"):
         with pytest.raises(openslide.OpenSlideError):
             openslide.OpenSlide(path_of(source, by_fault[fault]))
-    assert b"leica-microsystems.com/scn" in path_of(source, by_fault["unsupported"]).read_bytes()
+    assert path_of(source, by_fault["unsupported"]).read_bytes().startswith(b"ZISRAWFILE")
     twin = path_of(source, plan.twin(by_fault["duplicate"]))
     assert path_of(source, by_fault["duplicate"]).read_bytes() == twin.read_bytes()
 
