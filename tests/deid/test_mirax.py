@@ -192,6 +192,23 @@ def test_numbers_that_a_profile_shares_with_the_pyramid_are_no_identifiers() -> 
     assert prepare(main, files).plan.removed
 
 
+def test_names_every_such_slide_has_are_no_identifiers() -> None:
+    """Who gathers words from all file names gathers these too."""
+    main, files = mirax.mirax()
+    known = ("Slidedat", "Data0000", "Data0001.dat", "Index.dat", "Index", "LAYER", "Slide zoom level", *KNOWN)
+    assert prepare(main, files, known=known).plan.removed
+
+
+def test_an_identifier_from_outside_is_sought_even_where_a_kept_text_repeats_it() -> None:
+    general = (("OBJECTIVE_NAME", "Plan-Apochromat 20x/0.8"),)
+    main, files = mirax.mirax(general=general)
+    assert b"Apochromat" in carried_out(main, files, prepare(main, files).plan)[f"{NUMBER}/Slidedat.ini"]
+    output = carried_out(main, files, prepare(main, files, known=("Apochromat",)).plan)
+    assert b"Apochromat" not in output[f"{NUMBER}/Slidedat.ini"]
+    with pytest.raises(IdentityError):
+        prepare(main, files, known=("16777215",))
+
+
 def test_unused_camera_places_carry_nothing() -> None:
     shape = mirax.Shape((8, 8), levels=1, positions="VIMSLIDE_POSITION_BUFFER", missing=frozenset({9, 10}))
     main, files = mirax.mirax(shape)

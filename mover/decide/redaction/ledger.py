@@ -33,6 +33,8 @@ class Ledger:
     def __init__(self, known: Iterable[str]) -> None:
         self.decisions: dict[Decision, int] = {}
         self.harvest: dict[str, None] = {}
+        # (section, key) of the output whose values stand in the source, and whether the picture needs them
+        self.copied: dict[tuple[str, str], bool] = {}
         for text in known:
             self.remove(text)
         self.known = frozenset(self.harvest)
@@ -54,15 +56,18 @@ class Ledger:
         self.note(place, "drop", "X", reason, value)
         self.remove(value)
 
-    def keep(self, text: KeyText, section: str, rules: dict[str, Rule], place: str, vital: Collection[str] = ()
-             ) -> list[tuple[str, str]]:  # fmt: skip
-        """The listed keys of a section whose values are of their type, in the list's order. A vital one that is not
-        is a refusal; everything else in the section is dropped."""
+    def keep(
+        self, text: KeyText, section: str, rules: dict[str, Rule], place: str, vital: Collection[str] = (),
+        *, written: str = "",
+    ) -> list[tuple[str, str]]:  # fmt: skip
+        """The listed keys of a section whose values are of their type, in the list's order; `written` is what the
+        section is called in the output. A vital one that is not is a refusal."""
         kept = []
         for key, rule in rules.items():
             value = text.get(section, key)
             if value is not None and rule.fullmatch(value):
                 kept.append((key, value))
+                self.copied[(written or section, key)] = key in vital
                 self.note(f"{place} key {key}", "keep", "K", "a listed key with a value of its type")
             elif key in vital:
                 raise StructureInvalid(f"{place} lacks key {key}, or its value is outside its type")
@@ -83,20 +88,36 @@ class Ledger:
         for words in text.rest:
             self.drop(f"{place} line", "no key and value", words)
 
-    def close(self, sections: tuple[KeySection, ...]) -> FolderRedaction:
-        """Words that the writer itself puts into an index text prove nothing when they are found; nor does a number
-        that is kept because the picture needs it. What came from outside as an identifier counts in any case, and a
-        text that must stay may not repeat it."""
-        fixed = "\n".join([f"[{one.name}]\n{key}" for one in sections for key, _ in one.lines]).casefold()
-        values = {value.casefold() for one in sections for _, value in one.lines}
-        words = "\n".join(value for value in values if not _NUMBER.fullmatch(value))
+    def close(self, sections: tuple[KeySection, ...], *, names: Iterable[str] = ()) -> FolderRedaction:
+        """Words that the writer itself puts into an index text or the names of files (`names`) prove nothing when they
+        are found; nor does a number that is kept because the picture needs it. What came from outside as an identifier
+        counts in any case, and a text that must stay may not repeat it."""
+        copied = {value.casefold() for one in sections for key, value in one.lines if (one.name, key) in self.copied}
+        fixed = [f"[{one.name}]\n{key}" for one in sections for key, _ in one.lines]
+        fixed += [value for one in sections for key, value in one.lines if (one.name, key) not in self.copied]
+        own = "\n".join([*fixed, *names]).casefold()
+        words = "\n".join(value for value in copied if not _NUMBER.fullmatch(value))
         removed = []
         for text in self.harvest:
             folded = text.casefold()
-            if folded in fixed or is_vocabulary(text):
+            if folded in own or is_vocabulary(text):
                 continue
-            if text not in self.known and (folded in words or (_NUMBER.fullmatch(text) and folded in values)):
+            if text not in self.known and (folded in words or (_NUMBER.fullmatch(text) and folded in copied)):
                 continue
             removed.append(text)
+        sections = tuple(self._without_repetitions(one, [text.casefold() for text in removed]) for one in sections)
         decisions = (msgspec.structs.replace(one, times=times) for one, times in self.decisions.items())
         return FolderRedaction(tuple(decisions), sections, tuple(removed))
+
+    def _without_repetitions(self, section: KeySection, removed: list[str]) -> KeySection:
+        """What repeats something removed is dropped, or refused where the picture needs it."""
+        lines = []
+        for key, value in section.lines:
+            vital = self.copied.get((section.name, key))
+            if vital is None or not any(text in value.casefold() for text in removed):
+                lines.append((key, value))
+                continue
+            if vital:
+                raise PlaceUnknown("a value the picture needs repeats something removed elsewhere")
+            self.note(f"index text key {key}", "drop", "X", "repeats something removed elsewhere", value)
+        return KeySection(section.name, tuple(lines))

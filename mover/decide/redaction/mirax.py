@@ -85,8 +85,9 @@ def judge_mirax(
     kept: dict[str, set[str]] = {"GENERAL": {key for key, _ in general} - {"SLIDE_ID"}}
     levels = []
     for number, level in enumerate(scan.levels):
-        lines = ledger.keep(text, level.section, _LEVEL, "index text", _VITAL_LEVEL)
-        levels.append(KeySection(f"LAYER_0_LEVEL_{number}_SECTION", tuple(lines)))
+        name = f"LAYER_0_LEVEL_{number}_SECTION"
+        lines = ledger.keep(text, level.section, _LEVEL, "index text", _VITAL_LEVEL, written=name)
+        levels.append(KeySection(name, tuple(lines)))
         kept.setdefault(level.section, set()).update(key for key, _ in lines)
     sections = (
         KeySection("GENERAL", tuple(general)),
@@ -98,7 +99,7 @@ def judge_mirax(
     )  # fmt: skip
     _drop_text(ledger, scan, kept)
     _drop_rest(ledger, scan)
-    return ledger.close(sections)
+    return ledger.close(sections, names=("Slidedat.ini", index_name, *data_names))
 
 
 def _hierarchy(scan: MiraxScan, index_name: str) -> tuple[tuple[str, str], ...]:
