@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -68,4 +67,3 @@ def test_without_a_pack_it_says_what_is_missing(
     monkeypatch.delenv("MOVER_SAMPLES", raising=False)
     assert deid_score.main(["--json", str(tmp_path / "s.json")]) == 2
     assert "MOVER_SAMPLES" in capsys.readouterr().err
-    assert sys.executable
