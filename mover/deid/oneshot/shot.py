@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -32,9 +31,7 @@ from mover.model.policy import DeidPolicy
 from mover.sandbox import Protection, Sandbox
 
 WORKERS: Final = 4
-MODULES: Final = tuple(
-    name for name in (*PRELOAD, "mover.deid.dicom.child", "mover.deid.tables_child") if find_spec(name) is not None
-)
+MODULES: Final = tuple(dict.fromkeys((*PRELOAD, "mover.deid.dicom.child", "mover.deid.tables_child")))
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
