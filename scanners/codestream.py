@@ -60,20 +60,6 @@ class JpegHeader(Struct, frozen=True):
         return -(-self.width // self.mcu_width) if self.mcu_width else 0
 
 
-def check_jpeg_tables(data: bytes) -> None:
-    """JPEGTables (TIFF Technical Note 2): an abbreviated stream of tables, and nothing besides."""
-    if data[:2] != b"\xff\xd8":
-        raise StructureInvalid("the JPEG tables do not start with SOI")
-    at = 2
-    while data[at : at + 2] != b"\xff\xd9":
-        marker, payload, at = _segment(data, at)
-        if marker not in (0xDB, 0xC4, 0xE0, 0xEE, 0xDD):
-            raise PlaceUnknown(f"the JPEG tables hold marker {marker:02X}")
-        _check_segment(marker, payload)
-    if at + 2 != len(data):
-        raise PlaceUnknown("bytes follow the JPEG tables")
-
-
 def read_jpeg_header(data: bytes) -> JpegHeader:
     """Walk from SOI to the end of the first SOS. Raises PlaceUnknown for a marker segment that can hold text
     and is not a known writer's, StructureInvalid for an impossible header."""

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from mover.errors import PlaceUnknown, StructureInvalid
-from mover.model.slides import Page, Place, SlideScan
+from mover.model.slides import Page, SlideScan
 from mover.model.source import ByteSource
 from scanners import codestream, packed
 from scanners.pages import distinct
@@ -30,9 +30,6 @@ _HEADS: Final = 64  # different beginnings kept in mind; a tile of any other is 
 
 def examine(source: ByteSource, scan: SlideScan) -> int:
     """Check all compressed tiles of all levels; returns how many. Raises PlaceUnknown or StructureInvalid."""
-    for place in scan.places:
-        if place.tag == 347 and place.role == "level":
-            codestream.check_jpeg_tables(_bytes(place))
     seen = 0
     for page in scan.levels:
         stride, ranges = _stride(page), _distinct(page)
@@ -78,12 +75,6 @@ def _distinct(page: Page) -> list[tuple[int, int]]:
     """Every tile once, as (offset, length) in the file's order."""
     offsets, counts = np.frombuffer(page.pixels.offsets, "u8"), np.frombuffer(page.pixels.counts, "u8")
     return list(zip(*(part.tolist() for part in distinct(offsets, counts)), strict=True))
-
-
-def _bytes(place: Place) -> bytes:
-    if not isinstance(place.value, bytes):
-        raise StructureInvalid("the JPEG tables are no bytes")
-    return place.value
 
 
 def _examine_jpegs(source: ByteSource, ranges: list[tuple[int, int]], stride: int) -> None:

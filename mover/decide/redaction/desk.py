@@ -15,6 +15,7 @@ import msgspec
 
 from mover.decide.redaction import icc
 from mover.decide.redaction.blanks import blank_tags
+from mover.decide.redaction.jpegtables import clean_tables
 from mover.decide.redaction.texts import decode_text, is_vocabulary, shape_of, strings_of
 from mover.decide.redaction.words import OutPage, OutTag, Redaction
 from mover.errors import PlaceUnknown, StructureInvalid
@@ -63,7 +64,7 @@ STRUCTURAL: Final[dict[int, tuple[int, Check]]] = {
     296: (3, among(1, 2, 3)),  # ResolutionUnit
     317: (3, among(1, 2)),  # Predictor
     339: (3, among(1)),  # SampleFormat
-    347: (7, anything),  # JPEGTables: walked marker by marker by the scanner
+    347: (7, anything),  # JPEGTables: judged by its own rule below
     530: (3, among(1, 2, 4)),  # YCbCrSubSampling
     531: (3, among(1, 2)),  # YCbCrPositioning
     532: (5, black_white),  # ReferenceBlackWhite
@@ -71,6 +72,7 @@ STRUCTURAL: Final[dict[int, tuple[int, Check]]] = {
     34675: (7, anything),  # ICC profile: judged by its own rule below
 }
 ICC: Final = 34675
+JPEG_TABLES: Final = 347
 ESSENTIAL: Final = frozenset({258, 259, 262, 277, 347, 65420, 65421})
 
 
@@ -229,10 +231,26 @@ class Desk:
             for text in icc.clean_icc(value)[1]:
                 self.remove_icc_text(text)
             return
+        if place.tag == JPEG_TABLES and isinstance(value, bytes):
+            self.judge_tables(page, place, value)
+            return
         if place.tag == 532:
             kind = place.kind if place.kind in (4, 5) else kind
         self.tags[page.index].append(OutTag(place.tag, kind, value))
         self.note(place.name, "keep", "K", "structure of the picture", "")
+
+    def judge_tables(self, page: Page, place: Place, value: bytes) -> None:
+        if page.compression != 7:
+            self.note(place.name, "drop", "X", "tables of a coding the page does not use", value)
+            self.remove(value)
+            return
+        cleaned, dropped = clean_tables(value)
+        self.tags[page.index].append(OutTag(JPEG_TABLES, 7, cleaned))
+        if not dropped:
+            self.note(place.name, "keep", "K", "structure of the picture", "")
+        for payload in dropped:
+            self.note(place.name, "rebuild", "D", "tables are kept, other segments are taken out", payload)
+            self.remove(payload)
 
     def judge_key(self, place: Place) -> None:
         keys = self.keys[place.tag]

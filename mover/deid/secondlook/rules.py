@@ -75,8 +75,27 @@ def check_tags(page: tifffile.TiffPage, rules: Family) -> None:
         if tag.code not in rules.tags or tag.code in seen:
             raise RedactionUnproven(f"tag {tag.code} may not stand in the output")
         seen.add(tag.code)
+        if tag.code == 347:
+            _check_tables(bytes(tag.value))
         if tag.code not in OPAQUE_TAGS and (int(tag.dtype) in (2, 7) or tag.code in rules.texts):
             _check_text(tag, rules)
+
+
+def _check_tables(data: bytes) -> None:
+    """Quantisation and Huffman tables, a restart interval and Adobe's colour word, from the first byte to the last."""
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        raise RedactionUnproven("the JPEG tables are not whole")
+    at = 2
+    while at < len(data) - 2:
+        head, length = data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        short = {b"\xff\xdd": 4, b"\xff\xe0": 16, b"\xff\xee": 14}.get(head, 0)
+        if head not in (b"\xff\xdb", b"\xff\xc4") and (not short or length != short):
+            raise RedactionUnproven("the JPEG tables hold a segment that is no table")
+        if length < 2:
+            raise RedactionUnproven("the JPEG tables are not whole")
+        at += 2 + length
+    if at != len(data) - 2:
+        raise RedactionUnproven("the JPEG tables are not whole")
 
 
 def _check_text(tag: tifffile.TiffTag, rules: Family) -> None:
