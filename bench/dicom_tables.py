@@ -131,17 +131,21 @@ def wrapped(words: list[str], width: int = 118) -> str:
     return "\n".join([*lines, line])
 
 
+def tags_of(tags: list[int]) -> str:
+    return wrapped([f"{tag:08X}" for tag in sorted(tags)])
+
+
 def write_attributes() -> None:
     names, classes, masks = object_masks()
     by_mask: dict[int, list[int]] = defaultdict(list)
     for tag, mask in masks.items():
         by_mask[mask].append(tag)
-    allowed = "\n".join(f"{mask:x}:\n{wrapped([f'{tag:08X}' for tag in sorted(by_mask[mask])])}" for mask in sorted(by_mask))
+    allowed = "\n".join(f"{mask:x}:\n{tags_of(by_mask[mask])}" for mask in sorted(by_mask))
     kinds: dict[str, list[int]] = defaultdict(list)
     for tag, entry in DicomDictionary.items():
         if entry[0] and tag >> 16 not in (0, 2, 4):
             kinds[entry[0].split(" or ")[0]].append(tag)
-    vrs = "\n".join(f"{kind}:\n{wrapped([f'{tag:08X}' for tag in sorted(tags)])}" for kind, tags in sorted(kinds.items()))
+    vrs = "\n".join(f"{kind}:\n{tags_of(tags)}" for kind, tags in sorted(kinds.items()))
     root = "1.2.840.10008."
     uids = wrapped(sorted(uid.removeprefix(root) for uid in UID_dictionary if uid.startswith(root)))
     listed = "\n".join(f"{uid} {number} {UID_dictionary[uid][0].removesuffix(' Storage')}"

@@ -20,7 +20,7 @@ Items = tuple[tuple["Element", ...], ...]
 class Element(Struct, frozen=True):
     """One data element. `vr` is what the file says, "" where it does not (implicit VR). `raw` is None where the value
     is longer than a walk keeps in memory; it then lies at `value_at`. `items` are given where the walk had to go
-    through a sequence to find its end; other sequences are opened when somebody wants to look (`scanners.dicom.open_items`)."""
+    through a sequence to find its end; other sequences are opened when somebody wants to look (`open_items`)."""
 
     tag: int
     vr: str

@@ -354,7 +354,8 @@ class Walker:
             group, number, length = syntax.implicit_head(head, 0)
             at += 8
             if (group, number) == (0xFFFE, 0xE0DD):
-                return PixelPlace(element.tag, element.vr, element.value_at, at - element.value_at, tuple(fragments)), at
+                length = at - element.value_at
+                return PixelPlace(element.tag, element.vr, element.value_at, length, tuple(fragments)), at
             if (group, number) != (0xFFFE, 0xE000) or length == _UNDEFINED or at + length > self.size:
                 raise StructureInvalid("encapsulated pixels that are no list of whole fragments")
             if len(fragments) >= FRAGMENTS:
@@ -365,7 +366,7 @@ class Walker:
     def _fragment_head(self, at: int) -> bytes:
         """Fragments lie far apart: only their heads are read, not the windows between them."""
         index = at - self._base
-        if 0 <= index and index + 8 <= len(self._window):
+        if index >= 0 and index + 8 <= len(self._window):
             return self._window[index : index + 8]
         return self.source.read(at, min(8, max(0, self.size - at))) if at <= self.size else b""
 

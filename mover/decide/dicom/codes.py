@@ -9,13 +9,14 @@ the code stands for a person, only values too short to tell one person from othe
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 PUBLIC: Final = frozenset(
-    "DCM SCT SRT SNM3 SNOMED-RT UCUM LN LOINC FMA NCIt UMLS RADLEX IBSI RFC5646 RFC3066 ISO3166_1 ISO639_1 ISO639_2 I9 "
-    "I9C I10 I10P ICDO3 C4 CD2 CPT HPC MSH ITIS_TSN PUBCHEM_CID NICIP DCMUID BARI NEU NYUMCCG UNS UBERON MA MAYOASRG MDC "
-    "MDNS NDC RXNORM POS MGI ILX SDM ASTM-sigpurpose ACR BI CTV3 DC FDAUNII HI IHERO".split()
+    "DCM SCT SRT SNM3 SNOMED-RT UCUM LN LOINC FMA NCIt UMLS RADLEX IBSI RFC5646 RFC3066 ISO3166_1 ISO639_1 ISO639_2 "
+    "I9 I9C I10 I10P ICDO3 C4 CD2 CPT HPC MSH ITIS_TSN PUBCHEM_CID NICIP DCMUID BARI NEU NYUMCCG UNS UBERON MA "
+    "MAYOASRG MDC MDNS NDC RXNORM POS MGI ILX SDM ASTM-sigpurpose ACR BI CTV3 DC FDAUNII HI IHERO".split()
 )
 _VALUE: Final = re.compile(rb"[A-Za-z0-9./{}%\[\]*^+'_\-()]{1,16}")
 _PRIVATE_VALUE: Final = re.compile(rb"[A-Za-z0-9._\-]{1,16}")
@@ -36,10 +37,10 @@ def _dictionary() -> dict[tuple[str, str], str]:
     from pydicom.sr._concepts_dict import concepts
 
     found: dict[tuple[str, str], str] = {}
-    for scheme, keywords in concepts.items():
+    table: Mapping[str, Mapping[str, Any]] = concepts
+    for scheme, keywords in table.items():
         for codes in keywords.values():
-            for value, entry in codes.items():
-                found[scheme, value] = entry[0]
+            found |= {(scheme, value): entry[0] for value, entry in codes.items()}
     return found
 
 

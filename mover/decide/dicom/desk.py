@@ -87,7 +87,9 @@ def folded(text: str) -> str:
 class Desk:
     """Judges the elements of objects of one context. `key_of` makes the key of a case, block or slide."""
 
-    def __init__(self, context: Context, *, key_of: Callable[[str, str], str], opened: Opened, fetched: Fetched) -> None:
+    def __init__(
+        self, context: Context, *, key_of: Callable[[str, str], str], opened: Opened, fetched: Fetched
+    ) -> None:
         self._context = context
         self._judgements = Judgements(context.sop_class, context.rules)
         self._key_of, self._opened, self._fetched = key_of, opened, fetched
@@ -312,7 +314,8 @@ class Desk:
         if is_creator:
             name = (element.raw or b"").decode("latin-1").strip(" \0")
             listed = any(one[0] == name and one[1] == group for one in self._safe)
-            return Verdict(Out(element.tag, "LO", element.raw or b"") if listed else None, "safe" if listed else "private")
+            kept = Out(element.tag, "LO", element.raw or b"") if listed else None
+            return Verdict(kept, "safe" if listed else "private")
         if (creator, group, low) not in self._safe or element.raw is None:
             return Verdict(None, "private")
         if element.vr in ("US", "SS", "UL", "SL", "FL", "FD"):
@@ -320,8 +323,8 @@ class Desk:
         elif element.vr in ("DS", "IS"):
             verdict = self._measure(element, element.raw, element.vr)
         else:
-            kept = values.term(element.raw) if element.vr in ("CS", "LO", "SH") else None
-            verdict = self._checked(element, element.vr, kept)
+            text = values.term(element.raw) if element.vr in ("CS", "LO", "SH") else None
+            verdict = self._checked(element, element.vr, text)
         return Verdict(verdict.out, "safe" if verdict.out else "private")
 
 

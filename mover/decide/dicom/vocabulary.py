@@ -12,8 +12,9 @@ _MAKERS: Final = tuple(
         "agfa", "carestream", "kodak", "konica", "shimadzu", "samsung", "medison", "mindray", "esaote", "aloka",
         "acuson", "atl", "bruker", "varian", "elekta", "nucletron", "accuray", "tomotherapy", "brainlab", "raysearch",
         "picker", "marconi", "elscint", "adac", "lodox", "planmeca", "sirona", "vatech", "leica", "aperio", "hamamatsu",
-        "3dhistech", "ventana", "roche", "zeiss", "olympus", "nikon", "topcon", "heidelberg", "neusoft", "united imaging",
-        "pixelmed", "qimaging", "osirix", "offis", "dcmtk", "imatron", "lumisys", "vidar", "merge", "mallinckrodt",
+        "3dhistech", "ventana", "roche", "zeiss", "olympus", "nikon", "topcon", "heidelberg", "neusoft",
+        "united imaging", "pixelmed", "qimaging", "osirix", "offis", "dcmtk", "imatron", "lumisys", "vidar", "merge",
+        "mallinckrodt",
         "cedara", "vital images", "medtronic", "ziehm", "swissray", "sectra", "imaging dynamics", "lorad", "trex",
     )
 )  # fmt: skip
@@ -31,7 +32,8 @@ DESCRIPTOR_WORDS: Final = frozenset(
 )
 # Defined terms of Image Type, Frame Type and the like (PS3.3), which may be somebody's name, too.
 _TERMS: Final = DESCRIPTOR_WORDS | frozenset(
-    """original derived primary secondary localizer other none resampled thumbnail fluence projection image m p r i phase
+    """original derived primary secondary localizer other none resampled thumbnail fluence projection image m p r i
+    phase
     magnitude real imaginary mixed reformatted average averaged max min mean min_ip max_ip add subtraction ratio
     rcbf rcbv rcbf mtt ttp cbf cbv map maps adc fa tensor trace norm nd fm ff csa emission transmission gated tomo
     reprojection attenuation corrected reconstruction recon epicardial obstetrical small parts cardio stress rest tee

@@ -38,7 +38,7 @@ def prepare(*words: int | bytes) -> bytes:
     """Descriptors, then the packed (aliases, rules, pixel rules, known)."""
     *fds, packed = words
     aliases, rules, pixels, known = msgspec.msgpack.decode(
-        packed, type=tuple[Aliases, DicomRules, PixelRules, tuple[str, ...]]
+        bytes(packed), type=tuple[Aliases, DicomRules, PixelRules, tuple[str, ...]]
     )
     engine = Engine(aliases=aliases, rules=rules, pixels=pixels, known=known)
     return _answers(

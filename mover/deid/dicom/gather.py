@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from mover.decide.dicom.harvest import NOTHING, Words, codecs_of, words_of
+from mover.decide.dicom.harvest import NOTHING, Words, codecs_of, texts_of, words_of
 from mover.decide.dicom.tables import class_name, kinds
 from mover.deid.dicom.outcome import Family, ObjectSurvey, Role
 from mover.deid.identity import Identity, entity_key
@@ -17,7 +17,8 @@ from mover.model.source import ByteSource, MemorySource
 from scanners.dicom.walk import DEPTH, Syntax, open_items, syntax_of
 
 WHOLE_SLIDE: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
-_PALETTES: Final = ((0x00281101, 0x00281201, 0x00281221), (0x00281102, 0x00281202, 0x00281222), (0x00281103, 0x00281203, 0x00281223))  # fmt: skip
+# descriptor, data, segmented data of red, green and blue
+_PALETTES: Final = tuple((0x00281101 + one, 0x00281201 + one, 0x00281221 + one) for one in range(3))
 _REGION: Final = (0x00186018, 0x0018601A, 0x0018601C, 0x0018601E)
 _KEYS: Final = (("case", 0x00080050), ("slide", 0x00400512), ("block", 0x00400551))
 _EQUIPMENT: Final = 0x0018A001
@@ -143,10 +144,9 @@ class Look:
             third = self.image_type[2] if len(self.image_type) > 2 else ""
             if third == "LABEL":
                 return "label"
-            if third in ("OVERVIEW", "LOCALIZER") and self.family == "dicom-wsm" and third == "OVERVIEW":
+            # (0048,0010) Specimen Label in Image
+            if third == "OVERVIEW" or self.text(0x00480010).upper() == "YES":
                 return "overview"
-            if self.text(0x00480010).upper() == "YES":  # Specimen Label in Image
-                return "overview" if third != "VOLUME" else "label"
         return "image"
 
     @property
@@ -164,8 +164,6 @@ class Look:
         return entity_key("patient", name) if name else entity_key("patient", f"study {self.text(0x0020000D)}")
 
     def decoded(self, tag: int) -> str:
-        from mover.decide.dicom.harvest import texts_of
-
         found = texts_of(self.raw(tag), self.codecs)
         return found[0] if found else ""
 
@@ -188,12 +186,12 @@ class Look:
         for item in self.items(element) if element is not None else ():
             for one in item:
                 if one.tag == 0x00400551 and one.raw:
-                    yield one.raw.decode("latin-1").strip(" \0") if not _utf8(one.raw) else one.raw.decode().strip(" \0")
+                    yield one.raw.decode("utf-8" if _utf8(one.raw) else "latin-1").strip(" \0")
 
     # --- pixels ----------------------------------------------------------------------------------------
 
     def pixel_facts(self, frames: tuple[tuple[Span, ...], ...]) -> PixelFacts:
-        kind = {FLOAT_PIXELS: "float", DOUBLE_PIXELS: "double"}.get(self.scan.pixels.tag if self.scan.pixels else 0, "pixels")
+        tag = self.scan.pixels.tag if self.scan.pixels else 0
         return PixelFacts(
             rows=self.number(0x00280010),
             columns=self.number(0x00280011),
@@ -211,7 +209,7 @@ class Look:
             burned_in=self.text(0x00280301).upper(),
             regions=self._regions(),
             palettes=self._palettes(),
-            kind=kind,
+            kind={FLOAT_PIXELS: "float", DOUBLE_PIXELS: "double"}.get(tag, "pixels"),
         )
 
     @property

@@ -25,7 +25,7 @@ from mover.deid.identity import Aliases, Subject, entity_key
 from mover.deid.pixels import PixelVerdict, Span, judge_pixels
 from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown, StructureInvalid
 from mover.model.deid import DicomRules, PixelRules
-from mover.model.dicom import PIXEL_DATA, ObjectScan
+from mover.model.dicom import PIXEL_DATA, Element, Items, ObjectScan
 from mover.model.recipe import Literal, Segment, compact
 from mover.model.slides import Decision
 from mover.model.source import ByteSource
@@ -152,11 +152,11 @@ class Engine:
             room = self._rooms[key] = _Room(desk, context)
         return room
 
-    def _items(self, element):  # type: ignore[no-untyped-def]
-        return self._look.items(element)
+    def _items(self, element: Element) -> Items:
+        return self._look.items(element) if self._look is not None else ()
 
-    def _fetch(self, element):  # type: ignore[no-untyped-def]
-        return self._look.fetch(element)
+    def _fetch(self, element: Element) -> bytes:
+        return self._look.fetch(element) if self._look is not None else b""
 
     # --- pixels ----------------------------------------------------------------------------------------
 
@@ -191,7 +191,8 @@ class Engine:
         written = verdict.written
         syntax = written.transfer_syntax if written else _syntax(look.scan)
         bits = written.bits_allocated if written else look.bits
-        vr = "OW" if bits > 8 or not look.scan.explicit else (look.scan.pixels.vr if look.scan.pixels and not written and look.scan.pixels.vr in ("OB", "OW") else "OB")
+        told = look.scan.pixels.vr if look.scan.pixels is not None and written is None else ""
+        vr = told if told in ("OB", "OW") else "OW" if bits > 8 or not writer.explicit else "OB"
         pad: list[Segment] = [Literal(b"\0")] if length % 2 else []
         head = Literal(writer.head(PIXEL_DATA, vr, length + length % 2))
         attributes: list[Out] = []
@@ -204,7 +205,8 @@ class Engine:
                 numbers[0x00280006] = written.planar
             attributes = [Out(tag, "US", number.to_bytes(2, "little")) for tag, number in numbers.items()]
             attributes.append(Out(0x00280004, "CS", even(written.photometric.encode())))
-        return Pixels((head, *(verdict.segments or ()), *pad), frames, verdict, syntax, tuple(attributes))
+        body = [piece for one in verdict.segments or () for piece in writer.placed(one)]
+        return Pixels((head, *body, *pad), frames, verdict, syntax, tuple(attributes))
 
     # --- the dataset -----------------------------------------------------------------------------------
 
@@ -284,7 +286,7 @@ class Engine:
             role=look.role,
             sop_class=look.sop_class,
             class_name=class_name(look.sop_class),
-            modality=look.text(0x00080060) if look.text(0x00080060).isalnum() and len(look.text(0x00080060)) <= 8 else "",
+            modality=_word(look.text(0x00080060)),
             transfer_syntax=pixels.syntax,
             study=own(look.text(0x0020000D)),
             series=own(look.text(0x0020000E)),
@@ -336,6 +338,11 @@ def _writer(look: Look) -> Writer:
     scan = look.scan
     encapsulated = scan.pixels is not None and scan.pixels.fragments is not None
     return Writer(look.source, explicit=scan.explicit or encapsulated, big=scan.big_endian, inflated=_moved(scan))
+
+
+def _word(text: str) -> str:
+    """A defined term such as CT; what is longer is none of the standard's."""
+    return text if text.isascii() and text.isalnum() and text.isupper() and len(text) <= 8 else ""
 
 
 def _uid(tag: int, uid: str) -> Out:

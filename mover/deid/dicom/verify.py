@@ -74,10 +74,11 @@ _MACHINES: Final = frozenset({
 _CODED: Final = frozenset({0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120})
 _METHOD: Final = 0x00120063
 _DEVICE: Final = frozenset({
-    0x00081010, 0x0018700A, 0x00400010, 0x00400011, 0x00400242, 0x300A00B2, 0x00080054, 0x00080055, 0x00081000, 0x00321021,
-    0x00400001, 0x00400241, 0x00741234, 0x00741236, 0x21000070, 0x21000140, 0x00181000, 0x00181004, 0x00181005,
-    0x00181007, 0x00181008, 0x00321020, 0x00500020, 0x04000563, 0x30080105, 0x300A0216, 0x3010002D, 0x00189373, 0x30100043,
-    0x0016004F, 0x00160050, 0x00160051, 0x00181009, 0x00189367, 0x00189371, 0x0016004E, 0x00203401,
+    0x00081010, 0x0018700A, 0x00400010, 0x00400011, 0x00400242, 0x300A00B2, 0x00080054, 0x00080055, 0x00081000,
+    0x00321021, 0x00400001, 0x00400241, 0x00741234, 0x00741236, 0x21000070, 0x21000140, 0x00181000, 0x00181004,
+    0x00181005, 0x00181007, 0x00181008, 0x00321020, 0x00500020, 0x04000563, 0x30080105, 0x300A0216, 0x3010002D,
+    0x00189373, 0x30100043, 0x0016004F, 0x00160050, 0x00160051, 0x00181009, 0x00189367, 0x00189371, 0x0016004E,
+    0x00203401,
 })  # fmt: skip
 _INSTITUTION: Final = frozenset({
     0x00080080, 0x00080081, 0x00081040, 0x00120030, 0x00120031, 0x00120060, 0x00120081, 0x04000564,
@@ -88,8 +89,8 @@ _PERSONAL: Final = frozenset({
 })  # fmt: skip
 _PALETTES: Final = frozenset({
     0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203, 0x00281204, 0x00281221, 0x00281222,
-    0x00281223, 0x00282000, 0x00283002, 0x00283006, 0x54001010, 0x00660016, 0x00660023, 0x00660029, 0x00660040, 0x00660041,
-    0x00660042, 0x56000020, 0x00700022,
+    0x00281223, 0x00282000, 0x00283002, 0x00283006, 0x54001010, 0x00660016, 0x00660023, 0x00660029, 0x00660040,
+    0x00660041, 0x00660042, 0x56000020, 0x00700022,
 })  # fmt: skip
 _NEVER: Final = frozenset({0x00420011, 0x00880200, 0x04000561, 0x04000550, 0x00100030, 0x04000520, 0xFFFAFFFA})
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -557,8 +558,9 @@ def _check_native(file: _File, source: ByteSource, at: int, length: int, proof: 
     whole = sum(span.length for frame in proof.frames for span in frame)
     done = 0
     for offset, size, data in file.origins(at, length):
-        copied = offset == first + done or (data is not None and data == source.read(first + done, min(size, whole - done)).ljust(size, b"\0"))
-        if not copied:
+        if data is not None and done < whole:
+            data = data if data != source.read(first + done, min(size, whole - done)).ljust(size, b"\0") else b""
+        if offset != first + done and data:
             raise RedactionUnproven("pixels that are not the source's")
         digest.update(struct.pack("<QQ", first + done, size))
         done += size

@@ -68,15 +68,19 @@ class Writer:
             return [Copy(at, length)] if length else []
         return [Literal(self._source.read(at, length))] if length else []
 
+    def placed(self, segment: Segment) -> list[Segment]:
+        """A segment over the dataset's own positions, as one over the file's."""
+        return self.copy(segment.offset, segment.length) if isinstance(segment, Copy) else [segment]
+
     def frames(self, tag: int, frames: Iterable[tuple[Span, ...]], *, syntax: str, pixels: int) -> list[Segment]:
         """Encapsulated pixels, one fragment a frame: comments and application data left out, offsets told anew
         in the basic offset table where they fit, else in the extended one (PS3.5 A.4)."""
-        bodies = []
+        bodies: list[list[Segment]] = []
         for spans in frames:
-            body = strip_frame(self._source, spans, transfer_syntax=syntax, pixels=pixels)
-            length = sum(one.length for one in body)
-            bodies.append([*body, *_pad(length)])
-        lengths = [sum(one.length for one in body) for body in bodies]
+            stripped = strip_frame(self._source, spans, transfer_syntax=syntax, pixels=pixels)
+            length = sum(one.length for one in stripped)
+            bodies.append([*stripped, *_pad(length)])
+        lengths = [sum(one.length for one in one_frame) for one_frame in bodies]
         if any(length > _LIMIT_32 for length in lengths):
             raise StructureInvalid("a frame longer than a fragment can be")
         starts, at = [], 0
@@ -87,14 +91,14 @@ class Writer:
             segments: list[Segment] = []
             table = struct.pack(f"<{len(starts)}I", *starts)
         else:
-            segments = [Literal(self._long(0x7FE0, 1, b"OV", 0, 8 * len(starts)) + struct.pack(f"<{len(starts)}Q", *starts))]
-            raw_lengths = struct.pack(f"<{len(lengths)}Q", *lengths)
-            segments.append(Literal(self._long(0x7FE0, 2, b"OV", 0, 8 * len(starts)) + raw_lengths))
+            tables = struct.pack(f"<{len(starts)}Q", *starts), struct.pack(f"<{len(lengths)}Q", *lengths)
+            heads = (self._long(0x7FE0, number, b"OV", 0, 8 * len(starts)) for number in (1, 2))
+            segments = [Literal(head + one) for head, one in zip(heads, tables, strict=True)]
             table = b""
         head = self._long(tag >> 16, tag & 0xFFFF, b"OB", 0, 0xFFFFFFFF)
         segments.append(Literal(head + struct.pack("<HHI", 0xFFFE, 0xE000, len(table)) + table))
-        for body, length in zip(bodies, lengths, strict=True):
-            segments += [Literal(struct.pack("<HHI", 0xFFFE, 0xE000, length)), *body]
+        for stripped_frame, length in zip(bodies, lengths, strict=True):
+            segments += [Literal(struct.pack("<HHI", 0xFFFE, 0xE000, length)), *stripped_frame]
         return [*segments, Literal(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))]
 
 
