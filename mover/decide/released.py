@@ -276,7 +276,8 @@ def writer_of(rule: ColumnRule, *, this_year: int) -> CellWriter:
         return lambda cell, keys, writing: writing.scrub(cell)
     if rule.rule == "date":
         return _date_writer(rule, this_year=this_year)
-    write = _remembering(_verbatim_writer(rule) if rule.rule in VERBATIM else _plain_writer(rule))
+    as_written = rule.rule in VERBATIM and rule.round is None
+    write = _remembering(_verbatim_writer(rule) if as_written else _plain_writer(rule))
     return lambda cell, keys, writing: write(cell)
 
 
@@ -310,15 +311,20 @@ def write_date(value: date, rule: ColumnRule) -> str:
 
 
 def _plain_writer(rule: ColumnRule) -> Callable[[str], str]:
-    """Ages and areas, which may change: written anew."""
+    """Ages, areas and what is rounded, which may change: written anew."""
     read = reader_of(rule)
     absent = no_values(rule)
 
     def write(cell: str) -> str:
         value = read(cell)
-        return (_printed(cell) if fold(cell) in absent else "") if value is None else str(value)
+        return (_printed(cell) if fold(cell) in absent else "") if value is None else _spelt(value)
 
     return write
+
+
+def _spelt(value: Value) -> str:
+    """Without the digits that floating point adds: 0.3, not 0.30000000000000004."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _verbatim_writer(rule: ColumnRule) -> Callable[[str], str]:

@@ -11,6 +11,7 @@ In order: `check_policy` (once, before anything is read), `arrange` (a header ag
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -165,6 +166,10 @@ def column_problems(rule: ColumnRule, *, basis: str) -> Iterator[str]:
         yield "a number needs a minimum and a maximum, or any record number would pass as one"
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
         yield "the minimum is above the maximum"
+    if rule.round is not None and rule.rule not in ("age", "integer", "number"):
+        yield "only ages and numbers are rounded"
+    elif rule.round is not None and rule.rule != "number" and rule.round != int(rule.round):
+        yield "ages and integers are rounded in whole steps"
     if (rule.rule == "code") != (rule.code is not None):
         yield "`code` names the system of a column of class code, and every such column needs it"
     if rule.text == "scrub" and rule.rule != "text":
@@ -398,9 +403,17 @@ def reader_of(rule: ColumnRule) -> Callable[[str], Value]:
         if folded in absent:
             return None
         text = synonyms.get(folded, unicodedata.normalize("NFC", cell).strip())
-        return typed(text) if text else None
+        return _coarse(typed(text), rule.round) if text else None
 
     return read_value
+
+
+def _coarse(value: Value, step: float | None) -> Value:
+    """Down to the next multiple of the step, where the rule has one; whole numbers of whole steps stay whole."""
+    if step is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    rounded = math.floor(value / step) * step
+    return int(rounded) if isinstance(value, int) and step == int(step) else rounded
 
 
 def no_values(rule: ColumnRule) -> frozenset[str]:

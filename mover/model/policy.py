@@ -110,6 +110,8 @@ class ColumnRule(Struct, frozen=True, forbid_unknown_fields=True):
     minimum: float | None = None
     maximum: float | None = None
     units: tuple[str, ...] = ()  # that may follow a number or an age: `20x`, `18.7 mm`
+    # of a number or an age: down to the next multiple (age 57 in steps of 10 is 50); then it is not kept as written
+    round: Annotated[float, Meta(gt=0)] | None = None
     quasi: bool = False  # counted in k-anonymity
     optional: bool = False  # the column may be absent from the file
     code: CodeSystem | None = None
