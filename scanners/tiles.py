@@ -19,7 +19,7 @@ from mover.model.source import ByteSource
 from scanners import codestream, packed
 from scanners.pages import distinct
 
-THOROUGH_BYTES: Final = 32 << 20
+THOROUGH_BYTES: Final = 16 << 20
 TILE_BYTES: Final = 128 << 20
 _TAIL: Final = 3
 _FIRST_GUESS: Final = 1024

@@ -106,7 +106,7 @@ def picture_of(pixels: np.ndarray) -> Image.Image:
 
 def encode_thumbnail(drawing: Image.Image, size: tuple[int, int]) -> bytes:
     """The drawing at exactly this size as a JPEG without metadata."""
-    data = _jpeg(drawing.resize(size, Image.Resampling.LANCZOS))
+    data = _jpeg(drawing.resize(size, Image.Resampling.HAMMING))
     if len(data) > THUMBNAIL_BYTES:
         raise RedactionUnproven(f"a thumbnail above {THUMBNAIL_BYTES} bytes")
     return data

@@ -3,7 +3,7 @@
 The only picture that is no tile must be the slide in small and nothing besides. Its bytes are those that drawing
 the output's pyramid gives (the caller compares), so nothing of the source but tiles can be in them; there is no
 marker segment that can hold text and no byte behind the end; and what readers are shown has at every spot the
-colours of the level it was drawn from. The writer resamples with a Lanczos filter; here the level is averaged by
+colours of the level it was drawn from. The writer resamples with a Hamming filter; here the level is averaged by
 area, in our own arithmetic, so an error of the one does not pass as the other's.
 """
 

@@ -118,7 +118,8 @@ def _fill(bench: Bench, pairs: list[TilePair], *, samples: int) -> list[tuple[Ti
             spots += [(pair, row) for row in _fill_rows(bench, pair, whole=whole, samples=samples)]
             continue
         usable = np.flatnonzero((pair.counts > 0) & ~gone)
-        chosen = _choose(bench, usable, 64 if whole else samples)
+        # of a large slide fewer for each deeper level: the list of tiles proves the rest
+        chosen = _choose(bench, usable, 64 if whole else samples if pair is pairs[0] else -(-samples // 2))
         _fill_one(bench, pair, np.flatnonzero(pair.counts > 0) if whole else chosen)
         spots += [(pair, index) for index in chosen.tolist()]
     if bench.plan.family in STITCHED and not whole:
