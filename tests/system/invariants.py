@@ -24,21 +24,28 @@ TEMPORARY = (".mover-tmp-", ".partial")
 def check_archive(ward: Ward) -> None:
     """Every slide stands behind one sidecar, its bytes are the catalog's, and nothing else stands there."""
     tier, found = ward.archive(), ward.objects()
-    rows = ward.look("select number, key, thumbnail_key, thumbnail_digest, size_bytes, digest from mover.slide")
+    rows = ward.look("select number, key, thumbnail_key, thumbnail_digest, size_bytes, digest, root from mover.slide")
+    files = ward.look("select number, name, key, size_bytes, digest from mover.slide_file")
     sidecars = {f"slides/{r.number}/sidecar.json": r for r in rows}
-    names = {r.key for r in rows} | {r.thumbnail_key for r in rows} | set(sidecars)
+    thumbnails = {r.thumbnail_key for r in rows if r.thumbnail_key}
+    names = {r.key for r in rows} | {f.key for f in files} | thumbnails | set(sidecars)
     assert set(found) == names, (sorted(set(found) - names), sorted(names - set(found)))
     for key, row in sidecars.items():
         told = decode_sidecar(tier.read(key))
         assert (told.number, told.key, told.blake3) == (row.number, row.key, row.digest)
-        assert found[row.key] == row.size_bytes
-        assert blake3(tier.read(row.key)).hexdigest() == row.digest
-        assert blake3(tier.read(row.thumbnail_key)).hexdigest() == row.thumbnail_digest
+        assert told.root == (row.root or row.digest)
+        mine = {(f.name, f.key, f.size_bytes, f.digest) for f in files if f.number == row.number}
+        assert {(f.name, f.key, f.size_bytes, f.blake3) for f in told.files} == mine
+        if row.thumbnail_key:
+            assert blake3(tier.read(row.thumbnail_key)).hexdigest() == row.thumbnail_digest
+    for one in (*rows, *files):
+        assert found[one.key] == one.size_bytes
+        assert blake3(tier.read(one.key)).hexdigest() == one.digest
 
 
 def check_numbers(ward: Ward) -> None:
     """One number per scan and one slide per number (I6); a number for every scan that was looked at, no more."""
-    assert not ward.look("select digest from mover.slide group by digest having count(*) > 1")
+    assert not ward.look("select coalesce(root, digest) from mover.slide group by 1 having count(*) > 1")
     assert not ward.look("select number from mover.pack where state = 'published' group by number having count(*) > 1")
     [count] = ward.look(
         "select (select count(*) from mover.slide) as slides, (select count(*) from vault.number) as minted,"
@@ -55,7 +62,8 @@ def check_proofs(ward: Ward) -> None:
     assert not ward.look(
         "select p.id from mover.pack p left join mover.proof v on v.id = p.verified_proof"
         " left join mover.proof d on d.id = p.deidentified_proof left join mover.slide s on s.number = p.number"
-        " where p.state = 'published' and (v.root is distinct from s.digest or d.root is distinct from s.digest)"
+        " where p.state = 'published' and (v.root is distinct from coalesce(s.root, s.digest)"
+        " or d.root is distinct from coalesce(s.root, s.digest))"
     )
     assert not ward.look("select id from mover.run where state in ('ready', 'protected') and ready_proof is null")
     assert not ward.look("select id from mover.run where state = 'cleaned' and cleaned_proof is null")

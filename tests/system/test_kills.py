@@ -21,6 +21,8 @@ from mover.demo.trees import differences
 from mover.errors import StillWorking
 from mover.model import wire
 from mover.sdk import SyncClient
+from tests.support import objects
+from tests.support.mirax import Shape, mirax
 from tests.system import invariants
 from tests.system.ward import WAIT_S, Ward
 
@@ -83,6 +85,52 @@ def test_images_survive_kills(ward: Ward, hospital: generate.Hospital, note_kill
     invariants.check_numbers(ward)
     invariants.check_proofs(ward)
     invariants.check_rest(ward, client)
+
+
+@pytest.mark.xdist_group("kills-images-records")
+def test_slides_of_several_files_survive_kills(ward: Ward, note_kills: Callable) -> None:
+    """Between two of forty objects, between the last object and the sidecar, between the sidecar and the row: a slide
+    stands with all of its files, or not at all."""
+    note_kills(ward)
+    packs = put_several(ward.source / "several")
+    client = ward.start()
+    batch = client.batches.declare(wire.BatchRequest(folder="several", expected_count=packs))
+    client.close()
+    kill_images(ward, 1, packs)
+    seed = random.Random("several")
+    while len(ward.kills) < 5:
+        killed = ward.kill("images", after_s=seed.random() * 0.2, until=lambda: unvouched(ward))
+        assert killed is not None or len(ward.kills) > 2, "the packs ended before they were killed"
+        if killed is None:
+            break
+    client = ward.start()
+    found = client.batches.wait(batch.id, timeout_s=WAIT_S)
+    assert (found.state, found.packs) == ("complete", {"published": packs}), found.reasons
+    for check in (invariants.check_archive, invariants.check_numbers, invariants.check_proofs):
+        check(ward)
+    invariants.check_rest(ward, client)
+
+
+def unvouched(ward: Ward) -> bool:
+    """Files of a slide stand in the archive, and no sidecar says so yet."""
+    found = ward.objects()
+    vouched = {key.split("/")[1] for key in found if key.endswith("sidecar.json")}
+    return any(key.split("/")[1] not in vouched for key in found)
+
+
+def put_several(folder: Path) -> int:
+    """Studies of forty slices and slides with a folder; how many packs they are."""
+    for study in (1, 2, 3):
+        (folder / f"study {study}").mkdir(parents=True)
+        for instance in range(1, 41):
+            data = objects.ct(instance, study=f"{objects.ROOT}.{study}", patient=f"MRN-{study}")
+            (folder / f"study {study}" / f"im{instance}.dcm").write_bytes(data)
+    for stem in ("S26-1", "S26-2"):
+        main, files = mirax(Shape(levels=2 if stem == "S26-1" else 1), stem=stem)
+        for name, data in {f"{stem}.mrxs": main, **files}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+    return 5
 
 
 def declare(hospital: generate.Hospital, client: SyncClient) -> list[wire.Batch]:
