@@ -16,7 +16,7 @@ import posixpath
 import re
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, get_args
 
 import numpy as np
@@ -43,7 +43,8 @@ _ZOOM: Final = "Slide zoom level"
 _LAYERS: Final = ("VIMSLIDE_POSITION_BUFFER", "StitchingIntensityLayer")
 _HEAD: Final = re.compile(rb"[\x20-\x7e]*")
 HEAD_BYTES: Final = 512
-_TAIL: Final = 3
+_TAIL: Final = 2
+_END: Final = b"\xff\xd9"
 _FIRST_GUESS: Final = 1024
 _HEADS: Final = 64
 
@@ -305,16 +306,17 @@ class _Slide:
         """Look at every picture of the pyramid; those that hold more than pixels, and what of them is copied."""
         cuts: dict[tuple[int, int, int], Cut] = {}
         self._check_apart(levels, used)
+        total = sum(sum(level.tiles.length) for level in levels)
+        stride = max(1, -(-total // THOROUGH_BYTES))
         for level in levels:
             whole = np.stack([np.frombuffer(part, "i8") for part in (level.tiles.file, level.tiles.offset,
                                                                    level.tiles.length)], axis=1)  # fmt: skip
             ranges = np.unique(whole, axis=0)
-            stride = max(1, -(-int(ranges[:, 2].sum()) // THOROUGH_BYTES))
-            examine = _Examiner(level)
-            for number, (file, offset, length) in enumerate(ranges.tolist()):
-                cut = examine.one(self.data[file], offset, length, whole=number % stride == 0)
-                if cut.ranges != ((offset, length),):
-                    cuts[(file, offset, length)] = cut
+            for file in np.unique(ranges[:, 0]).tolist():
+                own = ranges[ranges[:, 0] == file][:, 1:].tolist()
+                for offset, length, cut in _Examiner(level, self.data[file]).all(own, stride):
+                    if cut.ranges != ((offset, length),):
+                        cuts[(file, offset, length)] = cut
         return cuts
 
     def _check_apart(self, levels: tuple[MiraxLevel, ...], used: _Record | None) -> None:
@@ -358,43 +360,64 @@ def _as_text(data: bytes) -> bytes:
 
 
 class _Examiner:
-    """One level's pictures. Known headers are not parsed again: a slide has a million pictures."""
+    """One level's pictures in one data file."""
 
-    def __init__(self, level: MiraxLevel) -> None:
-        self._level = level
+    def __init__(self, level: MiraxLevel, source: ByteSource) -> None:
+        self._coding = level.coding
         self._size = (level.image_width, level.image_height)
+        self._source = source
         self._heads: tuple[bytes, ...] = ()
         self._longest = _FIRST_GUESS
 
-    def one(self, source: ByteSource, offset: int, length: int, *, whole: bool) -> Cut:
-        if length > streams.PICTURE_BYTES:
+    def all(self, ranges: list[list[int]], stride: int) -> Iterator[tuple[int, int, Cut]]:
+        """(offset, length, what is copied) of pictures that were looked at as a whole or have more than pixels."""
+        if any(length > streams.PICTURE_BYTES for _, length in ranges):
             raise StructureInvalid(f"a picture above {streams.PICTURE_BYTES} bytes")
-        if self._level.coding == "JPEG":
-            return self._jpeg(source, offset, length, whole=whole)
-        data = source.read(offset, length)
-        if self._level.coding == "PNG":
-            if streams.png_size(data) != self._size:
-                raise StructureInvalid("a picture has another size than its level says")
-            return streams.png_cut(offset, data, inflate=whole)
-        return streams.bmp_cut(offset, data, width=self._size[0], height=self._size[1])
+        if self._coding == "JPEG":
+            yield from self._jpegs(ranges, stride)
+            return
+        for number, (offset, length) in enumerate(ranges):
+            yield offset, length, self._other(offset, self._source.read(offset, length), whole=number % stride == 0)
 
-    def _jpeg(self, source: ByteSource, offset: int, length: int, *, whole: bool) -> Cut:
-        head = source.read(offset, min(length, self._longest))
-        tail = source.read(offset + length - min(_TAIL, length), min(_TAIL, length))
-        if head.startswith(self._heads) and self._heads and tail.endswith(b"\xff\xd9") and not whole:
-            return Cut(((offset, length),))
-        data = source.read(offset, length if whole else min(length, streams.HEADER_BYTES))
+    def _other(self, offset: int, data: bytes, *, whole: bool) -> Cut:
+        if self._coding == "BMP24":
+            return streams.bmp_cut(offset, data, width=self._size[0], height=self._size[1])
+        if streams.png_size(data) != self._size:
+            raise StructureInvalid("a picture has another size than its level says")
+        return streams.png_cut(offset, data, inflate=whole)
+
+    def _jpegs(self, ranges: list[list[int]], stride: int) -> Iterator[tuple[int, int, Cut]]:
+        """Of neighbours the tail of one and the head of the next come with one read, and a known head is not parsed
+        again: a slide has a million pictures."""
+        read, previous = self._source.read, (0, 0)
+        for number, (offset, length) in enumerate(ranges):
+            joined = _TAIL if previous[1] and sum(previous) == offset else 0
+            data = read(offset - joined, joined + min(length, self._longest))
+            if previous[1]:
+                tail = data[:joined] if joined else read(sum(previous) - _TAIL, _TAIL)
+                if not tail.endswith(_END):
+                    yield (*previous, self._jpeg(*previous, whole=True))
+            previous = (0, 0)
+            if number % stride and length >= _TAIL and data.startswith(self._heads or b"\0", joined):
+                previous = (offset, length)
+            else:
+                yield offset, length, self._jpeg(offset, length, whole=number % stride == 0)
+        if previous[1] and not read(sum(previous) - _TAIL, _TAIL).endswith(_END):
+            yield (*previous, self._jpeg(*previous, whole=True))
+
+    def _jpeg(self, offset: int, length: int, *, whole: bool) -> Cut:
+        data = self._source.read(offset, length if whole else min(length, streams.HEADER_BYTES))
         size, wide, high, dropped = streams.jpeg_header(data)
         if (wide, high) != self._size:
             raise StructureInvalid("a picture has another size than its level says")
         if not dropped and len(self._heads) < _HEADS and data[:size] not in self._heads:
             self._heads = (*self._heads, data[:size])
             self._longest = max(self._longest, size)
-        if not whole and not dropped and tail.endswith(b"\xff\xd9"):
-            return Cut(((offset, length),))
-        return streams.jpeg_cut(offset, data if len(data) == length else source.read(offset, length))
+        if whole or dropped or len(data) < length:
+            return streams.jpeg_cut(offset, data if len(data) == length else self._source.read(offset, length))
+        return streams.jpeg_cut(offset, data)
 
 
-def is_mine(suffix: str) -> bool:
-    """The main file is an ordinary picture: only its name, and the folder beside it, say what it is."""
-    return suffix == ".mrxs"
+def is_mine(suffix: str, names: Iterable[str]) -> bool:
+    """The main file is a picture that no reader looks at: its name and the folder beside it say what it is."""
+    return suffix == ".mrxs" and any(posixpath.basename(name).casefold() == "slidedat.ini" for name in names)

@@ -11,6 +11,7 @@ import os
 
 import msgspec
 
+from mover.deid import folderproof, vmsproof  # noqa: F401 - warm, for `folders`
 from mover.deid.companions import Standins
 from mover.deid.drawing import encode_preview
 from mover.deid.folders import prepare_files

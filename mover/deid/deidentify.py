@@ -52,7 +52,8 @@ def prepare_slide(
         raise FormatUnsupported(f"a slide of more than {MAX_FILES} files")
     given = [_speakable(name) for name, _ in companions]
     fds = (fd, *(one for _, one in companions))
-    with standin_folder(suffix, number, len(fds)) as standins:
+    # one more than the source has: a position buffer gets a file of its own
+    with standin_folder(suffix, number, len(fds) + 1) as standins:
         args = (given, suffix, names, thumbnail_px, number, msgspec.to_builtins(standins))
         answer = sandbox.run("mover.deid.child:prepare_folder", args, fds, timeout_s=TIMEOUT_S)
     return msgspec.msgpack.decode(answer, type=Prepared)

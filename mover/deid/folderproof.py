@@ -56,7 +56,7 @@ SAMPLES: Final = 6
 WHOLE_BYTES: Final = 8 << 20
 # All stand-ins of one side together.
 SIDE_BYTES: Final = 400 << 20
-HEADERS: Final = 512
+HEADERS: Final = 128
 DECODED: Final = 64  # of a level's shortened pictures
 HEAD_BYTES: Final = 64 << 10
 _AROUND: Final = 2

@@ -32,6 +32,8 @@ from scanners import families, mirax, vms
 _CODINGS: Final = {"JPEG": "jpeg", "PNG": "png", "BMP24": "bmp"}
 _LIMIT_31: Final = 0x7FFFFFFF
 _STEM: Final = "{number}"
+ID_DIGITS: Final = 32
+_ATTEMPTS: Final = 16
 
 
 def prepare_files(
@@ -54,13 +56,18 @@ def prepare_files(
         slide = vms.scan(main, files)
         plan = plan_vms(main, files, slide, known=known, number=number)
         return prove_vms(main, files, slide, plan, number=number, **options)  # type: ignore[arg-type]
-    family = families.of_bytes(main, suffix.lower())
-    if family != families.MIRAX:
-        raise FormatUnsupported(f"{family or 'a slide of several files'}: recognised, and no writer exists for it yet")
+    if not mirax.is_mine(suffix.lower(), files):
+        raise FormatUnsupported(_named(families.of_bytes(main, suffix.lower())))
     scan = mirax.scan(main, files)
     plan = plan_mirax(main, files, scan, known=known, number=number)
     evidence, picture = prove_mirax(main, files, scan, plan, **options)  # type: ignore[arg-type]
     return Prepared(plan, evidence, picture)
+
+
+def _named(family: str) -> str:
+    if family == families.MIRAX:
+        return f"{family}: the folder that belongs to it did not come with it"
+    return f"{family or 'a slide of several files'}: recognised, and no writer exists for it yet"
 
 
 # --- 3DHISTECH MIRAX -----------------------------------------------------------------------------------
@@ -80,12 +87,16 @@ def plan_mirax(
     main: ByteSource, files: Mapping[str, ByteSource], scan: MiraxScan, *, known: tuple[str, ...], number: str
 ) -> SlidePlan:
     """The plan of a scanned slide; proves nothing yet."""
-    slide_id = slide_id_of(number)
-    head = mirax.VERSION + slide_id.encode()
-    moved = _move(scan, len(head))
+    moved = _move(scan, len(mirax.VERSION) + ID_DIGITS)
     count = len(moved) + bool(scan.position_layer)
     names = tuple(data_name(index) for index in range(count))
-    redaction = judge_mirax(scan, slide_id=slide_id, index_name="Index.dat", data_names=names, known=known)
+    for attempt in range(_ATTEMPTS):
+        slide_id = slide_id_of(number, attempt)
+        redaction = judge_mirax(scan, slide_id=slide_id, index_name="Index.dat", data_names=names, known=known)
+        # by chance an id may hold the five digits of somebody's number
+        if not any(text.casefold() in slide_id.casefold() for text in redaction.removed):
+            break
+    head = mirax.VERSION + slide_id.encode()
     positions = _packed(scan, judge_positions(scan))
     order = {name: index + 1 for index, name in enumerate(files)}
 
@@ -112,9 +123,9 @@ def plan_mirax(
     )
 
 
-def slide_id_of(number: str) -> str:
+def slide_id_of(number: str, attempt: int = 0) -> str:
     """An id in the format's own form. The number is random, so what is made of it says no more than the number."""
-    return blake3(b"mirax slide id of " + number.encode()).hexdigest()[:32].upper()
+    return blake3(f"mirax slide id {attempt} of {number}".encode()).hexdigest()[:ID_DIGITS].upper()
 
 
 def blank_picture() -> bytes:

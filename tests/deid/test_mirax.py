@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mover.deid.companions import companions_of, standin_names
 from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
 from mover.deid.folderproof import prove_mirax
-from mover.deid.folders import plan_mirax, prepare_files
+from mover.deid.folders import plan_mirax, prepare_files, slide_id_of
 from mover.deid.outcome import Prepared, SlidePlan
 from mover.deid.search import Seeker
 from mover.errors import IdentityError, MoverError, RedactionUnproven
@@ -192,6 +192,21 @@ def test_numbers_that_a_profile_shares_with_the_pyramid_are_no_identifiers() -> 
     assert prepare(main, files).plan.removed
 
 
+def test_an_id_that_holds_somebodys_digits_by_chance_is_made_again() -> None:
+    main, files = mirax.mirax()
+    identity = slide_id_of(NUMBER)
+    output = carried_out(main, files, prepare(main, files, known=(identity[3:9],)).plan)
+    assert not any(identity.encode() in data for data in output.values())
+
+
+@pytest.mark.parametrize("main", [b"", b"Quincy", b"ZISRAWFILE Quincy", b"\x89PNG\r\n\x1a\nQuincy"])
+def test_the_picture_file_may_be_anything_and_is_never_copied(main: bytes) -> None:
+    files = mirax.mirax()[1]
+    output = carried_out(main, files, prepare(main, files).plan)
+    assert b"Quincy" not in output[f"{NUMBER}.mrxs"]
+    assert output[f"{NUMBER}.mrxs"].startswith(b"\xff\xd8")
+
+
 def test_names_every_such_slide_has_are_no_identifiers() -> None:
     """Who gathers words from all file names gathers these too."""
     main, files = mirax.mirax()
@@ -321,7 +336,9 @@ def sandbox() -> Iterator[Sandbox]:
 
 def test_a_slide_of_a_hundred_files_passes_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
     """The child has no folder, yet OpenSlide finds every part; and nothing is left of the links."""
-    main, files = mirax.mirax(mirax.Shape(grid=(12, 12), levels=2, files=100), extras=mirax.label_records(PLANTED))
+    main, files = mirax.mirax(
+        mirax.Shape((12, 12), positions="VIMSLIDE_POSITION_BUFFER", files=100), extras=mirax.label_records(PLANTED)
+    )
     path = write(tmp_path, {f"{ACCESSION}.mrxs": main} | files)
     names = companions_of(path.name, [str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*") if one.is_file()])
     before = set(os.listdir("/tmp"))

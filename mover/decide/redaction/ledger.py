@@ -88,13 +88,17 @@ class Ledger:
         for words in text.rest:
             self.drop(f"{place} line", "no key and value", words)
 
-    def close(self, sections: tuple[KeySection, ...], *, names: Iterable[str] = ()) -> FolderRedaction:
+    def close(
+        self, sections: tuple[KeySection, ...], *, names: Iterable[str] = (), made: Collection[str] = ()
+    ) -> FolderRedaction:
         """Words that the writer itself puts into an index text or the names of files (`names`) prove nothing when they
         are found; nor does a number that is kept because the picture needs it. What came from outside as an identifier
-        counts in any case, and a text that must stay may not repeat it."""
+        counts in any case, and a text that must stay may not repeat it. Values of the keys in `made` are random: what
+        they hold by chance counts as well."""
         copied = {value.casefold() for one in sections for key, value in one.lines if (one.name, key) in self.copied}
         fixed = [f"[{one.name}]\n{key}" for one in sections for key, _ in one.lines]
-        fixed += [value for one in sections for key, value in one.lines if (one.name, key) not in self.copied]
+        for one in sections:
+            fixed += [value for key, value in one.lines if (one.name, key) not in self.copied and key not in made]
         own = "\n".join([*fixed, *names]).casefold()
         words = "\n".join(value for value in copied if not _NUMBER.fullmatch(value))
         removed = []

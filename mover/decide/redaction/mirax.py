@@ -20,7 +20,7 @@ from mover.model.folders import KeySection, MiraxScan
 
 _TRUTH: Final = re.compile(r"(?i:true|false)")
 _GENERAL: Final[dict[str, Rule]] = {
-    "SLIDE_VERSION": re.compile(r"[0-9]{2}\.[0-9]{2}"),
+    "SLIDE_VERSION": re.compile(r"[0-9]{1,2}\.[0-9]{1,2}"),
     "CURRENT_SLIDE_VERSION": re.compile(r"[0-9]{1,2}\.[0-9]{1,2}"),
     "SLIDE_TYPE": re.compile(r"SLIDE_TYPE_(BRIGHTFIELD|FLUORESCENCE|FLUORESCENCE_BF|MIRAX)"),
     "IMAGENUMBER_X": WHOLE,
@@ -99,7 +99,7 @@ def judge_mirax(
     )  # fmt: skip
     _drop_text(ledger, scan, kept)
     _drop_rest(ledger, scan)
-    return ledger.close(sections, names=("Slidedat.ini", index_name, *data_names))
+    return ledger.close(sections, names=("Slidedat.ini", index_name, *data_names), made=("SLIDE_ID",))
 
 
 def _hierarchy(scan: MiraxScan, index_name: str) -> tuple[tuple[str, str], ...]:
