@@ -42,7 +42,7 @@ _PADDING: Final = 0xFFFCFFFC
 
 
 class _End(Exception):
-    """The bytes do not go on as elements do; `at` is where, `known` whether a standard element seems to start."""
+    """The bytes do not go on as elements do: the tag that seems to stand there, and whether its VR is one."""
 
 
 class Syntax:
@@ -197,7 +197,7 @@ class Walker:
             try:
                 element = self._element(at, self.size, syntax, 0)
             except _End as end:
-                if end.args[0] in range(last + 1, 0x7FE00011) and end.args[1]:
+                if end.args[0] in range(last + 1, 0x7FE00011) and _is_standard(end.args[0], spelled=end.args[1]):
                     raise StructureInvalid("the dataset ends in the middle of an element") from None
                 return tuple(found), None, start
             if element.tag in PIXEL_TAGS:
@@ -264,7 +264,7 @@ class Walker:
         if length == _UNDEFINED:
             return self._undefined(tag, vr, value_at, end, syntax, depth)
         if value_at + length > end:
-            raise _End(tag, bool(vr) or not syntax.explicit)
+            raise _End(tag, bool(vr))
         self._after = value_at + length
         if tag in PIXEL_TAGS and not depth or length > INLINE_BYTES:
             return Element(tag, vr, None, value_at, length)
@@ -369,6 +369,14 @@ class Walker:
         if index >= 0 and index + 8 <= len(self._window):
             return self._window[index : index + 8]
         return self.source.read(at, min(8, max(0, self.size - at))) if at <= self.size else b""
+
+
+def _is_standard(tag: int, *, spelled: bool) -> bool:
+    """Whether bytes that fit no element are one that was cut off, not something that somebody left behind the dataset:
+    the standard knows the tag, or it is private and its VR is spelled."""
+    from pydicom.datadict import dictionary_has_tag
+
+    return dictionary_has_tag(tag) or (tag >> 16 & 1 == 1 and spelled)
 
 
 def _is_vr(code: bytes) -> bool:

@@ -7,6 +7,7 @@ its bytes are ordered. Whatever the rule, a value in which a word of a person is
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -22,11 +23,16 @@ from mover.model.deid import DicomRules
 from mover.model.dicom import Element, Items
 
 LITERAL_BYTES: Final = 64 << 20
+_WRITTEN: Final = re.compile(
+    rb"[ -~]{4}|(?:[ -~]\0){4}|(?:\0[ -~]){4}|(?:[\xc3-\xf4][\x80-\xbf]{1,3}){3}|(?:[^\0][\x03-\x06]){4}"
+)
 _NUMBER_LIKE: Final = frozenset("US SS UL SL SV UV FL FD AT OW UN".split())
 _BYTES_LIKE: Final = frozenset("OB OW OF OD OL OV UN US SS".split())
 
 Opened = Callable[[Element], Items]
 Fetched = Callable[[Element], bytes]
+# Whether bytes hold a word of a person or place in any encoding; the flag tells that they are digits only.
+Holds = Callable[[bytes, bool], bool]
 
 
 class Out(Struct, frozen=True):
@@ -85,14 +91,15 @@ def folded(text: str) -> str:
 
 
 class Desk:
-    """Judges the elements of objects of one context. `key_of` makes the key of a case, block or slide."""
+    """Judges the elements of objects of one context. `key_of` makes the key of a case, block or slide; `opened` gives
+    a sequence's items, `fetched` a long value's bytes; `holds` looks for the context's words in every encoding."""
 
     def __init__(
-        self, context: Context, *, key_of: Callable[[str, str], str], opened: Opened, fetched: Fetched
+        self, context: Context, *, key_of: Callable[[str, str], str], opened: Opened, fetched: Fetched, holds: Holds
     ) -> None:
         self._context = context
         self._judgements = Judgements(context.sop_class, context.rules)
-        self._key_of, self._opened, self._fetched = key_of, opened, fetched
+        self._key_of, self._opened, self._fetched, self._holds = key_of, opened, fetched, holds
         self._people = _searchable(context.people)
         self._named = (*self._people, *_searchable(context.places))
         self._named_long = tuple(word for word in self._named if len(word) >= 5)
@@ -178,7 +185,9 @@ class Desk:
     def _names(self, raw: bytes) -> bool:
         """Whether a word of a person, or of a place, is in it; listed words of the trade are nobody's."""
         text = folded(raw.decode("latin-1"))
-        return any(word in text for word in self._named) and not is_vocabulary(text)
+        if any(word in text for word in self._named) or self._holds(raw, False):
+            return not is_vocabulary(text)
+        return False
 
     def _checked(self, element: Element, vr: str, raw: bytes | None, *, reason: str = "kept") -> Verdict:
         if raw is None:
@@ -227,11 +236,13 @@ class Desk:
             told = values.numbers_of(written, raw, big=self._context.big_endian)
             if any(one.startswith(self._numbers) for one in told if len(one) >= 6):
                 return Verdict(None, "named")
+        if looks_written(raw) and self._holds(raw, False):
+            return Verdict(None, "named")
         return Verdict(Out(element.tag, written, raw), "kept")
 
     def _measure(self, element: Element, raw: bytes, vr: str) -> Verdict:
         kept = values.measure(raw)
-        if kept is not None and self._numbers and any(one.encode() in raw for one in self._numbers):
+        if kept is not None and self._holds(raw, True):
             return Verdict(None, "named")
         return Verdict(Out(element.tag, vr, kept) if kept is not None else None, "kept" if kept is not None else "form")
 
@@ -247,7 +258,9 @@ class Desk:
         if kept is None:
             return Verdict(None, "form")
         text = folded(kept.decode("latin-1"))
-        named = any(word in text for word in (self._people_long if is_maker(kept) else self._named_long))
+        made = is_maker(kept)
+        named = any(word in text for word in (self._people_long if made else self._named_long))
+        named = named or (not made and self._holds(kept, False))
         return Verdict(None, "named") if named else Verdict(Out(element.tag, vr, kept), "kept")
 
     def _term(self, element: Element, raw: bytes, vr: str) -> Verdict:
@@ -274,6 +287,8 @@ class Desk:
         vr = kinds()[element.tag] if element.vr in ("", "UN") else element.vr
         if vr not in _BYTES_LIKE:
             return Verdict(None, "form")
+        if element.raw is not None and looks_written(element.raw) and self._holds(element.raw, False):
+            return Verdict(None, "named")
         return Verdict(Out(element.tag, vr, element if element.raw is None else element.raw), "kept")
 
     # --- identifiers ---------------------------------------------------------------------------------
@@ -332,6 +347,11 @@ _DUMMIES: Final = {
     "LO": b"REMOVED ", "SH": b"REMOVED ", "ST": b"REMOVED ", "LT": b"REMOVED ", "UT": b"REMOVED ", "UC": b"REMOVED ",
     "PN": b"ANONYMOUS ", "CS": b"REMOVED ", "DS": b"0 ", "IS": b"0 ", "AE": b"REMOVED ",
 }  # fmt: skip
+
+
+def looks_written(raw: bytes) -> bool:
+    """Whether binary numbers could be letters: in one byte, or in two of which one is zero, or beyond ASCII."""
+    return _WRITTEN.search(raw) is not None
 
 
 def creators_of(elements: tuple[Element, ...]) -> dict[int, str]:

@@ -19,6 +19,7 @@ from mover.decide.dicom.values import even, seconds_of
 from mover.deid.dicom.gather import Gatherer, Look
 from mover.deid.dicom.optics import optics_of
 from mover.deid.dicom.outcome import ObjectFacts, ObjectPlan, PreparedObject
+from mover.deid.dicom.sought import Search
 from mover.deid.dicom.verify import Proof, Verifier
 from mover.deid.dicom.write import Writer, file_head
 from mover.deid.identity import Aliases, Subject, entity_key
@@ -113,6 +114,8 @@ class Engine:
 
     def _refuse(self, look: Look) -> None:
         look.check_known()
+        if look.scan.pixels is None and look.element(0x00280010) is not None:
+            raise StructureInvalid("a picture without its pixels")
         if look.sop_class in REFUSED_CLASSES or look.sop_class in self._rules.refuse_classes:
             raise FormatUnsupported(f"DICOM {class_name(look.sop_class)}: a class that is never taken")
         if look.role in ("label", "overview"):
@@ -148,7 +151,10 @@ class Engine:
                 origin_s=origin or None,
                 big_endian=look.scan.big_endian,
             )
-            desk = Desk(context, key_of=entity_key, opened=self._items, fetched=self._fetch)  # type: ignore[arg-type]
+            search = Search(people, places)
+            desk = Desk(
+                context, key_of=entity_key, opened=self._items, fetched=self._fetch, holds=search.holds  # type: ignore[arg-type]
+            )
             room = self._rooms[key] = _Room(desk, context)
         return room
 

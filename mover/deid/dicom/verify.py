@@ -36,9 +36,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID_dictionary
 
 from mover.deid.dicom.outcome import ObjectEvidence, ObjectPlan
+from mover.deid.dicom.sought import Search
 from mover.deid.identity import Subject
 from mover.deid.pixels import PixelVerdict, Span
-from mover.deid.search import Seeker
 from mover.errors import RedactionUnproven
 from mover.model.deid import DicomRules
 from mover.model.recipe import Copy, Literal
@@ -190,11 +190,7 @@ class _Session:
     """One search: the words of a patient, and the values that are known to be free of them."""
 
     def __init__(self, people: frozenset[str], places: frozenset[str]) -> None:
-        self.seeker = Seeker(sorted(word for word in people | places if len(word) >= 5))
-        self.people = Seeker(sorted(word for word in people if len(word) >= 5))
-        self.numbers = tuple(
-            digits.encode() for word in people if len(digits := re.sub(r"[^0-9]", "", word)) >= 6
-        )
+        self.search = Search(people, places)
         self.checked: set[tuple[int, str, bytes]] = set()
 
 
@@ -222,8 +218,8 @@ class Verifier:
         return ObjectEvidence(
             verifier=VERIFIER,
             methods=METHODS,
-            strings_sought=len(session.seeker.strings),
-            forms_sought=session.seeker.forms,
+            strings_sought=len(session.search.seeker.strings),
+            forms_sought=session.search.seeker.forms,
             bytes_searched=look.searched_bytes,
             elements_checked=look.elements,
             frames=len(proof.frames),
@@ -451,16 +447,17 @@ class _Look:
     def _search(self, tag: int, kind: str, value: bytes) -> None:
         """Numbers are searched for long numbers, everything else for every word in every form."""
         if kind in ("DS", "IS"):
-            if any(digits in value for digits in self._session.numbers):
+            if self._session.search.holds(value, True):
                 raise RedactionUnproven("a number that names somebody")
             return
         text = value.strip(b" \0")
-        if len(text) < 5 or kind in ("US", "SS", "UL", "SL", "FL", "FD", "AT") and len(value) <= 16:
+        if len(text) < 5 or (kind in _NUMBERS_OF and len(value) <= 64 and not _LETTERS.search(value)):
             return
         if tag in (0x00080104, _METHOD) or text in _DUMMIES or text.decode("latin-1") in self._own:
             return
         self.searched_bytes += len(value)
-        seeker = self._session.people if tag in _MAKERS else self._session.seeker
+        search = self._session.search
+        seeker = search.people if tag in _MAKERS else search.seeker
         if seeker.find(value) and not (kind == "CS" and _is_standard_word(text)):
             raise RedactionUnproven(f"a removed word is found again in ({tag >> 16:04X},{tag & 0xFFFF:04X})")
 
@@ -476,6 +473,9 @@ class _Aliases:
         return text in _DUMMIES or text.decode("latin-1") in self._own
 
 
+_NUMBERS_OF: Final = frozenset({"US", "SS", "UL", "SL", "FL", "FD", "AT", "SV", "UV"})
+# Three letters in a row in one byte or two, or anything but ASCII: short binary numbers that may be a word.
+_LETTERS: Final = re.compile(rb"[!-~]{3}|([!-~]\0){3}|(\0[!-~]){3}|[\xc3-\xf4][\x80-\xbf]|([^\0][\x03-\x06]){3}")
 _ANY: Final = re.compile(rb".*", re.S)
 _TYPES: Final = frozenset(
     """original derived primary secondary localizer resampled thumbnail fluence magnitude imaginary reformatted average
