@@ -232,15 +232,16 @@ def arrange(table: TableRule, header: Sequence[str]) -> Layout:
     header can hold a name too. A declared column that is missing is StructureInvalid."""
     declared = {fold(column): (column, rule) for column, rule in table.columns.items()}
     found: dict[str, int] = {}
-    unknown: list[dict[str, object]] = []
+    strange: list[int] = []
     for position, name in enumerate(header):
         if fold(name) in declared and fold(name) not in found:
             found[fold(name)] = position
         else:
-            unknown.append({"table": table.name, "position": position + 1, "shape": mask(name)})
-    missing = [declared[key][0] for key in declared if key not in found]
+            strange.append(position)
+    missing = [name for key, (name, rule) in declared.items() if key not in found and not rule.optional]
     absent: list[dict[str, object]] = [{"table": table.name, "missing": name} for name in missing]
-    if unknown:
+    if strange and table.others == "refuse":
+        unknown = [{"table": table.name, "position": at + 1, "shape": mask(header[at])} for at in strange]
         raise PlaceUnknown(
             f"column {unknown[0]['position']} (shape {unknown[0]['shape']}) is not listed in the policy",
             where=f"table {table.name}",
@@ -253,13 +254,14 @@ def arrange(table: TableRule, header: Sequence[str]) -> Layout:
             where=f"table {table.name}",
             details=absent,
         )
-    placed = [(column, found[key], rule) for key, (column, rule) in declared.items()]
+    placed = [(column, found[key], rule) for key, (column, rule) in declared.items() if key in found]
+    kept_back = [position for _, position, rule in placed if not is_fact(rule) and rule.rule not in LINKS]
     return Layout(
         table=table.name,
         keys=tuple((rule.rule, position, rule) for _, position, rule in placed if rule.rule in LINKS),
         facts=tuple((fact_name(column, rule), position, rule) for column, position, rule in placed
                     if is_fact(rule) and rule.rule not in LINKS),
-        withheld=tuple(position for _, position, rule in placed if not is_fact(rule) and rule.rule not in LINKS),
+        withheld=(*kept_back, *strange),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from mover.decide.drafts import ColumnDraft
 from mover.decide.matching import canonical_image
 from mover.deid.identity import Aliases, Identity, entity_key
 from mover.model.policy import EXTENSIONS, DeidPolicy, TableRule
@@ -99,6 +100,17 @@ class PreparedTable(Struct, frozen=True):
         return b"".join(segment.data for segment in self.recipe.segments if hasattr(segment, "data"))
 
 
+class TableDraft(Struct, frozen=True):
+    """A table nobody has declared yet, with a first rule for each column (`decide.drafts`). `signature` is equal for
+    tables of the same columns, so that a hundred exports of one kind are one decision."""
+
+    columns: tuple[ColumnDraft, ...]
+    rows: int
+    encoding: str
+    delimiter: str
+    signature: str
+
+
 class Order(Struct, frozen=True):
     """What the child is asked."""
 
@@ -150,3 +162,10 @@ def prepare_table(
         "mover.deid.tables_child:prepare", (msgspec.msgpack.encode(order),), (fd,), timeout_s=TIMEOUT_S
     )
     return msgspec.msgpack.decode(answer, type=PreparedTable)
+
+
+def draft_table(sandbox: Sandbox, fd: int) -> TableDraft:
+    """What a table holds, column by column, for a person who writes its rules. StructureInvalid when the file is no
+    certain table. The answer holds the file's own header: show `shape`, and `name` only in the draft itself."""
+    answer = sandbox.run("mover.deid.tables_child:draft", (), (fd,), timeout_s=TIMEOUT_S)
+    return msgspec.msgpack.decode(answer, type=TableDraft)

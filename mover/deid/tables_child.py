@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
+from blake3 import blake3
 
-from mover.decide import freetext, released
+from mover.decide import drafts, freetext, released
 from mover.decide.released import Column, Emptied, Named, Placement, Writing
-from mover.decide.tables import allowed_values, mask, neutralise, no_values, tokens
+from mover.decide.tables import allowed_values, fold, mask, neutralise, no_values, tokens
 from mover.deid.child import FdSource
 from mover.deid.identity import Identity, entity_key
 from mover.deid.tables import (
@@ -27,6 +28,7 @@ from mover.deid.tables import (
     Order,
     PreparedTable,
     ReviewLine,
+    TableDraft,
     TableEvidence,
     TableSurvey,
 )
@@ -98,6 +100,24 @@ def _open(source: ByteSource, order: Order) -> tuple[scanner.Table, Placement]:
         released.refuse_empty(placement)
         return table, placement
     raise max(refusals, key=lambda error: (isinstance(error, PlaceUnknown), bool(error.details)))
+
+
+# --- draft -------------------------------------------------------------------------------------------------
+
+
+def draft(fd: int) -> bytes:
+    return msgspec.msgpack.encode(draft_source(FdSource(fd)))
+
+
+def draft_source(source: ByteSource) -> TableDraft:
+    table = scanner.read(source)
+    sample = [row.cells for row in table.rows[: drafts.SAMPLE_ROWS]]
+    columns = tuple(
+        drafts.draft_column(place + 1, name, [cells[place] for cells in sample])
+        for place, name in enumerate(table.header)
+    )
+    signature = blake3("\0".join(fold(name) for name in table.header).encode()).hexdigest()
+    return TableDraft(columns, len(table.rows), table.encoding, table.delimiter, signature)
 
 
 # --- prepare ---------------------------------------------------------------------------------------------

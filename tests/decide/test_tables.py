@@ -467,3 +467,26 @@ def test_nothing_planted_in_the_samples_leaves_the_tables() -> None:
     assert len(values) > 100
     assert [value for value in sorted(values) if len(value) >= 4 and value in stored] == []
     assert max(d.facts["age"] for d in result.documents if d.facts["age"]) == 90  # type: ignore[type-var]
+
+
+def test_optional_columns_may_be_absent_and_strange_ones_are_held_back_where_the_rule_says_so() -> None:
+    """Exports grow and shrink; what nobody listed still counts for the net and never becomes a fact."""
+    optional = table("more", "image", {
+        "file": {"class": "image"}, "grade": {"class": "code", "code": "grade"},
+        "size": {"class": "number", "minimum": 0, "maximum": 9, "optional": True},
+        "note": {"class": "text"}, "label": {"class": "block", "optional": True},
+    }, others="drop")  # fmt: skip
+    rules = policy(optional)
+    check_policy(rules)
+    layout = arrange(rules.tables[0], ["remark", "grade", "file", "note"])
+    assert [name for name, _, _ in layout.facts] == ["grade"] and layout.withheld == (3, 0)
+    [row] = type_rows(layout, [(2, ["call Ann", "G2", "a.svs", "Pt Ann"])], extensions=rules.extensions)
+    assert row.values == ("G2",) and row.withheld == ("Pt Ann", "call Ann")
+    with pytest.raises(StructureInvalid, match="grade"):
+        arrange(rules.tables[0], ["file", "note"])
+
+
+def test_free_text_becomes_no_fact() -> None:
+    noted = table("notes", "image", {"file": {"class": "image"}, "note": {"class": "text", "text": "scrub"}})
+    with pytest.raises(PolicyInvalid, match="no fact"):
+        check_policy(policy(noted))

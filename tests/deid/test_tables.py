@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mover.decide.drafts import draft_yaml
 from mover.decide.kinship import kinship, words_by_patient
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.identity import Aliases, Subject
 from mover.deid.search import Seeker
 from mover.deid.tables import Order, PreparedTable, TableSurvey, image_key, prepare_table, survey_table
-from mover.deid.tables_child import prepare_source, survey_source
+from mover.deid.tables_child import draft_source, prepare_source, survey_source
 from mover.errors import ChangedWhileReading, MoverError, PlaceUnknown, StructureInvalid
 from mover.model.ids import make_number
 from mover.model.policy import DeidPolicy, TableRule
@@ -310,6 +311,31 @@ def test_damaged_tables_are_refused_or_clean(seed: int) -> None:
         assert "Kłos" not in f"{error.what}{error.where}{error.details}"
     else:
         assert b"K\xc5\x82os" not in out.data and b"Bo Li" not in out.data
+
+
+# --- drafts ------------------------------------------------------------------------------------------------
+
+
+def test_a_draft_of_an_unknown_table_is_a_profile_that_a_person_can_edit(tmp_path: Path) -> None:
+    """Before anything moves: the draft loads, keeps only what typed classes hold, and quotes no cell."""
+    header = ["MRN", "Patient Name", "Born: #1", "DOB", "visited", "Dx", "size", "ref", "stain", "Notes"]
+    rows = [
+        [f"{n:08d}", "Ann Lee", "x", "01.02.1950", "2019-07-11", "C50.9", f"{n}.5", f"{n * 7919:09d}", "HE", "Pt Ann"]
+        for n in range(1, 31)
+    ]
+    drafted = draft_source(MemorySource(as_csv([header, *rows]).encode()))
+    text = "kind: deid\nname: drafted\ntables:\n" + draft_yaml("cases", drafted.columns)
+    (tmp_path / "p.yaml").write_text(text)
+    profile = load_profile(tmp_path / "p.yaml").policy
+    assert isinstance(profile, DeidPolicy)
+    classes = {name: rule.rule for name, rule in profile.tables[0].columns.items()}
+    assert classes == {
+        "MRN": "patient", "Patient Name": "drop", "Born: #1": "drop", "DOB": "date", "visited": "date", "Dx": "code",
+        "size": "number", "ref": "drop", "stain": "drop", "Notes": "text",
+    }  # fmt: skip
+    assert "Ann" not in text and "7919" not in text and drafted.rows == 30
+    again = draft_source(MemorySource(as_csv([[name.upper() for name in header]], delimiter=";").encode()))
+    assert again.signature == drafted.signature
 
 
 # --- the front, and the sample pack ------------------------------------------------------------------------
