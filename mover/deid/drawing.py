@@ -70,9 +70,11 @@ def _bounds(areas: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]
 
 def levels_of(slide: openslide.OpenSlide, pages: Sequence[Page]) -> dict[int, int]:
     """The level of OpenSlide that shows each page, by the page's index. Where OpenSlide takes padding off, sizes
-    differ by less than a tile; a page that is further from every level is shown by none."""
+    differ by less than a tile; a page that is further from every level is shown by none, nor is one in a SubIFD."""
     found = {}
     for page in pages:
+        if page.parent >= 0:
+            continue
         apart = [
             (abs(wide - page.width), abs(high - page.height), level)
             for level, (wide, high) in enumerate(slide.level_dimensions)

@@ -70,9 +70,11 @@ def compare_pixels(bench: Bench, pairs: list[TilePair], *, samples: int) -> Deco
     if opens:
         methods.append("openslide-pixels")
         decoded += _compare_in_openslide(bench, pairs, spots)
-    if bench.plan.family in STITCHED or not opens:
+    hidden = [spot for spot in spots if spot[0].page.parent >= 0]  # OpenSlide knows no SubIFDs
+    unseen = spots if bench.plan.family in STITCHED or not opens else hidden
+    if unseen:
         methods.append("tifffile-pixels")
-        decoded += _compare_in_tifffile(bench, pairs, spots)
+        decoded += _compare_in_tifffile(bench, pairs, unseen)
     return Decoded(decoded, tuple(methods))
 
 
@@ -87,7 +89,9 @@ def draw_small(bench: Bench, pairs: list[TilePair]) -> Image.Image:
     if bench.plan.family in MAYBE_UNKNOWN and not _opens(bench.output_skeleton, pairs[0]):
         return _draw_in_tifffile(bench, pairs[target])
     with open_slide(bench.output_skeleton) as slide:
-        return drawing.draw(slide, pairs[target].page)
+        if bench.plan.family in STITCHED or drawing.levels_of(slide, [pairs[target].page]):
+            return drawing.draw(slide, pairs[target].page)
+    return _draw_in_tifffile(bench, pairs[target])
 
 
 def _opens(skeleton: Skeleton, first: TilePair) -> bool:

@@ -184,7 +184,8 @@ def ome(
     small = Sheet(tiles((size[0] // 2, size[1] // 2), kind=1, order=layout.order, **options))  # type: ignore[arg-type]
     here = None if first else told
     whole = Sheet(
-        tiles(size, order=layout.order, description=here, extra=extra, **options), (small,)  # type: ignore[arg-type]
+        tiles(size, order=layout.order, description=here, extra=extra, **options),
+        (small,),  # type: ignore[arg-type]
     )
     leading = [_described(sheet, told) for sheet in first[:1]]
     return assemble([*leading, *first[1:], whole, *others], layout)
@@ -203,7 +204,9 @@ def attribute(name: str, value: str, *, kind: str = "IString", group: str = "0x3
 
 
 def philips_image(kind: str, *inside: str) -> str:
-    return f'<DataObject ObjectType="DPScannedImage">{attribute("PIM_DP_IMAGE_TYPE", kind)}{"".join(inside)}</DataObject>'
+    return (
+        f'<DataObject ObjectType="DPScannedImage">{attribute("PIM_DP_IMAGE_TYPE", kind)}{"".join(inside)}</DataObject>'
+    )
 
 
 def philips_levels(count: int = 2, spacing: float = 0.00025) -> str:
