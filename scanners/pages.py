@@ -133,37 +133,52 @@ def _value_of(source: ByteSource, structure: Structure, tag: Tag) -> Value:
 
 
 def check_layout(source: ByteSource, structure: Structure, pages: Iterable[Page]) -> tuple[tuple[int, int], ...]:
-    """Map the whole file. Raises StructureInvalid where two structures claim the same bytes; returns the gaps
-    nobody claims (at most the first thousand).
+    """Map the whole file; returns the gaps nobody claims (at most the first thousand). Raises StructureInvalid where
+    a level's pixels claim bytes that something else claims, too: that is how a label could be smuggled into a level.
 
-    Only an exact repetition is allowed: NDPI shares a value among its directories, and sparse slides name one
-    blank tile many times. Pixels that overlap a directory, a value or another page's pixels are how a label
-    could be smuggled into a level.
+    Of a level's tiles only an exact repetition is allowed: sparse slides name one blank tile many times. Structures and
+    pictures that are dropped may overlap as they like (some writers share parts of values): none of their bytes is
+    copied.
     """
-    starts, lengths = [array("Q", [0])], [array("Q", [structure.header_bytes])]
+    known = list(pages)
+    levels, others = [page for page in known if page.role == "level"], [page for page in known if page.role != "level"]
+    at, length = distinct(*_joined([(page.pixels.offsets, page.pixels.counts) for page in levels]))
+    ranges = [(0, structure.header_bytes)]
     for directory in structure.directories:
-        starts.append(array("Q", [directory.offset]))
-        lengths.append(array("Q", [directory.size_bytes]))
-        for tag in (*directory.tags.values(), *directory.repeats):
-            if tag.inline is None:
-                starts.append(array("Q", [tag.at]))
-                lengths.append(array("Q", [tag.size_bytes]))
-    for page in pages:
-        starts.append(page.pixels.offsets)
-        lengths.append(page.pixels.counts)
-    return _gaps(starts, lengths, source.size_bytes)
-
-
-def _gaps(starts: list[array[int]], lengths: list[array[int]], size_bytes: int) -> tuple[tuple[int, int], ...]:
-    at = np.concatenate([np.frombuffer(part, "u8") for part in starts if len(part)])
-    length = np.concatenate([np.frombuffer(part, "u8") for part in lengths if len(part)])
-    at, length = distinct(at, length)
-    end = at + length
+        ranges.append((directory.offset, directory.size_bytes))
+        tags = (*directory.tags.values(), *directory.repeats)
+        ranges += [(tag.at, tag.size_bytes) for tag in tags if tag.inline is None]
+    columns = [(array("Q", [one[0] for one in ranges]), array("Q", [one[1] for one in ranges]))]
+    columns += [(page.pixels.offsets, page.pixels.counts) for page in others]
+    rest_at, rest_length = distinct(*_joined(columns))
+    if len(at):
+        found = np.minimum(np.searchsorted(at, rest_at), len(at) - 1)
+        other = (at[found] != rest_at) | (length[found] != rest_length)
+        rest_at, rest_length = rest_at[other], rest_length[other]
+    start, stop = _merged(rest_at, rest_length)
+    at, length = np.concatenate([at, start]), np.concatenate([length, stop - start])
+    order = np.argsort(at, kind="stable")
+    at, end = at[order], at[order] + length[order]
     if (at[1:] < end[:-1]).any():
-        raise StructureInvalid("two structures claim the same bytes")
-    before, after = np.insert(end, 0, 0), np.append(at, np.uint64(size_bytes))
+        raise StructureInvalid("a level's tiles and another structure claim the same bytes")
+    before, after = np.insert(end, 0, 0), np.append(at, np.uint64(source.size_bytes))
     hole = np.nonzero(after > before)[0][:1000]
     return tuple((int(before[i]), int(after[i] - before[i])) for i in hole)
+
+
+def _joined(parts: list[tuple[array[int], array[int]]]) -> tuple[np.ndarray, np.ndarray]:
+    empty = np.zeros(0, "u8")
+    columns = ([np.frombuffer(part[side], "u8") for part in parts if len(part[side])] for side in (0, 1))
+    first, second = (np.concatenate([empty, *column]) for column in columns)
+    return first, second
+
+
+def _merged(at: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping and touching ranges as one; `at` is sorted."""
+    reach = np.maximum.accumulate(at + length)
+    first = np.append(True, at[1:] > reach[:-1])[: len(at)]
+    last = np.append(first[1:], True)[: len(at)]
+    return at[first], reach[last]
 
 
 def distinct(at: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

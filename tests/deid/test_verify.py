@@ -260,7 +260,8 @@ def test_a_hamamatsu_slide_without_restart_positions_is_proved_whole(monkeypatch
 def test_an_aperio_slide_is_proved_with_only_some_of_its_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mover.deid.sampling.WHOLE_BYTES", 0)
     source, plan = planned(slides.svs(size=(640, 512), empty=frozenset({5, 40})))
-    assert verify_slide(source, plan, samples=3).tiles_decoded == 6
+    # three of the first level, two of the deeper one
+    assert verify_slide(source, plan, samples=3).tiles_decoded == 5
 
 
 def test_the_engines_verifier_lets_only_the_proved_recipe_pass() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import scanners
-from mover.errors import FormatUnknown, FormatUnsupported
+from mover.errors import FormatUnknown, FormatUnsupported, StructureInvalid
 from mover.model.source import MemorySource
 from tests.support import slides
 
@@ -20,7 +20,6 @@ def generic(description: str = "", **tags: str) -> bytes:
 
 
 CASES = [
-    ("Leica SCN", generic('<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'), ".scn"),
     ("Trestle", generic("", software="MedScan 5"), ".tif"),
     ("Huron", generic("", make="Huron"), ".tif"),
     ("PerkinElmer QPTIFF", generic("<PerkinElmer-QPI-ImageDescription>"), ".qptiff"),
@@ -28,7 +27,9 @@ CASES = [
     ("generic TIFF without tiles", slides.assemble([slides.strips(slides.tissue(64, 64))]), ".tif"),
     (
         "Ventana BIF",
-        slides.assemble([slides.level((128, 128), extra=[slides.raw(700, b"<EncodeInfo><iScan/>", kind=1)])]),
+        slides.assemble(
+            [slides.level((128, 128)), slides.level((64, 64), extra=[slides.raw(700, b"<iScan/>", kind=1)])]
+        ),
         ".bif",
     ),
     ("DICOM", bytes(128) + b"DICM" + bytes(20), ".dcm"),
@@ -57,6 +58,19 @@ CASES = [
 def test_a_family_without_a_writer_is_refused_by_its_name(family: str, data: bytes, suffix: str) -> None:
     with pytest.raises(FormatUnsupported, match=family):
         scanners.identify(MemorySource(data), suffix)
+
+
+BROKEN = {
+    "Leica": generic('<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'),
+    "Ventana": slides.assemble([slides.level((128, 128), extra=[slides.raw(700, b"<EncodeInfo><iScan/>", kind=1)])]),
+}
+
+
+@pytest.mark.parametrize("family", BROKEN)
+def test_a_vendors_document_that_cannot_be_read_makes_no_generic_slide(family: str) -> None:
+    """What the document would have said of the first directory (the overview, with its label) is not known."""
+    with pytest.raises(StructureInvalid):
+        scanners.identify(MemorySource(BROKEN[family]), ".tif")
 
 
 LOOKALIKES = {
