@@ -10,18 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openslide
 import pytest
 import tifffile
 
-from mover.deid.oneshot import deidentify_folder
+from mover.deid.certificate import load_key, new_key
+from mover.deid.oneshot import Options, Signing, deidentify_folder
+from mover.model.policy import DeidPolicy
+from mover.policy import load_profile
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif("MOVER_SAMPLES" not in os.environ, reason="MOVER_SAMPLES is not set"),
 ]
 
-OURS = (".svs", ".ndpi")
+PROFILE = Path(__file__).parents[2] / "policies" / "deid" / "example-three-csv.yaml"
+# of the pack: pictures that show the label, which a rule drops
+DROPPED = {"dicom/wsm1/label.dcm", "dicom/wsm1/overview.dcm"}
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +37,27 @@ def samples() -> Path:
 
 @pytest.fixture(scope="module")
 def shot(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The planted pack, de-identified once for the module."""
+    """The planted pack, de-identified once for the module, with everything that is written beside it."""
     folder = tmp_path_factory.mktemp("planted")
+    (folder / "side").mkdir()
+    new_key(folder / "key")
+    loaded = load_profile(PROFILE)
+    assert isinstance(loaded.policy, DeidPolicy)
+    options = Options(
+        profile=loaded.policy,
+        profile_text_blake3=loaded.digest,
+        map_path=folder / "map.csv",
+        thumbnails=True,
+        signing=Signing(folder / "side" / "certificate.json", load_key(folder / "key")),
+    )
     originals = samples / "planted_dev" / "originals"
-    deidentify_folder(originals, folder / "out", folder / "crosswalk.json", map_path=folder / "map.csv")
+    report = deidentify_folder(originals, folder / "out", folder / "crosswalk.json", options=options)
+    (folder / "side" / "report.json").write_bytes(msgspec.json.encode(report))
     return folder
 
 
-def test_every_planted_svs_and_ndpi_is_final_and_every_other_file_is_refused(samples: Path, shot: Path) -> None:
-    """The scorer's own words: present, opening, no leak, no loss; and nothing of the refused in the output."""
+def test_every_planted_file_is_final_and_nothing_beside_tells_anything(samples: Path, shot: Path) -> None:
+    """The scorer's own words: present, opening, no leak, no loss; certificate and report searched too."""
     planted = samples / "planted_dev"
     report = shot / "score.json"
     arguments = {
@@ -47,6 +65,7 @@ def test_every_planted_svs_and_ndpi_is_final_and_every_other_file_is_refused(sam
         "--truth": planted / "truth.json",
         "--outputs": shot / "out",
         "--map": shot / "map.csv",
+        "--side": shot / "side",
         "--json": report,
     }
     command = [sys.executable, str(samples / "score_deid.py")]
@@ -55,38 +74,36 @@ def test_every_planted_svs_and_ndpi_is_final_and_every_other_file_is_refused(sam
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     scored: dict[str, Any] = json.loads(report.read_text())
     for name, file in scored["files"].items():
-        if name.endswith(OURS):
+        if name in DROPPED:
+            assert not file["out"]
+        else:
             assert file["out"], f"{Path(name).suffix} file missing"
             assert not file["leaks"] and not file["loss"] and not file["broken"], file
-        else:
-            assert not file["out"]
     assert scored["side"] == {}
-    wsi = scored["summary"]["wsi"]
-    assert (wsi["covered"], wsi["final"], wsi["leaks"]) == (3, 3, 0)
+    found = {kind: (one["final"], one["of"], one["leaks"]) for kind, one in scored["summary"].items()}
+    assert found == {"wsi": (9, 9, 0), "dicom": (12, 12, 0), "csv": (3, 3, 0)}
 
 
 def test_every_planted_file_has_an_entry_with_its_reason(samples: Path, shot: Path) -> None:
-    """The parts of a MIRAX slide are files of their own."""
+    """The parts of a MIRAX slide are files of their own; the map has one line for each slide, object and table."""
     originals = samples / "planted_dev" / "originals"
     entries = json.loads((shot / "crosswalk.json").read_text())["files"]
     found = {str(path.relative_to(originals)) for path in originals.rglob("*") if path.is_file()}
     assert {entry["source"] for entry in entries} == found
-    for entry in entries:
-        ours = entry["source"].endswith(OURS)
-        assert entry["status"] == ("deidentified" if ours else "quarantined")
-        assert ours or entry["reason"] == "format-unsupported"
+    reasons = {entry["source"]: entry["reason"] for entry in entries if entry["status"] != "deidentified"}
+    assert {entry["status"] for entry in entries} == {"deidentified", "dropped"}
+    assert {source for source, reason in reasons.items() if reason == "instance-dropped"} == DROPPED
     with (shot / "map.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 3
+        assert len(list(csv.DictReader(file))) == 9 + 12 + 3
 
 
 def test_readable_real_slides_pass_and_the_others_are_refused_for_a_reason(samples: Path, tmp_path: Path) -> None:
     deidentify_folder(samples / "wsi", tmp_path / "out", tmp_path / "crosswalk.json")
     entries = {one["source"]: one for one in json.loads((tmp_path / "crosswalk.json").read_text())["files"]}
     passed = {name for name, one in entries.items() if one["status"] == "deidentified"}
-    assert passed == {"CMU-1-Small-Region.svs", "openslide_small.svs", "test3-DAPI-2-(387).ndpi"}
+    assert passed == {"CMU-1-Small-Region.svs", "openslide_small.svs", "test3-DAPI-2-(387).ndpi", "boxes.tiff"}
     reasons = {name: one["reason"] for name, one in entries.items() if name not in passed}
     assert reasons == {
-        "boxes.tiff": "format-unsupported",
         "broken.svs": "format-unknown",
         "unopenable.tiff": "format-unsupported",
         "unreadable.svs": "place-unknown",
@@ -98,7 +115,7 @@ def test_readable_real_slides_pass_and_the_others_are_refused_for_a_reason(sampl
         ):
             assert new.level_dimensions == old.level_dimensions
             for key in ("openslide.vendor", "openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power"):
-                assert new.properties[key] == old.properties[key]
+                assert new.properties.get(key) == old.properties.get(key)
             assert set(new.associated_images) == ({"thumbnail"} if name.endswith(".svs") else set())
         with (
             tifffile.TiffFile(samples / "wsi" / name) as old,
@@ -124,3 +141,11 @@ def test_the_real_ndpi_keeps_none_of_its_scanners_serials_and_dates(samples: Pat
     for value in (b"950291", b"950410", b"2011/05/23", b"2017/01/27", b"2017:02:07", b"DAPI", b"barcode"):
         assert value in data
         assert value not in written
+
+
+def test_readable_real_objects_pass_and_the_broken_ones_are_refused(samples: Path, tmp_path: Path) -> None:
+    """Truncated files and one whose first byte is foreign; everything else of the collection comes out."""
+    deidentify_folder(samples / "dicom", tmp_path / "out", tmp_path / "crosswalk.json")
+    entries = json.loads((tmp_path / "crosswalk.json").read_text())["files"]
+    waiting = {one["source"]: one["reason"] for one in entries if one["status"] != "deidentified"}
+    assert waiting == dict.fromkeys(("MR_truncated.dcm", "no_meta.dcm", "rtplan_truncated.dcm"), "structure-invalid")
