@@ -17,6 +17,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from mover.errors import SandboxFailed
+
 SUFFIXES: Final = (".mrxs", ".vms", ".vmu")
 # Descriptors below this many above the slide's own are the child's: its standard streams, sockets and buffers.
 _ROOM: Final = 64
@@ -69,15 +71,21 @@ def part_name(number: str, index: int) -> str:
 
 @contextmanager
 def standin_folder(suffix: str, number: str, count: int) -> Iterator[Standins]:
-    """Links for a slide of at most `count` files, for one call of the parsing child."""
-    folder = tempfile.mkdtemp(prefix="mover-standins-")
+    """Links for a slide of at most `count` files, for one call of the parsing child. Raises SandboxFailed where the
+    system has no room for a folder."""
+    folder = ""
     try:
-        standins = Standins(folder, _ROOM + count, count)
-        for side, name in enumerate(SIDES):
-            link_all(folder, name, standin_names(suffix, number, count), standins.slot(side, 0))
+        try:
+            folder = tempfile.mkdtemp(prefix="mover-standins-")
+            standins = Standins(folder, _ROOM + count, count)
+            for side, name in enumerate(SIDES):
+                link_all(folder, name, standin_names(suffix, number, count), standins.slot(side, 0))
+        except OSError as error:
+            raise SandboxFailed("no folder of links could be made for the parsing child") from error
         yield standins
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def link_all(folder: str, side: str, names: Iterable[str], first: int) -> None:
