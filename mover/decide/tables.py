@@ -660,7 +660,9 @@ def tokens(cells: Iterable[str]) -> Iterator[str]:
     """What could identify: words and numbers of at least five characters, accents and case folded, numbers
     also without their punctuation and leading zeros."""
     for cell in cells:
-        plain = "".join(c for c in unicodedata.normalize("NFKD", cell.casefold()) if not unicodedata.combining(c))
+        plain = cell.casefold()
+        if not plain.isascii():
+            plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
         for word in _WORD.findall(plain):
             yield word.lstrip("0") if word.isdigit() else word
         for run in _DIGITS.findall(plain):

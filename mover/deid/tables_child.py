@@ -39,6 +39,8 @@ from mover.model.source import ByteSource
 from scanners import tables as scanner
 
 OUTPUT_BYTES: Final = 256 << 20
+# measured: forty times a table's bytes at the peak of rewriting and proving it, which the child's 4 GiB must hold
+BOUNDS: Final = scanner.Bounds(table_bytes=64 << 20, rows=1_000_000)
 VERIFIER: Final = "tables 1"
 # what a person may want to mend; a date without a patient is no fault of the cell
 TO_REVIEW: Final = ("misfit", "leftover", "known-elsewhere")
@@ -92,7 +94,7 @@ def _open(source: ByteSource, order: Order) -> tuple[scanner.Table, Placement]:
     refusals: list[MoverError] = []
     for (encoding, delimiter, comment), rules in dialects.items():
         try:
-            table = scanner.read(source, encoding=encoding, delimiter=delimiter, comment=comment)
+            table = scanner.read(source, encoding=encoding, delimiter=delimiter, comment=comment, bounds=BOUNDS)
             placement = released.fit(table.header, rules)
         except (StructureInvalid, PlaceUnknown) as error:
             refusals.append(error)
@@ -110,7 +112,7 @@ def draft(fd: int) -> bytes:
 
 
 def draft_source(source: ByteSource) -> TableDraft:
-    table = scanner.read(source)
+    table = scanner.read(source, bounds=BOUNDS)
     sample = [row.cells for row in table.rows[: drafts.SAMPLE_ROWS]]
     columns = tuple(
         drafts.draft_column(place + 1, name, [cells[place] for cells in sample])
