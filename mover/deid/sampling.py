@@ -64,7 +64,7 @@ class Decoded(Struct, frozen=True):
 def compare_pixels(bench: Bench, pairs: list[TilePair], *, samples: int) -> Decoded:
     """Raises RedactionUnproven where a sample differs, or a reader that opens the source refuses the output."""
     spots = _fill(bench, pairs, samples=samples)
-    opens = bench.plan.family not in MAYBE_UNKNOWN or _opens(bench.source_skeleton, pairs[0])
+    opens = bench.plan.family not in MAYBE_UNKNOWN or _opens(bench, bench.source_skeleton, pairs[0])
     methods: list[str] = []
     decoded = 0
     if opens:
@@ -86,7 +86,7 @@ def draw_small(bench: Bench, pairs: list[TilePair]) -> Image.Image:
     else:
         for pair, chosen in drawing.needed(pairs, target):
             _fill_one(bench, pair, chosen)
-    if bench.plan.family in MAYBE_UNKNOWN and not _opens(bench.output_skeleton, pairs[0]):
+    if bench.plan.family in MAYBE_UNKNOWN and not _opens(bench, bench.output_skeleton, pairs[0]):
         return _draw_in_tifffile(bench, pairs[target])
     with open_slide(bench.output_skeleton) as slide:
         if bench.plan.family in STITCHED or drawing.levels_of(slide, [pairs[target].page]):
@@ -94,12 +94,12 @@ def draw_small(bench: Bench, pairs: list[TilePair]) -> Image.Image:
     return _draw_in_tifffile(bench, pairs[target])
 
 
-def _opens(skeleton: Skeleton, first: TilePair) -> bool:
+def _opens(bench: Bench, skeleton: Skeleton, first: TilePair) -> bool:
     """Whether OpenSlide opens it, and takes the first level for the slide: where an OME file's label stands first, it
     shows the label."""
     try:
         with openslide.OpenSlide(skeleton.path) as slide:
-            return bool(slide.dimensions == (first.page.width, first.page.height))
+            return bench.plan.family in STITCHED or bool(slide.dimensions == (first.page.width, first.page.height))
     except (openslide.OpenSlideError, OSError):
         return False
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final
 
-from mover.decide.redaction.desk import STRUCTURAL, Desk
+from mover.decide.redaction.desk import HARVEST_STRINGS, STRUCTURAL, Desk
 from mover.decide.redaction.markup import Shape, names_of, prune, render, values_of
-from mover.decide.redaction.texts import MIN_HARVEST
+from mover.decide.redaction.texts import MIN_HARVEST, strings_of
 from mover.decide.redaction.words import OutTag, Redaction
 from mover.errors import PlaceUnknown
 from mover.model.slides import Page, Place, SlideScan
@@ -45,9 +45,12 @@ class DocumentDesk(Desk):
             self.documents[document.page, document.tag] = self._pruned(document, dropped)
         numbers = {value for value in self._kept_values() if _NUMBER.fullmatch(value)}
         for text in dropped:
-            # a dropped number that also stands where the picture's geometry says it is the picture's own
-            if text not in numbers:
-                self.remove(text)
+            for part in strings_of(text):
+                # a dropped number that is part of one the picture's geometry needs (25000 in 25000000) proves nothing
+                if not (_NUMBER.fullmatch(part) and any(part in number for number in numbers)):
+                    self.harvest.setdefault(part)
+        if len(self.harvest) > HARVEST_STRINGS:
+            raise PlaceUnknown(f"more than {HARVEST_STRINGS} removed strings")
         return super().judge()
 
     def before(self, root: Element) -> Element:
