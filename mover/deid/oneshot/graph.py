@@ -20,6 +20,7 @@ WORDS_PER_FILE: Final = 4000
 KEYS_PER_FILE: Final = 400
 # a folder with few words lets every file be searched for all of them
 WORDS_FOR_ALL: Final = 400
+# of all: more would not fit a machine beside its work, and a folder that has them is no folder for this command
 WORDS_KEPT: Final = 2_000_000
 
 
@@ -31,8 +32,7 @@ class Graph:
         self._all: dict[str, None] = {}
         self._folded: set[str] = set()
         self._rows: dict[tuple[str, ...], None] = {}
-        self._spoken: dict[str, list[str]] = {}
-        self.uids: dict[str, None] = {}
+        self._spoken: dict[str, dict[str, None]] = {}
         self.patient_of: dict[str, str] = {}
 
     def add(self, identity: Identity, extra: Iterable[str] = ()) -> None:
@@ -42,7 +42,8 @@ class Graph:
         with self._lock:
             own = (*identity.of("patient")[:1], *(key for key in identity.entities if not key.startswith("patient|")))
             self._rows.setdefault(own)
-            self._spoken.setdefault(own[0] if own else "", []).extend(identity.words)
+            if len(self._all) < WORDS_KEPT:
+                self._spoken.setdefault(own[0] if own else "", {}).update(dict.fromkeys(identity.words))
             keys = (*own, *extra)
             for key in keys:
                 self._ties.setdefault(key, set()).update(other for other in keys if other != key)
@@ -51,7 +52,6 @@ class Graph:
                 self._ties.setdefault(key, set())
             if not keys:
                 self._remember("", words)
-            self.uids.update(dict.fromkeys(identity.uids))
 
     def _remember(self, key: str, words: dict[str, None]) -> None:
         if len(self._all) < WORDS_KEPT:
@@ -116,4 +116,4 @@ class Graph:
 
     def words_by_patient(self) -> dict[str, tuple[str, ...]]:
         """All that is known of each patient, "" what belongs to nobody, for free text in tables."""
-        return words_by_patient([self._spoken], self.patient_of)
+        return words_by_patient([{key: tuple(words) for key, words in self._spoken.items()}], self.patient_of)

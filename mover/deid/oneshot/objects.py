@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from mover.decide.filenames import words_of_name
@@ -19,7 +21,7 @@ from mover.deid.oneshot.walk import Found, written
 from mover.errors import IdentityError, InstanceDropped, IntegrityError, MoverError
 from mover.model.certificate import FileRecord, OutputFile
 
-# places of one series in a folder: OpenSlide and people both like them in order
+# digits of an object's place in its folder: lists of up to 9,999 sort as they were meant
 _PLACES = 4
 
 
@@ -65,13 +67,13 @@ def survey_chunk(job: Job, chunk: Sequence[Found]) -> tuple[list[Instance], list
 
 def _light(survey: ObjectSurvey) -> ObjectSurvey:
     """Without its words, which the graph holds once for all objects of the patient."""
-    identity = Identity(survey.identity.entities, survey.identity.uids)
-    return ObjectSurvey(
-        identity=identity, family=survey.family, role=survey.role, study=survey.study, series=survey.series,
-        instance=survey.instance, sop_class=survey.sop_class, class_name=survey.class_name, modality=survey.modality,
-        rows=survey.rows, columns=survey.columns, frames=survey.frames, instance_number=survey.instance_number,
-        matrix_columns=survey.matrix_columns, matrix_rows=survey.matrix_rows,
-    )  # fmt: skip
+    identity = Identity(_shared(survey.identity.entities), _shared(survey.identity.uids))
+    return msgspec.structs.replace(survey, identity=identity)
+
+
+def _shared(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Patients, studies and series are named by many objects: each text stands in memory once."""
+    return tuple(sys.intern(text) for text in texts)
 
 
 def group(instances: Iterable[Instance]) -> list[Series]:
