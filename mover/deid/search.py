@@ -28,6 +28,7 @@ _DEPTH: Final = 3
 _SHORTEST: Final = 5
 _SHORTEST_CODED: Final = 6
 _TABLE_BITS: Final = 22
+_FEW: Final = 4096
 _WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
@@ -51,7 +52,7 @@ class Seeker:
 
     def _find_flat(self, haystack: bytes) -> int:
         folded = haystack.lower()
-        if len(haystack) < 1 << 16:
+        if len(haystack) < 1 << 16 and self.forms < _FEW:
             return sum(form in folded for form in self._plain) + sum(form in haystack for form in self._coded)
         table = _windows_of(folded)
         plain, coded = (np.flatnonzero(table[windows].all(axis=1)).tolist() for windows in self._windows)

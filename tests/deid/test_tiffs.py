@@ -268,6 +268,18 @@ def test_a_second_region_of_the_same_glass_is_kept() -> None:
     assert [levels for _, levels in series_of(output)] == [[(192, 256, 3), (96, 128, 3)], [(128, 192, 3), (64, 96, 3)]]
 
 
+@pytest.mark.slow
+def test_thousands_of_annotations_do_not_stop_a_slide() -> None:
+    """Converters write every vendor key as one. They are all dropped; so many are sought, and counted."""
+    pairs = (f"<Key>Key {n} of the scanner</Key><Value>{NAME} {n * 7919}</Value>" for n in range(9000))
+    tail = "".join(f"<XMLAnnotation><Value>{pair}</Value></XMLAnnotation>" for pair in pairs)
+    output, plan = clean(
+        tiffs.ome(xml=ome_xml(ome_image(0, (256, 192)), tail=f"<StructuredAnnotations>{tail}</StructuredAnnotations>"))
+    )
+    assert_gone(output, NAME, "71271000")
+    assert len(plan.decisions) < 1000 and sum(one.times for one in plan.decisions) > 18_000
+
+
 def test_channels_keep_their_order_when_a_label_stood_between_them() -> None:
     """The directories' numbers in the XML are the output's."""
     stains = ["DAPI", "Cy5", NAME]
@@ -396,6 +408,17 @@ def test_a_program_that_is_not_of_the_known_form_leaves_the_vendors_word_alone(s
     with tifffile.TiffFile(io.BytesIO(output)) as tiff:
         assert tiff.pages[0].tags[305].value == ("Philips DP v2.1" if len(software) == 15 else "Philips DP v1.0")
     assert_gone(output)
+
+
+@pytest.mark.parametrize(
+    "packed", [slides.jpeg(slides.tissue(256, 256)), bytes(range(256)) * 40, zlib.compress(b"a" * 9)]
+)
+def test_bytes_in_base64_are_sought_by_pieces(packed: bytes) -> None:
+    """A profile or picture holds slashes by the hundred, and they part no words."""
+    told = base64.b64encode(packed * (1 + 4000 // len(packed))).decode()
+    output, plan = clean(tiffs.philips(xml=tiffs.philips_xml(tiffs.attribute("DICOM_ICCPROFILE", told))))
+    assert len(plan.removed) < 200 and any(text in told and len(text) == 48 for text in plan.removed)
+    assert told[100:148].encode() not in output
 
 
 def test_a_levels_words_pass_by_their_form_only() -> None:

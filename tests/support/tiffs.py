@@ -6,6 +6,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -95,7 +96,7 @@ def assemble(sheets: Sequence[Sheet], layout: Layout = Layout()) -> bytes:  # no
 def _write(out: bytearray, sheet: Sheet, layout: Layout, chain: int) -> int:
     order, big = layout.order, layout.big
     word, wide = ("Q", 16) if big else ("I", 4)
-    below = []
+    below: list[int] = []
     for child in sheet.children:
         out += bytes(-len(out) % 8)
         pointer = len(out)
@@ -124,19 +125,19 @@ def pyramid(
     below: bool = False,
     extra: Sequence[Entry] = (),
     others: Sequence[Sheet] = (),
-    **options: object,
+    **options: Any,
 ) -> bytes:
     """Two levels; the second in the main chain, or `below` in a SubIFD."""
-    common = {"compression": compression, "order": layout.order, **options}
-    small = Sheet(tiles((size[0] // 2, size[1] // 2), kind=1, **common))  # type: ignore[arg-type]
-    whole = Sheet(tiles(size, extra=extra, **common), (small,) if below else ())  # type: ignore[arg-type]
+    common: dict[str, Any] = {"compression": compression, "order": layout.order, **options}
+    small = Sheet(tiles((size[0] // 2, size[1] // 2), kind=1, **common))
+    whole = Sheet(tiles(size, extra=extra, **common), (small,) if below else ())
     return assemble([whole, *([] if below else [small]), *others], layout)
 
 
-def label(words: str = "S24-771001 Quincy", *, tiled: bool = False, order: str = "<", **options: object) -> Sheet:
+def label(words: str = "S24-771001 Quincy", *, tiled: bool = False, order: str = "<", **options: Any) -> Sheet:
     pixels = label_picture(words, 128, 192)
     if tiled:
-        return Sheet(tiles((128, 192), pixels=pixels, order=order, **options))  # type: ignore[arg-type]
+        return Sheet(tiles((128, 192), pixels=pixels, order=order, **options))
     return Sheet(slides.strips(pixels, order=order))
 
 
@@ -177,15 +178,15 @@ def ome(
     others: Sequence[Sheet] = (),
     first: Sequence[Sheet] = (),
     extra: Sequence[Entry] = (),
-    **options: object,
+    **options: Any,
 ) -> bytes:
     """One image with a pyramid in SubIFDs; `first` and `others` are directories before and behind it."""
     told = ome_xml(ome_image(0, size)) if xml is None else xml
-    small = Sheet(tiles((size[0] // 2, size[1] // 2), kind=1, order=layout.order, **options))  # type: ignore[arg-type]
+    small = Sheet(tiles((size[0] // 2, size[1] // 2), kind=1, order=layout.order, **options))
     here = None if first else told
     whole = Sheet(
         tiles(size, order=layout.order, description=here, extra=extra, **options),
-        (small,),  # type: ignore[arg-type]
+        (small,),
     )
     leading = [_described(sheet, told) for sheet in first[:1]]
     return assemble([*leading, *first[1:], whole, *others], layout)

@@ -84,6 +84,8 @@ WORDS: Final = (
     "Instrument:0", "Objective:0:0",
 )  # fmt: skip
 _OWN_ID: Final = re.compile(r"(urn:lsid:[A-Za-z.]{1,40}:)?[A-Za-z]{1,20}(:[0-9]{1,3}){1,3}")
+_SHAPES: Final = 500
+_SOUGHT: Final = 8000
 _DEFAULT_UNIT: Final = frozenset({"µm", "\u03bcm"})
 
 
@@ -140,8 +142,11 @@ class OmeDesk(Desk):
         return stays
 
     def _dropped(self, path: str, value: str, reason: str) -> None:
-        self.note(f"page 0 (level) tag 270 {path}", "drop", "X", reason, value)
-        if not _OWN_ID.fullmatch(value):
+        """Converters write thousands of annotations: from some number on they are counted, and no more sought. What
+        was removed from the places before them is."""
+        many = len(self.decisions) >= _SHAPES
+        self.note(f"page 0 (level) tag 270 {path}", "drop", "X", reason, "" if many else value)
+        if not _OWN_ID.fullmatch(value) and len(self.harvest) < _SOUGHT:
             self.remove(value)
 
     def own_words(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ MIN_HARVEST: Final = 5
 _PACKED: Final = 1024
 _PIECES: Final = 64
 _PIECE: Final = 48
+_WRITTEN: Final = ("utf-8", "utf-16-le", "utf-16-be")
 
 # Words the writer itself puts into output, or that are a scanner's own and say nothing about anybody. A removed
 # string made only of these proves nothing when it is found.
@@ -53,9 +54,9 @@ def _mask(character: str) -> str:
 
 def strings_of(value: Value | str) -> Iterable[str]:
     """Every string of at least five characters a removed value may say: the whole, its parts, and what it
-    says when it is UTF-16, base64 or hexadecimal. Plain small measures are not identifiers. Of a picture in base64
-    come pieces from its whole length: its slashes part no words."""
-    if _is_packed_picture(value):
+    says when it is UTF-16, base64 or hexadecimal. Plain small measures are not identifiers. Of bytes in base64
+    come pieces from their whole length: the slashes part no words."""
+    if _is_packed(value):
         yield from _pieces(value)
         return
     texts = _numbers_as_texts(value) if isinstance(value, tuple) else _readings(value)
@@ -67,12 +68,15 @@ def strings_of(value: Value | str) -> Iterable[str]:
                 yield part[:4096]
 
 
-def _is_packed_picture(value: Value | str) -> bool:
+def _is_packed(value: Value | str) -> bool:
+    """A long text in base64 of something that is no text: a picture, a profile, a table."""
     if isinstance(value, tuple) or len(value) < _PACKED:
         return False
     raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-    head = base64.b64decode(raw[:64]) if re.fullmatch(rb"[A-Za-z0-9+/\r\n]+={0,2}\s*", raw) else b""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*"))
+    if not re.fullmatch(rb"[A-Za-z0-9+/\r\n]+={0,2}\s*", raw):
+        return False
+    head = base64.b64decode(raw[:64])[:36]
+    return not any(_mostly_printable(head.decode(codec, "replace").replace("\ufffd", "\1")) for codec in _WRITTEN)
 
 
 def _pieces(value: Value | str) -> Iterable[str]:
