@@ -48,6 +48,9 @@ NARROWEST: Final = 0.28
 # share of a box's side, the box is left as it was found.
 INK: Final = 0.35
 LEAST_INK: Final = 0.4
+SAME_INK: Final = 0.12  # strokes beyond a box belong to its line when they are this near to its ink's colour,
+GAP: Final = 0.8  # stand at most so many heights apart,
+REACH: Final = 5  # and no farther out than so many heights
 # A place is text when it spells so many characters with such confidence.
 SURE: Final = ((6, 0.30), (5, 0.40), (4, 0.60), (3, 0.70), (2, 0.85))
 BESIDE: Final = ((4, 0.25), (3, 0.35), (2, 0.45), (1, 0.60))
@@ -234,30 +237,67 @@ def _kept(lines: list[_Line]) -> list[Box]:
 
 
 def _inked(picture: NDArray[np.uint8], box: Box) -> Box:
-    """The box drawn in to its ink. The detector's boxes stand off by a quarter of a line, which is anatomy.
+    """The box drawn in, or out, to its ink. The detector's boxes stand off by a quarter of a line, which is anatomy,
+    and may end before the last letters, where the ground changes.
 
     Strokes have one colour and their ground has many: of the two sides of the steepest steps the more uniform one is
-    the ink. Only rows and columns at the rim without any ink are given up.
+    the ink. Rims without any ink are given up; along the line, letters in the same colour are taken in.
     """
     part = picture[box.top : box.bottom, box.left : box.right].astype(np.int16)
-    if min(part.shape) < 4:
+    found = _ink_of(part)
+    if found is None:
         return box
+    ink, contrast = found
+    inked = np.abs(part - ink) <= max(4.0, INK * contrast)
+    rows, columns = np.nonzero(inked.any(axis=1))[0], np.nonzero(inked.any(axis=0))[0]
+    high, wide = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    if high >= LEAST_INK * part.shape[0] and wide >= LEAST_INK * part.shape[1]:
+        top, left = box.top + int(rows[0]), box.left + int(columns[0])
+        box = Box(left, top, left + wide, top + high)
+    if wide >= high:
+        left, right = _lengthened(picture[box.top : box.bottom], box.left, box.right, ink, contrast)
+        return Box(left, box.top, right, box.bottom)
+    top, bottom = _lengthened(picture[:, box.left : box.right].T, box.top, box.bottom, ink, contrast)
+    return Box(box.left, top, box.right, bottom)
+
+
+def _ink_of(part: NDArray[np.int16]) -> tuple[float, float] | None:
+    """The letters' colour and how far their ground is from it; None where nothing steps like a stroke."""
+    if min(part.shape) < 4:
+        return None
     step = np.abs(np.diff(part, axis=1))
     steep = step >= max(STEP, float(np.percentile(step, 95)) * 0.6)
     first, second = part[:, :-1][steep], part[:, 1:][steep]
     if first.size < 8:
-        return box
+        return None
     dark, light = np.minimum(first, second), np.maximum(first, second)
     ink = dark if dark.std() < light.std() else light
-    contrast = float(np.median(light) - np.median(dark))
-    inked = np.abs(part - np.median(ink)) <= max(4.0, INK * contrast)
-    rows, columns = np.nonzero(inked.any(axis=1))[0], np.nonzero(inked.any(axis=0))[0]
-    high, wide = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-    if high < LEAST_INK * part.shape[0] or wide < LEAST_INK * part.shape[1]:
-        return box
-    return Box(
-        box.left + int(columns[0]), box.top + int(rows[0]), box.left + int(columns[-1]) + 1, box.top + int(rows[-1]) + 1
-    )
+    return float(np.median(ink)), float(np.median(light) - np.median(dark))
+
+
+def _lengthened(band: NDArray[np.uint8], start: int, stop: int, ink: float, contrast: float) -> tuple[int, int]:
+    """How far strokes in the letters' colour go on along a line, with gaps of at most a letter."""
+    height = band.shape[0]
+    reach = REACH * height
+    first, last = max(0, start - reach), min(band.shape[1], stop + reach)
+    near = band[:, first:last].astype(np.int16)
+    same = np.abs(near - ink) <= max(3.0, SAME_INK * contrast)
+    steep = np.zeros(near.shape, bool)
+    for axis in (0, 1):
+        step = np.abs(np.diff(near, axis=axis)) >= max(STEP, contrast / 2)
+        steep[(slice(None, -1), slice(None))[:: 1 if axis == 0 else -1]] |= step
+        steep[(slice(1, None), slice(None))[:: 1 if axis == 0 else -1]] |= step
+    strokes = np.nonzero((same & steep).sum(axis=0) >= 2)[0] + first
+    gap = max(3, round(GAP * height))
+    for column in strokes[strokes >= stop].tolist():
+        if column - stop >= gap:
+            break
+        stop = column + 1
+    for column in strokes[strokes < start][::-1].tolist():
+        if start - column > gap:
+            break
+        start = column
+    return start, stop
 
 
 def _beside(box: Box, sure: Box) -> bool:
