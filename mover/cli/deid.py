@@ -261,9 +261,12 @@ def _told(facts: dict[str, str], as_json: bool) -> None:
 @click.argument("certificate", type=_EXISTING)
 @click.option("--files", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="The output folder: every certified file is hashed again.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="A file in the folder that the certificate does not know is a problem.")
 @click.option("--fingerprint", multiple=True, help="A key you trust; another one is a problem. May be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def verify_certificate(certificate: Path, folder: Path | None, fingerprint: tuple[str, ...], as_json: bool) -> None:
+def verify_certificate(
+    certificate: Path, folder: Path | None, alone: bool, fingerprint: tuple[str, ...], as_json: bool
+) -> None:
     """Check a certificate: form, every part, signature and, with --files, the outputs. Exit status 5 on any problem."""
     import msgspec
 
@@ -271,6 +274,9 @@ def verify_certificate(certificate: Path, folder: Path | None, fingerprint: tupl
     from mover.errors import IntegrityError
 
     checked = verify(certificate.read_bytes(), folder=folder, trusted=fingerprint)
+    if alone and checked.strangers:
+        more = f"{checked.strangers} files in the folder are not of this certificate"
+        checked = msgspec.structs.replace(checked, problems=(*checked.problems, more))
     if as_json:
         told = msgspec.structs.replace(checked, certificate=None)
         click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
@@ -295,6 +301,7 @@ def _print_checked(checked: Checked, with_files: bool) -> None:
                    f"basis claimed: {made.profile.basis}")  # fmt: skip
         click.echo(f"{made.inventory.published} of {made.inventory.files} files published, {checked.numbers} numbers")
     if with_files:
-        click.echo(f"{checked.files_checked} outputs hashed again")
+        others = f"; {checked.strangers} other files in the folder" if checked.strangers else ""
+        click.echo(f"{checked.files_checked} outputs hashed again{others}")
     else:
         click.echo("outputs were not hashed: give --files FOLDER")

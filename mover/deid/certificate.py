@@ -238,6 +238,8 @@ class Checked(Struct, frozen=True):
     made_at: str = ""
     numbers: int = 0
     files_checked: int = 0
+    # files in the folder that the certificate does not know
+    strangers: int = 0
     certificate: Certificate | None = None
 
 
@@ -259,14 +261,19 @@ def verify(data: bytes, *, folder: Path | None = None, trusted: Sequence[str] = 
     is_trusted = signed.signature.fingerprint.replace(" ", "") in known
     if known and not is_trusted:
         problems.append("signature: made with a key that is not the one you trust")
-    checked = 0
+    checked, strangers = 0, 0
     if folder is not None:
         checked, wrong = _output_problems(signed.certificate, folder)
         problems += wrong
+        known_names = {output.name for one in signed.certificate.files for output in one.outputs}
+        strangers = sum(
+            path.is_symlink() or not path.is_dir()
+            for path in folder.rglob("*") if str(path.relative_to(folder)) not in known_names
+        )  # fmt: skip
     certificate = signed.certificate
     return Checked(
         tuple(problems[:PROBLEMS]), signed.signature.fingerprint, is_trusted, certificate.made_at,
-        len({one.number for one in certificate.files}), checked, certificate,
+        len({one.number for one in certificate.files}), checked, strangers, certificate,
     )  # fmt: skip
 
 

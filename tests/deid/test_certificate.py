@@ -109,6 +109,14 @@ def test_an_output_that_is_another_or_gone_is_named_by_its_neutral_name(signed: 
     )  # fmt: skip
 
 
+def test_files_that_nobody_certified_are_counted(signed: bytes, out: Path) -> None:
+    assert verify(signed, folder=out).strangers == 0
+    (out / "AAA" / "late.svs").write_bytes(b"who put it here?")
+    (out / "link").symlink_to(out / "AAA")
+    checked = verify(signed, folder=out)
+    assert (checked.problems, checked.strangers) == ((), 2)
+
+
 def test_it_repeats_basis_options_and_approvals_and_says_what_remains(signed: bytes) -> None:
     told = msgspec.json.decode(signed, type=room.SignedCertificate).certificate
     assert told.profile.basis == "none"

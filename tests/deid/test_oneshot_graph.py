@@ -243,8 +243,11 @@ def test_the_certificate_fits_what_lies_there(ward: Ward) -> None:
     checked = verify((ward.folder / "certificate.json").read_bytes(), folder=ward.folder / "out")
     assert checked.problems == () and checked.certificate is not None
     made = checked.certificate
-    published = sum(len(one.outputs) for one in made.files)
-    assert published == made.inventory.published == checked.files_checked == ward.report.deidentified
+    names = [output.name for one in made.files for output in one.outputs]
+    assert checked.files_checked == len(names) and checked.strangers == 0
+    thumbnails = [name for name in names if name.endswith(".jpg")]
+    assert len(thumbnails) == 2
+    assert len(names) - len(thumbnails) == made.inventory.published == ward.report.deidentified
     assert made.inventory.dropped == {"instance-dropped": 1}
     assert made.profile.basis == "expert-determination"
     assert {one.kind for one in made.files} == {"slide", "dicom", "table"}

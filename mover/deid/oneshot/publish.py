@@ -60,16 +60,16 @@ class Publisher:
             raise DigestMismatch("the output from an earlier run is not the one that was written down")
         return found
 
-    def publish_bytes(self, name: str, data: bytes) -> str | None:
-        """A picture or a table: no byte of it is copied from a source. A picture that lies there may differ, for it
-        is drawn anew and proves nothing."""
+    def publish_bytes(self, name: str, data: bytes) -> tuple[str, int]:
+        """A picture drawn anew: no byte of it is copied from a source. One that lies there may differ in its bytes,
+        for it was drawn by another version; it is ours by its folder. The digest and size of what lies there."""
         if self._dry:
-            return None
+            return "", len(data)
         target = self._out / name
         if target.exists():
-            return digest_of_file(target)[0]
+            return digest_of_file(target)
         make_folder(target.parent)
-        return write_output(target, -1, Recipe(0, (Literal(data),)), None)
+        return write_output(target, -1, Recipe(0, (Literal(data),)), None), len(data)
 
     def withdraw(self, names: list[str]) -> None:
         """Parts of a slide whose rest could not be written: a slide stands whole or not at all."""

@@ -93,7 +93,8 @@ def _handle_open(job: Job, slide: SlideFiles, files: list[Opened]) -> list[Outco
     job.check_family(prepared.plan.family)
     number = number or _number(job, slide, digest)
     made = _publish(job, number, prepared, files)
-    return _outcomes(job, slide, files, prepared, number, made)
+    record = _record(number, prepared, (*made, *_publish_thumbnail(job, number, prepared)))
+    return _outcomes(job, slide, files, record, prepared, made)
 
 
 def _number(job: Job, slide: SlideFiles, digest: str) -> str:
@@ -128,15 +129,21 @@ def _publish(job: Job, number: str, prepared: Prepared, files: list[Opened]) -> 
     except MoverError:
         job.publisher.withdraw(fresh)
         raise
-    if prepared.thumbnail:
-        job.publisher.publish_bytes(f"{number}/{number}.jpg", prepared.thumbnail)
     return [made[0], *reversed(made[1:])]
 
 
+def _publish_thumbnail(job: Job, number: str, prepared: Prepared) -> tuple[OutputFile, ...]:
+    if not prepared.thumbnail:
+        return ()
+    name = f"{number}/{number}.jpg"
+    digest, size_bytes = job.publisher.publish_bytes(name, prepared.thumbnail)
+    return (OutputFile(name, digest, size_bytes),)
+
+
 def _outcomes(
-    job: Job, slide: SlideFiles, files: list[Opened], prepared: Prepared, number: str, made: list[OutputFile]
+    job: Job, slide: SlideFiles, files: list[Opened], record: FileRecord, prepared: Prepared, made: list[OutputFile]
 ) -> list[Outcome]:
-    plan = prepared.plan
+    plan, number = prepared.plan, record.number
     output_of = {0: made[0]} | {part.source: out for part, out in zip(plan.parts, made[1:], strict=True)}
     main = Outcome(
         position=slide.main.position,
@@ -146,7 +153,7 @@ def _outcomes(
         output_bytes=output_of[0].size_bytes,
         family=plan.family,
         decisions=plan.decisions,
-        record=_record(number, prepared, made),
+        record=record,
     )
     return [main, *(_part(job, one, number, output_of.get(index)) for index, one in enumerate(files[1:], 1))]
 
@@ -174,11 +181,11 @@ def _entry(job: Job, one: Opened, number: str, output: OutputFile) -> CrosswalkE
     )
 
 
-def _record(number: str, prepared: Prepared, made: list[OutputFile]) -> FileRecord:
+def _record(number: str, prepared: Prepared, made: tuple[OutputFile, ...]) -> FileRecord:
     plan, evidence = prepared.plan, prepared.evidence
     removed, kept = removed_counts(plan.decisions)
     return FileRecord(
-        number=number, kind="slide", format=plan.family, outputs=tuple(made), removed=removed, kept=kept,
+        number=number, kind="slide", format=plan.family, outputs=made, removed=removed, kept=kept,
         strings_removed=len(plan.removed), methods=evidence.methods, verifier=evidence.verifier,
         looked={
             "strings": evidence.strings_sought, "forms": evidence.forms_sought, "bytes": evidence.bytes_searched,
