@@ -1,0 +1,103 @@
+"""`mover deid` and its certificates, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mover.cli.deid import command
+from mover.errors import IntegrityError, PolicyInvalid, RequestInvalid
+from tests.support import slides
+
+
+def mover(*words: object) -> Result:
+    return CliRunner().invoke(command, [str(word) for word in words])
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """Two slides de-identified with a signed certificate."""
+    (tmp_path / "in").mkdir()
+    for at in (1, 2):
+        (tmp_path / "in" / f"S24-77100{at}_Quincy.svs").write_bytes(slides.svs(size=(256 + 64 * at, 256)))
+    assert mover("certify", "--new-key", tmp_path / "key").exit_code == 0
+    result = mover(*call(tmp_path))
+    assert result.exit_code == 0, result.output
+    return tmp_path
+
+
+def call(folder: Path) -> list[object]:
+    where = [folder / "in", "--to", folder / "out", "--crosswalk", folder / "x.json"]
+    return [*where, "--certificate", folder / "c.json", "--sign-key", folder / "key"]
+
+
+@pytest.mark.slow
+def test_a_certificate_is_made_checked_and_made_again_with_what_people_saw(done: Path) -> None:
+    checked = mover("verify-certificate", done / "c.json", "--files", done / "out", "--alone")
+    assert checked.exit_code == 0 and "valid: every part" in checked.output and "2 outputs hashed" in checked.output
+    again = mover("certify", done / "c.json", "--looked-at", 300, "--by", "a reader", "--sign-key", done / "key",
+                  "--to", done / "seen.json")  # fmt: skip
+    assert again.exit_code == 0 and "1.00%" in again.output
+    assert json.loads((done / "seen.json").read_text())["certificate"]["human_check"]["upper_bound_95"] == 0.01
+    assert mover("verify-certificate", done / "seen.json", "--files", done / "out").exit_code == 0
+
+
+@pytest.mark.slow
+def test_the_certificate_of_one_slide_stands_alone(done: Path) -> None:
+    number = next((done / "out").iterdir()).name
+    words = ("certify", done / "c.json", "--number", number, "--sign-key", done / "key", "--to", done / "one.json")
+    told = json.loads(mover(*words, "--json").stdout)
+    assert set(told) == {"certificate", "fingerprint"}
+    one = json.loads(mover("verify-certificate", done / "one.json", "--files", done / "out", "--json").stdout)
+    assert (one["problems"], one["numbers"], one["files_checked"], one["strangers"]) == ([], 1, 1, 1)
+
+
+@pytest.mark.slow
+def test_a_changed_certificate_or_output_is_told_with_the_status_of_integrity(done: Path) -> None:
+    key = json.loads((done / "c.json").read_text())["signature"]["fingerprint"]
+    assert mover("verify-certificate", done / "c.json", "--fingerprint", key).exit_code == 0
+    assert mover("verify-certificate", done / "c.json", "--fingerprint", "abcd").exit_code == IntegrityError.exit_status
+    output = next(path for path in (done / "out").rglob("*.svs"))
+    output.chmod(0o640)
+    output.write_bytes(output.read_bytes()[:-1])
+    found = mover("verify-certificate", done / "c.json", "--files", done / "out")
+    assert found.exit_code == IntegrityError.exit_status and output.name in found.output
+    (done / "c.json").write_bytes((done / "c.json").read_bytes().replace(b'"published": 2', b'"published": 3'))
+    changed = mover("verify-certificate", done / "c.json")
+    assert "inventory: changed since signing" in changed.output
+    refused = mover("certify", done / "c.json", "--sign-key", done / "key", "--to", done / "d.json")
+    assert refused.exit_code == IntegrityError.exit_status and not (done / "d.json").exists()
+
+
+@pytest.mark.slow
+def test_neither_terminal_nor_certificate_hold_a_name_of_the_source(done: Path) -> None:
+    said = mover(*call(done)).output + mover(*call(done), "--plan").output
+    for word in ("Quincy", "S24-771001", "771002"):
+        assert word not in said and word not in (done / "c.json").read_text()
+
+
+def test_half_of_what_a_certificate_needs_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    result = mover(*call(tmp_path)[:-2])
+    assert result.exit_code == RequestInvalid.exit_status
+    assert mover("certify").exit_code == RequestInvalid.exit_status
+
+
+def test_an_invalid_profile_stops_and_never_falls_back(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "p.yaml").write_text("kind: deid\nname: wide\ndicom: {retain_uids: true}\n")
+    result = mover(tmp_path / "in", "--to", tmp_path / "out", "--crosswalk", tmp_path / "x", "--profile",
+                   tmp_path / "p.yaml")  # fmt: skip
+    assert result.exit_code == PolicyInvalid.exit_status
+    assert "approval" in result.output and "p.yaml:" in result.output
+    assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists()
+
+
+def test_help_names_the_usual_call_and_the_subcommands() -> None:
+    for words in (["--help"], ["-h"]):
+        told = mover(*words).output
+        assert "mover deid SOURCE_DIR --to OUT" in told and "verify-certificate" in told
+    assert "--crosswalk" in mover("run", "--help").output
