@@ -145,13 +145,13 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _windows_in(forms: list[bytes]) -> np.ndarray:
-    """Four windows of each form, spread over it; every form is at least as long as one."""
+    """Eight windows of each form, spread over it; every form is at least as long as one."""
     joined = b"".join(forms)
     ends = np.cumsum([len(form) for form in forms], dtype=np.int64)
     starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
     last = (ends - starts - 4).clip(0)
-    spread = starts[:, None] + last[:, None] * np.arange(4) // 3
-    return _hashes(joined + bytes(4))[spread] if forms else np.zeros((0, 4), np.uint32)
+    spread = starts[:, None] + last[:, None] * np.arange(8) // 7
+    return _hashes(joined + bytes(4))[spread] if forms else np.zeros((0, 8), np.uint32)
 
 
 def _windows_of(data: bytes) -> np.ndarray:
