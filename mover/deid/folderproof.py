@@ -18,7 +18,7 @@ import io
 import struct
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -78,7 +78,8 @@ def prove_mirax(
     seen = _look(pairs)
     tiles = _account(pairs, seen, scan, [files[name] for name in scan.data])
     searched, forms = _search(plan, pairs, seen, tiles)
-    with _Folder(scan, files, pairs, tiles, standins) as folder:
+    with Stage(".mrxs", "", standins) as stage:
+        folder = _Folder(scan, files, pairs, tiles, stage)
         decoded = folder.compare()
         picture = folder.draw(edge_px) if edge_px > 0 else b""
     evidence = SlideEvidence(
@@ -253,7 +254,8 @@ def _headers(pairs: Sequence[FilePair], tiles: Sequence[Tiles]) -> set[bytes]:
 
 
 class _Folder:
-    """Stand-ins of both sides, in a folder where OpenSlide finds them."""
+    """Stand-ins of both sides, in a folder where OpenSlide finds them. The source's index text names its files there
+    as ours are named, and none of the pictures beside the pyramid."""
 
     def __init__(
         self,
@@ -261,45 +263,23 @@ class _Folder:
         files: Mapping[str, ByteSource],
         pairs: Sequence[FilePair],
         tiles: Sequence[Tiles],
-        standins: Standins | None,
+        stage: Stage,
     ) -> None:
-        self._scan = scan
-        self._pairs = pairs
-        self._tiles = tiles
+        self._scan, self._pairs, self._tiles, self._stage = scan, pairs, tiles, stage
         self._data = [files[name] for name in scan.data]
-        self._stage = Stage(".mrxs", "", standins)
-        self._before = self._stage.side(0, [64, 1 << 20, files[scan.index].size_bytes,
-                                            *(source.size_bytes for source in self._data)])  # fmt: skip
-        self._after = self._stage.side(1, [pair.output.size_bytes for pair in pairs])
-        self._index = files[scan.index]
         self._filled: set[tuple[int, int]] = set()
         self._bytes = 0
-
-    def __enter__(self) -> _Folder:
-        try:
-            self._fill_indexes()
-        except BaseException:
-            self._stage.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stage.close()
-
-    def _fill_indexes(self) -> None:
-        """The source's index text names its files as ours are named, and none of the pictures beside the pyramid."""
-        for slot, pair in enumerate(self._pairs):
+        text, index = _plain_text(scan), files[scan.index]
+        sizes = [len(text), index.size_bytes, *(source.size_bytes for source in self._data)]
+        self._before = stage.side(0, [len(blank_picture()), *sizes])
+        self._after = stage.side(1, [pair.output.size_bytes for pair in pairs])
+        for slot, pair in enumerate(pairs):
             pair.output.fill_literals(self._after[slot])
-        text = _plain_text(self._scan)
-        self._before[1].shrink(len(text))
         self._before[1].fill(0, text)
-        self._before[2].fill(0, self._index.read(0, self._index.size_bytes))
-        for _, record in self._position_record():
-            self._before[3 + record[2]].fill(record[0], self._data[record[2]].read(record[0], record[1]))
-
-    def _position_record(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
-        if self._scan.position_layer:
-            yield self._scan.position_layer, self._scan.position_record
+        self._before[2].fill(0, index.read(0, index.size_bytes))
+        if scan.position_layer:
+            offset, length, file = scan.position_record
+            self._before[3 + file].fill(offset, self._data[file].read(offset, length))
 
     def fill(self, level: int, chosen: np.ndarray) -> None:
         """Put these pictures' bytes into both stand-ins."""

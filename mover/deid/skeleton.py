@@ -60,11 +60,6 @@ class Skeleton:
         """Another descriptor of the same bytes; the caller closes it."""
         return os.dup(self._fd)
 
-    def shrink(self, size_bytes: int) -> None:
-        """To the size of what will be all of it."""
-        os.ftruncate(self._fd, size_bytes)
-        self.size_bytes = size_bytes
-
     def fill(self, at: int, data: bytes) -> None:
         self.filled_bytes += len(data)
         if self.filled_bytes > FILLED_BYTES:

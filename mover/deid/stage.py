@@ -28,6 +28,12 @@ class Stage:
         self._slots: list[int] = []
         self._bytes = 0
 
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def folder(self) -> str:
         return self._standins.folder if self._standins else self._own

@@ -147,8 +147,7 @@ def _compare(
     total = sum(pair.source.size_bytes for pair in pairs[1:])
     whole = total <= WHOLE_BYTES
     text = _plain_text(scan, number)
-    stage = Stage(".vms", number, standins)
-    try:
+    with Stage(".vms", number, standins) as stage:
         before = stage.side(0, [len(text), *(pair.source.size_bytes for pair in pairs[1:])])
         after = stage.side(1, [pair.output.size_bytes for pair in pairs])
         before[0].fill(0, text)
@@ -156,17 +155,19 @@ def _compare(
         for index, pair in enumerate(pairs[1:], 1):
             limit = MAP_BYTES if index == len(pairs) - 1 else BEGINNING_BYTES
             _fill(pair, before[index], after[index], None if whole else limit)
-        for attempt in range(_TRIES):
-            try:
-                shown = _compare_pixels(stage, scan, plan, whole=whole)
-                return shown, _draw(stage, scan.parts[-1], edge_px) if edge_px > 0 else b""
-            except RedactionUnproven:
-                # OpenSlide looks for restart positions behind our back, and fails where a large slide is not filled
-                if whole or attempt == _TRIES - 1:
-                    raise
-    finally:
-        stage.close()
-    raise AssertionError("not reached")
+        shown = _shown(stage, scan, plan, whole=whole)
+        return shown, _draw(stage, scan.parts[-1], edge_px) if edge_px > 0 else b""
+
+
+def _shown(stage: Stage, scan: VmsScan, plan: SlidePlan, *, whole: bool, tries: int = _TRIES) -> int:
+    """OpenSlide looks for restart positions behind our back, a second after its last picture, and fails where a
+    large slide is not filled: then once more."""
+    try:
+        return _compare_pixels(stage, scan, plan, whole=whole)
+    except RedactionUnproven:
+        if whole or tries <= 1:
+            raise
+    return _shown(stage, scan, plan, whole=whole, tries=tries - 1)
 
 
 def _fill(pair: FilePair, before: Skeleton, after: Skeleton, limit: int | None) -> None:
