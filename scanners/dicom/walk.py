@@ -178,7 +178,10 @@ class Walker:
         """Group 2, which is explicit little endian whatever follows; its own length is not believed."""
         found = []
         while self.peek(at, 2) == b"\x02\0":
-            element = self._element(at, self.size, _EXPLICIT, 0)
+            try:
+                element = self._element(at, self.size, _EXPLICIT, 0)
+            except _End:
+                raise StructureInvalid("file meta information that is cut short") from None
             if element.length > INLINE_BYTES or element.items is not None:
                 raise StructureInvalid("file meta information that is no list of short values")
             found.append(element)

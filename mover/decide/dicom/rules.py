@@ -168,7 +168,7 @@ class Judgements:
         return self._by_table(tag, row, kind) if row else _by_kind(tag, kind)
 
     def _by_table(self, tag: int, row: Row, kind: str) -> Rule:
-        kept = self._kept(row)
+        kept = _kept(row, self._rules)
         if kind in _DATES:
             return _DATES[kind]
         if kind == "UI":
@@ -184,11 +184,17 @@ class Judgements:
             return "dummy"
         return "empty" if "Z" in row.basic else "drop"
 
-    def _kept(self, row: Row) -> bool:
-        """Whether an option of the profile keeps what this row says (PS3.15 Table E.1-1, option columns)."""
-        options = {"V": self._rules.retain_device, "I": self._rules.retain_institution}
-        options["C"] = self._rules.retain_patient_characteristics
-        return any(chosen and row.options.get(letter) in ("K", "C") for letter, chosen in options.items())
+
+def _kept(row: Row, rules: DicomRules) -> bool:
+    """Whether an option of the profile keeps what this row says (PS3.15 Table E.1-1, option columns)."""
+    options = {"V": rules.retain_device, "I": rules.retain_institution, "C": rules.retain_patient_characteristics}
+    return any(chosen and row.options.get(letter) in ("K", "C") for letter, chosen in options.items())
+
+
+def is_retained(tag: int, rules: DicomRules) -> bool:
+    """Whether the profile keeps this attribute's text: its words may then stand in the output."""
+    row = rows().get(tag)
+    return row is not None and _kept(row, rules)
 
 
 def _by_kind(tag: int, kind: str) -> Rule:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from mover.decide.dicom.harvest import NOTHING, Words, codecs_of, texts_of, words_of
+from mover.decide.dicom.rules import is_retained
 from mover.decide.dicom.tables import class_name, kinds
 from mover.deid.dicom.outcome import Family, ObjectSurvey, Role
 from mover.deid.identity import Identity, entity_key
 from mover.deid.pixels import Box, Palette, PixelFacts, Span
 from mover.errors import FormatUnknown, FormatUnsupported, StructureInvalid
+from mover.model.deid import DicomRules
 from mover.model.dicom import DOUBLE_PIXELS, FLOAT_PIXELS, Element, Items, ObjectScan
 from mover.model.source import ByteSource, MemorySource
 from scanners.dicom.walk import DEPTH, Syntax, open_items, syntax_of
@@ -27,9 +29,11 @@ _CODECS: Final = 8
 
 
 class Gatherer:
-    """Gathers words of many objects; what it saw of an element's bytes it does not look at again."""
+    """Gathers words of many objects; what it saw of an element's bytes it does not look at again. What `rules` keep
+    is not gathered."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: DicomRules | None = None) -> None:
+        self._rules = rules
         self._memos: dict[tuple[str, ...], dict[tuple[int, str, bytes], tuple[Words, ...]]] = {}
 
     def words(self, look: Look) -> list[Words]:
@@ -57,7 +61,7 @@ class Gatherer:
     def _of(self, look: Look, element: Element, depth: int) -> list[Words]:
         if look.is_sequence(element):
             return self._deep(look, element, depth)
-        if element.raw is None:
+        if element.raw is None or (self._rules is not None and is_retained(element.tag, self._rules)):
             return []
         return [words_of(element.tag, element.vr, element.raw, look.codecs)]
 

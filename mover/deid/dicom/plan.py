@@ -81,7 +81,7 @@ class Engine:
     def __init__(self, *, aliases: Aliases, rules: DicomRules, pixels: PixelRules, known: tuple[str, ...] = ()) -> None:
         self._aliases, self._rules, self._pixel_rules = aliases, rules, pixels
         self._known = frozenset(known)
-        self._gatherer = Gatherer()
+        self._gatherer = Gatherer(rules)
         self._rooms: dict[object, _Room] = {}
         self._verifier = Verifier(rules)
         self._look: Look | None = None

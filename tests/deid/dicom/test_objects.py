@@ -1,0 +1,232 @@
+"""What becomes of an object: who it was is gone, what it shows and how it was made is there."""
+
+from __future__ import annotations
+
+import struct
+from datetime import datetime
+
+import pytest
+
+from mover.deid.dicom.outcome import PreparedObject
+from mover.deid.dicom.plan import Engine
+from mover.deid.identity import Aliases
+from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown, StructureInvalid
+from mover.model.deid import DicomRules, SafePrivate
+from mover.model.source import MemorySource
+from tests.deid.dicom.raw import BIG, CT, EXPLICIT, IMPLICIT, Pen, ct, part10
+from tests.deid.dicom.support import NUMBER, OFFSET_DAYS, PSEUDONYM, TRUSTING, aliases_of, prepare, read, survey
+
+SYNTAXES = [EXPLICIT, IMPLICIT, BIG]
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
+
+def made(extra: dict[int, bytes] | None = None, *, rules: DicomRules | None = None, **words: object):  # type: ignore[no-untyped-def]
+    return read(prepare(part10(ct(Pen()) | (extra or {}), **words), rules=rules)[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_the_patient_becomes_a_pseudonym_and_the_picture_stays(syntax: str) -> None:
+    data = part10(ct(Pen(syntax)), syntax=syntax, preamble=b"Quarrington".ljust(128, b"\0"), tail=b"88413377")
+    prepared, out = prepare(data)
+    before, after = read(data), read(out)
+    assert after.PatientID == PSEUDONYM and str(after.PatientName) == PSEUDONYM
+    assert after.PixelData == before.PixelData
+    for keyword in ("SliceThickness", "KVP", "ImagePositionPatient", "PixelSpacing", "Manufacturer", "ImageType", "Rows"):
+        assert after[keyword].value == before[keyword].value, keyword
+    assert out[:128] == bytes(128) and not out.endswith(b"88413377")
+    assert b"Quarrington" not in out and b"SOURCEAETITLE" not in out
+    assert prepared.evidence.frames == 1 and prepared.plan.recipe.copied_bytes == 128
+
+
+def test_an_object_says_what_was_done_to_it() -> None:
+    """PS3.15 E.1.1: the flags, the method by words and by CID 7050."""
+    after = made()
+    assert after.PatientIdentityRemoved == "YES"
+    assert after.LongitudinalTemporalInformationModified == "MODIFIED"
+    codes = [item.CodeValue for item in after.DeidentificationMethodCodeSequence]
+    assert codes[0] == "113100" and "113107" in codes
+    assert "BurnedInAnnotation" not in after  # nobody looked at these pixels
+    assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
+
+
+def test_codes_of_its_own_stay_the_only_ones() -> None:
+    """Then the methods stand in words, so that a comparison with the source finds no foreign code."""
+    pen = Pen()
+    code = pen.element(0x00080100, "SH", "T-D1100") + pen.element(0x00080102, "SH", "SRT")
+    after = made({0x00082218: pen.sequence(0x00082218, [code + pen.element(0x00080104, "LO", "Head of Quarrington")])})
+    assert after.AnatomicRegionSequence[0].CodeValue == "T-D1100"
+    assert "Quarrington" not in after.AnatomicRegionSequence[0].CodeMeaning
+    assert "DeidentificationMethodCodeSequence" not in after
+    assert any(one.startswith("113100") for one in after.DeidentificationMethod)
+
+
+def test_dates_move_by_the_patients_own_days_and_birth_and_hours_go() -> None:
+    pen = Pen()
+    after = made({0x00080022: pen.element(0x00080022, "DA", "2019.03.14"), 0x0008002A: pen.element(0x0008002A, "DT", "20190314101112.5")})
+    days = (datetime.strptime(after.StudyDate, "%Y%m%d") - datetime(2019, 3, 4)).days
+    assert days == OFFSET_DAYS
+    assert (datetime.strptime(after.AcquisitionDate, "%Y%m%d") - datetime.strptime(after.StudyDate, "%Y%m%d")).days == 10
+    assert after.AcquisitionDateTime == after.AcquisitionDate
+    assert after.PatientBirthDate == "" and after.StudyTime == ""
+
+
+def test_uptake_times_are_counted_from_the_studys_own() -> None:
+    """A PET without intervals has no uptake values; the hour of the day is nobody's business."""
+    pen = Pen()
+    pet = "1.2.840.10008.5.1.4.1.1.128"
+    extra = {0x00080060: pen.element(0x00080060, "CS", "PT"), 0x00080016: pen.element(0x00080016, "UI", pet)}
+    after = made(extra | {0x00080032: pen.element(0x00080032, "TM", "111112.25")}, sop_class=pet)
+    assert after.StudyTime == "000000" and after.AcquisitionTime == "010000.25"
+
+
+def test_profiles_that_remove_dates_leave_none() -> None:
+    after = made(rules=DicomRules(dates="remove"))
+    assert after.StudyDate == "" and after.LongitudinalTemporalInformationModified == "REMOVED"
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_uids_are_replaced_at_every_depth_and_registered_ones_stay(syntax: str) -> None:
+    """One graph: a reference inside a sequence leads where the referenced object went."""
+    pen = Pen(syntax)
+    reference = pen.element(0x00081150, "UI", CT) + pen.element(0x00081155, "UI", "1.2.3.4.5.6")
+    nested = pen.sequence(0x00081199, [reference], open_end=True) + pen.element(0x0020000E, "UI", "1.2.3.4.5.1")
+    after = read(prepare(part10(ct(pen) | {0x00081115: pen.sequence(0x00081115, [nested])}, syntax=syntax))[1])
+    inner = after.ReferencedSeriesSequence[0]
+    assert inner.SeriesInstanceUID == after.SeriesInstanceUID != "1.2.3.4.5.1"
+    assert inner.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == after.SOPInstanceUID != "1.2.3.4.5.6"
+    assert inner.ReferencedSOPSequence[0].ReferencedSOPClassUID == CT == after.SOPClassUID
+
+
+def test_a_uid_that_only_begins_like_a_registered_one_is_somebodys() -> None:
+    pen = Pen()
+    after = made({0x00081140: pen.sequence(0x00081140, [pen.element(0x00081155, "UI", "1.2.840.10008.88413377")])})
+    assert after.ReferencedImageSequence[0].ReferencedSOPInstanceUID.startswith("2.25.")
+
+
+def test_private_curve_overlay_icon_and_signature_do_not_pass() -> None:
+    pen = Pen()
+    extra = {
+        0x00190010: pen.element(0x00190010, "LO", "ACME 1"), 0x00191001: pen.element(0x00191001, "DS", "1.5"),
+        0x50003000: pen.element(0x50003000, "OW", bytes(8)), 0x60000010: pen.element(0x60000010, "US", 8),
+        0x60003000: pen.element(0x60003000, "OW", bytes(8)), 0xFFFCFFFC: pen.element(0xFFFCFFFC, "OB", b"Quarrington!"),
+        0x00880200: pen.sequence(0x00880200, [pen.element(0x00280010, "US", 8)]),
+        0x04000561: pen.sequence(0x04000561, [pen.element(0x00100010, "PN", "Quarrington^Euphemia")]),
+    }  # fmt: skip
+    after = made(extra)
+    assert not [element for element in after if element.tag.is_private or element.tag.group >= 0x5000 and element.tag.group != 0x7FE0]
+    assert "IconImageSequence" not in after and "OriginalAttributesSequence" not in after
+
+
+def test_private_elements_that_a_profile_lists_stay_when_they_are_numbers_or_plain_words() -> None:
+    pen = Pen()
+    extra = {
+        0x00190010: pen.element(0x00190010, "LO", "ACME 1"), 0x00191001: pen.element(0x00191001, "DS", "1.5"),
+        0x00191002: pen.element(0x00191002, "LO", "Quarrington"), 0x00191003: pen.element(0x00191003, "DS", "2.5"),
+    }  # fmt: skip
+    rules = DicomRules(safe_private=(SafePrivate("ACME 1", ("0019,xx01", "0019,xx02")),))
+    after = made(extra, rules=rules)
+    assert after[0x00191001].value == 1.5
+    assert 0x00191002 not in after and 0x00191003 not in after
+    assert "113111" in [item.CodeValue for item in after.DeidentificationMethodCodeSequence]
+
+
+def test_options_keep_what_they_name_and_nothing_more() -> None:
+    pen = Pen()
+    extra = {
+        0x00181000: pen.element(0x00181000, "LO", "SN-777"), 0x00080080: pen.element(0x00080080, "LO", "Waldesruhe"),
+        0x00101010: pen.element(0x00101010, "AS", "093Y"), 0x00100040: pen.element(0x00100040, "CS", "F"),
+        0x0008103E: pen.element(0x0008103E, "LO", "Axial chest for Quarrington"),
+    }  # fmt: skip
+    bare = made(extra)
+    assert not any(bare.get(name) for name in ("DeviceSerialNumber", "InstitutionName", "PatientAge", "PatientSex", "SeriesDescription") if bare.get(name) != "REMOVED")
+    rich = made(extra, rules=DicomRules(retain_device=True, retain_institution=True, retain_patient_characteristics=True, descriptors="clean"))
+    assert rich.DeviceSerialNumber == "SN-777" and rich.InstitutionName == "Waldesruhe"
+    assert rich.PatientAge == "090Y" and rich.PatientSex == "F" and rich.SeriesDescription == "Axial chest"
+
+
+def test_structured_content_keeps_codes_and_numbers_and_loses_text_and_names() -> None:
+    pen = Pen()
+    concept = pen.sequence(0x0040A043, [pen.element(0x00080100, "SH", "121071") + pen.element(0x00080102, "SH", "DCM") + pen.element(0x00080104, "LO", "Finding")])
+    text = pen.element(0x0040A040, "CS", "TEXT") + concept + pen.element(0x0040A160, "UT", "seen by Thistlewood")
+    person = pen.element(0x0040A040, "CS", "PNAME") + concept + pen.element(0x0040A123, "PN", "Thistlewood^Ignatius")
+    private = pen.sequence(0x0040A168, [pen.element(0x00080100, "SH", "HOUSE-7") + pen.element(0x00080102, "SH", "99WALDESRUHE") + pen.element(0x00080104, "LO", "our ward")])
+    coded = pen.element(0x0040A040, "CS", "CODE") + concept + private
+    elements = {tag: one for tag, one in ct(pen).items() if tag >> 16 not in (0x28, 0x7FE0)}
+    report = "1.2.840.10008.5.1.4.1.1.88.33"
+    elements |= {0x00080016: pen.element(0x00080016, "UI", report), 0x0040A730: pen.sequence(0x0040A730, [text, person, coded])}
+    out = prepare(part10(elements, sop_class=report))[1]
+    first, second, third = read(out).ContentSequence
+    assert first.TextValue == "REMOVED" and str(second.PersonName) == "ANONYMOUS"
+    assert first.ConceptNameCodeSequence[0].CodeMeaning == "Finding"
+    assert third.ConceptCodeSequence[0].CodeValue == "HOUSE-7" and b"WALDESRUHE" not in out and b"our ward" not in out
+    with pytest.raises(FormatUnsupported):
+        prepare(part10(elements, sop_class=report), rules=DicomRules(structured_content="remove"))
+
+
+@pytest.mark.parametrize("kind", ["LABEL", "OVERVIEW"])
+def test_pictures_of_the_label_are_dropped_by_rule(kind: str) -> None:
+    pen = Pen()
+    slide = {0x00080016: pen.element(0x00080016, "UI", WHOLE_SLIDE), 0x00080008: pen.element(0x00080008, "CS", f"ORIGINAL\\PRIMARY\\{kind}\\NONE")}
+    data = part10(ct(pen) | slide, sop_class=WHOLE_SLIDE)
+    assert survey(data).role == kind.lower()
+    with pytest.raises(InstanceDropped):
+        prepare(data)
+
+
+def test_a_slides_containers_and_specimens_get_the_names_that_tables_get() -> None:
+    pen = Pen()
+    specimen = pen.element(0x00400551, "LO", "A17-553201-B")
+    slide = {
+        0x00080016: pen.element(0x00080016, "UI", WHOLE_SLIDE), 0x00080008: pen.element(0x00080008, "CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE"),
+        0x00400512: pen.element(0x00400512, "LO", "A17-553201;B;1"), 0x00400560: pen.sequence(0x00400560, [specimen]),
+    }  # fmt: skip
+    data = part10(ct(pen) | slide, sop_class=WHOLE_SLIDE)
+    found = survey(data)
+    aliases = aliases_of(found)
+    after = read(prepare(data)[1])
+    assert found.family == "dicom-wsm" and {key.split("|")[0] for key in found.identity.entities} == {"patient", "case", "slide", "block"}
+    assert after.ContainerIdentifier == aliases.keys["slide|a17-553201;b;1"]
+    assert after.SpecimenDescriptionSequence[0].SpecimenIdentifier == aliases.keys["block|a17-553201-b"]
+    assert after.AccessionNumber == aliases.keys["case|a17-553201"][:16] and NUMBER not in after.AccessionNumber
+
+
+def encapsulated(pen: Pen, frames: list[bytes], *, table: bool) -> bytes:
+    item = lambda data: struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data  # noqa: E731
+    return pen.head(0x7FE00010, "OB", 0xFFFFFFFF) + item(b"") + b"".join(item(one) for one in frames) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+
+
+def test_documents_unknown_classes_and_pictures_without_pixels_are_refused() -> None:
+    pen = Pen()
+    for uid in ("1.2.840.10008.5.1.4.1.1.104.1", "1.2.840.10008.1.3.10", "1.3.46.670589.5.0.1"):
+        with pytest.raises(FormatUnsupported):
+            made({0x00080016: pen.element(0x00080016, "UI", uid)}, sop_class=uid)
+    with pytest.raises(StructureInvalid, match="without its pixels"):
+        made({0x7FE00010: b""})
+    with pytest.raises(StructureInvalid, match="fewer pixels"):
+        made({0x7FE00010: pen.element(0x7FE00010, "OW", bytes(64))})
+    with pytest.raises(StructureInvalid):
+        made({0x7FE00010: encapsulated(pen, [bytes(64)], table=False)})
+
+
+def test_what_has_no_alias_is_refused_and_never_invented() -> None:
+    data = part10(ct(Pen()))
+    whole = aliases_of(survey(data))
+    for aliases in (Aliases(whole.number, {}, whole.keys, whole.uids), Aliases(whole.number, whole.subjects, whole.keys, {})):
+        with pytest.raises(PlaceUnknown):
+            Engine(aliases=aliases, rules=DicomRules(), pixels=TRUSTING).prepare(MemorySource(data))
+
+
+def test_bytes_that_pad_the_pixels_are_cut() -> None:
+    """Nothing counts what stands behind the last pixel, so anything may stand there."""
+    pen = Pen()
+    padded = pen.element(0x7FE00010, "OW", bytes(128) + b"Quarrington^Euphemia")
+    prepared, out = prepare(part10(ct(pen) | {0x7FE00010: padded}))
+    assert len(read(out).PixelData) == 128 and b"Euphemia" not in out
+    assert isinstance(prepared, PreparedObject)
+
+
+def test_words_from_records_are_kept_out_too() -> None:
+    """A name that only a table knows may stand in a header all the same."""
+    pen = Pen()
+    after = read(prepare(part10(ct(pen) | {0x00181210: pen.element(0x00181210, "SH", "Vandersloot")}), known=("Vandersloot",))[1])
+    assert "ConvolutionKernel" not in after
