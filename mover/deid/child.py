@@ -53,11 +53,11 @@ def thumbnail(fd: int, plan_bytes: bytes, edge_px: int = 1024) -> bytes:
     return render_thumbnail(FdSource(fd), msgspec.msgpack.decode(plan_bytes, type=SlidePlan), edge_px=edge_px)
 
 
-def prepare(fd: int, suffix: str, known: list[str], edge_px: int) -> bytes:
+def prepare(fd: int, suffix: str, known: list[str], edge_px: int, unwanted: list[str]) -> bytes:
     """Plan, prove and (for a positive `edge_px`) render in one child: the usual call for one slide. Where the
     plan was drawn from the pyramid already, the pack's picture is made of that drawing."""
     source = FdSource(fd)
-    made, drawing = plan_and_draw(source, suffix=suffix, known=tuple(known))
+    made, drawing = plan_and_draw(source, suffix=suffix, known=tuple(known), unwanted=tuple(unwanted))
     evidence = verify_slide(source, made)
     picture = b""
     if edge_px > 0:

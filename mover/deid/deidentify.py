@@ -35,6 +35,7 @@ def prepare_slide(
     thumbnail_px: int = 0,
     companions: Sequence[tuple[str, int]] = (),
     number: str = "",
+    drop_keys: tuple[str, ...] = (),
 ) -> Prepared:
     """Plan, prove and render one open slide in a confined child. Raises the refusals of plan and proof, and
     SandboxFailed when the child crashed or went over its limits; the caller quarantines on all of them.
@@ -42,11 +43,13 @@ def prepare_slide(
     `companions` are the files of a slide that has several (`mover.deid.companions.companions_of` finds them): each
     name relative to the main file's folder, with an open descriptor. `plan.parts[i].source` counts from 1 in their
     order, 0 is the main file. `number` is the slide's, for formats that carry an id of their own; without one the
-    plan is as provable but must not be carried out.
+    plan is as provable but must not be carried out. `drop_keys` are vendor keys that may stay and that the profile
+    does not want (`SlideRules`); slides of several files keep none but structure.
     """
     names = [_speakable(name) for name in known]
     if not companions or suffix.lower() not in SUFFIXES:
-        answer = sandbox.run("mover.deid.child:prepare", (suffix, names, thumbnail_px), (fd,), timeout_s=TIMEOUT_S)
+        args: tuple[object, ...] = (suffix, names, thumbnail_px, list(drop_keys))
+        answer = sandbox.run("mover.deid.child:prepare", args, (fd,), timeout_s=TIMEOUT_S)
         return msgspec.msgpack.decode(answer, type=Prepared)
     if len(companions) >= MAX_FILES:
         raise FormatUnsupported(f"a slide of more than {MAX_FILES} files")

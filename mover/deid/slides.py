@@ -56,13 +56,13 @@ def plan_slide(source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()) 
 
 
 def plan_and_draw(
-    source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()
+    source: ByteSource, *, suffix: str, known: tuple[str, ...] = (), unwanted: tuple[str, ...] = ()
 ) -> tuple[SlidePlan, Image.Image | None]:
     """`plan_slide`, and the drawing its thumbnail was made of where it has one: no level is decoded twice for it.
     The drawing is no more proved than the plan."""
     scan = scanners.identify(source, suffix)
     tiles = scanners.examine_tiles(source, scan)
-    redaction = judge_slide(scan, known=known)
+    redaction = judge_slide(scan, known=known, unwanted=unwanted)
     drawn = None
     if scan.flavour == "ndpi":
         segments = _write_ndpi(scan, redaction.pages)

@@ -131,6 +131,7 @@ class SlideMaker:
             thumbnail_px=self._policy.thumbnail_edge_px,
             companions=[(name, file.fileno()) for name, file in zip(companions, files[1:], strict=True)],
             number=self._number,
+            drop_keys=self._profile.slides.drop_keys,
         )
         check_family(prepared.plan.family, policy=self._policy, profile=self._profile)
         return prepared

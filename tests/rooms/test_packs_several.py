@@ -327,3 +327,18 @@ async def test_a_folder_that_lost_an_object_is_not_published_without_it(rig: Rig
     found = await rig.batches.view(PROJECT, batch.id)
     assert (found.packs, found.reasons) == ({"quarantined": 1}, {EntryMissing.code: 1})
     assert not (rig.folder / "archive" / "slides").exists()
+
+
+async def test_a_key_that_the_profile_does_not_want_is_left_out_of_the_slide(rig: Rig) -> None:
+    """A project may narrow; the slide says under which rules it was made, so that nobody else gets it unasked."""
+    images = ImagesPolicy(name="narrow", source="intake", archive="archive", require_thumbnail=False, profile="few")
+    policies(rig, DeidPolicy(name="few", slides=SlideRules(drop_keys=("stripewidth",))), images)
+    put(rig, "", {"one.svs": svs(), "two.svs": svs(size=(384, 256))})
+    batch = await declare(rig, policy="narrow")
+    assert batch.packs == {"published": 2}, batch.reasons
+    for row in rig.rows("select key from mover.slide"):
+        assert b"StripeWidth" in svs() and b"StripeWidth" not in rig.tiers["archive"].read(row.key)
+    assert (await declare(rig, project=OTHER, policy="images")).reasons == {"rules-differ": 2}
+    rig.rows("update mover.slide set rules = ''")  # from before there were profiles: made under the default rules
+    rig.rows("update mover.batch set state = 'failed' where project_id = 'other'")
+    assert (await declare(rig, project=OTHER, policy="images")).packs == {"duplicate": 2}

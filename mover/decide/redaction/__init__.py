@@ -38,10 +38,12 @@ DESKS: Final[dict[str, type[Desk]]] = {
 }
 
 
-def judge_slide(scan: SlideScan, *, known: Iterable[str] = ()) -> Redaction:
+def judge_slide(scan: SlideScan, *, known: Iterable[str] = (), unwanted: Iterable[str] = ()) -> Redaction:
     """Decide about every place of a scanned slide. `known` are identifiers from outside (names, numbers of
-    the case, the file's own name): they join the harvest.
+    the case, the file's own name): they join the harvest. `unwanted` are listed keys that a profile leaves out.
 
     Raises PlaceUnknown when something that must be kept cannot be, or carries what was removed elsewhere.
     """
-    return DESKS[scan.family](scan, known).judge()
+    desk = DESKS[scan.family](scan, known)
+    desk.unwanted = frozenset(key.casefold() for key in unwanted)
+    return desk.judge()

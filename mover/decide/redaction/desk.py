@@ -90,6 +90,9 @@ class Desk:
     # keys without which the picture is of no use: losing one is a refusal
     vital: ClassVar[frozenset[str]] = frozenset()
 
+    # listed keys that a profile does not want, case-folded
+    unwanted: frozenset[str] = frozenset()
+
     def __init__(self, scan: SlideScan, known: Iterable[str]) -> None:
         self.scan = scan
         self.decisions: dict[Decision, int] = {}
@@ -257,6 +260,10 @@ class Desk:
         text = decode_text(place.value)
         named = f"{place.name} key {place.key if place.key in keys else '(unlisted)'}"
         pattern = keys.get(place.key)
+        if pattern is not None and pattern.fullmatch(text) and place.key.casefold() in self.unwanted:
+            # no identifier, so it is not sought: a number of the picture may stand in its tags as well
+            self.note(named, "drop", "X", "listed, but not wanted by the profile", text)
+            return
         if pattern is not None and pattern.fullmatch(text):
             self.texts[place.page].append((place, text))
             self.note(named, "keep", "K", "a listed key with a value of its type", "")
