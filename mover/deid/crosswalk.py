@@ -100,6 +100,7 @@ class FileCrosswalk:
         self._folders: dict[str, set[str]] = {}
         self.outputs: dict[str, str] = {}  # output name -> digest, as the last whole run wrote it down
         self.certificate = ""
+        self._earlier: tuple[CrosswalkEntry, ...] = ()
         self._read_file()
         self._read_journal()
 
@@ -168,9 +169,16 @@ class FileCrosswalk:
             return {*self._used, *self._keys.values(), *self._folders}
 
     def save(self, files: Iterable[CrosswalkEntry], *, certificate: str = "") -> None:
-        """Replace the file; the journal has nothing more to say then."""
+        """Replace the file; the journal has nothing more to say then. What earlier runs published of other sources
+        stays listed before `files`: next month's folder must not make this month's names forgotten."""
+        now = tuple(files)
+        told = {(entry.source, entry.source_blake3) for entry in now}
+        earlier = (
+            entry for entry in self._earlier
+            if entry.status == "deidentified" and (entry.source, entry.source_blake3) not in told
+        )  # fmt: skip
         whole = CrosswalkFile(
-            files=tuple(files), numbers=self._numbers, subjects=self._subjects, keys=self._keys, uids=self._uids,
+            files=(*earlier, *now), numbers=self._numbers, subjects=self._subjects, keys=self._keys, uids=self._uids,
             places=self._places, certificate=certificate or self.certificate,
         )  # fmt: skip
         write_private(self._path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
@@ -203,6 +211,7 @@ class FileCrosswalk:
         self._take(_Line(numbers=whole.numbers, subjects=whole.subjects, keys=whole.keys, uids=whole.uids))
         self._take(_Line(places=whole.places))
         self.certificate = whole.certificate
+        self._earlier = whole.files
 
     def _read_journal(self) -> None:
         if not self._journal_path.exists():

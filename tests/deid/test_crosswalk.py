@@ -134,6 +134,18 @@ def test_file_and_journal_are_for_their_owner_alone(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_next_months_folder_does_not_make_this_months_names_forgotten(path: Path) -> None:
+    """One crosswalk serves many runs: whose number it was must be found years later."""
+    old = CrosswalkEntry(source="a.svs", output="A/A.svs", number="A", status="deidentified", source_blake3=DIGEST)
+    waits = CrosswalkEntry(source="b.svs", status="quarantined", reason="format-unknown")
+    new = CrosswalkEntry(source="a.svs", output="B/B.svs", number="B", status="deidentified", source_blake3=OTHER)
+    for files in ([old, waits], [new], [new]):
+        with FileCrosswalk(path) as crosswalk:
+            crosswalk.save(files)
+    listed = json.loads(path.read_text())["files"]
+    assert [(one["source"], one["number"]) for one in listed] == [("a.svs", "A"), ("a.svs", "B")]
+
+
 def test_a_file_that_is_no_crosswalk_is_refused(path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(RequestInvalid):
