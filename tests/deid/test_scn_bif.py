@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mover.deid.outcome import SlidePlan
 from mover.deid.search import Seeker
-from mover.deid.slides import plan_slide
+from mover.deid.slides import plan_and_draw, plan_slide
 from mover.deid.verify import render_thumbnail, verify_slide
 from mover.errors import IdentityError, PlaceUnknown
 from mover.model.source import MemorySource
@@ -203,6 +203,16 @@ def test_listed_attributes_keep_only_values_of_their_type(iscan: str) -> None:
     output, _ = clean(scn_bif.bif(iscan=iscan), ".bif")
     assert_gone(output)
     assert b'Magnification="40"' in output
+
+
+@pytest.mark.parametrize(("variant", "name"), [("scn", "objective"), ("scn", "numericalAperture"), ("bif", "ScanWhitePoint")])
+def test_a_listed_name_a_profile_does_not_want_is_left_out(variant: str, name: str) -> None:
+    data, suffix = VARIANTS[variant]()
+    assert name.encode() in clean(data, suffix)[0]
+    plan, _ = plan_and_draw(MemorySource(data), suffix=suffix, unwanted=(name.upper(), "ifd", "Tile1"))
+    output = slides.run_recipe(data, plan.recipe.segments)
+    assert f" {name}=".encode() not in output and f"<{name}>".encode() not in output
+    assert b" ifd=" in output or b" Tile1=" in output
 
 
 def test_a_levels_description_keeps_its_three_numbers() -> None:

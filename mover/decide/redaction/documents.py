@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final
 
 from mover.decide.redaction.desk import HARVEST_STRINGS, STRUCTURAL, Desk
-from mover.decide.redaction.markup import Shape, names_of, prune, render, values_of
+from mover.decide.redaction.markup import Shape, names_of, prune, render, values_of, without
 from mover.decide.redaction.texts import MIN_HARVEST, strings_of
 from mover.decide.redaction.words import OutTag, Redaction
 from mover.errors import PlaceUnknown
@@ -74,6 +74,7 @@ class DocumentDesk(Desk):
             dropped.append(text)
         if kept is None:
             raise PlaceUnknown(f"{where} holds nothing that may stand")
+        kept = without(kept, shape, self.unwanted)
         self.note(where, "rebuild", "D", "listed elements and attributes with values of their types", "")
         return kept
 

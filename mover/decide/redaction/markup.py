@@ -85,6 +85,20 @@ def _drop_branch(element: Element, dropped: Dropped, here: str) -> None:
             dropped(here, value, UNLISTED)
 
 
+def without(element: Element, shape: Shape, unwanted: frozenset[str]) -> Element:
+    """A pruned element without the attributes and leaves a profile does not want (names case-folded); what is vital
+    stays."""
+    attributes = tuple(
+        (name, value) for name, value in element.attributes if name in shape.vital or name.casefold() not in unwanted
+    )
+    children = []
+    for child in element.children:
+        inner = shape.children.get(child.name, shape.children.get(_NUMBERED.sub("#", child.name)))
+        if inner is not None and (child.children or inner.vital or child.name.casefold() not in unwanted):
+            children.append(without(child, inner, unwanted))
+    return Element(element.name, attributes, element.text, tuple(children))
+
+
 def values_of(element: Element) -> Iterator[str]:
     """Every text and attribute value of a document."""
     for one in element.walk():
