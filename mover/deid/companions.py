@@ -46,9 +46,17 @@ def companions_of(main: str, names: Iterable[str]) -> tuple[str, ...]:
     if suffix.lower() == ".mrxs":
         return tuple(sorted(name for name in names if name.startswith(stem + "/")))
     if suffix.lower() in (".vms", ".vmu"):
-        return tuple(sorted(name for name in names if name != main and name.startswith(stem) and "/" not in
-                            name[len(stem):] and not name.lower().endswith((".vms", ".vmu"))))  # fmt: skip
+        return _sharing_the_beginning(main, list(names))
     return ()
+
+
+def _sharing_the_beginning(main: str, names: list[str]) -> tuple[str, ...]:
+    """Of two slides S1 and S10 in one folder, a part belongs to the one whose name it repeats further."""
+    mains = {name for name in (main, *names) if name.lower().endswith((".vms", ".vmu"))}
+    stems = sorted((os.path.splitext(name)[0] for name in mains), key=len, reverse=True)
+    stem = os.path.splitext(main)[0]
+    own = [name for name in names if name not in mains and name.startswith(stem) and "/" not in name[len(stem) :]]
+    return tuple(sorted(name for name in own if next(one for one in stems if name.startswith(one)) == stem))
 
 
 def standin_names(suffix: str, number: str, count: int) -> tuple[str, ...]:

@@ -380,6 +380,9 @@ def test_companions_are_what_stands_in_the_slides_own_folder() -> None:
         "s(1,0).jpg",
         "s_map.jpg",
     )
+    beside = ["S1.vms", "S10.vms", "S1(0,0,0).jpg", "S1_map.jpg", "S10(0,0,0).jpg", "S10.opt"]
+    assert companions_of("S1.vms", beside) == ("S1(0,0,0).jpg", "S1_map.jpg")
+    assert companions_of("S10.vms", beside) == ("S10(0,0,0).jpg", "S10.opt")
     assert standin_names(".mrxs", "n", 4)[3] == "slide/Data0000.dat"
 
 
