@@ -12,8 +12,9 @@ from mover.model.source import ByteSource
 from scanners import aperio, dicom, families, generic, hamamatsu, leica, ome, philips, ventana
 from scanners.tiff import Structure, looks_like_tiff, read_structure
 from scanners.tiles import examine as examine_tiles
+from scanners.tiles import find_comments
 
-__all__ = ["examine_tiles", "identify"]
+__all__ = ["examine_tiles", "find_comments", "identify"]
 
 _Test = Callable[[ByteSource, Structure], bool]
 _Scan = Callable[[ByteSource, Structure], SlideScan]

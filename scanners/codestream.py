@@ -85,6 +85,21 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     return JpegHeader(at, width, height, interval, 8 * across, 8 * down)
 
 
+def foreign_segments(data: bytes) -> list[tuple[int, int]]:
+    """Where, in a tile's header, stand comments and application data of no known writer: (offset, length) of what they
+    say. Nothing that readers of pixels go by is among them: JFIF and Adobe segments tell how colours are stored."""
+    if data[:2] != b"\xff\xd8":
+        raise StructureInvalid("a compressed tile does not start with SOI")
+    found, at, marker = [], 2, 0
+    while marker != 0xDA:
+        begin = at + 4
+        marker, payload, at = _segment(data, at)
+        named = marker == 0xFE or (0xE0 <= marker <= 0xEF and not payload.startswith((b"JFIF\0", b"Adobe")))
+        if named and any(payload) and not (marker == 0xFE and _JPEG_COMMENTS.fullmatch(payload)):
+            found.append((begin, len(payload)))
+    return found
+
+
 def check_jpeg_end(tail: bytes) -> None:
     """The last bytes of a stream. Some writers pad with a single zero; more than that is a hiding place."""
     if not tail.endswith((JPEG_END, JPEG_END_PADDED)):
@@ -165,6 +180,8 @@ def _segment(data: bytes, at: int) -> tuple[int, bytes, int]:
 def _check_segment(marker: int, payload: bytes) -> None:
     """Each segment must be exactly as long as what it claims to hold: a longer one is a pocket."""
     sound = True
+    if 0xE0 <= marker <= 0xEF and not any(payload):
+        return  # zeros say nothing
     if marker == 0xE0:
         sound = _JFIF.fullmatch(payload) is not None
     elif marker == 0xEE:

@@ -21,6 +21,7 @@ from scanners.pages import distinct
 
 THOROUGH_BYTES: Final = 16 << 20
 TILE_BYTES: Final = 128 << 20
+COMMENTS: Final = 200_000
 _TAIL: Final = 3
 _FIRST_GUESS: Final = 1024
 _JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
@@ -64,6 +65,19 @@ def _examine_other(source: ByteSource, page: Page, offset: int, count: int, *, w
         packed.check_webp(source.read(offset, count))
     else:
         raise StructureInvalid(f"a level with TIFF compression {page.compression}")
+
+
+def find_comments(source: ByteSource, scan: SlideScan) -> list[tuple[int, int]]:
+    """Every range inside a JPEG tile's header that holds a comment or application data of no known writer. Slow: each
+    tile's header is read. Only for slides that `examine` refuses, and of tiles only (a Hamamatsu strip has none)."""
+    found: list[tuple[int, int]] = []
+    pages = [page for page in scan.levels if page.compression == 7 and not page.restarts and scan.flavour != "ndpi"]
+    for offset, count in sorted({pair for page in pages for pair in page.pixels.ranges() if pair[1]}):
+        head = source.read(offset, min(count, codestream.HEADER_BYTES))
+        found += [(offset + at, length) for at, length in codestream.foreign_segments(head)]
+        if len(found) > COMMENTS:
+            raise PlaceUnknown(f"more than {COMMENTS} comments inside compressed tiles")
+    return found
 
 
 def _stride(page: Page) -> int:

@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from mover.deid.blanked import joined
 from mover.errors import RedactionUnproven
-from mover.model.recipe import Copy, Literal, Recipe
+from mover.model.recipe import Literal, Recipe
 from mover.model.slides import Page
 from mover.model.source import ByteSource
 
@@ -85,7 +86,8 @@ class Output:
         self.size_bytes = recipe.size_bytes
         placed = [(one.at, one.segment) for one in recipe.placed()]
         self.literals = [(at, segment.data) for at, segment in placed if isinstance(segment, Literal)]
-        copies = [(at, segment) for at, segment in placed if isinstance(segment, Copy)]
+        # zeros inside a tile stand for a comment of the source's: `blanked` are those ranges of it
+        copies, self.blanked = joined(placed)
         self._at = np.array([at for at, _ in copies], "u8")
         self._from = np.array([copy.offset for _, copy in copies], "u8")
         self._length = np.array([copy.length for _, copy in copies], "u8")

@@ -29,11 +29,12 @@ from PIL import Image
 import scanners
 from mover.decide.redaction import OutPage, OutTag, Redaction, judge_slide
 from mover.deid import blank, drawing
+from mover.deid.blanked import Blanked, Range, blank_out
 from mover.deid.outcome import SlidePlan
 from mover.deid.skeleton import Skeleton, TilePair, fill_tiles
-from mover.errors import StructureInvalid
+from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.recipe import Copy, Literal, Segment, compact
-from mover.model.slides import ByteOrder, Page, SlideFacts, SlideScan
+from mover.model.slides import ByteOrder, Decision, Page, SlideFacts, SlideScan
 from mover.model.source import ByteSource
 from scanners.pages import distinct
 
@@ -61,7 +62,10 @@ def plan_and_draw(
     """`plan_slide`, and the drawing its thumbnail was made of where it has one: no level is decoded twice for it.
     The drawing is no more proved than the plan."""
     scan = scanners.identify(source, suffix)
-    tiles = scanners.examine_tiles(source, scan)
+    comments, tiles = _examine(source, scan)
+    if comments:
+        known = (*known, *_texts_at(source, comments))
+        source = Blanked(source, comments)
     redaction = judge_slide(scan, known=known, unwanted=unwanted)
     drawn = None
     if scan.flavour == "ndpi":
@@ -71,13 +75,35 @@ def plan_and_draw(
     plan = SlidePlan(
         family=scan.family,
         extension=scan.extension,
-        recipe=compact(source.size_bytes, segments),
+        recipe=compact(source.size_bytes, blank_out(segments, comments)),
         facts=_facts(scan),
-        decisions=redaction.decisions,
+        decisions=(*redaction.decisions, *_decisions_on(comments)),
         removed=redaction.removed,
         tile_count=tiles,
     )
     return plan, drawn
+
+
+def _examine(source: ByteSource, scan: SlideScan) -> tuple[list[Range], int]:
+    """The comments to blank inside compressed tiles, none for nearly all slides, and how many tiles there are."""
+    try:
+        return [], scanners.examine_tiles(source, scan)
+    except PlaceUnknown:
+        comments = scanners.find_comments(source, scan)
+        if not comments:
+            raise
+        return comments, scanners.examine_tiles(Blanked(source, comments), scan)
+
+
+def _texts_at(source: ByteSource, comments: list[Range]) -> list[str]:
+    """What the comments say, each text once: it joins what is sought in the output."""
+    texts = {source.read(at, length) for at, length in comments}
+    return [text.decode(codec, "ignore") for text in sorted(texts) for codec in ("latin-1", "utf-8")]
+
+
+def _decisions_on(comments: list[Range]) -> list[Decision]:
+    reason = "comments and application data inside compressed tiles are zeros; the pictures' bytes stay"
+    return [Decision("tiles", "rebuild", "Z", reason, "", len(comments))] if comments else []
 
 
 def _facts(scan: SlideScan) -> SlideFacts:

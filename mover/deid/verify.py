@@ -24,6 +24,7 @@ from blake3 import blake3
 
 import scanners
 from mover.deid import blank, drawing, likeness, sampling
+from mover.deid.blanked import Blanked
 from mover.deid.drawing import open_slide
 from mover.deid.outcome import SlideEvidence, SlidePlan
 from mover.deid.search import Seeker
@@ -49,7 +50,8 @@ def verify_slide(source: ByteSource, plan: SlidePlan, *, samples: int = SAMPLES)
         raise RedactionUnproven("the recipe was made for another source")
     with Bench(source, plan) as bench:
         pairs = bench.pair_tiles()
-        searched, forms = _search(source, plan, bench, pairs)
+        _check_blanked(bench, pairs)
+        searched, forms = _search(bench.source, plan, bench, pairs)
         _check_blanks(bench)
         decoded = sampling.compare_pixels(bench, pairs, samples=samples)
         _check_thumbnail(bench, pairs)
@@ -85,9 +87,10 @@ def depth_first(scan: SlideScan) -> list[Page]:
 
 class Bench:
     def __init__(self, source: ByteSource, plan: SlidePlan) -> None:
-        self.source = source
         self.plan = plan
         self.output = Output(plan.recipe)
+        self.original = source
+        self.source = Blanked(source, self.output.blanked) if self.output.blanked else source
         self.scan: SlideScan = scanners.identify(source, f".{plan.extension}")
         self.output_skeleton = Skeleton(self.output.size_bytes)
         self.source_skeleton = Skeleton(source.size_bytes)
@@ -193,6 +196,30 @@ def _tile_headers(source: ByteSource, pairs: list[TilePair]) -> set[bytes]:
 
 
 # --- look 3: pixels -------------------------------------------------------------------------------------
+
+
+def _check_blanked(bench: Bench, pairs: list[TilePair]) -> None:
+    """Zeros inside a tile replace what a comment or an application segment of its header says, and nothing else."""
+    if not bench.output.blanked:
+        return
+    starts = np.sort(np.unique(np.concatenate([pair.source_at[pair.counts > 0] for pair in pairs])))
+    for at, length in bench.output.blanked:
+        index = int(np.searchsorted(starts, at, "right")) - 1
+        start = int(starts[max(0, index)])
+        if index < 0 or (at - start, length) not in _comments_in(bench.original.read(start, at + length - start)):
+            raise RedactionUnproven("zeros stand in a tile where no comment stood")
+
+
+def _comments_in(head: bytes) -> set[tuple[int, int]]:
+    """Payloads of COM and APPn, but for those that begin as JFIF and Adobe segments do, walked from SOI."""
+    found, at = set(), 2
+    while head[:2] == b"\xff\xd8" and at + 4 <= len(head) and head[at] == 0xFF and head[at + 1] != 0xDA:
+        length = int.from_bytes(head[at + 2 : at + 4], "big")
+        named = head[at + 1] == 0xFE or 0xE0 <= head[at + 1] <= 0xEF
+        if named and head[at + 4 : at + 9] not in (b"JFIF\0", b"Adobe"):
+            found.add((at + 4, length - 2))
+        at += 2 + max(2, length)
+    return found
 
 
 def _check_blanks(bench: Bench) -> None:
