@@ -28,6 +28,10 @@ _JPEG_COMMENTS: Final = re.compile(
     rb"Hamamatsu NanoZoomer Digital Pathology\0?"
     rb"|(Hamamatsu|Intel\(R\)) JPEG Library, version \[?\d{1,2}(\.\d{1,3}){1,3}\]?\0?"
     rb"|LEAD Technologies Inc\. V\d\.\d\d\0?"
+    rb"|CREATOR: gd-jpeg v1\.\d \(using IJG JPEG v\d{2}\)(, (default quality|quality = \d{1,3}))?\n?\0?"
+    rb"|Lavc\d{2}\.\d{1,3}\.\d{3}\0?"
+    rb"|(Created|Written) (with|by) (The )?(GIMP|libjpeg(-turbo)?|ImageMagick|GraphicsMagick)( \d{1,2}(\.\d{1,2}){0,2})?\0?"
+    rb"|(libjpeg-turbo|mozjpeg)( version)? \d{1,2}(\.\d{1,2}){0,2}\0?"
     rb"|\0*"
 )
 _JP2K_COMMENTS: Final = re.compile(

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -205,7 +206,9 @@ def test_listed_attributes_keep_only_values_of_their_type(iscan: str) -> None:
     assert b'Magnification="40"' in output
 
 
-@pytest.mark.parametrize(("variant", "name"), [("scn", "objective"), ("scn", "numericalAperture"), ("bif", "ScanWhitePoint")])
+@pytest.mark.parametrize(
+    ("variant", "name"), [("scn", "objective"), ("scn", "numericalAperture"), ("bif", "ScanWhitePoint")]
+)
 def test_a_listed_name_a_profile_does_not_want_is_left_out(variant: str, name: str) -> None:
     data, suffix = VARIANTS[variant]()
     assert name.encode() in clean(data, suffix)[0]
@@ -295,3 +298,27 @@ def test_a_damaged_slide_is_refused_or_still_proved(ventana: bool) -> None:
         except IdentityError:
             continue
         assert_gone(output, "77100155", "SS1923821", "technician77")
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8])
+def test_a_label_in_any_coding_stands_blank(compression: int, tmp_path: Path) -> None:
+    """Scanners write the label's page without JPEG, too, in many strips."""
+    pixels = slides.label_picture(PLANTED)
+    rows = 64
+    encode = {1: bytes, 5: lambda one: bytes(imagecodecs.lzw_encode(one)), 8: zlib.compress}[compression]
+    told = f"<iScan {scn_bif.ISCAN}/>".encode()
+    entries = (
+        slides.entry(256, 4, 200), slides.entry(257, 4, 240), slides.entry(258, 3, 8, 8, 8),
+        slides.entry(259, 3, compression), slides.entry(262, 3, 2), slides.text(270, "Label_Image"),
+        slides.entry(277, 3, 3), slides.entry(278, 4, rows), slides.entry(284, 3, 1), slides.raw(700, told, 1),
+    )  # fmt: skip
+    strips = tuple(encode(pixels[top : top + rows].tobytes()) for top in range(0, 240, rows))
+    level = scn_bif.tiled(slides.tissue(256, 256), extra=[slides.text(270, "level=0 mag=40 quality=90")])
+    data = slides.assemble([slides.Picture(entries, strips, False), level], slides.Layout(big=True))
+    output, _ = clean(data, ".tif")
+    (tmp_path / "out.tif").write_bytes(output)
+    assert_gone(output)
+    with openslide.OpenSlide(tmp_path / "out.tif") as slide:
+        shown = np.asarray(slide.associated_images["macro"])
+        assert shown.shape == (240, 200, 4) and len(np.unique(shown)) == 1
+    assert not any(strip[20:60] in output for strip in strips)
