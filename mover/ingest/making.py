@@ -17,6 +17,7 @@ from mover import metrics
 from mover.decide.filenames import words_of_name
 from mover.decide.packs import Members, split_suffix
 from mover.deid.deidentify import Prepared, prepare_slide
+from mover.deid.proved import with_own_start
 from mover.errors import ChangedWhileReading, FormatUnsupported, TierUnavailable
 from mover.model.policy import DeidPolicy, ImagesPolicy
 from mover.model.recipe import Recipe
@@ -117,8 +118,10 @@ class SlideMaker:
             if self._prepared is None:
                 self._prepared = self._prepare(files)
             for file in self._prepared.plan.files():
-                source = self._sources[file.source]
-                yield Piece(file.path(self._number), files[file.source], file.recipe, source.seen)
+                source, opened = self._sources[file.source], files[file.source]
+                # a part of a VMS slide is a picture that may have nothing to lose
+                recipe = with_own_start(file.recipe, opened) if self._members.kind == "vms" else file.recipe
+                yield Piece(file.path(self._number), opened, recipe, source.seen)
 
     def _prepare(self, files: list[FileEntry]) -> Prepared:
         folder = self._members.main.rpartition("/")[0]

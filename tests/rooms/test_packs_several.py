@@ -29,6 +29,7 @@ from tests.support import objects
 from tests.support.mirax import mirax
 from tests.support.postgres import Dsns
 from tests.support.slides import svs
+from tests.support.vms import vms
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 PEOPLE = ("MRN-4711-0815", "Quincy", "D24-771001", "S24-771001", "19550401", objects.ROOT)
@@ -120,10 +121,13 @@ async def test_a_run_root_holds_every_file_of_a_slide_in_every_layout(rig: Rig) 
     put_mirax(rig)
     put(rig, "", {"one.svs": svs()})
     put(rig, "wsm", {f"{name}.dcm": data for name, data in objects.whole_slide().items()})
+    main, parts = vms(stem="D24-771001", comment=b"")  # nothing to cut away: whole pictures
+    put(rig, "", {"D24-771001.vms": main, **parts})
     batch = await declare(rig)
-    assert batch.packs == {"published": 4}, batch.reasons
+    assert batch.packs == {"published": 5}, batch.reasons
     numbers = {row.family: row.number for row in rig.rows("select family, number from mover.slide")}
     ct, mrxs, svs_, wsm = (numbers[name] for name in ("dicom", "mirax", "aperio-svs", "dicom-wsm"))
+    jpegs = numbers["hamamatsu-vms"]
 
     run, paths = await staged(rig, list(numbers.values()))
     flat_run, flat = await staged(rig, list(numbers.values()), layout="flat", key="flat")
@@ -137,14 +141,15 @@ async def test_a_run_root_holds_every_file_of_a_slide_in_every_layout(rig: Rig) 
     assert f"data/{svs_}/{svs_}.svs" in paths and f"data/{svs_}.svs" in flat
     assert [path.replace(svs_ + "/", "") for path in paths] == flat, "only a slide of one file has no folder"
     assert sum(ct in path for path in paths) == 3 and sum(wsm in path for path in paths) == 2
-    for number, name in ((mrxs, f"{mrxs}.mrxs"), (svs_, f"{svs_}.svs"), (wsm, f"{wsm}.dcm")):
+    for number, suffix in ((mrxs, "mrxs"), (svs_, "svs"), (wsm, "dcm"), (jpegs, "vms")):
+        name = f"{number}.{suffix}"
         with openslide.OpenSlide(root / "data" / number / name) as slide:
             slide.read_region((0, 0), 0, (16, 16))
             assert set(slide.associated_images) <= {"thumbnail"}
     assert pydicom.dcmread(root / "data" / ct / f"{ct}.dcm").pixel_array.shape == (32, 32)
     table = pq.read_table(root / "records.parquet").to_pylist()
     assert {row["number"]: row["path"].rpartition(".")[2] for row in table} == {
-        ct: "dcm", mrxs: "mrxs", svs_: "svs", wsm: "dcm"
+        ct: "dcm", mrxs: "mrxs", svs_: "svs", wsm: "dcm", jpegs: "vms"
     }  # fmt: skip
     assert {row["modality"] for row in table} == {"CT", "SM", None}
     [total] = rig.rows("select sum(size_bytes + files_bytes) as bytes from mover.slide")
