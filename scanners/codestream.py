@@ -30,7 +30,7 @@ _JPEG_COMMENTS: Final = re.compile(
     rb"|LEAD Technologies Inc\. V\d\.\d\d\0?"
     rb"|CREATOR: gd-jpeg v1\.\d \(using IJG JPEG v\d{2}\)(, (default quality|quality = \d{1,3}))?\n?\0?"
     rb"|Lavc\d{2}\.\d{1,3}\.\d{3}\0?"
-    rb"|(Created|Written) (with|by) (The )?(GIMP|libjpeg(-turbo)?|ImageMagick|GraphicsMagick)( \d{1,2}(\.\d{1,2}){0,2})?\0?"
+    rb"|(Created|Written) (with|by) (GIMP|libjpeg(-turbo)?|(Image|Graphics)Magick)( \d{1,2}(\.\d{1,2}){0,2})?\0?"
     rb"|(libjpeg-turbo|mozjpeg)( version)? \d{1,2}(\.\d{1,2}){0,2}\0?"
     rb"|\0*"
 )
@@ -104,6 +104,21 @@ def foreign_segments(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
+def foreign_jp2k_comments(data: bytes) -> list[tuple[int, int]]:
+    """Where, in a codestream's main header, stand comments of no known encoder: (offset, length) of their text. Those of
+    tile-parts are not looked for: `check_jp2k` refuses them."""
+    if data[:4] != b"\xff\x4f\xff\x51":
+        raise StructureInvalid("a JPEG 2000 tile does not start with SOC and SIZ")
+    found, at = [], 2
+    while at + 4 <= len(data) and data[at : at + 2] != b"\xff\x90":
+        marker, length = struct.unpack_from(">HH", data, at)
+        text = data[at + 6 : at + 2 + length]
+        if marker == 0xFF64 and any(text) and not _JP2K_COMMENTS.fullmatch(text.rstrip(b"\0")):
+            found.append((at + 6, length - 4))
+        at += 2 + max(2, length)
+    return found
+
+
 def check_jpeg_end(tail: bytes) -> None:
     """The last bytes of a stream. Some writers pad with a single zero; more than that is a hiding place."""
     if not tail.endswith((JPEG_END, JPEG_END_PADDED)):
@@ -163,7 +178,7 @@ def _walk_jp2k_header(data: bytes, at: int, *, stop: int) -> int:
             return at
         if marker == 0xFF64:
             text = data[at + 6 : at + 2 + length]
-            if not _JP2K_COMMENTS.fullmatch(text.rstrip(b"\0")):
+            if any(text) and not _JP2K_COMMENTS.fullmatch(text.rstrip(b"\0")):
                 raise PlaceUnknown("a JPEG 2000 tile carries a comment of no known writer")
         elif not 0xFF50 <= marker <= 0xFF63:
             raise PlaceUnknown(f"a JPEG 2000 header holds marker {marker:04X}")
