@@ -54,7 +54,8 @@ def parse(data: bytes) -> KeyText:
             found.append(KeyLine(section, key.strip(), value.strip()))
         else:
             rest.append(bare)
-    return KeyText(tuple(found), tuple(sections), tuple(rest))
+    values = {(line.section, line.key): line.value for line in found}
+    return KeyText(tuple(found), tuple(sections), tuple(rest), values)
 
 
 def number(text: KeyText, section: str, key: str, low: int, high: int, default: int | None = None) -> int:

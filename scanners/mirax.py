@@ -330,13 +330,13 @@ class _Slide:
         file, start, end = ranges[:, 0], ranges[:, 1], ranges[:, 1] + ranges[:, 2]
         if ((file[1:] == file[:-1]) & (start[1:] < end[:-1])).any():
             raise StructureInvalid("two pictures of the pyramid share bytes")
-        for layer, record in self.others:
+        keys = file << 40 | start  # a file ends below 2 GiB
+        for _, record in self.others:
             if record is None or not record.length:
                 continue
-            shared = (file == record.file) & (start < record.offset + record.length) & (end > record.offset)
-            if shared.any():
-                raise StructureInvalid(f"a record outside the pyramid ({'positions' if layer in _LAYERS else 'other'})"
-                                       " shares bytes with it")  # fmt: skip
+            at = int(np.searchsorted(keys, record.file << 40 | record.offset + record.length)) - 1
+            if at >= 0 and file[at] == record.file and end[at] > record.offset:
+                raise StructureInvalid("a record outside the pyramid shares bytes with it")
 
 
 def _inflate(data: bytes, size: int, *, partial: bool = False) -> bytes:

@@ -51,7 +51,7 @@ from mover.model.slides import Page, Pixels
 from mover.model.source import ByteSource
 
 VERIFIER: Final = "mover-folders/1"
-SAMPLES: Final = 6
+SAMPLES: Final = 4
 # At or below this all pictures of a level are filled in; above, those around the sampled ones.
 WHOLE_BYTES: Final = 8 << 20
 # All stand-ins of one side together.

@@ -23,17 +23,15 @@ class KeyLine(Struct, frozen=True):
 
 class KeyText(Struct, frozen=True):
     """A key file taken apart. `rest` is everything that is no key: comments, and lines nobody understands. Of keys
-    that stand twice the last holds, as for the readers; all of them are in `lines`."""
+    that stand twice the last holds, as for the readers; all of them are in `lines`, what holds in `values`."""
 
     lines: tuple[KeyLine, ...]
     sections: tuple[str, ...]
     rest: tuple[str, ...]
+    values: dict[tuple[str, str], str]
 
     def get(self, section: str, key: str) -> str | None:
-        for line in reversed(self.lines):
-            if line.section == section and line.key == key:
-                return line.value
-        return None
+        return self.values.get((section, key))
 
 
 class Cut(Struct, frozen=True):

@@ -185,6 +185,14 @@ def test_what_texts_of_dropped_records_say_is_sought() -> None:
     assert {"Barnabas", "Eglantine"} <= set(prepare(main, files).plan.removed)
 
 
+def test_a_profile_of_a_million_numbers_does_not_stop_the_slide() -> None:
+    """Focus maps are lists of measures; a search for each of them would end nowhere."""
+    numbers = " ".join(f"{number * 7919 % 10_000_019:07d}" for number in range(60_000))
+    profile = f"<Focus><Operator>Quincy</Operator>{numbers}</Focus>".encode()
+    main, files = mirax.mirax(extras=[mirax.Extra("Scan data layer", f"Focus{index}", profile) for index in range(3)])
+    assert "Quincy" in prepare(main, files).plan.removed
+
+
 def test_numbers_that_a_profile_shares_with_the_pyramid_are_no_identifiers() -> None:
     """Profiles repeat the resolution; refusing such a slide would refuse most of them."""
     profile = b"<Profile><Mpp>0.25</Mpp><Fill>16777215</Fill><Word>ZoomLevel_0 JPEG Index.dat</Word></Profile>"

@@ -16,6 +16,7 @@ from mover.model.folders import KeySection, KeyText
 from mover.model.slides import Decision, Value
 
 Rule = re.Pattern[str]
+WORDS_OF_A_TEXT: Final = 500
 WHOLE: Final = re.compile(r"[0-9]{1,9}")
 DECIMAL: Final = re.compile(r"-?[0-9]{1,7}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?")
 _NUMBER: Final = re.compile(r"[-+]?[0-9]{1,9}|[-+]?[0-9]{1,7}\.[0-9]{1,20}")
@@ -50,6 +51,14 @@ class Ledger:
         for text in strings_of(value):
             if len(self.harvest) >= HARVEST_STRINGS:
                 raise PlaceUnknown(f"more than {HARVEST_STRINGS} removed strings")
+            self.harvest.setdefault(text)
+
+    def remove_some(self, value: bytes) -> None:
+        """Of a long text that is dropped as a whole (a profile, a list of measures), its first words: what names a
+        person stands in many places, and a search for a million numbers ends nowhere."""
+        for count, text in enumerate(strings_of(value)):
+            if count >= WORDS_OF_A_TEXT or len(self.harvest) >= HARVEST_STRINGS // 2:
+                return
             self.harvest.setdefault(text)
 
     def drop(self, place: str, reason: str, value: Value | str) -> None:

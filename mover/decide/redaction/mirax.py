@@ -156,7 +156,7 @@ def _drop_rest(ledger: Ledger, scan: MiraxScan) -> None:
                     " copied", times=scan.dropped_records)  # fmt: skip
     ledger.remove(scan.slide_id)
     for text in scan.texts:
-        ledger.remove(text)
+        ledger.remove_some(text)
     if scan.cuts:
         ledger.note("pictures of the pyramid", "drop", "C", "comments and application segments of no known writer,"
                     " and bytes behind the picture's end", times=len(scan.cuts))  # fmt: skip

@@ -41,7 +41,7 @@ def judge_vms(scan: VmsScan, *, names: tuple[str, ...], known: Iterable[str] = (
     for name in (*(part.name for part in scan.parts), *scan.strays):
         ledger.remove(name.rpartition(".")[0] or name)
     for text in scan.texts:
-        ledger.remove(text)
+        ledger.remove_some(text)
     for _ in scan.strays:
         ledger.note("file beside the slide", "drop", "X", "overview, restart positions or a stray: not copied")
     cut = sum(len(part.cut.ranges) > 1 for part in scan.parts)
