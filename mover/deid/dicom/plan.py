@@ -114,7 +114,8 @@ class Engine:
 
     def _refuse(self, look: Look) -> None:
         look.check_known()
-        if look.scan.pixels is None and look.element(0x00280010) is not None:
+        pictured = look.element(0x00280010) is not None or "Image" in class_name(look.sop_class).split()
+        if look.scan.pixels is None and pictured:
             raise StructureInvalid("a picture without its pixels")
         if look.sop_class in REFUSED_CLASSES or look.sop_class in self._rules.refuse_classes:
             raise FormatUnsupported(f"DICOM {class_name(look.sop_class)}: a class that is never taken")

@@ -70,7 +70,17 @@ def ct(pen: Pen, *, name: str = "Quarrington^Euphemia", number: str = "88413377"
         0x00280030: ("DS", "0.5\\0.5"),
     }  # fmt: skip
     found = {tag: pen.element(tag, vr, text) for tag, (vr, text) in texts.items()}
-    numbers = {0x00280002: 1, 0x00280010: rows, 0x00280011: 8, 0x00280100: 16, 0x00280101: 12, 0x00280102: 11, 0x00280103: 0}
+    numbers = {
+        0x00280002: 1,
+        0x00280010: rows,
+        0x00280011: 8,
+        0x00280100: 16,
+        0x00280101: 12,
+        0x00280102: 11,
+        0x00280103: 0,
+    }
     found |= {tag: pen.element(tag, "US", number) for tag, number in numbers.items()}
-    found[0x7FE00010] = pen.element(0x7FE00010, "OW", bytes(range(128)) * (rows // 8) if rows >= 8 else bytes(16 * rows))
+    found[0x7FE00010] = pen.element(
+        0x7FE00010, "OW", bytes(range(128)) * (rows // 8) if rows >= 8 else bytes(16 * rows)
+    )
     return found

@@ -31,7 +31,15 @@ def test_the_patient_becomes_a_pseudonym_and_the_picture_stays(syntax: str) -> N
     before, after = read(data), read(out)
     assert after.PatientID == PSEUDONYM and str(after.PatientName) == PSEUDONYM
     assert after.PixelData == before.PixelData
-    for keyword in ("SliceThickness", "KVP", "ImagePositionPatient", "PixelSpacing", "Manufacturer", "ImageType", "Rows"):
+    for keyword in (
+        "SliceThickness",
+        "KVP",
+        "ImagePositionPatient",
+        "PixelSpacing",
+        "Manufacturer",
+        "ImageType",
+        "Rows",
+    ):
         assert after[keyword].value == before[keyword].value, keyword
     assert out[:128] == bytes(128) and not out.endswith(b"88413377")
     assert b"Quarrington" not in out and b"SOURCEAETITLE" not in out
@@ -62,10 +70,17 @@ def test_codes_of_its_own_stay_the_only_ones() -> None:
 
 def test_dates_move_by_the_patients_own_days_and_birth_and_hours_go() -> None:
     pen = Pen()
-    after = made({0x00080022: pen.element(0x00080022, "DA", "2019.03.14"), 0x0008002A: pen.element(0x0008002A, "DT", "20190314101112.5")})
+    after = made(
+        {
+            0x00080022: pen.element(0x00080022, "DA", "2019.03.14"),
+            0x0008002A: pen.element(0x0008002A, "DT", "20190314101112.5"),
+        }
+    )
     days = (datetime.strptime(after.StudyDate, "%Y%m%d") - datetime(2019, 3, 4)).days
     assert days == OFFSET_DAYS
-    assert (datetime.strptime(after.AcquisitionDate, "%Y%m%d") - datetime.strptime(after.StudyDate, "%Y%m%d")).days == 10
+    assert (
+        datetime.strptime(after.AcquisitionDate, "%Y%m%d") - datetime.strptime(after.StudyDate, "%Y%m%d")
+    ).days == 10
     assert after.AcquisitionDateTime == after.AcquisitionDate
     assert after.PatientBirthDate == "" and after.StudyTime == ""
 
@@ -113,7 +128,11 @@ def test_private_curve_overlay_icon_and_signature_do_not_pass() -> None:
         0x04000561: pen.sequence(0x04000561, [pen.element(0x00100010, "PN", "Quarrington^Euphemia")]),
     }  # fmt: skip
     after = made(extra)
-    assert not [element for element in after if element.tag.is_private or element.tag.group >= 0x5000 and element.tag.group != 0x7FE0]
+    assert not [
+        element
+        for element in after
+        if element.tag.is_private or element.tag.group >= 0x5000 and element.tag.group != 0x7FE0
+    ]
     assert "IconImageSequence" not in after and "OriginalAttributesSequence" not in after
 
 
@@ -138,22 +157,48 @@ def test_options_keep_what_they_name_and_nothing_more() -> None:
         0x0008103E: pen.element(0x0008103E, "LO", "Axial chest for Quarrington"),
     }  # fmt: skip
     bare = made(extra)
-    assert not any(bare.get(name) for name in ("DeviceSerialNumber", "InstitutionName", "PatientAge", "PatientSex", "SeriesDescription") if bare.get(name) != "REMOVED")
-    rich = made(extra, rules=DicomRules(retain_device=True, retain_institution=True, retain_patient_characteristics=True, descriptors="clean"))
+    assert not any(
+        bare.get(name)
+        for name in ("DeviceSerialNumber", "InstitutionName", "PatientAge", "PatientSex", "SeriesDescription")
+        if bare.get(name) != "REMOVED"
+    )
+    rich = made(
+        extra,
+        rules=DicomRules(
+            retain_device=True, retain_institution=True, retain_patient_characteristics=True, descriptors="clean"
+        ),
+    )
     assert rich.DeviceSerialNumber == "SN-777" and rich.InstitutionName == "Waldesruhe"
     assert rich.PatientAge == "090Y" and rich.PatientSex == "F" and rich.SeriesDescription == "Axial chest"
 
 
 def test_structured_content_keeps_codes_and_numbers_and_loses_text_and_names() -> None:
     pen = Pen()
-    concept = pen.sequence(0x0040A043, [pen.element(0x00080100, "SH", "121071") + pen.element(0x00080102, "SH", "DCM") + pen.element(0x00080104, "LO", "Finding")])
+    concept = pen.sequence(
+        0x0040A043,
+        [
+            pen.element(0x00080100, "SH", "121071")
+            + pen.element(0x00080102, "SH", "DCM")
+            + pen.element(0x00080104, "LO", "Finding")
+        ],
+    )
     text = pen.element(0x0040A040, "CS", "TEXT") + concept + pen.element(0x0040A160, "UT", "seen by Thistlewood")
     person = pen.element(0x0040A040, "CS", "PNAME") + concept + pen.element(0x0040A123, "PN", "Thistlewood^Ignatius")
-    private = pen.sequence(0x0040A168, [pen.element(0x00080100, "SH", "HOUSE-7") + pen.element(0x00080102, "SH", "99WALDESRUHE") + pen.element(0x00080104, "LO", "our ward")])
+    private = pen.sequence(
+        0x0040A168,
+        [
+            pen.element(0x00080100, "SH", "HOUSE-7")
+            + pen.element(0x00080102, "SH", "99WALDESRUHE")
+            + pen.element(0x00080104, "LO", "our ward")
+        ],
+    )
     coded = pen.element(0x0040A040, "CS", "CODE") + concept + private
     elements = {tag: one for tag, one in ct(pen).items() if tag >> 16 not in (0x28, 0x7FE0)}
     report = "1.2.840.10008.5.1.4.1.1.88.33"
-    elements |= {0x00080016: pen.element(0x00080016, "UI", report), 0x0040A730: pen.sequence(0x0040A730, [text, person, coded])}
+    elements |= {
+        0x00080016: pen.element(0x00080016, "UI", report),
+        0x0040A730: pen.sequence(0x0040A730, [text, person, coded]),
+    }
     out = prepare(part10(elements, sop_class=report))[1]
     first, second, third = read(out).ContentSequence
     assert first.TextValue == "REMOVED" and str(second.PersonName) == "ANONYMOUS"
@@ -166,7 +211,10 @@ def test_structured_content_keeps_codes_and_numbers_and_loses_text_and_names() -
 @pytest.mark.parametrize("kind", ["LABEL", "OVERVIEW"])
 def test_pictures_of_the_label_are_dropped_by_rule(kind: str) -> None:
     pen = Pen()
-    slide = {0x00080016: pen.element(0x00080016, "UI", WHOLE_SLIDE), 0x00080008: pen.element(0x00080008, "CS", f"ORIGINAL\\PRIMARY\\{kind}\\NONE")}
+    slide = {
+        0x00080016: pen.element(0x00080016, "UI", WHOLE_SLIDE),
+        0x00080008: pen.element(0x00080008, "CS", f"ORIGINAL\\PRIMARY\\{kind}\\NONE"),
+    }
     data = part10(ct(pen) | slide, sop_class=WHOLE_SLIDE)
     assert survey(data).role == kind.lower()
     with pytest.raises(InstanceDropped):
@@ -184,7 +232,12 @@ def test_a_slides_containers_and_specimens_get_the_names_that_tables_get() -> No
     found = survey(data)
     aliases = aliases_of(found)
     after = read(prepare(data)[1])
-    assert found.family == "dicom-wsm" and {key.split("|")[0] for key in found.identity.entities} == {"patient", "case", "slide", "block"}
+    assert found.family == "dicom-wsm" and {key.split("|")[0] for key in found.identity.entities} == {
+        "patient",
+        "case",
+        "slide",
+        "block",
+    }
     assert after.ContainerIdentifier == aliases.keys["slide|a17-553201;b;1"]
     assert after.SpecimenDescriptionSequence[0].SpecimenIdentifier == aliases.keys["block|a17-553201-b"]
     assert after.AccessionNumber == aliases.keys["case|a17-553201"][:16] and NUMBER not in after.AccessionNumber
@@ -192,7 +245,12 @@ def test_a_slides_containers_and_specimens_get_the_names_that_tables_get() -> No
 
 def encapsulated(pen: Pen, frames: list[bytes], *, table: bool) -> bytes:
     item = lambda data: struct.pack("<HHI", 0xFFFE, 0xE000, len(data)) + data  # noqa: E731
-    return pen.head(0x7FE00010, "OB", 0xFFFFFFFF) + item(b"") + b"".join(item(one) for one in frames) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return (
+        pen.head(0x7FE00010, "OB", 0xFFFFFFFF)
+        + item(b"")
+        + b"".join(item(one) for one in frames)
+        + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    )
 
 
 def test_documents_unknown_classes_and_pictures_without_pixels_are_refused() -> None:
@@ -211,7 +269,10 @@ def test_documents_unknown_classes_and_pictures_without_pixels_are_refused() -> 
 def test_what_has_no_alias_is_refused_and_never_invented() -> None:
     data = part10(ct(Pen()))
     whole = aliases_of(survey(data))
-    for aliases in (Aliases(whole.number, {}, whole.keys, whole.uids), Aliases(whole.number, whole.subjects, whole.keys, {})):
+    for aliases in (
+        Aliases(whole.number, {}, whole.keys, whole.uids),
+        Aliases(whole.number, whole.subjects, whole.keys, {}),
+    ):
         with pytest.raises(PlaceUnknown):
             Engine(aliases=aliases, rules=DicomRules(), pixels=TRUSTING).prepare(MemorySource(data))
 
@@ -228,5 +289,7 @@ def test_bytes_that_pad_the_pixels_are_cut() -> None:
 def test_words_from_records_are_kept_out_too() -> None:
     """A name that only a table knows may stand in a header all the same."""
     pen = Pen()
-    after = read(prepare(part10(ct(pen) | {0x00181210: pen.element(0x00181210, "SH", "Vandersloot")}), known=("Vandersloot",))[1])
+    after = read(
+        prepare(part10(ct(pen) | {0x00181210: pen.element(0x00181210, "SH", "Vandersloot")}), known=("Vandersloot",))[1]
+    )
     assert "ConvolutionKernel" not in after
