@@ -105,8 +105,8 @@ def foreign_segments(data: bytes) -> list[tuple[int, int]]:
 
 
 def foreign_jp2k_comments(data: bytes) -> list[tuple[int, int]]:
-    """Where, in a codestream's main header, stand comments of no known encoder: (offset, length) of their text. Those of
-    tile-parts are not looked for: `check_jp2k` refuses them."""
+    """Where, in a codestream's main header, stand comments of no known encoder: (offset, length) of their text. Those
+    of tile-parts are not looked for: `check_jp2k` refuses them."""
     if data[:4] != b"\xff\x4f\xff\x51":
         raise StructureInvalid("a JPEG 2000 tile does not start with SOC and SIZ")
     found, at = [], 2

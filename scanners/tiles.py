@@ -68,16 +68,19 @@ def _examine_other(source: ByteSource, page: Page, offset: int, count: int, *, w
 
 
 def find_comments(source: ByteSource, scan: SlideScan) -> list[tuple[int, int]]:
-    """Every range inside a JPEG tile's header that holds a comment or application data of no known writer. Slow: each
-    tile's header is read. Only for slides that `examine` refuses, and of tiles only (a Hamamatsu strip has none)."""
+    """Every range inside a tile's header that holds a comment or application data of no known writer. Slow: each tile's
+    header is read. Only for slides that `examine` refuses, and of tiles only (a Hamamatsu strip has none)."""
     found: list[tuple[int, int]] = []
-    pages = [page for page in scan.levels if page.compression == 7 and not page.restarts and scan.flavour != "ndpi"]
-    for offset, count in sorted({pair for page in pages for pair in page.pixels.ranges() if pair[1]}):
-        head = source.read(offset, min(count, codestream.HEADER_BYTES))
-        found += [(offset + at, length) for at, length in codestream.foreign_segments(head)]
-        if len(found) > COMMENTS:
-            raise PlaceUnknown(f"more than {COMMENTS} comments inside compressed tiles")
-    return found
+    for page in scan.levels if scan.flavour != "ndpi" else ():
+        if page.compression != 7 and page.compression not in _JPEG_2000:
+            continue
+        look = codestream.foreign_segments if page.compression == 7 else codestream.foreign_jp2k_comments
+        for offset, count in page.pixels.ranges():
+            head = source.read(offset, min(count, codestream.HEADER_BYTES)) if count else b""
+            found += [(offset + at, length) for at, length in (look(head) if head else ())]
+            if len(found) > COMMENTS:
+                raise PlaceUnknown(f"more than {COMMENTS} comments inside compressed tiles")
+    return sorted(set(found))
 
 
 def _stride(page: Page) -> int:

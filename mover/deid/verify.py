@@ -211,8 +211,14 @@ def _check_blanked(bench: Bench, pairs: list[TilePair]) -> None:
 
 
 def _comments_in(head: bytes) -> set[tuple[int, int]]:
-    """Payloads of COM and APPn, but for those that begin as JFIF and Adobe segments do, walked from SOI."""
+    """Payloads of COM and APPn, but for those that begin as JFIF and Adobe segments do, walked from SOI; in JPEG 2000
+    the texts of COM before the first tile-part."""
     found, at = set(), 2
+    while head[:2] == b"\xff\x4f" and at + 4 <= len(head) and head[at] == 0xFF and head[at + 1] != 0x90:
+        length = int.from_bytes(head[at + 2 : at + 4], "big")
+        if head[at + 1] == 0x64:
+            found.add((at + 6, length - 4))
+        at += 2 + max(2, length)
     while head[:2] == b"\xff\xd8" and at + 4 <= len(head) and head[at] == 0xFF and head[at + 1] != 0xDA:
         length = int.from_bytes(head[at + 2 : at + 4], "big")
         named = head[at + 1] == 0xFE or 0xE0 <= head[at + 1] <= 0xEF

@@ -67,6 +67,18 @@ def test_what_a_tile_says_beside_its_picture_is_gone_and_every_pixel_stays(maker
         assert (old.asarray() == new.asarray()).all()
 
 
+def test_a_jpeg2000_tiles_own_words_are_gone_too() -> None:
+    def encode(pixels: np.ndarray) -> bytes:
+        data = slides.jp2k(pixels)
+        at = data.index(b"\xff\x52")
+        return data[:at] + b"\xff\x64" + struct.pack(">HH", 4 + len(WORDS), 1) + WORDS + data[at:]
+
+    data = tiffs.pyramid(encode=encode, compression=33005, size=(128, 64))
+    output, plan = clean(data)
+    assert Seeker((NAME, NUMBER)).find(output) == 0
+    assert [one.times for one in plan.decisions if one.place == "tiles"] == [3]
+
+
 def test_a_known_writers_comment_stays_and_the_recipe_stays_short() -> None:
     """One copy for neighbours, as before."""
     output, plan = clean(tiffs.pyramid(encode=with_segment(0xFE, b"LEAD Technologies Inc. V1.01\0")))
