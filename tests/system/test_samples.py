@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import openslide
+import pydicom
 import pytest
 from PIL import Image
 
@@ -93,6 +95,68 @@ def test_the_real_slides_pass_all_five_steps(make_ward: Callable[[Path], Ward], 
         invariants.check_archive(ward)
         invariants.check_numbers(ward)
         invariants.check_rest(ward, client)
+
+
+PLANTED = Path(os.environ.get("MOVER_SAMPLES", "")) / "planted_dev"
+
+
+@pytest.mark.skipif(not (PLANTED / "truth.json").exists(), reason="the samples hold no planted pack")
+def test_the_planted_originals_pass_a_batch_and_leave_nobodys_name_anywhere(
+    make_ward: Callable[[Path], Ward], tmp_path: Path
+) -> None:
+    """Slides of one file and of several, whole slides and studies in DICOM: published, staged, opened; and then the
+    run root, the sidecars, the database and the log are searched for everything that was planted (I2)."""
+    ward = make_ward(planted_source(tmp_path / "source"))
+    with ward.start() as client:
+        batch = client.batches.wait(client.batches.declare(wire.BatchRequest(folder=FOLDER)).id, timeout_s=WAIT_S)
+        told = [(p.reason, p.explanation) for p in client.batches.packs(batch.id).packs if p.state != "published"]
+        assert (batch.state, told) == ("complete", [])
+        run = client.runs.request(wire.RunRequest(expression="size_bytes > 0"), key="planted/1")
+        run = client.runs.wait(run.id, timeout_s=WAIT_S)
+        assert run.state == "ready", run.explanation
+        invariants.check_root(client, run)
+        invariants.check_archive(ward)
+        open_all(Path(run.root or "") / "data")
+        assert leaks(ward, Path(run.root or "")) == []
+
+
+def planted_source(source: Path) -> Path:
+    """All of its images in one folder, as an export would leave them; studies stay in folders of their own."""
+    for name in ("wsi", "dicom"):
+        shutil.copytree(PLANTED / "originals" / name, source / FOLDER, dirs_exist_ok=True)
+    for slide in [path for path in (source / FOLDER).iterdir() if path.is_file() and path.suffix != ".mrxs"]:
+        Image.new("RGB", (64, 64)).save(slide.with_suffix(".jpg"))
+    return source
+
+
+def open_all(data: Path) -> None:
+    """Each slide's main file lies first in its folder, and is what a reader opens."""
+    for folder in data.iterdir():
+        [main] = [path for path in folder.iterdir() if path.is_file() and path.name.split(".")[0] == folder.name]
+        if main.suffix == ".dcm" and pydicom.dcmread(main, stop_before_pixels=True).Modality != "SM":
+            for path in folder.iterdir():
+                pydicom.dcmread(path)
+            continue
+        with openslide.OpenSlide(main) as slide:
+            slide.read_region((0, 0), slide.level_count - 1, (64, 64))
+
+
+def leaks(ward: Ward, root: Path) -> list[tuple[str, str]]:
+    """Where a planted identifier still stands. Short ones and bare numbers would be found in digests by chance."""
+    files = msgspec.json.decode((PLANTED / "truth.json").read_bytes())["files"].values()
+    told = {one["value"].casefold() for file in files for one in file["identifiers"] if len(one["value"]) >= 6}
+    sought = [(text, text.encode()) for text in told if not text.isdigit() or len(text) >= 10]
+    assert len(sought) > 100
+    places = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    places["log"] = ward.site.log.read_bytes()
+    for row in ward.look(
+        "select table_schema || '.' || table_name as name from information_schema.tables"
+        " where table_schema in ('mover', 'vault', 'queue')"
+    ):
+        places[row.name] = repr(ward.look(f"select * from {row.name}")).encode()
+    places |= {key: ward.archive().read(key) for key in ward.objects() if key.endswith("sidecar.json")}
+    lowered = {name: data.lower() for name, data in places.items()}
+    return [(name, text) for name, data in lowered.items() for text, raw in sought if raw in data]
 
 
 def look_at_slides(root: Path, count: int) -> None:
