@@ -35,7 +35,7 @@ from scanners.codestream import HEADER_BYTES, JpegHeader, read_jpeg_header
 WHOLE_BYTES: Final = 8 << 20
 WITHOUT_RESTARTS_BYTES: Final = 400 << 20
 # What is filled in of the smallest levels where OpenSlide's geometry is the vendor's.
-SMALL_BYTES: Final = 96 << 20
+SMALL_BYTES: Final = 32 << 20
 SPOT: Final = 512
 SPOTS: Final = 256
 _MARGIN: Final = 8

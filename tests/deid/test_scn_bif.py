@@ -322,3 +322,20 @@ def test_a_label_in_any_coding_stands_blank(compression: int, tmp_path: Path) ->
         shown = np.asarray(slide.associated_images["macro"])
         assert shown.shape == (240, 200, 4) and len(np.unique(shown)) == 1
     assert not any(strip[20:60] in output for strip in strips)
+
+
+@pytest.mark.parametrize("variant", ["scn", "scn of two images", "bif", "ventana tiff"])
+def test_a_large_slide_is_proved_by_its_smallest_level_and_samples(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a slide of gigabytes: the smallest levels whole, a few tiles of the others, nothing else in memory."""
+    data, suffix = VARIANTS[variant]()
+    source = MemorySource(data)
+    plan = plan_slide(source, suffix=suffix)
+    smallest = min(range(len(plan.facts.levels)), key=lambda level: plan.facts.levels[level])
+    monkeypatch.setattr("mover.deid.sampling.WHOLE_BYTES", 0)
+    monkeypatch.setattr("mover.deid.sampling.SMALL_BYTES", 20_000)
+    evidence = verify_slide(source, plan, samples=2)
+    assert smallest and evidence.tiles_decoded < plan.tile_count
+    assert {"openslide-pixels", "tifffile-pixels"} <= set(evidence.methods)
+    assert render_thumbnail(source, plan, edge_px=64)[:3] == b"\xff\xd8\xff"
