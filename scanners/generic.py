@@ -1,8 +1,8 @@
 """Pyramidal TIFF of no vendor: what libvips, ASAP, GDAL and many exporters write.
 
 The first directory is the full-resolution level and tiled. Deeper levels are tiled directories that call themselves
-reduced (NewSubfileType 1), in the main chain as OpenSlide reads them, or in the SubIFDs of the first, as libvips and
-QuPath can write them. Tiled directories of exactly the first one's size are further planes of it. Everything else (a
+reduced (NewSubfileType 1), or are the first one halved to the pixel, in the main chain as OpenSlide reads them, or in
+the SubIFDs of the first, as libvips and QuPath can write them. Tiled directories of exactly the first one's size are further planes of it. Everything else (a
 picture in strips, a mask, tiles of other proportions) is no level and is dropped: there is no vendor here whose
 readers would miss it.
 
@@ -23,6 +23,7 @@ from scanners import pages
 from scanners.tiff import SUBIFDS, Structure, read_value, with_children
 
 COMPRESSIONS: Final = frozenset({1, 5, 7, 8, 32946, 33003, 33004, 33005, 34712, 50000, 50001})
+HALVINGS: Final = 16
 _REDUCED: Final = 1
 
 
@@ -89,7 +90,20 @@ def _role(source: ByteSource, structure: Structure, page: Page, first: Page) -> 
     if kind == _REDUCED and pages.is_reduced_copy(page, first):
         return "level"
     same = (page.width, page.height, page.parent) == (first.width, first.height, -1)
-    return "level" if same and kind == 0 else "other"
+    return "level" if kind == 0 and (same or _is_halved(page, first)) else "other"
+
+
+def _is_halved(page: Page, first: Page) -> bool:
+    """The first level halved some times to the pixel, in the same tiles and codec: a level of writers that do not say
+    so. A label that meets all of this by chance is not to be expected."""
+    if (page.tile_width, page.tile_height, page.compression) != (
+        first.tile_width,
+        first.tile_height,
+        first.compression,
+    ):
+        return False
+    halves = ((first.width / 2**times, first.height / 2**times) for times in range(1, HALVINGS))
+    return any(abs(page.width - wide) <= 1 and abs(page.height - high) <= 1 for wide, high in halves)
 
 
 def microns(source: ByteSource, structure: Structure, code: int) -> float | None:

@@ -150,6 +150,16 @@ def test_a_picture_that_is_no_level_is_left_out(other: Sheet) -> None:
     assert any(one.action == "drop" and one.place == "page 2 (other)" for one in plan.decisions)
 
 
+def test_levels_of_writers_that_do_not_call_them_so_are_kept() -> None:
+    """Halved to the pixel, in the same tiles and codec."""
+    small = Sheet(tiffs.tiles((128, 96), kind=None))
+    data = tiffs.assemble([Sheet(tiffs.tiles((256, 192), kind=None)), small])
+    output, plan = clean(data)
+    assert tiles_of(output) == tiles_of(data) and plan.facts.levels == ((256, 192), (128, 96))
+    odd = tiffs.assemble([Sheet(tiffs.tiles((256, 192), kind=None)), Sheet(tiffs.tiles((112, 84), kind=None))])
+    assert clean(odd)[1].facts.levels == ((256, 192),)
+
+
 def test_planes_of_the_slides_very_size_are_kept() -> None:
     data = tiffs.pyramid(others=[Sheet(tiffs.tiles((256, 192), seed=2, kind=0))])
     output, plan = clean(data)

@@ -85,6 +85,8 @@ class Desk:
 
     # tag -> TIFF type and check of the value
     rules: ClassVar[Mapping[int, tuple[int, Check]]] = STRUCTURAL
+    # what a tag means where it is absent (TIFF 6.0), for families whose writers leave it out
+    defaults: ClassVar[Mapping[int, int]] = {}
     # tags whose text is taken apart into keys by the scanner, and the keys each may keep
     keys: ClassVar[Mapping[int, Mapping[str, re.Pattern[str]]]] = {}
     # keys without which the picture is of no use: losing one is a refusal
@@ -198,6 +200,10 @@ class Desk:
         self.texts[page.index] = []
         for place in self.places.get(page.index, ()):
             self.judge_place(page, place)
+        told = {tag.code for tag in self.tags[page.index]} | {place.tag for place in self.places.get(page.index, ())}
+        self.tags[page.index] += [
+            OutTag(code, 3, (value,)) for code, value in self.defaults.items() if code not in told
+        ]
         missing = {258, 259, 262, 277} - {tag.code for tag in self.tags[page.index]}
         if missing:
             raise StructureInvalid(f"a level lacks tag {min(missing)}")

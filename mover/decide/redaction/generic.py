@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 from mover.decide.redaction.desk import STRUCTURAL, Check, Desk, among, within
 
@@ -23,3 +24,4 @@ GENERIC: Final[dict[int, tuple[int, Check]]] = {
 
 class GenericDesk(Desk):
     rules = GENERIC
+    defaults: ClassVar[Mapping[int, int]] = {258: 1, 259: 1, 277: 1}

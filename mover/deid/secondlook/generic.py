@@ -15,8 +15,8 @@ TAGS: Final = frozenset(
 
 
 def levels(pages: Pages) -> frozenset[int]:
-    """The first page; tiled pages that call themselves reduced and are like it, beside it or in its SubIFDs; planes
-    of its very size."""
+    """The first page; tiled pages that call themselves reduced and are like it, or are it halved, beside it or in its
+    SubIFDs; planes of its very size."""
     return frozenset(number for number, page in enumerate(pages) if number == 0 or _is_level(page, pages[0]))
 
 
@@ -26,8 +26,20 @@ def _is_level(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
         return False
     if page.subfiletype == 1:
         return alike(page, first)
+    if page.subfiletype != 0:
+        return False
     same = (page.imagewidth, page.imagelength) == (first.imagewidth, first.imagelength)
-    return page.subfiletype == 0 and same and not chain
+    return (same and not chain) or _halved(page, first)
+
+
+def _halved(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
+    """To the pixel, in the same tiles and codec."""
+    made = [(one.tilewidth, one.tilelength, one.compression) for one in (page, first)]
+    times = max(1, round(first.imagewidth / page.imagewidth)).bit_length() - 1
+    return made[0] == made[1] and any(
+        abs(page.imagewidth - first.imagewidth / 2**n) <= 1 and abs(page.imagelength - first.imagelength / 2**n) <= 1
+        for n in range(max(1, times - 1), min(15, times + 2) + 1)
+    )
 
 
 def alike(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
