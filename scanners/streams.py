@@ -135,8 +135,7 @@ def scan_end(source: ByteSource, at: int) -> int:
 
 def png_cut(offset: int, data: bytes, *, inflate: bool) -> Cut:
     """The kept chunks of a whole PNG at `offset`; with `inflate`, that its pixels fill their stream."""
-    if data[:8] != _PNG:
-        raise StructureInvalid("a picture does not start as PNG does")
+    png_size(data)
     at, count, ranges, pixels = 8, 0, [(offset, 8)], []
     while True:
         if at + 12 > len(data) or count > _PNG_COUNT:
@@ -144,7 +143,8 @@ def png_cut(offset: int, data: bytes, *, inflate: bool) -> Cut:
         (length,), kind = struct.unpack_from(">I", data, at), data[at + 4 : at + 8]
         if at + 12 + length > len(data):
             raise StructureInvalid("a PNG's chunk leaves its picture")
-        if kind in _PNG_CHUNKS and length <= _PNG_CHUNKS[kind]:
+        payload = data[at + 8 : at + 8 + length]
+        if kind in _PNG_CHUNKS and length <= _PNG_CHUNKS[kind] and _plain(kind, payload, data[25]):
             if zlib.crc32(data[at + 4 : at + 8 + length]) != int.from_bytes(data[at + 8 + length :][:4], "big"):
                 raise StructureInvalid("a PNG's chunk is damaged")
             ranges.append((offset + at, 12 + length))
@@ -160,6 +160,18 @@ def png_cut(offset: int, data: bytes, *, inflate: bool) -> Cut:
     return Cut(_joined(ranges))
 
 
+def _plain(kind: bytes, payload: bytes, colour: int) -> bool:
+    """Whether a chunk of fixed size holds numbers of its own kind: thirty bytes are enough for a name."""
+    if kind in (b"cHRM", b"gAMA"):
+        numbers = struct.unpack(f">{len(payload) // 4}I", payload[: len(payload) // 4 * 4])
+        return len(payload) == _PNG_CHUNKS[kind] and all(number <= 1_000_000 for number in numbers)
+    if kind == b"PLTE":
+        return colour == 3
+    if kind == b"tRNS":
+        return colour == 3 or (len(payload) <= 6 and not any(payload[::2]))
+    return kind != b"sBIT" or all(0 < number <= 16 for number in payload)
+
+
 def _check_stream(stream: bytes) -> None:
     """A pocket behind the pixels' own stream, or a bomb in it, is refused."""
     unpacker = zlib.decompressobj()
@@ -172,7 +184,7 @@ def _check_stream(stream: bytes) -> None:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    if data[:8] != _PNG or data[12:16] != b"IHDR":
+    if len(data) < 33 or data[:16] != _PNG + b"\0\0\0\x0dIHDR":
         raise StructureInvalid("a picture does not start as PNG does")
     width, height = struct.unpack_from(">II", data, 16)
     return width, height

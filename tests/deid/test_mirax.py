@@ -151,14 +151,22 @@ def test_pictures_lose_their_comments_and_keep_their_pixels(tmp_path: Path) -> N
     assert len(pictures(output)) == 20
 
 
-@pytest.mark.parametrize("kind", [b"tEXt", b"eXIf", b"tIME", b"iCCP"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"eXIf", b"tIME", b"iCCP", b"cHRM"])
 def test_a_png_loses_every_chunk_that_is_not_pixels(kind: bytes) -> None:
-    body = kind + PLANTED.encode()
+    body = kind + PLANTED.encode()[:32]
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     main, files = mirax.mirax(mirax.Shape(coding="PNG"), dress=lambda data: data[:33] + chunk + data[33:] + b"Quincy")
     output = carried_out(main, files, prepare(main, files).plan)
     assert_gone(output)
     assert len(pictures(output, "PNG")) == 20
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 20, 25, 32, 40])
+@pytest.mark.parametrize("coding", ["JPEG", "PNG", "BMP24"])
+def test_pictures_of_a_few_bytes_are_refused(coding: str, size: int) -> None:
+    main, files = mirax.mirax(mirax.Shape(grid=(2, 2), levels=1, coding=coding), dress=lambda data: data[:size])
+    with pytest.raises(IdentityError):
+        prepare(main, files)
 
 
 CODINGS = ("utf-8", "utf-8-sig", "latin-1", "utf-16")
