@@ -7,6 +7,7 @@ reads pixels, is what makes this fast.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 
 from msgspec import Struct
@@ -55,6 +56,7 @@ _CODES: Final = {
 class _Encoded(Struct, frozen=True):
     segments: tuple[Segment, ...]
     reason: str
+    coded: bool  # whether a Code Value stands in it
 
 
 class _Room:
@@ -220,7 +222,7 @@ class Engine:
     def _plan(
         self, look: Look, room: _Room, words: list[Words], pixels: Pixels, writer: Writer, size_bytes: int
     ) -> ObjectPlan:
-        found, counts = self._elements(look, room, writer)
+        found, counts, coded = self._elements(look, room, writer)
         instance = self._aliases.uids.get(look.instance, "") if not self._rules.retain_uids else look.instance
         if not instance:
             raise PlaceUnknown("an object whose own UID has no replacement")
@@ -228,7 +230,7 @@ class Engine:
         own = (_uid(0x00080016, look.sop_class), _uid(0x00080018, instance))
         for out in (*pixels.attributes, *_flags(methods, shifted=self._rules.dates == "shift"), *own):
             found[out.tag] = tuple(writer.element(out))
-        if not _has_codes(found, big=look.scan.big_endian):
+        if not coded:  # else whoever compares an object's codes with its source's would meet foreign ones
             found[0x00120064] = tuple(writer.element(_method_codes(methods)))
         segments: list[Segment] = [Literal(file_head(look.sop_class, instance, pixels.syntax))]
         for tag in sorted(found):
@@ -243,27 +245,32 @@ class Engine:
 
     def _elements(
         self, look: Look, room: _Room, writer: Writer
-    ) -> tuple[dict[int, tuple[Segment, ...]], dict[str, int]]:
-        """The encoded elements by tag, and how often each reason was given."""
+    ) -> tuple[dict[int, tuple[Segment, ...]], dict[str, int], bool]:
+        """The encoded elements by tag, how often each reason was given, and whether codes are among them."""
         found: dict[int, tuple[Segment, ...]] = {}
         counts: dict[str, int] = {}
         memo, desk = room.memo, room.desk
         creators = creators_of(look.scan.elements) if self._rules.safe_private else {}
+        bare, private, coded = not self._rules.safe_private, 0, False
         for element in look.scan.elements:
             tag, raw = element.tag, element.raw
+            if bare and tag & 0x10000:
+                private += 1
+                continue
             known = memo.get((tag, element.vr, raw)) if raw is not None else None
             if known is None:
                 verdict = desk.element(element, creators=creators)
                 segments = tuple(writer.element(verdict.out)) if verdict.out is not None else ()
-                known = _Encoded(segments, verdict.reason)
+                known = _Encoded(segments, verdict.reason, _has_code(segments, big=look.scan.big_endian))
                 if raw is not None and len(raw) <= 4096 and len(memo) < MEMO and not (tag >> 16 & 1 and creators):
                     memo[tag, element.vr, raw] = known
             counts[known.reason] = counts.get(known.reason, 0) + 1
             if known.segments:
                 found[tag] = known.segments
+                coded = coded or known.coded
             else:
                 found.pop(tag, None)
-        return found, counts
+        return found, counts | ({"private": private} if private else {}), coded
 
     def _methods(self, counts: dict[str, int], pixels: Pixels) -> tuple[str, ...]:
         rules = self._rules
@@ -332,12 +339,10 @@ def _method_codes(methods: tuple[str, ...]) -> Out:
     return Out(0x00120064, "SQ", tuple(items))
 
 
-def _has_codes(found: dict[int, tuple[Segment, ...]], *, big: bool) -> bool:
-    """Whether the object keeps coded entries of its own. Then the methods are told by words alone, (0012,0063), and
-    whoever compares an object's codes with its source's meets no foreign ones."""
+def _has_code(segments: tuple[Segment, ...], *, big: bool) -> bool:
+    """Whether an encoded element holds a Code Value, (0008,0100)."""
     mark = b"\x00\x08\x01\x00" if big else b"\x08\x00\x00\x01"
-    parts = (part for segments in found.values() for part in segments)
-    return any(isinstance(part, Literal) and mark in part.data for part in parts)
+    return any(isinstance(part, Literal) and mark in part.data for part in segments)
 
 
 def _writer(look: Look) -> Writer:
@@ -386,10 +391,5 @@ def _decisions(scan: ObjectScan, counts: dict[str, int]) -> tuple[Decision, ...]
 
 def _removed(words: list[Words]) -> tuple[str, ...]:
     """The harvest: every word, loose text and UID, once."""
-    found: dict[str, None] = {}
-    for one in words:
-        found |= dict.fromkeys(one.people)
-        found |= dict.fromkeys(one.places)
-        found |= dict.fromkeys(one.loose)
-        found |= dict.fromkeys(one.uids)
-    return tuple(found)
+    texts = ((*one.people, *one.places, *one.loose, *one.uids) for one in words)
+    return tuple(dict.fromkeys(chain.from_iterable(texts)))
