@@ -223,7 +223,7 @@ def _sign_again(path: Path, given: dict[str, Any]) -> None:
     import msgspec
     from blake3 import blake3
 
-    from mover.deid.certificate import encode, for_one, human_check, load_key, public_fingerprint, sign, verify
+    from mover.deid.certificate import encode, for_one, grouped, human_check, load_key, public_fingerprint, sign, verify
     from mover.deid.durable import write_private
     from mover.errors import DigestMismatch
 
@@ -233,7 +233,7 @@ def _sign_again(path: Path, given: dict[str, Any]) -> None:
     if checked.problems or checked.certificate is None:
         raise DigestMismatch("the certificate does not check out, so it is not signed again: " + checked.problems[0])
     made = checked.certificate
-    custody = msgspec.structs.replace(made.custody, previous=blake3(data).hexdigest())
+    custody = msgspec.structs.replace(made.custody, previous=grouped(blake3(data).hexdigest()))
     made = msgspec.structs.replace(made, custody=custody)
     if given["looked_at"] is not None:
         check = human_check(given["looked_at"], given["not_clean"], by=given["by"])

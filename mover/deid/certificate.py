@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
@@ -32,6 +33,7 @@ from mover.model.certificate import (
     FileRecord,
     HumanCheck,
     Inventory,
+    Number,
     Profile,
     Signature,
     SignedCertificate,
@@ -42,6 +44,7 @@ from mover.model.slides import Decision
 from mover.randomness import random_bytes
 
 PROBLEMS: Final = 100
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 _MAKE_ONE: Final = "Make one: mover deid certify --new-key FILE."
 
 RESIDUAL_RISK: Final = (
@@ -74,7 +77,7 @@ class Scope(Struct, frozen=True, kw_only=True):
     human_check: HumanCheck = HumanCheck(0, 0, 1.0)
 
 
-def removed_counts(decisions: Iterable[Decision]) -> tuple[dict[str, int], int]:
+def removed_counts(decisions: Iterable[Decision]) -> tuple[dict[str, Number], int]:
     """How many values went, by action and PS3.15 code, and how many places stayed."""
     removed: dict[str, int] = {}
     kept = 0
@@ -84,7 +87,7 @@ def removed_counts(decisions: Iterable[Decision]) -> tuple[dict[str, int], int]:
         else:
             word = f"{decision.action} {decision.code}"
             removed[word] = removed.get(word, 0) + decision.times
-    return dict(sorted(removed.items())), kept
+    return {word: removed[word] for word in sorted(removed)}, kept
 
 
 def human_check(looked_at: int, not_clean: int, *, by: str = "") -> HumanCheck:
@@ -101,7 +104,7 @@ def human_check(looked_at: int, not_clean: int, *, by: str = "") -> HumanCheck:
 
 def build(scope: Scope, tool: Tool) -> Certificate:
     """What may be said of a batch or run; nothing of it says a value or a source's name."""
-    return Certificate(
+    certificate = Certificate(
         form=FORM,
         made_at=scope.made_at,
         scope="batch",
@@ -115,6 +118,29 @@ def build(scope: Scope, tool: Tool) -> Certificate:
         residual_risk=RESIDUAL_RISK,
         custody=_custody(scope),
     )
+    return msgspec.convert(_spoken(msgspec.to_builtins(certificate)), Certificate)
+
+
+def _spoken(value: Any) -> Any:
+    """Long numbers and digests in groups, everywhere."""
+    if isinstance(value, dict):
+        return {name: _spoken(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spoken(one) for one in value]
+    if isinstance(value, int) and value >= 10_000:
+        return f"{value:,}".replace(",", " ")
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return grouped(value)
+    return value
+
+
+def grouped(digest: str) -> str:
+    """A digest in groups of four, as certificates hold it."""
+    return " ".join(digest[at : at + 4] for at in range(0, len(digest), 4))
+
+
+def _plain(text: str | int) -> str:
+    return str(text).replace(" ", "")
 
 
 def for_one(certificate: Certificate, number: str) -> Certificate:
@@ -124,14 +150,15 @@ def for_one(certificate: Certificate, number: str) -> Certificate:
         raise RequestInvalid("the certificate has no file of that number")
     replace = msgspec.structs.replace
     count = sum(len(one.outputs) for one in files)
-    size_bytes = sum(output.size_bytes for one in files for output in one.outputs)
+    size_bytes = sum(int(_plain(output.size_bytes)) for one in files for output in one.outputs)
     inventory = Inventory(count, count, {}, {}, {files[0].kind: {"deidentified": count}}, 0, size_bytes)
     names = {str(one.proof.get("rule", "")) for one in files}
     anonymity = tuple(one for one in certificate.anonymity if one.table in names)
     custody = replace(certificate.custody, sources_blake3="", outputs_blake3=_outputs_digest(files))
-    return replace(
+    one = replace(
         certificate, scope="file", files=files, inventory=inventory, anonymity=anonymity, custody=custody
     )  # fmt: skip
+    return msgspec.convert(_spoken(msgspec.to_builtins(one)), Certificate)
 
 
 def _profile(scope: Scope) -> Profile:
@@ -175,7 +202,7 @@ def _custody(scope: Scope) -> Custody:
 
 
 def _outputs_digest(files: Iterable[FileRecord]) -> str:
-    outputs = sorted((output.name, output.blake3) for one in files for output in one.outputs)
+    outputs = sorted((output.name, _plain(output.blake3)) for one in files for output in one.outputs)
     return blake3(canonical(outputs)).hexdigest()
 
 
@@ -190,12 +217,16 @@ def canonical(value: object) -> bytes:
 def parts_of(certificate: Certificate) -> dict[str, str]:
     """The digest of each field, and of each file on its own."""
     parts = {
-        name: blake3(canonical(getattr(certificate, name))).hexdigest()
+        name: _part(getattr(certificate, name))
         for name in certificate.__struct_fields__ if name != "files"
     }  # fmt: skip
     for index, one in enumerate(certificate.files, 1):
-        parts[f"file {index} ({one.number})"] = blake3(canonical(one)).hexdigest()
+        parts[f"file {index} ({one.number})"] = _part(one)
     return parts
+
+
+def _part(value: object) -> str:
+    return grouped(blake3(canonical(value)).hexdigest())
 
 
 def sign(certificate: Certificate, key: Ed25519PrivateKey) -> SignedCertificate:
@@ -220,8 +251,7 @@ def encode(signed: SignedCertificate) -> bytes:
 
 def fingerprint_of(public: bytes) -> str:
     """Short enough to be read aloud over a telephone: 20 bytes in groups of four."""
-    digest = blake3(public).hexdigest()[:40]
-    return " ".join(digest[at : at + 4] for at in range(0, 40, 4))
+    return grouped(blake3(public).hexdigest()[:40])
 
 
 def public_fingerprint(key: Ed25519PrivateKey) -> str:
@@ -327,7 +357,7 @@ def _output_problems(certificate: Certificate, folder: Path) -> tuple[int, list[
                 problems.append(f"{output.name}: cannot be read")
                 continue
             checked += 1
-            if (digest, size_bytes) != (output.blake3, output.size_bytes):
+            if (digest, str(size_bytes)) != (_plain(output.blake3), _plain(output.size_bytes)):
                 problems.append(f"{output.name}: not the bytes that were certified")
     return checked, problems
 

@@ -27,6 +27,8 @@ from mover.model.ids import is_number
 from mover.randomness import new_number, new_offset_days, new_uid
 
 ENTRIES: Final = 20_000_000
+AVOIDED: Final = 5000
+DRAWS: Final = 50
 
 Status = Literal["deidentified", "quarantined", "dropped"]
 
@@ -100,6 +102,7 @@ class FileCrosswalk:
         self._folders: dict[str, set[str]] = {}
         self.outputs: dict[str, str] = {}  # output name -> digest, as the last whole run wrote it down
         self.certificate = ""
+        self._avoided: tuple[str, ...] = ()
         self._earlier: tuple[CrosswalkEntry, ...] = ()
         self._read_file()
         self._read_journal()
@@ -130,11 +133,24 @@ class FileCrosswalk:
 
     def uids(self, uids: Sequence[str]) -> dict[str, str]:
         with self._lock:
-            new = {uid: new_uid() for uid in dict.fromkeys(uids) if uid not in self._uids}
+            new = {uid: self._draw_uid() for uid in dict.fromkeys(uids) if uid not in self._uids}
             self._learn(_Line(uids=new))
             return {uid: self._uids[uid] for uid in uids}
 
     # -- what only this home needs
+
+    def avoid(self, digits: Iterable[str]) -> None:
+        """Runs of digits that new UIDs shall not hold. A UID is 39 random digits, so a ZIP code is found in one of
+        3,000 by chance: it would say nothing of anybody, and make every search of the output doubtful."""
+        with self._lock:
+            self._avoided = tuple(dict.fromkeys(digits))[:AVOIDED]
+
+    def _draw_uid(self) -> str:
+        for _ in range(DRAWS):
+            uid = new_uid()
+            if not any(digits in uid for digits in self._avoided):
+                break
+        return uid
 
     def tie(self, digest: str, key: str) -> str:
         """The number of a scan whose slide key is known: a table that names the slide shows the same one, whichever

@@ -14,6 +14,10 @@ from mover.model.deid import Approval, Basis
 
 FORM = "mover-deid-certificate/1"
 
+# In a certificate, numbers of five digits and more stand in groups of three ("63 121"), digests in groups of four. Five
+# digits are a ZIP code: whoever searches a certificate for identifiers shall find none by chance.
+Number = int | str
+
 
 class Tool(Struct, frozen=True, forbid_unknown_fields=True):
     """What did it: `code_blake3` is the digest of the program's own source files."""
@@ -48,8 +52,8 @@ class Inventory(Struct, frozen=True, forbid_unknown_fields=True):
     quarantined: dict[str, int]
     dropped: dict[str, int]
     by_kind: dict[str, dict[str, int]]
-    source_bytes: int
-    output_bytes: int
+    source_bytes: Number
+    output_bytes: Number
 
 
 class OutputFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +61,7 @@ class OutputFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     blake3: str
-    size_bytes: int
+    size_bytes: Number
 
 
 class FileRecord(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,13 +73,13 @@ class FileRecord(Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["slide", "dicom", "table"]
     format: str
     outputs: tuple[OutputFile, ...]
-    removed: dict[str, int]
-    kept: int
-    strings_removed: int
+    removed: dict[str, Number]
+    kept: Number
+    strings_removed: Number
     methods: tuple[str, ...]
     verifier: str
-    looked: dict[str, int]
-    proof: dict[str, str | int]
+    looked: dict[str, Number]
+    proof: dict[str, Number]
     options: tuple[str, ...] = ()
 
 

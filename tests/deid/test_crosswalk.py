@@ -120,6 +120,16 @@ def test_two_scans_of_one_name_never_share_a_number(path: Path) -> None:
         assert crosswalk.tie(OTHER, "slide|d22-1") == second
 
 
+def test_new_uids_hold_no_run_of_digits_that_is_somebodys(path: Path) -> None:
+    """39 random digits hold a given ZIP code once in 3,000 UIDs; a search of the output would stumble over it."""
+    zips = [f"{at:05d}" for at in range(10_000, 99_999, 450)]
+    with FileCrosswalk(path) as crosswalk:
+        crosswalk.avoid(zips)
+        uids = crosswalk.uids([f"1.2.{at}" for at in range(400)])
+    assert not [uid for uid in uids.values() if any(one in uid for one in zips)]
+    assert len(set(uids.values())) == 400
+
+
 def test_a_dry_run_writes_nothing(path: Path) -> None:
     with FileCrosswalk(path, dry=True) as crosswalk:
         everything(crosswalk)

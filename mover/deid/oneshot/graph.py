@@ -7,6 +7,7 @@ the patient's slides.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -22,6 +23,7 @@ KEYS_PER_FILE: Final = 400
 WORDS_FOR_ALL: Final = 400
 # of all: more would not fit a machine beside its work, and a folder that has them is no folder for this command
 WORDS_KEPT: Final = 2_000_000
+_DIGITS: Final = re.compile("[0-9]{5,}")
 
 
 class Graph:
@@ -113,6 +115,13 @@ class Graph:
         if len(cases) < 2:
             # no text makes such a key: what entity_key folds never begins with a space
             self.patient_of[key] = f"patient| {cases.pop() if cases else key}"
+
+    def digits(self) -> Iterator[str]:
+        """Runs of digits that are somebody's: parts of record numbers, ZIP codes, telephones."""
+        groups: list[Iterable[str]] = [self._ties, *self._spoken.values()]
+        for words in groups:
+            for word in words:
+                yield from _DIGITS.findall(word)
 
     def words_by_patient(self) -> dict[str, tuple[str, ...]]:
         """All that is known of each patient, "" what belongs to nobody, for free text in tables."""

@@ -197,7 +197,7 @@ def _settle(job: Job, file: Opened, answer: PreparedObject | Refused, *, number:
         ),
         kind="dicom",
         source_bytes=file.before.st_size,
-        output_bytes=output.size_bytes,
+        output_bytes=answer.plan.recipe.size_bytes,
         family=answer.plan.facts.family,
         decisions=answer.plan.decisions,
         record=_record(number, answer, output),

@@ -138,6 +138,7 @@ class _Shot:
         for slide in sorted_.slides:
             slides.survey_slide(job, slide)
         job.graph.settle()
+        job.crosswalk.avoid(job.graph.digits())
         job.ambiguous = _ambiguous(job, sorted_.slides)
         return seen_objects, seen_tables, refused
 

@@ -150,7 +150,7 @@ def _outcomes(
         entry=_entry(job, files[0], number, output_of[0]),
         kind="slide",
         source_bytes=files[0].before.st_size,
-        output_bytes=output_of[0].size_bytes,
+        output_bytes=int(output_of[0].size_bytes),
         family=plan.family,
         decisions=plan.decisions,
         record=record,
@@ -166,7 +166,7 @@ def _part(job: Job, one: Opened, number: str, output: OutputFile | None) -> Outc
         )  # fmt: skip
     return Outcome(
         position=one.found.position, entry=_entry(job, one, number, output), kind="slide", main=False,
-        source_bytes=one.before.st_size, output_bytes=output.size_bytes,
+        source_bytes=one.before.st_size, output_bytes=int(output.size_bytes),
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def _publish(job: Job, table: Table, file: Opened, made: PreparedTable) -> Outco
         ),
         kind="table",
         source_bytes=file.before.st_size,
-        output_bytes=output.size_bytes,
+        output_bytes=made.recipe.size_bytes,
         family="table",
         record=_record(number, made, output),
         anonymity=_anonymity(made),
@@ -94,7 +94,7 @@ def _record(number: str, made: PreparedTable, output: OutputFile) -> FileRecord:
         removed[f"rows {reason}"] = count
     evidence = made.evidence
     return FileRecord(
-        number=number, kind="table", format="table", outputs=(output,), removed=removed,
+        number=number, kind="table", format="table", outputs=(output,), removed=dict(removed),
         kept=sum(column.kept for column in made.columns), strings_removed=evidence.strings_sought,
         methods=evidence.methods, verifier=evidence.verifier,
         looked={"strings": evidence.strings_sought, "cells": evidence.cells_checked},
