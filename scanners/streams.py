@@ -92,7 +92,8 @@ def without(offset: int, end: int, dropped: tuple[tuple[int, int], ...]) -> Cut:
 
 def jpeg_texts(data: bytes) -> list[bytes]:
     """What a picture's header says beside its pixels: comments and application segments, but for known writers'."""
-    texts, at = [], 2
+    texts: list[bytes] = []
+    at = 2
     while data[:2] == b"\xff\xd8" and at + 4 <= len(data) and data[at] == 0xFF and len(texts) < 64:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in (0xDA, 0xD9) or length < 2:
