@@ -72,9 +72,7 @@ def _images(text: KeyText, columns: int, rows: int, layers: int) -> dict[tuple[i
     return found
 
 
-def _part(
-    files: Mapping[str, ByteSource], name: str, place: tuple[int, int, int]
-) -> tuple[VmsPart, list[bytes]]:
+def _part(files: Mapping[str, ByteSource], name: str, place: tuple[int, int, int]) -> tuple[VmsPart, list[bytes]]:
     """One JPEG, looked at from its first marker to its last, and the words of what is cut away."""
     if not name or "/" in name or "\\" in name:
         raise StructureInvalid("the index text names a part in no usable way")
