@@ -339,3 +339,14 @@ def test_a_large_slide_is_proved_by_its_smallest_level_and_samples(
     assert smallest and evidence.tiles_decoded < plan.tile_count
     assert {"openslide-pixels", "tifffile-pixels"} <= set(evidence.methods)
     assert render_thumbnail(source, plan, edge_px=64)[:3] == b"\xff\xd8\xff"
+
+
+def test_a_number_in_a_place_for_small_numbers_is_no_measure() -> None:
+    """A record number is a whole number, too; most measures of a slide are far smaller."""
+    data = scn_bif.scn()
+    for old, new in ((b'spacingZ="0"', b'spacingZ="60338241"'), (b'<pixels sizeX="192"', b'<pixels sizeX="6033824"')):
+        assert old in data
+        described = read_structure(MemorySource(data)).directories[0].tags[270]
+        told = data[described.at : described.at + described.size_bytes - 1].decode()
+        output, _ = clean(scn_bif.scn(description=told.replace(old.decode(), new.decode())), ".scn")
+        assert_gone(output, new.split(b'"')[1].decode())

@@ -14,11 +14,11 @@ from mover.errors import PlaceUnknown
 from mover.model.slides import Page, Place, SlideScan
 from mover.model.xmltext import Element, XmlText
 
-INTEGER: Final = re.compile(r"-?[0-9]{1,12}")
-NATURAL: Final = re.compile(r"[0-9]{1,12}")
+INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
+NATURAL: Final = re.compile(r"[0-9]{1,9}")
 SMALL: Final = re.compile(r"[0-9]{1,3}")
 DECIMAL: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,17})?")
-VERSION: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6}){1,4}")
+VERSION: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,5}){1,4}")
 
 _NUMBER: Final = re.compile(r"-?[0-9.]{1,24}")
 # Kept on a page that stands blank: the resolution, and the colour profile that readers take from the first page.

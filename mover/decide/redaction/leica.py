@@ -7,28 +7,30 @@ from typing import Final
 
 import msgspec
 
-from mover.decide.redaction.documents import DECIMAL, INTEGER, NATURAL, SMALL, VERSION, DocumentDesk
+from mover.decide.redaction.documents import INTEGER, NATURAL, SMALL, VERSION, DocumentDesk
 from mover.decide.redaction.markup import Shape
 from mover.model.slides import Page
 from mover.model.xmltext import Element
 
 XMLNS: Final = "http://www.leica-microsystems.com/scn/2010/10/01"
 _LIGHT: Final = re.compile(r"brightfield|fluorescence|darkfield|polarized|transmitted")
+_SMALL_DECIMAL: Final = re.compile(r"[0-9]{1,5}(\.[0-9]{1,4})?")
 _MODEL: Final = re.compile(r"Leica SCN[0-9]{3,4}[A-Z]?")
 
+_PIXEL: Final = re.compile(r"[0-9]{1,7}")
 _DIMENSION: Final = Shape(
-    {"sizeX": NATURAL, "sizeY": NATURAL, "r": SMALL, "c": SMALL, "z": SMALL, "ifd": SMALL},
+    {"sizeX": _PIXEL, "sizeY": _PIXEL, "r": SMALL, "c": SMALL, "z": SMALL, "ifd": SMALL},
     vital=frozenset({"sizeX", "sizeY", "ifd"}),
 )
 _PIXELS: Final = Shape(
-    {name: NATURAL for name in ("sizeX", "sizeY", "sizeC", "sizeZ", "sizeR", "firstIFD")},
+    {"sizeX": _PIXEL, "sizeY": _PIXEL} | dict.fromkeys(("sizeC", "sizeZ", "sizeR", "firstIFD"), SMALL),
     children={"dimension": _DIMENSION},
 )
 _VIEW: Final = Shape(
-    {"sizeX": NATURAL, "sizeY": NATURAL, "offsetX": INTEGER, "offsetY": INTEGER, "spacingZ": DECIMAL},
+    {"sizeX": NATURAL, "sizeY": NATURAL, "offsetX": INTEGER, "offsetY": INTEGER, "spacingZ": _SMALL_DECIMAL},
     vital=frozenset({"sizeX", "sizeY", "offsetX", "offsetY"}),
 )
-_LEAF: Final = Shape(text=DECIMAL, empty=False)
+_LEAF: Final = Shape(text=_SMALL_DECIMAL, empty=False)
 _CHANNEL: Final = Shape({"index": SMALL, "rgb": re.compile(r"#[0-9a-fA-F]{6}")}, empty=False)
 _SETTINGS: Final = Shape(
     children={
@@ -64,7 +66,10 @@ class LeicaDesk(DocumentDesk):
     words = (XMLNS, "brightfield", "fluorescence", "darkfield", "polarized", "transmitted", "Leica SCN400F")
 
     def before(self, root: Element) -> Element:
-        """A device's model and serial number stand in one attribute, parted by a semicolon."""
+        """A device's model and serial number stand in one attribute, parted by a semicolon; the size of an image is
+        one of its resolutions'."""
+        if root.name == "pixels":
+            return self._sized(root)
         if root.name != "device":
             return msgspec.structs.replace(root, children=tuple(self.before(child) for child in root.children))
         attributes = []
@@ -76,6 +81,15 @@ class LeicaDesk(DocumentDesk):
             else:
                 attributes.append((name, value))
         return msgspec.structs.replace(root, attributes=tuple(attributes))
+
+    def _sized(self, pixels: Element) -> Element:
+        attributes = []
+        for name, value in pixels.attributes:
+            if name in ("sizeX", "sizeY") and value not in {one.get(name) for one in pixels.named("dimension")}:
+                self.remove(value)
+            else:
+                attributes.append((name, value))
+        return msgspec.structs.replace(pixels, attributes=tuple(attributes))
 
     def stands(self, page: Page) -> bool:
         """The description names directories by their number: those before the last level keep their place."""

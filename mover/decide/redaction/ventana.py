@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mover.decide.redaction.documents import DECIMAL, INTEGER, NATURAL, SMALL, VERSION, DocumentDesk
+from mover.decide.redaction.documents import DECIMAL, INTEGER, SMALL, VERSION, DocumentDesk
 from mover.decide.redaction.markup import Shape
 from mover.decide.redaction.texts import decode_text
 from mover.decide.redaction.words import OutTag
 from mover.model.slides import Page, Place
 
+_COUNT: Final = re.compile(r"[0-9]{1,6}")
+_OVERLAP: Final = re.compile(r"-?[0-9]{1,5}(\.[0-9]{1,9})?")
 _AOI: Final = Shape(
     {name: INTEGER for name in ("Left", "Top", "Right", "Bottom", "AOIScanned", "OriginX", "OriginY")}, empty=False
 )
@@ -21,8 +23,8 @@ _ISCAN: Final = Shape(
         "Mode": re.compile(r"Brightfield|BrightField|Fluorescence|Darkfield|Standard|[0-9]{1,2}"),
         "Z-layers": SMALL,
         "ZLayers": SMALL,
-        "Z-spacing": DECIMAL,
-        "ZSpacing": DECIMAL,
+        "Z-spacing": _OVERLAP,
+        "ZSpacing": _OVERLAP,
         "ScanMode": SMALL,
         "ScanWhitePoint": SMALL,
         "FocusMode": SMALL,
@@ -37,18 +39,18 @@ _JOINT: Final = Shape(
         "FlagJoined": SMALL,
         "Confidence": SMALL,
         "Direction": re.compile(r"RIGHT|LEFT|UP|DOWN"),
-        "Tile1": NATURAL,
-        "Tile2": NATURAL,
-        "OverlapX": DECIMAL,
-        "OverlapY": DECIMAL,
+        "Tile1": _COUNT,
+        "Tile2": _COUNT,
+        "OverlapX": _OVERLAP,
+        "OverlapY": _OVERLAP,
     },
     vital=frozenset({"Tile1", "Tile2", "Direction", "OverlapX", "OverlapY"}),
 )
 _FRAME: Final = Shape({"XY": re.compile(r"-?[0-9]{1,6}, ?-?[0-9]{1,6}"), "Z": SMALL, "Col": SMALL, "Row": SMALL})
 _IMAGE_INFO: Final = Shape(
     {
-        "AOIScanned": SMALL, "AOIIndex": SMALL, "NumRows": NATURAL, "NumCols": NATURAL, "Width": NATURAL,
-        "Height": NATURAL, "Pos-X": DECIMAL, "Pos-Y": DECIMAL,
+        "AOIScanned": SMALL, "AOIIndex": SMALL, "NumRows": _COUNT, "NumCols": _COUNT, "Width": _COUNT,
+        "Height": _COUNT, "Pos-X": DECIMAL, "Pos-Y": DECIMAL,
     },
     children={"TileJointInfo": _JOINT},
     vital=frozenset({"AOIScanned", "NumRows", "NumCols", "Width", "Height"}),
