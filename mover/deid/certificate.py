@@ -49,7 +49,7 @@ _MAKE_ONE: Final = "Make one: mover deid certify --new-key FILE."
 
 RESIDUAL_RISK: Final = (
     "Tissue itself can identify: patients were recognised from slides alone with an F1 of 50 to 80 % where other "
-    "slides of them were at hand (arXiv 2403.12816). No removal of metadata changes that; access to the slides has to "
+    "slides of them were at hand (Ganz et al. 2024). No removal of metadata changes that; access to the slides has to "
     "be limited by agreement.",
     "Text burned into pictures is found by optical recognition, which misses 10 to 17 % of small text; classes that "
     "usually carry it are refused, and ultrasound is kept inside its declared regions only.",
