@@ -88,8 +88,11 @@ def _examine(source: ByteSource, scan: SlideScan) -> tuple[list[Range], int]:
     """The comments to blank inside compressed tiles, none for nearly all slides, and how many tiles there are."""
     try:
         return [], scanners.examine_tiles(source, scan)
-    except PlaceUnknown:
-        comments = scanners.find_comments(source, scan)
+    except PlaceUnknown as refusal:
+        try:
+            comments = scanners.find_comments(source, scan)
+        except StructureInvalid as error:
+            raise refusal from error  # the first reason is the one a person is told
         if not comments:
             raise
         return comments, scanners.examine_tiles(Blanked(source, comments), scan)
