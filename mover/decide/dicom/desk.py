@@ -23,6 +23,8 @@ from mover.model.deid import DicomRules
 from mover.model.dicom import Element, Items
 
 LITERAL_BYTES: Final = 64 << 20
+_REMEMBERED: Final = 50_000
+_REMEMBERED_BYTES: Final = 256
 _WRITTEN: Final = re.compile(
     rb"[ -~]{4}|(?:[ -~]\0){4}|(?:\0[ -~]){4}|(?:[\xc3-\xf4][\x80-\xbf]{1,3}){3}|(?:[^\0][\x03-\x06]){4}"
 )
@@ -106,6 +108,7 @@ class Desk:
         self._people_long = tuple(word for word in self._people if len(word) >= 5)
         self._numbers = tuple(digits for word in context.people if len(digits := _digits(word)) >= 6)
         self._safe = _safe(context.rules)
+        self._seen: dict[tuple[int, str, bytes, bool], Verdict] = {}
         # One way per rule: what the rule means for a value.
         self._ways: dict[Rule, Callable[[Element, bytes, str], Verdict]] = {
             "empty": lambda element, raw, vr: Verdict(Out(element.tag, vr, b""), "emptied"),
@@ -149,13 +152,26 @@ class Desk:
         creators = creators_of(elements)
         found: dict[int, Out] = {}
         for element in elements:
-            verdict = self.element(element, sparse=sparse, creators=creators)
+            verdict = self._again(element, sparse=sparse, creators=creators)
             if verdict.out is not None:
                 found[element.tag] = verdict.out
             else:
                 found.pop(element.tag, None)
         found |= {one.tag: one for one in self._code(elements, person=person)}
         return tuple(found[tag] for tag in sorted(found))
+
+    def _again(self, element: Element, *, sparse: bool, creators: Mapping[int, str]) -> Verdict:
+        """The items of an enhanced object repeat the same few values for each of its thousands of frames."""
+        raw = element.raw
+        if raw is None or len(raw) > _REMEMBERED_BYTES or creators:
+            return self.element(element, sparse=sparse, creators=creators)
+        key = (element.tag, element.vr, raw, sparse)
+        found = self._seen.get(key)
+        if found is None:
+            found = self.element(element, sparse=sparse, creators=creators)
+            if len(self._seen) < _REMEMBERED:
+                self._seen[key] = found
+        return found
 
     def _code(self, elements: tuple[Element, ...], *, person: bool) -> list[Out]:
         by_tag = {one.tag: (one.raw or b"").strip(b" \0") for one in elements if 0x00080100 <= one.tag <= 0x00080120}

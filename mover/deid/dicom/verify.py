@@ -20,6 +20,7 @@ import logging
 import re
 import struct
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from functools import cache
@@ -121,11 +122,11 @@ class _File:
     def __init__(self, source: ByteSource, plan: ObjectPlan) -> None:
         self._source = source
         self._placed = [(one.at, one.segment) for one in plan.recipe.placed()]
+        self._starts = [at for at, _ in self._placed]
         self.size = plan.recipe.size_bytes
         first = plan.recipe.segments[0]
         self.head = first.data if isinstance(first, Literal) else b""
         self._at = 0
-        self._hint = 0
         self.name = "output"
 
     @property
@@ -154,10 +155,7 @@ class _File:
     def range(self, at: int, end: int) -> bytes:
         if at >= end:
             return b""
-        number = self._hint if self._placed[self._hint][0] <= at else 0
-        while number + 1 < len(self._placed) and self._placed[number + 1][0] <= at:
-            number += 1
-        self._hint = number
+        number = bisect_right(self._starts, at) - 1
         start, segment = self._placed[number]
         if end <= start + segment.length:
             return self._piece(segment, at - start, end - start)
@@ -176,7 +174,11 @@ class _File:
 
     def origins(self, at: int, length: int) -> Iterator[tuple[int, int, bytes | None]]:
         """A range as pieces: (source offset, length, None) of copies, (-1, length, bytes) of literals."""
-        for start, segment in self._placed:
+        first = max(0, bisect_right(self._starts, at) - 1)
+        for number in range(first, len(self._placed)):
+            start, segment = self._placed[number]
+            if start >= at + length:
+                return
             low, high = max(at, start), min(at + length, start + segment.length)
             if low >= high:
                 continue
@@ -371,7 +373,13 @@ class _Look:
                     raise RedactionUnproven("an item whose elements do not ascend")
                 last = int(element.tag)
                 self.elements += 1
-                steady &= self._check(last, element.VR or _kind(last), found, implicit, little, depth)
+                key = (last, element.VR or _kind(last), found)
+                if key in self._session.checked:
+                    continue
+                sure = self._check(last, key[1], found, implicit, little, depth)
+                if sure and len(found) <= 256 and len(self._session.checked) < MEMO:
+                    self._session.checked.add(key)
+                steady &= sure
             at += 8 + length
         return steady
 
