@@ -132,6 +132,7 @@ class Batches:
             raise RequestInvalid(f"policy {policy.name} reads from {policy.source}, not from {body.tier}")
         if policy.source not in self._tiers or policy.archive not in self._tiers:
             raise RequestInvalid(f"a tier of policy {policy.name} is not configured on this node")
+        self._policies.profile(policy.profile)  # one that is not there stops the batch before anything is read
         if body.expected is not None and body.expected_count not in (None, len(body.expected)):
             raise RequestInvalid("expected_count and expected disagree")
         if body.expected is not None and len(body.expected) > EXPECTED_MAX:

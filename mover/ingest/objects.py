@@ -66,11 +66,14 @@ def survey_folder(
     PackAmbiguous for a folder of two patients or of two whole slides."""
     found: list[Surveyed] = []
     dropped, left = 0, Counter[str]()
-    for chunk in _chunks(sources):
+    # an object that lies there twice is one: it adds nothing to the scan's digest either
+    for chunk in _chunks(list({source.blake3: source for source in sources}.values())):
         with held(tier, chunk, where=where) as files:
             answers = survey_objects(sandbox, [file.fileno() for file in files])
         for source, answer in zip(chunk, answers, strict=True):
-            if isinstance(answer, Refused):
+            if isinstance(answer, Refused) and answer.code == InstanceDropped.code:
+                dropped += 1
+            elif isinstance(answer, Refused):
                 left[_left(answer, policy)] += 1
             elif answer.role in DROPPED_ROLES:
                 dropped += 1

@@ -16,7 +16,7 @@ from mover.catalog import selections
 from mover.catalog.database import Database
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
-from mover.errors import EntryMissing
+from mover.errors import EntryMissing, NotFound
 from mover.model import wire
 from mover.model.deid import DicomRules, SlideRules
 from mover.model.policy import DeidPolicy, ImagesPolicy
@@ -177,7 +177,7 @@ async def test_a_scan_of_several_files_that_comes_again_is_the_same_slide(rig: R
     put_mirax(rig)
     put_mirax(rig, "S24-771001 copy")
     put(rig, "first", CTS)
-    put(rig, "second", {f"x{name}": data for name, data in reversed(CTS.items())})
+    put(rig, "second", {f"x{name}": data for name, data in reversed(CTS.items())} | {"twice.dcm": CTS["im1.dcm"]})
     batch = await declare(rig)
     assert batch.packs == {"published": 2, "duplicate": 2}, batch.reasons
     assert len(rig.rows("select number from vault.number")) == 2
@@ -231,6 +231,16 @@ async def test_a_project_gets_no_slide_that_was_made_under_a_wider_profile(rig: 
     assert [row.project_id for row in rig.rows("select project_id from mover.slide_grant")] == [PROJECT]
     proof = rig.rows("select details from mover.proof where kind = 'deidentified'")[0].details
     assert (proof["profile"]["name"], len(proof["profile"]["blake3"])) == ("wide", 64)
+
+
+async def test_a_policy_whose_profile_is_not_there_declares_no_batch(rig: Rig) -> None:
+    """It stops, and never falls back to a default."""
+    images = ImagesPolicy(name="lost", source="intake", archive="archive", require_thumbnail=False, profile="gone")
+    policies(rig, images)
+    put(rig, "ct", CTS)
+    with pytest.raises(NotFound, match="gone"):
+        await declare(rig, policy="lost")
+    assert rig.rows("select id from mover.batch") == []
 
 
 async def test_what_an_attempt_left_of_many_files_is_swept_by_the_next(rig: Rig) -> None:
@@ -347,3 +357,29 @@ async def test_a_key_that_the_profile_does_not_want_is_left_out_of_the_slide(rig
     rig.rows("update mover.slide set rules = ''")  # from before there were profiles: made under the default rules
     rig.rows("update mover.batch set state = 'failed' where project_id = 'other'")
     assert (await declare(rig, project=OTHER, policy="images")).packs == {"duplicate": 2}
+
+
+async def test_an_object_that_lies_twice_in_its_folder_is_published_once(rig: Rig) -> None:
+    put(rig, "ct", {**CTS, "copy of im1.dcm": CTS["im1.dcm"]})
+    batch = await declare(rig)
+    assert batch.packs == {"published": 1}, batch.reasons
+    [slide] = rig.rows("select files_count, facts from mover.slide")
+    assert (slide.files_count, slide.facts["objects"]) == (2, 3)
+
+
+async def test_what_is_broken_of_several_files_waits_and_holds_nobody_up(rig: Rig) -> None:
+    """One bad pack is a value, never the end of its batch (I9)."""
+    main, files = mirax(stem="half")
+    put(rig, "", {"alone.mrxs": main, "half.mrxs": main} | {k: v for k, v in files.items() if "Data0000" not in k})
+    put(rig, "rubbish", {"a.dcm": b"\0" * 5000, "b.dcm": b"DICM"})
+    put(rig, "cut", {**CTS, "im4.dcm": objects.ct(4)[:900]})
+    put(rig, "good", CTS)
+    index, parts = vms(stem="v")
+    put(rig, "", {"v.vms": index} | {name: data[: len(data) // 2] for name, data in parts.items()})
+
+    batch = await declare(rig)
+
+    assert batch.state == "complete", batch.explanation
+    assert batch.packs == {"published": 1, "quarantined": 5}, batch.reasons
+    assert set(batch.reasons) <= {"structure-invalid", "format-unknown", "format-unsupported"}, batch.reasons
+    assert {row.family for row in rig.rows("select family from mover.slide")} == {"dicom"}
