@@ -21,7 +21,7 @@ from mover.deid.dicom.gather import Gatherer, Look
 from mover.deid.dicom.optics import optics_of
 from mover.deid.dicom.outcome import ObjectFacts, ObjectPlan, PreparedObject
 from mover.deid.dicom.sought import Search
-from mover.deid.dicom.verify import Proof, Verifier
+from mover.deid.dicom.verify import Picture, Proof, Verifier
 from mover.deid.dicom.write import Writer, file_head
 from mover.deid.identity import Aliases, Subject, entity_key
 from mover.deid.pixels import PixelVerdict, Span, judge_pixels
@@ -109,6 +109,7 @@ class Engine:
             frames=pixels.frames,
             verdict=pixels.verdict,
             timed=look.text(0x00080060) in _TIMED,
+            picture=_picture(look),
         )
         return PreparedObject(plan, self._verifier.verify(look.source, plan, proof))
 
@@ -343,6 +344,17 @@ def _has_code(segments: tuple[Segment, ...], *, big: bool) -> bool:
     """Whether an encoded element holds a Code Value, (0008,0100)."""
     mark = b"\x00\x08\x01\x00" if big else b"\x08\x00\x00\x01"
     return any(isinstance(part, Literal) and mark in part.data for part in segments)
+
+
+def _picture(look: Look) -> Picture | None:
+    """The layout of plain native pixels; None where bytes and pixels do not go together so simply."""
+    place, bits = look.scan.pixels, look.bits
+    swapped = look.scan.big_endian and bits == 8
+    if place is None or place.fragments is not None or bits % 8 or swapped or "422" in look.text(0x00280004):
+        return None
+    samples = look.number(0x00280002, 1)
+    planar = samples > 1 and look.number(0x00280006) == 1
+    return Picture(look.number(0x00280010), look.number(0x00280011), samples, bits // 8, planar)
 
 
 def _writer(look: Look) -> Writer:

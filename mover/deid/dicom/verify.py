@@ -27,6 +27,7 @@ from functools import cache
 from itertools import chain
 from typing import Final
 
+import numpy as np
 from blake3 import blake3
 from msgspec import Struct
 from pydicom import config
@@ -102,6 +103,16 @@ _META: Final = (0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00
 _PIXEL_MARKS: Final = (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10", b"\xe0\x7f\x08\0", b"\xe0\x7f\x09\0")
 
 
+class Picture(Struct, frozen=True):
+    """How a native picture's bytes lie, as the source says it."""
+
+    rows: int
+    columns: int
+    samples: int
+    sample_bytes: int
+    planar: bool
+
+
 class Proof(Struct, frozen=True):
     """What the output may say: the aliases, the words it must not hold, and where the source's frames lie."""
 
@@ -114,6 +125,7 @@ class Proof(Struct, frozen=True):
     frames: tuple[tuple[Span, ...], ...]
     verdict: PixelVerdict | None
     timed: bool
+    picture: Picture | None = None
 
 
 class _File:
@@ -551,8 +563,9 @@ def _check_pixels(file: _File, source: ByteSource, pixels: tuple[int, int] | Non
         return digest.hexdigest()
     at, length = pixels
     if proof.verdict is not None and proof.verdict.masked:
-        for offset, size, data in file.origins(at, length if length >= 0 else file.size - at):
-            digest.update(data if data is not None else struct.pack("<QQ", offset, size))
+        if length < 0 or not proof.verdict.boxes:
+            raise RedactionUnproven("masked pixels that are not what a mask makes")
+        _check_masked(file, source, at, length, proof, digest)
         return digest.hexdigest()
     if length < 0:
         _check_frames(file, at, proof, digest)
@@ -576,6 +589,42 @@ def _check_native(file: _File, source: ByteSource, at: int, length: int, proof: 
         done += size
     if done not in (whole, whole + whole % 2):
         raise RedactionUnproven("pixels that are more or less than the source's")
+
+
+def _check_masked(file: _File, source: ByteSource, at: int, length: int, proof: Proof, digest: blake3) -> None:
+    """Native pixels differ from the source's inside the boxes only. Pixels that were decoded to be masked have no
+    bytes to be compared with; who decoded them read them again."""
+    native = proof.verdict is not None and proof.verdict.written is None and proof.picture is not None
+    first = proof.frames[0][0].offset
+    whole = sum(span.length for frame in proof.frames for span in frame)
+    done = 0
+    for offset, size, data in file.origins(at, length):
+        digest.update(data if data is not None else struct.pack("<QQ", offset, size))
+        if native and data is None and offset != first + done:
+            raise RedactionUnproven("pixels that are not the source's")
+        if native and data is not None and done < whole:
+            told = np.frombuffer(data[: whole - done], np.uint8)
+            changed = np.flatnonzero(told != np.frombuffer(source.read(first + done, len(told)), np.uint8)) + done
+            if not _inside(changed, proof):
+                raise RedactionUnproven("pixels outside the masks were changed")
+        done += size
+    if native and done not in (whole, whole + whole % 2):
+        raise RedactionUnproven("pixels that are more or less than the source's")
+
+
+def _inside(changed: np.ndarray, proof: Proof) -> bool:
+    """Whether every changed byte belongs to a pixel of a box."""
+    picture, verdict = proof.picture, proof.verdict
+    if picture is None or verdict is None or not len(changed):
+        return True
+    pixels = picture.rows * picture.columns
+    sample = changed // picture.sample_bytes
+    pixel = (sample % pixels) if picture.planar else (sample // picture.samples % pixels)
+    row, column = pixel // picture.columns, pixel % picture.columns
+    inside = np.zeros(len(changed), bool)
+    for box in verdict.boxes:
+        inside |= (row >= box.top) & (row < box.bottom) & (column >= box.left) & (column < box.right)
+    return bool(inside.all())
 
 
 def _check_frames(file: _File, at: int, proof: Proof, digest: blake3) -> None:

@@ -225,7 +225,8 @@ def test_a_slides_containers_and_specimens_get_the_names_that_tables_get() -> No
     pen = Pen()
     specimen = pen.element(0x00400551, "LO", "A17-553201-B")
     slide = {
-        0x00080016: pen.element(0x00080016, "UI", WHOLE_SLIDE), 0x00080008: pen.element(0x00080008, "CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE"),
+        0x00080016: pen.element(0x00080016, "UI", WHOLE_SLIDE),
+        0x00080008: pen.element(0x00080008, "CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE"),
         0x00400512: pen.element(0x00400512, "LO", "A17-553201;B;1"), 0x00400560: pen.sequence(0x00400560, [specimen]),
     }  # fmt: skip
     data = part10(ct(pen) | slide, sop_class=WHOLE_SLIDE)

@@ -14,8 +14,8 @@ from tests.deid.dicom.support import prepare, read
 REFUSED = {"MR_truncated.dcm", "rtplan_truncated.dcm", "no_meta.dcm", "UN_sequence.dcm", "priv_SQ.dcm"}
 RETAINED = (
     "Rows Columns BitsAllocated BitsStored PixelRepresentation SamplesPerPixel PixelSpacing SliceThickness Modality "
-    "ImageOrientationPatient ImagePositionPatient KVP RepetitionTime EchoTime RescaleSlope RescaleIntercept WindowCenter "
-    "SOPClassUID ImageType BodyPartExamined TotalPixelMatrixRows Manufacturer LossyImageCompression"
+    "ImageOrientationPatient ImagePositionPatient KVP RepetitionTime EchoTime RescaleSlope RescaleIntercept "
+    "WindowCenter SOPClassUID ImageType BodyPartExamined TotalPixelMatrixRows Manufacturer LossyImageCompression"
 ).split()
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from mover.decide.dicom.desk import Desk, Out, Verdict
 from mover.deid.dicom import plan as planning
 from mover.deid.dicom.plan import Engine
+from mover.deid.pixels import Box, PixelVerdict
 from mover.errors import RedactionUnproven
 from mover.model.deid import DicomRules
 from mover.model.dicom import Element
@@ -38,9 +39,11 @@ def erring(monkeypatch: pytest.MonkeyPatch, tag: int, out: Out) -> None:
         Out(0x00100010, "PN", b"Quarrington^Euphemia"), Out(0x00081030, "LO", b"something"),
         Out(0x00080090, "PN", b"Somebody^Else "), Out(0x00080020, "DA", b"20190304"), Out(0x00080030, "TM", b"101112"),
         Out(0x00081010, "SH", b"CT01"), Out(0x00190010, "LO", b"ACME"), Out(0x00104000, "LT", b"text"),
-        Out(0x00280301, "CS", b"QUARRINGTON "), Out(0x00200052, "UI", b"1.2.3.4.9\0"), Out(0x00200013, "IS", b"88413377"),
+        Out(0x00280301, "CS", b"QUARRINGTON "), Out(0x00200052, "UI", b"1.2.3.4.9\0"),
+        Out(0x00200013, "IS", b"88413377"),
         Out(0x60003000, "OW", bytes(8)), Out(0x00420011, "OB", b"%PDF"), Out(0x00181000, "LO", b"SERIAL"),
-        Out(0x00180050, "LO", b"2.5 "), Out(0x0018602C, "FD", b"Euphemia"), Out(0x00281201, "OW", b"q\0u\0a\0r\0r\0i\0n\0g\0t\0o\0n\0"),
+        Out(0x00180050, "LO", b"2.5 "), Out(0x0018602C, "FD", b"Euphemia"),
+        Out(0x00281201, "OW", b"q\0u\0a\0r\0r\0i\0n\0g\0t\0o\0n\0"),
         Out(0x00080070, "LO", b"Euphemia's"), Out(0x00082218, "SQ", ((Out(0x00080104, "LO", b"x" * 80),),)),
         Out(0x00400275, "SQ", ((Out(0x00400007, "LO", b"CT for Quarrington"),),)),
     ],
@@ -119,3 +122,20 @@ def test_evidence_counts_and_quotes_nothing() -> None:
     told = repr(prepared.evidence) + repr(prepared.plan.decisions) + repr(prepared.plan.facts)
     assert prepared.evidence.strings_sought > 2 and prepared.evidence.elements_checked > 20
     assert not [word for word in ("Quarrington", "Euphemia", "88413377", "A17-553201", "1.2.3.4") if word in told]
+
+
+@pytest.mark.parametrize(
+    ("box", "passes"), [(Box(0, 0, 8, 2), True), (Box(0, 1, 8, 2), False), (Box(0, 0, 4, 2), False)]
+)
+def test_a_mask_changes_nothing_outside_its_boxes(monkeypatch: pytest.MonkeyPatch, box: Box, passes: bool) -> None:
+    """Two rows of eight pixels of two bytes are blanked; only a box that holds them all explains that."""
+    data = part10(ct(PEN))
+    at = data.index(bytes(range(128)))
+    segments = (Literal(bytes(32)), Copy(at + 32, 96))
+    verdict = PixelVerdict("text was blanked", segments=segments, length=128, boxes=(box,))
+    monkeypatch.setattr(planning, "judge_pixels", lambda source, facts, rules: verdict)
+    if passes:
+        assert prepare(data)[1].endswith(bytes(32) + bytes(range(32, 128)))
+    else:
+        with pytest.raises(RedactionUnproven, match="outside"):
+            prepare(data)
