@@ -150,6 +150,9 @@ def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
         click.echo(f"{report.ambiguous_names} slide names belong to several files: no table's row was tied to these")
     if report.cells_to_review:
         click.echo(f"{report.cells_to_review} cells of tables did not leave and may be worth a look")
+    for one in report.anonymity:
+        lost = f", {one.suppressed} rows lost theirs" if one.suppressed else ""
+        click.echo(f"table {one.table}: k = {one.smallest} over {', '.join(one.columns)}{lost}")
     if report.certificate:
         click.echo(f"certificate signed with key {report.certificate}")
     if not plan_only:

@@ -101,3 +101,17 @@ def test_help_names_the_usual_call_and_the_subcommands() -> None:
         told = mover(*words).output
         assert "mover deid SOURCE_DIR --to OUT" in told and "verify-certificate" in told
     assert "--crosswalk" in mover("run", "--help").output
+
+
+@pytest.mark.slow
+def test_what_a_profile_does_not_want_of_slides_goes_too(tmp_path: Path) -> None:
+    """A project may narrow: fewer keys, fewer families."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.svs").write_bytes(slides.svs())
+    held = {}
+    for name, rules in (("all", "{}"), ("fewer", "{drop_keys: [StripeWidth]}"), ("none", "{accept: [hamamatsu-ndpi]}")):
+        (tmp_path / f"{name}.yaml").write_text(f"kind: deid\nname: {name}\nslides: {rules}\n")
+        mover(tmp_path / "in", "--to", tmp_path / name, "--crosswalk", tmp_path / f"{name}.json", "--profile",
+              tmp_path / f"{name}.yaml")  # fmt: skip
+        held[name] = [b"StripeWidth" in path.read_bytes() for path in (tmp_path / name).rglob("*.svs")]
+    assert held == {"all": [True], "fewer": [False], "none": []}

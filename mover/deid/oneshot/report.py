@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from mover.deid.oneshot.outcome import Outcome
+from mover.model.certificate import Anonymity
 from mover.model.slides import Decision
 
 
@@ -44,6 +45,8 @@ class OneShotReport(Struct, frozen=True, kw_only=True):
     # cells of tables that did not leave and that a person may want to see
     cells_to_review: int = 0
     certificate: str = ""
+    # k of each table over its declared quasi-identifiers
+    anonymity: tuple[Anonymity, ...] = ()
     planned: tuple[PlannedFile, ...] = ()
 
 
@@ -73,7 +76,9 @@ def make_report(
         source_bytes=sum(outcome.source_bytes for outcome in outcomes),
         output_bytes=sum(outcome.output_bytes for outcome in outcomes),
         seconds=seconds, ambiguous_names=ambiguous, cells_to_review=sum(outcome.review for outcome in outcomes),
-        certificate=certificate, planned=tuple(_planned(outcome) for outcome in outcomes) if dry else (),
+        certificate=certificate,
+        anonymity=tuple(outcome.anonymity for outcome in outcomes if outcome.anonymity is not None),
+        planned=tuple(_planned(outcome) for outcome in outcomes) if dry else (),
     )  # fmt: skip
 
 

@@ -87,6 +87,7 @@ def _handle_open(job: Job, slide: SlideFiles, files: list[Opened]) -> list[Outco
         thumbnail_px=THUMBNAIL_PX if job.thumbnails else 0,
         companions=tuple((name, one.fd) for (name, _), one in zip(slide.companions, files[1:], strict=True)),
         number=number,
+        drop_keys=job.profile.slides.drop_keys,
     )
     for one in files:
         check_unchanged(one.fd, one.before)
