@@ -106,7 +106,9 @@ class Desk:
         self._named = (*self._people, *_searchable(context.places))
         self._named_long = tuple(word for word in self._named if len(word) >= 5)
         self._people_long = tuple(word for word in self._people if len(word) >= 5)
-        self._numbers = tuple(digits for word in context.people if len(digits := _digits(word)) >= 6)
+        self._numbers = tuple(
+            digits for word in context.people if len(digits := _digits(word)) >= 6 and len(set(digits)) > 2
+        )
         self._safe = _safe(context.rules)
         self._seen: dict[tuple[int, str, bytes, bool], Verdict] = {}
         # One way per rule: what the rule means for a value.

@@ -9,6 +9,7 @@ from mover.deid.search import Seeker, coded_forms, plain_forms
 
 _DIGITS_ONLY: Final = re.compile(rb"[-+0-9.eE ]{6,}")
 SHORTEST: Final = 5
+_DISTINCT: Final = 3  # a number 000000 stands in every 0.000000 and is nobody's
 
 
 class Search:
@@ -21,7 +22,8 @@ class Search:
         words = self.people.strings
         forms = {form for word in words for form in (*plain_forms(word), *coded_forms(word))}
         digits = {re.sub(r"[^0-9]", "", word).encode() for word in words}
-        self._digit_forms = tuple(form for form in forms | digits if _DIGITS_ONLY.fullmatch(form))
+        found = (form for form in forms | digits if _DIGITS_ONLY.fullmatch(form))
+        self._digit_forms = tuple(form for form in found if len(set(form)) >= _DISTINCT)
 
     def holds(self, value: bytes, digits_only: bool) -> bool:
         """Whether a word is in the value in any form."""

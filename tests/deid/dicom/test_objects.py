@@ -294,3 +294,11 @@ def test_words_from_records_are_kept_out_too() -> None:
         prepare(part10(ct(pen) | {0x00181210: pen.element(0x00181210, "SH", "Vandersloot")}), known=("Vandersloot",))[1]
     )
     assert "ConvolutionKernel" not in after
+
+
+def test_a_number_of_zeros_does_not_take_every_measure_with_it() -> None:
+    """Test patients are called 000000, and so are the decimals of every position."""
+    pen = Pen()
+    position = pen.element(0x00200032, "DS", "0.000000\\0.000000\\17.500000")
+    after = read(prepare(part10(ct(pen, number="000000") | {0x00200032: position}))[1])
+    assert [float(one) for one in after.ImagePositionPatient] == [0, 0, 17.5]
