@@ -50,6 +50,7 @@ class Sizes(Struct, frozen=True):
     growth_bytes: tuple[int, ...]
     reflink_bytes: tuple[int, ...]
     svs_bytes: int
+    dicom_objects: int
 
 
 MB, GB = 1_000_000, 1_000_000_000
@@ -57,13 +58,14 @@ MB, GB = 1_000_000, 1_000_000_000
 SMOKE = Sizes(
     name="smoke", rounds=1, limits_bytes=32 * MB, slides=(12 * MB, 9 * MB), large_bytes=0, small_files=60,
     tiny_files=200, durable_files=150, object_bytes=20 * MB, objects=20, walk_files=300, walk_growth=(200, 400),
-    growth_files=(50, 100), growth_bytes=(9 * MB,), reflink_bytes=(9 * MB, 18 * MB), svs_bytes=8 * MB,
+    growth_files=(50, 100), growth_bytes=(9 * MB,), reflink_bytes=(9 * MB, 18 * MB), svs_bytes=8 * MB, dicom_objects=12,
 )  # fmt: skip
 USUAL = Sizes(
     name="usual", rounds=5, limits_bytes=1 * GB, slides=(500 * MB, 700 * MB, 900 * MB), large_bytes=0,
     small_files=5_000, tiny_files=50_000, durable_files=20_000, object_bytes=256 * MB, objects=1_000,
     walk_files=200_000, walk_growth=(100_000, 1_000_000), growth_files=(1_000, 10_000, 50_000),
     growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=500 * MB,
+    dicom_objects=1_000,
 )  # fmt: skip
 FULL = msgspec.structs.replace(
     USUAL, name="full", rounds=7, limits_bytes=4 * GB, large_bytes=6 * GB, small_files=8_000, tiny_files=200_000,

@@ -40,7 +40,7 @@ SMALL_PX: Final = 200  # pictures up to this side are enlarged four times as wel
 LARGE_PX: Final = 800  # and above this side seen reduced by two, for letters of an inch
 SQUARE: Final = 32  # the detector's step
 SHORTEST_PX: Final = 4  # of a line's height in the picture's own pixels
-MAX_READ: Final = 200  # places of one look that are spelled, largest first
+MAX_READ: Final = 48  # places of one look that are spelled, the longest and likeliest first: noise has thousands
 
 # A letter is at least this share of its line's height wide; a place that spells more than fit is no line.
 NARROWEST: Final = 0.28
@@ -183,7 +183,8 @@ def _shown(crop: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 def _lines(shown: NDArray[np.uint8], scale: float) -> list[_Line]:
     shortest = max(3.0, SHORTEST_PX * scale)
     places = [place for place in reader.detect(shown) if _edges(place.box)[0] >= shortest]
-    return [_Line(place.box, place.score, _reading(shown, place)) for place in places[:MAX_READ]]
+    likely = sorted(places, key=lambda place: -place.score * _edges(place.box)[1])[:MAX_READ]
+    return [_Line(place.box, place.score, _reading(shown, place)) for place in likely]
 
 
 def _edges(box: Box) -> tuple[int, int]:

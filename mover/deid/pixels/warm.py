@@ -1,0 +1,8 @@
+"""Imported by a zygote before it forks: the reader's models stand in memory once, for all its children.
+
+Without the extra `ocr` this loads nothing.
+"""
+
+from mover.deid.pixels import reader
+
+reader.preload()
