@@ -19,6 +19,16 @@ _COMPRESSIONS = {
     "1.2.840.10008.1.2.1.99": "none", "1.2.840.10008.1.2.2": "none",
 }  # fmt: skip
 
+# PS3.3 C.7.3.1.1.1, defined and retired terms: a word of the file's own choice does not get into the catalog
+_MODALITIES = frozenset(
+    """
+    AR AS ASMT AU BDUS BI BMD CD CF CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC ECG EEG EMG EOG EPS ES FA FID
+    FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS MA MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA
+    PLAN POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR
+    SRF ST STAIN TEXTUREMAP TG US VA VF VIDD XA XAPROTOCOL XC
+    """.split()
+)
+
 
 def object_facts(objects: Sequence[ObjectFacts], *, family: str) -> dict[str, Any]:
     """The common facts, and of a whole slide its pyramid besides."""
@@ -36,7 +46,7 @@ def object_facts(objects: Sequence[ObjectFacts], *, family: str) -> dict[str, An
 
 def _modality(named: Sequence[str]) -> str | None:
     """Of the pictures; several as DICOM writes them (PS3.5 6.2). `OT`, other, says nothing beside one that does."""
-    found = {name for name in named if name}
+    found = {name for name in named if name in _MODALITIES}
     return "\\".join(sorted(found - {"OT"} or found)) or None
 
 
