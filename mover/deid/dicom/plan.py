@@ -20,7 +20,7 @@ from mover.decide.dicom.values import even, seconds_of
 from mover.deid.dicom.gather import Gatherer, Look
 from mover.deid.dicom.optics import optics_of
 from mover.deid.dicom.outcome import ObjectFacts, ObjectPlan, PreparedObject
-from mover.deid.dicom.sought import Search
+from mover.deid.dicom.sought import search_of
 from mover.deid.dicom.verify import Picture, Proof, Verifier
 from mover.deid.dicom.write import Writer, file_head
 from mover.deid.identity import Aliases, Subject, entity_key
@@ -155,7 +155,7 @@ class Engine:
                 origin_s=origin or None,
                 big_endian=look.scan.big_endian,
             )
-            search = Search(people, places)
+            search = search_of(people, places)
             desk = Desk(
                 context, key_of=entity_key, opened=self._items, fetched=self._fetch, holds=search.holds  # type: ignore[arg-type]
             )

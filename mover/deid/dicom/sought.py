@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property, lru_cache
 from typing import Final
 
-from mover.deid.search import Seeker, coded_forms, plain_forms
+from mover.deid.search import Seeker
 
 _DIGITS_ONLY: Final = re.compile(rb"[-+0-9.eE ]{6,}")
 SHORTEST: Final = 5
+CONTEXTS: Final = 16
 _DISTINCT: Final = 3  # a number 000000 stands in every 0.000000 and is nobody's
 
 
@@ -17,16 +19,31 @@ class Search:
     word can stand only in forms that are digits, too, which are few: a number of five digits is too often a length."""
 
     def __init__(self, people: frozenset[str], places: frozenset[str]) -> None:
-        self.seeker = Seeker(sorted(word for word in people | places if len(word) >= SHORTEST))
-        self.people = Seeker(sorted(word for word in people if len(word) >= SHORTEST))
-        words = self.people.strings
-        forms = {form for word in words for form in (*plain_forms(word), *coded_forms(word))}
-        digits = {re.sub(r"[^0-9]", "", word).encode() for word in words}
-        found = (form for form in forms | digits if _DIGITS_ONLY.fullmatch(form))
+        self._people = sorted(word for word in people if len(word) >= SHORTEST)
+        self.seeker = Seeker(sorted({*self._people, *(word for word in places if len(word) >= SHORTEST)}))
+        found = {form for word in self._people for form in _digit_forms(word) if _DIGITS_ONLY.fullmatch(form)}
         self._digit_forms = tuple(form for form in found if len(set(form)) >= _DISTINCT)
+
+    @cached_property
+    def people(self) -> Seeker:
+        return Seeker(self._people)
 
     def holds(self, value: bytes, digits_only: bool) -> bool:
         """Whether a word is in the value in any form."""
         if digits_only:
             return any(form in value for form in self._digit_forms)
         return self.seeker.find(value) > 0
+
+
+@lru_cache(maxsize=CONTEXTS)
+def search_of(people: frozenset[str], places: frozenset[str]) -> Search:
+    """One search for all who look for the same words: making the forms costs more than many looks."""
+    return Search(people, places)
+
+
+def _digit_forms(word: str) -> tuple[bytes, ...]:
+    """What of a word's forms can consist of digits: itself, backwards, its digits alone, and hexadecimal."""
+    digits = re.sub("[^0-9]", "", word)
+    raw = word.encode()
+    shapes = (raw, word[::-1].encode(), digits.encode(), digits[::-1].encode())
+    return (*shapes, *(shape.hex().encode() for shape in shapes))

@@ -38,7 +38,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID_dictionary
 
 from mover.deid.dicom.outcome import ObjectEvidence, ObjectPlan
-from mover.deid.dicom.sought import Search
+from mover.deid.dicom.sought import search_of
 from mover.deid.identity import Subject
 from mover.deid.pixels import PixelVerdict, Span
 from mover.errors import RedactionUnproven
@@ -204,7 +204,7 @@ class _Session:
     """One search: the words of a patient, and the values that are known to be free of them."""
 
     def __init__(self, people: frozenset[str], places: frozenset[str]) -> None:
-        self.search = Search(people, places)
+        self.search = search_of(people, places)
         self.checked: set[tuple[int, str, bytes]] = set()
 
 
