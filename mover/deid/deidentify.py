@@ -12,7 +12,7 @@ from mover.errors import ChangedWhileReading, FormatUnsupported, RedactionUnprov
 from mover.model.recipe import Recipe
 from mover.model.source import ByteSource
 from mover.model.tiers import Fingerprint
-from mover.sandbox import Limits, Sandbox
+from mover.sandbox import Limits, Sandbox, read_answer
 
 # A sparse stand-in has the slide's full size, so the limit on file sizes must admit the largest slide.
 # A slide of several files needs three descriptors for each: the file and its two stand-ins.
@@ -50,7 +50,7 @@ def prepare_slide(
     if not companions or suffix.lower() not in SUFFIXES:
         args: tuple[object, ...] = (suffix, names, thumbnail_px, list(drop_keys))
         answer = sandbox.run("mover.deid.child:prepare", args, (fd,), timeout_s=TIMEOUT_S)
-        return msgspec.msgpack.decode(answer, type=Prepared)
+        return read_answer(answer, Prepared)
     if len(companions) >= MAX_FILES:
         raise FormatUnsupported(f"a slide of more than {MAX_FILES} files")
     given = [_speakable(name) for name, _ in companions]
@@ -59,7 +59,7 @@ def prepare_slide(
     with standin_folder(suffix, number, len(fds) + 1) as standins:
         args = (given, suffix, names, thumbnail_px, number, msgspec.to_builtins(standins))
         answer = sandbox.run("mover.deid.child:prepare_folder", args, fds, timeout_s=TIMEOUT_S)
-    return msgspec.msgpack.decode(answer, type=Prepared)
+    return read_answer(answer, Prepared)
 
 
 def _speakable(name: str) -> str:

@@ -9,10 +9,11 @@ gets one pseudonym (design: deidentification 3). `entity_key` makes the key.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final, Literal
 
 from msgspec import Struct
+
+from mover.decide.matching import canonical_key
 
 Entity = Literal["patient", "case", "block", "slide"]
 ENTITIES: Final[tuple[Entity, ...]] = ("patient", "case", "block", "slide")
@@ -51,9 +52,10 @@ class Identity(Struct, frozen=True):
 
 
 def entity_key(kind: Entity, text: str) -> str:
-    """Equal for what a person calls the same: NFC, trimmed, case-folded, runs of spaces and underscores as one."""
-    folded = unicodedata.normalize("NFC", text).casefold().replace("_", " ")
-    return f"{kind}|{' '.join(folded.split())}"
+    """Equal for what a person calls the same: NFC, trimmed, case-folded, inner gaps as single spaces; in names of
+    cases, blocks and slides, which come from file names as well, an underscore is a gap too. A patient's key is the
+    one that alignment makes, or one patient had two pseudonyms."""
+    return f"{kind}|{canonical_key(text if kind == 'patient' else text.replace('_', ' '))}"
 
 
 class Refused(Struct, frozen=True):

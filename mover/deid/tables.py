@@ -21,7 +21,7 @@ from mover.decide.matching import canonical_image
 from mover.deid.identity import Aliases, Identity, entity_key
 from mover.model.policy import EXTENSIONS, DeidPolicy, TableRule
 from mover.model.recipe import Recipe
-from mover.sandbox import Sandbox
+from mover.sandbox import Sandbox, read_answer
 
 TIMEOUT_S: Final = 600.0
 REVIEW_LINES: Final = 1000  # of one table; how many more there are is counted
@@ -134,7 +134,7 @@ def survey_table(sandbox: Sandbox, fd: int, profile: DeidPolicy) -> TableSurvey:
     StructureInvalid when the file is no certain table."""
     order = Order(rules=profile.tables, extensions=profile.extensions)
     answer = sandbox.run("mover.deid.tables_child:survey", (msgspec.msgpack.encode(order),), (fd,), timeout_s=TIMEOUT_S)
-    return msgspec.msgpack.decode(answer, type=TableSurvey)
+    return read_answer(answer, TableSurvey)
 
 
 def prepare_table(
@@ -161,11 +161,11 @@ def prepare_table(
     answer = sandbox.run(
         "mover.deid.tables_child:prepare", (msgspec.msgpack.encode(order),), (fd,), timeout_s=TIMEOUT_S
     )
-    return msgspec.msgpack.decode(answer, type=PreparedTable)
+    return read_answer(answer, PreparedTable)
 
 
 def draft_table(sandbox: Sandbox, fd: int) -> TableDraft:
     """What a table holds, column by column, for a person who writes its rules. StructureInvalid when the file is no
     certain table. The answer holds the file's own header: show `shape`, and `name` only in the draft itself."""
     answer = sandbox.run("mover.deid.tables_child:draft", (), (fd,), timeout_s=TIMEOUT_S)
-    return msgspec.msgpack.decode(answer, type=TableDraft)
+    return read_answer(answer, TableDraft)

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import TypeVar
 
 import msgspec
 
@@ -38,8 +39,9 @@ from mover.sandbox.zygote import (
     Setup,
 )
 
-__all__ = ["Limits", "Protection", "Sandbox"]
+__all__ = ["Limits", "Protection", "Sandbox", "read_answer"]
 
+Answer = TypeVar("Answer")
 ALLOWED = ("mover.deid.", "mover.align.", "scanners.")
 START_TIMEOUT_S = 60.0
 ROOM = 16  # of a child's open files, what its fences, streams and libraries need
@@ -47,6 +49,15 @@ _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from mover.sandbox.zygote import serve; serve(int(sys.argv[2]))"
 )
+
+
+def read_answer(answer: bytes, kind: type[Answer]) -> Answer:
+    """What a child sent, as the type that was asked for. A child that a file has taken over may send anything: then
+    the file failed, not the work around it."""
+    try:
+        return msgspec.msgpack.decode(answer, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise errors.SandboxFailed("the parsing child answered in other words than it was asked in") from error
 
 
 class _ZygoteGone(Exception):

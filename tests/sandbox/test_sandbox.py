@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mover.errors import LimitExceeded, RequestInvalid, SandboxFailed, StructureInvalid
-from mover.sandbox import Limits, Sandbox, confine
+from mover.sandbox import Limits, Sandbox, confine, read_answer
 from tests.support.leftovers import Leftovers
 
 HOSTILE = "tests.sandbox.hostile"
@@ -283,3 +283,10 @@ def test_each_fence_holds_alone(fence: str, expected: list[str]) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     assert done.stdout.strip() == str(expected), done.stderr
+
+
+def test_an_answer_in_other_words_is_the_files_fault() -> None:
+    """A child that a slide took over may send any bytes: the pack waits, the batch goes on."""
+    for answer in (b"", b"\xc1", b"\xa3abc", b"\x81\xa1\xff\x01"):
+        with pytest.raises(SandboxFailed):
+            read_answer(answer, dict[str, int])

@@ -25,7 +25,7 @@ from mover.deid.dicom.outcome import (
 from mover.deid.identity import Aliases, Refused
 from mover.errors import LimitExceeded, SandboxFailed
 from mover.model.deid import DicomRules, PixelRules
-from mover.sandbox import Sandbox
+from mover.sandbox import Sandbox, read_answer
 
 OBJECTS_PER_CALL: Final = 60
 TIMEOUT_S: Final = 600.0
@@ -67,7 +67,7 @@ def _each(fds: Sequence[int], call: Callable[[Sequence[int]], list[_T | Refused]
 
 def _survey(sandbox: Sandbox, fds: Sequence[int]) -> list[ObjectSurvey | Refused]:
     answer = sandbox.run("mover.deid.dicom.child:survey", (), tuple(fds), timeout_s=TIMEOUT_S)
-    made = msgspec.msgpack.decode(answer, type=list[SurveyAnswer])
+    made = read_answer(answer, list[SurveyAnswer])
     return [one.survey or one.refused or Refused(SandboxFailed.code, "an empty answer") for one in made]
 
 
@@ -76,7 +76,7 @@ def _prepare(
 ) -> list[PreparedObject | Refused]:
     packed = msgspec.msgpack.encode(words)
     answer = sandbox.run("mover.deid.dicom.child:prepare", (packed,), tuple(fds), timeout_s=TIMEOUT_S)
-    made = msgspec.msgpack.decode(answer, type=list[PreparedAnswer])
+    made = read_answer(answer, list[PreparedAnswer])
     return [one.prepared or one.refused or Refused(SandboxFailed.code, "an empty answer") for one in made]
 
 
