@@ -326,6 +326,13 @@ class PlaceUnknown(IdentityError):
     code = "place-unknown"
 
 
+class IdentifierFoundLater(IdentityError):
+    """A published slide holds a word that the patient's records brought later: it is withdrawn, for all projects."""
+
+    code = "identifier-found-later"
+    hint = "No new selection or run takes the slide. End the runs that hold it; its pack waits for a person."
+
+
 class RedactionUnproven(IdentityError):
     """The independent second pass found something, or could not look."""
 
