@@ -20,6 +20,7 @@ from mover.errors import DigestMismatch, EntryExists, EntryMissing, RulesDiffer,
 from mover.ingest.making import Made, Maker, Piece
 from mover.log import get_logger
 from mover.model.policy import DeidPolicy
+from mover.model.recipe import literal_ranges
 from mover.model.sidecar import (
     Profile,
     Sidecar,
@@ -96,6 +97,7 @@ class Publisher:
             software=f"mover {__version__}",
             files=tuple(files),
             profile=attempt.profile,
+            literals=main.literals,
         )
         try:
             archive.put(sidecar_key(attempt.number), [encode_sidecar(sidecar)])
@@ -118,7 +120,10 @@ class Publisher:
             seen=piece.seen,
             segments=True,
         )
-        return SidecarFile(piece.name, key, moved.digest.size_bytes, moved.digest.blake3, moved.digest.segments)
+        return SidecarFile(
+            piece.name, key, moved.digest.size_bytes, moved.digest.blake3, moved.digest.segments,
+            literals=literal_ranges(piece.recipe),
+        )  # fmt: skip
 
     def _write_thumbnail(self, archive: PruneTier, key: str, picture: bytes, attempt: Attempt) -> Thumbnail | None:
         if not picture:

@@ -66,6 +66,20 @@ class Recipe(Struct, frozen=True):
             at += segment.length
 
 
+def literal_ranges(recipe: Recipe) -> tuple[tuple[int, int], ...]:
+    """Where in the output bytes stand that no copy brought, as (offset, length); zeros say nothing and are left out.
+    Neighbours are one range, so that no word is cut by the seam between two literals."""
+    found: list[tuple[int, int]] = []
+    for placed in recipe.placed():
+        if not isinstance(placed.segment, Literal) or not placed.segment.data.strip(b"\0"):
+            continue
+        if found and sum(found[-1]) == placed.at:
+            found[-1] = (found[-1][0], found[-1][1] + placed.segment.length)
+        else:
+            found.append((placed.at, placed.segment.length))
+    return tuple(found)
+
+
 def plain_copy(size_bytes: int) -> Recipe:
     return Recipe(size_bytes, (Copy(0, size_bytes),) if size_bytes else ())
 

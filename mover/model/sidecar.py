@@ -28,13 +28,17 @@ class Thumbnail(Struct, frozen=True):
 
 
 class SidecarFile(Struct, frozen=True):
-    """One file beside the main one. `name` is where it lies below the folder that a run root gives the slide."""
+    """One file beside the main one. `name` is where it lies below the folder that a run root gives the slide.
+
+    `literals` are the ranges (offset, length) that no copied tile or pixel brought: what is searched again when the
+    patient's records arrive. None: written before these were kept."""
 
     name: str
     key: str
     size_bytes: int
     blake3: str
     segments: tuple[str, ...] = ()
+    literals: tuple[tuple[int, int], ...] | None = None
 
 
 class Profile(Struct, frozen=True):
@@ -63,6 +67,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     software: str
     files: tuple[SidecarFile, ...] = ()
     profile: Profile | None = None
+    literals: tuple[tuple[int, int], ...] | None = None
     format: str = FORMAT
     version: int = VERSION
 
