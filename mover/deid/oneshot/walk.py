@@ -65,13 +65,21 @@ class Sorted(Struct, frozen=True):
     aside: tuple[Aside, ...]
 
 
-def walk(root: Path) -> Iterator[Found]:
-    """Every file below `root` in a fixed order. Symlinks are listed, never followed."""
+def walk(root: Path, *, unlisted: list[Path] | None = None) -> Iterator[Found]:
+    """Every file below `root` in a fixed order. Symlinks are listed, never followed. A folder that cannot be listed is
+    raised, or where the caller gives a list for them, added to it."""
     position = 0
     folders = [root]
     while folders:
         folder = folders.pop()
-        for entry in _listing(folder):
+        try:
+            listing = _listing(folder)
+        except TierDenied:
+            if unlisted is None:
+                raise
+            unlisted.append(folder)
+            continue
+        for entry in listing:
             path = Path(entry.path)
             if entry.is_symlink():
                 kind: Literal["file", "symlink", "other"] = "symlink"
