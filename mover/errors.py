@@ -368,7 +368,7 @@ class TextReaderMissing(IdentityError):
     """A picture that may carry burned-in text, on an installation that cannot read pictures."""
 
     code = "text-reader-missing"
-    hint = "Install the extra `ocr` (pathology-mover[ocr]) beside the daemon, then release what waits."
+    hint = "Install onnxruntime and rapidocr-onnxruntime (Python below 3.13), then release what waits."
 
 
 class SandboxFailed(IdentityError):

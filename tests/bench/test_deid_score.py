@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bench import deid_score
 from bench.deid_score import Kind, Score, Scores, Tool, ToolFailed, as_table, race
 from bench.results import Machine, Stamp
 
+ROOT = Path(__file__).resolve().parents[2]
 SCORER = """
 import argparse, json, sys
 from pathlib import Path
@@ -67,3 +69,9 @@ def test_without_a_pack_it_says_what_is_missing(
     monkeypatch.delenv("MOVER_SAMPLES", raising=False)
     assert deid_score.main(["--json", str(tmp_path / "s.json")]) == 2
     assert "MOVER_SAMPLES" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_last_score() -> None:
+    """Numbers in prose go stale; `python docs/make_deid_score.py` mends this test."""
+    made = runpy.run_path(str(ROOT / "docs" / "make_deid_score.py"))["made"]()
+    assert (ROOT / "docs" / "deidentification.md").read_text("utf-8") == made
