@@ -58,8 +58,9 @@ def _brightness(samples: NDArray[Any], frame: Frame, facts: PixelFacts) -> NDArr
         tables = [(entries(palette), palette.first) for palette in facts.palettes]
         places = [np.clip(samples.astype(np.int64) - first, 0, len(table) - 1) for table, first in tables]
         return np.mean([table[at] for (table, _), at in zip(tables, places, strict=True)], axis=0)
-    light = samples.astype(np.float64)
-    return -light if frame.photometric == "MONOCHROME1" else light
+    # Low numbers also where they are shown white (MONOCHROME1): programs write text as the highest number there is,
+    # and a box in the letters' own colour would still be their silhouette.
+    return samples.astype(np.float64)
 
 
 def blank(samples: NDArray[Any], boxes: Iterable[Box], ground: NDArray[Any]) -> NDArray[Any]:
