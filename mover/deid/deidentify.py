@@ -18,7 +18,9 @@ from mover.sandbox import Limits, Sandbox, read_answer
 # A slide of several files needs three descriptors for each: the file and its two stand-ins.
 SLIDE_LIMITS = Limits(file_bytes=1 << 40, open_files=4096)
 MAX_FILES = 1000
-PRELOAD = ("mover.deid.child", "mover.deid.dicom.child", "mover.deid.tables_child", "mover.align.child")
+PRELOAD = (
+    "mover.deid.child", "mover.deid.dicom.child", "mover.deid.dicom.warm", "mover.deid.tables_child", "mover.align.child",
+)  # fmt: skip
 TIMEOUT_S = 600.0
 
 

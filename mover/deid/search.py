@@ -11,7 +11,9 @@ import base64
 import re
 import unicodedata
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import chain
 from typing import Final
 from urllib.parse import quote
@@ -37,10 +39,15 @@ class Seeker:
 
     def __init__(self, strings: Iterable[str]) -> None:
         self.strings = tuple(strings)
-        self._plain = sorted({form for text in self.strings for form in plain_forms(text)})
-        self._coded = sorted({form for text in self.strings for form in coded_forms(text)})
-        # A table of a long haystack's four-byte windows rules most forms out before the real search.
-        self._windows = _windows_in(self._plain), _windows_in([form.lower() for form in self._coded])
+        # short forms first: most haystacks are shorter than most forms
+        self._plain = sorted({form for text in self.strings for form in plain_forms(text)}, key=_by_length)
+        self._coded = sorted({form for text in self.strings for form in coded_forms(text)}, key=_by_length)
+        self._lengths = [len(form) for form in self._plain], [len(form) for form in self._coded]
+
+    @cached_property
+    def _windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """A table of a long haystack's four-byte windows rules most forms out before the real search."""
+        return _windows_in(self._plain), _windows_in([form.lower() for form in self._coded])
 
     @property
     def forms(self) -> int:
@@ -50,13 +57,26 @@ class Seeker:
         """How many forms occur in these bytes or in a payload packed inside them."""
         return sum(self._find_flat(layer) for layer in (haystack, *payloads(haystack)))
 
+    def forms_in(self, haystack: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Each form that occurs, with the layer it occurs in as it was sought there: for who has to judge a hit."""
+        for layer in (haystack, *payloads(haystack)):
+            folded = layer.lower()
+            yield from ((form, folded) for form in self._plain if form in folded)
+            yield from ((form, layer) for form in self._coded if form in layer)
+
     def _find_flat(self, haystack: bytes) -> int:
         folded = haystack.lower()
         if len(haystack) < 1 << 16 and self.forms < _FEW:
-            return sum(form in folded for form in self._plain) + sum(form in haystack for form in self._coded)
+            fits = [bisect_right(lengths, len(haystack)) for lengths in self._lengths]
+            found = sum(form in folded for form in self._plain[: fits[0]])
+            return found + sum(form in haystack for form in self._coded[: fits[1]])
         table = _windows_of(folded)
         plain, coded = (np.flatnonzero(table[windows].all(axis=1)).tolist() for windows in self._windows)
         return sum(self._plain[one] in folded for one in plain) + sum(self._coded[one] in haystack for one in coded)
+
+
+def _by_length(form: bytes) -> tuple[int, bytes]:
+    return len(form), form
 
 
 def plain_forms(text: str) -> Iterator[bytes]:
