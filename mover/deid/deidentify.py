@@ -19,7 +19,8 @@ from mover.sandbox import Limits, Sandbox, read_answer
 SLIDE_LIMITS = Limits(file_bytes=1 << 40, open_files=4096)
 MAX_FILES = 1000
 PRELOAD = (
-    "mover.deid.child", "mover.deid.dicom.child", "mover.deid.dicom.warm", "mover.deid.tables_child", "mover.align.child",
+    "mover.deid.child", "mover.deid.dicom.child", "mover.deid.dicom.warm", "mover.deid.tables_child",
+    "mover.align.child",
 )  # fmt: skip
 TIMEOUT_S = 600.0
 

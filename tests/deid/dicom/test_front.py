@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mover.deid import dicom as front
 from mover.deid.deidentify import SLIDE_LIMITS
 from mover.deid.dicom import OBJECTS_PER_CALL, ObjectSurvey, PreparedObject, prepare_objects, survey_objects
 from mover.deid.identity import Refused
@@ -34,6 +35,19 @@ def test_a_broken_object_does_not_spoil_its_neighbours(tmp_path: Path) -> None:
     assert [type(one) for one in answers] == [PreparedObject, Refused, Refused, PreparedObject]
     first, last = answers[0], answers[3]
     assert isinstance(first, PreparedObject) and isinstance(last, PreparedObject) and first.plan == last.plan
+
+
+def test_a_child_gets_a_bounded_number_of_objects_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child's memory and time are those of a few large objects as well as of many small ones."""
+    monkeypatch.setattr(front, "CHILD_BYTES", 1000)
+    fds = []
+    for place, size in enumerate((400, 400, 400, 5000, 10, 10, 10, 10)):
+        (tmp_path / str(place)).write_bytes(bytes(size))
+        fds.append(os.open(tmp_path / str(place), os.O_RDONLY))
+    parts = [[fds.index(fd) for fd in part] for part in front._parts(fds, 3)]
+    for fd in fds:
+        os.close(fd)
+    assert parts == [[0, 1], [2], [3], [4, 5, 6], [7]]
 
 
 def test_a_call_has_a_bound() -> None:
