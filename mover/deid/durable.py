@@ -1,22 +1,30 @@
 """Files that survive: written without a name, synced, read back past the cache, then named (D14).
 
 Used by the one-shot command, which has no tier and no transfer engine. Messages name the error, never the path.
+
+Many small files go as a group (`write_outputs`): the disk starts on each while the next is written, all are synced
+side by side, so that one commit of the journal serves many, and read back; then all get their names, and each folder is
+synced once. If everything stops before the names, nothing of the group is seen; between the names, some files stand
+whole and a later run makes the others.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
+from msgspec import Struct
 
 from mover.errors import (
     ChangedWhileReading,
     DigestMismatch,
     EntryExists,
+    IntegrityError,
     MoverError,
     ShortRead,
     TierDenied,
@@ -26,9 +34,22 @@ from mover.errors import (
 from mover.model.recipe import Literal as Bytes
 from mover.model.recipe import Recipe
 from mover.randomness import random_bytes
+from mover.tiers.beneath import start_writeback
 
 MTIME_S: Final = 315_532_800  # 1980-01-01: the time of scanning is not to be read from a file
 STEP_BYTES: Final = 8 << 20
+GROUP_FILES: Final = 64  # open at a time, for each thread that writes groups
+SYNC_THREADS: Final = 16
+THREADED_BYTES: Final = 16 << 20  # from here on several threads hash one file
+
+
+class Wanted(Struct, frozen=True):
+    """One output of a group: its final path, the open source and what that was when it was proved."""
+
+    target: Path
+    source: int
+    recipe: Recipe
+    before: os.stat_result | None
 
 
 def write_output(target: Path, source_fd: int, recipe: Recipe, before: os.stat_result | None) -> str:
@@ -60,6 +81,80 @@ def write_output(target: Path, source_fd: int, recipe: Recipe, before: os.stat_r
             hidden.unlink(missing_ok=True)
 
 
+class _Part:
+    """One file of a group on its way. `failed` is what its neighbours do not suffer from."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.target = wanted.target
+        self.failed: MoverError | None = None
+        self._hidden = self.target.with_name(f".{self.target.name}.{random_bytes(4).hex()}.part")
+        self._fd, self._named = _open_nameless(self.target.parent, self._hidden)
+        self._digest = ""
+
+    def write(self) -> None:
+        wanted = self.wanted
+        self._digest = pour(self._fd, wanted.source, wanted.recipe)
+        if wanted.before is not None:
+            check_unchanged(wanted.source, wanted.before)
+        os.fchmod(self._fd, 0o640)
+        os.utime(self._fd, (MTIME_S, MTIME_S))
+        start_writeback(self._fd, 0, 0)
+
+    def make_sure(self) -> None:
+        """Durable, and equal to what was written when read past the cache."""
+        os.fsync(self._fd)
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if digest_of(self._fd) != self._digest:
+            raise DigestMismatch("the output reads back differently from what was written")
+
+    def give_name(self) -> str:
+        _give_name(self._fd, self._hidden if self._named else None, self.target)
+        return self._digest
+
+    def close(self) -> None:
+        os.close(self._fd)
+        if self._named:
+            self._hidden.unlink(missing_ok=True)
+
+
+def write_outputs(group: Sequence[Wanted]) -> list[str | MoverError]:
+    """As `write_output`, for many small files together: for each, in order, its digest or why it alone is not written.
+    Raises what ends the whole group: a full disk, a name that is taken. Then nothing more gets a name."""
+    found: list[str | MoverError] = []
+    for at in range(0, len(group), GROUP_FILES):
+        found += _write_group(group[at : at + GROUP_FILES])
+    return found
+
+
+def _write_group(group: Sequence[Wanted]) -> list[str | MoverError]:
+    parts: list[_Part] = []
+    try:
+        for wanted in group:
+            parts.append(_Part(wanted))
+            _try(parts[-1], parts[-1].write)
+        with ThreadPoolExecutor(min(SYNC_THREADS, max(1, len(parts)))) as pool:
+            list(pool.map(lambda one: _try(one, one.make_sure), parts))
+        found = [one.failed or one.give_name() for one in parts]
+        for folder in dict.fromkeys(one.target.parent for one in parts):
+            sync_folder(folder)
+        return found
+    except OSError as error:
+        raise tier_error(error) from error
+    finally:
+        for one in parts:
+            one.close()
+
+
+def _try(part: _Part, step: Callable[[], None]) -> None:
+    """What is the matter with one source, or one copy of it, is that file's own."""
+    if part.failed is None:
+        try:
+            step()
+        except IntegrityError as error:
+            part.failed = error
+
+
 def _open_nameless(folder: Path, hidden: Path) -> tuple[int, bool]:
     try:
         return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600), False
@@ -85,7 +180,7 @@ def _give_name(fd: int, hidden: Path | None, target: Path) -> None:
 
 
 def pour(fd: int, source_fd: int, recipe: Recipe) -> str:
-    digest = blake3(max_threads=blake3.AUTO)
+    digest = _hasher(recipe.size_bytes)
     for data in _made(source_fd, recipe):
         digest.update(data)
         write_all(fd, data)
@@ -94,10 +189,15 @@ def pour(fd: int, source_fd: int, recipe: Recipe) -> str:
 
 def recipe_digest(source_fd: int, recipe: Recipe) -> str:
     """What the output would be, without writing it."""
-    digest = blake3(max_threads=blake3.AUTO)
+    digest = _hasher(recipe.size_bytes)
     for data in _made(source_fd, recipe):
         digest.update(data)
     return digest.hexdigest()
+
+
+def _hasher(size_bytes: int) -> blake3:
+    """Small files are hashed many at a time, one thread each."""
+    return blake3(max_threads=blake3.AUTO if size_bytes >= THREADED_BYTES else 1)
 
 
 def _made(source_fd: int, recipe: Recipe) -> Iterator[bytes]:
@@ -165,7 +265,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def digest_of(fd: int) -> str:
-    digest = blake3(max_threads=blake3.AUTO)
+    digest = _hasher(os.fstat(fd).st_size)
     at = 0
     while chunk := os.pread(fd, STEP_BYTES, at):
         digest.update(chunk)

@@ -16,9 +16,10 @@ from mover.deid.durable import check_unchanged
 from mover.deid.identity import Aliases, Identity, Refused
 from mover.deid.oneshot.job import Job
 from mover.deid.oneshot.outcome import Outcome, set_aside
+from mover.deid.oneshot.publish import ToPublish
 from mover.deid.oneshot.slides import CannotOpen, Opened, opened
 from mover.deid.oneshot.walk import Found, written
-from mover.errors import IdentityError, InstanceDropped, IntegrityError, MoverError
+from mover.errors import ChangedWhileReading, InstanceDropped, MoverError
 from mover.model.certificate import FileRecord, OutputFile
 
 # digits of an object's place in its folder: lists of up to 9,999 sort as they were meant
@@ -128,8 +129,7 @@ def _handle_chunk(job: Job, chunk: Sequence[Instance], number: str) -> list[Outc
             pixels=job.profile.pixels,
             known=_known(job, readable),
         )
-        for file, answer in zip(files, answers, strict=True):
-            outcomes.append(_settle(job, file, answer, number=number, name=names[file.digest]))
+        outcomes += _settle(job, files, answers, number=number, names=names)
     return outcomes
 
 
@@ -179,16 +179,41 @@ def _known(job: Job, chunk: Sequence[Instance]) -> tuple[str, ...]:
     return tuple(known)
 
 
-def _settle(job: Job, file: Opened, answer: PreparedObject | Refused, *, number: str, name: str) -> Outcome:
-    if isinstance(answer, Refused):
-        return _refused_by(file.found, answer, size_bytes=file.before.st_size)
-    try:
-        check_unchanged(file.fd, file.before)
-        with job.publisher.lock_of(file.digest):
-            digest = job.publisher.publish(name, file.fd, answer.plan.recipe, file.before)
-    except (IdentityError, IntegrityError) as error:
-        return _refused(file.found, error)
-    output = OutputFile(name, digest or "", answer.plan.recipe.size_bytes)
+def _settle(
+    job: Job,
+    files: Sequence[Opened],
+    answers: Sequence[PreparedObject | Refused],
+    *,
+    number: str,
+    names: dict[str, str],
+) -> list[Outcome]:
+    """What was proved is published as one group; all else is set aside."""
+    outcomes: list[Outcome] = []
+    passed: list[tuple[Opened, PreparedObject]] = []
+    for file, answer in zip(files, answers, strict=True):
+        if isinstance(answer, Refused):
+            outcomes.append(_refused_by(file.found, answer, size_bytes=file.before.st_size))
+            continue
+        try:
+            check_unchanged(file.fd, file.before)
+            passed.append((file, answer))
+        except ChangedWhileReading as error:
+            outcomes.append(_refused(file.found, error))
+    wanted = [
+        ToPublish(names[file.digest], file.fd, file.digest, made.plan.recipe, file.before) for file, made in passed
+    ]
+    for (file, made), digest in zip(passed, job.publisher.publish_many(wanted), strict=True):
+        if isinstance(digest, MoverError):
+            outcomes.append(_refused(file.found, digest))
+        else:
+            outcomes.append(_published(job, file, made, number=number, name=names[file.digest], digest=digest))
+    return outcomes
+
+
+def _published(
+    job: Job, file: Opened, made: PreparedObject, *, number: str, name: str, digest: str | None
+) -> Outcome:
+    output = OutputFile(name, digest or "", made.plan.recipe.size_bytes)
     return Outcome(
         position=file.found.position,
         entry=CrosswalkEntry(
@@ -197,10 +222,10 @@ def _settle(job: Job, file: Opened, answer: PreparedObject | Refused, *, number:
         ),
         kind="dicom",
         source_bytes=file.before.st_size,
-        output_bytes=answer.plan.recipe.size_bytes,
-        family=answer.plan.facts.family,
-        decisions=answer.plan.decisions,
-        record=_record(number, answer, output),
+        output_bytes=made.plan.recipe.size_bytes,
+        family=made.plan.facts.family,
+        decisions=made.plan.decisions,
+        record=_record(number, made, output),
     )  # fmt: skip
 
 

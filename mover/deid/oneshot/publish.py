@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from msgspec import Struct
+
 from mover.deid.crosswalk import FileCrosswalk
-from mover.deid.durable import digest_of_file, make_folder, recipe_digest, write_output
-from mover.errors import DigestMismatch, EntryExists, RequestInvalid
+from mover.deid.durable import Wanted, digest_of_file, make_folder, recipe_digest, write_output, write_outputs
+from mover.errors import DigestMismatch, EntryExists, IdentityError, IntegrityError, MoverError, RequestInvalid
 from mover.model.recipe import Literal, Recipe
 
 TABLES = "tables"
+
+
+class ToPublish(Struct, frozen=True):
+    """One output: its name, the open source, its digest, and what it was when it was proved."""
+
+    name: str
+    fd: int
+    digest: str
+    recipe: Recipe
+    before: os.stat_result
 
 
 class Publisher:
@@ -59,6 +73,33 @@ class Publisher:
         if self._crosswalk.outputs.get(name, found) != found:
             raise DigestMismatch("the output from an earlier run is not the one that was written down")
         return found
+
+    def publish_many(self, wanted: Sequence[ToPublish]) -> list[str | MoverError | None]:
+        """As `publish`, for many small outputs together: for each, in order, its digest or why it alone has none.
+        Two of the same name are the same bytes, and the second is held against the first."""
+        if self._dry:
+            return [None for _ in wanted]
+        found: dict[int, str | MoverError | None] = {}
+        with ExitStack() as locks:
+            for digest in sorted({one.digest for one in wanted}):
+                locks.enter_context(self.lock_of(digest))
+            fresh = {one.name: at for at, one in reversed(list(enumerate(wanted))) if not self.exists(one.name)}
+            for folder in dict.fromkeys((self._out / name).parent for name in fresh):
+                make_folder(folder)
+            places = sorted(fresh.values())
+            group = [Wanted(self._out / wanted[at].name, wanted[at].fd, wanted[at].recipe, wanted[at].before)
+                     for at in places]  # fmt: skip
+            found.update(zip(places, write_outputs(group), strict=True))
+            for at, one in enumerate(wanted):
+                if at not in found:
+                    found[at] = self._again(one)
+        return [found[at] for at in range(len(wanted))]
+
+    def _again(self, one: ToPublish) -> str | MoverError | None:
+        try:
+            return self.publish(one.name, one.fd, one.recipe, one.before)
+        except (IdentityError, IntegrityError) as error:
+            return error
 
     def publish_bytes(self, name: str, data: bytes) -> tuple[str, int]:
         """A picture drawn anew: no byte of it is copied from a source. One that lies there may differ in its bytes,
