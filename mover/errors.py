@@ -364,6 +364,13 @@ class VaultConflict(IdentityError):
     code = "vault-conflict"
 
 
+class SubjectErased(IdentityError):
+    """The scan, or the patient it names, was erased: it is not taken in a second time."""
+
+    code = "subject-erased"
+    hint = "Nothing is published of an erased subject. If the erasure was wrong, its custodian decides what comes next."
+
+
 class TextReaderMissing(IdentityError):
     """A picture that may carry burned-in text, on an installation that cannot read pictures."""
 

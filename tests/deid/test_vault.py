@@ -177,8 +177,8 @@ async def test_an_offset_sealed_before_names_were_sealed_beside_it_still_opens(v
     """Dates published under it must go on moving by the same days."""
     made = await vault.mint_subject("PAT-1")
     lookup = vault.keyed("subject|ward|PAT-1")
-    place = vault_module._place("subject", "ward", made[0], lookup)
-    old = vault._key.seal(vault_module.msgspec.msgpack.encode(-77), place=place)
+    where = vault_module.place("subject", "ward", made[0], lookup)
+    old = vault._key.seal(vault_module.msgspec.msgpack.encode(-77), place=where)
     with psycopg.connect(dsns.superuser) as conn:
         conn.execute("update vault.subject set body = %s where lookup = %s", (old, lookup))
     assert await vault.mint_subject("PAT-1") == (made[0], -77)
