@@ -61,6 +61,10 @@ LEASES_LOST = _counter("mover_leases_lost_total", "Shards whose worker was too l
 
 PACKS = _counter("mover_packs_total", "Packs decided, by final state.", "state")
 PACKS_QUARANTINED = _counter("mover_packs_quarantined_total", "Packs held back, by reason code.", "code")
+SLIDES_SEARCHED = _counter(
+    "mover_slides_searched_again_total", "Published slides searched for what records brought later, by outcome.",
+    "outcome",
+)  # fmt: skip
 ROWS = _counter("mover_rows_total", "Rows and images of record sets, by ledger state.", "state")
 
 BYTES_READ = _counter("mover_tier_read_bytes_total", "Bytes read from a tier.", "tier")

@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from mover.decide import alignment
+from mover.decide import alignment, searchagain
 from mover.decide.alignment import Aligned, NamedImage, Prepared, Subject
 from mover.errors import MoverError, ShortRead, StructureInvalid
 from mover.model.policy import RecordsPolicy, TableRule
@@ -71,6 +71,13 @@ def align(*given: object) -> bytes:
     )
     skipped = {name: table.skipped for name, table in tables.items()}
     return msgspec.msgpack.encode(Answer(aligned=aligned, skipped=skipped))
+
+
+def words(*given: object) -> bytes:
+    """f(fd, …, request): what is sought in the published slides of the rows' patients."""
+    request, tables = _read(given)
+    cells = {name: (table.header, [row.cells for row in table.rows]) for name, table in tables.items()}
+    return msgspec.msgpack.encode(searchagain.dictionaries(_prepare(request, tables), cells))
 
 
 def _read(given: tuple[object, ...]) -> tuple[Request, dict[str, scanner.Table]]:

@@ -12,6 +12,7 @@ from mover.align.gather import Gathered
 from mover.clock import SYSTEM, Clock
 from mover.decide.alignment import NamedImage, Subject
 from mover.decide.matching import canonical_image
+from mover.decide.searchagain import Dictionary
 from mover.deid.vault import Vault
 from mover.model.policy import RecordsPolicy
 from mover.sandbox import Sandbox
@@ -44,6 +45,13 @@ class Examiner:
             this_year=self._clock.now().year,
         )
         return msgspec.msgpack.decode(await self._run("align", tables, second), type=Answer)
+
+    async def words(
+        self, policy: RecordsPolicy, tables: Gathered, images: Sequence[NamedImage]
+    ) -> list[Dictionary]:
+        """What these tables say of the patients of published images: identifiers, for the memory of the search."""
+        answer = await self._run("words", tables, Request(policy=policy, images=list(images)))
+        return msgspec.msgpack.decode(answer, type=list[Dictionary])
 
     async def remember_images(self, project: str, policy: RecordsPolicy, images: Sequence[NamedImage]) -> None:
         """So that later batches' tables know these names: keyed, in the vault, without a body."""

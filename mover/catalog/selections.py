@@ -42,6 +42,7 @@ from mover.randomness import new_id
 
 SLIDES_LIMIT = 1_000_000  # of one selection
 NUMBERS_SLICE = 10_000
+OFFENDERS_LIMIT = 1000
 
 _Q = queries.load(__file__)
 
@@ -104,6 +105,12 @@ async def resolve_numbers(
         else:
             usable[number] = None
     return list(usable), offenders
+
+
+async def withdrawn_since(conn: Connection, selection: str) -> list[str]:
+    """Slides of a frozen list that no run may take any more, the first of them."""
+    rows = await _rows(conn, "withdrawn_of_selection", selection=selection, limit=OFFENDERS_LIMIT)
+    return [row.number for row in rows]
 
 
 def storable(offenders: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,7 +185,8 @@ _FROM: LiteralString = """
   from mover.slide_grant g
   join mover.slide s on s.number = g.number
   left join mover.aligned a on a.project_id = g.project_id and a.number = g.number
- where g.project_id = %(project)s and """
+ where g.project_id = %(project)s
+   and not exists (select from mover.slide_withdrawal w where w.number = g.number) and """
 # a slide is all of its files
 _BYTES: LiteralString = "(s.size_bytes + s.files_bytes)"
 _WHAT: LiteralString = "select s.number, " + _BYTES + " as size_bytes, coalesce(s.root, s.digest) as digest"

@@ -136,10 +136,15 @@ def _show(out: Output, records: wire.RecordSet) -> None:
             *ledgers,
             ("slides", records.slides_aligned or None),
             ("k", records.k),
+            ("withdrawn", ", ".join(one.number for one in records.withdrawn) or None),
+            ("held by runs", ", ".join(sorted({run for one in records.withdrawn for run in one.runs})) or None),
             ("proofs", proofs(records.proofs)),
             ("declared", records.created_at),
             ("finished", records.finished_at),
         ],
     )
+    if records.withdrawn:
+        out.note("these tables named somebody whom a published slide names, too: no new selection or run takes it; "
+                 "end the runs that hold it")  # fmt: skip
     if records.state == "waiting-for-images":
         out.note(f"waits until {records.batch} is complete; follow it: mover records show {records.id} --wait")

@@ -48,5 +48,6 @@ def show(*, mover: SyncClient, out: Output, number: str) -> None:
         ("family", slide.family),
         ("bytes", size(slide.size_bytes)),
         ("digest", slide.digest),
+        ("withdrawn", slide.withdrawn),
     ]
     out.facts(slide, [*fixed, *facts, *known])

@@ -3,6 +3,9 @@
 A record set is one version of all tables of a policy. The same bytes under the same policy are the same set; a
 corrected or cumulative export is the next version and replaces what the earlier ones said of the batch's slides.
 
+Before anything is aligned, what the tables say of the patients is sought in their published slides (`searchagain`):
+a record set is aligned only when its slides were searched.
+
 What a crash leaves, in order: sealed paths that nothing refers to; a set in `matching` whose shard is run again;
 image names and pseudonyms in the vault that nothing refers to yet. Ledger, facts, proof, state, audit record and
 the end of the shard are one transaction, so there is never half a ledger.
@@ -27,6 +30,7 @@ from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.alignment import NamedImage
 from mover.decide.packs import members_of
+from mover.decide.searchagain import Dictionary
 from mover.decide.tables import check_policy, fact_columns
 from mover.deid.vault import UNSEAL_LIMIT, Vault
 from mover.errors import (
@@ -39,6 +43,7 @@ from mover.errors import (
     RequestError,
     RequestInvalid,
 )
+from mover.ingest.searchagain import SearchAgain, withdrawn_by
 from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
@@ -83,6 +88,7 @@ class Records:
         self._site = site
         self._node = node
         self._examiner = Examiner(sandbox, vault, clock=clock)
+        self._again = SearchAgain(database, tiers, sandbox, node=node)
 
     def handlers(self) -> dict[str, Handler]:
         return {KIND: self.match}
@@ -202,11 +208,32 @@ class Records:
                 raise ChangedWhileReading(
                     "the tables or their policy changed after they were declared", hint="Declare them again."
                 )
+            words = await self._examiner.words(policy, tables, images)
+            await self._again.search(shard, words)
+            # what was withdrawn waits in quarantine, and its rows are late
+            images = await self._still_published(project, row.batch_id, images)
             answer = await self._examiner.examine(project, policy, tables, images, mint=True)
             await self._examiner.remember_images(project, policy, images)
-            await self._write(shard, row, policy, answer, tables.size_bytes)
+            await self._write(shard, row, policy, answer, words=words, table_bytes=tables.size_bytes)
 
-    async def _write(self, shard: Shard, row: Any, policy: RecordsPolicy, answer: Answer, table_bytes: int) -> None:
+    async def _still_published(self, project: str, batch: str, images: list[NamedImage]) -> list[NamedImage]:
+        async with self._database.project(project) as conn:
+            rows = await _Q.many(conn, "images", batch=batch, limit=IMAGES_LIMIT + 1)
+        numbers = [row.number for row in rows]
+        return [
+            msgspec.structs.replace(image, number=number) for image, number in zip(images, numbers, strict=True)
+        ]
+
+    async def _write(
+        self,
+        shard: Shard,
+        row: Any,
+        policy: RecordsPolicy,
+        answer: Answer,
+        *,
+        words: list[Dictionary],
+        table_bytes: int,
+    ) -> None:
         project = shard.project
         async with self._database.project(project) as conn:
             batch = await _batch(conn, row.batch_id)
@@ -220,6 +247,7 @@ class Records:
                 conn, project, row.id, policy, answer, batch=row.batch_id, version=row.version,
                 table_bytes=table_bytes, replaces=not newer,
             )  # fmt: skip
+            await self._again.prove(conn, project, row.id, words)
             report = report_of(answer)
             await conn.execute(_Q["align"], {"id": row.id, "proof": proof, "report": Jsonb(report)})
             await finish_shard(conn, shard)
@@ -297,7 +325,8 @@ class Records:
         row = await _Q.one(conn, "get", id=id)
         if row is None:
             raise NotFound("no such record set", where=id)
-        return _record_set(row, await proofs.of_subject(conn, id))
+        withdrawn = await withdrawn_by(conn, id)
+        return msgspec.structs.replace(_record_set(row, await proofs.of_subject(conn, id)), withdrawn=withdrawn)
 
     async def _audit(
         self,

@@ -40,8 +40,11 @@ update mover.record_set set state = 'matching' where id = %(id)s and state in ('
 update mover.record_set set state = 'waiting-for-images' where id = %(id)s and state = 'matching';
 
 -- name: images
--- The images of a batch in their lasting order; the name of each is sealed.
-select id, entry, number from mover.pack where batch_id = %(batch)s order by id limit %(limit)s;
+-- The images of a batch in their lasting order; the name of each is sealed. A slide that was withdrawn has no number
+-- here: its pack waits in quarantine, and rows that speak of it are late.
+select id, entry,
+       case when exists (select from mover.slide_withdrawal w where w.number = pack.number) then null else number end
+         as number from mover.pack where batch_id = %(batch)s order by id limit %(limit)s;
 
 -- name: newer_aligned
 -- Was a newer version of this batch's tables aligned already?

@@ -105,7 +105,7 @@ class BatchPage(Answer, frozen=True, kw_only=True):
 
 class Pack(Answer, frozen=True, kw_only=True):
     id: str
-    state: Literal["found", "published", "duplicate", "quarantined"]
+    state: Literal["found", "published", "duplicate", "quarantined", "excluded"]
     reason: str | None = None
     explanation: str | None = None
     family: str | None = None
@@ -120,6 +120,91 @@ class PackPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class QuarantineOffer(Answer, frozen=True, kw_only=True):
+    """A decision that is sound for a cause. `standing`: it may hold for packs that come later; `changed`: only for what
+    other software or another profile judged."""
+
+    action: str
+    why: str
+    standing: bool = False
+    changed: bool = False
+
+
+class QuarantineCause(Answer, frozen=True, kw_only=True):
+    """Everything that waits for one thing. `kind` is the sort of pack (a suffix, mirax, vms, dicom, picture, other), or
+    `records` for sets of tables; `words` are the refusal's without numbers; `packs` are examples, or one page of ids.
+    `advice` says what a person may do besides the decisions on offer."""
+
+    id: str
+    code: str
+    kind: str
+    words: str
+    count: int
+    bytes: int
+    batches: int
+    since: datetime
+    packs: list[str] = []
+    offers: list[QuarantineOffer] = []
+    advice: str = ""
+
+
+class QuarantineCauses(Answer, frozen=True, kw_only=True):
+    """The most frequent first. `more` causes are not shown."""
+
+    causes: list[QuarantineCause]
+    more: int = 0
+
+
+class QuarantineDecisionRequest(Body, frozen=True):
+    """What is to become of everything that waits for a cause, or of some `packs` of it. `standing` also decides about
+    packs that come later, where that is sound; by default it does where no packs are listed."""
+
+    action: Literal["retry", "exclude", "accept-without-thumbnail", "declare"]
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
+    packs: Annotated[list[ShortText], Meta(min_length=1, max_length=10_000)] | None = None
+    standing: bool | None = None
+
+
+class QuarantineRule(Answer, frozen=True, kw_only=True):
+    """A reviewed decision. A standing one holds until it is revoked or decided anew; `excluded` packs stay out by
+    it."""
+
+    id: str
+    cause: str
+    version: int
+    action: str
+    standing: bool
+    code: str
+    kind: str
+    words: str
+    reason: str
+    packs: int
+    excluded: int = 0
+    decided_by: str
+    decided_at: datetime
+    revoked_by: str | None = None
+    revoked_at: datetime | None = None
+    revoked_reason: str | None = None
+
+
+class QuarantineRules(Answer, frozen=True, kw_only=True):
+    rules: list[QuarantineRule]
+
+
+class QuarantineDecision(Answer, frozen=True, kw_only=True):
+    """`packs` were decided, in these `batches`, which go on by themselves. `left` wait as before, and why."""
+
+    rule: QuarantineRule
+    packs: int
+    batches: list[str]
+    left: int = 0
+    why_left: str = ""
+
+
+class QuarantineRevokeRequest(Body, frozen=True):
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
+
+
 class Slide(Answer, frozen=True, kw_only=True):
     number: str
     family: str
@@ -127,6 +212,8 @@ class Slide(Answer, frozen=True, kw_only=True):
     digest: str
     facts: dict[str, Any]
     aligned: dict[str, Any] | None = None
+    # reason code: no selection and no run takes it any more
+    withdrawn: str | None = None
 
 
 class SlidePage(Answer, frozen=True, kw_only=True):
@@ -145,6 +232,13 @@ class RecordsRequest(Body, frozen=True):
     policy: str | None = None
 
 
+class WithdrawnSlide(Answer, frozen=True, kw_only=True):
+    """A published slide in which something was found that these tables brought. `runs` hold it still."""
+
+    number: str
+    runs: list[str] = []
+
+
 class RecordSet(Answer, frozen=True, kw_only=True):
     id: str
     batch: str
@@ -160,6 +254,7 @@ class RecordSet(Answer, frozen=True, kw_only=True):
     slides_aligned: int = 0
     k: int | None = None
     proofs: list[Proof] = []
+    withdrawn: list[WithdrawnSlide] = []
 
 
 class RecordSetPage(Answer, frozen=True, kw_only=True):

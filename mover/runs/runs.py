@@ -22,7 +22,16 @@ from mover.catalog.queries import load
 from mover.decide.admission import Admission, TierSpace, admit
 from mover.decide.layout import slide_path
 from mover.decide.lifecycle import check_transition
-from mover.errors import Conflict, NotFound, NotProtected, RequestError, RequestInvalid, RunRefused, TierError
+from mover.errors import (
+    Conflict,
+    IdentifierFoundLater,
+    NotFound,
+    NotProtected,
+    RequestError,
+    RequestInvalid,
+    RunRefused,
+    TierError,
+)
 from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import cancel_shards, tier_queue
 from mover.log import get_logger
@@ -199,6 +208,10 @@ class Runs:
             earlier = await SQL.one(conn, "get", id=body.like)
             if earlier is None or earlier.selection_id is None:
                 raise NotFound("no such run to repeat", where=body.like)
+            gone = await selections.withdrawn_since(conn, earlier.selection_id)
+            if gone:
+                offenders = [{"number": number, "why": "quarantined"} for number in gone]
+                return _Chosen("", offenders, f"{len(gone)} of its slides were withdrawn since")
             return _Chosen(earlier.selection_id, [], "")
         else:
             cohort_id, expression = None, body.expression
@@ -286,6 +299,9 @@ class Runs:
         if policy is None:
             await self._explain_once(conn, run, f"the policy {run.policy} is not loaded")
             return True
+        if run.selection_id is not None and await selections.withdrawn_since(conn, run.selection_id):
+            await self._refuse_withdrawn(conn, run)
+            return True
         verdict = await self._judge(conn, tier, run, policy, locked.capacity_bytes)
         if verdict.verdict == "wait":
             await self._explain_once(conn, run, verdict.reason)
@@ -304,6 +320,15 @@ class Runs:
             reason="too-large" if verdict.verdict == "refuse" else "",
         )
         return True
+
+    async def _refuse_withdrawn(self, conn: Connection, run: Any) -> None:
+        """Asked for before, it waited for space while a slide of it was withdrawn."""
+        code = IdentifierFoundLater.code
+        await self._step(conn, run.id, "requested", "refused", reason=code, why="a slide of it was withdrawn meanwhile")
+        await audit.record(
+            conn, project=run.project_id, node=self._node, actor="daemon", action="run refused", subject=run.id,
+            reason=code,
+        )  # fmt: skip
 
     def _known_policy(self, name: str) -> StagePolicy | None:
         try:

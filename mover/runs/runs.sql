@@ -130,6 +130,15 @@ on conflict (run_id, path) do update set size_bytes = excluded.size_bytes, diges
 -- A run that is staged, and stays so until the commit.
 select id from mover.run where id = %(id)s and state = 'staging' for share
 
+-- name: share_withdrawals
+-- A run becomes ready before a slide is withdrawn, and is then told of, or finds it withdrawn.
+select pg_advisory_xact_lock_shared(hashtextextended('mover withdrawals', 0))
+
+-- name: withdrawn
+-- Slides of a run, or of some of its entries, that were withdrawn since it was asked for.
+select count(distinct e.number) as count from mover.run_entry e join mover.slide_withdrawal w using (number)
+ where e.run_id = %(run)s and (%(paths)s::text[] is null or e.path = any (%(paths)s))
+
 -- name: lock_digest
 -- Linking, judging and evicting of one digest on one tier happen one after the other.
 select pg_advisory_xact_lock(hashtextextended(%(tier)s::text || ' ' || %(digest)s::text, 0))

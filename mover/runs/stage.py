@@ -22,7 +22,15 @@ from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock
 from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
-from mover.errors import ChangedWhileReading, DigestMismatch, EntryExists, EntryMissing, IntegrityError, MoverError
+from mover.errors import (
+    ChangedWhileReading,
+    DigestMismatch,
+    EntryExists,
+    EntryMissing,
+    IdentifierFoundLater,
+    IntegrityError,
+    MoverError,
+)
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
 from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
@@ -79,6 +87,7 @@ class Stage:
     async def stage(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
             run = await SQL.one(conn, "get", id=shard.subject_id)
+            await self._refuse_withdrawn(conn, shard.subject_id, list(shard.members))
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await SQL.many(conn, "entries_by_path", **parameters)
         await in_thread(self._flash[run.tier].roots.check_identity)
@@ -92,6 +101,12 @@ class Stage:
             if run.state == "staging" and await siblings_open(conn, shard) == 0:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
                 await add_shards(conn, shard.project, [seal])
+
+    async def _refuse_withdrawn(self, conn: Connection, run: str, paths: list[str] | None = None) -> None:
+        """Selected before, and withdrawn since: no byte of it goes to flash, and no root with it becomes ready."""
+        row = await SQL.one(conn, "withdrawn", run=run, paths=paths)
+        if row.count:
+            raise IdentifierFoundLater(f"{row.count} slides of the run were withdrawn since it was made", where=run)
 
     async def _begin(self, shard: Shard, run: Any) -> bool:
         """The root stands from here on. False when the run is not staged any more."""
@@ -321,6 +336,8 @@ class Stage:
     async def _prove_ready(self, shard: Shard, run: Any, manifest: bytes) -> None:
         header = parse_manifest(manifest).header
         async with self._database.project(shard.project) as conn:
+            await conn.execute(SQL["share_withdrawals"])
+            await self._refuse_withdrawn(conn, run.id)
             locked = await SQL.one(conn, "lock", id=run.id)
             await finish_shard(conn, shard)
             if locked.state == "staging":
