@@ -69,9 +69,9 @@ def _examine_other(source: ByteSource, page: Page, offset: int, count: int, *, w
 
 def find_comments(source: ByteSource, scan: SlideScan) -> list[tuple[int, int]]:
     """Every range inside a tile's header that holds a comment or application data of no known writer. Slow: each tile's
-    header is read. Only for slides that `examine` refuses, and of tiles only (a Hamamatsu strip has none)."""
+    header is read. Only for slides that `examine` refuses. A Hamamatsu level is one such tile."""
     found: list[tuple[int, int]] = []
-    for page in scan.levels if scan.flavour != "ndpi" else ():
+    for page in scan.levels:
         if page.compression != 7 and page.compression not in _JPEG_2000:
             continue
         look = codestream.foreign_segments if page.compression == 7 else codestream.foreign_jp2k_comments
