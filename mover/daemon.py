@@ -41,7 +41,9 @@ from mover.deid.entrynames import EntryNames
 from mover.deid.vault import ClosedVault, Vault, VaultKey
 from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, TierHung
 from mover.ingest.batches import Batches
+from mover.ingest.certificates import Certificates
 from mover.ingest.packs import Packs, markers
+from mover.ingest.quarantine import Quarantine
 from mover.ingest.records import Records
 from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
@@ -179,8 +181,10 @@ class House:
     tiers: dict[str, AnyTier]
     access: Access
     batches: Batches
+    quarantine: Quarantine
     scans: Scans
     records: Records
+    certificates: Certificates
     cohorts: Cohorts
     runs: Runs
     protection: Protection
@@ -256,6 +260,7 @@ async def _build(
     batches = Batches(database, vault, tiers, policies, node=node)
     packs = Packs(batches, database, vault, tiers, policies, transfer, sandbox, site=site, node=node)
     records = Records(database, vault, tiers, sandbox, policies, site=site, node=node)
+    certificates = Certificates(database, policies, sandbox, key_file=settings.certificate_key, site=site, node=node)
     runs = Runs(database, flash, policies, node=node)
     stage = Stage(database, tiers, flash, transfer, node=node)
     clean = Clean(database, flash, runs, node=node)
@@ -287,7 +292,8 @@ async def _build(
     access = Access(database, project=settings.project, node=node, own_uid=os.geteuid())
     await access.adopt_file(settings.state_dir / "admin-token")
     return House(
-        settings, database, policies, tiers, access, batches, scans, records, Cohorts(database, node=node), runs,
+        settings, database, policies, tiers, access, batches,
+        Quarantine(database, policies, node=node), scans, records, certificates, Cohorts(database, node=node), runs,
         protection, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
     )  # fmt: skip
 
@@ -657,8 +663,10 @@ def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
 async def _listen(house: House) -> Server:
     rooms = Rooms(
         batches=house.batches,
+        quarantine=house.quarantine,
         scans=house.scans,
         records=house.records,
+        certificates=house.certificates,
         cohorts=house.cohorts,
         runs=house.runs,
         protection=house.protection,

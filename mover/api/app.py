@@ -15,7 +15,20 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from mover import metrics
-from mover.api import audit, batches, cohorts, records, runs, scans, service, snapshots, tokens, transfers, verify
+from mover.api import (
+    audit,
+    batches,
+    cohorts,
+    quarantine,
+    records,
+    runs,
+    scans,
+    service,
+    snapshots,
+    tokens,
+    transfers,
+    verify,
+)
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
 from mover.api.operation import Call, Operation, Streamed, Waiting
@@ -34,6 +47,7 @@ from mover.model.access import Identity
 
 OPERATIONS: tuple[Operation, ...] = (
     *batches.OPERATIONS,
+    *quarantine.OPERATIONS,
     *scans.OPERATIONS,
     *records.OPERATIONS,
     *cohorts.OPERATIONS,

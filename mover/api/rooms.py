@@ -32,6 +32,23 @@ class Batches(Protocol):
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest, /) -> wire.Revealed: ...
 
 
+class Quarantine(Protocol):
+    async def causes(self, project: str, batch: str | None, /) -> wire.QuarantineCauses: ...
+    async def cause(
+        self, project: str, id: str, after: str | None, limit: int, /
+    ) -> wire.QuarantineCause: ...
+    async def decide(
+        self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest, /, *, request: str = ""
+    ) -> wire.QuarantineDecision: ...
+    async def plan_decide(
+        self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest, /
+    ) -> wire.Plan: ...
+    async def rules(self, project: str, /, *, standing: bool = False) -> wire.QuarantineRules: ...
+    async def revoke(
+        self, project: str, actor: str, rule: str, body: wire.QuarantineRevokeRequest, /, *, request: str = ""
+    ) -> wire.QuarantineRule: ...
+
+
 class Scans(Protocol):
     async def declare(
         self, project: str, actor: str, body: wire.ScanRequest, /, *, request: str = ""
@@ -51,6 +68,10 @@ class Records(Protocol):
     async def ledger(
         self, project: str, id: str, table: str | None, state: str | None, after: str | None, limit: int, /
     ) -> wire.LedgerPage: ...
+
+
+class Certificates(Protocol):
+    async def issue(self, project: str, actor: str, role: str, batch: str, /, *, request: str = "") -> str: ...
 
 
 class Cohorts(Protocol):
@@ -134,8 +155,10 @@ class Rooms:
     """The workflow fronts and small questions about the machine itself."""
 
     batches: Batches
+    quarantine: Quarantine
     scans: Scans
     records: Records
+    certificates: Certificates
     cohorts: Cohorts
     runs: Runs
     protection: Protection

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tier": ("mover.cli.tier", "Where bytes live."),
     "scan": ("mover.cli.scan", "Walk tiers into the catalog, see what drifted."),
     "batch": ("mover.cli.batch", "Step 1: declare batches of image packs, follow them."),
+    "quarantine": ("mover.cli.quarantine", "What waits for a person, by cause; decide about all of it at once."),
     "slide": ("mover.cli.slide", "The de-identified slides of the project."),
     "records": ("mover.cli.records", "Step 2: declare the tables of a batch, read the ledger."),
     "cohort": ("mover.cli.cohort", "Step 3: save and count cohorts by expression."),

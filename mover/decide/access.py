@@ -26,7 +26,16 @@ ACTIONS: dict[str, frozenset[Role]] = {
     # a custodian finds the packs to reveal by their ids and reasons
     "batches.read": _ALL,
     "batches.declare": _WORK,
+    # says what was done and by which rules, and names nobody
+    "batches.certify": frozenset({"operator", "admin", "custodian"}),
+    "quarantine.read": _ALL,
+    "quarantine.decide": _WORK,
     "names.reveal": frozenset({"operator", "custodian"}),
+    # originals, erasure and imports: who runs the machine or the work has no part in it
+    "vault.read": frozenset({"custodian"}),
+    "vault.reveal": frozenset({"custodian"}),
+    "vault.erase": frozenset({"custodian"}),
+    "vault.import": frozenset({"custodian"}),
     "scans.read": _LADDER,
     "scans.declare": _WORK,
     "slides.read": _LADDER,

@@ -50,6 +50,7 @@ INDEX_NAMES = ("dicomdir",)
 DICOM_FILES_MAX: Final = 5000  # objects of one pack
 
 Kind = Literal["file", "mirax", "vms", "dicom"]
+_ALL_KINDS: Final = frozenset(("file", "mirax", "vms", "dicom"))
 DicomNames = Literal["suffix", "any"]
 
 
@@ -70,6 +71,15 @@ class Tally(Struct, frozen=True):
     tables: int
     missing: int
     undeclared: int
+
+
+class Waivers(Struct, frozen=True):
+    """What people decided about packs of a batch: canonical names that need no thumbnail, or belong to the batch
+    although nobody listed them; packs of the `suffixes` need no thumbnail, now and later."""
+
+    thumbnails: frozenset[str] = frozenset()
+    declared: frozenset[str] = frozenset()
+    suffixes: frozenset[str] = frozenset()
 
 
 class Members(Struct, frozen=True):
@@ -150,6 +160,7 @@ def find_packs(
     expected_count: int | None = None,
     expected: frozenset[str] | None = None,
     ignore: frozenset[str] = frozenset(),
+    waivers: Waivers = Waivers(),  # noqa: B008 - a frozen value
 ) -> Tally:
     """Group the entries of `folder` into packs and compare with what was declared.
 
@@ -159,12 +170,15 @@ def find_packs(
     """
     found = _sort([e for e in entries if canonical_name(e.key) not in ignore], dicom_names)
     _claim_for_vms(found)
-    optional = without_thumbnail if require_thumbnail else frozenset(("file", "mirax", "vms", "dicom"))
+    optional = without_thumbnail if require_thumbnail else _ALL_KINDS
     packs = [
-        _judge_slide(stem, images, found.thumbnails.pop(stem, []), found.companions.pop(stem, []), optional)
+        _judge_slide(
+            stem, images, found.thumbnails.pop(stem, []), found.companions.pop(stem, []),
+            _ALL_KINDS if _waived(stem, images, waivers) else optional,
+        )
         for stem, images in sorted(found.slides.items())
-    ]
-    packs += list(_object_packs(found, {p.barcode for p in packs}, folder, optional))
+    ]  # fmt: skip
+    packs += list(_object_packs(found, {p.barcode for p in packs}, folder, optional, waivers))
     packs += [
         _lone(stem, images, "pack-incomplete", "a thumbnail without a slide image")
         for stem, images in sorted(found.thumbnails.items())
@@ -176,7 +190,11 @@ def find_packs(
         )
         for e in sorted(strangers, key=lambda e: e.key)
     ]
-    return _compare(_apart(packs, folder), found.tables, expected_count, expected)
+    return _compare(_apart(packs, folder), found.tables, expected_count, expected, waivers.declared)
+
+
+def _waived(stem: str, images: Sequence[Entry], waivers: Waivers) -> bool:
+    return stem in waivers.thumbnails or split_suffix(canonical_name(images[0].key))[1] in waivers.suffixes
 
 
 def _sort(listed: list[Entry], dicom_names: DicomNames) -> _Sorted:
@@ -271,7 +289,9 @@ def _judge_slide(
     return _lone(stem, entries, None, None)
 
 
-def _object_packs(found: _Sorted, taken: set[str], below: str, optional: frozenset[str]) -> Iterator[FoundPack]:
+def _object_packs(
+    found: _Sorted, taken: set[str], below: str, optional: frozenset[str], waivers: Waivers
+) -> Iterator[FoundPack]:
     """One pack for each folder of DICOM objects: named by the folder's place below the batch's folder, because
     series of two studies are often called the same."""
     folders: dict[str, list[str]] = defaultdict(list)
@@ -287,7 +307,7 @@ def _object_packs(found: _Sorted, taken: set[str], below: str, optional: frozens
             reason, explanation = "pack-too-large", f"more than {DICOM_FILES_MAX} DICOM objects in one folder"
         elif len(thumbnails) > 1:
             reason, explanation = "pack-ambiguous", f"{len(thumbnails)} thumbnails share one barcode"
-        elif not thumbnails and "dicom" not in optional:
+        elif not thumbnails and "dicom" not in optional and not _waived(barcode, objects, waivers):
             reason, explanation = "pack-incomplete", "the thumbnail is missing"
         yield _lone(barcode, objects + thumbnails, reason, explanation)
 
@@ -316,7 +336,11 @@ def _lone(barcode: str, entries: list[Entry], reason: str | None, explanation: s
 
 
 def _compare(
-    packs: list[FoundPack], tables: int, expected_count: int | None, expected: frozenset[str] | None
+    packs: list[FoundPack],
+    tables: int,
+    expected_count: int | None,
+    expected: frozenset[str] | None,
+    declared: frozenset[str],
 ) -> Tally:
     missing = undeclared = 0
     if expected is not None:
@@ -324,7 +348,7 @@ def _compare(
         # a folder of objects may be expected by its last name
         called = [frozenset((p.barcode, p.barcode.rpartition("/")[2])) for p in packs]
         missing = len(wanted - frozenset().union(*called))
-        strange = [not names & wanted for names in called]
+        strange = [not names & wanted and p.barcode not in declared for names, p in zip(called, packs, strict=True)]
         undeclared = sum(strange)
         packs = [
             replace(p, reason="not-declared", explanation="found, but not in the declared list") if beyond else p

@@ -15,7 +15,8 @@ from mover import audit
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
-from mover.decide.packs import Tally, canonical_name, find_packs
+from mover.decide.packs import Tally, Waivers, canonical_name, find_packs
+from mover.decide.quarantine import suffixes_of
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, NotFound, RequestInvalid
 from mover.jobs import NewShard, add_shards
@@ -80,7 +81,9 @@ class Batches:
     async def plan_declare(self, project: str, actor: str, body: wire.BatchRequest) -> wire.Plan:
         """What a walk would find and do now; nothing is kept, and no name is shown."""
         policy = self._policy(body)
-        tally = await asyncio.to_thread(self.tally, policy, clean_folder(body.folder), body)
+        async with self._database.project(project) as conn:
+            waivers = Waivers(suffixes=bare_suffixes(await standing_rules(conn)))
+        tally = await asyncio.to_thread(self.tally, policy, clean_folder(body.folder), body, waivers)
         steps = [
             wire.PlanStep(
                 action="quarantine" if pack.reason else "de-identify",
@@ -100,7 +103,13 @@ class Batches:
             truncated=len(steps) > PLAN_STEPS_MAX,
         )
 
-    def tally(self, policy: ImagesPolicy, folder: str, body: wire.BatchRequest) -> Tally:
+    def tally(
+        self,
+        policy: ImagesPolicy,
+        folder: str,
+        body: wire.BatchRequest,
+        waivers: Waivers = Waivers(),  # noqa: B008 - a frozen value
+    ) -> Tally:
         """Walk the folder (blocking). EntryMissing when nothing is there, or no image: an empty source is never
         success."""
         tier = self._tiers[policy.source]
@@ -121,6 +130,7 @@ class Batches:
             expected_count=body.expected_count,
             expected=frozenset(canonical_name(n) for n in body.expected) if body.expected is not None else None,
             ignore=frozenset([policy.marker.casefold()]) if policy.marker else frozenset(),
+            waivers=waivers,
         )
         if not tally.packs:
             raise EntryMissing("the declared folder holds no slide image", where=policy.source)
@@ -280,6 +290,17 @@ def clean_folder(folder: str) -> str:
     if not parts or ".." in parts or "\0" in folder:
         raise RequestInvalid("the folder must lie below the source tier's root")
     return "/".join(parts)
+
+
+async def standing_rules(conn: Connection) -> list[Any]:
+    """The decisions about causes of quarantine that hold for packs that come now (`ingest.quarantine`)."""
+    return await SQL.many(conn, "standing_rules")
+
+
+def bare_suffixes(rules: list[Any]) -> frozenset[str]:
+    """Suffixes whose packs need no thumbnail by a standing decision."""
+    bare = [rule.kind for rule in rules if rule.action == "accept-without-thumbnail"]
+    return frozenset().union(*(suffixes_of(kind) for kind in bare))
 
 
 async def many(conn: Connection, statement: str, **parameters: object) -> list[Any]:

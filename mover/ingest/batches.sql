@@ -17,7 +17,7 @@ update mover.batch set state = 'declared', expected_count = %(expected_count)s, 
 
 -- name: reopen_packs
 -- Quarantined packs of a batch that is declared again.
-update mover.pack set state = 'found', reason = null, explanation = null, updated_at = now()
+update mover.pack set state = 'found', reason = null, explanation = null, cause = null, updated_at = now()
  where batch_id = %(batch)s and state = 'quarantined'
 
 -- name: get
@@ -53,12 +53,21 @@ returning *
 
 -- name: insert_pack
 -- A pack found again is the same pack; one that waits in quarantine for a reason found by the walk stays so.
-insert into mover.pack (id, project_id, batch_id, barcode, entry, state, reason, explanation, size_bytes)
-values (%(id)s, %(project)s, %(batch)s, %(barcode)s, %(entry)s, %(state)s, %(reason)s, %(explanation)s, %(size_bytes)s)
+insert into mover.pack (id, project_id, batch_id, barcode, entry, state, reason, explanation, size_bytes, cause, kind,
+                        judged_by, rule_id)
+values (%(id)s, %(project)s, %(batch)s, %(barcode)s, %(entry)s, %(state)s, %(reason)s, %(explanation)s, %(size_bytes)s,
+        %(cause)s, %(kind)s, %(judged_by)s, %(rule)s)
 on conflict (batch_id, barcode) do update
    set entry = excluded.entry, state = excluded.state, reason = excluded.reason, explanation = excluded.explanation,
-       size_bytes = excluded.size_bytes, updated_at = now()
+       size_bytes = excluded.size_bytes, cause = excluded.cause, kind = excluded.kind, judged_by = excluded.judged_by,
+       rule_id = excluded.rule_id, updated_at = now()
  where mover.pack.state = 'found'
+
+-- name: unseen
+-- Packs that want work and were not found by the walk: nothing is done by names that nobody has judged now.
+update mover.pack set state = 'quarantined', reason = %(reason)s, explanation = %(explanation)s, cause = %(cause)s,
+       kind = '', judged_by = %(judged_by)s, updated_at = now()
+ where batch_id = %(batch)s and state = 'found' and barcode <> all(%(seen)s::text[])
 
 -- name: found_packs
 -- Packs that want work.
@@ -77,10 +86,24 @@ select id, state, reason, number, size_bytes from mover.pack where batch_id = %(
 select id from mover.pack where id = %(id)s and state = 'found' for update
 
 -- name: quarantine
--- A pack waits for a person, with a reason.
-update mover.pack set state = 'quarantined', reason = %(reason)s, explanation = %(explanation)s, family = %(family)s,
-       seconds = %(seconds)s, updated_at = now()
- where id = %(id)s and state = 'found'
+-- A pack waits for a person, with a reason; or somebody has decided already that packs of its cause stay out.
+update mover.pack p
+   set state = case when r.id is null then 'quarantined' else 'excluded' end, rule_id = r.id, reason = %(reason)s,
+       explanation = %(explanation)s, family = %(family)s, seconds = %(seconds)s, cause = %(cause)s, kind = %(kind)s,
+       judged_by = %(judged_by)s, updated_at = now()
+  from (select max(id) as id from mover.quarantine_rule
+         where cause = %(cause)s and action = 'exclude' and standing and revoked_at is null) r
+ where p.id = %(id)s and p.state = 'found'
+returning p.state, p.rule_id
+
+-- name: standing_rules
+-- Decisions that hold for packs that come now.
+select id, cause, action, kind, code, words from mover.quarantine_rule where standing and revoked_at is null
+
+-- name: waived_packs
+-- Packs of a batch about which people decided something that the walk must know; names are sealed.
+select barcode, waived, state, reason from mover.pack
+ where batch_id = %(batch)s and (waived <> '{}' or (state = 'excluded' and reason = 'not-declared')) order by id
 
 -- name: publish
 -- Both proofs stand: the pack is a slide.
@@ -115,7 +138,7 @@ insert into mover.slide_grant (project_id, number) values (%(project)s, %(number
 
 -- name: slide_rules
 -- Under which rules was this number published already, for whatever project? Null where it was not.
-select mover.slide_rules(%(number)s) as rules
+select mover.slide_rules(%(number)s) as rules, mover.slide_withdrawn(%(number)s) as withdrawn
 
 -- name: complete
 -- Every pack has its final state and the proof stands.
@@ -143,11 +166,14 @@ select id, entry from mover.pack where id = any(%(ids)s)
 
 -- name: slides
 -- One page of the project's slides with what is aligned to them.
-select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned
-  from mover.slide s left join mover.aligned a using (number)
+select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
+       w.reason as withdrawn
+  from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
  where s.number > %(after)s order by s.number limit %(limit)s
 
 -- name: slide
 -- One slide.
-select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned
-  from mover.slide s left join mover.aligned a using (number) where s.number = %(number)s
+select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
+       w.reason as withdrawn
+  from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
+ where s.number = %(number)s

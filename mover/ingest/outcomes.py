@@ -6,6 +6,8 @@ of them or none, and the slide in the archive is found and adopted by the next a
 
 from __future__ import annotations
 
+from collections import Counter
+
 from blake3 import blake3
 from msgspec import Struct, to_builtins
 from psycopg.types.json import Jsonb
@@ -14,6 +16,7 @@ from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.clock import monotonic_s
+from mover.decide.quarantine import cause_of
 from mover.errors import MoverError
 from mover.ingest.batches import SQL
 from mover.ingest.publish import Published
@@ -27,11 +30,13 @@ log = get_logger("ingest")
 
 
 class Case(Struct, frozen=True):
-    """A pack in the hands of one shard."""
+    """A pack in the hands of one shard. `kind` is what sort of pack it is, `judged_by` software and profile."""
 
     shard: Shard
     pack: str
     began_s: float
+    kind: str = ""
+    judged_by: str = ""
 
     @property
     def seconds(self) -> float:
@@ -115,20 +120,23 @@ class Outcomes:
         metrics.PACKS.labels("duplicate").inc()
 
     async def quarantine(self, case: Case, error: MoverError) -> None:
-        """The pack stays where it is, in the identified zone, with a reason a person can act on."""
-        project = case.shard.project
+        """The pack stays where it is, in the identified zone, with a reason a person can act on; or excluded, where one
+        has acted already on others of its cause."""
+        project, cause = case.shard.project, cause_of(error.code, error.what, case.kind)
         async with self._database.project(project) as conn:
             if not await self._undecided(conn, case):
                 return
             values = {
                 "id": case.pack, "reason": error.code, "explanation": error.what, "family": None,
-                "seconds": case.seconds,
+                "seconds": case.seconds, "cause": cause.id, "kind": case.kind, "judged_by": case.judged_by,
             }  # fmt: skip
-            await conn.execute(SQL["quarantine"], values)
-            await self.record(conn, project, "pack quarantined", case.pack, reason=error.code)
-        metrics.PACKS.labels("quarantined").inc()
-        metrics.PACKS_QUARANTINED.labels(error.code).inc()
-        log.warning("pack quarantined", pack=case.pack, code=error.code)
+            held = await SQL.one(conn, "quarantine", **values)
+            by_rule = {"rule": held.rule_id} if held.rule_id else {}
+            await self.record(conn, project, f"pack {held.state}", case.pack, reason=error.code, **by_rule)
+        metrics.PACKS.labels(held.state).inc()
+        if held.state == "quarantined":
+            metrics.PACKS_QUARANTINED.labels(error.code).inc()
+        log.warning(f"pack {held.state}", pack=case.pack, code=error.code)
 
     async def _undecided(self, conn: Connection, case: Case) -> bool:
         """First in every outcome's transaction: the shard is still ours, and the pack waits for an outcome."""
@@ -159,7 +167,8 @@ class Outcomes:
             bytes=sum(p.size_bytes for p in packs),
             root=blake3(lines.encode()).hexdigest(),
             verifier=f"mover.ingest {__version__}",
-            details={},
+            # with what stays in the identified zone: nothing is missing that is not counted
+            details={"states": dict(sorted(Counter(p.state for p in packs).items()))},
         )
         await conn.execute(SQL["complete"], {"id": batch, "proof": proof})
         waiting = await SQL.many(conn, "waiting_records", batch=batch)

@@ -17,12 +17,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mover import __version__
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s
-from mover.decide.packs import FoundPack, Members, members_of, scan_digest
-from mover.deid.vault import Vault
-from mover.errors import CatalogError, JobError, MoverError, TierFull, TierUnavailable, ZoneCrossing
-from mover.ingest.batches import SQL, Batches
+from mover.decide.packs import FoundPack, Members, Waivers, members_of, scan_digest
+from mover.decide.quarantine import cause_of, kind_of
+from mover.deid.vault import UNSEAL_LIMIT, Vault
+from mover.errors import (
+    CatalogError,
+    EntryMissing,
+    IdentifierFoundLater,
+    JobError,
+    MoverError,
+    TierFull,
+    TierUnavailable,
+    ZoneCrossing,
+)
+from mover.ingest.batches import SQL, Batches, bare_suffixes, standing_rules
 from mover.ingest.making import Maker, SlideMaker, Source, digest_sources
 from mover.ingest.objects import ObjectMaker, survey_folder
 from mover.ingest.outcomes import Case, Outcomes
@@ -33,7 +44,7 @@ from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.names import decode_names, encode_names, name_bytes, name_text
-from mover.model.policy import ImagesPolicy
+from mover.model.policy import DeidPolicy, ImagesPolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id, random_bytes
 from mover.sandbox import Sandbox
@@ -42,6 +53,10 @@ from mover.tiers.port import PruneTier, ReadTier
 from mover.transfer import Transfer
 
 MARKER_MAX_BYTES = 16 << 20
+
+# a pack that was released or reopened, and is there no more
+_GONE = cause_of(EntryMissing.code, "the pack is no longer in the batch's folder", "")
+UNSEEN = {"reason": _GONE.code, "explanation": _GONE.words, "cause": _GONE.id}
 
 log = get_logger("ingest")
 
@@ -89,12 +104,16 @@ class Packs:
         body = wire.BatchRequest(
             folder=folder, expected=expected, expected_count=None if expected else batch.expected_count
         )
-        tally = await in_thread(self._batches.tally, policy, folder, body)
-        rows = await self._seal_packs(shard.project, batch.id, tally.packs)
+        rules, waivers = await self._decided(shard.project, batch.id)
+        tally = await in_thread(self._batches.tally, policy, folder, body, waivers)
+        judged_by = judge_of(self._policies.profile(policy.profile))
+        rows = await self._seal_packs(shard.project, batch.id, tally.packs, rules=rules, judged_by=judged_by)
         async with self._database.project(shard.project) as conn:
             await SQL.one(conn, "lock", id=batch.id)
             async with conn.cursor() as cursor:
                 await cursor.executemany(SQL["insert_pack"], rows)
+            seen = [row["barcode"] for row in rows]
+            await conn.execute(SQL["unseen"], {"batch": batch.id, "seen": seen, "judged_by": judged_by, **UNSEEN})
             await conn.execute(
                 SQL["walked"], {"id": batch.id, "found": len(tally.packs), "missing": tally.missing + tally.undeclared}
             )
@@ -103,7 +122,10 @@ class Packs:
             await finish_shard(conn, shard)
             ending = None if shards else await self._outcomes.close(conn, shard.project, batch.id)
             record = self._outcomes.record
-            await record(conn, shard.project, "batch walked", batch.id, packs=len(rows), missing=tally.missing)
+            excluded = sum(row["rule"] is not None for row in rows)
+            found: dict[str, Any] = {"packs": len(rows), "missing": tally.missing}
+            found |= {"excluded": excluded} if excluded else {}
+            await record(conn, shard.project, "batch walked", batch.id, **found)
             if ending is not None:
                 await record(conn, shard.project, ending.action, batch.id, reason=ending.reason)
         log.info("batch walked", batch=batch.id, count=len(rows))
@@ -116,8 +138,28 @@ class Packs:
             return folder, None
         return folder, decode_names(sealed[batch.expected_list])
 
-    async def _seal_packs(self, project: str, batch: str, packs: tuple[FoundPack, ...]) -> list[dict[str, object]]:
+    async def _decided(self, project: str, batch: str) -> tuple[list[Any], Waivers]:
+        """What people decided about causes and packs before this walk."""
+        async with self._database.project(project) as conn:
+            rules = await standing_rules(conn)
+            waived = await SQL.many(conn, "waived_packs", batch=batch)
+        names: dict[str, str] = {}
+        for start in range(0, len(waived), UNSEAL_LIMIT):
+            ids = [row.barcode for row in waived[start : start + UNSEAL_LIMIT]]
+            found = await self._vault.unseal(project, ids, purpose="walk a batch with decisions", actor="daemon")
+            names |= {id: name_text(name) for id, name in found.items()}
+        return rules, Waivers(
+            thumbnails=frozenset(names[row.barcode] for row in waived if "thumbnail" in row.waived),
+            # what was excluded for not being declared is known about too: it makes no batch incomplete
+            declared=frozenset(names[row.barcode] for row in waived if "declared" in row.waived or row.reason),
+            suffixes=bare_suffixes(rules),
+        )
+
+    async def _seal_packs(
+        self, project: str, batch: str, packs: tuple[FoundPack, ...], *, rules: list[Any], judged_by: str
+    ) -> list[dict[str, object]]:
         """Names into the vault first, so that the catalog only ever refers to what is there."""
+        excluding = {rule.cause: rule.id for rule in rules if rule.action == "exclude"}
         barcodes = [(f"{batch}\0{p.barcode}", name_bytes(p.barcode)) for p in packs]
         entries = [
             (f"{batch}\0{p.barcode}\0" + "\0".join(p.keys), encode_names(p.keys))
@@ -132,10 +174,10 @@ class Packs:
                 "batch": batch,
                 "barcode": barcode_id,
                 "entry": entry_id,
-                "state": "quarantined" if pack.reason else "found",
                 "reason": pack.reason,
                 "explanation": pack.explanation,
                 "size_bytes": pack.size_bytes,
+                **held_back(pack, excluding, judged_by),
             }
             for pack, barcode_id, entry_id in zip(packs, barcode_ids, entry_ids, strict=True)
         ]
@@ -159,8 +201,11 @@ class Packs:
         names = await self._vault.unseal(
             shard.project, [p.entry for p in packs], purpose="de-identify declared packs", actor="daemon"
         )
+        judged_by = judge_of(self._policies.profile(policy.profile))
         for pack in packs:
-            await self._pack(shard, policy, pack.id, decode_names(names[pack.entry]))
+            keys = decode_names(names[pack.entry])
+            case = Case(shard, pack.id, monotonic_s(), kind_of(keys), judged_by)
+            await self._pack(case, policy, keys)
         async with self._database.project(shard.project) as conn:
             batch = await SQL.one(conn, "lock", id=batch.id)
             await finish_shard(conn, shard)
@@ -169,16 +214,15 @@ class Packs:
                 ending = await self._outcomes.close(conn, shard.project, batch.id)
                 await self._outcomes.record(conn, shard.project, ending.action, batch.id, reason=ending.reason)
 
-    async def _pack(self, shard: Shard, policy: ImagesPolicy, pack: str, keys: list[str]) -> None:
+    async def _pack(self, case: Case, policy: ImagesPolicy, keys: list[str]) -> None:
         """One pack to its final state. What is wrong with the pack is a value; what is wrong with a whole tier,
         the catalog or our lease is raised, and the shard is tried again later."""
-        case = Case(shard, pack, monotonic_s())
         try:
             await self._publish(case, policy, keys)
         except (TierUnavailable, TierFull, ZoneCrossing, JobError, CatalogError):
             raise
         except MoverError as error:
-            if error.retry == "later" and shard.failures < 2:
+            if error.retry == "later" and case.shard.failures < 2:
                 raise
             await self._outcomes.quarantine(case, error)
 
@@ -191,7 +235,10 @@ class Packs:
         scan = scan_digest(members, [one.blake3 for one in sources])
         number, _ = await self._vault.mint_number(scan, body=encode_names(keys))
         async with self._database.project(case.shard.project) as conn:
-            standing = (await SQL.one(conn, "slide_rules", number=number)).rules
+            known = await SQL.one(conn, "slide_rules", number=number)
+        if known.withdrawn is not None:
+            raise IdentifierFoundLater("this scan was published, and withdrawn when its patient's records came")
+        standing = known.rules
         if standing is not None:
             check_rules(standing, profile)
             await self._outcomes.duplicate(case, number)
@@ -232,6 +279,22 @@ class Packs:
         await cancel_shards(conn, shard.subject_id)
         await conn.execute(SQL["fail"], {"id": shard.subject_id, "explanation": f"{error.code}: {error.what}"})
         await self._outcomes.record(conn, shard.project, "batch failed", shard.subject_id, reason=error.code)
+
+
+def judge_of(profile: DeidPolicy) -> str:
+    """By what a pack is judged: this software under this profile. Another answer may come only of another of them."""
+    return f"mover {__version__} {applied(profile, dicom=False).blake3}"
+
+
+def held_back(pack: FoundPack, excluding: Mapping[str, str], judged_by: str) -> dict[str, object]:
+    """The state a pack has after the walk, and what it waits for. `excluding`: rules by cause."""
+    kind = kind_of(pack.keys)
+    if not pack.reason:
+        return {"state": "found", "cause": None, "kind": kind, "judged_by": None, "rule": None}
+    cause = cause_of(pack.reason, pack.explanation, kind).id
+    rule = excluding.get(cause)
+    state = "quarantined" if rule is None else "excluded"
+    return {"state": state, "cause": cause, "kind": kind, "judged_by": judged_by, "rule": rule}
 
 
 def markers(policy: ImagesPolicy, tier: ReadTier) -> Iterator[tuple[str, list[str]]]:

@@ -33,6 +33,7 @@ KINDS = frozenset(
         "release",
         "verification",
         "finding",
+        "rule",
     ]
 )
 

@@ -784,6 +784,105 @@ class Revealed(Answer, frozen=True, kw_only=True):
     names: dict[str, list[str]]
 
 
+Purpose = Annotated[str, Meta(min_length=8, max_length=512)]
+
+
+class VaultStatus(Answer, frozen=True, kw_only=True):
+    """`generation` of the everyday key; `rekeying` while rows of the one before stand; `pair` is the name of the two key
+    files for which originals are sealed, None where there are none."""
+
+    site: str
+    generation: int
+    rekeying: bool
+    pair: str | None
+
+
+class VaultRevealRequest(Body, frozen=True):
+    """A look at originals of numbers and subjects. `signature` proves that both key files are at hand."""
+
+    names: Annotated[list[ShortText], Meta(min_length=1, max_length=1000)]
+    purpose: Purpose
+    signature: Annotated[str, Meta(max_length=256)] = ""
+
+
+class VaultExportRequest(Body, frozen=True):
+    """One page of the UID or the patient map of the project; `after` is the `next` of the page before."""
+
+    what: Literal["uids", "patients"]
+    purpose: Purpose
+    signature: Annotated[str, Meta(max_length=256)] = ""
+    after: Annotated[str, Meta(max_length=512)] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+
+
+class VaultCopy(Answer, frozen=True, kw_only=True):
+    """An original as it is sealed for the two key files. `name` is what stands for it."""
+
+    kind: Literal["number", "subject", "uid"]
+    name: str
+    copy: bytes
+
+
+class VaultCopies(Answer, frozen=True, kw_only=True):
+    """`unknown`: not of this project. `unsealed`: from before there were two key files; `skipped`: of other projects,
+    or nobody's."""
+
+    site: str
+    copies: list[VaultCopy]
+    unknown: list[str] = []
+    unsealed: list[str] = []
+    skipped: int = 0
+    next: str | None = None
+
+
+class VaultEraseRequest(Body, frozen=True):
+    subject: ShortText
+    purpose: Purpose
+
+
+class VaultErased(Answer, frozen=True, kw_only=True):
+    """What went (or would go) of a subject, by kind; `withdrawn` are its published slides, for whose bytes a person
+    decides; `runs` hold one of them now."""
+
+    subject: str
+    planned: bool
+    rows: dict[str, int]
+    withdrawn: list[str]
+    other_projects: dict[str, list[str]] = {}
+    runs: list[str] = []
+
+
+class VaultImportRow(Body, frozen=True):
+    """One line of an honest broker's crosswalk: a patient and its pseudonym, or a file and its number."""
+
+    line: Annotated[int, Meta(ge=1)]
+    patient: Annotated[str, Meta(max_length=512)] = ""
+    pseudonym: Annotated[str, Meta(max_length=512)] = ""
+    offset_days: Annotated[int, Meta(ge=-36_500, le=36_500)] | None = None
+    file: Annotated[str, Meta(max_length=4096)] = ""
+    number: Annotated[str, Meta(max_length=512)] = ""
+
+
+class VaultImportRequest(Body, frozen=True):
+    rows: Annotated[list[VaultImportRow], Meta(min_length=1, max_length=1000)]
+    purpose: Purpose
+
+
+class VaultImportProblem(Answer, frozen=True, kw_only=True):
+    """A line that was not taken, and why, without what stands in it."""
+
+    line: int
+    code: str
+    shape: str = ""
+
+
+class VaultImported(Answer, frozen=True, kw_only=True):
+    planned: bool
+    taken: int
+    same: int
+    problems: list[VaultImportProblem] = []
+
+
 class Status(Answer, frozen=True, kw_only=True):
     version: str
     node: str

@@ -20,6 +20,7 @@ class Client:
         self._transport = Transport(url, token=token, ca_file=ca_file)
         self.url = url
         self.batches = nouns.Batches(self._transport)
+        self.quarantine = nouns.Quarantine(self._transport)
         self.scans = nouns.Scans(self._transport)
         self.slides = nouns.Slides(self._transport)
         self.records = nouns.Records(self._transport)
@@ -69,6 +70,7 @@ class SyncClient:
     in a notebook, whose thread already has a loop. Use it with `with`, or call `close`."""
 
     batches: Any
+    quarantine: Any
     scans: Any
     slides: Any
     records: Any

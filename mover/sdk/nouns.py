@@ -102,10 +102,46 @@ class Batches(Noun):
     ) -> wire.PackPage:
         return await self._get(f"/v1/batches/{id}/packs", wire.PackPage, state=state, after=after, limit=limit)
 
+    async def certificate(self, id: str) -> str:
+        """As it was signed, byte for byte."""
+        return await self._get(f"/v1/batches/{id}/certificate", str, timeout_s=600.0)
+
     async def reveal(self, packs: PackIds, *, purpose: str) -> NamesByPack:
         """Original names by pack id. Each call is an audit record, so it is never repeated by itself."""
         body = wire.RevealRequest(packs=packs, purpose=purpose)
         return (await self._transport.send(Ask("POST", "/v1/reveal", body=body), wire.Revealed)).names
+
+
+class Quarantine(Noun):
+    """What waits for a person, by cause, and the decisions about it."""
+
+    async def list(self, *, batch: str | None = None) -> wire.QuarantineCauses:
+        return await self._get("/v1/quarantine", wire.QuarantineCauses, batch=batch)
+
+    async def view(self, cause: str, *, after: str | None = None, limit: int = 100) -> wire.QuarantineCause:
+        return await self._get(f"/v1/quarantine/{cause}", wire.QuarantineCause, after=after, limit=limit)
+
+    async def decide(
+        self, cause: str, action: Any, *, reason: str, packs: PackIds | None = None, standing: bool | None = None
+    ) -> wire.QuarantineDecision:
+        """About everything that waits for the cause, or the packs given. Never repeated by itself: a second decision
+        is another one."""
+        body = wire.QuarantineDecisionRequest(action=action, reason=reason, packs=packs, standing=standing)
+        ask = Ask("POST", f"/v1/quarantine/{cause}/decisions", body=body)
+        return await self._transport.send(ask, wire.QuarantineDecision)
+
+    async def plan_decide(
+        self, cause: str, action: Any, *, reason: str, packs: PackIds | None = None, standing: bool | None = None
+    ) -> wire.Plan:
+        body = wire.QuarantineDecisionRequest(action=action, reason=reason, packs=packs, standing=standing)
+        return await self._plan(f"/v1/quarantine/{cause}/decisions", body)
+
+    async def rules(self, *, standing: bool = False) -> wire.QuarantineRules:
+        return await self._get("/v1/quarantine-rules", wire.QuarantineRules, standing=standing or None)
+
+    async def revoke(self, rule: str, *, reason: str) -> wire.QuarantineRule:
+        ask = Ask("POST", f"/v1/quarantine-rules/{rule}/revoke", body=wire.QuarantineRevokeRequest(reason=reason))
+        return await self._transport.send(ask, wire.QuarantineRule)
 
 
 class Scans(Noun):

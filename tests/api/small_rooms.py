@@ -284,6 +284,44 @@ class SmallVerifications(Room):
         return self._verification(id)
 
 
+class SmallQuarantine:
+    """One cause, one decision."""
+
+    def _rule(self) -> wire.QuarantineRule:
+        return wire.QuarantineRule(
+            id="rule-1", cause="0" * 16, version=1, action="retry", standing=False, code="format-unknown", kind="svs",
+            words="", reason="mended by hand", packs=1, decided_by="a", decided_at=AT,
+        )  # fmt: skip
+
+    async def causes(self, project: str, batch: str | None = None) -> wire.QuarantineCauses:
+        return wire.QuarantineCauses(causes=[await self.cause(project, "0" * 16)])
+
+    async def cause(
+        self, project: str, id: str, after: str | None = None, limit: int = 100
+    ) -> wire.QuarantineCause:
+        return wire.QuarantineCause(
+            id=id, code="format-unknown", kind="svs", words="", count=1, bytes=1, batches=1, since=AT, packs=["pack-1"]
+        )
+
+    async def decide(
+        self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
+    ) -> wire.QuarantineDecision:
+        return wire.QuarantineDecision(rule=self._rule(), packs=1, batches=["batch-1"])
+
+    async def plan_decide(
+        self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest
+    ) -> wire.Plan:
+        return wire.Plan(step="quarantine", counts={"packs": 1}, bytes=1, steps=[])
+
+    async def rules(self, project: str, *, standing: bool = False) -> wire.QuarantineRules:
+        return wire.QuarantineRules(rules=[self._rule()])
+
+    async def revoke(
+        self, project: str, actor: str, rule: str, body: wire.QuarantineRevokeRequest, *, request: str = ""
+    ) -> wire.QuarantineRule:
+        return self._rule()
+
+
 class SmallScans(Room):
     def __init__(self) -> None:
         super().__init__()
@@ -378,6 +416,7 @@ async def healthy() -> None:
 def small_rooms() -> Rooms:
     return Rooms(
         batches=SmallBatches(),
+        quarantine=SmallQuarantine(),
         scans=SmallScans(),
         records=SmallRecords(),
         cohorts=SmallCohorts(),

@@ -26,6 +26,8 @@ BODIES: dict[str, Any] = {
     "RestoreRequest": {"to": "/restored"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
     "ScanRequest": {"tier": "archive"},
+    "QuarantineDecisionRequest": {"action": "retry", "reason": "the scanner sent them again"},
+    "QuarantineRevokeRequest": {"reason": "decided on the wrong day"},
     "RevealRequest": {"packs": ["pack-1"], "purpose": "call the ward about a label"},
 }
 

@@ -20,6 +20,7 @@ from mover.catalog.database import Database
 from mover.deid.vault import Vault
 from mover.ingest.batches import Batches
 from mover.ingest.packs import Packs
+from mover.ingest.quarantine import Quarantine
 from mover.jobs import Shard, Worker
 from mover.jobs.shards import claim_shard
 from mover.model import wire
@@ -102,6 +103,7 @@ class Rig:
         self.packs = Packs(
             self.batches, self.database, vault, self.tiers, book, Transfer(), sandbox, site="ward", node="n1"
         )
+        self.quarantine = Quarantine(self.database, book, node="n1")
         self.handlers |= {"batch-walk": self.packs.walk, "pack-deidentify": self.packs.deidentify}
         self.on_failed |= {"batch-walk": self.packs.failed, "pack-deidentify": self.packs.failed}
 

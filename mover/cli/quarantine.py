@@ -1,0 +1,148 @@
+"""`mover quarantine`: what waits for a person, and the way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mover.cli.common import after_option, limit_option, plan_option, with_client
+
+if TYPE_CHECKING:
+    from mover.cli.output import Output
+    from mover.model import wire
+    from mover.sdk import SyncClient
+
+ACTIONS = ("retry", "exclude", "accept-without-thumbnail", "declare")
+
+
+@click.group("quarantine")
+def command() -> None:
+    """What waits for a person, by cause; decide about all of it at once.
+
+    Packs refused for the same thing are one cause and one decision. Nothing a decision does lets a file pass that was
+    not proved: what is released is looked at and proved again.
+    """
+
+
+@command.command("list")
+@click.option("--batch", help="Only packs of this batch.")
+@with_client
+def list_causes(*, mover: SyncClient, out: Output, batch: str | None) -> None:
+    """The causes, the most frequent first, and the decisions that are sound for each."""
+    from mover.cli.output import size
+
+    found = mover.quarantine.list(batch=batch)
+    rows = [
+        (one.id, one.count, one.kind, size(one.bytes), one.code, one.words, ", ".join(o.action for o in one.offers))
+        for one in found.causes
+    ]
+    out.table(found, "cause waiting> kind bytes> code words decisions", rows, empty="nothing waits in quarantine")
+    if found.more:
+        out.note(f"{found.more} more causes are rarer; decide about these first")
+    if found.causes:
+        out.note(f"look closer: mover quarantine show {found.causes[0].id}")
+
+
+@command.command("show")
+@click.argument("cause")
+@after_option
+@limit_option
+@with_client
+def show(*, mover: SyncClient, out: Output, cause: str, after: str | None, limit: int) -> None:
+    """One cause: what may be done, and the packs that wait for it."""
+    from mover.cli.output import size
+
+    one: wire.QuarantineCause = mover.quarantine.view(cause, after=after, limit=limit)
+    out.facts(
+        one,
+        [
+            ("cause", one.id),
+            ("code", one.code),
+            ("kind", one.kind),
+            ("words", one.words),
+            ("waiting", f"{one.count} in {one.batches} batches, {size(one.bytes)}, since {one.since:%Y-%m-%d %H:%M}"),
+            ("advice", one.advice),
+            *((f"decision: {offer.action}", offer.why) for offer in one.offers),
+            ("packs", ", ".join(one.packs)),
+        ],
+    )
+    if one.offers:
+        out.note(f"decide: mover quarantine decide {one.id} --action {one.offers[0].action} --reason TEXT [--plan]")
+    if one.packs and one.kind != "records":
+        out.note(f"the original names: mover batch reveal {one.packs[0]} --purpose TEXT")
+    if len(one.packs) == limit and one.count > limit:
+        out.note(f"more: --after {one.packs[-1]}")
+
+
+@command.command("decide")
+@click.argument("cause")
+@click.option("--action", required=True, type=click.Choice(ACTIONS), help="See `mover quarantine show CAUSE`.")
+@click.option("--reason", required=True, help="Why; it stands in the audit record (8 characters at least).")
+@click.option("--packs", help="Only these packs, by id, separated by commas.")
+@click.option("--standing/--once", default=None,
+              help="Also for packs that come later, or not. Default: also, where that is sound.")  # fmt: skip
+@plan_option
+@with_client
+def decide(
+    *,
+    mover: SyncClient,
+    out: Output,
+    cause: str,
+    action: str,
+    reason: str,
+    packs: str | None,
+    standing: bool | None,
+    plan: bool,
+) -> None:
+    """Decide about everything that waits for CAUSE. Its batches go on by themselves."""
+    chosen = [one.strip() for one in packs.split(",") if one.strip()] if packs else None
+    if plan:
+        out.plan(mover.quarantine.plan_decide(cause, action, reason=reason, packs=chosen, standing=standing))
+        return
+    made = mover.quarantine.decide(cause, action, reason=reason, packs=chosen, standing=standing)
+    holds = "this decision and later packs of the cause" if made.rule.standing else "this decision"
+    out.facts(
+        made,
+        [
+            ("rule", made.rule.id),
+            ("decided", f"{made.packs} packs: {made.rule.action}"),
+            ("holds for", holds),
+            ("batches", ", ".join(made.batches) or None),
+            ("left waiting", f"{made.left}: {made.why_left}" if made.left else None),
+        ],
+    )
+    if made.batches:
+        out.note(f"follow it: mover batch show {made.batches[0]} --wait")
+
+
+@command.command("rules")
+@click.option("--standing", is_flag=True, help="Only those that hold for what comes later.")
+@with_client
+def rules(*, mover: SyncClient, out: Output, standing: bool) -> None:
+    """The decisions, newest first: who, why, and what stays out by them."""
+    found = mover.quarantine.rules(standing=standing)
+    rows = [
+        (
+            r.id, r.cause, f"v{r.version}", r.action, _holds(r), r.packs, r.excluded,
+            r.code, r.decided_by, r.decided_at, r.reason,
+        )
+        for r in found.rules
+    ]  # fmt: skip
+    columns = "rule cause version decision holds decided> out> code by at reason"
+    out.table(found, columns, rows, empty="nothing was decided yet")
+
+
+def _holds(rule: wire.QuarantineRule) -> str:
+    return "revoked" if rule.revoked_at else "standing" if rule.standing else "once"
+
+
+@command.command("revoke")
+@click.argument("rule")
+@click.option("--reason", required=True, help="Why; it stands in the audit record.")
+@with_client
+def revoke(*, mover: SyncClient, out: Output, rule: str, reason: str) -> None:
+    """RULE holds no more: what it kept out waits for a person again."""
+    made = mover.quarantine.revoke(rule, reason=reason)
+    out.facts(made, [("rule", made.id), ("revoked by", made.revoked_by), ("cause", made.cause)])
+    out.note(f"what waits again: mover quarantine show {made.cause}")

@@ -1,0 +1,190 @@
+"""What waits is decided about once, by cause, and the batch goes on by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from mover.catalog.database import Database
+from mover.deid.deidentify import slide_sandbox
+from mover.deid.vault import Vault
+from mover.errors import Conflict, NotFound
+from mover.model import wire
+from mover.policy import Loaded, PolicyBook
+from mover.sandbox import Sandbox
+from tests.rooms.rig import OTHER, POLICIES, PROJECT, Rig
+from tests.support.postgres import Dsns
+from tests.support.slides import svs
+
+pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
+SLIDES = [svs(size=(320 + 64 * at, 256)) for at in range(3)]
+CZI = b"ZISRAWFILE" + bytes(64)
+WHY = "agreed with the ward on Monday"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with slide_sandbox(max_children=2) as made:
+        yield made
+
+
+@pytest.fixture
+def rig(tmp_path: Path, dsns: Dsns, database: Database, vault: Vault, sandbox: Sandbox) -> Rig:
+    return Rig(tmp_path, dsns, database, vault, sandbox)
+
+
+def put(rig: Rig, folder: str, **files: bytes) -> None:
+    place = rig.folder / "intake" / folder
+    place.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (place / name.replace("__", ".")).write_bytes(data)
+
+
+async def run(rig: Rig, folder: str, **options: object) -> wire.Batch:
+    """Declared and worked on to its end."""
+    body = wire.BatchRequest(folder=folder, **options)  # type: ignore[arg-type]
+    batch = await rig.batches.declare(PROJECT, "ann", body)
+    await rig.work()
+    return await rig.batches.view(PROJECT, batch.id)
+
+
+async def only_cause(rig: Rig, code: str) -> wire.QuarantineCause:
+    [found] = [one for one in (await rig.quarantine.causes(PROJECT)).causes if one.code == code]
+    return found
+
+
+def decision(action: str, **more: object) -> wire.QuarantineDecisionRequest:
+    return wire.QuarantineDecisionRequest(action=action, reason=WHY, **more)  # type: ignore[arg-type]
+
+
+async def test_one_decision_keeps_out_all_packs_of_a_cause_and_those_that_come_later(rig: Rig) -> None:
+    """The administrator's first batch: a format without a writer is decided about once, not per file and month."""
+    put(rig, "b1", one__svs=SLIDES[0], a__czi=CZI, b__czi=CZI + b"b")
+    first = await run(rig, "b1")
+    assert first.packs == {"published": 1, "quarantined": 2}
+    cause = await only_cause(rig, "format-unsupported")
+    assert (cause.count, cause.kind, cause.batches, len(cause.packs)) == (2, "czi", 1, 2)
+
+    made = await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("exclude"))
+
+    assert (made.packs, made.batches, made.rule.standing) == (2, [first.id], True)
+    after = await rig.batches.view(PROJECT, first.id)
+    assert (after.state, after.packs) == ("complete", {"published": 1, "excluded": 2})
+    [counted] = rig.rows("select details from mover.proof where id ="
+                         " (select complete_proof from mover.batch where id = %s)", first.id)  # fmt: skip
+    assert counted.details == {"states": {"excluded": 2, "published": 1}}
+    put(rig, "b2", two__svs=SLIDES[1], c__czi=CZI + b"c")
+    later = await run(rig, "b2")
+    assert (later.state, later.packs) == ("complete", {"published": 1, "excluded": 1})
+    assert (await rig.quarantine.causes(PROJECT)).causes == []
+    [record] = rig.rows("select body::jsonb as body from mover.audit_record"
+                        " where body::jsonb ->> 'action' = 'quarantine decided'")  # fmt: skip
+    assert (record.body["actor"], record.body["reason"]) == ("ann", WHY)
+    assert sorted(path.name for path in (rig.folder / "intake" / "b1").iterdir()) == ["a.czi", "b.czi", "one.svs"]
+
+    rule = await rig.quarantine.revoke(PROJECT, "bob", made.rule.id, wire.QuarantineRevokeRequest(reason=WHY))
+
+    assert (rule.revoked_by, rule.excluded) == ("bob", 0)
+    assert (await only_cause(rig, "format-unsupported")).count == 3
+    assert (await rig.batches.view(PROJECT, later.id)).packs == {"published": 1, "quarantined": 1}
+
+
+async def test_mended_packs_are_retried_together_and_the_batch_completes_anew(rig: Rig) -> None:
+    put(rig, "b1", a__svs=SLIDES[0][:900], b__svs=SLIDES[1][:900], gone__svs=SLIDES[2][:900])
+    batch = await run(rig, "b1")
+    assert batch.packs == {"quarantined": 3}
+    causes = (await rig.quarantine.causes(PROJECT, batch.id)).causes
+    put(rig, "b1", a__svs=SLIDES[0], b__svs=SLIDES[1])
+    (rig.folder / "intake" / "b1" / "gone.svs").unlink()
+
+    for cause in causes:
+        await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("retry"))
+        await rig.work()
+
+    after = await rig.batches.view(PROJECT, batch.id)
+    assert (after.state, after.packs) == ("complete", {"published": 2, "quarantined": 1})
+    assert after.reasons == {"entry-missing": 1}, "a pack that is not there any more is said, not worked on"
+
+
+async def test_a_thumbnail_may_be_waived_and_then_is_for_later_packs_of_the_kind(rig: Rig) -> None:
+    policies = [replace(p, require_thumbnail=True) if p.name == "images" else p for p in POLICIES]
+    book = PolicyBook([Loaded(policy=p, file=f"{p.name}.yaml", text="", digest="") for p in policies])
+    rig.batches._policies = rig.packs._policies = book
+    put(rig, "b1", one__svs=SLIDES[0])
+    batch = await run(rig, "b1")
+    cause = await only_cause(rig, "pack-incomplete")
+    assert batch.packs == {"quarantined": 1} and cause.offers[0].action == "accept-without-thumbnail"
+
+    made = await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("accept-without-thumbnail"))
+    await rig.work()
+
+    assert (await rig.batches.view(PROJECT, batch.id)).packs == {"published": 1}
+    put(rig, "b2", two__svs=SLIDES[1])
+    plan = await rig.batches.plan_declare(PROJECT, "ann", wire.BatchRequest(folder="b2"))
+    assert plan.counts["quarantine"] == 0
+    assert (await run(rig, "b2")).packs == {"published": 1}
+    await rig.quarantine.revoke(PROJECT, "ann", made.rule.id, wire.QuarantineRevokeRequest(reason=WHY))
+    put(rig, "b3", three__svs=SLIDES[2])
+    assert (await run(rig, "b3")).packs == {"quarantined": 1}
+
+
+async def test_what_nobody_listed_is_declared_or_left_out_and_the_batch_completes(rig: Rig) -> None:
+    """A batch that is not what was declared never completes; two decisions make it what it is."""
+    put(rig, "b1", one__svs=SLIDES[0], two__svs=SLIDES[1], three__svs=SLIDES[2])
+    batch = await run(rig, "b1", expected=["one.svs"])
+    assert (batch.state, batch.missing_count) == ("failed", 2)
+    cause = await only_cause(rig, "not-declared")
+    two, three = (await rig.quarantine.cause(PROJECT, cause.id)).packs
+
+    await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("exclude", packs=[two]))
+    assert (await rig.batches.view(PROJECT, batch.id)).missing_count == 1
+    await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("declare", packs=[three]))
+    await rig.work()
+
+    after = await rig.batches.view(PROJECT, batch.id)
+    assert (after.state, after.missing_count, after.packs) == ("complete", 0, {"published": 2, "excluded": 1})
+
+
+async def test_declaring_a_pack_waives_its_list_and_nothing_else(rig: Rig) -> None:
+    """Not listed and torn besides: the first decision must not carry the second."""
+    put(rig, "b1", one__svs=SLIDES[0], two__svs=b"")
+    batch = await run(rig, "b1", expected=["one.svs"])
+    cause = await only_cause(rig, "not-declared")
+
+    await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("declare"))
+    await rig.work()
+
+    after = await rig.batches.view(PROJECT, batch.id)
+    assert (after.state, after.reasons) == ("complete", {"structure-invalid": 1})
+
+
+async def test_what_is_unproven_is_not_asked_again_by_the_same_judge(rig: Rig) -> None:
+    put(rig, "b1", one__svs=SLIDES[0], bad__svs=SLIDES[1][:900])
+    batch = await run(rig, "b1")
+    rig.rows("update mover.pack set reason = 'redaction-unproven', explanation = 'x', cause = null"
+             " where state = 'quarantined'")  # fmt: skip
+    cause = await only_cause(rig, "redaction-unproven")
+
+    with pytest.raises(Conflict, match="only after an update"):
+        await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("retry"))
+    assert (await rig.quarantine.rules(PROJECT)).rules == [], "a decision about nothing is none"
+    rig.rows("update mover.pack set judged_by = 'mover 0.0.1 0' where state = 'quarantined'")
+    made = await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("retry"))
+
+    assert made.batches == [batch.id]
+
+
+async def test_decisions_are_a_projects_own(rig: Rig) -> None:
+    put(rig, "b1", a__czi=CZI, one__svs=SLIDES[0])
+    await run(rig, "b1")
+    cause = await only_cause(rig, "format-unsupported")
+
+    assert (await rig.quarantine.causes(OTHER)).causes == []
+    with pytest.raises(NotFound):
+        await rig.quarantine.decide(OTHER, "eve", cause.id, decision("exclude"))
+    plan = await rig.quarantine.plan_decide(PROJECT, "ann", cause.id, decision("exclude"))
+    assert plan.counts == {"packs": 1, "standing": 1}
+    assert (await only_cause(rig, "format-unsupported")).count == 1, "a plan changes nothing"
