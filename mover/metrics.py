@@ -65,6 +65,7 @@ SLIDES_SEARCHED = _counter(
     "mover_slides_searched_again_total", "Published slides searched for what records brought later, by outcome.",
     "outcome",
 )  # fmt: skip
+CERTIFICATES = _counter("mover_certificates_total", "Certificates of batches that were issued.")
 ROWS = _counter("mover_rows_total", "Rows and images of record sets, by ledger state.", "state")
 
 BYTES_READ = _counter("mover_tier_read_bytes_total", "Bytes read from a tier.", "tier")

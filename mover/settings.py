@@ -134,6 +134,8 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     # policies of one's own; the ones that ship with the software when absent
     policies: str | None = None
     vault_key: str | None = None
+    # signs the certificates of batches; without one none are issued
+    certificate_key: str | None = None
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -209,6 +211,7 @@ class Settings(Struct, frozen=True):
     tiers: dict[str, Tier]
     policies: Path
     vault_key: Path
+    certificate_key: Path
     repository_password_file: Path
     workers: WorkersFile
     log_level: str
@@ -357,6 +360,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         tiers={name: _tier(name, tier, folder, state, environment) for name, tier in written.tiers.items()},
         policies=folder / written.policies if written.policies else yaml_reader.default_folder(),
         vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
+        certificate_key=_secret_path("certificate.key", written.certificate_key, folder, state, environment),
         repository_password_file=_secret_path(
             "repository-password", written.repository_password_file, folder, state, environment
         ),

@@ -42,6 +42,17 @@ async def packs(call: Call[None, PacksQuery]) -> wire.PackPage:
     return await call.rooms.batches.packs(call.project, call.id, query.state, query.after, query.limit)
 
 
+@OPERATIONS.add(
+    "GET", "/v1/batches/{id}/certificate", "batches.certify", str, media_type="application/json; charset=utf-8"
+)
+async def certificate(call: Call[None, Query]) -> str:
+    """The signed certificate of a complete batch; the same until something of the batch changes."""
+    identity = call.identity
+    return await call.rooms.certificates.issue(
+        call.project, call.actor, identity.role, call.id, request=call.request
+    )
+
+
 @OPERATIONS.add("POST", "/v1/reveal", "names.reveal", wire.Revealed, body=wire.RevealRequest)
 async def reveal(call: Call[wire.RevealRequest, Query]) -> wire.Revealed:
     """The original names of packs, for a purpose; every look is an audit record."""

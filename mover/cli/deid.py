@@ -187,7 +187,7 @@ def _print_plan(report: OneShotReport) -> None:
 
 
 @command.command("certify")
-@click.argument("certificate", type=_EXISTING, required=False)
+@click.argument("certificate", required=False, metavar="[CERTIFICATE | BATCH]")
 @click.option("--new-key", type=_FILE, help="Make a signing key in this file (0600) and print its fingerprint.")
 @click.option("--sign-key", type=_EXISTING, help="Sign with this key.")
 @click.option("--looked-at", type=click.IntRange(0), help="How many outputs a person looked at.")
@@ -196,16 +196,20 @@ def _print_plan(report: OneShotReport) -> None:
 @click.option("--number", help="Only the slide, series or table of this number.")
 @click.option("--to", "target", type=_FILE, help="Where the new certificate goes.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
-def certify(certificate: Path | None, new_key: Path | None, **given: Any) -> None:
-    """Make a signing key; or sign a certificate anew: with what a human check found, or for one number alone.
+@click.pass_context
+def certify(ctx: click.Context, certificate: str | None, new_key: Path | None, **given: Any) -> None:
+    """Make a signing key; get the certificate of a batch, which the daemon signs with its own; or sign a certificate
+    anew: with what a human check found, or for one number alone.
 
     \b
     mover deid certify --new-key site.key
+    mover deid certify batch-7ZK… --to batch.json
     mover deid certify batch.json --looked-at 300 --sign-key site.key --to checked.json
     mover deid certify batch.json --number 7ZK… --sign-key site.key --to one.json
     """
     from mover.deid.certificate import new_key as make_key
     from mover.errors import MoverError, RequestInvalid
+    from mover.model.ids import is_id
 
     try:
         if new_key is not None:
@@ -213,12 +217,34 @@ def certify(certificate: Path | None, new_key: Path | None, **given: Any) -> Non
             if not given["as_json"]:
                 click.echo("Tell the fingerprint to whoever checks your certificates, on another way than theirs.")
             return
+        if certificate is not None and is_id(certificate, "batch"):
+            _fetch(ctx, certificate, given)
+            return
         if certificate is None or given["sign_key"] is None or given["target"] is None:
             raise RequestInvalid("what is to be signed?", hint="Name a certificate, --sign-key and --to; or --new-key.")
-        _sign_again(certificate, given)
+        if not Path(certificate).is_file():
+            raise RequestInvalid("there is no such certificate, and a batch's id looks otherwise")
+        _sign_again(Path(certificate), given)
     except MoverError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_status)
+
+
+def _fetch(ctx: click.Context, batch: str, given: dict[str, Any]) -> None:
+    """As the daemon signed it; checked before it is kept, because what is filed away is looked at years later."""
+    from mover.deid.certificate import verify
+    from mover.deid.durable import write_private
+    from mover.errors import DigestMismatch, RequestInvalid
+
+    if given["target"] is None or any(given[name] for name in ("sign_key", "looked_at", "number")):
+        raise RequestInvalid("the certificate of a batch is signed by its daemon", hint="Name the batch and --to.")
+    with ctx.obj.connect() as mover:
+        data = mover.batches.certificate(batch).encode()
+    checked = verify(data)
+    if checked.problems:
+        raise DigestMismatch("the certificate does not check out: " + checked.problems[0])
+    write_private(given["target"], data)
+    _told({"certificate": str(given["target"]), "fingerprint": checked.fingerprint}, given["as_json"])
 
 
 def _sign_again(path: Path, given: dict[str, Any]) -> None:

@@ -133,6 +133,8 @@ def _permissions(settings: Settings) -> Iterator[Finding]:
     credentials = {
         f"credentials of {t.name}": t.credentials_file for t in settings.tiers.values() if t.credentials_file
     }
+    if settings.certificate_key.exists():  # a site that issues no certificates has none
+        secrets["key of certificates"] = settings.certificate_key
     credentials |= {
         f"credentials of {t.name}": t.sts.file for t in settings.tiers.values() if t.sts and t.sts.file
     }

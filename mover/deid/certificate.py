@@ -42,6 +42,7 @@ from mover.model.certificate import (
 from mover.model.policy import DeidPolicy
 from mover.model.slides import Decision
 from mover.randomness import random_bytes
+from mover.sandbox import Protection
 
 PROBLEMS: Final = 100
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
@@ -397,6 +398,16 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise RequestInvalid("the signing key is no Ed25519 key", hint=_MAKE_ONE)
     return key
+
+
+def fence_words(protection: Protection) -> tuple[str, ...]:
+    """The fences of the parsing child that stood, in words."""
+    stood = {
+        "no files": protection.no_files,
+        "no network": protection.no_network,
+        "system calls filtered": protection.seccomp,
+    }
+    return ("limits on memory, time and files", *(word for word, stands in stood.items() if stands))
 
 
 @cache

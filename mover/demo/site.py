@@ -18,6 +18,7 @@ import yaml
 from msgspec import Struct
 
 from mover.clock import monotonic_s, pause
+from mover.deid.certificate import new_key
 from mover.deid.vault import VaultKey
 from mover.demo import places, seaweed
 from mover.errors import CatalogUnavailable, Conflict, MoverError
@@ -63,6 +64,7 @@ class Site:
         """Settings, policies and secrets of a fresh site. Anything of an earlier one is gone before."""
         self.state.mkdir(mode=0o700, parents=True)
         VaultKey.create(self.state / "vault.key")
+        new_key(self.state / "certificate.key")
         write_secret(self.password, new_secret())
         write_secret(self.token, "mvr_" + new_secret())
         shutil.copytree(default_folder(), self.policies)

@@ -104,15 +104,24 @@ class HumanCheck(Struct, frozen=True, forbid_unknown_fields=True):
     by: str = ""
 
 
-class Custody(Struct, frozen=True, forbid_unknown_fields=True):
-    """`sources_blake3` is over the sorted digests of all sources, `outputs_blake3` over names and digests of all
-    outputs; `previous` is the digest of the certificate made before with the same crosswalk."""
+class ChainHead(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one chain of the audit record ended when the certificate was issued: whoever holds the export finds it."""
+
+    records: Number
+    head: str
+
+
+class Custody(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`sources_blake3` is over the sorted digests of all sources (empty where only a keyed form of them is kept),
+    `outputs_blake3` over names and digests of all outputs; `previous` is the digest of the certificate made before
+    with the same crosswalk; `audit` the chains of custody of a batch."""
 
     sources_blake3: str
     outputs_blake3: str
     previous: str
     crosswalk: str
     reidentification: str
+    audit: tuple[ChainHead, ...] = ()
 
 
 class Certificate(Struct, frozen=True, forbid_unknown_fields=True):

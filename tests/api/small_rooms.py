@@ -107,6 +107,11 @@ class SmallRecords(Room):
         return wire.LedgerPage(lines=[])
 
 
+class SmallCertificates:
+    async def issue(self, project: str, actor: str, role: str, batch: str, *, request: str = "") -> str:
+        return '{"batch": "certified"}\n'
+
+
 class SmallCohorts(Room):
     def _cohort(self, name: str, expression: str = "gleason >= 7") -> wire.Cohort:
         return wire.Cohort(id="cohort-1", name=name, version=1, expression=expression, created_at=AT, count=2, bytes=9)
@@ -419,6 +424,7 @@ def small_rooms() -> Rooms:
         quarantine=SmallQuarantine(),
         scans=SmallScans(),
         records=SmallRecords(),
+        certificates=SmallCertificates(),
         cohorts=SmallCohorts(),
         runs=SmallRuns(),
         protection=SmallProtection(),

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from mover.clock import SYSTEM, monotonic_s
 from mover.decide.dicom.confidentiality import EDITION
-from mover.deid.certificate import Scope, build, encode, public_fingerprint, sign, this_tool
+from mover.deid.certificate import Scope, build, encode, fence_words, public_fingerprint, sign, this_tool
 from mover.deid.crosswalk import FileCrosswalk
 from mover.deid.deidentify import PRELOAD, SLIDE_LIMITS
 from mover.deid.dicom import OBJECTS_PER_CALL
@@ -28,7 +28,7 @@ from mover.deid.oneshot.report import OneShotReport, as_map, make_report
 from mover.deid.oneshot.walk import Found, SlideFiles, Sorted, read_head, sort_out, walk
 from mover.model.certificate import Inventory
 from mover.model.policy import DeidPolicy
-from mover.sandbox import Protection, Sandbox
+from mover.sandbox import Sandbox
 
 WORKERS: Final = 4
 MODULES: Final = tuple(dict.fromkeys((*PRELOAD, "mover.deid.dicom.child", "mover.deid.tables_child")))
@@ -208,7 +208,7 @@ def _write_down(job: Job, options: Options, outcomes: list[Outcome]) -> bytes:
 
 
 def _certificate(job: Job, options: Options, signing: Signing, outcomes: list[Outcome]) -> bytes:
-    fences = _fences(job.sandbox.protection)
+    fences = fence_words(job.sandbox.protection)
     scope = Scope(
         made_at=SYSTEM.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         role=signing.role,
@@ -232,16 +232,6 @@ def _inventory(outcomes: Sequence[Outcome]) -> Inventory:
         files=report.files, published=report.deidentified, quarantined=report.reasons, dropped=report.dropped_reasons,
         by_kind=report.by_kind, source_bytes=report.source_bytes, output_bytes=report.output_bytes,
     )  # fmt: skip
-
-
-def _fences(protection: Protection) -> tuple[str, ...]:
-    """The fences of the parsing child that stood, in words."""
-    stood = {
-        "no files": protection.no_files,
-        "no network": protection.no_network,
-        "system calls filtered": protection.seccomp,
-    }
-    return ("limits on memory, time and files", *(word for word, stands in stood.items() if stands))
 
 
 def _fingerprint(signing: Signing | None) -> str:
