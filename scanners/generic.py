@@ -2,9 +2,9 @@
 
 The first directory is the full-resolution level and tiled. Deeper levels are tiled directories that call themselves
 reduced (NewSubfileType 1), or are the first one halved to the pixel, in the main chain as OpenSlide reads them, or in
-the SubIFDs of the first, as libvips and QuPath can write them. Tiled directories of exactly the first one's size are further planes of it. Everything else (a
-picture in strips, a mask, tiles of other proportions) is no level and is dropped: there is no vendor here whose
-readers would miss it.
+the SubIFDs of the first, as libvips and QuPath can write them. Tiled directories of exactly the first one's size are
+further planes of it. Everything else (a picture in strips, a mask, tiles of other proportions) is no level and is
+dropped: there is no vendor here whose readers would miss it.
 
 Identity hides in every text tag (ImageDescription, DocumentName, PageName, Artist, HostComputer, Copyright, DateTime),
 XMP, IPTC, Photoshop, EXIF, GPS, geo and private tags, ICC text, dropped pictures, and between the structures.
