@@ -24,7 +24,7 @@ from mover.deid.dicom.sought import search_of
 from mover.deid.dicom.verify import Picture, Proof, Verifier
 from mover.deid.dicom.write import Writer, file_head
 from mover.deid.identity import Aliases, Subject, entity_key
-from mover.deid.pixels import PixelVerdict, Span, judge_pixels
+from mover.deid.pixels import PixelFacts, PixelVerdict, Span, judge_pixels
 from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown, StructureInvalid
 from mover.model.deid import DicomRules, PixelRules
 from mover.model.dicom import PIXEL_DATA, Element, Items, ObjectScan
@@ -74,6 +74,7 @@ class Pixels(Struct, frozen=True):
     frames: tuple[tuple[Span, ...], ...]
     verdict: PixelVerdict | None
     syntax: str
+    facts: PixelFacts | None = None
     attributes: tuple[Out, ...] = ()
 
 
@@ -110,6 +111,7 @@ class Engine:
             verdict=pixels.verdict,
             timed=look.text(0x00080060) in _TIMED,
             picture=_picture(look),
+            facts=pixels.facts,
         )
         return PreparedObject(plan, self._verifier.verify(look.source, plan, proof))
 
@@ -179,11 +181,11 @@ class Engine:
         facts = look.pixel_facts(frames)
         verdict = judge_pixels(look.source, facts, self._pixel_rules)
         if verdict.segments is not None:
-            return self._masked(look, writer, frames, verdict)
+            return self._masked(look, writer, facts, verdict)
         if place.fragments is not None:
             size = look.number(0x00280010) * look.number(0x00280011)
             segments = writer.frames(place.tag, frames, syntax=look.scan.syntax, pixels=size)
-            return Pixels(tuple(segments), frames, verdict, syntax)
+            return Pixels(tuple(segments), frames, verdict, syntax, facts)
         length = sum(span.length for frame in frames for span in frame)
         # in big endian words the byte that pads an odd length holds a pixel, and the last pixel's place the pad
         length += length % 2 if place.length > length else 0
@@ -191,11 +193,9 @@ class Engine:
         body = writer.copy(place.value_at, length)
         pad: list[Segment] = [Literal(b"\0")] if length % 2 else []
         head = Literal(writer.head(place.tag, vr, length + length % 2))
-        return Pixels((head, *body, *pad), frames, verdict, syntax)
+        return Pixels((head, *body, *pad), frames, verdict, syntax, facts)
 
-    def _masked(
-        self, look: Look, writer: Writer, frames: tuple[tuple[Span, ...], ...], verdict: PixelVerdict
-    ) -> Pixels:
+    def _masked(self, look: Look, writer: Writer, facts: PixelFacts, verdict: PixelVerdict) -> Pixels:
         """The masked value as the verdict wrote it; what changed about its reading is said in the dataset."""
         length = verdict.length
         written = verdict.written
@@ -216,7 +216,7 @@ class Engine:
             attributes = [Out(tag, "US", number.to_bytes(2, "little")) for tag, number in numbers.items()]
             attributes.append(Out(0x00280004, "CS", even(written.photometric.encode())))
         body = [piece for one in verdict.segments or () for piece in writer.placed(one)]
-        return Pixels((head, *body, *pad), frames, verdict, syntax, tuple(attributes))
+        return Pixels((head, *body, *pad), facts.frames, verdict, syntax, facts, tuple(attributes))
 
     # --- the dataset -----------------------------------------------------------------------------------
 

@@ -37,10 +37,12 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 from pydicom.uid import UID_dictionary
 
+from mover.deid.dicom import masks
+from mover.deid.dicom.codestreams import check_frame
 from mover.deid.dicom.outcome import ObjectEvidence, ObjectPlan
 from mover.deid.dicom.sought import search_of
 from mover.deid.identity import Subject
-from mover.deid.pixels import PixelVerdict, Span
+from mover.deid.pixels import PixelFacts, PixelVerdict, Span
 from mover.errors import RedactionUnproven
 from mover.model.deid import DicomRules
 from mover.model.recipe import Copy, Literal
@@ -126,6 +128,7 @@ class Proof(Struct, frozen=True):
     verdict: PixelVerdict | None
     timed: bool
     picture: Picture | None = None
+    facts: PixelFacts | None = None
 
 
 class _File:
@@ -228,7 +231,7 @@ class Verifier:
                 pixels = look.read(file)
         except _PARSER_ERRORS as error:
             raise RedactionUnproven("the second parser cannot read the output") from error
-        digest = _check_pixels(file, source, pixels, proof)
+        digest = _check_pixels(file, source, pixels, proof, look.found)
         return ObjectEvidence(
             verifier=VERIFIER,
             methods=METHODS,
@@ -263,7 +266,7 @@ class _Look:
         # of a key, what it stands for in an attribute of 16 characters (SH) is its beginning
         self._own = {proof.subject.pseudonym, proof.number, *proof.keys.values()}
         self._own |= {one[:16] for one in proof.keys.values()}
-        self._found: dict[int, bytes] = {}
+        self.found: dict[int, bytes] = {}
 
     def read(self, file: _File) -> tuple[int, int] | None:
         """Every element; where the pixels' value lies, and how long it is (-1: encapsulated)."""
@@ -293,7 +296,7 @@ class _Look:
         return found
 
     def _check_flags(self, meta: dict[int, str]) -> None:
-        own = {tag: value.decode("latin-1").strip(" \0") for tag, value in self._found.items()}
+        own = {tag: value.decode("latin-1").strip(" \0") for tag, value in self.found.items()}
         if meta[0x00020002] != own.get(0x00080016) or meta[0x00020003] != own.get(0x00080018):
             raise RedactionUnproven("file meta information that tells of another object")
         if own.get(0x00120062) != "YES" or not own.get(0x00120063):
@@ -318,7 +321,7 @@ class _Look:
                 raise RedactionUnproven("a sequence of undefined length")
             vr = element.VR or _kind(tag)
             if tag in _FLAGS:
-                self._found[tag] = value
+                self.found[tag] = value
             if (tag, vr, value) in checked:
                 continue
             if self._check(tag, vr, value, implicit, little, 0) and len(checked) < MEMO and len(value) <= 4096:
@@ -503,7 +506,7 @@ _TYPES: Final = frozenset(
     heart shoulder ankle wrist elbow foot hand extremity skull thorax axial sagittal coronal oblique perfusion
     diffusion projection reconstruction transmission emission attenuation""".split()
 )
-_FLAGS: Final = frozenset({0x00080016, 0x00080018, 0x00120062, 0x00120063, 0x00280303})
+_FLAGS: Final = frozenset({0x00080016, 0x00080018, 0x00120062, 0x00120063, 0x00280303, *masks.ATTRIBUTES})
 _ALIAS_SETS: dict[int, tuple[Mapping[str, str], frozenset[str]]] = {}
 
 
@@ -554,7 +557,9 @@ def _moved(text: str, days: int) -> str:
 # --- pixels ------------------------------------------------------------------------------------------------
 
 
-def _check_pixels(file: _File, source: ByteSource, pixels: tuple[int, int] | None, proof: Proof) -> str:
+def _check_pixels(
+    file: _File, source: ByteSource, pixels: tuple[int, int] | None, proof: Proof, told: Mapping[int, bytes]
+) -> str:
     """Digest over the ordered source ranges that make the pixels: equal lists, equal bytes."""
     digest = blake3()
     if pixels is None:
@@ -566,9 +571,10 @@ def _check_pixels(file: _File, source: ByteSource, pixels: tuple[int, int] | Non
         if length < 0 or not proof.verdict.boxes:
             raise RedactionUnproven("masked pixels that are not what a mask makes")
         _check_masked(file, source, at, length, proof, digest)
+        _check_boxes(file, source, at, length, proof, told)
         return digest.hexdigest()
     if length < 0:
-        _check_frames(file, at, proof, digest)
+        _check_frames(file, source, at, proof, digest)
     else:
         _check_native(file, source, at, length, proof, digest)
     return digest.hexdigest()
@@ -593,7 +599,7 @@ def _check_native(file: _File, source: ByteSource, at: int, length: int, proof: 
 
 def _check_masked(file: _File, source: ByteSource, at: int, length: int, proof: Proof, digest: blake3) -> None:
     """Native pixels differ from the source's inside the boxes only. Pixels that were decoded to be masked have no
-    bytes to be compared with; who decoded them read them again."""
+    bytes to be compared with; they are decoded once more (`_check_boxes`)."""
     native = proof.verdict is not None and proof.verdict.written is None and proof.picture is not None
     first = proof.frames[0][0].offset
     whole = sum(span.length for frame in proof.frames for span in frame)
@@ -612,6 +618,31 @@ def _check_masked(file: _File, source: ByteSource, at: int, length: int, proof: 
         raise RedactionUnproven("pixels that are more or less than the source's")
 
 
+def _check_boxes(
+    file: _File, source: ByteSource, at: int, length: int, proof: Proof, told: Mapping[int, bytes]
+) -> None:
+    """What the boxes hold is of one colour; what was decoded equals its source outside of them."""
+    verdict, picture, facts = proof.verdict, proof.picture, proof.facts
+    if verdict is None or facts is None:
+        return
+    if verdict.written is not None:
+        size = facts.rows * facts.columns * verdict.written.samples * verdict.written.bits_allocated // 8
+        if length not in (size * len(facts.frames), size * len(facts.frames) + 1):
+            raise RedactionUnproven("masked pixels that are more or less than the source's")
+        masks.check_decoded(
+            source, facts, verdict.boxes, told, lambda start, size: file.range(at + start, at + start + size)
+        )
+    elif picture is not None:
+        mask = masks.inside(verdict.boxes, picture.rows, picture.columns)
+        shape = (picture.rows, picture.columns, picture.samples * picture.sample_bytes)
+        planes = (picture.samples, picture.rows, picture.columns, picture.sample_bytes)
+        size = shape[0] * shape[1] * shape[2]
+        for frame in masks.sampled(len(proof.frames), picture.rows * picture.columns):
+            made = np.frombuffer(file.range(at + frame * size, at + (frame + 1) * size), np.uint8)
+            samples = made.reshape(planes).transpose(1, 2, 0, 3) if picture.planar else made.reshape(shape)
+            masks.check_one_colour(samples, mask)
+
+
 def _inside(changed: np.ndarray, proof: Proof) -> bool:
     """Whether every changed byte belongs to a pixel of a box."""
     picture, verdict = proof.picture, proof.verdict
@@ -627,9 +658,9 @@ def _inside(changed: np.ndarray, proof: Proof) -> bool:
     return bool(inside.all())
 
 
-def _check_frames(file: _File, at: int, proof: Proof, digest: blake3) -> None:
-    """Each frame is one fragment made of pieces of the same frame of the source, in their order; what was left out
-    is between them, what was written anew is short (headers that lost a thumbnail, lengths)."""
+def _check_frames(file: _File, source: ByteSource, at: int, proof: Proof, digest: blake3) -> None:
+    """Each frame is one fragment made of pieces of the same frame of the source, in their order, and taken apart by
+    another walk it is the source's without its remarks."""
     heads = iter(proof.frames)
     offset = at
     table = struct.unpack("<HHI", file.range(offset, offset + 8))
@@ -647,11 +678,21 @@ def _check_frames(file: _File, at: int, proof: Proof, digest: blake3) -> None:
             raise RedactionUnproven("fragments that are not the source's frames")
         found.append(offset - base)
         _check_frame(file, offset + 8, length, spans, digest)
+        _check_stream(file.range(offset + 8, offset + 8 + length), source, spans, proof)
         offset += 8 + length
     if next(heads, None) is not None or offset + 8 != file.size:
         raise RedactionUnproven("frames are missing, or something stands behind the pixels")
     if starts and list(struct.unpack(f"<{len(starts) // 4}I", starts)) != found:
         raise RedactionUnproven("an offset table that points beside the frames")
+
+
+def _check_stream(made: bytes, source: ByteSource, spans: tuple[Span, ...], proof: Proof) -> None:
+    if proof.facts is None:
+        raise RedactionUnproven("compressed frames of which nothing is known")
+    before = b"".join(source.read(span.offset, span.length) for span in spans)
+    check_frame(
+        made, before, syntax=proof.facts.transfer_syntax, pixels=proof.facts.rows * proof.facts.columns
+    )  # fmt: skip
 
 
 WRITTEN_BYTES: Final = 1 << 16  # of one frame: lengths told anew, a header without its thumbnail
