@@ -45,6 +45,7 @@ from mover.randomness import random_bytes
 from mover.sandbox import Protection
 
 PROBLEMS: Final = 100
+SigningKey = Ed25519PrivateKey
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _MAKE_ONE: Final = "Make one: mover deid certify --new-key FILE."
 

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mover import audit, metrics
 from mover.catalog.database import Connection, Database
@@ -24,6 +23,7 @@ from mover.clock import SYSTEM, Clock
 from mover.decide.dicom.confidentiality import EDITION
 from mover.deid.certificate import (
     Scope,
+    SigningKey,
     build,
     canonical,
     encode,
@@ -86,7 +86,7 @@ class Certificates:
         custody = msgspec.structs.replace(made.custody, sources_blake3="")
         return await self._issue(project, actor, batch, msgspec.structs.replace(made, custody=custody), key, request)
 
-    def _key(self) -> Ed25519PrivateKey:
+    def _key(self) -> SigningKey:
         try:
             return load_key(self._key_file)
         except MoverError as error:
@@ -97,7 +97,7 @@ class Certificates:
             ) from error  # fmt: skip
 
     async def _issue(
-        self, project: str, actor: str, batch: str, made: Certificate, key: Ed25519PrivateKey, request: str
+        self, project: str, actor: str, batch: str, made: Certificate, key: SigningKey, request: str
     ) -> str:
         said = {"batch": batch, "content": blake3(canonical(made)).hexdigest(), "fingerprint": public_fingerprint(key)}
         async with self._database.project(project) as conn:
