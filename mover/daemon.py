@@ -36,9 +36,12 @@ from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
+from mover.deid.custody import Custody
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
+from mover.deid.upkeep import Upkeep
 from mover.deid.vault import ClosedVault, Vault, VaultKey
+from mover.deid.vaultkeys import PublicPart
 from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, TierHung
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
@@ -192,6 +195,7 @@ class House:
     worker: Worker
     budgets: Budgets
     shares: Shares
+    custody: Custody | ClosedVault
 
 
 @contextlib.asynccontextmanager
@@ -201,7 +205,7 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         size = settings.database.pool_size
         database = await Database.open(dsns.daemon, name="mover", max_size=size)
         stack.push_async_callback(database.close)
-        vault = await _open_vault(settings, dsns, stack)
+        keeping = await _open_vault(settings, dsns, database, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
         guards = await asyncio.to_thread(_guards, settings)
         silent = [name for name, guard in guards.items() if guard.hung]
@@ -214,11 +218,13 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         tiers = await _open_tiers(settings, database, budgets, guards)
         await _check_traits(policies, tiers, database)
         await _register(settings, database, policies)
+        if isinstance(keeping.custody, Custody):
+            await keeping.custody.honour(settings.project)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
-        house = await _build(settings, database, vault, policies, tiers, sandbox, dsns, budgets, carrier)
+        house = await _build(settings, database, keeping, policies, tiers, sandbox, dsns, budgets, carrier)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
 
@@ -233,20 +239,43 @@ async def _leave_shares(shares: Shares) -> None:
         await shares.leave()
 
 
-async def _open_vault(settings: Settings, dsns: Dsns, stack: contextlib.AsyncExitStack) -> Vault:
-    """Only the process of the identified zone holds the vault's key and its connection (D20)."""
+async def _open_vault(settings: Settings, dsns: Dsns, database: Database, stack: contextlib.AsyncExitStack) -> Keeping:
+    """Only the process of the identified zone holds the vault's key and its connection (D20). What was erased is
+    erased again before anybody asks: the database may come from a backup."""
     if settings.role == "clean":
-        return ClosedVault()
-    key = VaultKey.load(settings.vault_key)
-    database = await Database.open(dsns.vault, name="mover-vault", max_size=4)
-    stack.push_async_callback(database.close)
-    return Vault(database, key, site=settings.site, node=settings.node)
+        return Keeping(ClosedVault(), ClosedVault())
+    key = VaultKey.newest(settings.vault_key)
+    own = await Database.open(dsns.vault, name="mover-vault", max_size=4)
+    stack.push_async_callback(own.close)
+    public, site, node = PublicPart(settings.vault_public), settings.site, settings.node
+    renew = partial(VaultKey.newest, settings.vault_key)
+    vault = Vault(own, key, site=site, node=node, public=public, renew=renew)
+    custody = Custody(vault, own, database, site=site, node=node, stones=settings.vault_tombstones, public=public)
+    return Keeping(vault, custody)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The vault for the work, and what custodians ask of it; a clean process has neither."""
+
+    vault: Vault
+    custody: Custody | ClosedVault
+
+
+@contextlib.asynccontextmanager
+async def open_upkeep(settings: Settings, *, actor: str) -> AsyncIterator[Upkeep]:
+    """Work on all rows of the vault, beside a daemon that runs or without one."""
+    async with contextlib.AsyncExitStack() as stack:
+        dsns = await stack.enter_async_context(_database(settings))
+        own = await Database.open(dsns.vault, name="mover-vault-upkeep", max_size=2)
+        stack.push_async_callback(own.close)
+        yield Upkeep(own, project=settings.project, node=f"{settings.node}-vault", actor=actor)
 
 
 async def _build(
     settings: Settings,
     database: Database,
-    vault: Vault,
+    keeping: Keeping,
     policies: PolicyBook,
     tiers: dict[str, AnyTier],
     sandbox: Sandbox,
@@ -254,7 +283,7 @@ async def _build(
     budgets: Budgets,
     carrier: Carrier,
 ) -> House:
-    node, site, transfer = settings.node, settings.site, carrier.transfer
+    node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
     batches = Batches(database, vault, tiers, policies, node=node)
@@ -295,6 +324,7 @@ async def _build(
         settings, database, policies, tiers, access, batches,
         Quarantine(database, policies, node=node), scans, records, certificates, Cohorts(database, node=node), runs,
         protection, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
+        keeping.custody,
     )  # fmt: skip
 
 
@@ -672,6 +702,7 @@ async def _listen(house: House) -> Server:
         protection=house.protection,
         transfers=house.moving.transfers,
         verifications=house.moving.verifications,
+        vault=house.custody,  # the closed one refuses by name
         audit=Trail(house.database),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),

@@ -134,6 +134,10 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     # policies of one's own; the ones that ship with the software when absent
     policies: str | None = None
     vault_key: str | None = None
+    # the daemon's part of the two sealed key files (`mover vault keys new`): it seals for them and opens nothing
+    vault_public: str | None = None
+    # what was erased: keep it where no restore of the database reaches, and back it up at once
+    vault_tombstones: str | None = None
     # signs the certificates of batches; without one none are issued
     certificate_key: str | None = None
     repository_password_file: str | None = None
@@ -211,6 +215,8 @@ class Settings(Struct, frozen=True):
     tiers: dict[str, Tier]
     policies: Path
     vault_key: Path
+    vault_public: Path
+    vault_tombstones: Path
     certificate_key: Path
     repository_password_file: Path
     workers: WorkersFile
@@ -361,6 +367,8 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         policies=folder / written.policies if written.policies else yaml_reader.default_folder(),
         vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
         certificate_key=_secret_path("certificate.key", written.certificate_key, folder, state, environment),
+        vault_public=folder / written.vault_public if written.vault_public else state / "vault.public",
+        vault_tombstones=folder / written.vault_tombstones if written.vault_tombstones else state / "vault.tombstones",
         repository_password_file=_secret_path(
             "repository-password", written.repository_password_file, folder, state, environment
         ),

@@ -27,6 +27,7 @@ from mover.api import (
     snapshots,
     tokens,
     transfers,
+    vault,
     verify,
 )
 from mover.api.limits import Gate, Limits
@@ -47,6 +48,7 @@ from mover.model.access import Identity
 
 OPERATIONS: tuple[Operation, ...] = (
     *batches.OPERATIONS,
+    *vault.OPERATIONS,
     *quarantine.OPERATIONS,
     *scans.OPERATIONS,
     *records.OPERATIONS,

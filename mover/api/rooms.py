@@ -49,6 +49,23 @@ class Quarantine(Protocol):
     ) -> wire.QuarantineRule: ...
 
 
+class Vault(Protocol):
+    async def status(self, project: str, /) -> wire.VaultStatus: ...
+    async def reveal(
+        self, project: str, actor: str, body: wire.VaultRevealRequest, /, *, request: str
+    ) -> wire.VaultCopies: ...
+    async def export(
+        self, project: str, actor: str, body: wire.VaultExportRequest, /, *, request: str
+    ) -> wire.VaultCopies: ...
+    async def erase(
+        self, project: str, actor: str, body: wire.VaultEraseRequest, /, *, request: str
+    ) -> wire.VaultErased: ...
+    async def plan_erase(self, project: str, actor: str, body: wire.VaultEraseRequest, /) -> wire.VaultErased: ...
+    async def import_rows(
+        self, project: str, actor: str, body: wire.VaultImportRequest, /, *, plan: bool, request: str
+    ) -> wire.VaultImported: ...
+
+
 class Scans(Protocol):
     async def declare(
         self, project: str, actor: str, body: wire.ScanRequest, /, *, request: str = ""
@@ -164,6 +181,7 @@ class Rooms:
     protection: Protection
     transfers: Transfers
     verifications: Verifications
+    vault: Vault
     audit: AuditTrail
     tiers: Callable[[], Awaitable[wire.Tiers]]
     policies: Callable[[], Awaitable[wire.Policies]]

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("mover.cli.restore", "Bring a snapshot, or a path of it, into a new folder."),
     "audit": ("mover.cli.audit", "Who did what; verify and export the chains."),
     "policy": ("mover.cli.policy", "The policies in force; check files before they are."),
+    "vault": ("mover.cli.vault", "For custodians: reveal originals, export, erase, import, keys."),
     "token": ("mover.cli.token", "Make, list and revoke API tokens."),
     "deid": ("mover.cli.deid", "De-identify a folder without catalog or daemon."),
 }

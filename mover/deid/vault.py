@@ -18,6 +18,7 @@ its audit record.
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -49,6 +50,7 @@ PATIENT = "patient|"  # before a patient's text in an entity key; the vault's su
 # what the functions of the schema raise
 OTHER_GENERATION, ERASED = "MV001", "MV002"
 
+_GAPS = re.compile("[ _]+")
 _Q = queries.load(__file__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +80,7 @@ def _renewed(
 
 class Vault:
     """`database` is opened with the vault's own DSN: its role sees no ordinary table. `renew` reads the key file anew;
-    `public` is the daemon's part of the two sealed key files, where the site has them."""
+    `public` answers the daemon's part of the two sealed key files, where the site has them."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Vault:
         *,
         site: str,
         node: str,
-        public: PublicKey | None = None,
+        public: Callable[[], PublicKey | None] = lambda: None,
         renew: Callable[[], VaultKey] | None = None,
     ) -> None:
         self._database = database
@@ -96,6 +98,11 @@ class Vault:
         self._node = node
         self._public = public
         self._read_key = renew
+
+    @property
+    def key(self) -> VaultKey:
+        """For the custodian's work beside this."""
+        return self._key
 
     def keyed(self, text: str) -> bytes:
         """The same for the same text for ever, re-keyed or not: the catalog holds what is said here."""
@@ -340,7 +347,8 @@ class Vault:
 
     async def _insert(self, table: Table, kind: str, wanted: Mapping[bytes, Wanted]) -> dict[bytes, str]:
         """Those of the tags that nobody else minted meanwhile, with what now stands for them."""
-        sealer = self._public.sealer() if self._public is not None else None
+        public = self._public()
+        sealer = public.sealer() if public is not None else None
         rows = [self._row(table, kind, tag, one, sealer) for tag, one in wanted.items()]
         lookups, before, drawn, bodies, copies, subjects = (list(column) for column in zip(*rows, strict=True))
         values = {
@@ -408,6 +416,36 @@ class Vault:
                 found[known[bytes(row.lookup)]] = Subject(row.drawn, offset_days)
         return found
 
+    # --- another's crosswalk ----------------------------------------------------------------------------------
+
+    @_renewed
+    async def known_subjects(self, names: Sequence[str]) -> tuple[dict[str, tuple[str, int]], set[str]]:
+        """Of these patients, pseudonym and offset of those who have one, and those who were erased."""
+        tags = {self.subject_tag(name): name for name in names}
+        found = await self._subjects(list(tags))
+        stones = await self._look(_TOMBSTONES, "subject", list(tags))
+        known = {tags[tag]: (one.pseudonym, one.offset_days) for tag, one in found.items()}
+        return known, {tags[tag] for tag in stones}
+
+    async def known_promises(self, file_names: Sequence[str]) -> dict[str, str]:
+        tags = {self.promise_tag(name): name for name in file_names}
+        return {tags[tag]: number for tag, number in (await self._look(_PROMISES, "", list(tags))).items()}
+
+    @_renewed
+    async def take_subjects(self, given: Mapping[str, tuple[str, int]]) -> int:
+        """Patients with the pseudonyms and offsets that somebody else gave them; how many were new."""
+        wanted = {
+            self.subject_tag(name): self._wanted_subject(name, offset_days, pseudonym)
+            for name, (pseudonym, offset_days) in sorted(given.items())
+        }
+        return len(await self._insert(SUBJECTS, "", wanted)) if wanted else 0
+
+    @_renewed
+    async def take_promises(self, given: Mapping[str, str]) -> int:
+        """Numbers for files that come later; how many were new."""
+        wanted = {self.promise_tag(name): Wanted(body=b"", drawn=number) for name, number in sorted(given.items())}
+        return len(await self._insert(_PROMISES, "", wanted)) if wanted else 0
+
     def _wanted_subject(self, name: str, offset_days: int, pseudonym: str | None = None) -> Wanted:
         """Dates are moved every day; whose they are is told to two."""
         return Wanted(
@@ -418,7 +456,8 @@ class Vault:
         )
 
     def subject_tag(self, name: str) -> bytes:
-        return self._key.keyed(f"subject|{self._site}|{name}")
+        """Tables leave underscores in a patient's key where `entity_key` has spaces: it is one patient."""
+        return self._key.keyed(f"subject|{self._site}|{_GAPS.sub(' ', name)}")
 
     def promise_tag(self, file_name: str) -> bytes:
         return self._key.keyed(f"promise|{self._site}|{file_name}")

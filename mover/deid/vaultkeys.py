@@ -16,6 +16,7 @@ from __future__ import annotations
 import hmac
 import os
 import stat
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -168,6 +169,29 @@ class PublicKey:
         return True
 
 
+class PublicPart:
+    """The public part as it stands in its file now: a new pair holds from the next slice on, without a restart."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._key: PublicKey | None = None
+
+    def __call__(self) -> PublicKey | None:
+        try:
+            facts = self.path.stat()
+        except FileNotFoundError:
+            if self._key is not None:
+                raise SettingsInvalid(
+                    "the public part of the two key files is gone", where=str(self.path), hint="Put it back."
+                ) from None
+            return None
+        seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+        if seen != self._seen:
+            self._key, self._seen = PublicKey.load(self.path), seen
+        return self._key
+
+
 class CopySealer:
     """Seals the copies of one slice of rows: one ephemeral key, a random nonce for each."""
 
@@ -234,6 +258,11 @@ def new_pair(a: Path, b: Path) -> RevealKey:
         a.unlink()
         raise
     return key
+
+
+def ask_bytes(action: str, purpose: str, what: Iterable[str]) -> bytes:
+    """What both key files sign when somebody asks."""
+    return msgspec.json.encode(["mover vault ask 1", action, purpose, list(what)])
 
 
 # --- files ------------------------------------------------------------------------------------------------

@@ -144,6 +144,28 @@ class Quarantine(Noun):
         return await self._transport.send(ask, wire.QuarantineRule)
 
 
+class Vault(Noun):
+    """For custodians. Each of these is an audit record, so none but the look at the state is repeated by itself."""
+
+    async def status(self) -> wire.VaultStatus:
+        return await self._get("/v1/vault", wire.VaultStatus)
+
+    async def reveal(self, body: wire.VaultRevealRequest) -> wire.VaultCopies:
+        """Sealed copies; only both key files open them."""
+        return await self._transport.send(Ask("POST", "/v1/vault/reveal", body=body), wire.VaultCopies)
+
+    async def export(self, body: wire.VaultExportRequest) -> wire.VaultCopies:
+        return await self._transport.send(Ask("POST", "/v1/vault/export", body=body), wire.VaultCopies)
+
+    async def erase(self, body: wire.VaultEraseRequest, *, plan: bool = False) -> wire.VaultErased:
+        ask = Ask("POST", "/v1/vault/erase", query={"plan": True} if plan else {}, body=body, timeout_s=None)
+        return await self._transport.send(ask, wire.VaultErased)
+
+    async def import_rows(self, body: wire.VaultImportRequest, *, plan: bool = False) -> wire.VaultImported:
+        ask = Ask("POST", "/v1/vault/import", query={"plan": True} if plan else {}, body=body)
+        return await self._transport.send(ask, wire.VaultImported)
+
+
 class Scans(Noun):
     FINAL = frozenset({"complete", "caught-up", "incomplete", "failed"})
 

@@ -327,6 +327,43 @@ class SmallQuarantine:
         return self._rule()
 
 
+COPIES = wire.VaultCopies(site="ward", copies=[wire.VaultCopy(kind="subject", name="S1", copy=b"sealed")])
+
+
+class SmallVault(Room):
+    async def status(self, project: str) -> wire.VaultStatus:
+        self.saw("status", project)
+        return wire.VaultStatus(site="ward", generation=1, rekeying=False, pair=None)
+
+    async def reveal(
+        self, project: str, actor: str, body: wire.VaultRevealRequest, *, request: str = ""
+    ) -> wire.VaultCopies:
+        self.saw("reveal", project, actor, body, request)
+        return COPIES
+
+    async def export(
+        self, project: str, actor: str, body: wire.VaultExportRequest, *, request: str = ""
+    ) -> wire.VaultCopies:
+        self.saw("export", project, actor, body, request)
+        return COPIES
+
+    async def erase(
+        self, project: str, actor: str, body: wire.VaultEraseRequest, *, request: str = ""
+    ) -> wire.VaultErased:
+        self.saw("erase", project, actor, body, request)
+        return wire.VaultErased(subject=body.subject, planned=False, rows={"subject": 1}, withdrawn=["N1"])
+
+    async def plan_erase(self, project: str, actor: str, body: wire.VaultEraseRequest) -> wire.VaultErased:
+        self.saw("plan_erase", project, actor, body)
+        return wire.VaultErased(subject=body.subject, planned=True, rows={"subject": 1}, withdrawn=["N1"])
+
+    async def import_rows(
+        self, project: str, actor: str, body: wire.VaultImportRequest, *, plan: bool, request: str = ""
+    ) -> wire.VaultImported:
+        self.saw("import_rows", project, actor, body, plan, request)
+        return wire.VaultImported(planned=plan, taken=len(body.rows), same=0)
+
+
 class SmallScans(Room):
     def __init__(self) -> None:
         super().__init__()
@@ -430,6 +467,7 @@ def small_rooms() -> Rooms:
         protection=SmallProtection(),
         transfers=SmallTransfers(),
         verifications=SmallVerifications(),
+        vault=SmallVault(),
         audit=SmallAudit(),
         tiers=small_tiers,
         policies=small_policies,

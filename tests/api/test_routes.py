@@ -28,6 +28,10 @@ BODIES: dict[str, Any] = {
     "ScanRequest": {"tier": "archive"},
     "QuarantineDecisionRequest": {"action": "retry", "reason": "the scanner sent them again"},
     "QuarantineRevokeRequest": {"reason": "decided on the wrong day"},
+    "VaultRevealRequest": {"names": ["S1"], "purpose": "call the ward about a label"},
+    "VaultExportRequest": {"what": "uids", "purpose": "score the release"},
+    "VaultEraseRequest": {"subject": "S1", "purpose": "consent was withdrawn"},
+    "VaultImportRequest": {"rows": [{"line": 2, "patient": "1", "pseudonym": "A-1"}], "purpose": "the broker's table"},
     "RevealRequest": {"packs": ["pack-1"], "purpose": "call the ward about a label"},
 }
 
@@ -106,7 +110,7 @@ async def test_answers_have_the_shape_the_document_promises(served: Served) -> N
 
 
 def _role(action: str) -> str:
-    return "operator" if "operator" in ACTIONS[action] else "admin"
+    return next(role for role in ("operator", "admin", "custodian") if role in ACTIONS[action])
 
 
 @pytest.mark.parametrize("action", sorted({operation.action for operation in OPERATIONS}))

@@ -23,15 +23,21 @@ Mover = Callable[..., Said]
 def leaves() -> Iterator[tuple[str, ...]]:
     for name, (module, _) in COMMANDS.items():
         found = importlib.import_module(module).command
-        if isinstance(found, click.Group):
-            yield from ((name, inner) for inner in found.commands)
-        else:
-            yield (name,)
+        yield from below((name,), found)
+
+
+def below(path: tuple[str, ...], found: click.Command) -> Iterator[tuple[str, ...]]:
+    if not isinstance(found, click.Group):
+        yield path
+        return
+    for name, inner in found.commands.items():
+        yield from below((*path, name), inner)
 
 
 LEAVES = sorted(leaves())
 # these act on this machine or run until they are stopped; the rest ask the daemon
 LOCAL = {("watch",), ("daemon",), ("demo",), ("init",), ("doctor",), ("policy", "check")}
+LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "adopt", "rotate"))}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}
 
 
@@ -56,8 +62,9 @@ def test_every_command_prints_json() -> None:
     without = {("daemon",), ("demo",), ("watch",)}
     for path in LEAVES:
         found: click.Command = importlib.import_module(COMMANDS[path[0]][0]).command
-        if isinstance(found, click.Group):
-            found = found.commands[path[1]]
+        for name in path[1:]:
+            assert isinstance(found, click.Group)
+            found = found.commands[name]
         options = {option for parameter in found.params for option in parameter.opts}
         assert "--json" in options or path in without, path
 
@@ -149,7 +156,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
-    ("batch", "reveal"),
+    ("batch", "reveal"), *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
 }  # fmt: skip
 
 

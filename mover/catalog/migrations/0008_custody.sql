@@ -298,6 +298,7 @@ begin
         select count(*) into part from vault.sealed where generation < in_generation;
         behind := behind + part;
     end loop;
+    perform set_config('mover.project', in_project, true);
     if behind = 0 then
         update vault.ring set oldest = in_generation, changed_at = clock_timestamp();
         perform mover.audit_append(in_project, in_node, in_record);
@@ -313,11 +314,13 @@ create function vault.ring_now() returns table (generation integer, oldest integ
 create function vault.bury(in_site text, in_kinds text[], in_lookups bytea[], in_generations integer[], in_stood_for text[],
                            in_projects text[]) returns bigint
     language plpgsql security definer set search_path = vault, pg_temp as $$
-declare gone bigint := 0; part bigint; one record;
+declare gone bigint := 0; part bigint; one record; was text := coalesce(current_setting('mover.project', true), '');
 begin
     insert into vault.tombstone (site, kind, lookup, generation, stood_for, project_id)
     select in_site, t.k, t.l, t.g, t.s, t.p
       from unnest(in_kinds, in_lookups, in_generations, in_stood_for, in_projects) as t (k, l, g, s, p)
+     where not exists (select from vault.tombstone o
+                        where o.site = in_site and o.kind = t.k and o.stood_for = t.s and o.project_id = t.p)
      order by t.k, t.l on conflict do nothing;
     for one in select k as kind, array_agg(s) as drawn from unnest(in_kinds, in_stood_for) as t (k, s)
                 where k <> 'sealed' group by k loop
@@ -353,6 +356,7 @@ begin
         get diagnostics part = row_count;
         gone := gone + part;
     end loop;
+    perform set_config('mover.project', was, true);
     return gone;
 end $$;
 
