@@ -49,9 +49,15 @@ class Examiner:
     async def words(
         self, policy: RecordsPolicy, tables: Gathered, images: Sequence[NamedImage]
     ) -> list[Dictionary]:
-        """What these tables say of the patients of published images: identifiers, for the memory of the search."""
+        """What these tables say of the patients of published images: identifiers, for the memory of the search. The
+        patients themselves come back as their pseudonyms."""
         answer = await self._run("words", tables, Request(policy=policy, images=list(images)))
-        return msgspec.msgpack.decode(answer, type=list[Dictionary])
+        found = msgspec.msgpack.decode(answer, type=list[Dictionary])
+        subjects = await self._subjects(sorted({patient for one in found for patient in one.patients}), mint=True)
+        return [
+            msgspec.structs.replace(one, patients=tuple(subjects[patient].pseudonym for patient in one.patients))
+            for one in found
+        ]
 
     async def remember_images(self, project: str, policy: RecordsPolicy, images: Sequence[NamedImage]) -> None:
         """So that later batches' tables know these names: keyed, in the vault, without a body."""

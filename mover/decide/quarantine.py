@@ -127,6 +127,8 @@ _ADVICE: Final[dict[str, str]] = {
     "entry-unknown": "Neither image nor table: take it out of the folder, or exclude it.",
     "text-reader-missing": "Install the extra `ocr` (pathology-mover[ocr]), then retry.",
     "rules-differ": "The scan was published under another profile: let both projects use one, then retry.",
+    "identifier-found-later": "End the runs that hold the slide (mover records show names them) and report the place"
+    " it was found in: its family keeps something that it must not.",
     "pack-too-large": "Split the folder, then retry.",
 }
 

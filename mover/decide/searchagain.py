@@ -29,11 +29,13 @@ _LONG, _CERTAIN, _BESIDE = 8, 12, 4
 
 
 class Dictionary(Struct, frozen=True, array_like=True):
-    """The words sought in these slides. `left_out`: how many more there were."""
+    """The words sought in these slides, and in those that earlier records tied to these patients. `left_out`: how many
+    more words there were."""
 
     numbers: tuple[str, ...]
     words: tuple[str, ...]
     left_out: int = 0
+    patients: tuple[str, ...] = ()
 
 
 Cells = Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]]
@@ -61,15 +63,17 @@ def _grouped(
     prepared: Prepared, by_scan: Mapping[int, dict[str, None]], by_patient: Mapping[str, dict[str, None]]
 ) -> list[Dictionary]:
     """One dictionary for all slides with the same words: making a word's forms costs more than a look."""
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[tuple[str, ...], tuple[list[str], set[str]]] = {}
     for scan, words in by_scan.items():
         number, patient = prepared.matching.numbers[scan], prepared.matching.patients[scan]
         if number is not None:
             known = {**words, **by_patient.get(patient or "", {})}
-            groups.setdefault(tuple(sorted(known)), []).append(number)
+            numbers, patients = groups.setdefault(tuple(sorted(known)), ([], set()))
+            numbers.append(number)
+            patients |= {patient} - {None}  # type: ignore[arg-type]
     return [
-        Dictionary(tuple(sorted(numbers)), words[:WORDS_MAX], max(0, len(words) - WORDS_MAX))
-        for words, numbers in groups.items()
+        Dictionary(tuple(sorted(numbers)), words[:WORDS_MAX], max(0, len(words) - WORDS_MAX), tuple(sorted(patients)))
+        for words, (numbers, patients) in groups.items()
     ]
 
 

@@ -54,6 +54,10 @@ _Q = load(__file__)
 log = get_logger("records")
 
 
+# what is sought in each slide of a slice, by its number
+Words = dict[str, tuple[str, ...]]
+
+
 class Outcome(Struct, frozen=True):
     """Of one slide. `unsearched`: its sidecar or a file is not there as it was, or is older than the ranges."""
 
@@ -75,13 +79,27 @@ class SearchAgain:
     async def search(self, shard: Shard, dictionaries: Sequence[Dictionary]) -> None:
         """All slides of the record set that wait for it. Raises the archive's own errors: then what was searched
         stays searched, and the shard is tried again."""
-        for dictionary in _slices(dictionaries):
+        for words in _slices(await self._with_earlier(shard.project, dictionaries)):
             async with self._database.project(shard.project) as conn:
-                wanted = {"numbers": list(dictionary.numbers), "record_set": shard.subject_id}
-                slides = await _Q.many(conn, "waiting", **wanted)
+                slides = await _Q.many(conn, "waiting", numbers=list(words), record_set=shard.subject_id)
             if slides:
-                outcomes = await in_thread(self._search, slides, dictionary.words)
+                outcomes = await in_thread(self._search, slides, words)
                 await self._write(shard, outcomes)
+
+    async def _with_earlier(self, project: str, dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
+        """With the same patients' slides of earlier batches: what these tables say of them is news there, too."""
+        wanted = sorted({patient for one in dictionaries for patient in one.patients})
+        async with self._database.project(project) as conn:
+            rows = await _Q.many(conn, "of_subjects", subjects=wanted)
+        own = {number for one in dictionaries for number in one.numbers}
+        earlier: dict[str, list[str]] = {}
+        for row in rows:
+            if row.number not in own:
+                earlier.setdefault(row.subject, []).append(row.number)
+        return [
+            Dictionary((*one.numbers, *(n for p in one.patients for n in earlier.get(p, ()))), one.words)
+            for one in dictionaries
+        ]
 
     async def prove(self, conn: Connection, project: str, record_set: str, dictionaries: Sequence[Dictionary]) -> str:
         """The proof row: how many strings were sought in how many bytes of how many slides."""
@@ -100,7 +118,7 @@ class SearchAgain:
 
     # --- one slice ------------------------------------------------------------------------------------------
 
-    def _search(self, slides: Sequence[Any], words: tuple[str, ...]) -> list[Outcome]:
+    def _search(self, slides: Sequence[Any], words: Words) -> list[Outcome]:
         """Read and search one slice (blocking). A tier that is not here stops all: nothing may be called clean."""
         tiers = {slide.tier: self._tier(slide.tier) for slide in slides}
         return guarded(lambda _: self._search_open(slides, words, tiers), *tiers.values())
@@ -110,9 +128,7 @@ class SearchAgain:
             raise ConfigError(f"the tier {name} of a published slide is not configured on this node")
         return self._tiers[name]
 
-    def _search_open(
-        self, slides: Sequence[Any], words: tuple[str, ...], tiers: Mapping[str, ReadTier]
-    ) -> list[Outcome]:
+    def _search_open(self, slides: Sequence[Any], words: Words, tiers: Mapping[str, ReadTier]) -> list[Outcome]:
         with ThreadPoolExecutor(READERS) as pool:
             windows = dict(zip((s.number for s in slides), pool.map(lambda s: _windows(tiers[s.tier], s), slides),
                                strict=True))  # fmt: skip
@@ -123,7 +139,7 @@ class SearchAgain:
                     found[one.number] = _sum(found.get(one.number), one)
         return [_outcome(slide, found.get(slide.number)) for slide in slides]
 
-    def _call(self, call: Sequence[_Window], words: tuple[str, ...], pool: ThreadPoolExecutor) -> list[Found]:
+    def _call(self, call: Sequence[_Window], words: Words, pool: ThreadPoolExecutor) -> list[Found]:
         """One call of the child; the bytes stand in memory only."""
         fd = os.memfd_create("search", os.MFD_CLOEXEC)
         try:
@@ -141,10 +157,15 @@ class SearchAgain:
         finally:
             os.close(fd)
 
-    def _look(self, fd: int, words: tuple[str, ...], piles: tuple[Pile, ...]) -> list[Found]:
+    def _look(self, fd: int, words: Words, piles: tuple[Pile, ...]) -> list[Found]:
         """All at once; where one of them holds more packed bytes than can be looked into, one by one."""
+        if not piles:
+            return []
+        tasks: dict[tuple[str, ...], list[Pile]] = {}
+        for pile in piles:
+            tasks.setdefault(words[pile.number], []).append(pile)
         try:
-            return search_piles(self._sandbox, fd, [Task(words, piles)]) if piles else []
+            return search_piles(self._sandbox, fd, [Task(sought, tuple(own)) for sought, own in tasks.items()])
         except RedactionUnproven:
             if len(piles) == 1:
                 return [Found(piles[0].number, -1, 0, 0, False)]
@@ -178,7 +199,7 @@ class SearchAgain:
         packs = await _Q.many(conn, "quarantine_packs", **values)
         holders = await _Q.many(conn, "holders", numbers=numbers)
         runs = sorted({row.run_id for row in holders if row.project_id == shard.project and row.run_id})
-        log.error("slides withdrawn", record_set=shard.subject_id, count=len(numbers), runs=len(runs), code=reason)
+        log.error("slides withdrawn", record_set=shard.subject_id, count=len(numbers), code=reason)
         await audit.record(
             conn, project=shard.project, node=self._node, actor="daemon", action="slides withdrawn",
             subject=shard.subject_id, reason=reason,
@@ -220,10 +241,17 @@ class _Window(Struct, frozen=True):
     length: int
 
 
-def _slices(dictionaries: Sequence[Dictionary]) -> Iterator[Dictionary]:
+def _slices(dictionaries: Sequence[Dictionary]) -> Iterator[Words]:
+    """So many slides at once, of as many patients as they have."""
+    piece: Words = {}
     for one in dictionaries:
-        for start in range(0, len(one.numbers), SLIDES_PER_SLICE):
-            yield Dictionary(one.numbers[start : start + SLIDES_PER_SLICE], one.words)
+        for number in one.numbers:
+            piece[number] = one.words
+            if len(piece) == SLIDES_PER_SLICE:
+                yield piece
+                piece = {}
+    if piece:
+        yield piece
 
 
 def _windows(tier: ReadTier, slide: Any) -> list[tuple[str, int, int]] | None:

@@ -1,3 +1,10 @@
+-- name: of_subjects
+-- The project's slides that records, or DICOM objects themselves, tie to these patients.
+select a.number, a.subject from mover.aligned a where a.subject = any (%(subjects)s)
+ union
+select s.number, s.facts ->> 'subject' from mover.slide s where s.facts ->> 'subject' = any (%(subjects)s)
+ order by 1, 2;
+
 -- name: waiting
 -- Of these slides, those that were not searched for this record set yet, and that still stand.
 select s.number, s.tier, coalesce(s.root, s.digest) as root from mover.slide s
@@ -23,7 +30,8 @@ select n, %(reason)s, %(record_set)s from unnest(%(numbers)s::text[]) as n on co
 
 -- name: quarantine_packs
 -- Their packs wait for a person again.
-update mover.pack set state = 'quarantined', reason = %(reason)s, explanation = %(explanation)s, updated_at = now()
+update mover.pack set state = 'quarantined', reason = %(reason)s, explanation = %(explanation)s, cause = null,
+       updated_at = now()
  where number = any (%(numbers)s) and state in ('published', 'duplicate')
 returning id;
 

@@ -22,7 +22,7 @@ from mover.model import wire
 from mover.model.sidecar import Sidecar, decode_sidecar, encode_sidecar, sidecar_key
 from mover.sandbox import Sandbox
 from tests.rooms.rig import Rig
-from tests.rooms.test_records import NAMES, PROJECT, Ward, number
+from tests.rooms.test_records import IMAGERY, NAMES, OUTCOMES, PROJECT, Ward, number
 from tests.support.facts import insert
 from tests.support.postgres import Dsns
 from tests.support.slides import svs
@@ -189,12 +189,33 @@ async def test_a_search_goes_on_where_it_was_killed(ward: Ward, monkeypatch: pyt
         return inner(tier, slide)
 
     monkeypatch.setattr(searchagain, "_windows", reading)
+    monkeypatch.setattr(searchagain, "SLIDES_PER_SLICE", 1)
     with pytest.raises(asyncio.CancelledError):
         await ward.records.match(await ward.claim(record_set))
     rows(ward, "update mover.shard set state = 'waiting', lease_until = null")
     await ward.work(record_set)
 
     assert sorted(read[:2] + read[3:]) == [number(1), number(2), number(3)] and read.count(read[2]) == 2
+
+
+async def test_what_tables_say_of_a_patient_is_sought_in_the_slides_of_earlier_batches_too(ward: Ward) -> None:
+    """The first export had the record number only; the next month's has the name."""
+    first = await ward.batch("b1", NAMES[:2], quarantined=())
+    ward.complete(first)
+    for n in (1, 2):
+        stand(ward, n, b"Katarzyna" if n == 1 else b"nothing")
+    nameless = OUTCOMES.replace("Katarzyna Kowalczyk", "")
+    await ward.aligned(first, ward.write(outcomes=nameless))
+    assert rows(ward, "select * from mover.slide_withdrawal") == []
+
+    second = await ward.batch("b2", ["D19-9_1.svs"], first=9, quarantined=())
+    stand(ward, 9, b"nothing")
+    ward.complete(second)
+    imagery = IMAGERY.replace("D19-1_Kowalczyk_2.SVS,D19-1", "D19-9_1.svs,D19-9")
+    outcomes = OUTCOMES.replace("D19-1;", "D19-9;")
+    found = await ward.aligned(second, ward.write(imagery=imagery, outcomes=outcomes, folder="b2"))
+
+    assert [one.number for one in found.withdrawn] == [number(1)]
 
 
 # --- runs and packs ---------------------------------------------------------------------------------------------
