@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Final
+
+from blake3 import blake3
 
 from mover.decide.dicom.harvest import NOTHING, Words, codecs_of, texts_of, words_of
 from mover.decide.dicom.rules import is_retained
@@ -19,6 +22,7 @@ from mover.model.source import ByteSource, MemorySource
 from scanners.dicom.walk import DEPTH, Syntax, open_items, syntax_of
 
 WHOLE_SLIDE: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 # descriptor, data, segmented data of red, green and blue
 _PALETTES: Final = tuple((0x00281101 + one, 0x00281201 + one, 0x00281221 + one) for one in range(3))
 _REGION: Final = (0x00186018, 0x0018601A, 0x0018601C, 0x0018601E)
@@ -26,6 +30,7 @@ _KEYS: Final = (("case", 0x00080050), ("slide", 0x00400512), ("block", 0x0040055
 _EQUIPMENT: Final = 0x0018A001
 _MEMO: Final = 100_000
 _CODECS: Final = 8
+_READ: Final = 8 << 20
 
 
 class Gatherer:
@@ -125,11 +130,17 @@ class Look:
 
     # --- what it is ------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def sop_class(self) -> str:
-        """The dataset's own word; the file meta information repeats it."""
+        """The dataset's own word; the file meta information repeats it. A picture with neither, as programs wrote them
+        before there were classes, is what any picture may be."""
         meta = next((one.raw or b"" for one in self.scan.meta if one.tag == 0x00020002), b"")
-        return self.text(0x00080016) or meta.decode("latin-1").strip(" \0")
+        told = self.text(0x00080016) or meta.decode("latin-1").strip(" \0")
+        return told or (SECONDARY_CAPTURE if self._is_picture else "")
+
+    @property
+    def _is_picture(self) -> bool:
+        return self.scan.pixels is not None and self.number(0x00280010) > 0 and self.number(0x00280011) > 0
 
     @property
     def family(self) -> Family:
@@ -153,10 +164,22 @@ class Look:
                 return "overview"
         return "image"
 
-    @property
+    @cached_property
     def instance(self) -> str:
+        """The object's own UID; where it has none, one made of all it says, so that it gets the same alias again."""
         meta = next((one.raw or b"" for one in self.scan.meta if one.tag == 0x00020003), b"")
-        return self.text(0x00080018) or meta.decode("latin-1").strip(" \0")
+        told = self.text(0x00080018) or meta.decode("latin-1").strip(" \0")
+        return told or (self._made_up() if self._is_picture else "")
+
+    def _made_up(self) -> str:
+        digest = blake3()
+        for one in self.scan.elements:
+            digest.update(struct.pack("<IQ", one.tag, one.length) + (one.raw or b""))
+        place = self.scan.pixels
+        if place is not None:
+            for at in range(0, place.length, _READ):
+                digest.update(self.source.read(place.value_at + at, min(_READ, place.length - at)))
+        return f"2.25.{int.from_bytes(digest.digest(16), 'big')}"
 
     @property
     def patient(self) -> str:
@@ -174,7 +197,7 @@ class Look:
     def check_known(self) -> None:
         """Raises for a file that is no object of a class that PS3.3 describes."""
         if not self.scan.elements or not self.sop_class:
-            raise FormatUnknown("no DICOM object: it does not say of what class it is")
+            raise FormatUnknown("no DICOM object: it neither says of what class it is nor holds a picture")
         if not class_name(self.sop_class):
             raise FormatUnsupported("DICOM of a class that no rule knows")
 

@@ -10,7 +10,7 @@ import pytest
 from mover.deid.dicom.outcome import PreparedObject
 from mover.deid.dicom.plan import Engine
 from mover.deid.identity import Aliases
-from mover.errors import FormatUnsupported, InstanceDropped, PlaceUnknown, StructureInvalid
+from mover.errors import FormatUnknown, FormatUnsupported, InstanceDropped, PlaceUnknown, StructureInvalid
 from mover.model.deid import DicomRules, SafePrivate
 from mover.model.source import MemorySource
 from tests.deid.dicom.raw import BIG, CT, EXPLICIT, IMPLICIT, Pen, ct, part10
@@ -302,3 +302,20 @@ def test_a_number_of_zeros_does_not_take_every_measure_with_it() -> None:
     position = pen.element(0x00200032, "DS", "0.000000\\0.000000\\17.500000")
     after = read(prepare(part10(ct(pen, number="000000") | {0x00200032: position}))[1])
     assert [float(one) for one in after.ImagePositionPatient] == [0, 0, 17.5]
+
+
+def test_a_picture_that_says_of_no_class_is_a_secondary_capture_and_keeps_its_pixels() -> None:
+    """As scanners wrote them before there were classes and UIDs; the same file gets the same name again."""
+    elements = {tag: one for tag, one in ct(Pen()).items() if tag not in (0x00080016, 0x00080018)}
+    data = b"".join(elements[tag] for tag in sorted(elements))
+    _, out = prepare(data)
+    after = read(out)
+    assert after.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7" and after.PixelData == bytes(range(128))
+    other = survey(data[:-1] + b"Z").instance
+    assert after.PatientID == PSEUDONYM and survey(data).instance == survey(data).instance != other
+
+
+def test_what_says_of_no_class_and_holds_no_picture_is_refused() -> None:
+    elements = {tag: one for tag, one in ct(Pen()).items() if tag not in (0x00080016, 0x00080018, 0x00280010)}
+    with pytest.raises(FormatUnknown, match="nor holds a picture"):
+        prepare(b"".join(elements[tag] for tag in sorted(elements)))
