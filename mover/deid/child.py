@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 
 import msgspec
+from PIL import Image
 
 from mover.deid import folderproof, vmsproof  # noqa: F401 - warm, for `folders`
 from mover.deid.companions import Standins
 from mover.deid.drawing import encode_preview
 from mover.deid.folders import prepare_files
-from mover.deid.outcome import Prepared, SlidePlan
+from mover.deid.outcome import Prepared, SlideEvidence, SlidePlan
+from mover.deid.pyramid import droppable
 from mover.deid.slides import plan_and_draw, plan_slide
 from mover.deid.verify import render_thumbnail, verify_slide
-from mover.errors import ShortRead, StructureInvalid
+from mover.errors import RedactionUnproven, ShortRead, StructureInvalid
 
 
 class FdSource:
@@ -60,12 +62,26 @@ def prepare(fd: int, suffix: str, known: list[str], edge_px: int, unwanted: list
     # Heads of tiles all over the file are read in rising order, and all of it is copied next: what is read ahead now
     # is not read again then. A cold slide is looked at in half the time.
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    made, drawing = plan_and_draw(source, suffix=suffix, known=tuple(known), unwanted=tuple(unwanted))
-    evidence = verify_slide(source, made)
+    made, drawing, evidence = _plan_and_prove(source, suffix, tuple(known), tuple(unwanted))
     picture = b""
     if edge_px > 0:
         picture = encode_preview(drawing, edge_px) if drawing else render_thumbnail(source, made, edge_px=edge_px)
     return msgspec.msgpack.encode(Prepared(made, evidence, picture))
+
+
+def _plan_and_prove(
+    source: FdSource, suffix: str, known: tuple[str, ...], unwanted: tuple[str, ...]
+) -> tuple[SlidePlan, Image.Image | None, SlideEvidence]:
+    """Where the proof finds that a small page only passes for a level, plan and proof are made again without it."""
+    made, drawing = plan_and_draw(source, suffix=suffix, known=known, unwanted=unwanted)
+    try:
+        return made, drawing, verify_slide(source, made)
+    except RedactionUnproven as refusal:
+        strangers = droppable(made.family, refusal)
+        if not strangers:
+            raise
+    made, drawing = plan_and_draw(source, suffix=suffix, known=known, unwanted=unwanted, strangers=strangers)
+    return made, drawing, verify_slide(source, made)
 
 
 def prepare_folder(*given: object) -> bytes:

@@ -29,7 +29,8 @@ class OutFile(Struct, frozen=True):
 class SlidePlan(Struct, frozen=True):
     """How a slide becomes de-identified. `removed` is the harvest of everything dropped or changed: it stays
     in memory and is what the second pass searches for. All else is safe for the catalog. `recipe` makes the main
-    file, `{number}.{extension}`; `parts` are the files that belong to it, none for most families."""
+    file, `{number}.{extension}`; `parts` are the files that belong to it, none for most families. `strangers` are the
+    source's pages that have a level's form and show another picture: they are dropped."""
 
     family: str
     extension: str
@@ -39,6 +40,7 @@ class SlidePlan(Struct, frozen=True):
     removed: tuple[str, ...]
     tile_count: int
     parts: tuple[OutFile, ...] = ()
+    strangers: tuple[int, ...] = ()
 
     def files(self) -> Iterator[OutFile]:
         """Every file of the output, the main one first."""

@@ -28,6 +28,7 @@ from mover.deid.outcome import SlidePlan
 from mover.deid.secondlook import PARSER_ERRORS, Seen
 from mover.deid.skeleton import Output, Skeleton, TilePair, fill_from
 from mover.errors import RedactionUnproven
+from mover.model.slides import Page
 from mover.model.source import ByteSource
 from scanners.codestream import HEADER_BYTES, JpegHeader, read_jpeg_header
 
@@ -54,6 +55,7 @@ class Bench(Protocol):
     output_skeleton: Skeleton
     source_skeleton: Skeleton
     seen: Seen
+    dropped: list[Page]
 
 
 class Decoded(Struct, frozen=True):
@@ -205,7 +207,7 @@ Region = tuple[int, tuple[int, int], tuple[int, int]]
 
 def _compare_in_openslide(bench: Bench, pairs: list[TilePair], spots: list[tuple[TilePair, int]]) -> int:
     with open_slide(bench.source_skeleton) as before, open_slide(bench.output_skeleton) as after:
-        _compare_properties(before, after)
+        _compare_properties(before, after, [(page.width, page.height) for page in bench.dropped])
         _check_associated(bench, after)
         if bench.plan.family in STITCHED:
             whole = sum(int(pair.counts.sum()) for pair in pairs) <= WHOLE_BYTES
@@ -214,7 +216,8 @@ def _compare_in_openslide(bench: Bench, pairs: list[TilePair], spots: list[tuple
             places = drawing.levels_of(after, [pair.page for pair in pairs])
             regions = [found for pair, index in spots for found in _region(bench, pair, index, after, places)]
         for level, where, size in regions:
-            old, new = read_region(before, where, level, size), read_region(after, where, level, size)
+            same = before.level_dimensions.index(after.level_dimensions[level]) if bench.dropped else level
+            old, new = read_region(before, where, same, size), read_region(after, where, level, size)
             if not np.array_equal(np.asarray(old), np.asarray(new)):
                 raise RedactionUnproven("a tile's pixels differ from the source's")
     return len(regions)
@@ -261,16 +264,23 @@ def _spots_of(slide: openslide.OpenSlide, *, every_level: bool) -> Iterator[Regi
         yield from found[:: max(1, -(-len(found) // SPOTS))]
 
 
-def _compare_properties(before: openslide.OpenSlide, after: openslide.OpenSlide) -> None:
+def _compare_properties(
+    before: openslide.OpenSlide, after: openslide.OpenSlide, dropped: list[tuple[int, int]]
+) -> None:
+    """Equal, but for levels of the source that were dropped: of these sizes."""
     names = {
         openslide.PROPERTY_NAME_VENDOR, openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y,
         openslide.PROPERTY_NAME_OBJECTIVE_POWER,
     }  # fmt: skip
-    spatial = ("openslide.bounds-", "openslide.region[", "openslide.level[")
+    spatial = ("openslide.bounds-", "openslide.region[", *(() if dropped else ("openslide.level[",)))
     names |= {name for name in (*before.properties, *after.properties) if name.startswith(spatial)}
     if any(before.properties.get(name) != after.properties.get(name) for name in names):
         raise RedactionUnproven("vendor, resolution, objective or geometry differ from the source's")
-    if before.level_dimensions != after.level_dimensions:
+    levels = list(before.level_dimensions)
+    for size in dropped:
+        if size in levels:
+            levels.remove(size)
+    if levels != list(after.level_dimensions):
         raise RedactionUnproven("OpenSlide sees other levels than in the source")
 
 

@@ -28,7 +28,7 @@ from PIL import Image
 
 import scanners
 from mover.decide.redaction import OutPage, OutTag, Redaction, judge_slide
-from mover.deid import blank, drawing
+from mover.deid import blank, drawing, pyramid
 from mover.deid.blanked import Blanked, Range, blank_out
 from mover.deid.outcome import SlidePlan
 from mover.deid.skeleton import Skeleton, TilePair, fill_tiles
@@ -57,11 +57,16 @@ def plan_slide(source: ByteSource, *, suffix: str, known: tuple[str, ...] = ()) 
 
 
 def plan_and_draw(
-    source: ByteSource, *, suffix: str, known: tuple[str, ...] = (), unwanted: tuple[str, ...] = ()
+    source: ByteSource,
+    *,
+    suffix: str,
+    known: tuple[str, ...] = (),
+    unwanted: tuple[str, ...] = (),
+    strangers: tuple[int, ...] = (),
 ) -> tuple[SlidePlan, Image.Image | None]:
     """`plan_slide`, and the drawing its thumbnail was made of where it has one: no level is decoded twice for it.
-    The drawing is no more proved than the plan."""
-    scan = scanners.identify(source, suffix)
+    The drawing is no more proved than the plan. `strangers` are pages that a proof found to be no levels."""
+    scan = pyramid.without(scanners.identify(source, suffix), strangers)
     comments, tiles = _examine(source, scan)
     if comments:
         known = (*known, *_texts_at(source, comments))
@@ -80,6 +85,7 @@ def plan_and_draw(
         decisions=(*redaction.decisions, *_decisions_on(comments)),
         removed=redaction.removed,
         tile_count=tiles,
+        strangers=strangers,
     )
     return plan, drawn
 

@@ -5,10 +5,11 @@ and a few dozen tiles. Four looks, none of which shares code with the writer:
 
 1. tifffile parses the output: every tag and text on its own allow-list, every byte accounted for.
 2. All literal bytes, decoded values and tile headers are searched for every harvested string in all its forms.
-3. OpenSlide opens source and output: same vendor, levels, resolution, objective; equal pixels in sampled tiles of
-   every level; no associated picture but an Aperio slide's thumbnail, a literal that shows the output's own pyramid.
-   Families that OpenSlide does not open at all are decoded tile by tile with tifffile. A page that stands without
-   its picture shows one white literal, and nothing besides.
+3. Every level shows the slide of the next finer one (`mover.deid.pyramid`). OpenSlide opens source and output: same
+   vendor, levels, resolution, objective; equal pixels in sampled tiles of every level; no associated picture but an
+   Aperio slide's thumbnail, a literal that shows the output's own pyramid. Families that OpenSlide does not open at
+   all are decoded tile by tile with tifffile. A page that stands without its picture shows one white literal, and
+   nothing besides.
 4. The tile lists of source and output, both as tifffile reads them, are the same list once the recipe is undone.
 
 What is proved here is the recipe. That the tier holds what the recipe says is the transfer engine's proof, by
@@ -23,7 +24,7 @@ import numpy as np
 from blake3 import blake3
 
 import scanners
-from mover.deid import blank, drawing, likeness, sampling
+from mover.deid import blank, drawing, likeness, pyramid, sampling
 from mover.deid.blanked import Blanked
 from mover.deid.drawing import open_slide
 from mover.deid.outcome import SlideEvidence, SlidePlan
@@ -53,11 +54,19 @@ def verify_slide(source: ByteSource, plan: SlidePlan, *, samples: int = SAMPLES)
         _check_blanked(bench, pairs)
         searched, forms = _search(bench.source, plan, bench, pairs)
         _check_blanks(bench)
+        _check_levels(bench, pairs)
         decoded = sampling.compare_pixels(bench, pairs, samples=samples)
         _check_thumbnail(bench, pairs)
         return SlideEvidence(
             verifier=VERIFIER,
-            methods=("tifffile-structure", "string-search", *decoded.methods, "thumbnail-likeness", "tile-list"),
+            methods=(
+                "tifffile-structure",
+                "string-search",
+                "level-likeness",
+                *decoded.methods,
+                "thumbnail-likeness",
+                "tile-list",
+            ),  # fmt: skip
             strings_sought=len(plan.removed),
             forms_sought=forms,
             bytes_searched=searched,
@@ -79,10 +88,11 @@ def render_thumbnail(source: ByteSource, plan: SlidePlan, *, edge_px: int = 1024
 
 
 def depth_first(scan: SlideScan) -> list[Page]:
-    """The levels in the order of a second parser: a page, its SubIFDs, the next page."""
-    below = {page.index: [one for one in scan.levels if one.parent == page.index] for page in scan.pages}
-    whole = [one for page in scan.pages if page.parent < 0 for one in (page, *below[page.index])]
-    return [page for page in whole if page.role == "level"]
+    """All pages in the order of a second parser: a page, its SubIFDs, the next page."""
+    below: dict[int, list[Page]] = {}
+    for page in scan.pages:
+        below.setdefault(page.parent, []).append(page)
+    return [one for page in below.get(-1, ()) for one in (page, *below.get(page.index, ()))]
 
 
 class Bench:
@@ -91,7 +101,9 @@ class Bench:
         self.output = Output(plan.recipe)
         self.original = source
         self.source = Blanked(source, self.output.blanked) if self.output.blanked else source
-        self.scan: SlideScan = scanners.identify(source, f".{plan.extension}")
+        scan = scanners.identify(source, f".{plan.extension}")
+        self.dropped = [page for page in scan.levels if page.index in plan.strangers]
+        self.scan: SlideScan = pyramid.without(scan, plan.strangers)
         self.output_skeleton = Skeleton(self.output.size_bytes)
         self.source_skeleton = Skeleton(source.size_bytes)
 
@@ -130,8 +142,10 @@ class Bench:
 
     def pair_tiles(self) -> list[TilePair]:
         """Undo the recipe: every tile of the output, in order, is the same tile of the source."""
-        before = look(self.source_skeleton.path, family=self.plan.family, strict=False)
-        levels = depth_first(self.scan)
+        ordered = depth_first(self.scan)
+        strange = frozenset(at for at, page in enumerate(ordered) if page.index in self.plan.strangers)
+        before = look(self.source_skeleton.path, family=self.plan.family, strict=False, without=strange)
+        levels = [page for page in ordered if page.role == "level"]
         if not len(before.pages) == len(self.seen.pages) == len(levels):
             raise RedactionUnproven("source and output differ in their number of levels")
         return [self._pair(*pages) for pages in zip(before.pages, self.seen.pages, levels, strict=True)]
@@ -241,6 +255,12 @@ def _check_blanks(bench: Bench) -> None:
             seen.add((at, length))
             if len(seen) > len(bench.seen.blanks):
                 raise RedactionUnproven("a page that must be blank has more than one picture")
+
+
+def _check_levels(bench: Bench, pairs: list[TilePair]) -> None:
+    """No label stands in a level's clothes: every level shows what a finer one shows."""
+    grids = [pyramid.grid_of(bench.source, pair, seen) for pair, seen in zip(pairs, bench.seen.pages, strict=True)]
+    pyramid.refuse([pairs[number].page for number in pyramid.strangers(bench.scan, pairs, grids)])
 
 
 def _check_thumbnail(bench: Bench, pairs: list[TilePair]) -> None:

@@ -167,6 +167,6 @@ def bif(
         strips(label_picture(label), description=label_tag, extra=[raw(700, told.encode(), 1), *extra]),
         strips(label_picture(label, 64, 64), description="Thumbnail", extra=extra),
         tiled(tissue(256, 256), extra=[text(270, "level=0 mag=40 quality=90"), *(info if stitched else []), *extra]),
-        tiled(tissue(128, 128, 2), extra=[text(270, "level=1 mag=20 quality=90"), *extra]),
+        tiled(tissue(128, 128), extra=[text(270, "level=1 mag=20 quality=90"), *extra]),
     ]
     return assemble(pictures, layout)

@@ -58,11 +58,13 @@ def raw(code: int, data: bytes, kind: int = 7) -> Entry:
     return Entry(code, kind, data, len(data))
 
 
-def tissue(width: int, height: int, seed: int = 1) -> np.ndarray:
-    """Smooth pink and purple noise that compresses like tissue."""
+def tissue(width: int, height: int, seed: int = 1, tile: int = 1) -> np.ndarray:
+    """Smooth pink and purple noise that compresses like tissue: the same picture in every size, as levels are. Filled
+    up to whole tiles."""
     rng = np.random.default_rng(seed)
-    small = rng.integers(90, 250, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    small = Image.fromarray(rng.integers(90, 250, (12, 16, 3), np.uint8))
+    pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+    return np.pad(pixels, ((0, -height % tile), (0, -width % tile), (0, 0)), mode="edge")
 
 
 def label_picture(words: str, width: int = 200, height: int = 240) -> np.ndarray:
@@ -101,7 +103,7 @@ def level(
     empty: frozenset[int] = frozenset(),
 ) -> Picture:
     width, height = size
-    pixels = tissue(-(-width // tile) * tile, -(-height // tile) * tile)
+    pixels = tissue(width, height, tile=tile)
     tiles = [encode(pixels[y : y + tile, x : x + tile]) for y in range(0, height, tile) for x in range(0, width, tile)]
     tiles = [b"" if number in empty else data for number, data in enumerate(tiles)]
     entries = [

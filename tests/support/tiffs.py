@@ -54,7 +54,7 @@ def tiles(
 ) -> Picture:
     """A tiled directory; `kind` is its NewSubfileType, None for none."""
     width, height = size
-    drawn = tissue(-(-width // tile) * tile, -(-height // tile) * tile, seed) if pixels is None else pixels
+    drawn = tissue(width, height, seed, tile) if pixels is None else pixels
     if samples == 1:
         drawn = drawn[..., 0]
     drawn = drawn.astype("<u2" if order == "<" else ">u2") * 200 if bits == 16 else drawn

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 from xml.etree import ElementTree
 
+import imagecodecs
 import numpy as np
 import tifffile
 from msgspec import Struct
@@ -57,9 +60,10 @@ class Seen(Struct, frozen=True):
     blanks: tuple[SeenPage, ...] = ()
 
 
-def look(path: str, *, family: str, strict: bool) -> Seen:
+def look(path: str, *, family: str, strict: bool, without: frozenset[int] = frozenset()) -> Seen:
     """Read every page. `strict` holds tags and texts against the allow-list (for outputs); without it only
-    level pages are reported (for sources, whose other pages are nobody's business here).
+    level pages are reported (for sources, whose other pages are nobody's business here), but for those `without`
+    names by their number, depth first.
 
     Raises RedactionUnproven when tifffile cannot read it or finds what may not be there.
     """
@@ -72,7 +76,7 @@ def look(path: str, *, family: str, strict: bool) -> Seen:
             if len(tiff.pages) > PAGES:
                 raise RedactionUnproven("the second parser found too many pages")
             pages = _pages_of(tiff, rules)
-            return _gather_output(tiff, pages, rules) if strict else _gather_source(pages, rules)
+            return _gather_output(tiff, pages, rules) if strict else _gather_source(pages, rules, without)
     except PARSER_ERRORS as error:
         raise RedactionUnproven("the second parser cannot read the structure") from error
 
@@ -92,8 +96,8 @@ def _pages_of(tiff: tifffile.TiffFile, rules: Family) -> list[tifffile.TiffPage]
     return found
 
 
-def _gather_source(pages: list[tifffile.TiffPage], rules: Family) -> Seen:
-    levels = [pages[number] for number in sorted(rules.levels(pages))]
+def _gather_source(pages: list[tifffile.TiffPage], rules: Family, without: frozenset[int]) -> Seen:
+    levels = [pages[number] for number in sorted(rules.levels(pages) - without)]
     return Seen(tuple(map(_pixels, levels)), (), (), sum(len(page.tags) for page in levels))
 
 
@@ -131,7 +135,37 @@ def _pixels(page: tifffile.TiffPage) -> SeenPage:
         raise RedactionUnproven("offsets and byte counts do not pair up")
     size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
     encoding = int(page.compression), int(page.samplesperpixel)
-    return SeenPage(page.imagewidth, page.imagelength, offsets, counts, size, *encoding)
+    pieces = None
+    if page.parent.is_ndpi and page.is_tiled:
+        pieces = np.asarray(page.dataoffsets, "u8"), np.asarray(page.databytecounts, "u8")
+    return SeenPage(
+        page.imagewidth, page.imagelength, offsets, counts, size, *encoding, _decoder(page), pieces
+    )  # fmt: skip
+
+
+def _decoder(page: tifffile.TiffPage) -> Callable[[bytes, int], np.ndarray]:
+    """Decodes after the file is closed. JPEG gives grey at once, which costs half; where it cannot, and for all other
+    codecs, tifffile gives what the page's tags say."""
+    tables, head = page.jpegtables, page.jpegheader if page.parent.is_ndpi else None
+    as_grey = page.compression == 7 and head is None and int(page.samplesperpixel) == 3
+    colours = "RGB" if page.photometric == 2 else None
+    _ = page.compression == 7 and page.is_jfif  # tifffile asks the file once and remembers
+
+    def decode(data: bytes, number: int) -> np.ndarray:
+        try:
+            if as_grey:
+                with suppress(imagecodecs.Jpeg8Error):  # of a kind that gives no grey: tifffile knows more kinds
+                    grey = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colours, outcolorspace="GRAYSCALE")
+                    return np.asarray(grey)
+            given = {"jpegheader": head} if head is not None else {}
+            decoded = page.decode(data, number, jpegtables=tables, **given)[0]
+        except PARSER_ERRORS as error:
+            raise RedactionUnproven("the second parser cannot decode a tile") from error
+        if decoded is None:
+            raise RedactionUnproven("the second parser cannot decode a tile")
+        return np.asarray(decoded)
+
+    return decode
 
 
 def _thumbnail(pages: list[tifffile.TiffPage], number: int | None, rules: Family) -> SeenPage | None:

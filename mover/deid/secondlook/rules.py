@@ -23,7 +23,9 @@ OPAQUE_TAGS: Final = frozenset({347, 34675})
 
 
 class SeenPage(Struct, frozen=True):
-    """One page as tifffile reports it: where its pixels lie, and how one tile or strip of them is encoded."""
+    """One page as tifffile reports it: where its pixels lie, how one tile or strip of them is encoded, and what decodes
+    one (its bytes and its number given) in grey or colours. `pieces` are offsets and lengths of what is decoded at once
+    where that is less than a strip: Hamamatsu's restart intervals."""
 
     width: int
     height: int
@@ -32,6 +34,8 @@ class SeenPage(Struct, frozen=True):
     segment_size: tuple[int, int] = (0, 0)
     compression: int = 0
     samples: int = 0
+    decode: Callable[[bytes, int], np.ndarray] | None = None
+    pieces: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def nothing(pages: Pages) -> frozenset[int]:
