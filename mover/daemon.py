@@ -43,6 +43,7 @@ from mover.deid.upkeep import Upkeep
 from mover.deid.vault import ClosedVault, Vault, VaultKey
 from mover.deid.vaultkeys import PublicPart
 from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, TierHung
+from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
 from mover.ingest.packs import Packs, markers
@@ -185,6 +186,7 @@ class House:
     access: Access
     batches: Batches
     quarantine: Quarantine
+    adoptions: Adoptions
     scans: Scans
     records: Records
     certificates: Certificates
@@ -288,6 +290,7 @@ async def _build(
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
     batches = Batches(database, vault, tiers, policies, node=node)
     packs = Packs(batches, database, vault, tiers, policies, transfer, sandbox, site=site, node=node)
+    adoptions = Adoptions(database, tiers, sandbox, transfer, node=node)
     records = Records(database, vault, tiers, sandbox, policies, site=site, node=node)
     certificates = Certificates(database, policies, sandbox, key_file=settings.certificate_key, site=site, node=node)
     runs = Runs(database, flash, policies, node=node)
@@ -306,12 +309,13 @@ async def _build(
         handlers={
             "batch-walk": packs.walk, "pack-deidentify": packs.deidentify, "tier-walk": scans.walk,
             "run-stage": stage.stage, "run-seal": stage.seal, "run-protect": protection.protect,
-            "run-clean": clean.clean, **records.handlers(), **moving.handlers(),
+            "run-clean": clean.clean, **adoptions.handlers(), **records.handlers(), **moving.handlers(),
         },
         on_failed={
             "batch-walk": packs.failed, "pack-deidentify": packs.failed, "tier-walk": scans.failed,
             "run-stage": stage.failed, "run-seal": stage.failed, "run-protect": protection.failed,
-            "run-clean": clean.failed, **records.failure_handlers(), **moving.failure_handlers(),
+            "run-clean": clean.failed, **adoptions.failure_handlers(), **records.failure_handlers(),
+            **moving.failure_handlers(),
         },
         queues=[tier_queue(name) for name in _served(settings) if name in tiers],
         # the two processes of one node (D20) live and die apart: neither takes back what the other holds
@@ -321,8 +325,8 @@ async def _build(
     access = Access(database, project=settings.project, node=node, own_uid=os.geteuid())
     await access.adopt_file(settings.state_dir / "admin-token")
     return House(
-        settings, database, policies, tiers, access, batches,
-        Quarantine(database, policies, node=node), scans, records, certificates, Cohorts(database, node=node), runs,
+        settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
+        scans, records, certificates, Cohorts(database, node=node), runs,
         protection, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
         keeping.custody,
     )  # fmt: skip
@@ -694,6 +698,7 @@ async def _listen(house: House) -> Server:
     rooms = Rooms(
         batches=house.batches,
         quarantine=house.quarantine,
+        adoptions=house.adoptions,
         scans=house.scans,
         records=house.records,
         certificates=house.certificates,

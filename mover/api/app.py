@@ -16,6 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mover import metrics
 from mover.api import (
+    adoptions,
     audit,
     batches,
     cohorts,
@@ -50,6 +51,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *batches.OPERATIONS,
     *vault.OPERATIONS,
     *quarantine.OPERATIONS,
+    *adoptions.OPERATIONS,
     *scans.OPERATIONS,
     *records.OPERATIONS,
     *cohorts.OPERATIONS,

@@ -66,6 +66,15 @@ class Vault(Protocol):
     ) -> wire.VaultImported: ...
 
 
+class Adoptions(Protocol):
+    async def request(
+        self, project: str, actor: str, body: wire.AdoptionRequest, /, *, request: str = ""
+    ) -> wire.Adoption: ...
+    async def view(self, project: str, id: str, /) -> wire.Adoption: ...
+    async def list(self, project: str, after: str | None, limit: int, /) -> wire.AdoptionPage: ...
+    def report(self, project: str, id: str, /) -> AsyncIterator[bytes]: ...
+
+
 class Scans(Protocol):
     async def declare(
         self, project: str, actor: str, body: wire.ScanRequest, /, *, request: str = ""
@@ -173,6 +182,7 @@ class Rooms:
 
     batches: Batches
     quarantine: Quarantine
+    adoptions: Adoptions
     scans: Scans
     records: Records
     certificates: Certificates

@@ -1550,6 +1550,7 @@ create table vault.ring (
     one         boolean primary key default true check (one),
     generation  integer not null default 1 check (generation > 0),
     oldest      integer not null default 1,
+    key_check   bytea,                              -- keyed hash by which the key is known; null until one came
     changed_at  timestamptz not null default now(),
     check (oldest in (generation, generation - 1))
 );
@@ -1804,19 +1805,34 @@ end $$;
 create function vault.projects() returns table (id text)
     language sql stable security definer set search_path = vault, pg_temp as $$ select id from mover.project order by id $$;
 
--- A re-key begins: from the commit on, everybody comes with the new generation. Beginning again changes nothing.
-create function vault.begin_rekey(in_from integer, in_project text, in_node text, in_record text) returns void
+-- Is this the key of the vault? The first that comes is.
+create function vault.claim(in_generation integer, in_check bytea) returns boolean language plpgsql security definer
+    set search_path = vault, pg_temp as $$
+begin
+    perform vault.is_of(in_generation);
+    update vault.ring set key_check = in_check where key_check is null;
+    return (select key_check = in_check from vault.ring);
+end $$;
+
+-- A re-key begins: from the commit on, everybody comes with the new generation. Beginning again changes nothing. False
+-- where the key before, or the one of the re-key that was begun, is another.
+create function vault.begin_rekey(in_from integer, in_check_before bytea, in_check_after bytea, in_project text,
+                                  in_node text, in_record text) returns boolean
     language plpgsql security definer set search_path = vault, pg_temp as $$
 declare ring vault.ring;
 begin
     perform pg_advisory_xact_lock(7885631566818767219);
     select * into ring from vault.ring for update;
     if ring.generation = in_from and ring.oldest = in_from then
-        update vault.ring set generation = in_from + 1, changed_at = clock_timestamp();
+        if ring.key_check <> in_check_before then return false; end if;
+        update vault.ring set generation = in_from + 1, key_check = in_check_after, changed_at = clock_timestamp();
     elsif ring.generation <> in_from + 1 then
         raise exception 'the vault is of generation %', ring.generation using errcode = 'MV001';
+    elsif ring.key_check <> in_check_after then
+        return false;
     end if;
     perform mover.audit_append(in_project, in_node, in_record);
+    return true;
 end $$;
 
 -- It ends when no row of the generation before is left, in any table of any project; answers how many are.
@@ -1910,3 +1926,57 @@ revoke execute on all functions in schema vault from public;
 grant execute on all functions in schema vault to mover_vault;
 revoke execute on function vault.is_of(integer), vault.fence(integer), vault.refuse_erased(text, text, bytea[]),
     vault.table_key(text) from mover_vault;
+
+-- === what claims to be clean ==============================================================================
+
+set role mover_owner;
+
+-- a verify-only scan of a place on a deidentified tier; `root` is the digest over all its verdicts
+create table mover.adoption (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    tier        text not null references mover.tier,
+    prefix      text not null,
+    state       text not null default 'scanning' check (state in ('scanning', 'complete', 'failed')),
+    trust_names boolean not null,
+    reason      text not null,                      -- of whoever asked: who says that it is clean
+    explanation text,
+    judged_by   text,                               -- software and profile
+    root        text check (root ~ '^[0-9a-f]{64}$'),
+    created_by  text not null,
+    created_at  timestamptz not null default now(),
+    finished_at timestamptz,
+    unique (project_id, id),
+    check (state <> 'complete' or root is not null)
+);
+create index adoption_project on mover.adoption (project_id, created_at desc);
+
+-- one file and the verdict about these bytes of it; `reasons` by place and masked shape
+create table mover.adoption_file (
+    project_id  text not null references mover.project,
+    adoption_id text not null,
+    key         bytea not null,
+    verdict     text not null check (verdict in ('clean', 'suspect', 'refused', 'unjudged')),
+    family      text not null default '',
+    size_bytes  bigint not null,
+    digest      text check (digest ~ '^[0-9a-f]{64}$'),
+    reasons     jsonb not null default '[]',
+    primary key (adoption_id, key),
+    foreign key (project_id, adoption_id) references mover.adoption (project_id, id),
+    check (verdict <> 'clean' or digest is not null)
+);
+
+do $$
+declare t text;
+begin
+    foreach t in array array['adoption', 'adoption_file'] loop
+        execute format('alter table mover.%I enable row level security', t);
+        execute format('alter table mover.%I force row level security', t);
+        execute format('create policy by_project on mover.%I using (project_id = (select mover.current_project()))'
+                       ' with check (project_id = (select mover.current_project()))', t);
+    end loop;
+end $$;
+grant select, insert, update on mover.adoption to mover_daemon;
+grant select, insert on mover.adoption_file to mover_daemon;
+
+reset role;

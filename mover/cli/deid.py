@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 RUN = "run"
 # subcommand -> module and the name of its click command there
-ELSEWHERE: dict[str, tuple[str, str]] = {"survey": ("mover.cli.deid_survey", "command")}
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "survey": ("mover.cli.deid_survey", "command"),
+    "adopt": ("mover.cli.adopt", "command"),
+}
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)

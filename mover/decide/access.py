@@ -30,6 +30,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "batches.certify": frozenset({"operator", "admin", "custodian"}),
     "quarantine.read": _ALL,
     "quarantine.decide": _WORK,
+    "adoptions.read": _LADDER,
+    "adoptions.request": _WORK,
     "names.reveal": frozenset({"operator", "custodian"}),
     # originals, erasure and imports: who runs the machine or the work has no part in it
     "vault.read": frozenset({"custodian"}),

@@ -14,6 +14,7 @@ import msgspec
 from pydicom.datadict import keyword_for_tag
 
 import scanners
+from mover.decide.adoption import PLACES_MAX, CleanLook
 from mover.decide.dicom.desk import REASONS, creators_of
 from mover.decide.dicom.tables import class_name
 from mover.decide.redaction import DESKS, judge_slide, shape_of
@@ -23,8 +24,12 @@ from mover.deid.dicom.gather import Gatherer, Look, survey_of
 from mover.deid.dicom.plan import Engine
 from mover.deid.folders import plan_mirax, plan_vms
 from mover.deid.identity import Aliases, Subject
+from mover.deid.outcome import SlidePlan
+from mover.deid.slides import plan_slide
+from mover.deid.verify import verify_slide
 from mover.errors import IdentityError, IntegrityError, LimitExceeded, MoverError
 from mover.model.deid import DicomRules, PixelRules
+from mover.model.recipe import Literal
 from mover.model.slides import Decision, SlideScan
 from mover.model.source import ByteSource
 from scanners import families, mirax, vms
@@ -33,6 +38,7 @@ from scanners.tiff import looks_like_tiff
 
 _REFUSALS = (IdentityError, IntegrityError, LimitExceeded)
 SOP_CLASS = 0x00080016
+STEP_BYTES = 4 << 20
 _FATES: dict[str, Fate] = {"keep": "kept", "rebuild": "rewritten", "drop": "dropped"}
 _REASON_FATES: dict[str, Fate] = {
     "kept": "kept", "safe": "kept", "unlisted": "unknown", "emptied": "rewritten", "replaced": "rewritten",
@@ -87,12 +93,12 @@ def _family(source: ByteSource, suffix: str) -> str:
     return "TIFF" if looks_like_tiff(head) else families.of_bytes(source, suffix.lower())
 
 
-def _places(decisions: tuple[Decision, ...]) -> tuple[PlaceSeen, ...]:
-    """Keys that no list has come from `_unlisted`, where each has its own masked name."""
+def _places(decisions: tuple[Decision, ...], *, every: bool = False) -> tuple[PlaceSeen, ...]:
+    """Keys that no list has come from `_unlisted`, where each has its own masked name, unless `every` is wanted."""
     return tuple(
         PlaceSeen(one.place, "unknown" if one.reason == UNLISTED else _FATES[one.action], one.reason, one.shape,
                   one.times)
-        for one in decisions if not one.place.endswith(" key (unlisted)") or one.reason != UNLISTED
+        for one in decisions if every or not one.place.endswith(" key (unlisted)") or one.reason != UNLISTED
     )  # fmt: skip
 
 
@@ -172,3 +178,42 @@ def _named(tag: int, creator: str | None, safe: set[str]) -> str:
         return f"private group {tag >> 16:04X} of {creator if creator in safe else masked_key(creator)}"
     word = keyword_for_tag(tag)
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {word or 'of no standard'}"
+
+
+# --- what claims to be clean ---------------------------------------------------------------------------
+
+
+def clean(fd: int, suffix: str) -> bytes:
+    """A slide that somebody calls de-identified, planned and proved as a source would be (`decide.adoption`)."""
+    source = FdSource(fd)
+    try:
+        plan = plan_slide(source, suffix=suffix)
+        verify_slide(source, plan)
+    except _REFUSALS as refusal:
+        return msgspec.msgpack.encode(CleanLook(_family(source, suffix), code=refusal.code, what=refusal.what))
+    places = tuple(one for one in _places(plan.decisions, every=True) if one.fate != "kept")[: 4 * PLACES_MAX]
+    look = CleanLook(plan.family, same=_same(source, plan), removed=len(plan.removed), places=places)
+    return msgspec.msgpack.encode(look)
+
+
+def _same(source: ByteSource, plan: SlidePlan) -> bool:
+    """Is the recipe's output the source, byte for byte? What is copied to its own place need not be read."""
+    if plan.recipe.size_bytes != source.size_bytes:
+        return False
+    at = 0
+    for segment in plan.recipe.segments:
+        if isinstance(segment, Literal):
+            if source.read(at, len(segment.data)) != segment.data:
+                return False
+        elif segment.offset != at and not _alike(source, segment.offset, at, segment.length):
+            return False
+        at += segment.length
+    return True
+
+
+def _alike(source: ByteSource, one: int, other: int, length: int) -> bool:
+    for start in range(0, length, STEP_BYTES):
+        size = min(STEP_BYTES, length - start)
+        if source.read(one + start, size) != source.read(other + start, size):
+            return False
+    return True

@@ -34,6 +34,7 @@ KINDS = frozenset(
         "verification",
         "finding",
         "rule",
+        "adoption",
     ]
 )
 

@@ -205,6 +205,40 @@ class QuarantineRevokeRequest(Body, frozen=True):
     reason: Annotated[str, Meta(min_length=8, max_length=512)]
 
 
+class AdoptionRequest(Body, frozen=True):
+    """Scan what stands on a deidentified tier below `prefix` as if it were a source. `reason`: who says that it is
+    clean; `trust_names`: somebody answers for the files' names, which are judged otherwise."""
+
+    tier: ShortText
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
+    prefix: Annotated[str, Meta(max_length=4096)] = ""
+    trust_names: bool = False
+
+
+class Adoption(Answer, frozen=True, kw_only=True):
+    """`verdicts` counts files: clean, suspect, refused, unjudged. `root` is the digest over all of them."""
+
+    id: str
+    tier: str
+    prefix: str
+    state: Literal["scanning", "complete", "failed"]
+    trust_names: bool
+    reason: str
+    explanation: str | None = None
+    verdicts: dict[str, int] = {}
+    bytes: int = 0
+    root: str | None = None
+    judged_by: str | None = None
+    created_by: str
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+class AdoptionPage(Answer, frozen=True, kw_only=True):
+    adoptions: list[Adoption]
+    next: str | None = None
+
+
 class Slide(Answer, frozen=True, kw_only=True):
     number: str
     family: str

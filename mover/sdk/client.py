@@ -21,6 +21,7 @@ class Client:
         self.url = url
         self.batches = nouns.Batches(self._transport)
         self.quarantine = nouns.Quarantine(self._transport)
+        self.adoptions = nouns.Adoptions(self._transport)
         self.scans = nouns.Scans(self._transport)
         self.slides = nouns.Slides(self._transport)
         self.records = nouns.Records(self._transport)
@@ -72,6 +73,7 @@ class SyncClient:
 
     batches: Any
     quarantine: Any
+    adoptions: Any
     scans: Any
     slides: Any
     records: Any

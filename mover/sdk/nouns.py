@@ -166,6 +166,41 @@ class Vault(Noun):
         return await self._transport.send(ask, wire.VaultImported)
 
 
+class Adoptions(Noun):
+    """Verify-only scans of what claims to be clean."""
+
+    FINAL = frozenset({"complete", "failed"})
+
+    async def request(
+        self, tier: str, *, reason: str, prefix: str = "", trust_names: bool = False
+    ) -> wire.Adoption:
+        """A place that is being scanned is not scanned twice, so this may be repeated."""
+        body = wire.AdoptionRequest(tier=tier, reason=reason, prefix=prefix, trust_names=trust_names)
+        return await self._transport.send(Ask("POST", "/v1/adoptions", body=body, repeatable=True), wire.Adoption)
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.AdoptionPage:
+        return await self._get("/v1/adoptions", wire.AdoptionPage, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Adoption:
+        return await self._view(f"/v1/adoptions/{id}", wire.Adoption, wait, state)
+
+    async def wait(
+        self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
+    ) -> wire.Adoption:
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def report(self, id: str, write: Callable[[bytes], object]) -> int:
+        """Every file with its verdict, handed to `write` piece by piece; returns how many bytes."""
+        written = 0
+        async for piece in self._transport.stream(Ask("GET", f"/v1/adoptions/{id}/report", timeout_s=None)):
+            write(piece)
+            written += len(piece)
+        return written
+
+
 class Scans(Noun):
     FINAL = frozenset({"complete", "caught-up", "incomplete", "failed"})
 

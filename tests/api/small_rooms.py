@@ -289,6 +289,27 @@ class SmallVerifications(Room):
         return self._verification(id)
 
 
+class SmallAdoptions:
+    """One scan, complete at once."""
+
+    async def request(
+        self, project: str, actor: str, body: wire.AdoptionRequest, *, request: str = ""
+    ) -> wire.Adoption:
+        return await self.view(project, "adoption-1")
+
+    async def view(self, project: str, id: str) -> wire.Adoption:
+        return wire.Adoption(
+            id=id, tier="archive", prefix="old", state="complete", trust_names=False, reason="the broker says so",
+            verdicts={"clean": 1}, bytes=1, root="0" * 64, created_by="a", created_at=AT,
+        )  # fmt: skip
+
+    async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.AdoptionPage:
+        return wire.AdoptionPage(adoptions=[await self.view(project, "adoption-1")])
+
+    async def report(self, project: str, id: str) -> AsyncIterator[bytes]:
+        yield b'{"key":"a.svs","verdict":"clean"}\n'
+
+
 class SmallQuarantine:
     """One cause, one decision."""
 
@@ -459,6 +480,7 @@ def small_rooms() -> Rooms:
     return Rooms(
         batches=SmallBatches(),
         quarantine=SmallQuarantine(),
+        adoptions=SmallAdoptions(),
         scans=SmallScans(),
         records=SmallRecords(),
         certificates=SmallCertificates(),

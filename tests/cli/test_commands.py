@@ -164,6 +164,15 @@ def test_every_command_that_asks_the_daemon_is_tried_below() -> None:
     assert set(ASKS) | LOCAL | OTHERWISE == set(LEAVES)
 
 
+def test_what_claims_to_be_clean_is_scanned_and_reported(mover: Mover, daemon: Daemon, tmp_path: Path) -> None:
+    """`mover deid FOLDER` needs no daemon; `mover deid adopt` asks one."""
+    words = ("deid", "adopt", "archive", "--prefix", "old", "--reason", "the honest broker says so")
+    said = mover("--url", daemon.url, *words, "--report", str(tmp_path / "report.jsonl"))
+    assert said.status == 0 and "1 clean" in said.out, said
+    assert json.loads((tmp_path / "report.jsonl").read_text())["verdict"] == "clean"
+    assert json.loads(mover("--url", daemon.url, *words, "--json").out)["verdicts"] == {"clean": 1}
+
+
 @pytest.mark.parametrize("path", sorted(ASKS))
 def test_a_command_answers_people_and_scripts(mover: Mover, daemon: Daemon, path: tuple[str, ...]) -> None:
     people = mover("--url", daemon.url, *path, *ASKS[path])

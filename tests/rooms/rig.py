@@ -18,6 +18,7 @@ from psycopg.rows import namedtuple_row
 
 from mover.catalog.database import Database
 from mover.deid.vault import Vault
+from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.packs import Packs
 from mover.ingest.quarantine import Quarantine
@@ -104,6 +105,9 @@ class Rig:
             self.batches, self.database, vault, self.tiers, book, Transfer(), sandbox, site="ward", node="n1"
         )
         self.quarantine = Quarantine(self.database, book, node="n1")
+        self.adoptions = Adoptions(self.database, self.tiers, sandbox, Transfer(), node="n1")
+        self.handlers |= self.adoptions.handlers()
+        self.on_failed |= self.adoptions.failure_handlers()
         self.handlers |= {"batch-walk": self.packs.walk, "pack-deidentify": self.packs.deidentify}
         self.on_failed |= {"batch-walk": self.packs.failed, "pack-deidentify": self.packs.failed}
 

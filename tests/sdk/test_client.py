@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, Any] = {
     "id": "x-1", "ref": "prostate", "number": "N", "name": "prostate", "expression": "gleason >= 7",
     "packs": ["pack-1"], "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
     "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
+    "tier": "archive",
 }  # fmt: skip
 BODIES = {
     "Batches": wire.BatchRequest(folder="a"),
