@@ -120,6 +120,7 @@ async def test_the_proof_says_how_much_was_sought_in_how_much(ward: Ward) -> Non
     assert number(5) not in searched
 
 
+@pytest.mark.slow
 async def test_a_slide_that_says_not_where_its_words_stand_is_counted_as_unsearched(ward: Ward) -> None:
     batch = await ward.batch("b1", NAMES)
     record_set = (await ward.declare(batch, ward.write())).id
@@ -134,6 +135,7 @@ async def test_a_slide_that_says_not_where_its_words_stand_is_counted_as_unsearc
     assert found.state == "aligned" and set(searched.values()) == {"unsearched"} and len(searched) == 3
 
 
+@pytest.mark.slow
 async def test_nobody_takes_a_withdrawn_slide_any_more(ward: Ward) -> None:
     """Neither by number nor by expression, in this project or another."""
     record_set = await planted(ward)
@@ -176,6 +178,7 @@ async def test_a_kill_between_search_and_withdrawal_ends_withdrawn_all_the_same(
     assert len(said) == 1
 
 
+@pytest.mark.slow
 async def test_a_search_goes_on_where_it_was_killed(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand slides are not read twice."""
     record_set = await planted(ward)
@@ -198,6 +201,7 @@ async def test_a_search_goes_on_where_it_was_killed(ward: Ward, monkeypatch: pyt
     assert sorted(read[:2] + read[3:]) == [number(1), number(2), number(3)] and read.count(read[2]) == 2
 
 
+@pytest.mark.slow
 async def test_what_tables_say_of_a_patient_is_sought_in_the_slides_of_earlier_batches_too(ward: Ward) -> None:
     """The first export had the record number only; the next month's has the name."""
     first = await ward.batch("b1", NAMES[:2], quarantined=())
