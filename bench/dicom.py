@@ -37,7 +37,8 @@ DICOGNITO, DICOGNITO_TWICE = "dicognito", "dicognito, two processes"
 ANONYMIZER, ANONYMIZER_TWICE = "dicom-anonymizer", "dicom-anonymizer, two processes"
 EDGE_PX: Final = 512
 SLICES: Final = 50  # of one series; two series make a study, and every patient has one
-GROUP: Final = 60
+GROUP: Final = 120  # at most, of one child and of one commit
+THREADS: Final = 3  # two children work while the third group becomes durable
 
 
 def objects(context: Context) -> None:
@@ -83,19 +84,22 @@ def _ours(*, name: str = OURS, eyes: bool = False) -> Peer:
 
 def run_ours(source: str, target: str, *, eyes: bool) -> dict[str, float]:
     """The engine that batches and the one-shot command share: surveyed and prepared in the sandbox, two children at
-    once; identities by the crosswalk of a file; outputs digested while they are written, a group of sixty made
-    durable by one sync and only then named, as the carrier of small files does."""
+    once; identities by the crosswalk of a file; outputs written by the one-shot's own group commit: digested while they
+    are written, synced, read back past the cache, and only then named."""
     from bench.ours import _Clock
     from mover.deid.crosswalk import FileCrosswalk
+    from mover.deid.deidentify import SLIDE_LIMITS
     from mover.deid.oneshot.shot import MODULES
     from mover.model.deid import PixelRules
     from mover.sandbox import Sandbox
 
     names = sorted(os.path.join(at, name) for at, _, files in os.walk(source) for name in files)
     rules = PixelRules(burned_in="ocr" if eyes else "trust")
-    chunks = [names[at : at + GROUP] for at in range(0, len(names), GROUP)]
+    groups = 2 * -(-len(names) // (2 * GROUP))
+    each = -(-len(names) // groups)
+    chunks = [names[at : at + each] for at in range(0, len(names), each)]
     modules = (*MODULES, "mover.deid.pixels.warm") if eyes else MODULES
-    with Sandbox(modules, max_children=2) as sandbox, ThreadPoolExecutor(2) as pool:
+    with Sandbox(modules, limits=SLIDE_LIMITS, max_children=2) as sandbox, ThreadPoolExecutor(THREADS) as pool:
         with FileCrosswalk(Path(f"{target}.warm"), dry=True) as warm:
             _make(sandbox, warm, names[:1], rules, "")
         clock = _Clock()
@@ -134,26 +138,15 @@ def _make(sandbox: Any, crosswalk: Any, chunk: list[str], rules: Any, target: st
 
 
 def _write_group(target: str, group: list[tuple[int, Any]]) -> None:
-    """Nameless files, each digested as it is written; one sync of the file system; names; the folder synced."""
-    import ctypes
+    from mover.deid.durable import Wanted, write_outputs
 
-    from mover.deid.durable import pour
-
-    folder = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-    made = []
-    try:
-        for source, plan in group:
-            fd = os.open(target, os.O_RDWR | os.O_TMPFILE, 0o640)
-            made.append((fd, pour(fd, source, plan.recipe), plan.facts.instance))
-        if ctypes.CDLL(None, use_errno=True).syncfs(folder) != 0:
-            raise OSError(ctypes.get_errno(), "syncfs")
-        for fd, _, instance in made:
-            os.link(f"/proc/self/fd/{fd}", f"{instance}.dcm", dst_dir_fd=folder, follow_symlinks=True)
-        os.fsync(folder)
-    finally:
-        for fd, _, _ in made:
-            os.close(fd)
-        os.close(folder)
+    wanted = [
+        Wanted(Path(target) / f"{plan.facts.instance}.dcm", source, plan.recipe, os.fstat(source))
+        for source, plan in group
+    ]
+    refused = [one for one in write_outputs(wanted) if not isinstance(one, str)]
+    if refused:
+        sys.exit("an output was not what was written")
 
 
 def _peers() -> list[Peer]:

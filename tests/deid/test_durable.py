@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,17 +57,33 @@ def test_bytes_that_read_back_differently_get_no_name(
     tmp_path: Path, source: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that tells lies is found out before anybody sees the file."""
-    honest, asked = durable.digest_of, []
+    honest, asked = durable._digest_past_cache, []
 
     def lies_once(fd: int) -> str:
         asked.append(fd)
         return honest(fd) if len(asked) != 2 else blake3(b"rot").hexdigest()
 
-    monkeypatch.setattr(durable, "digest_of", lies_once)
+    monkeypatch.setattr(durable, "_digest_past_cache", lies_once)
     monkeypatch.setattr(durable, "SYNC_THREADS", 1)
     found = write_outputs(wanted(tmp_path / "out", source, 3))
     assert isinstance(found[1], DigestMismatch)
     assert [one.name for one in sorted((tmp_path / "out").iterdir())] == ["000", "002"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, durable.DIRECT_BYTES, durable.DIRECT_BYTES + 5])
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_the_device_holds_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, direct: bool
+) -> None:
+    """Also where a file system knows no direct reads."""
+    if not direct:
+        monkeypatch.setattr(durable, "open_direct", lambda fd, flags: -1)
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(data)
+    fd = os.open(tmp_path / "file", os.O_RDWR)
+    os.fsync(fd)
+    assert durable._digest_past_cache(fd) == blake3(data).hexdigest()
+    os.close(fd)
 
 
 def test_no_name_is_given_before_all_of_the_group_is_durable(
