@@ -72,7 +72,7 @@ def reveal(
     asked = list(dict.fromkeys(names))
     body = wire.VaultRevealRequest(names=asked, purpose=purpose, signature=_signed(key, "reveal", purpose, asked))
     copies = mover.vault.reveal(body)
-    assert key is not None  # the daemon has refused otherwise
+    key = _held(key)
     opened = {copy.name: _originals(key, copies.site, copy) for copy in copies.copies}
     rows = [(name, original) for name, originals in opened.items() for original in originals]
     out.table(opened, "name original", rows, empty="nothing was opened")
@@ -290,6 +290,15 @@ def _joined(a: Path | None, b: Path | None, action: str) -> RevealKey | None:
         return None
 
 
+def _held(key: RevealKey | None) -> RevealKey:
+    """The daemon refuses before this; no answer is taken without both."""
+    from mover.errors import Denied
+
+    if key is None:
+        raise Denied("both key files of the pair in use are needed")
+    return key
+
+
 def _signed(key: RevealKey | None, action: str, purpose: str, what: list[str]) -> str:
     from mover.deid.vaultkeys import ask_bytes
 
@@ -325,8 +334,8 @@ def _export(mover: SyncClient, key: RevealKey | None, what: str, path: Path, pur
                     what=what, purpose=purpose, signature=signature, after=after, limit=PAGE  # type: ignore[arg-type]
                 )  # fmt: skip
                 page = mover.vault.export(body)
-                assert key is not None  # the daemon has refused otherwise
-                table.writerows((_originals(key, page.site, copy)[0], copy.name) for copy in page.copies)
+                held = _held(key)
+                table.writerows((_originals(held, page.site, copy)[0], copy.name) for copy in page.copies)
                 written, skipped, after = written + len(page.copies), skipped + page.skipped, page.next
                 skipped += len(page.unsealed)
             file.flush()

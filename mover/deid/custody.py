@@ -29,7 +29,7 @@ from mover.deid.identity import entity_key
 from mover.deid.tombstones import Stone, read_stones, write_stones
 from mover.deid.vault import PATIENT, SEAL_LIMIT, Vault, folded_file_name, new_pseudonym
 from mover.deid.vaultkeys import PublicKey, ask_bytes
-from mover.errors import Denied, NotFound, RequestInvalid
+from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid
 from mover.model import wire
 from mover.randomness import new_offset_days
 
@@ -240,9 +240,12 @@ class Custody:
         return gone
 
     async def honour(self, project: str) -> int:
-        """At every start, before anything is asked of the vault: what the file of tombstones names is gone, whatever
-        backup the database came from. Answers how many rows went once more."""
+        """At every start, before anything is asked of the vault: its key is the right one, and what the file of
+        tombstones names is gone, whatever backup the database came from. Answers how many rows went once more."""
         key = self._vault.key
+        async with self._vault_database.instance() as conn:
+            if not (await _Q.one(conn, "claim", generation=key.generation, check=key.check())).ours:
+                raise SettingsInvalid("this is not the key of this vault", hint="Put the vault's own key file back.")
         gone = 0
         stones = read_stones(self._stones, key)
         while part := await asyncio.to_thread(lambda: list(islice(stones, SEAL_LIMIT))):

@@ -30,7 +30,11 @@ select id from vault.projects();
 
 -- name: begin_rekey
 -- From the commit on everybody comes with the next generation.
-select vault.begin_rekey(%(generation)s, %(project)s, %(node)s, %(record)s);
+select vault.begin_rekey(%(generation)s, %(before)s, %(after)s, %(project)s, %(node)s, %(record)s) as ours;
+
+-- name: claim
+-- Whether this is the key of the vault.
+select vault.claim(%(generation)s, %(check)s) as ours;
 
 -- name: end_rekey
 -- Nothing of the generation before is left; or how much is.

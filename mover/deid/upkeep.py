@@ -61,7 +61,7 @@ class Upkeep:
         """Every row to the new key. Raises VaultConflict, and ends nothing, when one opens under neither."""
         if not new.holds_before():
             raise SettingsInvalid("the new key does not open what the old one sealed", hint="It ended its re-key once.")
-        await self._turn("begin_rekey", new.generation - 1, "vault re-key begun")
+        await self._begin(new)
         changed = 0
         for table in TABLES:
             changed += (await self._pass(table, partial(_rekeyed, new, table), new.generation, seen)).changed
@@ -74,9 +74,30 @@ class Upkeep:
             raise VaultConflict(f"{behind} rows came meanwhile", hint="Run the re-key again: it goes on.")
         return Counted(rows, changed)
 
-    async def _turn(self, statement: str, generation: int, action: str, **details: int) -> int:
-        record = record_text(self._actor, action, "re-key", {"generation": generation, **details})
-        values = {"generation": generation, "project": self._project, "node": self._node, "record": record}
+    async def _begin(self, new: VaultKey) -> None:
+        """Only with the key that the vault has, or goes on with the one it was begun with: a vault that had turned to
+        a stranger's key could not be opened by anybody."""
+        before = new.generation - 1
+        if await self.generation() == before:
+            await self._probe(new)
+            async with self._database.instance() as conn:
+                await _Q.one(conn, "claim", generation=before, check=new.check(generation=before))
+        checks = {"before": new.check(generation=before), "after": new.check()}
+        if not await self._turn("begin_rekey", before, "vault re-key begun", **checks):
+            raise SettingsInvalid("this is not the key of this vault", hint="Put the vault's own key file back.")
+
+    async def _probe(self, new: VaultKey) -> None:
+        """One slice of every table, before the vault knows any key: is the new one the successor of theirs?"""
+        for table in TABLES:
+            async for project in self._owners(table):
+                async with self._database.project(project) as conn:
+                    for row in await self._list(conn, project, table, ("", "", b"")):
+                        _rekeyed(new, table, row)
+
+    async def _turn(self, statement: str, generation: int, action: str, **given: Any) -> int:
+        counts = {name: one for name, one in given.items() if isinstance(one, int)}
+        record = record_text(self._actor, action, "re-key", {"generation": generation, **counts})
+        values = {**given, "generation": generation, "project": self._project, "node": self._node, "record": record}
         try:
             async with self._database.project(self._project) as conn:
                 row = await _Q.one(conn, statement, **values)
@@ -85,7 +106,7 @@ class Upkeep:
                 raise
             raise SettingsInvalid("this key is not of the generation of the vault", hint="Name the newest key file as "
                                   "--old, or the one of the re-key that was begun as --new.") from error  # fmt: skip
-        return int(getattr(row, "behind", 0))
+        return int(row[0])
 
     # --- the two key files ------------------------------------------------------------------------------------
 

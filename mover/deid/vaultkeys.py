@@ -130,6 +130,10 @@ class VaultKey:
             tag = hmac.digest(key, tag, sha256)
         return tag
 
+    def check(self, *, generation: int | None = None) -> bytes:
+        """By what the vault knows its key."""
+        return self.lookup(self.keyed("mover vault key check"), generation=generation)
+
     def lookups(self, tag: bytes) -> tuple[bytes, ...]:
         """Under this generation, and under the one before while rows of it may stand."""
         if self._before is None:

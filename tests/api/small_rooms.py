@@ -352,6 +352,8 @@ COPIES = wire.VaultCopies(site="ward", copies=[wire.VaultCopy(kind="subject", na
 
 
 class SmallVault(Room):
+    copies = COPIES
+
     async def status(self, project: str) -> wire.VaultStatus:
         self.saw("status", project)
         return wire.VaultStatus(site="ward", generation=1, rekeying=False, pair=None)
@@ -360,13 +362,13 @@ class SmallVault(Room):
         self, project: str, actor: str, body: wire.VaultRevealRequest, *, request: str = ""
     ) -> wire.VaultCopies:
         self.saw("reveal", project, actor, body, request)
-        return COPIES
+        return self.copies
 
     async def export(
         self, project: str, actor: str, body: wire.VaultExportRequest, *, request: str = ""
     ) -> wire.VaultCopies:
         self.saw("export", project, actor, body, request)
-        return COPIES
+        return self.copies
 
     async def erase(
         self, project: str, actor: str, body: wire.VaultEraseRequest, *, request: str = ""

@@ -8,6 +8,7 @@ create table vault.ring (
     one         boolean primary key default true check (one),
     generation  integer not null default 1 check (generation > 0),
     oldest      integer not null default 1,
+    key_check   bytea,                              -- keyed hash by which the key is known; null until one came
     changed_at  timestamptz not null default now(),
     check (oldest in (generation, generation - 1))
 );
@@ -262,19 +263,34 @@ end $$;
 create function vault.projects() returns table (id text)
     language sql stable security definer set search_path = vault, pg_temp as $$ select id from mover.project order by id $$;
 
--- A re-key begins: from the commit on, everybody comes with the new generation. Beginning again changes nothing.
-create function vault.begin_rekey(in_from integer, in_project text, in_node text, in_record text) returns void
+-- Is this the key of the vault? The first that comes is.
+create function vault.claim(in_generation integer, in_check bytea) returns boolean language plpgsql security definer
+    set search_path = vault, pg_temp as $$
+begin
+    perform vault.is_of(in_generation);
+    update vault.ring set key_check = in_check where key_check is null;
+    return (select key_check = in_check from vault.ring);
+end $$;
+
+-- A re-key begins: from the commit on, everybody comes with the new generation. Beginning again changes nothing. False
+-- where the key before, or the one of the re-key that was begun, is another.
+create function vault.begin_rekey(in_from integer, in_check_before bytea, in_check_after bytea, in_project text,
+                                  in_node text, in_record text) returns boolean
     language plpgsql security definer set search_path = vault, pg_temp as $$
 declare ring vault.ring;
 begin
     perform pg_advisory_xact_lock(7885631566818767219);
     select * into ring from vault.ring for update;
     if ring.generation = in_from and ring.oldest = in_from then
-        update vault.ring set generation = in_from + 1, changed_at = clock_timestamp();
+        if ring.key_check <> in_check_before then return false; end if;
+        update vault.ring set generation = in_from + 1, key_check = in_check_after, changed_at = clock_timestamp();
     elsif ring.generation <> in_from + 1 then
         raise exception 'the vault is of generation %', ring.generation using errcode = 'MV001';
+    elsif ring.key_check <> in_check_after then
+        return false;
     end if;
     perform mover.audit_append(in_project, in_node, in_record);
+    return true;
 end $$;
 
 -- It ends when no row of the generation before is left, in any table of any project; answers how many are.
