@@ -149,6 +149,6 @@ def _show(out: Output, batch: wire.Batch) -> None:
         ],
     )
     if batch.reasons:
-        out.note(f"held back packs: mover batch packs {batch.id} --state quarantined")
+        out.note(f"held back packs, by cause and with what can be decided: mover quarantine list --batch {batch.id}")
     elif batch.state not in ("complete", "failed"):
         out.note(f"follow it: mover batch show {batch.id} --wait")

@@ -101,7 +101,7 @@ def decide(
         out.plan(mover.quarantine.plan_decide(cause, action, reason=reason, packs=chosen, standing=standing))
         return
     made = mover.quarantine.decide(cause, action, reason=reason, packs=chosen, standing=standing)
-    holds = "this decision and later packs of the cause" if made.rule.standing else "this decision"
+    holds = "those that waited, and packs of this cause that come later" if made.rule.standing else "those that waited"
     out.facts(
         made,
         [

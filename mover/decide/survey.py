@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from mover.decide.drafts import ColumnDraft
 from mover.decide.tables import mask
+from mover.errors import InstanceDropped
 
 PLACES_MAX: Final = 2000  # different places kept of one family
 KINDS_MAX: Final = 1000  # different refusals, classes, tables and creators kept of a folder
@@ -31,6 +32,7 @@ _K = TypeVar("_K")
 
 Fate = Literal["kept", "rewritten", "dropped", "unknown"]
 FATES: Final[tuple[Fate, ...]] = ("unknown", "dropped", "rewritten", "kept")
+LEFT_OUT: Final = "label or overview of a whole slide"
 UNLISTED: Final = "not on the allow-list"
 
 
@@ -170,6 +172,9 @@ class Tally:
                 self.creators[creator] += 1
         if look.group:
             self._more(self._groups, look.group, size_bytes)
+        if look.code == InstanceDropped.code:
+            self.aside[LEFT_OUT] += 1  # by rule, so nobody waits for anything
+            return
         if look.code:
             self._more(self._refused, (look.family, look.code, look.what), size_bytes)
         if look.code and not look.places:

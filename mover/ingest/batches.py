@@ -260,7 +260,7 @@ class Batches:
         for line in await SQL.many(conn, "counts", batch=batch):
             packs[line.state] = packs.get(line.state, 0) + line.count
             size += line.bytes
-            if line.reason:
+            if line.reason and line.state == "quarantined":
                 reasons[line.reason] = reasons.get(line.reason, 0) + line.count
         explanation = row.explanation
         if row.state in ("declared", "walking", "working"):

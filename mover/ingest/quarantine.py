@@ -59,8 +59,8 @@ class Quarantine:
 
     async def causes(self, project: str, batch: str | None = None) -> wire.QuarantineCauses:
         """What waits, by cause. Sets of tables are among it when no batch is asked for."""
+        await self._learn(project)
         async with self._database.project(project) as conn:
-            await _learn(conn)
             found = [_shown(row) for row in await _Q.many(conn, "causes", batch=batch, cause=None)]
             if batch is None:
                 found += _grouped(await _Q.many(conn, "held_records", limit=RECORDS_MAX))
@@ -71,8 +71,8 @@ class Quarantine:
         self, project: str, id: str, after: str | None = None, limit: int = 100
     ) -> wire.QuarantineCause:
         """One cause with a page of its packs."""
+        await self._learn(project)
         async with self._database.project(project) as conn:
-            await _learn(conn)
             found, records = await self._find(conn, id)
             if records:
                 return found
@@ -83,6 +83,17 @@ class Quarantine:
         async with self._database.project(project) as conn:
             rows = await _Q.many(conn, "rules", standing=standing, limit=RULES_MAX)
         return wire.QuarantineRules(rules=[_rule(row) for row in rows])
+
+    async def _learn(self, project: str) -> None:
+        """Causes of packs from before there were causes; the same function makes all of them. In a transaction of its
+        own, because it takes packs before any batch."""
+        async with self._database.project(project) as conn:
+            rows = await _Q.many(conn, "unlearned", limit=LEARNED_AT_ONCE)
+            if not rows:
+                return
+            named = [{"id": row.id, "cause": cause_of(row.reason, row.explanation, row.kind).id} for row in rows]
+            async with conn.cursor() as cursor:
+                await cursor.executemany(_Q["learn"], named)
 
     async def _find(self, conn: Connection, id: str) -> tuple[wire.QuarantineCause, list[Any]]:
         """The cause, and the sets of tables it is about, where it is about those."""
@@ -101,8 +112,8 @@ class Quarantine:
         self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
     ) -> wire.QuarantineDecision:
         """Decide about everything that waits for a cause, or about some packs of it."""
+        await self._learn(project)
         async with self._database.project(project) as conn:
-            await _learn(conn)
             found, records = await self._find(conn, id)
             cause = Cause(found.id, found.code, found.kind, found.words)
             offer = check_decision(cause, body.action)
@@ -142,8 +153,8 @@ class Quarantine:
         self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest
     ) -> wire.Plan:
         """What the decision would be about; nothing is changed."""
+        await self._learn(project)
         async with self._database.project(project) as conn:
-            await _learn(conn)
             found, records = await self._find(conn, id)
             offer = check_decision(Cause(found.id, found.code, found.kind, found.words), body.action)
             standing = _stands(offer, body)
@@ -265,16 +276,6 @@ def _stands(offer: Offer, body: wire.QuarantineDecisionRequest) -> bool:
             f"{offer.action} cannot hold for packs that nobody has seen yet", hint="Decide about those that wait."
         )
     return offer.standing and body.packs is None if body.standing is None else body.standing
-
-
-async def _learn(conn: Connection) -> None:
-    """Causes of packs from before there were causes; the same function makes all of them."""
-    rows = await _Q.many(conn, "unlearned", limit=LEARNED_AT_ONCE)
-    if not rows:
-        return
-    named = [{"id": row.id, "cause": cause_of(row.reason, row.explanation, row.kind).id} for row in rows]
-    async with conn.cursor() as cursor:
-        await cursor.executemany(_Q["learn"], named)
 
 
 def _shown(row: Any) -> wire.QuarantineCause:

@@ -45,6 +45,14 @@ def test_a_refused_file_is_counted_by_format_and_reason_and_adds_no_family() -> 
     assert [(one.family, one.accepted) for one in survey.families] == [("generic-tiff", False)]
 
 
+def test_a_label_picture_that_a_rule_leaves_out_waits_for_nobody() -> None:
+    tally = Tally()
+    tally.add(FileLook("dicom-wsm", "VL WSM · SM · label", "instance-dropped", "it shows the label"), 7)
+    survey = tally.close(profile="default", seconds=0, unlisted_folders=0)
+    assert (survey.refused, list(survey.aside.values()), survey.files, survey.bytes) == ((), [1], 1, 7)
+    assert [one.files for one in survey.groups] == [1]
+
+
 def test_a_key_on_no_list_is_shown_as_its_shape() -> None:
     """A site may call a field by a patient's name."""
     assert masked_key("Müller 1961") == "“Aaaaaa 9999”"

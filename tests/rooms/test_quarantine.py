@@ -92,6 +92,21 @@ async def test_one_decision_keeps_out_all_packs_of_a_cause_and_those_that_come_l
     assert (await rig.batches.view(PROJECT, later.id)).packs == {"published": 1, "quarantined": 1}
 
 
+async def test_what_the_walk_itself_refuses_is_decided_about_in_the_same_way(rig: Rig) -> None:
+    """Notes of other programs lie in every export; they are decided about before the next walk finds more."""
+    put(rig, "b1", one__svs=SLIDES[0], note__doc=b"x")
+    await run(rig, "b1")
+    cause = await only_cause(rig, "entry-unknown")
+    await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("exclude"))
+    put(rig, "b2", two__svs=SLIDES[1], other__doc=b"y")
+
+    later = await run(rig, "b2")
+
+    assert (later.packs, later.reasons) == ({"published": 1, "excluded": 1}, {})
+    again = await run(rig, "b2")
+    assert again.packs == later.packs, "declaring the folder again takes no decision back"
+
+
 async def test_mended_packs_are_retried_together_and_the_batch_completes_anew(rig: Rig) -> None:
     put(rig, "b1", a__svs=SLIDES[0][:900], b__svs=SLIDES[1][:900], gone__svs=SLIDES[2][:900])
     batch = await run(rig, "b1")
