@@ -192,6 +192,22 @@ async def test_what_is_unproven_is_not_asked_again_by_the_same_judge(rig: Rig) -
     assert made.batches == [batch.id]
 
 
+async def test_tables_that_wait_are_a_cause_too_and_are_matched_again(rig: Rig) -> None:
+    put(rig, "b1", one__svs=SLIDES[0])
+    batch = await run(rig, "b1")
+    rig.rows("insert into mover.record_set (id, project_id, batch_id, policy, version, state, reason, explanation,"
+             " source, created_by) values ('records-1', 'demo', %s, 'records', 1, 'quarantined', 'place-unknown',"
+             " 'column 3 is not declared', 's', 'ann')", batch.id)  # fmt: skip
+    cause = await only_cause(rig, "place-unknown")
+    assert (cause.kind, cause.words, cause.packs) == ("records", "column # is not declared", ["records-1"])
+    assert [offer.action for offer in cause.offers] == ["retry"] and "survey" in cause.advice
+
+    await rig.quarantine.decide(PROJECT, "ann", cause.id, decision("retry"))
+
+    [row] = rig.rows("select r.state, s.kind from mover.record_set r join mover.shard s on s.subject_id = r.id")
+    assert (row.state, row.kind) == ("waiting-for-images", "records-match")
+
+
 async def test_decisions_are_a_projects_own(rig: Rig) -> None:
     put(rig, "b1", a__czi=CZI, one__svs=SLIDES[0])
     await run(rig, "b1")
