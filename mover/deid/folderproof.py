@@ -7,7 +7,8 @@ and a folder of links lets OpenSlide find them by name. Four looks, none of whic
    too: a head, then pictures without gap or overlap.
 2. All literals, decoded values and picture headers are searched for every harvested string in all its forms.
 3. Every picture of the output, in the index's order, is the same picture of the source once the recipe is undone;
-   where one is shorter, what is missing are whole comments and application segments, or follows its end.
+   where one is shorter, what is missing are whole comments and application segments, or follows its end. Every level
+   shows what the next finer one shows (`mover.deid.pyramid`).
 4. OpenSlide opens source and output: same vendor, levels, resolution, objective; equal pixels around sampled pictures
    of every level; no associated picture.
 """
@@ -28,6 +29,7 @@ from blake3 import blake3
 from msgspec import Struct
 from PIL import Image
 
+from mover.deid import pyramid
 from mover.deid.companions import Standins, data_name
 from mover.deid.drawing import draw, encode_preview, read_region
 from mover.deid.filepairs import (
@@ -78,13 +80,14 @@ def prove_mirax(
     seen = _look(pairs)
     tiles = _account(pairs, seen, scan, [files[name] for name in scan.data])
     searched, forms = _search(plan, pairs, seen, tiles)
+    _check_levels(pairs, scan, tiles)
     with Stage(".mrxs", "", standins) as stage:
         folder = _Folder(scan, files, pairs, tiles, stage)
         decoded = folder.compare()
         picture = folder.draw(edge_px) if edge_px > 0 else b""
     evidence = SlideEvidence(
         verifier=VERIFIER,
-        methods=("index-structure", "string-search", "openslide-pixels", "tile-list"),
+        methods=("index-structure", "string-search", "level-likeness", "openslide-pixels", "tile-list"),
         strings_sought=len(plan.removed),
         forms_sought=forms,
         bytes_searched=searched,
@@ -248,6 +251,35 @@ def _headers(pairs: Sequence[FilePair], tiles: Sequence[Tiles]) -> set[bytes]:
             data = b"".join(pairs[3 + file].source.read(*piece) for piece in pieces)
             headers.add(words_before_pixels(data))
     return headers
+
+
+# --- no other picture in a level's clothes -------------------------------------------------------------
+
+
+def _check_levels(pairs: Sequence[FilePair], scan: MiraxScan, tiles: Sequence[Tiles]) -> None:
+    """A picture of a level shows what the next finer level's pictures show that stand in its place of the grid."""
+    grids = [_grid(pairs, scan, level, one) for level, one in zip(scan.levels, tiles, strict=True)]
+    for (fine, one), (coarse, other) in pairwise(zip(grids, scan.levels, strict=True)):
+        step = other.concat / one.concat
+        times = step * one.image_width / other.image_width, step * one.image_height / other.image_height
+        if not pyramid.shows_the_same(coarse, fine, times, each=False):
+            raise RedactionUnproven("a level shows another picture than the finer levels")
+
+
+def _grid(pairs: Sequence[FilePair], scan: MiraxScan, level: MiraxLevel, tiles: Tiles) -> pyramid.Grid:
+    across, down = (-(-images // level.concat) for images in scan.grid)
+    places = tiles.index // scan.grid[0] // level.concat * across + tiles.index % scan.grid[0] // level.concat
+    counts = np.zeros(across * down, "i8")
+    counts[places] = tiles.source[:, 2]
+    order = np.argsort(places, kind="stable")
+
+    def picture(number: int) -> np.ndarray:
+        file, at, length = tiles.output[order[np.searchsorted(places, number, sorter=order)]].tolist()
+        pair = pairs[3 + file]
+        return _decode(b"".join(pair.source.read(*piece) for piece in pieces_of(pair.output, at, length)))
+
+    size = across * level.image_width, down * level.image_height
+    return pyramid.Grid(*size, level.image_width, level.image_height, counts, level.coding != "BMP24", picture)
 
 
 # --- look 4: OpenSlide ---------------------------------------------------------------------------------

@@ -127,10 +127,10 @@ def strangers(scan: SlideScan, pairs: Sequence[TilePair], grids: Sequence[Grid])
     """The levels (their place in the list) that show another picture than every finer level they could be made of."""
     family, found = families_of(scan), list[int]()
     order = sorted(range(len(pairs)), key=lambda number: -pairs[number].page.width * pairs[number].page.height)
-    padded = scan.family in ("philips-tiff", "ventana-bif")
+    padded, each = scan.family in ("philips-tiff", "ventana-bif"), scan.family != "ventana-bif"
     for number in order:
         finer = list(_finer(pairs, number, family, found))
-        if finer and not any(_alike(grids[number], grids[one], padded=padded) for one in finer):
+        if finer and not any(_alike(grids[number], grids[one], padded=padded, each=each) for one in finer):
             found.append(number)
     return found
 
@@ -150,8 +150,8 @@ def _finer(pairs: Sequence[TilePair], number: int, family: dict[int, object], wi
     yield from sorted(planes, key=lambda one: planes.index(one) != rank)[:RELATIVES]
 
 
-def _alike(coarse: Grid, fine: Grid, *, padded: bool) -> bool:
-    return any(_shows_the_same(coarse, fine, times) for times in _times(coarse, fine, padded=padded))
+def _alike(coarse: Grid, fine: Grid, *, padded: bool = False, each: bool = True) -> bool:
+    return any(shows_the_same(coarse, fine, times, each=each) for times in _times(coarse, fine, padded=padded))
 
 
 def _times(coarse: Grid, fine: Grid, *, padded: bool) -> list[tuple[float, float]]:
@@ -167,14 +167,16 @@ def _times(coarse: Grid, fine: Grid, *, padded: bool) -> list[tuple[float, float
     return list(dict.fromkeys(found[::-1] if padded else found))
 
 
-def _shows_the_same(coarse: Grid, fine: Grid, times: tuple[float, float]) -> bool:
+def shows_the_same(coarse: Grid, fine: Grid, times: tuple[float, float], *, each: bool = True) -> bool:
+    """`times` are the pixels of the finer level for one of the coarser, across and down. Without `each` all spots are
+    judged together only: where a level is put together of overlapping pictures, a single one may be off."""
     spots, structured = list[Spot](), list[Spot]()
     for chosen in _rounds(coarse):
         spots += [spot for number in chosen for spot in _spots(coarse, fine, number, times)]
         structured = [spot for spot in spots if _is_structured(spot)]
         if len(structured) >= ENOUGH:
             break
-    return _is_same_picture(structured)
+    return _is_same_picture(structured, each=each)
 
 
 def _rounds(grid: Grid) -> Iterator[list[int]]:
@@ -327,15 +329,15 @@ def correlations(spots: Sequence[Spot]) -> tuple[list[float], float]:
     return each, over / max(1e-9, float(np.sqrt(under.prod())))
 
 
-def _is_same_picture(spots: Sequence[Spot]) -> bool:
+def _is_same_picture(spots: Sequence[Spot], *, each: bool) -> bool:
     if not spots:
         return True
     spots = [spot for spot in spots if spot.fine.size]
     if not spots:
         return False  # it shows something, and nothing to hold it against
-    each, whole = correlations(spots)
-    strong = [one for one, spot in zip(each, spots, strict=True) if _is_structured(spot, times=2)]
-    return whole >= WHOLE_BOUND and min(strong, default=1.0) >= SPOT_BOUND
+    single, whole = correlations(spots)
+    strong = [one for one, spot in zip(single, spots, strict=True) if _is_structured(spot, times=2)]
+    return whole >= WHOLE_BOUND and (not each or min(strong, default=1.0) >= SPOT_BOUND)
 
 
 # --- what becomes of a stranger ------------------------------------------------------------------------

@@ -249,21 +249,21 @@ def test_noise_is_no_structure(thin: bool) -> None:
     """Subsampled noise correlates with nothing; only what outlasts averaging is compared."""
     fine = fluorescent(slides.tissue(*SIZE))
     coarse = fine[::4, ::4] if thin else fine.reshape(128, 4, 160, 4).mean(axis=(1, 3)).astype(np.uint16)
-    assert pyramid._alike(grid(coarse), grid(fine), padded=False)
+    assert pyramid._alike(grid(coarse), grid(fine))
     dark = np.random.default_rng(4).poisson(3, (512, 640)).astype(np.uint16) * 40
-    assert pyramid._alike(grid(dark[::4, ::4]), grid(dark), padded=False)
-    assert not pyramid._alike(grid(label((160, 128))[..., 0].astype(np.uint16) * 9), grid(fine), padded=False)
+    assert pyramid._alike(grid(dark[::4, ::4]), grid(dark))
+    assert not pyramid._alike(grid(label((160, 128))[..., 0].astype(np.uint16) * 9), grid(fine))
 
 
 def test_missing_tiles_are_stepped_over() -> None:
     """Sparse slides leave blank tiles out; a level is proved by the others, and a label is found beside them. A finer
     level without any tile proves nothing."""
     fine = grid(slides.tissue(*SIZE), missing=frozenset(range(0, 80, 3)))
-    assert pyramid._alike(grid(slides.tissue(*SMALL), missing=frozenset({1, 7})), fine, padded=False)
-    assert not pyramid._alike(grid(label(SMALL), missing=frozenset({1, 7})), fine, padded=False)
+    assert pyramid._alike(grid(slides.tissue(*SMALL), missing=frozenset({1, 7})), fine)
+    assert not pyramid._alike(grid(label(SMALL), missing=frozenset({1, 7})), fine)
     empty = grid(slides.tissue(*SIZE), missing=frozenset(range(80)))
-    assert not pyramid._alike(grid(label(SMALL)), empty, padded=False)
-    assert pyramid._alike(grid(LEVELS["white"]), empty, padded=False)
+    assert not pyramid._alike(grid(label(SMALL)), empty)
+    assert pyramid._alike(grid(LEVELS["white"]), empty)
 
 
 def test_a_padded_level_is_held_against_its_place_in_the_finer_one() -> None:
@@ -280,4 +280,4 @@ def test_levels_of_any_size_are_compared_or_too_small_to_show_anything(shape: tu
     """Deep pyramids end in levels of a few pixels, and long ones in lines."""
     high, wide = shape
     fine = np.repeat(np.repeat(slides.tissue(wide, high), 2, axis=0), 2, axis=1)
-    assert pyramid._alike(grid(slides.tissue(wide, high)), grid(fine), padded=False)
+    assert pyramid._alike(grid(slides.tissue(wide, high)), grid(fine))

@@ -492,3 +492,11 @@ def test_equal_slides_give_equal_plans() -> None:
     assert prepare(main, files).plan == prepare(main, files).plan
     assert np.array_equal(np.frombuffer(prepare(main, files).plan.parts[1].recipe.segments[0].data, "u1")[:5],  # type: ignore[union-attr]
                           np.frombuffer(b"01.02", "u1"))  # fmt: skip
+
+
+def test_a_level_of_another_picture_is_refused() -> None:
+    """A level whose pictures show something else than the finer ones could show the label."""
+    shape = mirax.Shape(grid=(8, 8), levels=3, strange=frozenset({2}))
+    with pytest.raises(RedactionUnproven, match="another picture"):
+        prepare(*mirax.mirax(shape))
+    assert prepare(*mirax.mirax(mirax.Shape(grid=(8, 8), levels=3, missing=frozenset({0, 16}))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -40,6 +41,7 @@ class Shape(Struct, frozen=True):
     first_concat: int = 0
     files: int = 2
     missing: frozenset[int] = frozenset()
+    strange: frozenset[int] = frozenset()  # levels of another slide
 
 
 def picture(words: str, size: tuple[int, int] = (200, 240)) -> bytes:
@@ -106,7 +108,7 @@ def mirax(
                 number = y * shape.grid[0] + x
                 if number in shape.missing:
                     continue
-                pixels = slides.tissue(*shape.image, seed=level * 1000 + number)
+                pixels = _cut(shape, number, concat, strange=level in shape.strange)
                 entries.append((number, *put(dress(encode(shape.coding, pixels)), number)))
         records.append(entries)
     placed = [(extra, put(extra.data, number)) for number, extra in enumerate(extras)]
@@ -121,6 +123,20 @@ def mirax(
     files |= {f"{stem}/{data_name.format(number)}": bytes(one) + tail for number, one in enumerate(data)}
     files |= {f"{stem}/{name}": what for name, what in (strays or {}).items()}
     return main or picture("Quincy"), files
+
+
+@functools.cache
+def _whole(width: int, height: int, seed: int) -> np.ndarray:
+    return slides.tissue(width, height, seed)
+
+
+def _cut(shape: Shape, number: int, concat: int, *, strange: bool) -> np.ndarray:
+    """A picture of a level: its part of the whole slide."""
+    (across, down), (wide, high) = shape.grid, shape.image
+    whole = _whole(across * wide // concat, down * high // concat, seed=9 if strange else 1)
+    x, y = number % across // concat * wide, number // across // concat * high
+    part = whole[y : y + high, x : x + wide]
+    return np.pad(part, ((0, high - len(part)), (0, wide - part.shape[1]), (0, 0)), mode="edge")
 
 
 def _positions(shape: Shape) -> bytes:
