@@ -822,8 +822,8 @@ Purpose = Annotated[str, Meta(min_length=8, max_length=512)]
 
 
 class VaultStatus(Answer, frozen=True, kw_only=True):
-    """`generation` of the everyday key; `rekeying` while rows of the one before stand; `pair` is the name of the two key
-    files for which originals are sealed, None where there are none."""
+    """`generation` of the everyday key; `rekeying` while rows of the one before stand; `pair` is the name of the two
+    key files for which originals are sealed, None where there are none."""
 
     site: str
     generation: int
