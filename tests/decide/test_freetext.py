@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -121,3 +122,17 @@ def _identifier(dice: random.Random) -> str:
     return dice.choice(
         [word.title(), f"{word.title()} {word[::-1].title()}", number, f"D{number[:2]}-{number}", f"{word}@q.example"]
     )
+
+
+def test_a_known_text_that_reads_like_our_own_mark_is_replaced_once() -> None:
+    """A repeated header puts "Name" among the known texts. Sought again in the mark itself, it never ended."""
+    known = dictionary(["Name", "Date"])
+    assert scrub("Name given: tumour, name", known).text == "[name] given: tumour, [name]"
+
+
+@pytest.mark.parametrize("text", ["A." * 5000, "a." * 5000, "A" * 9999], ids=["A.", "a.", "A"])
+def test_one_long_word_costs_no_minute(text: str) -> None:
+    """Forty seconds a cell is a table that never ends."""
+    started = time.process_time()
+    scrub(text, KNOWN)
+    assert time.process_time() - started < 3
