@@ -15,6 +15,10 @@ policies.read       +      +        +     .
 batches.read        +      +        +     +
 batches.declare     -      +        +     -
 batches.certify     -      +        +     +
+quarantine.read     +      +        +     +
+quarantine.decide   -      +        +     -
+adoptions.read      +      +        +     .
+adoptions.request   -      +        +     .
 names.reveal        .      +        .     +
 vault.read          .      .        .     +
 vault.reveal        .      .        .     +
