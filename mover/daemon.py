@@ -250,7 +250,7 @@ async def _open_vault(settings: Settings, dsns: Dsns, database: Database, stack:
     own = await Database.open(dsns.vault, name="mover-vault", max_size=4)
     stack.push_async_callback(own.close)
     public, site, node = PublicPart(settings.vault_public), settings.site, settings.node
-    renew = partial(VaultKey.newest, settings.vault_key)
+    renew = partial(VaultKey.another, settings.vault_key)
     vault = Vault(own, key, site=site, node=node, public=public, renew=renew)
     custody = Custody(vault, own, database, site=site, node=node, stones=settings.vault_tombstones, public=public)
     return Keeping(vault, custody)

@@ -242,6 +242,7 @@ class Custody:
     async def honour(self, project: str) -> int:
         """At every start, before anything is asked of the vault: its key is the right one, and what the file of
         tombstones names is gone, whatever backup the database came from. Answers how many rows went once more."""
+        await self._vault.find_number("")  # of two key files, the one that the vault is of
         key = self._vault.key
         async with self._vault_database.instance() as conn:
             if not (await _Q.one(conn, "claim", generation=key.generation, check=key.check())).ours:

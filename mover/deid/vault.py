@@ -79,8 +79,9 @@ def _renewed(
 
 
 class Vault:
-    """`database` is opened with the vault's own DSN: its role sees no ordinary table. `renew` reads the key file anew;
-    `public` answers the daemon's part of the two sealed key files, where the site has them."""
+    """`database` is opened with the vault's own DSN: its role sees no ordinary table. `renew` reads the key files
+    anew, for a key of another generation than the given one; `public` answers the daemon's part of the two sealed key
+    files, where the site has them."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Vault:
         site: str,
         node: str,
         public: Callable[[], PublicKey | None] = lambda: None,
-        renew: Callable[[], VaultKey] | None = None,
+        renew: Callable[[int], VaultKey] | None = None,
     ) -> None:
         self._database = database
         self._key = key
@@ -109,7 +110,7 @@ class Vault:
         return self._key.keyed(text)
 
     def _renew(self) -> None:
-        newer = self._read_key() if self._read_key is not None else self._key
+        newer = self._read_key(self._key.generation) if self._read_key is not None else self._key
         if newer.generation == self._key.generation:
             raise CatalogUnavailable(
                 f"the vault was re-keyed, and this process has the key of generation {newer.generation}",

@@ -85,6 +85,13 @@ class VaultKey:
         following = next_path(path)
         return cls.load(following if following.exists() else path)
 
+    @classmethod
+    def another(cls, path: Path, generation: int) -> VaultKey:
+        """The key at `path` or beside it that is of another generation, if one is: a re-key that was called off before
+        it began leaves a successor that nobody uses yet."""
+        found = [cls.load(one) for one in (next_path(path), path) if one.exists()]
+        return next((key for key in found if key.generation != generation), None) or cls.load(path)
+
     def successor(self) -> VaultKey:
         return VaultKey(random_bytes(KEY_BYTES), lookups=self._lookups, before=self._secret)
 

@@ -65,7 +65,7 @@ class Site:
         self.public = PublicPart(self.public_file)
         return Vault(
             self.own, VaultKey.newest(self.key_file), site="ward", node="n1", public=self.public,
-            renew=lambda: VaultKey.newest(self.key_file),
+            renew=lambda generation: VaultKey.another(self.key_file, generation),
         )  # fmt: skip
 
     def make_pair(self, name: str = "key") -> RevealKey:
@@ -420,6 +420,15 @@ async def test_the_old_key_finds_and_seals_nothing_after_the_rekey_began(site: S
             await work
     with pytest.raises(SettingsInvalid):
         await site.upkeep.rekey(new.successor().successor())
+
+
+async def test_a_rekey_that_never_began_stops_nobody(site: Site) -> None:
+    """Killed between making the new file and the first statement; the daemon starts in between."""
+    subject = await site.vault.mint_subject("P1")
+    following(site)
+    restarted = Site(site.folder, site.dsns, site.database, site.own)
+    assert await restarted.custody.honour("demo") == 0
+    assert await restarted.vault.mint_subject("P1") == subject and restarted.vault.key.generation == 1
 
 
 @pytest.mark.slow
