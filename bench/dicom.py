@@ -3,7 +3,8 @@
 Everybody gets the same series of CT slices with the headers that scanners write: nested sequences, private groups,
 people and places in descriptions. Ours surveys, plans, proves by other parsers, digests and makes durable, group by
 group, clocked inside a process whose sandbox is warm (a daemon's); the whole process stands beside. Its rules trust
-objects that say no text is burned in, because no peer looks at pixels; with eyes open it stands beside. The peers run
+objects that say no text is burned in, because no peer looks at pixels, and outputs are not read back, because no peer
+does that either; with eyes open, and with the reading back of the one-shot command, it stands beside. The peers run
 once over the folder, as they come, and as two processes over halves of it, which is how one would use two cores; their
 outputs are digested by one more process, and synced like everybody's.
 """
@@ -32,7 +33,7 @@ from bench.peers import Peer
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-OURS, OURS_EYES = "ours", "ours, pictures read for text"
+OURS, OURS_COLD, OURS_EYES = "ours", "ours, outputs read back from the device", "ours, pictures read for text"
 DICOGNITO, DICOGNITO_TWICE = "dicognito", "dicognito, two processes"
 ANONYMIZER, ANONYMIZER_TWICE = "dicom-anonymizer", "dicom-anonymizer, two processes"
 EDGE_PX: Final = 512
@@ -46,7 +47,7 @@ def objects(context: Context) -> None:
     place = context.large_place("p15", 10 * count * 600_000)
     corpus = series(place.folder / "corpus", count)
     course = _ObjectCourse(context=context, corpus=corpus, place=place, discard=True)
-    tools = [_ours(), *_peers(), _ours(name=OURS_EYES, eyes=True)]
+    tools = [_ours(), _ours(OURS_COLD, "cold"), *_peers(), _ours(OURS_EYES, "eyes")]
     found = compete(course, tools, amount=count, unit="objects/s", rounds=min(3, context.sizes.rounds))
     work = f"de-identify {count} CT objects of {EDGE_PX} x {EDGE_PX}, digested and durable"
     found.claim("P15", work, tool=inside(OURS), against=[DICOGNITO], goal=8.0)
@@ -75,17 +76,17 @@ class _ObjectCourse(Course, frozen=True, kw_only=True):
         return Contestant(peer.name, prepare, check, peer.rounds)
 
 
-def _ours(*, name: str = OURS, eyes: bool = False) -> Peer:
+def _ours(name: str = OURS, *how: str) -> Peer:
     def steps(source: str, target: str, scratch: str) -> tuple[Step, ...]:
-        return (Step((sys.executable, "-m", "bench.dicom", "ours", source, target, *(["eyes"] if eyes else []))),)
+        return (Step((sys.executable, "-m", "bench.dicom", "ours", source, target, *how)),)
 
     return Peer(name, (), steps, tier=True)
 
 
-def run_ours(source: str, target: str, *, eyes: bool) -> dict[str, float]:
+def run_ours(source: str, target: str, *, eyes: bool = False, cold: bool = False) -> dict[str, float]:
     """The engine that batches and the one-shot command share: surveyed and prepared in the sandbox, two children at
     once; identities by the crosswalk of a file; outputs written by the one-shot's own group commit: digested while they
-    are written, synced, read back past the cache, and only then named."""
+    are written, synced, and only then named. The one-shot reads them back before that, which no peer does: `cold`."""
     from bench.ours import _Clock
     from mover.deid.crosswalk import FileCrosswalk
     from mover.deid.deidentify import SLIDE_LIMITS
@@ -101,14 +102,14 @@ def run_ours(source: str, target: str, *, eyes: bool) -> dict[str, float]:
     modules = (*MODULES, "mover.deid.pixels.warm") if eyes else MODULES
     with Sandbox(modules, limits=SLIDE_LIMITS, max_children=2) as sandbox, ThreadPoolExecutor(THREADS) as pool:
         with FileCrosswalk(Path(f"{target}.warm"), dry=True) as warm:
-            _make(sandbox, warm, names[:1], rules, "")
+            _make(sandbox, warm, names[:1], rules, "", cold)
         clock = _Clock()
         with FileCrosswalk(Path(f"{target}.crosswalk")) as crosswalk:
-            made = list(pool.map(lambda chunk: _make(sandbox, crosswalk, chunk, rules, target), chunks))
+            made = list(pool.map(lambda chunk: _make(sandbox, crosswalk, chunk, rules, target, cold), chunks))
         return clock.said(files=sum(made))
 
 
-def _make(sandbox: Any, crosswalk: Any, chunk: list[str], rules: Any, target: str) -> int:
+def _make(sandbox: Any, crosswalk: Any, chunk: list[str], rules: Any, target: str, cold: bool) -> int:
     """One group; nothing is written where there is no target."""
     from mover.deid.dicom import ObjectSurvey, PreparedObject, prepare_objects, survey_objects
     from mover.deid.identity import Aliases
@@ -130,21 +131,21 @@ def _make(sandbox: Any, crosswalk: Any, chunk: list[str], rules: Any, target: st
         if len(plans) != len(fds):
             sys.exit("an object was refused")
         if target:
-            _write_group(target, list(zip(fds, plans, strict=True)))
+            _write_group(target, list(zip(fds, plans, strict=True)), cold)
         return len(plans)
     finally:
         for fd in fds:
             os.close(fd)
 
 
-def _write_group(target: str, group: list[tuple[int, Any]]) -> None:
+def _write_group(target: str, group: list[tuple[int, Any]], cold: bool) -> None:
     from mover.deid.durable import Wanted, write_outputs
 
     wanted = [
         Wanted(Path(target) / f"{plan.facts.instance}.dcm", source, plan.recipe, os.fstat(source))
         for source, plan in group
     ]
-    refused = [one for one in write_outputs(wanted) if not isinstance(one, str)]
+    refused = [one for one in write_outputs(wanted, read_back=cold) if not isinstance(one, str)]
     if refused:
         sys.exit("an output was not what was written")
 
@@ -361,9 +362,10 @@ def main(words: list[str]) -> None:
     if words[:1] == ["digest"] and len(words) == 2:
         digest(words[1])
     elif words[:1] == ["ours"] and len(words) in (3, 4):
-        sys.stdout.write(json.dumps(run_ours(words[1], words[2], eyes=words[3:] == ["eyes"])) + "\n")
+        said = run_ours(words[1], words[2], eyes="eyes" in words[3:], cold="cold" in words[3:])
+        sys.stdout.write(json.dumps(said) + "\n")
     else:
-        sys.exit("python -m bench.dicom digest FOLDER | ours SOURCE TARGET [eyes]")
+        sys.exit("python -m bench.dicom digest FOLDER | ours SOURCE TARGET [eyes | cold]")
 
 
 if __name__ == "__main__":
