@@ -37,14 +37,25 @@ def draw(slide: openslide.OpenSlide, page: Page) -> Image.Image:
     down = slide.level_downsamples[level]
     factor = -(-max(wide, high) // DRAWING_EDGE)
     step = max(1, BAND_PIXELS // wide // factor) * factor
+    if factor == 1 and step >= high:  # nothing to put together
+        return on_white(read_region(slide, (round(x * down), round(y * down)), level, (wide, high)))
     canvas = Image.new("RGB", (-(-wide // factor), -(-high // factor)))
     for top in range(0, high, step):
         where = (round(x * down), round((y + top) * down))
         piece = read_region(slide, where, level, (wide, min(step, high - top)))
-        white = Image.new("RGB", piece.size, (255, 255, 255))
-        white.paste(piece, mask=piece.getchannel("A"))
+        white = on_white(piece)
         canvas.paste(white.reduce(factor) if factor > 1 else white, (0, top // factor))
     return canvas
+
+
+def on_white(piece: Image.Image) -> Image.Image:
+    """Mixing takes as long as decoding, and most pictures are opaque throughout."""
+    alpha = piece.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return piece.convert("RGB")
+    white = Image.new("RGB", piece.size, (255, 255, 255))
+    white.paste(piece, mask=alpha)
+    return white
 
 
 def areas_of(slide: openslide.OpenSlide, level: int) -> list[tuple[int, int, int, int]]:

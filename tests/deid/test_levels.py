@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageFilter
 
-from mover.deid import child, pyramid
+from mover.deid import child, drawing, pyramid
 from mover.deid.outcome import Prepared
 from mover.deid.pyramid import Grid
 from mover.deid.slides import plan_slide
@@ -220,6 +220,16 @@ def test_focal_planes_are_no_levels_of_each_other(tmp_path: Path) -> None:
     pages = [Sheet(tiffs.tiles(SIZE, kind=0, seed=seed)) for seed in (1, 2)]
     pages += [Sheet(tiffs.tiles(SMALL, kind=1, seed=seed)) for seed in (1, 2)]
     assert proved(tmp_path, tiffs.assemble(pages), ".tif") == 4
+
+
+def test_an_opaque_picture_is_drawn_as_it_would_be_mixed() -> None:
+    """The short way of drawing gives the very bytes of the long one: the second look draws both."""
+    opaque = Image.fromarray(slides.tissue(64, 48)).convert("RGBA")
+    mixed = Image.new("RGB", opaque.size, (255, 255, 255))
+    mixed.paste(opaque, mask=opaque.getchannel("A"))
+    assert drawing.on_white(opaque) == mixed
+    opaque.putpixel((3, 4), (9, 9, 9, 0))
+    assert drawing.on_white(opaque).getpixel((3, 4)) == (255, 255, 255)
 
 
 # --- the comparison by itself --------------------------------------------------------------------------
