@@ -444,7 +444,8 @@ def _written(to: Planter) -> bytes:
         if little == (False, False):
             meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
     meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    meta.MediaStorageSOPClassUID = data.get("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7")
+    # an object of no class becomes raw data: a picture it is not
+    meta.MediaStorageSOPClassUID = data.get("SOPClassUID", "1.2.840.10008.5.1.4.1.1.66")
     if to.some():
         meta.SourceApplicationEntityTitle = to.atom(who.station[:16], "device", "D8", "meta source AE")
     if to.some():

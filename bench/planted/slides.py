@@ -253,6 +253,7 @@ def ndpi(who: Person, rng: random.Random) -> Planted:
     rng.shuffle(lines)
     taken = {271, 272, 305, 306, 65427, 65441, 65442, 65449, 65468, 270}
     extra = [one for one in hostile_tags(who, rng) if one.code not in taken and one.code < 65420]
+    words = label_of(who, wide=True)
     data = slides.ndpi(
         reference=f"{who.accession}_{who.family}",
         properties=ends.join(lines) + ends,
@@ -262,8 +263,8 @@ def ndpi(who: Person, rng: random.Random) -> Planted:
         tail=f"{who.full};{who.mrn}".encode() * 2,
         planes=rng.choice([1, 1, 3]),
         positions=rng.random() < 0.7,
+        overview=words,
     )
-    words = slides.label_picture(f"{who.accession}_{who.family}", 300, 100)
     return Planted({".ndpi": data}, ".ndpi", [("macro", words)])
 
 

@@ -241,6 +241,7 @@ def ndpi(
     tail: bytes = b"",
     planes: int = 1,
     positions: bool = True,
+    overview: np.ndarray | None = None,
 ) -> bytes:
     """A native NDPI: two levels with restart markers, an overview that shows the label, a map."""
     out = bytearray(b"II" + struct.pack("<HQ", 42, 0))
@@ -257,8 +258,8 @@ def ndpi(
         tags = [one for one in shared if one.code != 65424] + [entry(65424, 9, 1000 * plane)]
         tags += [entry(65426, 4, *starts)] if positions else []
         chain = _ndpi_page(out, chain, data, (wide, high), 20.0 / scale, tags)
-    macro = _with_comment(jpeg(label_picture(reference, 300, 100)), comment)
-    chain = _ndpi_page(out, chain, macro, (300, 100), -1.0, shared)
+    seen = label_picture(reference, 300, 100) if overview is None else overview
+    chain = _ndpi_page(out, chain, _with_comment(jpeg(seen), comment), (seen.shape[1], seen.shape[0]), -1.0, shared)
     _ndpi_page(out, chain, bytes(40 * 20), (40, 20), -2.0, shared, grey=True)
     return bytes(out + tail)
 
