@@ -59,7 +59,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         # the town after an address that the dictionary knew
         ("place", rf"(?<=\]),?\s+{_NAME}(?:\s+{_NAME}){{0,2}}\s+(?:[0-9]{{4,5}}\b|\[name\])"),
         # spelt out letter by letter, digit by digit
-        ("word", r"(?<![^\W_])(?:[^\W\d_][\s.\-*]{1,3}){2,}[^\W\d_](?![^\W_])"),
+        ("word", r"(?<![^\W_])(?:[^\W\d_][\s.\-*/_'’]{1,3}){2,}[^\W\d_](?![^\W_])"),
         ("number", r"\b(?:[0-9][\s.\-/]{1,3}){4,}[0-9]\b"),
         ("number", r"\([0-9]{2,5}\)[\s\-]*[0-9][0-9\s\-]{3,}[0-9]"),
         ("number", r"(?:\+|\b)[0-9]{1,4}(?:[\s().\-/]{1,3}[0-9]{2,}){2,}"),
@@ -79,6 +79,7 @@ _PLACE = re.compile(
     rf"(?:{_BIG}\s+){{1,4}}(?:Hospital|Clinic|Klinik|Klinikum|Krankenhaus|Medical Cent(?:er|re)|Institute|University"
     r"|Laborator(?:y|ies)|Heights|County|Infirmary|Practice|Health|Centre|Center)\b"
 )
+_TITLES = frozenset({"dr", "mr", "ms", "pt", "hr", "fr", "md", "st"})
 _OUR_WORDS = re.compile(r"\[(?:name|address|date|time|place|number|word)\]")
 _TOKEN = re.compile(r"\[[a-z]+\]|[^\W\d_]+(?:['’][^\W\d_]+)*|[0-9]+(?:[.,][0-9]+)?|\S", re.UNICODE)
 _PLAIN_MARKS = frozenset(".,;:!?()+-/%<>=≤≥±~*&'\"×°")
@@ -88,11 +89,13 @@ _STEMS = WORDS - ONLY_SMALL
 
 
 class Dictionary(Struct, frozen=True):
-    """Folded tokens of everything known: `whole` match a word, `inside` also a part of one."""
+    """Folded tokens of everything known: `whole` match a word, `inside` also a part of one, `brief` (Ng, Do, An) a word
+    that is not all small."""
 
     whole: frozenset[str]
     inside: tuple[str, ...]
     phrases: tuple[str, ...]
+    brief: frozenset[str] = frozenset()
 
 
 class Scrubbed(Struct, frozen=True):
@@ -104,13 +107,14 @@ class Scrubbed(Struct, frozen=True):
 
 
 def dictionary(words: Iterable[str]) -> Dictionary:
-    """What is sought first. Single letters and pairs are no names; numbers of three digits and more are numbers of
-    somebody when they are known."""
+    """What is sought first. Single letters are no names, pairs only where they are written as one; numbers of three
+    digits and more are numbers of somebody when they are known."""
     texts = [" ".join(word.split()) for word in words]
     found = {token for text in texts for token in _known_tokens(text)}
     phrases = sorted({text for text in texts if len(text) >= 4}, key=lambda text: (-len(text), text))
     inside = tuple(sorted(token for token in found if len(token) >= SHORTEST_INSIDE and not token.isdigit()))
-    return Dictionary(frozenset(found), inside, tuple(phrases))
+    brief = {pair for text in texts for pair in re.findall(r"(?<![^\W_])[^\W\d_]{2}(?![^\W_])", fold_text(text))}
+    return Dictionary(frozenset(found), inside, tuple(phrases), frozenset(brief - _TITLES))
 
 
 def _known_tokens(text: str) -> Iterator[str]:
@@ -208,6 +212,8 @@ def _judge(token: str, known: Dictionary, allowed: frozenset[str]) -> str:
         return "keep" if token.isascii() and len(digits) <= MAX_PLAIN_DIGITS and folded not in known.whole else "number"
     parts = re.findall(r"[^\W\d_]+", folded)
     if any(part in known.whole for part in (folded, *parts)) or any(word in folded for word in known.inside):
+        return "name"
+    if not token.islower() and not known.brief.isdisjoint(parts):
         return "name"
     if all(_is_word(part, allowed) for part in parts) and (token.islower() or folded not in ONLY_SMALL):
         return "keep"

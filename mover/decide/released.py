@@ -233,12 +233,17 @@ def names_of(placement: Placement, cells: Sequence[str]) -> Iterator[str]:
         if column.rule.rule in VERBATIM or column.rule.rule in ("age", "text"):
             continue
         text = " ".join(cells[column.position].split())
-        if 3 <= len(text) <= MAX_WORD_CHARS:
+        if _may_be_a_name(text):
             yield text
     for position in placement.unlisted:
         text = " ".join(cells[position].split())
-        if 3 <= len(text) <= MAX_WORD_CHARS:
+        if _may_be_a_name(text):
             yield text
+
+
+def _may_be_a_name(text: str) -> bool:
+    """Two letters are a surname (Ng, Do), a letter and a digit are none."""
+    return 3 <= len(text) <= MAX_WORD_CHARS or (len(text) == 2 and text.isalpha())
 
 
 def is_sought(text: str) -> bool:

@@ -136,3 +136,17 @@ def test_one_long_word_costs_no_minute(text: str) -> None:
     started = time.process_time()
     scrub(text, KNOWN)
     assert time.process_time() - started < 3
+
+
+def test_names_of_two_letters_go_where_they_are_written_as_names() -> None:
+    """Ng, Do and An are surnames of millions; small, they are a unit and two words."""
+    known = dictionary(["Ng", "DO^An"])
+    assert scrub("Ng has 4 ng; NG and Do to do an excision, AN", known).text == (
+        "[name] has 4 ng; [name] and [name] to do an excision, [name]"
+    )
+
+
+@pytest.mark.parametrize("mark", ["'", "/", "_", "’"])
+def test_letters_apart_are_a_word_whatever_parts_them(mark: str) -> None:
+    """Single letters pass as words, so a name spelt out must go as one."""
+    assert scrub(mark.join("klosowski"), KNOWN).text == "[word]"
