@@ -6,11 +6,14 @@ between. The vault is the first home and has the same verbs.
 
 Order matters. What is new goes to the journal beside the file and is synced before the verb returns, so nothing that
 carries a replacement can get a name before the replacement is durable. At the end of a run the file is replaced in
-one step, then the journal goes; a kill between the two leaves a journal that says nothing new.
+one step, then the journal goes; a kill between the two leaves a journal that says nothing new. From the first look on
+the run holds the only lock on the crosswalk: of two runs beside each other, the later end would forget what the other
+gave, and one patient would have two pseudonyms.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -22,7 +25,7 @@ from msgspec import Struct
 
 from mover.deid.durable import append_synced, sync_folder, tier_error, write_private
 from mover.deid.identity import Subject
-from mover.errors import LimitExceeded, RequestInvalid
+from mover.errors import Conflict, LimitExceeded, MoverError, RequestInvalid
 from mover.model.ids import is_number
 from mover.randomness import new_number, new_offset_days, new_uid
 
@@ -93,6 +96,8 @@ class FileCrosswalk:
         self._dry = dry
         self._lock = threading.Lock()
         self._journal = -1
+        self._guard_path = path.with_name(f".{path.name}.lock")
+        self._guard = -1 if dry else _lock(self._guard_path)
         self._numbers: dict[str, str] = {}
         self._subjects: dict[str, Subject] = {}
         self._keys: dict[str, str] = {}
@@ -104,8 +109,12 @@ class FileCrosswalk:
         self.certificate = ""
         self._avoided: tuple[str, ...] = ()
         self._earlier: tuple[CrosswalkEntry, ...] = ()
-        self._read_file()
-        self._read_journal()
+        try:
+            self._read_file()
+            self._read_journal()
+        except MoverError:
+            self._unlock()
+            raise
 
     # -- the verbs
 
@@ -207,6 +216,13 @@ class FileCrosswalk:
         if self._journal >= 0:
             os.close(self._journal)
             self._journal = -1
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._guard >= 0:
+            self._guard_path.unlink(missing_ok=True)
+            os.close(self._guard)
+            self._guard = -1
 
     # -- the file and its journal
 
@@ -272,3 +288,26 @@ class FileCrosswalk:
             append_synced(self._journal, line)
         except OSError as error:
             raise tier_error(error) from error
+
+
+def _lock(path: Path) -> int:
+    """The lock's file goes with the run that has it; a lock of a file that went meanwhile holds nobody, and is taken
+    anew. What a kill leaves is an empty file that nobody has locked."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise tier_error(error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except BlockingIOError as error:
+            os.close(fd)
+            raise Conflict(
+                "another run uses this crosswalk", hint="Wait for it to end, or give this run a crosswalk of its own."
+            ) from error
+        except OSError as error:
+            os.close(fd)
+            raise tier_error(error) from error
+        os.close(fd)

@@ -10,7 +10,7 @@ import pytest
 
 from mover.deid import crosswalk as home
 from mover.deid.crosswalk import CrosswalkEntry, FileCrosswalk
-from mover.errors import RequestInvalid
+from mover.errors import Conflict, RequestInvalid
 from mover.model.ids import is_number
 
 DIGEST, OTHER = "ab" * 32, "cd" * 32
@@ -160,3 +160,16 @@ def test_a_file_that_is_no_crosswalk_is_refused(path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(RequestInvalid):
         FileCrosswalk(path)
+
+
+def test_two_runs_never_share_a_crosswalk(path: Path) -> None:
+    """Each would give the same patient another pseudonym, and the later end would forget what the first gave."""
+    with FileCrosswalk(path) as first:
+        with pytest.raises(Conflict, match="another run"):
+            FileCrosswalk(path)
+        with FileCrosswalk(path, dry=True) as looking:
+            looking.subjects(["patient|1"])
+        given = first.subjects(["patient|1"])
+        first.save([])
+    with FileCrosswalk(path) as second:
+        assert second.subjects(["patient|1"]) == given
