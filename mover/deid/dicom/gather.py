@@ -183,12 +183,13 @@ class Look:
 
     @property
     def patient(self) -> str:
-        """The key of the patient: by the number, without one by the name, without both by the study."""
+        """The key of the patient: by the number, without one by the name, without both by the study, and without
+        that by the object: objects that say nothing are no one's together."""
         number = self.decoded(0x00100020)
         if number:
             return entity_key("patient", number)
         name = self.decoded(0x00100010)
-        return entity_key("patient", name) if name else entity_key("patient", f"study {self.text(0x0020000D)}")
+        return entity_key("patient", name or f"study {self.text(0x0020000D) or self.instance}")
 
     def decoded(self, tag: int) -> str:
         found = texts_of(self.raw(tag), self.codecs)

@@ -319,3 +319,15 @@ def test_what_says_of_no_class_and_holds_no_picture_is_refused() -> None:
     elements = {tag: one for tag, one in ct(Pen()).items() if tag not in (0x00080016, 0x00080018, 0x00280010)}
     with pytest.raises(FormatUnknown, match="nor holds a picture"):
         prepare(b"".join(elements[tag] for tag in sorted(elements)))
+
+
+def test_objects_that_name_neither_patient_nor_study_are_no_one_patients() -> None:
+    """One pseudonym for all of them would tie strangers to each other, and move their dates together."""
+    pen = Pen()
+    nobody = dict.fromkeys((0x00100020, 0x00100010, 0x0020000D))
+    patients = set()
+    for uid in ("1.2.3.1", "1.2.3.2"):
+        said = {tag: data for tag, data in ct(pen).items() if tag not in nobody}
+        said[0x00080018] = pen.element(0x00080018, "UI", uid)
+        patients |= set(survey(part10(said)).identity.of("patient"))
+    assert len(patients) == 2
