@@ -70,6 +70,9 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+_LETTERS: Final = re.compile("[a-z]+")
+
+
 class Context(Struct, frozen=True):
     """What an object is judged by, equal for all objects of one patient, class and study."""
 
@@ -106,6 +109,10 @@ class Desk:
         self._named = (*self._people, *_searchable(context.places))
         self._named_long = tuple(word for word in self._named if len(word) >= 5)
         self._people_long = tuple(word for word in self._people if len(word) >= 5)
+        # a surname of three or four letters counts as a whole word only: it is part of many others
+        self._people_short = frozenset(
+            part for word in context.people for part in _LETTERS.findall(folded(word)) if 3 <= len(part) <= 4
+        )
         self._numbers = tuple(
             digits for word in context.people if len(digits := _digits(word)) >= 6 and len(set(digits)) > 2
         )
@@ -203,9 +210,12 @@ class Desk:
     def _names(self, raw: bytes) -> bool:
         """Whether a word of a person, or of a place, is in it; listed words of the trade are nobody's."""
         text = folded(raw.decode("latin-1"))
-        if any(word in text for word in self._named) or self._holds(raw, False):
+        if self._has_short(text) or any(word in text for word in self._named) or self._holds(raw, False):
             return not is_vocabulary(text)
         return False
+
+    def _has_short(self, text: str) -> bool:
+        return any(part in self._people_short and not is_vocabulary(part) for part in _LETTERS.findall(text))
 
     def _checked(self, element: Element, vr: str, raw: bytes | None, *, reason: str = "kept") -> Verdict:
         if raw is None:
@@ -278,7 +288,7 @@ class Desk:
         text = folded(kept.decode("latin-1"))
         made = is_maker(kept)
         named = any(word in text for word in (self._people_long if made else self._named_long))
-        named = named or (not made and self._holds(kept, False))
+        named = named or (not made and (self._has_short(text) or self._holds(kept, False)))
         return Verdict(None, "named") if named else Verdict(Out(element.tag, vr, kept), "kept")
 
     def _term(self, element: Element, raw: bytes, vr: str) -> Verdict:

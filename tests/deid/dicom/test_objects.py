@@ -331,3 +331,18 @@ def test_objects_that_name_neither_patient_nor_study_are_no_one_patients() -> No
         said[0x00080018] = pen.element(0x00080018, "UI", uid)
         patients |= set(survey(part10(said)).identity.of("patient"))
     assert len(patients) == 2
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "said"),
+    [
+        (0x00081090, "LO", "ROOM GRAY"),
+        (0x00180015, "CS", "KNEE GRAY"),
+        (0x00080008, "CS", "ORIGINAL\\PRIMARY\\GRAY LEE"),
+    ],
+)
+def test_a_short_surname_goes_from_words_that_makers_write(tag: int, vr: str, said: str) -> None:
+    """Lee and Gray are too short to be sought inside of words, and are surnames of millions."""
+    pen = Pen()
+    out = read(prepare(part10(ct(pen, name="Gray^Lee") | {tag: pen.element(tag, vr, said)}))[1])
+    assert "GRAY" not in str(out.get(tag, ""))
