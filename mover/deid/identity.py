@@ -41,11 +41,13 @@ class Aliases(Struct, frozen=True):
 class Identity(Struct, frozen=True):
     """What one look at one file says about whom it belongs to. `entities` are `entity_key`s, the patient's first
     of its kind; `uids` are all that need a replacement; `words` are texts that name the patient or staff and join
-    the dictionary every file of the patient is searched for."""
+    the dictionary every file of the patient is searched for; `times` are digits that are too common to be sought, and
+    that a new UID shall not repeat by chance."""
 
     entities: tuple[str, ...] = ()
     uids: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
 
     def of(self, kind: Entity) -> tuple[str, ...]:
         return tuple(key for key in self.entities if key.startswith(kind + "|"))

@@ -113,7 +113,7 @@ def leaks(written: bytes, atoms: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_pack_of_people_nobody_knew_comes_out_whole_and_without_them(tmp_path: Path, seed: int) -> None:
     """Other names, numbers, dialects and hiding places than those the rules were written against."""
     pack = make(tmp_path / "pack", seed)
@@ -134,7 +134,7 @@ def test_a_pack_of_people_nobody_knew_comes_out_whole_and_without_them(tmp_path:
         assert not leaks(output.encode(), atoms)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif("MOVER_SAMPLES" not in os.environ, reason="MOVER_SAMPLES is not set")
 @pytest.mark.parametrize("seed", [11, 12])
 def test_the_samples_scorer_finds_no_leak_in_a_pack_of_the_real_bases(tmp_path: Path, seed: int) -> None:

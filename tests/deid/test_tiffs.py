@@ -278,7 +278,7 @@ def test_a_second_region_of_the_same_glass_is_kept() -> None:
     assert [levels for _, levels in series_of(output)] == [[(192, 256, 3), (96, 128, 3)], [(128, 192, 3), (64, 96, 3)]]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_thousands_of_annotations_do_not_stop_a_slide() -> None:
     """Converters write every vendor key as one. They are all dropped; so many are sought, and counted."""
     pairs = (f"<Key>Key {n} of the scanner</Key><Value>{NAME} {n * 7919}</Value>" for n in range(9000))

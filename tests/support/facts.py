@@ -43,8 +43,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "ledger", **of, record_set_id=records, table_name="images", line=1, state="image-without-row")
     insert(conn, "fact_column", **of, name="diagnosis", type="text", table_name="outcomes")
     insert(conn, "aligned", **of, number=number, facts="{}", record_set_id=records)
-    insert(conn, "slide_search", **of, record_set_id=records, number=number, outcome="clean", strings=1, forms=1, bytes=1,
-           root=DIGEST)  # fmt: skip
+    insert(conn, "slide_search", **of, record_set_id=records, number=number, outcome="clean", strings=1, forms=1,
+           bytes=1, root=DIGEST)  # fmt: skip
     insert(conn, "certificate", **of, digest=f"{ord(mark):064x}", batch_id=batch, content=DIGEST, fingerprint="f",
            body="{}", issued_by="ann")  # fmt: skip
     insert(conn, "cohort", **of, id=cohort, name="all", version=1, expression="true", created_by="ann")

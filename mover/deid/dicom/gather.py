@@ -202,6 +202,11 @@ class Look:
         if not class_name(self.sop_class):
             raise FormatUnsupported("DICOM of a class that no rule knows")
 
+    def times(self) -> tuple[str, ...]:
+        """Study, series, acquisition and content time, to the second."""
+        told = (self.raw(tag)[:6].decode("latin-1") for tag in range(0x00080030, 0x00080034))
+        return tuple(dict.fromkeys(one for one in told if len(one) == 6 and one.isascii() and one.isdigit()))
+
     def entities(self) -> tuple[str, ...]:
         found = [self.patient]
         for kind, tag in _KEYS:
@@ -339,7 +344,7 @@ def survey_of(look: Look, gatherer: Gatherer) -> ObjectSurvey:
     uids = dict.fromkeys(uid for one in words for uid in one.uids)
     uids |= dict.fromkeys(one for one in (look.instance,) if one)
     return ObjectSurvey(
-        identity=Identity(look.entities(), tuple(uids), tuple(people)),
+        identity=Identity(look.entities(), tuple(uids), tuple(people), look.times()),
         family=look.family,
         role=look.role,
         study=look.text(0x0020000D),

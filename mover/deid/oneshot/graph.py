@@ -32,6 +32,7 @@ class Graph:
         self._ties: dict[str, set[str]] = {}
         self._words: dict[str, dict[str, None]] = {}
         self._all: dict[str, None] = {}
+        self._times: set[str] = set()
         self._folded: set[str] = set()
         self._rows: dict[tuple[str, ...], None] = {}
         self._spoken: dict[str, dict[str, None]] = {}
@@ -44,6 +45,8 @@ class Graph:
         with self._lock:
             own = (*identity.of("patient")[:1], *(key for key in identity.entities if not key.startswith("patient|")))
             self._rows.setdefault(own)
+            if len(self._times) < WORDS_KEPT:
+                self._times.update(identity.times)
             if len(self._all) < WORDS_KEPT:
                 self._spoken.setdefault(own[0] if own else "", {}).update(dict.fromkeys(identity.words))
             keys = (*own, *extra)
@@ -117,11 +120,12 @@ class Graph:
             self.patient_of[key] = f"patient| {cases.pop() if cases else key}"
 
     def digits(self) -> Iterator[str]:
-        """Runs of digits that are somebody's: parts of record numbers, ZIP codes, telephones."""
+        """Runs of digits that are somebody's: parts of record numbers, ZIP codes, telephones; times of examinations."""
         groups: list[Iterable[str]] = [self._ties, *self._spoken.values()]
         for words in groups:
             for word in words:
                 yield from _DIGITS.findall(word)
+        yield from sorted(self._times)
 
     def words_by_patient(self) -> dict[str, tuple[str, ...]]:
         """All that is known of each patient, "" what belongs to nobody, for free text in tables."""

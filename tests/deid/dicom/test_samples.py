@@ -26,7 +26,7 @@ def samples() -> list[Path]:
     return sorted(folder.glob("*.dcm"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # each picture is read for burned-in text
 def test_every_sample_comes_out_clean_or_is_refused() -> None:
     refused = set()
     for path in samples():
