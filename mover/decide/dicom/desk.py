@@ -278,11 +278,11 @@ class Desk:
         return self._checked(element, vr, values.word(raw))
 
     def _plain(self, element: Element, raw: bytes, vr: str) -> Verdict:
-        return self._checked(element, vr, values.plain(raw))
+        return self._checked(element, vr, values.open_word(raw))
 
     def _maker(self, element: Element, raw: bytes, vr: str) -> Verdict:
         """Needed unchanged. A maker's own name may well stand as the institution's, and a short word in it."""
-        kept = values.plain(raw)
+        kept = values.maker(raw)
         if kept is None:
             return Verdict(None, "form")
         text = folded(kept.decode("latin-1"))

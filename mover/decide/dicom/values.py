@@ -18,6 +18,8 @@ _MEASURE: Final = re.compile(rb" *[-+]?[0-9]{0,16}(\.[0-9]{0,20})?([eE][-+]?[0-9
 _WORD: Final = re.compile(rb" *[A-Z0-9_ ]{0,16} *")
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9 ._+/()\-:,=#%*&<>;'\"\[\]^@!?|~$]{0,64}")
 _TERM: Final = re.compile(rb"[A-Za-z0-9 ._+/()\-:,=#%*]{0,32}")
+_OPEN: Final = re.compile(rb"[A-Za-z0-9_ /+.\-]{0,16}")
+_NOT_MADE: Final = re.compile(rb"[\^@]|[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{2,4}")
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{5}")
 _AGE: Final = re.compile(rb"([0-9]{3})([DWMY]) *")
 SECONDS_A_DAY: Final = 86400
@@ -111,6 +113,18 @@ def word(raw: bytes) -> bytes | None:
 def plain(raw: bytes) -> bytes | None:
     """Printable ASCII of at most 64 characters a value: for what makers write and everybody needs unchanged."""
     return raw if all(_PLAIN.fullmatch(one.rstrip(b" \0")) for one in parts(raw)) else None
+
+
+def open_word(raw: bytes) -> bytes | None:
+    """CS (PS3.5 6.2) where makers add values of their own: at most 16 characters each, no long number."""
+    fine = all(_OPEN.fullmatch(one.rstrip(b" \0")) for one in parts(raw))
+    return raw if fine and not _LONG_NUMBER.search(raw) else None
+
+
+def maker(raw: bytes) -> bytes | None:
+    """What a maker calls itself and its models: plain, without a long number, a date or a person's marks."""
+    kept = plain(raw)
+    return None if kept is None or _LONG_NUMBER.search(kept) or _NOT_MADE.search(kept) else kept
 
 
 def term(raw: bytes) -> bytes | None:

@@ -9,6 +9,7 @@ _MAKERS: Final = tuple(
     name.encode()
     for name in (
         "ge ", "ge_", "gems", "ge medical", "siemens", "philips", "toshiba", "canon", "hitachi", "hologic", "fuji",
+        "fujifilm",
         "agfa", "carestream", "kodak", "konica", "shimadzu", "samsung", "medison", "mindray", "esaote", "aloka",
         "acuson", "atl", "bruker", "varian", "elekta", "nucletron", "accuray", "tomotherapy", "brainlab", "raysearch",
         "picker", "marconi", "elscint", "adac", "lodox", "planmeca", "sirona", "vatech", "leica", "aperio", "hamamatsu",
@@ -44,8 +45,10 @@ _TOKENS: Final = re.compile(r"[A-Za-z0-9]+")
 
 
 def is_maker(raw: bytes) -> bool:
-    """Whether a listed maker's name begins the value."""
-    return raw.strip().lower().startswith(_MAKERS)
+    """Whether a listed maker's name begins the value, as a word: Atlas is nobody's company."""
+    told = raw.strip().lower()
+    ends = (len(one) for one in _MAKERS if told.startswith(one))
+    return any(not (told[end - 1 : end].isalpha() and told[end : end + 1].isalpha()) for end in ends)
 
 
 def clean_descriptor(text: str) -> str:

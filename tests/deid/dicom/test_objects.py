@@ -7,6 +7,8 @@ from datetime import datetime
 
 import pytest
 
+from mover.decide.dicom import values
+from mover.decide.dicom.vocabulary import is_maker
 from mover.deid.dicom.outcome import PreparedObject
 from mover.deid.dicom.plan import Engine
 from mover.deid.identity import Aliases
@@ -346,3 +348,21 @@ def test_a_short_surname_goes_from_words_that_makers_write(tag: int, vr: str, sa
     pen = Pen()
     out = read(prepare(part10(ct(pen, name="Gray^Lee") | {tag: pen.element(tag, vr, said)}))[1])
     assert "GRAY" not in str(out.get(tag, ""))
+
+
+@pytest.mark.parametrize("value", ["Jane Doe 55512345", "Smithers 03/04/1951", "Doe^Jane", "jane@hospital.example"])
+def test_a_maker_says_no_number_date_or_person(value: str) -> None:
+    """The makers' words pass unchanged, so their form is what keeps other words out."""
+    assert values.maker(value.encode()) is None
+
+
+def test_a_word_of_a_kind_is_short_and_holds_no_long_number() -> None:
+    assert values.open_word(b"ORIGINAL\\PRIMARY\\M_FFE\\M ") is not None
+    assert values.open_word(b"DERIVED\\SMITHERS JOHN 5551234") is None
+    assert values.open_word(b"KNEE 55512345") is None
+
+
+def test_a_makers_name_ends_where_the_word_ends() -> None:
+    for told in (b"Canon Medical Systems", b"GE Healthcare", b"TOSHIBA_MEC", b"SIEMENS", b"FUJIFILM Corporation"):
+        assert is_maker(told)
+    assert not is_maker(b"Canonico^Maria") and not is_maker(b"ATLAS^JOHN")
