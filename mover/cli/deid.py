@@ -97,7 +97,7 @@ def run(source_dir: Path, out_dir: Path, crosswalk: Path, as_json: bool, **given
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         _print(report, crosswalk, plan_only=given["plan_only"])
-    sys.exit(1 if report.quarantined else 0)
+    sys.exit(1 if report.quarantined or not report.files else 0)
 
 
 def _shoot(source_dir: Path, out_dir: Path, crosswalk: Path, given: dict[str, Any]) -> OneShotReport:
@@ -139,6 +139,9 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
+    _print_plan(report)
+    if not report.files:
+        click.echo("the folder holds no file: is what should be there mounted?", err=True)
     done = "would be de-identified" if plan_only else "de-identified"
     counts = f"{report.deidentified} {done}, {report.quarantined} quarantined, {report.dropped} dropped"
     click.echo(f"{report.files} files: {counts}")
@@ -148,7 +151,6 @@ def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
     for family, count in sorted(report.families.items()):
         click.echo(f"  {count:6} {family}")
     _print_reasons(report)
-    _print_plan(report)
     if report.ambiguous_names:
         click.echo(f"{report.ambiguous_names} slide names belong to several files: no table's row was tied to these")
     if report.cells_to_review:
@@ -159,12 +161,10 @@ def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
     if report.certificate:
         click.echo(f"certificate signed with key {report.certificate}")
     if not plan_only:
-        click.echo(f"crosswalk: {crosswalk} (keep it secret)")
+        click.echo(f"crosswalk: {crosswalk} (keep it secret); its `files` say of each file what became of it and why")
 
 
 def _print_reasons(report: OneShotReport) -> None:
-    from mover.errors import by_code
-
     for title, reasons in (("quarantined", report.reasons), ("dropped", report.dropped_reasons)):
         if not reasons:
             continue
@@ -173,8 +173,6 @@ def _print_reasons(report: OneShotReport) -> None:
             click.echo(f"  {count:6} {reason}")
             for words, times in sorted(report.details.get(reason, {}).items(), key=lambda item: -item[1])[:5]:
                 click.echo(f"         {times:6} × {words}")
-            if title == "quarantined" and by_code(reason).hint:
-                click.echo(f"         what to do: {by_code(reason).hint}")
 
 
 def _print_plan(report: OneShotReport) -> None:
