@@ -46,7 +46,7 @@ class MoverError(Exception):
         self.details = [dict(one) for one in details]
 
     def __init_subclass__(cls) -> None:
-        _REGISTRY[cls.code] = cls
+        _REGISTRY.setdefault(cls.code, cls)  # a narrower class of the same code is told as the first
 
     def __str__(self) -> str:
         place = f" [{self.where}]" if self.where else ""

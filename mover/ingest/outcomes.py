@@ -136,7 +136,7 @@ class Outcomes:
         metrics.PACKS.labels(held.state).inc()
         if held.state == "quarantined":
             metrics.PACKS_QUARANTINED.labels(error.code).inc()
-        log.warning(f"pack {held.state}", pack=case.pack, code=error.code)
+        log.warning("pack held back", pack=case.pack, state=held.state, code=error.code)
 
     async def _undecided(self, conn: Connection, case: Case) -> bool:
         """First in every outcome's transaction: the shard is still ours, and the pack waits for an outcome."""

@@ -77,6 +77,10 @@ def ready(client: SyncClient, body: wire.RunRequest, key: str) -> wire.Run:
 # --- projects ---------------------------------------------------------------------------------------------
 
 
+# what does not exist for an admin
+CUSTODIANS = {"/v1/vault"}
+
+
 def test_another_project_sees_nothing_through_any_route(settled: Ward, client: SyncClient, token: str) -> None:
     """Every GET of the API document is tried: lists are empty of the first project, its ids are not there."""
     run = ready(client, ALL, "isolation/1")
@@ -87,7 +91,7 @@ def test_another_project_sees_nothing_through_any_route(settled: Ward, client: S
         parameters = re.findall(r"{(\w+)}", path)
         for value in ids if parameters else [""]:
             status, body = get(settled, re.sub(r"{\w+}", value, path), token)
-            assert status == 404 if parameters else status == 200, (path, status)
+            assert status == (404 if parameters or path in CUSTODIANS else 200), (path, status)
             assert not any(known in body for known in ids if known != value), path
             tried += 1
     assert tried > 100
