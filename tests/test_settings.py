@@ -146,9 +146,11 @@ def test_systemds_credentials_come_first(tmp_path: Path) -> None:
     """`LoadCredential=` gives a 0400 file that exists only for the service."""
     credentials = tmp_path / "credentials"
     credentials.mkdir()
-    (credentials / "vault.key").write_bytes(b"k")
+    for name in ("vault.key", "certificate.key"):
+        (credentials / name).write_bytes(b"k")
     found = load(tmp_path, FULL, CREDENTIALS_DIRECTORY=str(credentials))
     assert found.vault_key == credentials / "vault.key"
+    assert found.certificate_key == credentials / "certificate.key"
     assert found.repository_password_file == tmp_path / "var/repository-password"
 
 

@@ -60,11 +60,12 @@ def test_parsers_may_lock_themselves_in() -> None:
         assert {"seccomp", "landlock_create_ruleset", "landlock_restrict_self"} <= set(allowed.split())
 
 
-def test_the_two_zones_are_two_users_and_only_one_has_the_key() -> None:
-    """D20: whoever takes over mover.service finds no key and no intake."""
+def test_the_two_zones_are_two_users_and_only_one_has_the_keys() -> None:
+    """D20: whoever takes over mover.service finds no key and no intake; who opens names also signs certificates."""
     clean, identified = dict(options("mover.service")), dict(options("mover-identified.service"))
     assert clean["User"] != identified["User"]
-    assert "LoadCredential" not in clean and identified["LoadCredential"].startswith("vault.key:")
+    loaded = [value.split(":")[0] for name, value in options("mover-identified.service") if name == "LoadCredential"]
+    assert "LoadCredential" not in clean and loaded == ["vault.key", "certificate.key"]
     assert identified["CapabilityBoundingSet"] == ""
 
 
