@@ -21,8 +21,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mover.protect.facts import Disk, Folder
-from mover.protect.repository import create_repository
+from mover.repository.facts import Disk, Folder
+from mover.repository.repository import create_repository
 from mover.tiers import identity
 from mover.tiers.posix import PosixTier
 

@@ -21,8 +21,8 @@ from functools import cache
 from msgspec import Struct
 
 from mover.clock import monotonic_s
-from mover.protect.facts import Disk
-from mover.protect.reading import Requester, open_reader
+from mover.repository.facts import Disk
+from mover.repository.reading import Requester, open_reader
 
 TIMEOUT_S = 60.0
 ANSWER_MAX_BYTES = 64 << 20
@@ -78,9 +78,7 @@ def _state(folder_fd: int, requester: Requester | None) -> TreeState | None:
     return None if commit is None or diff is None else TreeState(commit, diff)
 
 
-def _git(
-    folder_fd: int, requester: Requester | None, *arguments: str, may_find_nothing: bool = False
-) -> bytes | None:
+def _git(folder_fd: int, requester: Requester | None, *arguments: str, may_find_nothing: bool = False) -> bytes | None:
     git = shutil.which("git", path=_ENVIRONMENT["PATH"])
     if git is None:
         return None
@@ -133,7 +131,5 @@ def _import_paths() -> str:
 @cache
 def _programs(git: str) -> str:
     """Where git's own programs are; `git diff` needs none of them, some builds start through one."""
-    said = subprocess.run(
-        [git, "--exec-path"], env=_ENVIRONMENT, capture_output=True, text=True, check=False, cwd="/"
-    )
+    said = subprocess.run([git, "--exec-path"], env=_ENVIRONMENT, capture_output=True, text=True, check=False, cwd="/")
     return said.stdout.strip() if said.returncode == 0 else ""

@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 
-from mover.protect.reading_child import become
+from mover.repository.reading_child import become
 from mover.sandbox import confine
 
 MEMORY_BYTES = 2 << 30

@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from mover import __version__
 from mover.errors import Denied, RequestInvalid
-from mover.protect.facts import Disk, Folder, MemoryFile
 from mover.protect.git import look_at
-from mover.protect.reading import Requester
+from mover.repository.facts import Disk, Folder, MemoryFile
+from mover.repository.reading import Requester
 from mover.tiers.zones import overlap
 
 ARTIFACTS = "artifacts"
@@ -28,7 +28,7 @@ ARTIFACTS = "artifacts"
 
 class Layout(Struct, frozen=True):
     source: Folder
-    parts: tuple[tuple[str, str], ...]      # name in the snapshot, where it comes from
+    parts: tuple[tuple[str, str], ...]  # name in the snapshot, where it comes from
     missing: tuple[str, ...]
 
     @staticmethod

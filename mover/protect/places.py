@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from mover.errors import Denied, NotFound, RequestInvalid
-from mover.protect.reading import Requester
-from mover.protect.reading_child import THROUGH_FLAGS
+from mover.repository.reading import Requester
+from mover.repository.reading_child import THROUGH_FLAGS
 from mover.tiers.zones import inside
 
 READ, WRITE, SEARCH = 4, 2, 1

@@ -46,12 +46,12 @@ from mover.model.access import Identity
 from mover.model.names import path_text
 from mover.model.policy import CleanPolicy, ProtectPolicy
 from mover.policy import PolicyBook
-from mover.protect.facts import CheckResult, RestoreResult, SnapshotResult
 from mover.protect.layout import Layout, lay_out
 from mover.protect.places import restore_place
-from mover.protect.reading import Requester
-from mover.protect.repository import Repository, create_repository, open_repository
 from mover.randomness import new_id
+from mover.repository.facts import CheckResult, RestoreResult, SnapshotResult
+from mover.repository.reading import Requester
+from mover.repository.repository import Repository, create_repository, open_repository
 from mover.tiers.guard import guarded
 from mover.tiers.port import PruneTier, ReadTier
 from mover.transfer.budgets import UNLIMITED, Budgets
@@ -217,9 +217,7 @@ class Protection:
     def _check(self, policy: ProtectPolicy, snapshot_id: str) -> CheckResult:
         check = _patiently(lambda: self._repository(policy).check(True, snapshot_id))
         if not check.ok:
-            raise IntegrityError(
-                f"{len(check.errors)} objects of a fresh snapshot do not read back", where=snapshot_id
-            )
+            raise IntegrityError(f"{len(check.errors)} objects of a fresh snapshot do not read back", where=snapshot_id)
         return check
 
     async def _prove(
@@ -318,9 +316,7 @@ class Protection:
             for run in sorted({r.run_id for r in rows if r.state == "checked"}):
                 for verdict in retention.plan(await self._recorded(conn, run), policy.keep):
                     action = "keep" if verdict.keep else "forget"
-                    steps.append(
-                        wire.PlanStep(action=action, subject=verdict.id, reason="; ".join(verdict.reasons))
-                    )
+                    steps.append(wire.PlanStep(action=action, subject=verdict.id, reason="; ".join(verdict.reasons)))
         counts = {action: sum(s.action == action for s in steps) for action in ("keep", "forget")}
         return wire.Plan(
             step="forget", counts=counts, bytes=0, steps=steps[:PLAN_STEPS_MAX], truncated=len(steps) > PLAN_STEPS_MAX
@@ -363,9 +359,7 @@ class Protection:
         row = await self._get(identity.project, snapshot)
         roots = self._policies.default(ProtectPolicy).roots
         began_s = monotonic_s()
-        result = await asyncio.to_thread(
-            lambda: _patiently(lambda: self._restore(row, body, identity, roots))
-        )
+        result = await asyncio.to_thread(lambda: _patiently(lambda: self._restore(row, body, identity, roots)))
         if not result.complete:
             raise IntegrityError(
                 f"{len(result.damaged)} files could not be restored", where=row.id,
@@ -427,7 +421,11 @@ class Protection:
         finish = {"artifacts": body.artifacts, "code": body.code, "logs": body.logs, "environment": body.environment}
         layout = await asyncio.to_thread(
             lambda: lay_out(
-                row, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
+                row,
+                finish=finish,
+                roots=policy.roots,
+                flash_root=place.root,
+                seen_as=place.seen_as,
                 forbidden=self._forbidden,
             )  # fmt: skip
         )

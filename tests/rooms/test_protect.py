@@ -12,7 +12,7 @@ from mover.errors import TierUnavailable
 from mover.model import wire
 from mover.model.policy import KeepRules, ProtectPolicy
 from mover.policy import Loaded
-from mover.protect.repository import Repository
+from mover.repository.repository import Repository
 from tests.rooms.rig import POLICIES, PROJECT, Rig, who
 from tests.support.postgres import Dsns
 

@@ -13,9 +13,9 @@ import pytest
 
 from mover.errors import Denied
 from mover.protect import git as room
-from mover.protect.facts import Disk
 from mover.protect.git import look_at
-from mover.protect.reading import Requester, open_reader
+from mover.repository.facts import Disk
+from mover.repository.reading import Requester, open_reader
 from mover.sandbox import confine
 from tests.support.folders import open_the_way
 

@@ -10,7 +10,7 @@ import pytest
 
 from mover.errors import Denied, NotFound, RequestInvalid
 from mover.protect.places import restore_place, rights_of
-from mover.protect.reading import Requester
+from mover.repository.reading import Requester
 
 BOB = Requester(64_001, 64_001)
 OTHER_USER = os.geteuid() + 1

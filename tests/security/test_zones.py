@@ -14,7 +14,7 @@ from mover import policy, settings
 from mover.errors import ConfigError, Denied, PolicyInvalid, SettingsInvalid
 from mover.protect.layout import lay_out
 from mover.protect.places import restore_place
-from mover.protect.reading import Requester
+from mover.repository.reading import Requester
 from mover.tiers import mounts, zones
 from mover.tiers.zones import check_site, inside, overlap
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mover.protect import crypto, locks
-from mover.protect.facts import Disk, Folder, SnapshotResult
-from mover.protect.repository import Repository, create_repository
+from mover.repository import crypto, locks
+from mover.repository.facts import Disk, Folder, SnapshotResult
+from mover.repository.repository import Repository, create_repository
 from mover.tiers import identity
 from mover.tiers.posix import PosixTier
 

@@ -32,12 +32,12 @@ from mover.errors import (
     TierError,
     TierFull,
 )
-from mover.protect.facts import Progress, RestoreResult
-from mover.protect.index import Location
-from mover.protect.reader import BlobReader
-from mover.protect.reading import Requester
-from mover.protect.tree import Node
 from mover.randomness import random_bytes
+from mover.repository.facts import Progress, RestoreResult
+from mover.repository.index import Location
+from mover.repository.reader import BlobReader
+from mover.repository.reading import Requester
+from mover.repository.tree import Node
 from mover.tiers.beneath import start_writeback
 
 WORKERS = max(2, min(os.cpu_count() or 2, 16))
@@ -72,9 +72,7 @@ class _Piece(Struct, frozen=True):
 class Restore:
     """One restore; `run` does it and tells what was done."""
 
-    def __init__(
-        self, blobs: BlobReader, target: Path, *, owner: Requester | None, progress: Progress | None
-    ) -> None:
+    def __init__(self, blobs: BlobReader, target: Path, *, owner: Requester | None, progress: Progress | None) -> None:
         self._blobs, self._target, self._owner, self._progress = blobs, target, owner, progress
         self._staging_fd = -1
         self._guard = threading.Lock()

@@ -25,8 +25,8 @@ import msgspec
 from msgspec import Struct
 
 from mover.errors import ComputeError, Denied
-from mover.protect import reading_child
-from mover.protect.reading_child import FOLDER_FLAGS
+from mover.repository import reading_child
+from mover.repository.reading_child import FOLDER_FLAGS
 
 # Names looked at, and files opened, in one exchange with the child.
 BATCH = 64

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from mover.errors import LimitExceeded, RepositoryDamaged
-from mover.protect.crypto import MasterKey
-from mover.protect.files import RepositoryFiles
-from mover.protect.packs import BlobType, PackedBlob
+from mover.repository.crypto import MasterKey
+from mover.repository.files import RepositoryFiles
+from mover.repository.packs import BlobType, PackedBlob
 
 # About 220 bytes each: 4 GiB of memory, and some 20 TiB of protected data at a mean blob of 1 MiB.
 MAX_BLOBS = 20_000_000
@@ -72,9 +72,7 @@ class Index:
         packed = self._blobs[kind].get(blob_id)
         if packed is None:
             return None
-        return Location(
-            self._packs[packed >> 96], packed >> 64 & _U32, packed >> 32 & _U32, packed & _U32
-        )
+        return Location(self._packs[packed >> 96], packed >> 64 & _U32, packed >> 32 & _U32, packed & _U32)
 
     def knows(self, kind: BlobType, blob_id: bytes) -> bool:
         return blob_id in self._blobs[kind]
@@ -115,25 +113,18 @@ class Index:
             self.add(pack[0], pack[1])
 
 
-def packs_of_all_files(
-    files: RepositoryFiles, *, key: MasterKey
-) -> Iterator[tuple[str, list[PackedBlob]]]:
+def packs_of_all_files(files: RepositoryFiles, *, key: MasterKey) -> Iterator[tuple[str, list[PackedBlob]]]:
     """Every pack as the index files name it, for whoever checks the index itself; a pack that two files
     name comes twice."""
     for found in list(files.ids("index")):
-        yield from decode_index(
-            files.load_document("index", found.file_id, key=key), where=f"index/{found.file_id}"
-        )
+        yield from decode_index(files.load_document("index", found.file_id, key=key), where=f"index/{found.file_id}")
 
 
 def encode_index(packs: Iterable[tuple[str, Iterable[PackedBlob]]]) -> bytes:
     wire = [
         _WirePack(
             pack_id,
-            [
-                _WireBlob(blob.blob_id.hex(), blob.type, blob.offset, blob.length, blob.plain_length)
-                for blob in blobs
-            ],
+            [_WireBlob(blob.blob_id.hex(), blob.type, blob.offset, blob.length, blob.plain_length) for blob in blobs],
         )
         for pack_id, blobs in packs
     ]
@@ -147,9 +138,7 @@ def decode_index(document: bytes, *, where: str) -> Iterator[tuple[str, list[Pac
             yield (
                 pack.id,
                 [
-                    PackedBlob(
-                        bytes.fromhex(blob.id), blob.type, blob.offset, blob.length, blob.uncompressed_length
-                    )
+                    PackedBlob(bytes.fromhex(blob.id), blob.type, blob.offset, blob.length, blob.uncompressed_length)
                     for blob in pack.blobs
                 ],
             )

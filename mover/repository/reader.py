@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 
 from mover.errors import NotFound, RepositoryDamaged
-from mover.protect import compression
-from mover.protect.crypto import Buffer, MasterKey
-from mover.protect.facts import SnapshotEntry
-from mover.protect.files import RepositoryFiles
-from mover.protect.index import Index, Location
-from mover.protect.packs import BlobType
-from mover.protect.tree import Node, decode_tree
+from mover.repository import compression
+from mover.repository.crypto import Buffer, MasterKey
+from mover.repository.facts import SnapshotEntry
+from mover.repository.files import RepositoryFiles
+from mover.repository.index import Index, Location
+from mover.repository.packs import BlobType
+from mover.repository.tree import Node, decode_tree
 
 # The longest tree document: some million names in one folder.
 MAX_TREE_BYTES = 2 << 30

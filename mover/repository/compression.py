@@ -12,7 +12,7 @@ import threading
 import zstandard
 
 from mover.errors import RepositoryDamaged
-from mover.protect.crypto import Buffer
+from mover.repository.crypto import Buffer
 
 LEVEL = 1
 SAMPLE_BYTES = 16 << 10

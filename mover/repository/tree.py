@@ -270,9 +270,7 @@ def parse_time(text: str) -> int:
 _SHORT = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v", 0x22: '\\"', 0x5C: "\\\\"}
 _SHORT_BACK = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, '"': 0x22, "\\": 0x5C, "'": 0x27}
 _PLAIN_NAME = re.compile(rb"[ !#-\[\]-~]*")
-_ESCAPE = re.compile(
-    r"\\(?:([abfnrtv\"'\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3}))"
-)
+_ESCAPE = re.compile(r"\\(?:([abfnrtv\"'\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3}))")
 
 
 def quote(name: bytes) -> str:

@@ -24,13 +24,13 @@ import msgspec
 from blake3 import blake3
 from msgspec import Struct
 
-from mover.protect.blobs import BlobWriter
-from mover.protect.cutting import CUT_MAX_BYTES, READERS, FileOutcome, FileReader, Tally, read_xattrs
-from mover.protect.facts import Disk, Folder, MemoryFile, ProtectedFile
-from mover.protect.index import Index
-from mover.protect.locks import user_name
-from mover.protect.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
-from mover.protect.tree import Node, Xattr, encode_node, encode_tree
+from mover.repository.blobs import BlobWriter
+from mover.repository.cutting import CUT_MAX_BYTES, READERS, FileOutcome, FileReader, Tally, read_xattrs
+from mover.repository.facts import Disk, Folder, MemoryFile, ProtectedFile
+from mover.repository.index import Index
+from mover.repository.locks import user_name
+from mover.repository.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
+from mover.repository.tree import Node, Xattr, encode_node, encode_tree
 
 FILES_IN_FLIGHT = 128
 # Files that go to a reader by the batch: a hand-over each would cost more than reading them.
@@ -75,9 +75,7 @@ class _Frame:
 class Walk:
     """One walk over a source; `run` returns the id of the root tree."""
 
-    def __init__(
-        self, blobs: BlobWriter, tally: Tally, *, parent: ParentView | None, now_ns: int, seed: int
-    ) -> None:
+    def __init__(self, blobs: BlobWriter, tally: Tally, *, parent: ParentView | None, now_ns: int, seed: int) -> None:
         self._blobs, self._tally, self._parent, self._now_ns = blobs, tally, parent, now_ns
         self._files = FileReader(blobs, tally, seed=seed)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
@@ -210,9 +208,7 @@ class Walk:
         if wanted:
             self._open_and_send(reader, handle, wanted, frame)
 
-    def _open_and_send(
-        self, reader: Reader, handle: FolderHandle, wanted: list[Found], frame: _Frame
-    ) -> None:
+    def _open_and_send(self, reader: Reader, handle: FolderHandle, wanted: list[Found], frame: _Frame) -> None:
         small: list[tuple[Found, int]] = []
         groups: deque[list[tuple[Found, int]]] = deque()
         opened = reader.open_files(handle, [found.name for found in wanted])
@@ -316,9 +312,7 @@ class Walk:
 
     def _keep_file(self, name: bytes, path: bytes, outcome: FileOutcome, frame: _Frame) -> None:
         facts = outcome.facts
-        node = _node(
-            facts, "file", size=outcome.size_bytes, content=outcome.content, xattrs=outcome.xattrs
-        )
+        node = _node(facts, "file", size=outcome.size_bytes, content=outcome.content, xattrs=outcome.xattrs)
         frame.nodes[name] = encode_node(_named(node, name))
         text = os.fsdecode(path)
         self._tally.entries.append(ProtectedFile(text, outcome.size_bytes, outcome.blake3, facts.mtime_ns))

@@ -105,9 +105,7 @@ def new_master_key() -> MasterKey:
     return MasterKey(encrypt=random_bytes(32), mac_k=random_bytes(16), mac_r=r)
 
 
-def wrap_key(
-    master: MasterKey, password: bytes, *, hostname: str, username: str, created: datetime
-) -> bytes:
+def wrap_key(master: MasterKey, password: bytes, *, hostname: str, username: str, created: datetime) -> bytes:
     """The bytes of a new key file; its name in keys/ is the SHA-256 of these bytes."""
     salt = random_bytes(64)
     user = _derive(password, salt, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from mover.errors import Denied
-from mover.protect import reading
-from mover.protect.facts import Disk, Folder
-from mover.protect.reading import ChildReader, FolderHandle, Requester, open_reader
-from mover.protect.repository import Repository
-from tests.protect.conftest import listing, take
+from mover.repository import reading
+from mover.repository.facts import Disk, Folder
+from mover.repository.reading import ChildReader, FolderHandle, Requester, open_reader
+from mover.repository.repository import Repository
+from tests.repository.conftest import listing, take
 from tests.support.folders import open_the_way
 
 NOBODY = Requester(uid=65534, gid=65534)
@@ -42,9 +42,7 @@ def tree(tmp_path: Path) -> Path:
 
 @needs_root
 @pytest.mark.slow
-def test_what_the_requester_may_not_read_is_named_and_never_protected(
-    repository: Repository, tree: Path
-) -> None:
+def test_what_the_requester_may_not_read_is_named_and_never_protected(repository: Repository, tree: Path) -> None:
     """Otherwise `finish` with somebody else's path would hand out that person's files at the restore."""
     result = take(repository, Folder({"artifacts": Disk(tree, "", NOBODY)}))
 
@@ -76,7 +74,7 @@ def test_the_child_sees_and_hands_over_exactly_what_a_direct_reader_would(
     tree.joinpath("listed").chmod(0o755)
     for number in range(300):
         (tree / "open" / f"{number:03}-{'n' * 200}").write_bytes(b"%d" % number)
-    with open(os.fsencode(tree) + b"/\xff\n\"", "wb") as file:
+    with open(os.fsencode(tree) + b'/\xff\n"', "wb") as file:
         file.write(b"odd")
 
     result = take(repository, Folder({"artifacts": Disk(tree, "", NOBODY)}))

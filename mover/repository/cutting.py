@@ -16,10 +16,10 @@ from blake3 import blake3
 from msgspec import Struct
 from pyfastcdc import FastCDC
 
-from mover.protect.blobs import BlobWriter
-from mover.protect.facts import Progress, ProtectedFile
-from mover.protect.reading import Found, found_of
-from mover.protect.tree import Xattr
+from mover.repository.blobs import BlobWriter
+from mover.repository.facts import Progress, ProtectedFile
+from mover.repository.reading import Found, found_of
+from mover.repository.tree import Xattr
 
 CUT_MIN_BYTES, CUT_MEAN_BYTES, CUT_MAX_BYTES = 512 << 10, 1 << 20, 8 << 20
 WINDOW_BYTES = 2 * CUT_MAX_BYTES
@@ -130,9 +130,7 @@ class FileReader:
         self._tally.count(size_bytes=len(data))
         return content, len(data), blake3(data).hexdigest()
 
-    def _read_window(
-        self, fd: int, offset: int, size: int, digest: blake3
-    ) -> tuple[int, list[Future[bytes]]]:
+    def _read_window(self, fd: int, offset: int, size: int, digest: blake3) -> tuple[int, list[Future[bytes]]]:
         """Cut one window and hand out its chunks. Unless the file ends here the last cut is unproven (it may
         only be where the window ends), so the next window starts there and reads those bytes again."""
         buffer = self._windows.get() or bytearray(WINDOW_BYTES)

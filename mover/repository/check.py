@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from mover.errors import EntryMissing, IntegrityError, RepositoryDamaged
-from mover.protect.crypto import MasterKey
-from mover.protect.facts import CheckResult, SnapshotFacts
-from mover.protect.files import RepositoryFiles
-from mover.protect.index import Index, packs_of_all_files
-from mover.protect.packs import MAX_PACK_BYTES, BlobType, PackedBlob, expected_size, read_header
-from mover.protect.reader import BlobReader
-from mover.protect.tree import Node
+from mover.repository.crypto import MasterKey
+from mover.repository.facts import CheckResult, SnapshotFacts
+from mover.repository.files import RepositoryFiles
+from mover.repository.index import Index, packs_of_all_files
+from mover.repository.packs import MAX_PACK_BYTES, BlobType, PackedBlob, expected_size, read_header
+from mover.repository.reader import BlobReader
+from mover.repository.tree import Node
 
 WORKERS = max(2, min(os.cpu_count() or 2, 8))
 PACKS_IN_FLIGHT = WORKERS + 2
@@ -186,8 +186,6 @@ class Check:
         for blob in blobs:
             sealed = view[blob.offset : blob.offset + blob.length]
             try:
-                self._blobs.open(
-                    blob.blob_id, sealed, plain_length=blob.plain_length, where=f"data/{pack_id}"
-                )
+                self._blobs.open(blob.blob_id, sealed, plain_length=blob.plain_length, where=f"data/{pack_id}")
             except RepositoryDamaged as damage:
                 self._wrong(f"pack {pack_id}: {damage.what}")

@@ -16,11 +16,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mover.clock import monotonic_s
-from mover.protect import compression
-from mover.protect.crypto import Buffer, MasterKey
-from mover.protect.files import RepositoryFiles
-from mover.protect.index import MAX_FILE_BLOBS, Index, encode_index
-from mover.protect.packs import BlobType, Pack, PackBuilder, PackedBlob
+from mover.repository import compression
+from mover.repository.crypto import Buffer, MasterKey
+from mover.repository.files import RepositoryFiles
+from mover.repository.index import MAX_FILE_BLOBS, Index, encode_index
+from mover.repository.packs import BlobType, Pack, PackBuilder, PackedBlob
 
 UPLOADERS = 2
 PACKS_IN_FLIGHT = 4

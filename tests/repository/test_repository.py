@@ -26,14 +26,15 @@ from mover.errors import (
     RequestInvalid,
     TierFull,
 )
-from mover.protect import forget, locks
-from mover.protect.cutting import CUT_MAX_BYTES, CUT_MIN_BYTES, WINDOW_BYTES
-from mover.protect.facts import Disk, Folder, MemoryFile
-from mover.protect.reading import Requester
-from mover.protect.repository import INCOMPLETE_TAG, Repository, create_repository, open_repository
-from mover.protect.writer import SMALL_BYTES
+from mover.protect import forget
+from mover.repository import locks
+from mover.repository.cutting import CUT_MAX_BYTES, CUT_MIN_BYTES, WINDOW_BYTES
+from mover.repository.facts import Disk, Folder, MemoryFile
+from mover.repository.reading import Requester
+from mover.repository.repository import INCOMPLETE_TAG, Repository, create_repository, open_repository
+from mover.repository.writer import SMALL_BYTES
 from mover.tiers.posix import PosixTier
-from tests.protect.conftest import PASSWORD, listing, take
+from tests.repository.conftest import PASSWORD, listing, take
 from tests.support.leftovers import Leftovers
 
 
@@ -107,9 +108,7 @@ def test_an_insertion_in_the_middle_of_a_large_file_adds_only_the_blobs_around_i
 
 
 @pytest.mark.slow
-def test_files_around_every_limit_of_the_cutting_come_back_equal(
-    repository: Repository, tmp_path: Path
-) -> None:
+def test_files_around_every_limit_of_the_cutting_come_back_equal(repository: Repository, tmp_path: Path) -> None:
     """Sizes at which a file changes its way: empty, small, one chunk, one window, several; noise and zeros."""
     data = random.Random(6).randbytes(2 * WINDOW_BYTES + 5)
     (tmp_path / "sizes").mkdir()
@@ -257,9 +256,7 @@ def test_a_wrong_password_is_denied_and_two_right_ones_open(repository: Reposito
         assert open_repository(tier, password, prefix="repo").repository_id == repository.repository_id
 
 
-def test_creating_twice_is_a_conflict_and_opening_nothing_is_not_found(
-    repository: Repository, tier: PosixTier
-) -> None:
+def test_creating_twice_is_a_conflict_and_opening_nothing_is_not_found(repository: Repository, tier: PosixTier) -> None:
     """A second `create` must never replace the key of existing data."""
     with pytest.raises(Conflict):
         create_repository(tier, PASSWORD, prefix="repo")
@@ -343,9 +340,7 @@ def test_the_proof_of_one_snapshot_reads_all_it_needs_and_nothing_else(
     assert not broken.ok
 
 
-def test_a_lost_pack_is_found_without_reading_data(
-    repository: Repository, out: Path, tmp_path: Path
-) -> None:
+def test_a_lost_pack_is_found_without_reading_data(repository: Repository, out: Path, tmp_path: Path) -> None:
     """Structure alone tells: the cheap check runs daily."""
     result = take(repository, out)
     max(the_packs(tmp_path), key=lambda pack: pack.stat().st_size).unlink()
@@ -367,9 +362,7 @@ def test_a_restore_leaves_out_exactly_the_damaged_file_and_names_it(
     assert sorted(path.name for path in (tmp_path / "back").rglob("*")) == ["a.log", "logs", "small"]
 
 
-def test_a_snapshot_file_under_another_name_is_damage(
-    repository: Repository, out: Path, tmp_path: Path
-) -> None:
+def test_a_snapshot_file_under_another_name_is_damage(repository: Repository, out: Path, tmp_path: Path) -> None:
     """Names are hashes: a swapped file would show somebody an older state as the newest."""
     result = take(repository, out)
     folder = tmp_path / "tier/repo/snapshots"
@@ -383,6 +376,7 @@ def test_a_tier_that_fails_in_the_middle_fails_the_snapshot_and_leaves_no_snapsh
     repository: Repository, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snapshot file comes last: it exists only when everything it needs does."""
+
     def full(*_: object, **__: object) -> None:
         raise TierFull("no space")
 
@@ -428,9 +422,7 @@ def _only_below(real, prefix, instead):  # type: ignore[no-untyped-def]
 # --- restoring -----------------------------------------------------------------------------------------------
 
 
-def test_a_restore_never_touches_what_stands_at_its_target(
-    repository: Repository, out: Path, tmp_path: Path
-) -> None:
+def test_a_restore_never_touches_what_stands_at_its_target(repository: Repository, out: Path, tmp_path: Path) -> None:
     """To a new place: an occupied folder, a file or a link there refuses it."""
     result = take(repository, out)
     (tmp_path / "file").write_bytes(b"mine")
@@ -505,9 +497,7 @@ def test_ls_lists_one_folder_or_everything_below_it(repository: Repository, out:
 # --- locks and forgetting --------------------------------------------------------------------------------
 
 
-def test_snapshots_stand_beside_each_other_but_not_beside_an_exclusive_lock(
-    repository: Repository, out: Path
-) -> None:
+def test_snapshots_stand_beside_each_other_but_not_beside_an_exclusive_lock(repository: Repository, out: Path) -> None:
     """Forgetting while somebody snapshots could take a parent away; the format asks for the exclusive lock."""
     with locks.locked(repository._files, repository._key):
         assert take(repository, out).complete
@@ -581,9 +571,7 @@ def test_forgetting_follows_the_plan_keeps_all_packs_and_can_be_repeated(
 
 
 @pytest.mark.slow
-def test_two_processes_snapshotting_at_once_both_end_whole(
-    repository: Repository, tier: PosixTier, out: Path
-) -> None:
+def test_two_processes_snapshotting_at_once_both_end_whole(repository: Repository, tier: PosixTier, out: Path) -> None:
     """Blobs of one are known to the other only when their index is durable; both snapshots stand alone."""
     second = open_repository(tier, PASSWORD, prefix="repo")
     results = []

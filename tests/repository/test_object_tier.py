@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mover.demo import seaweed
-from mover.protect.repository import create_repository, open_repository
-from tests.protect.conftest import PASSWORD, Restic, listing, take
+from mover.repository.repository import create_repository, open_repository
+from tests.repository.conftest import PASSWORD, Restic, listing, take
 from tests.support.seaweed import object_tier
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from typing import Literal
 from msgspec import Struct
 
 from mover.errors import EntryExists, EntryMissing, RepositoryDamaged
-from mover.protect import compression
-from mover.protect.crypto import Buffer, MasterKey
+from mover.repository import compression
+from mover.repository.crypto import Buffer, MasterKey
 from mover.tiers.port import PruneTier
 
 FileKind = Literal["data", "index", "keys", "snapshots", "locks"]
@@ -119,5 +119,3 @@ def _decode_document(plain: bytes) -> bytes:
     if plain[:1] != bytes([_ENCODING_ZSTD]):
         raise RepositoryDamaged("a document has an encoding that is not known")
     return compression.unsqueeze_document(memoryview(plain)[1:], max_bytes=MAX_DOCUMENT_BYTES)
-
-

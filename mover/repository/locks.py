@@ -21,9 +21,9 @@ from msgspec import Struct
 
 from mover.clock import SYSTEM, Clock
 from mover.errors import LeaseLost, MoverError, RepositoryDamaged, RepositoryLocked, TierError
-from mover.protect.crypto import MasterKey
-from mover.protect.files import RepositoryFiles
-from mover.protect.tree import format_time, parse_time
+from mover.repository.crypto import MasterKey
+from mover.repository.files import RepositoryFiles
+from mover.repository.tree import format_time, parse_time
 
 STALE_AFTER = timedelta(minutes=30)
 REFRESH_EVERY_S = 300.0
@@ -107,9 +107,7 @@ class Lock:
 
 
 @contextmanager
-def locked(
-    files: RepositoryFiles, key: MasterKey, *, exclusive: bool = False, clock: Clock = SYSTEM
-) -> Iterator[Lock]:
+def locked(files: RepositoryFiles, key: MasterKey, *, exclusive: bool = False, clock: Clock = SYSTEM) -> Iterator[Lock]:
     lock = Lock(files, key, exclusive=exclusive, clock=clock)
     lock.acquire()
     try:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from mover.protect.facts import Disk, Folder, MemoryFile
-from mover.protect.index import packs_of_all_files
-from mover.protect.locks import locked
-from mover.protect.repository import Repository, create_repository, open_repository
+from mover.repository.facts import Disk, Folder, MemoryFile
+from mover.repository.index import packs_of_all_files
+from mover.repository.locks import locked
+from mover.repository.repository import Repository, create_repository, open_repository
 from mover.tiers.posix import PosixTier
-from tests.protect.conftest import PASSWORD, Restic, listing, make_tier, take
+from tests.repository.conftest import PASSWORD, Restic, listing, make_tier, take
 
 pytestmark = pytest.mark.slow
 
@@ -136,9 +136,7 @@ def test_restic_respects_our_exclusive_lock(repository: Repository, restic: Rest
     assert restic("snapshots").returncode == 0
 
 
-def test_trees_are_byte_for_byte_what_restic_writes(
-    repository: Repository, restic: Restic, tmp_path: Path
-) -> None:
+def test_trees_are_byte_for_byte_what_restic_writes(repository: Repository, restic: Restic, tmp_path: Path) -> None:
     """Equal trees share one blob only if both writers spell them alike: quoting, order, omitted fields."""
     (tmp_path / "out").mkdir()
     for name in (b"bad\xff\xfename", b'q"b\\s', b"new\nline\x7f\x01", "ünï <&> 😀\u200b\u2028".encode()):
@@ -201,9 +199,9 @@ _KILLED = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from mover.protect import blobs
-from mover.protect.facts import Disk, Folder
-from mover.protect.repository import open_repository
+from mover.repository import blobs
+from mover.repository.facts import Disk, Folder
+from mover.repository.repository import open_repository
 from mover.tiers.posix import PosixTier
 
 blobs.INDEX_EVERY_PACKS = 2
@@ -251,9 +249,7 @@ def _count(data: Path) -> int:
     return sum(1 for path in data.rglob("*") if path.is_file() and len(path.name) == 64)
 
 
-def test_object_prefixes_are_folders_a_copy_of_which_is_a_whole_repository(
-    tmp_path: Path, restic: Restic
-) -> None:
+def test_object_prefixes_are_folders_a_copy_of_which_is_a_whole_repository(tmp_path: Path, restic: Restic) -> None:
     """The repository is nothing but files: `cp -a` of its folder, or a second tier, is a valid mirror."""
     repository = create_repository(make_tier(tmp_path / "first"), PASSWORD)
     (tmp_path / "out").mkdir()

@@ -31,11 +31,12 @@ from mover.errors import (
     RepositoryDamaged,
     RequestInvalid,
 )
-from mover.protect.blobs import BlobWriter
-from mover.protect.check import Check
-from mover.protect.crypto import MasterKey, new_master_key, unwrap_key, wrap_key
-from mover.protect.cutting import Tally
-from mover.protect.facts import (
+from mover.randomness import random_bytes
+from mover.repository.blobs import BlobWriter
+from mover.repository.check import Check
+from mover.repository.crypto import MasterKey, new_master_key, unwrap_key, wrap_key
+from mover.repository.cutting import Tally
+from mover.repository.facts import (
     CheckResult,
     Folder,
     Progress,
@@ -44,16 +45,15 @@ from mover.protect.facts import (
     SnapshotFacts,
     SnapshotResult,
 )
-from mover.protect.files import MAX_KEY_FILE_BYTES, RepositoryFiles
-from mover.protect.index import Index
-from mover.protect.locks import locked, user_name
-from mover.protect.polynomial import irreducible, new_polynomial
-from mover.protect.reader import BlobReader, find_node, list_entries, walk
-from mover.protect.reading import Requester
-from mover.protect.restore import Restore, refuse_occupied
-from mover.protect.tree import format_time, parse_time
-from mover.protect.writer import ParentView, Walk
-from mover.randomness import random_bytes
+from mover.repository.files import MAX_KEY_FILE_BYTES, RepositoryFiles
+from mover.repository.index import Index
+from mover.repository.locks import locked, user_name
+from mover.repository.polynomial import irreducible, new_polynomial
+from mover.repository.reader import BlobReader, find_node, list_entries, walk
+from mover.repository.reading import Requester
+from mover.repository.restore import Restore, refuse_occupied
+from mover.repository.tree import format_time, parse_time
+from mover.repository.writer import ParentView, Walk
 from mover.tiers.port import PruneTier
 
 VERSION = 2
@@ -127,17 +127,13 @@ def open_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> Re
             continue  # a key of an interrupted creation opens nothing
     if opened:
         raise RepositoryDamaged("the config of the snapshot repository cannot be read", where="config")
-    raise Denied(
-        "no key of the snapshot repository opens with this password", hint="Check the password file."
-    )
+    raise Denied("no key of the snapshot repository opens with this password", hint="Check the password file.")
 
 
 class Repository:
     """Made by `create_repository` or `open_repository`."""
 
-    def __init__(
-        self, files: RepositoryFiles, key: MasterKey, config: _Config, *, clock: Clock = SYSTEM
-    ) -> None:
+    def __init__(self, files: RepositoryFiles, key: MasterKey, config: _Config, *, clock: Clock = SYSTEM) -> None:
         self._files, self._key, self._clock = files, key, clock
         self.repository_id = config.id
         self._seed = int(config.chunker_polynomial, 16)
@@ -303,9 +299,7 @@ class Repository:
         except NotFound:
             return None
         reader = BlobReader(self._files, key=self._key, index=index)
-        return ParentView(
-            bytes.fromhex(facts.tree_id), _to_ns(facts.time), digests, load_tree=reader.tree, index=index
-        )
+        return ParentView(bytes.fromhex(facts.tree_id), _to_ns(facts.time), digests, load_tree=reader.tree, index=index)
 
 
 def _result(snapshot_id: str, tree_id: bytes, tally: Tally, *, added_bytes: int) -> SnapshotResult:

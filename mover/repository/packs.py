@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from mover.errors import RepositoryDamaged
-from mover.protect.crypto import SEAL_OVERHEAD_BYTES, Buffer, MasterKey
+from mover.repository.crypto import SEAL_OVERHEAD_BYTES, Buffer, MasterKey
 
 # restic's own default; a pack is closed by the first blob that reaches it, so it ends below 16 + 8 MiB.
 TARGET_PACK_BYTES = 16 << 20

@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from mover.protect.reading import Requester
+from mover.repository.reading import Requester
 
 # Called with the running totals of files and bytes, from any of the working threads, one call at a time.
 # What it raises stops the work: a snapshot leaves no snapshot file then, a restore no target.

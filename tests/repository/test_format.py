@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mover.errors import RepositoryDamaged
-from mover.protect import compression, packs, tree
-from mover.protect.crypto import KeyFile, new_master_key, unwrap_key
-from mover.protect.packs import PackBuilder, PackedBlob
-from mover.protect.polynomial import DEGREE, irreducible, new_polynomial
-from mover.protect.tree import Node
+from mover.repository import compression, packs, tree
+from mover.repository.crypto import KeyFile, new_master_key, unwrap_key
+from mover.repository.packs import PackBuilder, PackedBlob
+from mover.repository.polynomial import DEGREE, irreducible, new_polynomial
+from mover.repository.tree import Node
 
 NAMES = st.binary(min_size=1, max_size=40).filter(
     lambda name: name not in (b".", b"..") and b"/" not in name and b"\0" not in name
@@ -85,8 +85,13 @@ def test_one_flipped_bit_of_a_sealed_object_never_opens(plain: bytes, place: int
         MASTER.open(sealed)
 
 
-@given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.binary(min_size=33, max_size=90), st.booleans()),
-                min_size=1, max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.binary(min_size=32, max_size=32), st.binary(min_size=33, max_size=90), st.booleans()),
+        min_size=1,
+        max_size=9,
+    )
+)
 def test_a_packs_header_tells_what_was_put_in(blobs: list[tuple[bytes, bytes, bool]]) -> None:
     """An index can be rebuilt from packs alone, and the expected size is the real one."""
     builder = PackBuilder("data")
@@ -162,7 +167,7 @@ def _times(one: int, other: int) -> int:
 
 def test_a_document_with_an_unknown_encoding_is_damage() -> None:
     """Encoding bytes beyond 2 may come one day; guessing would be worse than refusing."""
-    from mover.protect.files import _decode_document
+    from mover.repository.files import _decode_document
 
     assert _decode_document(b"{}") == b"{}"
     with pytest.raises(RepositoryDamaged):
