@@ -36,6 +36,7 @@ from scanners.dicom.walk import BIG_ENDIAN, EXPLICIT, IMPLICIT, read_object
 CONTEXTS: Final = 64
 MEMO: Final = 20_000
 _NATIVE: Final = frozenset({BIG_ENDIAN, EXPLICIT, IMPLICIT})
+_IMAGE_PIXEL: Final = range(0x00280002, 0x00280104)  # PS3.3 C.7.6.3: what says how pixels lie
 _TIMED: Final = frozenset({"PT", "NM"})  # uptake cannot be told without intervals in seconds
 METHOD: Final = "PS3.15 E.1, allow-list by type"
 _CODES: Final = {
@@ -119,8 +120,7 @@ class Engine:
 
     def _refuse(self, look: Look) -> None:
         look.check_known()
-        pictured = look.element(0x00280010) is not None or "Image" in class_name(look.sop_class).split()
-        if look.scan.pixels is None and pictured:
+        if look.scan.pixels is None and _has_lost_its_picture(look):
             raise StructureInvalid("a picture without its pixels")
         if look.sop_class in REFUSED_CLASSES or look.sop_class in self._rules.refuse_classes:
             raise FormatUnsupported(f"DICOM {class_name(look.sop_class)}: a class that is never taken")
@@ -318,6 +318,14 @@ class Engine:
             masked_boxes=len(verdict.boxes) if verdict is not None else 0,
             **optics_of(look),
         )
+
+
+def _has_lost_its_picture(look: Look) -> bool:
+    """Whether pixels must have been there: they are described, or bytes of an image class stand behind its elements
+    that nobody could read. An image class alone does not say so: headers are sent without their pictures."""
+    if any(one.tag in _IMAGE_PIXEL for one in look.scan.elements):
+        return True
+    return bool(look.scan.trailing_bytes) and "Image" in class_name(look.sop_class).split()
 
 
 def _flags(methods: tuple[str, ...], *, shifted: bool) -> list[Out]:

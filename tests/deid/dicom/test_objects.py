@@ -261,12 +261,31 @@ def test_documents_unknown_classes_and_pictures_without_pixels_are_refused() -> 
     for uid in ("1.2.840.10008.5.1.4.1.1.104.1", "1.2.840.10008.1.3.10", "1.3.46.670589.5.0.1"):
         with pytest.raises(FormatUnsupported):
             made({0x00080016: pen.element(0x00080016, "UI", uid)}, sop_class=uid)
-    with pytest.raises(StructureInvalid, match="without its pixels"):
-        made({0x7FE00010: b""})
+    for lost in ((0x7FE00010,), (0x7FE00010, 0x00280010, 0x00280011)):
+        with pytest.raises(StructureInvalid, match="without its pixels"):
+            made(dict.fromkeys(lost, b""))
     with pytest.raises(StructureInvalid, match="fewer pixels"):
         made({0x7FE00010: pen.element(0x7FE00010, "OW", bytes(64))})
     with pytest.raises(StructureInvalid):
         made({0x7FE00010: encapsulated(pen, [bytes(64)], table=False)})
+
+
+def pictureless(pen: Pen) -> dict[int, bytes]:
+    return {tag: b"" if tag >> 16 in (0x28, 0x7FE0) else one for tag, one in ct(pen).items()}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_header_of_an_image_class_that_never_had_a_picture_passes_without_its_patient(syntax: str) -> None:
+    """Nothing can be burned into what is not there: real collections hold such headers, and they were refused."""
+    prepared, out = prepare(part10(pictureless(Pen(syntax)), syntax=syntax))
+    after = read(out)
+    assert after.PatientID == PSEUDONYM and "PixelData" not in after and b"Quarrington" not in out
+    assert prepared.plan.facts.pixels == "no pixels" and prepared.evidence.frames == 0
+
+
+def test_a_header_of_an_image_class_with_unread_bytes_behind_it_may_have_lost_its_picture() -> None:
+    with pytest.raises(StructureInvalid, match="without its pixels"):
+        prepare(part10(pictureless(Pen()), tail=bytes(64)))
 
 
 def test_what_has_no_alias_is_refused_and_never_invented() -> None:

@@ -10,8 +10,8 @@ import pytest
 from mover.errors import MoverError
 from tests.deid.dicom.support import prepare, read
 
-# Cut off on purpose, one that is no object, and two of image classes that hold a single sequence and no image.
-REFUSED = {"MR_truncated.dcm", "rtplan_truncated.dcm", "no_meta.dcm", "UN_sequence.dcm", "priv_SQ.dcm"}
+# Cut off on purpose, and one that is no object.
+REFUSED = {"MR_truncated.dcm", "rtplan_truncated.dcm", "no_meta.dcm"}
 RETAINED = (
     "Rows Columns BitsAllocated BitsStored PixelRepresentation SamplesPerPixel PixelSpacing SliceThickness Modality "
     "ImageOrientationPatient ImagePositionPatient KVP RepetitionTime EchoTime RescaleSlope RescaleIntercept "
