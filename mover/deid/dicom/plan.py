@@ -159,7 +159,11 @@ class Engine:
             )
             search = search_of(people, places)
             desk = Desk(
-                context, key_of=entity_key, opened=self._items, fetched=self._fetch, holds=search.holds  # type: ignore[arg-type]
+                context,
+                key_of=entity_key,
+                opened=self._items,
+                fetched=self._fetch,
+                holds=search.holds,  # type: ignore[arg-type]
             )
             room = self._rooms[key] = _Room(desk, context)
         return room
