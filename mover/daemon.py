@@ -58,7 +58,8 @@ from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.policy import PolicyBook, load_policies
-from mover.protect.workflow import Protection, RunPlace
+from mover.protect.room import Protecting
+from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.randomness import random_bytes
 from mover.runs.clean import Clean
 from mover.runs.roots import FlashRoots
@@ -192,7 +193,7 @@ class House:
     certificates: Certificates
     cohorts: Cohorts
     runs: Runs
-    protection: Protection
+    protecting: Protecting
     moving: Moving
     worker: Worker
     budgets: Budgets
@@ -296,10 +297,13 @@ async def _build(
     runs = Runs(database, flash, policies, node=node)
     stage = Stage(database, tiers, flash, transfer, node=node)
     clean = Clean(database, flash, runs, node=node)
-    protection = Protection(
-        database, tiers, places, policies, settings.repository_password_file,
-        forbidden=[t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None],
-        node=node, budgets=budgets,
+    protecting = Protecting(
+        ProtectSite(
+            database=database, tiers=tiers, flash=places, policies=policies,
+            repositories=Repositories(tiers, policies, settings.repository_password_file),
+            forbidden=tuple(t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None),
+            node=node, budgets=budgets,
+        )
     )  # fmt: skip
     scans = _scans(settings, database, vault, tiers, budgets)
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
@@ -308,13 +312,13 @@ async def _build(
         dsns.queue,
         handlers={
             "batch-walk": packs.walk, "pack-deidentify": packs.deidentify, "tier-walk": scans.walk,
-            "run-stage": stage.stage, "run-seal": stage.seal, "run-protect": protection.protect,
-            "run-clean": clean.clean, **adoptions.handlers(), **records.handlers(), **moving.handlers(),
+            "run-stage": stage.stage, "run-seal": stage.seal, "run-clean": clean.clean, **protecting.handlers(),
+            **adoptions.handlers(), **records.handlers(), **moving.handlers(),
         },
         on_failed={
             "batch-walk": packs.failed, "pack-deidentify": packs.failed, "tier-walk": scans.failed,
-            "run-stage": stage.failed, "run-seal": stage.failed, "run-protect": protection.failed,
-            "run-clean": clean.failed, **adoptions.failure_handlers(), **records.failure_handlers(),
+            "run-stage": stage.failed, "run-seal": stage.failed, "run-clean": clean.failed,
+            **protecting.failure_handlers(), **adoptions.failure_handlers(), **records.failure_handlers(),
             **moving.failure_handlers(),
         },
         queues=[tier_queue(name) for name in _served(settings) if name in tiers],
@@ -327,7 +331,7 @@ async def _build(
     return House(
         settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
         scans, records, certificates, Cohorts(database, node=node), runs,
-        protection, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
+        protecting, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
         keeping.custody,
     )  # fmt: skip
 
@@ -704,7 +708,10 @@ async def _listen(house: House) -> Server:
         certificates=house.certificates,
         cohorts=house.cohorts,
         runs=house.runs,
-        protection=house.protection,
+        snapshots=house.protecting.snapshots,
+        restores=house.protecting.restores,
+        retention=house.protecting.retention,
+        protection=house.protecting.runs,
         transfers=house.moving.transfers,
         verifications=house.moving.verifications,
         vault=house.custody,  # the closed one refuses by name

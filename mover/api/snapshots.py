@@ -21,33 +21,33 @@ class FilesQuery(Query, frozen=True):
 @OPERATIONS.add("GET", "/v1/snapshots", "snapshots.read", wire.SnapshotPage, query=OfRun)
 async def list_snapshots(call: Call[None, OfRun]) -> wire.SnapshotPage:
     """The snapshots of the project or of one run."""
-    return await call.rooms.protection.list(call.project, call.query.run)
+    return await call.rooms.snapshots.list(call.project, call.query.run)
 
 
 # the two fixed paths stand before {id}, which would take them
 @OPERATIONS.add("GET", "/v1/snapshots/forget-plan", "snapshots.read", wire.Plan)
 async def forget_plan(call: Call[None, Query]) -> wire.Plan:
     """What the retention rules would keep and forget now, each with its reason; nothing is changed."""
-    return await call.rooms.protection.forget_plan(call.project)
+    return await call.rooms.retention.forget_plan(call.project)
 
 
 @OPERATIONS.add("POST", "/v1/snapshots/check", "snapshots.check", wire.Check)
 async def check(call: Call[None, Query]) -> wire.Check:
     """Read the repository back: every object is decrypted and hashed."""
-    return await call.rooms.protection.check(call.project)
+    return await call.rooms.snapshots.check(call.project)
 
 
 @OPERATIONS.add("GET", "/v1/snapshots/{id}", "snapshots.read", wire.Snapshot)
 async def view(call: Call[None, Query]) -> wire.Snapshot:
     """One snapshot."""
-    return await call.rooms.protection.view(call.project, call.id)
+    return await call.rooms.snapshots.view(call.project, call.id)
 
 
 @OPERATIONS.add("GET", "/v1/snapshots/{id}/files", "snapshots.read", wire.SnapshotFiles, query=FilesQuery)
 async def files(call: Call[None, FilesQuery]) -> wire.SnapshotFiles:
     """What lies under a path of a snapshot."""
     query = call.query
-    return await call.rooms.protection.files(call.project, call.id, query.path, query.after, query.limit)
+    return await call.rooms.snapshots.files(call.project, call.id, query.path, query.after, query.limit)
 
 
 @OPERATIONS.add(
@@ -57,5 +57,5 @@ async def files(call: Call[None, FilesQuery]) -> wire.SnapshotFiles:
 async def restore(call: Call[wire.RestoreRequest, Planned]) -> wire.Restore | wire.Plan:
     """Bring a snapshot, or a path of it, into a new folder."""
     if call.query.plan:
-        return await call.rooms.protection.plan_restore(call.identity, call.id, call.body)
-    return await call.rooms.protection.restore(call.identity, call.id, call.body)
+        return await call.rooms.restores.plan(call.identity, call.id, call.body)
+    return await call.rooms.restores.restore(call.identity, call.id, call.body)

@@ -175,7 +175,7 @@ class SmallRuns(Room):
         return run(id, "cancelled")
 
 
-class SmallProtection(Room):
+class SmallSnapshots(Room):
     def _snapshot(self, id: str) -> wire.Snapshot:
         return wire.Snapshot(
             id=id, repository_id="a" * 64, run="run-1", state="checked", tier="protect", policy="protect",
@@ -191,20 +191,26 @@ class SmallProtection(Room):
     async def files(self, project: str, id: str, path: str, after: str | None, limit: int) -> wire.SnapshotFiles:
         return wire.SnapshotFiles(files=[wire.SnapshotFile(path=path, type="dir", size_bytes=0)])
 
+    async def check(self, project: str) -> wire.Check:
+        return wire.Check(whole=True, tier="protect", snapshots=1, blobs=1, bytes=1)
+
+
+class SmallRestores(Room):
     async def restore(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Restore:
         return wire.Restore(snapshot=id, to=body.to, files=1, bytes=2, seconds=0.1)
 
-    async def plan_restore(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Plan:
+    async def plan(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Plan:
         return PLAN
 
+
+class SmallProtection(Room):
     async def plan_finish(self, identity: Identity, id: str, body: wire.FinishRequest) -> wire.Plan:
         return PLAN
 
+
+class SmallRetention(Room):
     async def forget_plan(self, project: str) -> wire.Plan:
         return PLAN
-
-    async def check(self, project: str) -> wire.Check:
-        return wire.Check(whole=True, tier="protect", snapshots=1, blobs=1, bytes=2)
 
 
 class SmallTransfers(Room):
@@ -488,6 +494,9 @@ def small_rooms() -> Rooms:
         certificates=SmallCertificates(),
         cohorts=SmallCohorts(),
         runs=SmallRuns(),
+        snapshots=SmallSnapshots(),
+        restores=SmallRestores(),
+        retention=SmallRetention(),
         protection=SmallProtection(),
         transfers=SmallTransfers(),
         verifications=SmallVerifications(),

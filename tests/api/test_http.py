@@ -154,7 +154,7 @@ async def test_every_step_can_be_planned_and_a_plan_changes_nothing(served: Serv
         assert wire.Plan(**json.loads(await response.read())).step == "small"
     rooms = served.rooms
     changing = {"declare", "request", "finish", "clean", "restore"}
-    seen = [call[0] for room in (rooms.batches, rooms.records, rooms.runs, rooms.protection) for call in room.calls]
+    seen = [call[0] for room in (rooms.batches, rooms.records, rooms.runs, rooms.restores) for call in room.calls]
     assert not changing & set(seen)
 
 

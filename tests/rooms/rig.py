@@ -29,7 +29,8 @@ from mover.model.access import Identity
 from mover.model.ids import make_number
 from mover.model.policy import CleanPolicy, ImagesPolicy, ProtectPolicy, StagePolicy
 from mover.policy import Loaded, PolicyBook
-from mover.protect.workflow import Protection, RunPlace
+from mover.protect.room import Protecting
+from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.runs.clean import Clean
 from mover.runs.roots import FlashRoots
 from mover.runs.runs import Flash, Runs
@@ -84,17 +85,20 @@ class Rig:
         self.stage = Stage(database, self.tiers, flash, Transfer(), node="n1")
         self.clean = Clean(database, flash, self.runs, node="n1")
         (folder / "password").write_text("secret")
-        self.protection = Protection(
-            database, self.tiers, {"flash": RunPlace(self.roots.root, str(folder / "flash"))}, book,
-            folder / "password", forbidden=[folder / "intake"], node="n1",
+        self.protecting = Protecting(
+            ProtectSite(
+                database=database, tiers=self.tiers, policies=book, node="n1",
+                flash={"flash": RunPlace(self.roots.root, str(folder / "flash"))},
+                repositories=Repositories(self.tiers, book, folder / "password"), forbidden=(folder / "intake",),
+            )
         )  # fmt: skip
         self.handlers: dict[str, Any] = {
-            "run-stage": self.stage.stage, "run-seal": self.stage.seal, "run-protect": self.protection.protect,
-            "run-clean": self.clean.clean,
+            "run-stage": self.stage.stage, "run-seal": self.stage.seal,
+            "run-clean": self.clean.clean, **self.protecting.handlers(),
         }  # fmt: skip
         self.on_failed: dict[str, Any] = {
-            "run-stage": self.stage.failed, "run-seal": self.stage.failed, "run-protect": self.protection.failed,
-            "run-clean": self.clean.failed,
+            "run-stage": self.stage.failed, "run-seal": self.stage.failed,
+            "run-clean": self.clean.failed, **self.protecting.failure_handlers(),
         }  # fmt: skip
         if vault is not None and sandbox is not None:
             self._add_ingest(vault, sandbox, book)

@@ -39,17 +39,17 @@ async def test_no_keep_rule_forgets_the_snapshot_that_proves_a_run_protected(rig
     protected, and cleanup would have followed (I5)."""
     [protect] = [p for p in POLICIES if isinstance(p, ProtectPolicy)]
     strict = msgspec.structs.replace(protect, keep=KeepRules(tags=("golden",)))
-    rig.protection._policies._by_name["protect"] = Loaded(policy=strict, file="p.yaml", text="", digest="")
+    rig.protecting.runs._site.policies._by_name["protect"] = Loaded(policy=strict, file="p.yaml", text="", digest="")
 
     run = await finished(rig)
     await rig.runs.clean(who(), run)
     await rig.work()
 
-    [snapshot] = (await rig.protection.list(PROJECT, run)).snapshots
+    [snapshot] = (await rig.protecting.snapshots.list(PROJECT, run)).snapshots
     assert (snapshot.state, snapshot.reasons) == ("checked", ["it is held"])
     found = await rig.runs.view(PROJECT, run)
     assert (found.state, found.strays) == ("cleaned", [])
-    files = (await rig.protection.files(PROJECT, snapshot.id)).files
+    files = (await rig.protecting.snapshots.files(PROJECT, snapshot.id)).files
     assert "/artifacts/model.pt" in {f.path for f in files}
 
 

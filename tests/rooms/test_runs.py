@@ -378,7 +378,7 @@ async def test_a_protector_that_wakes_up_late_changes_nothing(rig: Rig) -> None:
     await rig.claim("run-protect")
 
     with pytest.raises(LeaseLost):
-        await rig.protection.protect(paused)
+        await rig.protecting.runs.protect(paused)
 
     assert rig.run(run.id).protected_proof is None
     assert rig.rows("select id from mover.snapshot") == []

@@ -43,36 +43,15 @@ update mover.run set state = 'ready', reason = %(reason)s, explanation = %(expla
  where id = %(id)s and state in ('finishing', 'protecting')
 returning id
 
--- name: of_run
--- A run's snapshots in order of record.
-select id, repository_id, sequence, recorded_at, state from mover.snapshot
- where run_id = %(run)s and state = 'checked' order by sequence
-
 -- name: known
 -- Every snapshot of a run that the catalog knows.
 select repository_id from mover.snapshot where run_id = %(run)s
-
--- name: cut_off
--- Attempts whose snapshot was never checked; the run is protected by a later one now.
-update mover.snapshot set state = 'forgotten', forgotten_at = now(), reasons = '{cut off before it was checked}'
- where run_id = %(run)s and state = 'written' and reasons = '{}'
 
 -- name: keep
 -- Why a snapshot is kept.
 update mover.snapshot set reasons = %(reasons)s where id = %(id)s
 
--- name: forget
--- Why a snapshot was forgotten, and when by the server's clock.
-update mover.snapshot set state = 'forgotten', forgotten_at = now(), reasons = %(reasons)s where id = %(id)s
-
--- name: list
--- Newest snapshots first.
-select * from mover.snapshot where (%(run)s::text is null or run_id = %(run)s) order by sequence desc limit %(limit)s
-
--- name: get
--- One snapshot by our id or by the repository's.
-select * from mover.snapshot where id = %(id)s or repository_id = %(id)s
-
--- name: digests
--- BLAKE3 of what a snapshot holds.
-select path, digest from mover.artifact where snapshot_id = %(snapshot)s
+-- name: cut_off
+-- Attempts whose snapshot was never checked; the run is protected by a later one now.
+update mover.snapshot set state = 'forgotten', forgotten_at = now(), reasons = '{cut off before it was checked}'
+ where run_id = %(run)s and state = 'written' and reasons = '{}'
