@@ -15,7 +15,8 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from mover.decide.tables import GRAMMARS, fold, mask, readings
+from mover.decide.folding import fold
+from mover.decide.tables import GRAMMARS, mask, readings
 from mover.model.policy import CodeSystem
 
 SAMPLE_ROWS = 5000

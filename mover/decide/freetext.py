@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from mover.decide.folding import plain
 from mover.decide.vocabulary import ONLY_SMALL, WORDS
 
 MAX_TEXT_CHARS = 10_000
@@ -113,12 +114,12 @@ def dictionary(words: Iterable[str]) -> Dictionary:
     found = {token for text in texts for token in _known_tokens(text)}
     phrases = sorted({text for text in texts if len(text) >= 4}, key=lambda text: (-len(text), text))
     inside = tuple(sorted(token for token in found if len(token) >= SHORTEST_INSIDE and not token.isdigit()))
-    brief = {pair for text in texts for pair in re.findall(r"(?<![^\W_])[^\W\d_]{2}(?![^\W_])", fold_text(text))}
+    brief = {pair for text in texts for pair in re.findall(r"(?<![^\W_])[^\W\d_]{2}(?![^\W_])", plain(text))}
     return Dictionary(frozenset(found), inside, tuple(phrases), frozenset(brief - _TITLES))
 
 
 def _known_tokens(text: str) -> Iterator[str]:
-    for token in re.findall(r"[^\W_]+", fold_text(text)):
+    for token in re.findall(r"[^\W_]+", plain(text)):
         if len(token) >= SHORTEST_KNOWN and not (token.isdigit() and len(token) < SHORTEST_KNOWN):
             yield token
             yield from (part for part in re.findall(r"[^\W\d_]+", token) if len(part) >= SHORTEST_KNOWN)
@@ -148,7 +149,7 @@ def _without_phrases(text: str, known: Dictionary) -> tuple[str, int]:
     for phrase in known.phrases:
         found = _find_folded(text, phrase)
         while found >= 0:
-            text = f"{text[:found]}[name]{text[found + len(phrase):]}"
+            text = f"{text[:found]}[name]{text[found + len(phrase) :]}"
             count += 1
             # behind the mark: a cell that says "Name" would be found in the mark itself for ever
             found = _find_folded(text, phrase, found + len("[name]"))
@@ -158,7 +159,7 @@ def _without_phrases(text: str, known: Dictionary) -> tuple[str, int]:
 def _find_folded(text: str, phrase: str, start: int = 0) -> int:
     """Where a phrase stands as whole words, case and accents aside; texts whose folding changes their length are left
     to the tokens."""
-    hay, needle = fold_text(text), fold_text(phrase)
+    hay, needle = plain(text), plain(phrase)
     if len(hay) != len(text) or len(needle) != len(phrase):
         return -1
     start = hay.find(needle, start)
@@ -204,7 +205,7 @@ def _judge(token: str, known: Dictionary, allowed: frozenset[str]) -> str:
     """keep, unknown, "" for a mark that is dropped, or the word that is put in the token's place."""
     if _OUR_WORDS.fullmatch(token):
         return "keep"
-    folded = fold_text(token)
+    folded = plain(token)
     if not any(character.isalnum() for character in token):
         return "keep" if token in _PLAIN_MARKS else ""
     if token[0].isdigit():
@@ -226,10 +227,3 @@ def _is_word(folded: str, allowed: frozenset[str]) -> bool:
     stems = (folded[: -len(ending)] for ending in _ENDINGS if folded.endswith(ending))
     known = (stem in _STEMS or stem in allowed for stem in stems if len(stem) >= _SHORTEST_STEM)
     return any(known)
-
-
-def fold_text(text: str) -> str:
-    """Case and accents aside; letters that carry no separate accent are spelt out as people type them."""
-    for letter, plain in (("ł", "l"), ("ø", "o"), ("đ", "d"), ("ı", "i")):
-        text = text.replace(letter, plain).replace(letter.upper(), plain.upper())
-    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))

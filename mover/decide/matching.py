@@ -21,13 +21,13 @@ scan of its own. A *link* is the key by which a table reaches scans. All of it i
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 from msgspec import Struct
 
+from mover.decide.folding import canonical_name, fold
 from mover.errors import StructureInvalid
 
 # in the order in which a table prefers to reach its images
@@ -46,7 +46,7 @@ _LOOKS_LIKE_EXTENSION = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}$")
 def canonical_image(name: str, extensions: Sequence[str]) -> str:
     """The key of an image file name: last part of a path of either slash, NFC, trimmed, case-folded, spaces
     and underscores as one, known extensions taken off repeatedly (`.ome.tif`)."""
-    text = canonical_key(name.replace("\\", "/").rsplit("/", 1)[-1])
+    text = fold(canonical_name(name))
     known = _folded(tuple(extensions))
     while text.endswith(known):
         fits = next((e for e in known if text.endswith(e) and len(text) > len(e)), None)
@@ -59,13 +59,6 @@ def canonical_image(name: str, extensions: Sequence[str]) -> str:
 @lru_cache(maxsize=16)
 def _folded(extensions: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(extension.casefold() for extension in extensions)
-
-
-def canonical_key(text: str) -> str:
-    """The key of a case or a patient: NFC, case-folded, trimmed, inner gaps as single spaces. Folding can
-    leave a text decomposed, hence NFC twice."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return " ".join(folded.split())
 
 
 def looks_misspelt(key: str) -> bool:

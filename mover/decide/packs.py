@@ -8,7 +8,6 @@ entry that fits no pack is a pack of its own that waits in quarantine.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
@@ -17,6 +16,7 @@ from blake3 import blake3
 from msgspec import Struct
 from msgspec.structs import replace
 
+from mover.decide.folding import canonical_name
 from mover.model.tiers import Entry
 
 SLIDE_SUFFIXES = (
@@ -122,12 +122,6 @@ def _beside(key: str, main: str, stem: str, pictures: set[str]) -> bool:
     return key in pictures and not in_folder and split_suffix(canonical_name(key))[0] == stem
 
 
-def canonical_name(key: str) -> str:
-    """Last path part of either slash, NFC, trimmed, case-folded: equal for what a person calls equal."""
-    last = key.replace("\\", "/").rsplit("/", 1)[-1]
-    return unicodedata.normalize("NFC", last).strip().casefold()
-
-
 def canonical_path(key: str, *, below: str = "") -> str:
     """The same for every part of a path, from the batch's folder on; the folder itself keeps its own name."""
     rest = key.removeprefix(below).strip("/") if below and (key + "/").startswith(below + "/") else key
@@ -185,9 +179,7 @@ def find_packs(
     ]
     strangers = found.others + [e for left in found.companions.values() for e in left]
     packs += [
-        _lone(
-            canonical_name(e.key), [e], "entry-unknown", "neither a slide image nor a thumbnail nor a table"
-        )
+        _lone(canonical_name(e.key), [e], "entry-unknown", "neither a slide image nor a thumbnail nor a table")
         for e in sorted(strangers, key=lambda e: e.key)
     ]
     return _compare(_apart(packs, folder), found.tables, expected_count, expected, waivers.declared)

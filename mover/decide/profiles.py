@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mover.decide.tables import MAX_FACTS, column_problems, fold
+from mover.decide.folding import fold
+from mover.decide.tables import MAX_FACTS, column_problems
 from mover.model.deid import Approval
 from mover.model.policy import DeidPolicy, TableRule
 

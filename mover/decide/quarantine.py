@@ -16,11 +16,11 @@ from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
+from mover.decide.folding import canonical_name
 from mover.decide.packs import (
     DICOM_SUFFIXES,
     SLIDE_SUFFIXES,
     THUMBNAIL_SUFFIXES,
-    canonical_name,
     members_of,
     split_suffix,
 )

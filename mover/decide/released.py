@@ -20,14 +20,14 @@ from datetime import date, timedelta
 
 from msgspec import Struct
 
-from mover.decide.matching import canonical_image, canonical_key
+from mover.decide.folding import fold
+from mover.decide.matching import canonical_image
 from mover.decide.tables import (
     AGE_EDGE,
     FEW_MISFITS,
     Misfit,
     Value,
     allowed_values,
-    fold,
     mask,
     no_values,
     reader_of,
@@ -196,7 +196,7 @@ def _key_reader(rule: ColumnRule, extensions: Sequence[str]) -> Callable[[str], 
             text = match[1]
         if not text:
             return ()
-        key = canonical_image(text, extensions) if rule.rule == "image" else canonical_key(text)
+        key = canonical_image(text, extensions) if rule.rule == "image" else fold(text)
         if not key:
             raise Misfit
         return (("slide" if rule.rule == "image" else rule.rule, key),)
@@ -216,7 +216,7 @@ def _barcode(pattern: re.Pattern[str], cell: str) -> tuple[Key, ...]:
     found: list[Key] = []
     above = ""
     for kind in pattern.groupindex:
-        part = canonical_key(match[kind] or "")
+        part = fold(match[kind] or "")
         if not part:
             break
         above = f"{above};{part}" if above else part

@@ -14,9 +14,9 @@ from typing import Final
 from msgspec import Struct
 
 from mover.decide.alignment import Prepared
-from mover.decide.dicom.vocabulary import is_vocabulary as is_dicom_vocabulary
+from mover.decide.dicom.vocabulary import TERMS
 from mover.decide.filenames import telling, words_of_name
-from mover.decide.redaction.texts import is_vocabulary
+from mover.decide.redaction.texts import SCANNERS
 from mover.decide.released import fit, is_sought, names_of
 from mover.decide.vocabulary import ONLY_SMALL, WORDS
 
@@ -89,7 +89,7 @@ def sought(cells: Sequence[str]) -> Iterator[str]:
 def _is_everybodys(word: str) -> bool:
     """Words of the trade stand in slides rightly: of formats, of DICOM's terms, of medical and general English."""
     folded = word.casefold()
-    return (folded in WORDS and folded not in ONLY_SMALL) or is_vocabulary(word) or is_dicom_vocabulary(word)
+    return (folded in WORDS and folded not in ONLY_SMALL) or word in SCANNERS or word in TERMS
 
 
 def tells(form: bytes, haystack: bytes) -> bool:

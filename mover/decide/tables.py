@@ -19,7 +19,8 @@ from datetime import date, datetime, timedelta
 
 from msgspec import Struct
 
-from mover.decide.matching import LINKS, canonical_image, canonical_key, order_tables
+from mover.decide.folding import fold, plain, without_marks
+from mover.decide.matching import LINKS, canonical_image, order_tables
 from mover.errors import PlaceUnknown, PolicyInvalid, StructureInvalid
 from mover.model.facts import SLIDE_KEYS, FactColumn
 from mover.model.policy import ColumnRule, RecordsPolicy, TableRule
@@ -93,8 +94,7 @@ def fact_type(rule: ColumnRule) -> str:
 def fact_name(column: str, rule: ColumnRule) -> str:
     if rule.rename is not None:
         return rule.rename
-    folded = "".join(c for c in unicodedata.normalize("NFKD", column.casefold()) if not unicodedata.combining(c))
-    return re.sub(r"[^a-z0-9]+", "_", folded).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", without_marks(column.casefold())).strip("_")
 
 
 def allowed_values(rule: ColumnRule) -> tuple[str, ...]:
@@ -265,11 +265,6 @@ def arrange(table: TableRule, header: Sequence[str]) -> Layout:
     )  # fmt: skip
 
 
-def fold(text: str) -> str:
-    """Equal for what a person would call the same word: NFC, trimmed, case-folded, single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
-
-
 def mask(text: str, *, length: int = 40) -> str:
     """The shape of a text: letters become A or a, digits 9; what is left is no identifier."""
     shape = "".join("9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() else c for c in text[:length])
@@ -385,7 +380,7 @@ def _key_reader(link: str, rule: ColumnRule, extensions: Sequence[str]) -> Calla
             if match is None or not match[1]:
                 raise Misfit
             text = match[1]
-        key = canonical_image(text, extensions) if link == "image" else canonical_key(text)
+        key = canonical_image(text, extensions) if link == "image" else fold(text)
         return key or None
 
     return read_key
@@ -660,12 +655,10 @@ def tokens(cells: Iterable[str]) -> Iterator[str]:
     """What could identify: words and numbers of at least five characters, accents and case folded, numbers
     also without their punctuation and leading zeros."""
     for cell in cells:
-        plain = cell.casefold()
-        if not plain.isascii():
-            plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
-        for word in _WORD.findall(plain):
+        folded = plain(cell)
+        for word in _WORD.findall(folded):
             yield word.lstrip("0") if word.isdigit() else word
-        for run in _DIGITS.findall(plain):
+        for run in _DIGITS.findall(folded):
             yield re.sub(r"[^0-9]", "", run).lstrip("0")
 
 

@@ -25,9 +25,10 @@ from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
 from mover.decide import crosswalks
+from mover.decide.folding import canonical_name
 from mover.deid.identity import entity_key
 from mover.deid.tombstones import Stone, read_stones, write_stones
-from mover.deid.vault import PATIENT, SEAL_LIMIT, Vault, folded_file_name, new_pseudonym
+from mover.deid.vault import PATIENT, SEAL_LIMIT, Vault, new_pseudonym
 from mover.deid.vaultkeys import PublicKey, ask_bytes
 from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid
 from mover.model import wire
@@ -119,9 +120,7 @@ class Custody:
         if public is None:
             refusal = "this site has no pair of key files"
             hint = "Make it with `mover vault keys new`; what was sealed before is sealed for it then."
-        elif not _is_hex(signature) or not public.is_signed(
-            bytes.fromhex(signature), ask_bytes(action, purpose, what)
-        ):
+        elif not _is_hex(signature) or not public.is_signed(bytes.fromhex(signature), ask_bytes(action, purpose, what)):
             refusal, hint = "both key files of the pair in use are needed", f"The pair is {public.pair.hex()}."
         else:
             return
@@ -275,7 +274,7 @@ class Custody:
         lines = [
             crosswalks.Line(
                 line=row.line, patient=entity_key("patient", row.patient).removeprefix(PATIENT),
-                pseudonym=row.pseudonym.strip(), offset_days=row.offset_days, file=folded_file_name(row.file),
+                pseudonym=row.pseudonym.strip(), offset_days=row.offset_days, file=canonical_name(row.file),
                 number=row.number.strip(),
             )
             for row in body.rows

@@ -231,7 +231,7 @@ def _decode(data: bytes) -> np.ndarray:
 
 
 def _search(plan: SlidePlan, pairs: Sequence[FilePair], seen: SeenMirax, tiles: Sequence[Tiles]) -> tuple[int, int]:
-    seeker = Seeker(plan.removed)
+    seeker = Seeker(plan.removed, around=plan.around)
     haystacks = [data for pair in pairs for _, data in pair.output.literals]
     haystacks.append("\n".join(one.name for one in plan.parts).encode())
     haystacks.append(b"\n".join(_headers(pairs, tiles)))

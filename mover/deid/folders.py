@@ -118,6 +118,7 @@ def plan_mirax(
         facts=_facts(scan, redaction),
         decisions=redaction.decisions,
         removed=redaction.removed,
+        around=redaction.around,
         tile_count=scan.tile_count,
         parts=tuple(parts),
     )
@@ -255,6 +256,7 @@ def plan_vms(
         facts=_vms_facts(scan, redaction),
         decisions=redaction.decisions,
         removed=redaction.removed,
+        around=redaction.around,
         tile_count=len(parts),
         parts=parts,
     )

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from mover.decide.matching import canonical_key
+from mover.decide.folding import fold
 
 Entity = Literal["patient", "case", "block", "slide"]
 ENTITIES: Final[tuple[Entity, ...]] = ("patient", "case", "block", "slide")
@@ -57,7 +57,7 @@ def entity_key(kind: Entity, text: str) -> str:
     """Equal for what a person calls the same: NFC, trimmed, case-folded, inner gaps as single spaces; in names of
     cases, blocks and slides, which come from file names as well, an underscore is a gap too. A patient's key is the
     one that alignment makes, or one patient had two pseudonyms."""
-    return f"{kind}|{canonical_key(text if kind == 'patient' else text.replace('_', ' '))}"
+    return f"{kind}|{fold(text if kind == 'patient' else text.replace('_', ' '))}"
 
 
 class Refused(Struct, frozen=True):

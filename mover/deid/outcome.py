@@ -30,7 +30,8 @@ class SlidePlan(Struct, frozen=True):
     """How a slide becomes de-identified. `removed` is the harvest of everything dropped or changed: it stays
     in memory and is what the second pass searches for. All else is safe for the catalog. `recipe` makes the main
     file, `{number}.{extension}`; `parts` are the files that belong to it, none for most families. `strangers` are the
-    source's pages that have a level's form and show another picture: they are dropped."""
+    source's pages that have a level's form and show another picture: they are dropped. `around` are listed words that
+    hold something removed as a part (Hamamatsu, of Mr Matsu): inside of these it is no trace."""
 
     family: str
     extension: str
@@ -41,6 +42,7 @@ class SlidePlan(Struct, frozen=True):
     tile_count: int
     parts: tuple[OutFile, ...] = ()
     strangers: tuple[int, ...] = ()
+    around: tuple[str, ...] = ()
 
     def files(self) -> Iterator[OutFile]:
         """Every file of the output, the main one first."""

@@ -37,10 +37,18 @@ _WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 class Seeker:
     """All forms of all strings, ready to be sought in many haystacks."""
 
-    def __init__(self, strings: Iterable[str]) -> None:
+    def __init__(self, strings: Iterable[str], *, around: Iterable[str] = ()) -> None:
+        """`around` are words (folded) that rightly stand in the haystacks: a string that is a part of one is sought
+        everywhere but inside it."""
         self.strings = tuple(strings)
+        words = tuple(around)
+        parts = {text for text in self.strings if any(text.casefold() in word for word in words)}
         # short forms first: most haystacks are shorter than most forms
-        self._plain = sorted({form for text in self.strings for form in plain_forms(text)}, key=_by_length)
+        self._plain = sorted(
+            {form for text in self.strings if text not in parts for form in plain_forms(text)}, key=_by_length
+        )
+        self._partial = sorted({form for text in parts for form in plain_forms(text)} - set(self._plain))
+        self._words = re.compile(rb"(?<![a-z0-9])(?:%s)(?![a-z0-9])" % b"|".join(_escaped(words)))
         self._coded = sorted({form for text in self.strings for form in coded_forms(text)}, key=_by_length)
         self._lengths = [len(form) for form in self._plain], [len(form) for form in self._coded]
 
@@ -51,17 +59,17 @@ class Seeker:
 
     @property
     def forms(self) -> int:
-        return len(self._plain) + len(self._coded)
+        return len(self._plain) + len(self._partial) + len(self._coded)
 
     def find(self, haystack: bytes) -> int:
         """How many forms occur in these bytes or in a payload packed inside them."""
-        return sum(self._find_flat(layer) for layer in (haystack, *payloads(haystack)))
+        return sum(self._find_flat(layer) + self._find_partial(layer) for layer in (haystack, *payloads(haystack)))
 
     def forms_in(self, haystack: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Each form that occurs, with the layer it occurs in as it was sought there: for who has to judge a hit."""
         for layer in (haystack, *payloads(haystack)):
             folded = layer.lower()
-            yield from ((form, folded) for form in self._plain if form in folded)
+            yield from ((form, folded) for form in chain(self._plain, self._partial) if form in folded)
             yield from ((form, layer) for form in self._coded if form in layer)
 
     def _find_flat(self, haystack: bytes) -> int:
@@ -73,6 +81,16 @@ class Seeker:
         table = _windows_of(folded)
         plain, coded = (np.flatnonzero(table[windows].all(axis=1)).tolist() for windows in self._windows)
         return sum(self._plain[one] in folded for one in plain) + sum(self._coded[one] in haystack for one in coded)
+
+    def _find_partial(self, haystack: bytes) -> int:
+        if not self._partial:
+            return 0
+        rest = self._words.sub(b"\0", haystack.lower())
+        return sum(form in rest for form in self._partial)
+
+
+def _escaped(words: tuple[str, ...]) -> list[bytes]:
+    return [re.escape(word.encode()) for word in sorted(words, key=len, reverse=True)]
 
 
 def _by_length(form: bytes) -> tuple[int, bytes]:

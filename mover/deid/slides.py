@@ -84,6 +84,7 @@ def plan_and_draw(
         facts=_facts(scan),
         decisions=(*redaction.decisions, *_decisions_on(comments)),
         removed=redaction.removed,
+        around=redaction.around,
         tile_count=tiles,
         strangers=strangers,
     )

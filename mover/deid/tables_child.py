@@ -17,8 +17,9 @@ import msgspec
 from blake3 import blake3
 
 from mover.decide import drafts, freetext, released
+from mover.decide.folding import fold, plain
 from mover.decide.released import Column, Emptied, Named, Placement, Writing
-from mover.decide.tables import allowed_values, fold, mask, neutralise, no_values, tokens
+from mover.decide.tables import allowed_values, mask, neutralise, no_values, tokens
 from mover.deid.child import FdSource
 from mover.deid.identity import Identity, entity_key
 from mover.deid.tables import (
@@ -198,9 +199,7 @@ class _People:
     def writings(self) -> Iterator[Writing]:
         pseudonym = _pseudonyms(self._order)
         texts = {place.name: place.rule for place in self._placement.kept if place.rule.rule == "text"}
-        allowed = frozenset(
-            freetext.fold_text(word) for rule in texts.values() for value in rule.values for word in value.split()
-        )
+        allowed = frozenset(plain(word) for rule in texts.values() for value in rule.values for word in value.split())
         for index, subject in enumerate(self.subjects):
             found = self._order.aliases.subjects.get(subject)
             yield Writing(

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -31,6 +30,7 @@ from psycopg.errors import UniqueViolation
 from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
+from mover.decide.folding import canonical_name
 from mover.deid.identity import Aliases, Identity, Subject
 from mover.deid.vaultkeys import KEY_BYTES, CopySealer, PublicKey, VaultKey
 from mover.errors import CatalogUnavailable, Denied, NotFound, RequestInvalid, SubjectErased, VaultConflict
@@ -520,15 +520,10 @@ class ClosedVault(Vault):
         )
 
 
-def folded_file_name(name: str) -> str:
-    """The last part of a path on any system, as one writes it once: NFC, case-folded."""
-    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2]).casefold().strip()
-
-
 def _file_names(body: bytes) -> list[str]:
     """The names under which an imported crosswalk may know a scan: with and without its extension."""
     try:
-        names = [folded_file_name(name) for name in decode_names(body)]
+        names = [canonical_name(name) for name in decode_names(body)]
     except (msgspec.DecodeError, ValueError):
         return []
     return list(dict.fromkeys(one for name in names for one in (name, name.rpartition(".")[0]) if one))

@@ -182,7 +182,7 @@ def _structure_of(source: ByteSource, family: str) -> list[tuple[int, int, int]]
 
 
 def _search(source: ByteSource, plan: SlidePlan, bench: Bench, pairs: list[TilePair]) -> tuple[int, int]:
-    seeker = Seeker(plan.removed)
+    seeker = Seeker(plan.removed, around=plan.around)
     haystacks = [data for _, data in bench.output.literals]
     haystacks.append("\n".join(bench.seen.texts).encode("utf-8", "surrogatepass"))
     haystacks.append(b"\n".join(_tile_headers(source, pairs)))

@@ -67,7 +67,7 @@ def prove_vms(
     text = literal_of(pairs[0])
     keys = _check_text(text, scan, number)
     headers = [_check_jpeg(pair) for pair in pairs[1:]]
-    seeker = Seeker(plan.removed)
+    seeker = Seeker(plan.removed, around=plan.around)
     haystacks = [text, "\n".join(one.name for one in plan.parts).encode(), *headers]
     found = sum(seeker.find(haystack) for haystack in haystacks)
     if found:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mover.decide.freetext import MAX_TEXT_CHARS, dictionary, fold_text, scrub
+from mover.decide.folding import plain
+from mover.decide.freetext import MAX_TEXT_CHARS, dictionary, scrub
 from mover.decide.vocabulary import ONLY_SMALL, WORDS
 
 KNOWN = dictionary(
@@ -83,7 +84,7 @@ def test_no_list_of_words_holds_a_name_that_could_stand_alone() -> None:
         "Young",
     ):
         assert scrub(f"{name} has carcinoma", dictionary(())).text is None, name
-    assert WORDS >= ONLY_SMALL & WORDS and all(word == fold_text(word) for word in WORDS)
+    assert WORDS >= ONLY_SMALL & WORDS and all(word == plain(word) for word in WORDS)
 
 
 def test_a_long_text_is_held_back_and_not_read_for_ever() -> None:
@@ -111,8 +112,8 @@ def test_planted_identifiers_never_survive(seed: int) -> None:
     left = scrub(text, known).text
     for one in planted:
         for part in one.replace("@", " ").replace(".", " ").replace("-", " ").split():
-            if left is not None and len(part) >= 4 and fold_text(part) not in WORDS:
-                assert fold_text(part) not in fold_text(left), (text, left, part)
+            if left is not None and len(part) >= 4 and plain(part) not in WORDS:
+                assert plain(part) not in plain(left), (text, left, part)
 
 
 def _identifier(dice: random.Random) -> str:

@@ -230,6 +230,13 @@ def test_names_every_such_slide_has_are_no_identifiers() -> None:
     assert prepare(main, files, known=known).plan.removed
 
 
+def test_a_person_whose_name_is_part_of_a_word_of_the_format_loses_no_slide() -> None:
+    """Ms Daisy Lided, of Slidedat, and Mr Field, of a kept SLIDE_BRIGHTFIELD."""
+    main, files = mirax.mirax(general=(("SLIDE_TYPE", "SLIDE_TYPE_BRIGHTFIELD"),))
+    plan = prepare(main, files, known=("Lided", "Field", "Layer")).plan
+    assert {"Lided", "Field"} <= set(plan.removed) and "Layer" not in plan.removed
+
+
 def test_an_identifier_from_outside_is_sought_even_where_a_kept_text_repeats_it() -> None:
     general = (("OBJECTIVE_NAME", "Plan-Apochromat 20x/0.8"),)
     main, files = mirax.mirax(general=general)

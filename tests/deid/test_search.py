@@ -78,3 +78,17 @@ def test_payloads_are_bounded_by_layers() -> None:
     for _ in range(6):
         data = zlib.compress(data + bytes(64))
     assert len(list(payloads(data))) <= 3
+
+
+@pytest.mark.parametrize("text", [b"Hamamatsu Matsu", b"Hamamatsu", b"make=HAMAMATSU\0", b"Hamamatsus", b"xmatsu"])
+def test_a_part_of_a_listed_word_is_sought_everywhere_but_inside_it(text: bytes) -> None:
+    """Ms Matsu's slides pass although Hamamatsu made them; her name beside it does not."""
+    rest = text.lower().replace(b"hamamatsu", b"", 1) if not text.endswith(b"s") else text.lower()
+    found = Seeker(["Matsu"], around=["hamamatsu"]).find(text)
+    assert bool(found) == (b"matsu" in rest)
+
+
+def test_what_holds_a_listed_word_is_sought_as_ever() -> None:
+    """An identifier may begin with a maker's name."""
+    seeker = Seeker(["Matsu", "Hamamatsu-771001"], around=["hamamatsu"])
+    assert seeker.find(b"id Hamamatsu-771001") and seeker.find(zlib.compress(b"of  Matsu, the daughter"))

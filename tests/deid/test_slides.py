@@ -66,6 +66,15 @@ def assert_gone(output: bytes, *strings: str) -> None:
     assert Seeker(strings or (NAME, NUMBER, DATE)).find(output) == 0
 
 
+@pytest.mark.parametrize("name", ["Perio", "Filte", "Library"])
+def test_a_person_whose_name_is_part_of_a_scanners_word_loses_no_slide_and_no_key(name: str) -> None:
+    """`Perio` of Aperio and `Filte` of USM Filter are sought outside of these words; `Library` is one of them."""
+    keys = f"AppMag = 20|MPP = 0.4990|Parmset = USM Filter|User = {name}"
+    output, plan = clean(slides.svs(keys=keys), known=(name,))
+    assert b"USM Filter" in output and b"Aperio" in output
+    assert (name in plan.removed) == (name != "Library")
+
+
 def extra_tags(coded: bytes, order: str = "<") -> list[slides.Entry]:
     return [
         *[slides.raw(code, coded + b"\0", 2) for code in (269, 285, 305, 306, 315, 316, 33432)],

@@ -8,7 +8,6 @@ its bytes are ordered. Whatever the rule, a value in which a word of a person is
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -17,7 +16,8 @@ from msgspec import Struct
 from mover.decide.dicom import codes, values
 from mover.decide.dicom.rules import TEXT_KINDS, Judgements, Rule
 from mover.decide.dicom.tables import kinds, registered
-from mover.decide.dicom.vocabulary import clean_descriptor, is_maker, is_vocabulary
+from mover.decide.dicom.vocabulary import TERMS, clean_descriptor, is_maker
+from mover.decide.folding import plain
 from mover.errors import PlaceUnknown
 from mover.model.deid import DicomRules
 from mover.model.dicom import Element, Items
@@ -90,9 +90,10 @@ class Context(Struct, frozen=True):
 
 
 def folded(text: str) -> str:
-    """Without case, accents and what separates words: how words are compared."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return plain if plain.strip() else text.lower()
+    """Without case, accents and what no keyboard of the West has: how words are compared."""
+    shown = plain(text)
+    ascii_alone = shown.encode("ascii", "ignore").decode()
+    return ascii_alone if ascii_alone.strip() else shown
 
 
 class Desk:
@@ -211,11 +212,11 @@ class Desk:
         """Whether a word of a person, or of a place, is in it; listed words of the trade are nobody's."""
         text = folded(raw.decode("latin-1"))
         if self._has_short(text) or any(word in text for word in self._named) or self._holds(raw, False):
-            return not is_vocabulary(text)
+            return raw.decode("latin-1") not in TERMS
         return False
 
     def _has_short(self, text: str) -> bool:
-        return any(part in self._people_short and not is_vocabulary(part) for part in _LETTERS.findall(text))
+        return any(part in self._people_short and part not in TERMS for part in _LETTERS.findall(text))
 
     def _checked(self, element: Element, vr: str, raw: bytes | None, *, reason: str = "kept") -> Verdict:
         if raw is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mover.decide.folding import Vocabulary
+
 _MAKERS: Final = tuple(
     name.encode()
     for name in (
@@ -32,14 +34,17 @@ DESCRIPTOR_WORDS: Final = frozenset(
     3d 2d 1mm 2mm 3mm 5mm""".split()
 )
 # Defined terms of Image Type, Frame Type and the like (PS3.3), which may be somebody's name, too.
-_TERMS: Final = DESCRIPTOR_WORDS | frozenset(
-    """original derived primary secondary localizer other none resampled thumbnail fluence projection image m p r i
+TERMS: Final = Vocabulary(
+    [
+        *DESCRIPTOR_WORDS,
+        *"""original derived primary secondary localizer other none resampled thumbnail fluence projection image m p r i
     phase
     magnitude real imaginary mixed reformatted average averaged max min mean min_ip max_ip add subtraction ratio
     rcbf rcbv rcbf mtt ttp cbf cbv map maps adc fa tensor trace norm nd fm ff csa emission transmission gated tomo
     reprojection attenuation corrected reconstruction recon epicardial obstetrical small parts cardio stress rest tee
     mammographic biplane single plane monoplane occlusal portal drr simulator rtimage blank fluoro radiograph color
-    monochrome processing presentation binary fractional yes no unknown patient""".split()
+    monochrome processing presentation binary fractional yes no unknown patient""".split(),
+    ]
 )
 _TOKENS: Final = re.compile(r"[A-Za-z0-9]+")
 
@@ -54,9 +59,3 @@ def is_maker(raw: bytes) -> bool:
 def clean_descriptor(text: str) -> str:
     """Only the listed words of a description, in their order (option 113105)."""
     return " ".join(word for word in _TOKENS.findall(text) if word.lower() in DESCRIPTOR_WORDS)[:64]
-
-
-def is_vocabulary(text: str) -> bool:
-    """Whether every word of a value is a listed one."""
-    found = _TOKENS.findall(text)
-    return bool(found) and all(word.lower() in _TERMS for word in found)

@@ -92,7 +92,7 @@ class AperioDesk(Desk):
         first = self.scan.levels[0]
         told = {place.key: text for place, text in self.texts[first.index]}
         kept = {key: told[key] for key in sorted(_APERIO_VITAL & told.keys())}
-        kept = {key: text for key, text in kept.items() if not any(one in text.casefold() for one in removed)}
+        kept = {key: text for key, text in kept.items() if not self.vocabulary.repeats(text, removed)}
         head = f"{_software(told.get('header', ''))}\r\n{first.width}x{first.height} -> {wide}x{high} - "
         words = "|".join([head, *(f"{key} = {text}" for key, text in kept.items())])
         return OutPage(1, (

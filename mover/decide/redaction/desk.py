@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import ClassVar, Final
 
 import msgspec
 
+from mover.decide.folding import Vocabulary
 from mover.decide.redaction import icc
 from mover.decide.redaction.blanks import blank_tags
 from mover.decide.redaction.jpegtables import clean_tables
-from mover.decide.redaction.texts import decode_text, is_vocabulary, shape_of, strings_of
+from mover.decide.redaction.texts import SCANNER_WORDS, decode_text, shape_of, strings_of
 from mover.decide.redaction.words import OutPage, OutTag, Redaction
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.slides import Decision, Page, Place, SlideScan, Value
@@ -133,6 +135,14 @@ class Desk:
             text for page in self.scan.levels
             for text in (f"{page.width}", f"{page.height}", f"{page.width}x{page.height}")
         )  # fmt: skip
+
+    def phrases(self) -> Iterable[str]:
+        """Fixed texts of scanners and of the writer: words that prove nothing wherever they are found."""
+        return SCANNER_WORDS
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.phrases())
 
     def text_rule(self, tag: int) -> re.Pattern[str] | None:
         """The form in which a text tag may be kept, where the family lists one."""
@@ -300,7 +310,8 @@ class Desk:
         thumbnail = self.thumbnail(folded)
         pages = self._out_pages(-1, folded)
         decisions = (msgspec.structs.replace(decision, times=times) for decision, times in self.decisions.items())
-        return Redaction(tuple(decisions), pages, removed, thumbnail)
+        around = tuple(sorted(self.vocabulary.around(removed)))
+        return Redaction(tuple(decisions), pages, removed, thumbnail, around)
 
     def _out_pages(self, parent: int, removed: list[str]) -> tuple[OutPage, ...]:
         """Levels and blank pages of the main chain, each with those of its SubIFDs that pass."""
@@ -320,7 +331,7 @@ class Desk:
         kept = [text.casefold() for profile in self.profiles.values() for text in icc.known_texts(profile)]
         return tuple(
             text for text in self.harvest
-            if text not in own and not is_vocabulary(text) and not self._is_of_profile(text, kept)
+            if text not in own and text not in self.vocabulary and not self._is_of_profile(text, kept)
         )  # fmt: skip
 
     @staticmethod
@@ -348,7 +359,7 @@ class Desk:
         for place, text in self.texts[page.index]:
             if place.key == "header":
                 header = text
-            elif any(item in text.casefold() for item in removed):
+            elif self.vocabulary.repeats(text, removed):
                 if place.key in self.vital:
                     raise PlaceUnknown("a value the picture needs repeats something removed elsewhere")
                 self.note(f"{place.name} key {place.key}", "drop", "X", "repeats something removed elsewhere", text)

@@ -32,7 +32,7 @@ class DocumentDesk(Desk):
 
     rules = STRUCTURAL
     shapes: ClassVar[Mapping[str, Shape]] = {}
-    # enumerations and fixed texts; what was removed and is part of one proves nothing when it is found
+    # enumerations and fixed texts; what was removed and is of their words proves nothing when it is found
     words: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, scan: SlideScan, known: Iterable[str]) -> None:
@@ -97,15 +97,14 @@ class DocumentDesk(Desk):
         if (place.page, place.tag) not in self.documents:
             super().drop_unless_structural(place)
 
-    def removed(self) -> tuple[str, ...]:
-        own = {name.casefold() for shape in self.shapes.values() for name in names_of(shape)}
-        own |= {word.casefold() for word in (*self.words, *self.shapes)}
-        return tuple(text for text in super().removed() if not any(text.casefold() in word for word in own))
+    def phrases(self) -> Iterable[str]:
+        names = (name for shape in self.shapes.values() for name in names_of(shape))
+        return (*super().phrases(), *names, *self.words, *self.shapes)
 
     def close(self) -> Redaction:
         """What is kept of the documents is held against what was removed elsewhere."""
         removed = [text.casefold() for text in self.removed()]
         for value in self._kept_values():
-            if len(value) >= MIN_HARVEST and any(text in value.casefold() for text in removed):
+            if len(value) >= MIN_HARVEST and self.vocabulary.repeats(value, removed):
                 raise PlaceUnknown("a value the picture needs repeats something removed elsewhere")
         return super().close()

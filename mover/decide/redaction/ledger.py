@@ -9,8 +9,9 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from mover.decide.folding import Vocabulary
 from mover.decide.redaction.desk import HARVEST_STRINGS
-from mover.decide.redaction.texts import is_vocabulary, shape_of, strings_of
+from mover.decide.redaction.texts import SCANNER_WORDS, shape_of, strings_of
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.folders import KeySection, KeyText
 from mover.model.slides import Decision, Value
@@ -28,6 +29,7 @@ class FolderRedaction(Struct, frozen=True):
     decisions: tuple[Decision, ...]
     sections: tuple[KeySection, ...]
     removed: tuple[str, ...]
+    around: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -108,26 +110,24 @@ class Ledger:
         fixed = [f"[{one.name}]\n{key}" for one in sections for key, _ in one.lines]
         for one in sections:
             fixed += [value for key, value in one.lines if (one.name, key) not in self.copied and key not in made]
-        own = "\n".join([*fixed, *names]).casefold()
-        words = "\n".join(value for value in copied if not _NUMBER.fullmatch(value))
-        removed = []
-        for text in self.harvest:
-            folded = text.casefold()
-            if folded in own or is_vocabulary(text):
-                continue
-            if text not in self.known and (folded in words or (_NUMBER.fullmatch(text) and folded in copied)):
-                continue
-            removed.append(text)
-        sections = tuple(self._without_repetitions(one, [text.casefold() for text in removed]) for one in sections)
+        own = Vocabulary([*SCANNER_WORDS, *fixed, *names])
+        kept = Vocabulary(value for value in copied if not _NUMBER.fullmatch(value))
+        removed = tuple(
+            text for text in self.harvest
+            if text not in own and (text in self.known or not (text in kept or text.casefold() in copied))
+        )  # fmt: skip
+        listed = Vocabulary([*own.words, *(word for word in kept.words if word.isalpha())])
+        folded = [text.casefold() for text in removed]
+        sections = tuple(self._without_repetitions(one, folded, listed) for one in sections)
         decisions = (msgspec.structs.replace(one, times=times) for one, times in self.decisions.items())
-        return FolderRedaction(tuple(decisions), sections, tuple(removed))
+        return FolderRedaction(tuple(decisions), sections, removed, tuple(sorted(listed.around(removed))))
 
-    def _without_repetitions(self, section: KeySection, removed: list[str]) -> KeySection:
+    def _without_repetitions(self, section: KeySection, removed: list[str], listed: Vocabulary) -> KeySection:
         """What repeats something removed is dropped, or refused where the picture needs it."""
         lines = []
         for key, value in section.lines:
             vital = self.copied.get((section.name, key))
-            if vital is None or not any(text in value.casefold() for text in removed):
+            if vital is None or not listed.repeats(value, removed):
                 lines.append((key, value))
                 continue
             if vital:

@@ -8,7 +8,7 @@ first of all. Identifiers inside the document are written anew (`Image:0`), and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from mover.decide.redaction.desk import Desk, OutTag
@@ -75,7 +75,7 @@ _ROOT: Final = Shape(
     attributes={"xmlns": NAMESPACE},
     children={"Instrument": Shape(children={"Objective": _OBJECTIVE}), "Image": _IMAGE},
 )
-# What the writer itself puts into the document: a removed string that is part of one of these proves nothing.
+# What the writer itself puts into the document: a removed string of these words proves nothing.
 WORDS: Final = (
     *sorted(set(names_of(_ROOT))), "InstrumentRef", "ObjectiveSettings", "encoding", "version", "UTF-8",
     "http://www.openmicroscopy.org/Schemas/OME/", "true", "false", "uint8", "uint16", "uint32", "int16",
@@ -153,14 +153,13 @@ class OmeDesk(Desk):
         values = (value for value in values_of(self.document) if "." in value)
         return super().own_words() | {value for value in values if _DECIMAL.fullmatch(value)}
 
-    def removed(self) -> tuple[str, ...]:
-        words = [word.casefold() for word in (*WORDS, self.document.get("xmlns"))]
-        return tuple(text for text in super().removed() if not any(text.casefold() in word for word in words))
+    def phrases(self) -> Iterable[str]:
+        return (*super().phrases(), *WORDS, self.document.get("xmlns") or "")
 
     def _description(self, page: Page, removed: list[str]) -> OutTag | None:
         if page.index != self.first.index:
             return None
-        document = _without(self.document, removed)
+        document = _without(self.document, lambda value: self.vocabulary.repeats(value, removed))
         text = '<?xml version="1.0" encoding="UTF-8"?>' + render(self._write(document))
         self.note("page 0 (level) tag 270", "rebuild", "D", "OME-XML written anew from its schema's numbers", "")
         return OutTag(270, 2, text.encode("ascii") + b"\0")
@@ -212,16 +211,16 @@ def _with_numbers(kept: Element, root: Element) -> Iterator[tuple[int | None, El
         yield (next(images) if child.name == "Image" else None), child
 
 
-def _without(element: Element, removed: list[str]) -> Element:
+def _without(element: Element, repeats: Callable[[str], bool]) -> Element:
     """Drop what repeats something removed elsewhere; lengths go with their units, and the default unit goes."""
     attributes = tuple(
         (name, value) for name, value in element.attributes
-        if name in _VITAL or name == "xmlns" or not any(one in value.casefold() for one in removed)
+        if name in _VITAL or name == "xmlns" or not repeats(value)
     )  # fmt: skip
     told = {name for name, _ in attributes}
     attributes = tuple(
         (name, value) for name, value in attributes
         if not (name.endswith("Unit") and (value in _DEFAULT_UNIT or name.removesuffix("Unit") not in told))
     )  # fmt: skip
-    children = tuple(_without(child, removed) for child in element.children)
+    children = tuple(_without(child, repeats) for child in element.children)
     return Element(element.name, attributes, element.text, children)

@@ -82,7 +82,7 @@ def _names(rules: Rules) -> Iterator[str]:
             yield from _names(rule.rules)
 
 
-# What the writer itself puts into the output: a removed string that is part of one of these proves nothing.
+# What the writer itself puts into the output: a removed string of these words proves nothing.
 WORDS: Final = (
     *sorted(set(_names(_ROOT))), "DataObject", "ObjectType", "DPUfsImport", "Attribute", "Array", "Group", "Element",
     "PMSVR", "IString", "IStringArray", "IDouble", "IDoubleArray", "IDataObjectArray", "IUInt16", "IUInt32", "PHILIPS",
@@ -207,11 +207,10 @@ class PhilipsDesk(Desk):
         return super().own_words() | kept
 
     def removed(self) -> tuple[str, ...]:
-        words = [word.casefold() for word in WORDS]
-        return tuple(
-            text for text in super().removed()
-            if not (_HEX.fullmatch(text) or _KIND.fullmatch(text) or any(text.casefold() in word for word in words))
-        )  # fmt: skip
+        return tuple(text for text in super().removed() if not (_HEX.fullmatch(text) or _KIND.fullmatch(text)))
+
+    def phrases(self) -> Iterable[str]:
+        return (*super().phrases(), *WORDS)
 
     def describe(self, page: Page, kept: dict[str, str], header: str) -> OutTag | None:
         if page.index != 0:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from mover.decide.folding import Vocabulary
 from mover.model.slides import Value
 
 MIN_HARVEST: Final = 5
@@ -18,8 +19,9 @@ _PIECE: Final = 48
 _WRITTEN: Final = ("utf-8", "utf-16-le", "utf-16-be")
 
 # Words the writer itself puts into output, or that are a scanner's own and say nothing about anybody. A removed
-# string made only of these proves nothing when it is found.
-VOCABULARY: Final = (
+# string made only of these proves nothing when it is found; one that is only a part of such a word (Matsu of
+# Hamamatsu) is sought, everywhere but inside that word.
+SCANNER_WORDS: Final = (
     "Aperio Image Library", "Aperio Leica Biosystems GT450", "Aperio ScanScope", "JPEG/RGB", "J2K/YUV16", "J2K/KDU",
     "USM Filter", "COVERSLIP", "Coverslip", "AppMag", "StripeWidth", "Parmset", "LineCameraSkew", "LineAreaXOffset",
     "LineAreaYOffset", "Exposure Time", "Exposure Scale", "DisplayColor", "OriginalWidth", "OriginalHeight",
@@ -31,6 +33,7 @@ VOCABULARY: Final = (
     "Kdu-Layer-Info: log_2{Delta-D(squared-error)/Delta-L(bytes)}, L(bytes)", "LEAD Technologies Inc.",
     "Intel(R) JPEG Library, version",
 )  # fmt: skip
+SCANNERS: Final = Vocabulary(SCANNER_WORDS)
 
 
 def shape_of(value: Value | str) -> str:
@@ -140,8 +143,3 @@ def _mostly_printable(text: str) -> bool:
 
 def _is_measure(text: str) -> bool:
     return re.fullmatch(r"[-+]?\d{1,4}\.\d{1,6}", text) is not None
-
-
-def is_vocabulary(text: str) -> bool:
-    folded = text.casefold()
-    return any(folded in word.casefold() for word in VOCABULARY)

@@ -26,9 +26,11 @@ class OutPage(Struct, frozen=True):
 
 
 class Redaction(Struct, frozen=True):
-    """`pages` are the levels. `thumbnail` is the directory of a picture that is yet to be drawn from them."""
+    """`pages` are the levels. `thumbnail` is the directory of a picture that is yet to be drawn from them. `around` are
+    listed words that hold something removed as a part: inside of these it is no trace."""
 
     decisions: tuple[Decision, ...]
     pages: tuple[OutPage, ...]
     removed: tuple[str, ...]
     thumbnail: OutPage | None = None
+    around: tuple[str, ...] = ()
