@@ -160,10 +160,10 @@ class Engine:
             search = search_of(people, places)
             desk = Desk(
                 context,
-                key_of=entity_key,
+                key_of=entity_key,  # type: ignore[arg-type]
                 opened=self._items,
                 fetched=self._fetch,
-                holds=search.holds,  # type: ignore[arg-type]
+                holds=search.holds,
             )
             room = self._rooms[key] = _Room(desk, context)
         return room
