@@ -238,6 +238,13 @@ class TierDenied(TierError):
     hint = "Check the credentials and modes of the tier."
 
 
+class EntryLocked(TierError):
+    """The tier keeps the entry: its object lock has not run out, or it was made immutable. `details` has `until`."""
+
+    code, status = "entry-locked", 423
+    hint = "Nothing was removed. It may go when its lock has run out; asking again before that changes nothing."
+
+
 class EntryRefused(TierError):
     """A link, a file of several names, a pipe or a device, which the policy or the engine does not move."""
 
@@ -411,6 +418,13 @@ class ProofMissing(CatalogError):
     """The database refused a state without its proof (D6)."""
 
     code = "proof-missing"
+
+
+class DumpOverdue(CatalogError):
+    """No verified dump of vault and catalog is young enough, so no new slide is released (R15)."""
+
+    code, status, retry = "dump-overdue", 503, "later"
+    hint = "`mover vault dumps` says why. Release goes on by itself once a dump is verified."
 
 
 class JobError(MoverError):
