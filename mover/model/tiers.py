@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
 Zone = Literal["identified", "deidentified"]
 TierKind = Literal["posix", "object"]
 TierRole = Literal["source", "archive", "flash", "protect"]
+# S3's words: a lock that a special right may lift, and one that nobody lifts before its time
+LockMode = Literal["GOVERNANCE", "COMPLIANCE"]
+LOCK_MODES: tuple[LockMode, ...] = get_args(LockMode)
 
 
 class Fingerprint(Struct, frozen=True):

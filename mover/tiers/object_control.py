@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from botocore.loaders import create_loader
 from msgspec import Struct
 
 from mover.errors import EntryExists, EntryMissing, LimitExceeded, MoverError, TierUnavailable
+from mover.model.tiers import LOCK_MODES, LockMode
 from mover.tiers.credentials import Keyring
 from mover.tiers.object_errors import REFUSED, STALE_KEYS, of_answer
 from mover.tiers.object_place import RESENDS, Place
@@ -34,7 +35,7 @@ ANSWER_TIMEOUT_S = 120  # a completion of ten thousand parts takes its time
 CALL_TIMEOUT_S = 600
 CLOSE_TIMEOUT_S = 5
 LOOP_NAME = "object-control"
-LOCK_MODES = ("GOVERNANCE", "COMPLIANCE")
+SMALL_READ_BYTES = 1 << 20
 Result = TypeVar("Result")
 
 
@@ -44,6 +45,23 @@ class Upload(Struct, frozen=True):
     key: str
     id: str
     begun_s: float
+
+
+class Lock(Struct, frozen=True):
+    """Until when the store keeps a version, and whether a special right may lift that (GOVERNANCE) or nobody
+    (COMPLIANCE)."""
+
+    mode: LockMode
+    until: datetime
+
+
+class Version(Struct, frozen=True):
+    """One version of an object, or a marker that hides those before it. `key` is the bucket's own."""
+
+    key: str
+    id: str
+    marker: bool
+    latest: bool
 
 
 class Control:
@@ -150,14 +168,67 @@ class Control:
 
     def locks_objects(self) -> bool:
         """Whether the bucket has a default retention that every new object inherits."""
+        return self.default_mode() is not None
+
+    def default_mode(self) -> LockMode | None:
+        """How every new object of the bucket is locked; None where it is not."""
         asked = "asking for object lock failed"
         answer = self._ask(asked, lambda c: c.get_object_lock_configuration(Bucket=self._where.bucket))
         lock = answer.get("ObjectLockConfiguration", {})
-        rule = lock.get("Rule", {}).get("DefaultRetention", {})
-        return bool(lock.get("ObjectLockEnabled") == "Enabled" and rule.get("Mode") in LOCK_MODES)
+        mode = lock.get("Rule", {}).get("DefaultRetention", {}).get("Mode")
+        return mode if lock.get("ObjectLockEnabled") == "Enabled" and mode in LOCK_MODES else None
 
-    def delete_version(self, key: str, version: str) -> None:
-        self._ask("removing a version failed", lambda c: c.delete_object(**self._of(key), VersionId=version))
+    def delete_version(self, key: str, version: str, *, bypass: bool = False) -> None:
+        """`bypass` asks for the special right that lifts a GOVERNANCE lock: only a probe does."""
+        more = {"BypassGovernanceRetention": True} if bypass else {}
+        asked = {**self._of(key), "VersionId": version, **more}
+        self._ask("removing a version failed", lambda c: c.delete_object(**asked))
+
+    # --- locks ----------------------------------------------------------------------------------------------
+
+    def locked(self, key: str, version: str = "") -> tuple[str, Lock | None]:
+        """The version (the current one, when none is named) and its lock. EntryMissing."""
+        asked = {**self._of(key), **({"VersionId": version} if version else {})}
+        answer = self._ask("asking for a lock failed", lambda c: c.head_object(**asked))
+        mode, until = answer.get("ObjectLockMode"), answer.get("ObjectLockRetainUntilDate")
+        lock = Lock(mode, until.astimezone(UTC)) if mode in LOCK_MODES and until is not None else None
+        return str(answer.get("VersionId", "")), lock
+
+    def retain(self, key: str, version: str, lock: Lock, *, bypass: bool = False) -> None:
+        """TierDenied where the store holds on to a stricter lock. `bypass`: only a probe asks so."""
+        asked = {
+            **self._of(key), "VersionId": version, "Retention": {"Mode": lock.mode, "RetainUntilDate": lock.until},
+            **({"BypassGovernanceRetention": True} if bypass else {}),
+        }  # fmt: skip
+        self._ask("locking failed", lambda c: c.put_object_retention(**asked))
+
+    def put_locked(self, key: str, data: bytes, lock: Lock) -> str:
+        """A small object, whatever stands at the name: for probes. The id of its version."""
+        asked = {
+            **self._of(key), "Body": data, "ObjectLockMode": lock.mode, "ObjectLockRetainUntilDate": lock.until,
+        }  # fmt: skip
+        answer = self._ask("writing failed", lambda c: c.put_object(**asked))
+        return str(answer.get("VersionId", ""))
+
+    def read_version(self, key: str, version: str) -> bytes:
+        """A small one."""
+        asked = {**self._of(key), "VersionId": version}
+        return bytes(self._ask("reading a version failed", partial(_get_object, asked)))
+
+    def versions(self, prefix: str) -> Iterator[Version]:
+        """Of every key below the prefix, newest first within a key."""
+        marker: dict[str, str] = {}
+        while True:
+            asked = {"Bucket": self._where.bucket, "Prefix": prefix, **marker}
+            page = self._ask("listing versions failed", partial(_list_versions, asked))
+            found = [(one, False) for one in page.get("Versions", ())]
+            found += [(one, True) for one in page.get("DeleteMarkers", ())]
+            for one, is_marker in found:
+                yield Version(str(one["Key"]), str(one["VersionId"]), is_marker, bool(one.get("IsLatest")))
+            if not page.get("IsTruncated"):
+                return
+            ahead = {"KeyMarker": str(page["NextKeyMarker"]), "VersionIdMarker": str(page["NextVersionIdMarker"])}
+            marker = _forward(ahead, marker, tier=self._where.tier)
 
     def put_part(self, key: str, upload: str, data: bytes, *, crc32: str) -> str:
         """For the probe: a tiny first part with a checksum that may be wrong. Real parts go by `object_wire`."""
@@ -264,6 +335,16 @@ async def _list_objects(asked: dict[str, Any], client: Any) -> Any:
 
 async def _list_parts(asked: dict[str, Any], client: Any) -> Any:
     return await client.list_parts(**asked)
+
+
+async def _list_versions(asked: dict[str, Any], client: Any) -> Any:
+    return await client.list_object_versions(**asked)
+
+
+async def _get_object(asked: dict[str, Any], client: Any) -> bytes:
+    answer = await client.get_object(**asked)
+    async with answer["Body"] as body:
+        return bytes(await body.read(SMALL_READ_BYTES))
 
 
 async def _list_uploads(asked: dict[str, Any], client: Any) -> Any:

@@ -1,0 +1,206 @@
+"""Tiers that keep what was put, also from us: object lock on buckets, the immutable attribute on file systems.
+
+`LockingTier` stands around an object tier and `AppendOnlyTier` around a folder; whoever writes through them needs not
+know. **A lock is extended and never shortened**: what is put is locked from its first moment by the bucket's default
+retention, then until `retain_s` from now. A crash between the two leaves the shorter lock, which the next renewal
+extends (`protect.locks`).
+
+On a bucket with versions, a plain delete only hides an object, so a removal here removes its versions: refused with
+EntryLocked until the store lets the last one go. Names of passing use (a repository's own lock files) are removed as
+ever; their hidden versions leave with `sweep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from mover.clock import SYSTEM, Clock
+from mover.errors import EntryExists, EntryLocked, EntryMissing, TierDenied
+from mover.model.tiers import LockMode
+from mover.tiers.immutable import is_immutable
+from mover.tiers.object import ObjectTier
+from mover.tiers.object_control import Control, Lock
+from mover.tiers.posix import PosixTier
+from mover.tiers.wrappers import _Wrapper
+
+SWEPT_AT_ONCE = 10_000  # hidden versions that one sweep looks at
+
+
+class ObjectLocks:
+    """The locks of one bucket's objects, by the tier's own keys. Blocking."""
+
+    def __init__(self, tier: ObjectTier, control: Control) -> None:
+        self.tier, self._where, self._control = tier, tier.where, control
+
+    @property
+    def control(self) -> Control:
+        return self._control
+
+    def full_key(self, key: str) -> str:
+        return self._where.full_key(key)
+
+    def default_mode(self) -> LockMode | None:
+        """How the bucket locks every new object; None where it does not (any more), or keeps no versions."""
+        try:
+            return self._control.default_mode() if self._control.keeps_versions() else None
+        except (EntryMissing, TierDenied):
+            return None
+
+    def of(self, key: str) -> Lock | None:
+        """Of the current version. EntryMissing also when it is hidden."""
+        return self._control.locked(self.full_key(key))[1]
+
+    def extend(self, key: str, *, until: datetime, mode: LockMode) -> Lock:
+        """The lock that holds now. One that holds longer already stays; of one that holds, the mode stays too."""
+        version, held = self._control.locked(self.full_key(key))
+        if held is not None and held.until >= until:
+            return held
+        lock = Lock(held.mode if held is not None else mode, until)
+        self._control.retain(self.full_key(key), version, lock)
+        return lock
+
+    def free(self, key: str) -> None:
+        """Every version goes, newest first; the store's clock decides. EntryLocked while it holds on to one."""
+        full = self.full_key(key)
+        found = [one for one in self._control.versions(full) if one.key == full]
+        if not found:
+            raise EntryMissing("no such object", where=self.tier.name)
+        for one in sorted(found, key=lambda one: one.marker):
+            try:
+                self._control.delete_version(full, one.id)
+            except TierDenied as denied:
+                raise self._told(full, one.id, denied) from denied
+
+    def _told(self, full: str, version: str, denied: TierDenied) -> TierDenied | EntryLocked:
+        """Is it the lock that keeps it, or a missing right?"""
+        held = self._control.locked(full, version)[1]
+        return denied if held is None else locked_until(self.tier.name, held.until)
+
+    def hidden(self, prefix: str) -> list[str]:
+        """Keys that a delete marker hides although a version of them is there. Bounded by SWEPT_AT_ONCE."""
+        marked: set[str] = set()
+        kept: set[str] = set()
+        for one, _ in zip(self._control.versions(self.full_key(prefix)), range(SWEPT_AT_ONCE), strict=False):
+            if one.marker and one.latest:
+                marked.add(one.key)
+            elif not one.marker:
+                kept.add(one.key)
+        return sorted(full[len(self.full_key("")) :] for full in marked & kept)
+
+    def unhide(self, key: str) -> None:
+        """Take away the markers on top, so that the newest version is seen again."""
+        full = self.full_key(key)
+        for one in list(self._control.versions(full)):
+            if one.key == full and one.marker:
+                self._control.delete_version(full, one.id)
+
+    def sweep(self, prefix: str) -> int:
+        """Versions below a prefix that were hidden and that the store lets go, with their markers; how many."""
+        gone = 0
+        for key in self.hidden(prefix):
+            with suppress(EntryLocked, EntryMissing):
+                self.free(key)
+                gone += 1
+        return gone
+
+
+class LockingTier(_Wrapper):
+    """What is put stays for `retain_s`. `passing` are prefixes of what may go at any time."""
+
+    def __init__(
+        self,
+        inner: Any,
+        locks: ObjectLocks,
+        *,
+        retain_s: int,
+        mode: LockMode,
+        passing: tuple[str, ...] = (),
+        clock: Clock = SYSTEM,
+    ) -> None:
+        super().__init__(inner)
+        self.locks, self.retain_s, self.mode = locks, retain_s, mode
+        self._passing, self._clock = passing, clock
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        try:
+            self._inner.put(key, chunks, size_bytes=size_bytes)
+        except EntryExists:
+            # an earlier put of ours may have been cut off before it was locked for long
+            self._keep(key)
+            raise
+        self._keep(key)
+
+    def _keep(self, key: str) -> None:
+        if not key.startswith(self._passing or ("\0",)):
+            self.extend_lock(key, self._clock.now() + timedelta(seconds=self.retain_s))
+
+    def extend_lock(self, key: str, until: datetime) -> Lock:
+        return self.locks.extend(key, until=until, mode=self.mode)
+
+    def remove(self, key: str) -> None:
+        if key.startswith(self._passing or ("\0",)):
+            self._inner.remove(key)
+        else:
+            self.locks.free(key)
+
+
+class AppendOnlyTier(_Wrapper):
+    """Files become immutable once they are published. `seal` sets the attribute through somebody who may (another
+    process: this one cannot take it off again, see `immutable`)."""
+
+    def __init__(
+        self, inner: Any, folder: PosixTier, seal: Callable[[int], None], *, passing: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(inner)
+        self._folder, self._seal, self._passing = folder, seal, passing
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        try:
+            self._inner.put(key, chunks, size_bytes=size_bytes)
+        except EntryExists:
+            self._keep(key)
+            raise
+        self._keep(key)
+
+    def _keep(self, key: str) -> None:
+        if not key.startswith(self._passing or ("\0",)):
+            with self._folder.open(key) as file:
+                self._seal(file.fileno())
+
+    def remove(self, key: str) -> None:
+        with self._folder.open(key) as file:
+            if is_immutable(file.fileno()):
+                raise EntryLocked(
+                    "the file is immutable; only another identity takes that off", where=self.name,
+                    hint="Root takes the attribute off what a prune names (chattr -i); see docs/protection.md.",
+                )  # fmt: skip
+        self._inner.remove(key)
+
+
+def locked_until(tier: str, until: datetime) -> EntryLocked:
+    text = until.strftime("%Y-%m-%d %H:%M:%SZ")
+    return EntryLocked(f"locked until {text}", where=tier, details=[{"until": until.isoformat()}])
+
+
+def innermost(tier: Any) -> Any:
+    """The tier itself, without what stands around it."""
+    while hasattr(tier, "inner"):
+        tier = tier.inner
+    return tier
+
+
+def object_locks(tier: Any) -> ObjectLocks | None:
+    """Of an object tier that can be asked for locks; None of any other."""
+    bare = innermost(tier)
+    if not isinstance(bare, ObjectTier) or bare.control is None:
+        return None
+    return ObjectLocks(bare, bare.control)
+
+
+def below(prefix: str, *names: str) -> tuple[str, ...]:
+    """Keys below a repository's prefix."""
+    head = prefix.strip("/")
+    return tuple(f"{head}/{name}" if head else name for name in names)
