@@ -4,7 +4,8 @@ The first directory is the full-resolution level and tiled. Deeper levels are ti
 reduced (NewSubfileType 1), or are the first one halved to the pixel, in the main chain as OpenSlide reads them, or in
 the SubIFDs of the first, as libvips and QuPath can write them. Tiled directories of exactly the first one's size are
 further planes of it. Everything else (a picture in strips, a mask, tiles of other proportions) is no level and is
-dropped: there is no vendor here whose readers would miss it.
+dropped: there is no vendor here whose readers would miss it. A larger directory behind the first, with as many reduced
+copies, may be the slide itself: such a file is refused.
 
 Identity hides in every text tag (ImageDescription, DocumentName, PageName, Artist, HostComputer, Copyright, DateTime),
 XMP, IPTC, Photoshop, EXIF, GPS, geo and private tags, ICC text, dropped pictures, and between the structures.
@@ -16,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from mover.errors import FormatUnsupported
+from mover.errors import FormatUnsupported, StructureInvalid
 from mover.model.slides import Page, Place, Role, SlideScan
 from mover.model.source import ByteSource
 from scanners import pages
@@ -33,6 +34,7 @@ def scan(source: ByteSource, structure: Structure) -> SlideScan:
     first = found[0]
     if not first.tile_width:
         raise FormatUnsupported("generic TIFF without tiles: recognised, and no writer exists for it yet")
+    _check_first(found)
     roled = tuple(_with_role(source, structure, page, first) for page in found)
     slack = pages.check_layout(source, structure, roled)
     mpp_x, mpp_y = (microns(source, structure, code) for code in (282, 283))
@@ -54,6 +56,20 @@ def scan(source: ByteSource, structure: Structure) -> SlideScan:
 def read_pages(source: ByteSource, structure: Structure) -> list[Page]:
     """Every directory as a page without a role yet."""
     return [pages.read_page(source, structure, index, "other") for index in range(len(structure.directories))]
+
+
+def _check_first(found: tuple[Page, ...]) -> None:
+    """Raises StructureInvalid where another directory may be the slide, and the first its label: one that is larger,
+    and of which at least as many are reduced copies."""
+    tiled = [page for page in found if page.tile_width]
+
+    def copies(whole: Page) -> int:
+        return sum(pages.is_reduced_copy(page, whole) for page in tiled if page.width < whole.width)
+
+    first, others = found[0], [page for page in tiled[1:] if page.parent < 0]
+    for page in others:
+        if page.width * page.height > first.width * first.height and copies(page) >= copies(first):
+            raise StructureInvalid("the first directory is not the slide at its full resolution")
 
 
 def read_places(source: ByteSource, structure: Structure, found: tuple[Page, ...]) -> list[Place]:

@@ -1,10 +1,10 @@
 """OME-TIFF: a TIFF whose first description is OME-XML (openmicroscopy.org, schemas 2008-02 to 2016-06).
 
 The XML lists images; an image's planes stand in directories of the main chain, its pyramid in the SubIFDs of each.
-The slide is the largest tiled image. Another image is kept when structure says that it is the same glass through the
-same lens: it has the slide's very size, or it says the same micrometres per pixel, has the same tiles and a pyramid of
-as many levels. All others (label, overview, thumbnail, whatever they call themselves) are dropped. Names and words
-decide nothing.
+The slide is the largest tiled image that says it was scanned finely and has a pyramid, as far as they say and have.
+Another image is kept when structure says that it is the same glass through the same lens: it has the slide's very
+size, or it says the same micrometres per pixel, has the same tiles and a pyramid of as many levels. All others (label,
+overview, thumbnail, whatever they call themselves) are dropped. Names and words decide nothing.
 
 Identity hides in the XML (experimenters with names and addresses, image names and descriptions, dates, UUIDs and file
 names, annotations of any kind, the creator), in every other text tag, in ICC text, in dropped images and between the
@@ -27,6 +27,7 @@ from scanners import generic, pages, xmltext
 from scanners.tiff import VALUE_BYTES, Structure, read_value, with_children
 
 DESCRIPTION: Final = 270
+COARSEST_UM: Final = 10.0  # as of Leica's slides: overviews are scanned at 15 and coarser
 _SAME_SPACING: Final = 1e-4
 
 
@@ -94,13 +95,25 @@ def _kept_pages(root: Element, bare: list[Page]) -> tuple[set[int], Image]:
     images = [image for image in images if bases[image.number]]
     if not images:
         raise StructureInvalid("an OME-TIFF without any image of its own")
-    main = max(images, key=lambda image: (bases[image.number][0].tile_width > 0, image.width * image.height))
     pyramids = Counter(page.parent for page in bare)
+
+    def rank(image: Image) -> tuple[bool, int, bool, int]:
+        first = bases[image.number][0]
+        return (first.tile_width > 0, _fineness(image), pyramids[first.index] > 0, image.width * image.height)
+
+    main = max(images, key=rank)
     kept = [image for image in images if _is_like(image, main, bases, pyramids)]
     for image in kept:
         if any((page.width, page.height) != (image.width, image.height) for page in bases[image.number]):
             raise StructureInvalid("an OME image is of another size than its directories")
     return {page.index for image in kept for page in bases[image.number]}, main
+
+
+def _fineness(image: Image) -> int:
+    """Tissue is scanned more finely than labels and overviews: an image that says it was before one that says nothing,
+    and both before one that says it was not. A small piece of tissue has fewer pixels than its label."""
+    told = [one for one in image.spacing if one]
+    return 1 if not told else 2 if max(told) < COARSEST_UM else 0
 
 
 def _is_like(image: Image, main: Image, bases: dict[int, list[Page]], pyramids: Counter[int]) -> bool:

@@ -160,6 +160,21 @@ def test_levels_of_writers_that_do_not_call_them_so_are_kept() -> None:
     assert clean(odd)[1].facts.levels == ((256, 192),)
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_slide_behind_what_may_be_its_label_is_refused(levels: int) -> None:
+    """Readers take the first directory for the slide; here that would be the label, and the slide would be dropped."""
+    front = Sheet(tiffs.tiles((128, 192), pixels=slides.label_picture(PLANTED, 128, 192)))
+    behind = [Sheet(tiffs.tiles((512 >> n, 384 >> n), kind=min(n, 1))) for n in range(levels)]
+    with pytest.raises(StructureInvalid, match="first directory"):
+        clean(tiffs.assemble([front, *behind]))
+
+
+def test_a_tiled_label_of_more_pixels_than_the_tissue_is_dropped() -> None:
+    """Behind the slide, with no copies of its own: no doubt which of the two is the slide."""
+    behind = Sheet(tiffs.tiles((384, 448), pixels=slides.label_picture(PLANTED, 384, 448)))
+    assert set(tiles_of(clean(tiffs.pyramid(others=[behind]))[0])) == {(256, 192), (128, 96)}
+
+
 def test_planes_of_the_slides_very_size_are_kept() -> None:
     data = tiffs.pyramid(others=[Sheet(tiffs.tiles((256, 192), seed=2, kind=0))])
     output, plan = clean(data)
@@ -191,6 +206,7 @@ def test_a_picture_without_tiles_is_refused_by_name() -> None:
 
 DATA = [f'<TiffData IFD="{number}" PlaneCount="1"/>' for number in range(4)]
 SPACED = 'PhysicalSizeX="0.25" PhysicalSizeY="0.25"'
+COARSE = 'PhysicalSizeX="30" PhysicalSizeY="30"'
 
 
 def label_image(number: int, ifd: int, *, spacing: str = "") -> str:
@@ -266,6 +282,16 @@ def test_an_ome_label_goes_wherever_it_stands_and_however_it_is_dressed(where: s
     assert series_of(output) == [("ome", [(192, 256, 3), (96, 128, 3)])]
     assert set(tiles_of(output)) == {(256, 192), (128, 96)}
     assert 'IFD="0"' in xml_of(output)
+
+
+@pytest.mark.parametrize("spacing", [COARSE, "", SPACED])
+def test_a_small_piece_of_tissue_is_the_slide_beside_a_label_of_more_pixels(spacing: str) -> None:
+    """The label was published and the tissue dropped: a label camera has a million pixels, a core may have fewer."""
+    wide = slides.label_picture(PLANTED, 384, 448)
+    front = Sheet(tiffs.tiles((384, 448), pixels=wide))
+    images = ome_image(0, (384, 448), spacing=spacing), ome_image(1, (256, 192), data=DATA[1])
+    output, _ = clean(tiffs.ome(xml=ome_xml(*images), first=[front]))
+    assert series_of(output) == [("ome", [(192, 256, 3), (96, 128, 3)])]
 
 
 def test_a_second_region_of_the_same_glass_is_kept() -> None:

@@ -40,6 +40,7 @@ _ATTRIBUTE: Final = "|".join(f'{name}="{form}"' for name, form in _FORMS.items()
 _XML: Final = re.compile(
     rf'<\?xml version="1\.0" encoding="UTF-8"\?>(?:</?{_ELEMENTS}(?: (?:{_ATTRIBUTE}))*/?>)+', re.ASCII
 )
+COARSEST_UM: Final = 10.0
 _UNITS: Final = {"nm": 0.001, "mm": 1000.0, "cm": 10_000.0, "m": 1_000_000.0, "pm": 1e-6, "km": 1e9}
 
 
@@ -58,12 +59,24 @@ def _planes(pages: Pages, chain: Sequence[int]) -> set[int]:
     images = [_image(pixels) for pixels in _parse(pages[0].description).iter() if _name(pixels) == "Pixels"]
     images = [image for image in images if image[2]]
     firsts = [pages[chain[min(image[2])]] for image in images]
-    best = max(range(len(images)), key=lambda one: (firsts[one].is_tiled, images[one][0][0] * images[one][0][1], -one))
+
+    def rank(one: int) -> tuple[bool, int, bool, int, int]:
+        (wide, high), spacing, _ = images[one]
+        page = firsts[one]
+        return page.is_tiled, _told_fine(spacing), bool(page.subifds), wide * high, -one
+
+    best = max(range(len(images)), key=rank)
     kept: set[int] = set()
     for image, first in zip(images, firsts, strict=True):
         if image[0] == images[best][0] or _as_fine(image[1], first, images[best][1], firsts[best]):
             kept |= set(image[2])
     return kept
+
+
+def _told_fine(spacing: tuple[float, float]) -> int:
+    """2 for what says it was scanned more finely than any label is photographed, 0 for what says it was not."""
+    coarsest = max(spacing)
+    return 1 if coarsest <= 0 else 2 if coarsest < COARSEST_UM else 0
 
 
 def _as_fine(
