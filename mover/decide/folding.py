@@ -1,6 +1,6 @@
 """When two texts say the same: the foldings every comparison uses, and lists of words that are met whole or not at all.
 
-Three questions, three answers. Would a person call it the same entry (`fold`: case and gaps aside)? The same name,
+Would a person call it the same entry (`fold`: case and gaps aside)? The same patient (`one_gap`)? The same name,
 however its accents were typed (`plain`)? The same file (`canonical_name`)? Some of the answers stand sealed in vaults
 and crosswalk files, so none of them may change; `deid.search` folds for itself, because a proof shares no code with
 what it proves.
@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
+_GAPS: Final = re.compile("[ _]+")
 _SPELT: Final = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i"})
 # a word of a format may hold dots and hyphens: nobody is called White because a scanner says target.white.intensity
 _WORD: Final = re.compile(r"[^\W_]+(?:[.-][^\W_]+)*")
@@ -26,6 +27,12 @@ def fold(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
     folded = text.casefold()
     return " ".join((folded if folded.isascii() else unicodedata.normalize("NFC", folded)).split())
+
+
+def one_gap(key: str) -> str:
+    """A folded key with every gap, underscores too, as one space: tables leave underscores in a patient's key where
+    images have spaces, and it is one patient."""
+    return _GAPS.sub(" ", key)
 
 
 def without_marks(text: str) -> str:

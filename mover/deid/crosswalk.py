@@ -23,6 +23,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
+from mover.decide.folding import one_gap
 from mover.deid.durable import append_synced, sync_folder, tier_error, write_private
 from mover.deid.identity import Subject
 from mover.errors import Conflict, LimitExceeded, MoverError, RequestInvalid
@@ -100,6 +101,8 @@ class FileCrosswalk:
         self._guard = -1 if dry else _lock(self._guard_path)
         self._numbers: dict[str, str] = {}
         self._subjects: dict[str, Subject] = {}
+        # older files may hold `a_b` beside `a b`, one patient; what stands for `a b` stands for both from now on
+        self._by_gap: dict[str, Subject] = {}
         self._keys: dict[str, str] = {}
         self._uids: dict[str, str] = {}
         self._places: dict[str, str] = {}
@@ -128,10 +131,13 @@ class FileCrosswalk:
     def subjects(self, patients: Sequence[str]) -> dict[str, Subject]:
         """Pseudonyms and date offsets, by the patient's entity key."""
         with self._lock:
-            wanted = dict.fromkeys(patients)
-            new = {key: Subject("S" + new_number(), new_offset_days()) for key in wanted if key not in self._subjects}
+            wanted = {key: one_gap(key) for key in patients}
+            new = {
+                key: Subject("S" + new_number(), new_offset_days())
+                for key in dict.fromkeys(wanted.values()) if key not in self._by_gap
+            }  # fmt: skip
             self._learn(_Line(subjects=new))
-            return {key: self._subjects[key] for key in wanted}
+            return {key: self._by_gap[one] for key, one in wanted.items()}
 
     def keys(self, keys: Sequence[str]) -> dict[str, str]:
         """Replacements of cases, blocks and slides, by entity key."""
@@ -269,6 +275,9 @@ class FileCrosswalk:
             self._numbers[line.source_blake3] = line.number
         self._numbers |= line.numbers
         self._subjects |= line.subjects
+        for key, subject in line.subjects.items():
+            one = one_gap(key)
+            self._by_gap[one] = subject if key == one else self._by_gap.get(one, subject)
         self._keys |= line.keys
         self._uids |= line.uids
         self._places |= line.places

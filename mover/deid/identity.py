@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from mover.decide.folding import fold
+from mover.decide.folding import fold, one_gap
 
 Entity = Literal["patient", "case", "block", "slide"]
 ENTITIES: Final[tuple[Entity, ...]] = ("patient", "case", "block", "slide")
@@ -54,10 +54,9 @@ class Identity(Struct, frozen=True):
 
 
 def entity_key(kind: Entity, text: str) -> str:
-    """Equal for what a person calls the same: NFC, trimmed, case-folded, inner gaps as single spaces; in names of
-    cases, blocks and slides, which come from file names as well, an underscore is a gap too. A patient's key is the
-    one that alignment makes, or one patient had two pseudonyms."""
-    return f"{kind}|{fold(text if kind == 'patient' else text.replace('_', ' '))}"
+    """Equal for what a person calls the same: NFC, trimmed, case-folded, inner gaps as single spaces; an underscore is
+    a gap too. A patient's key keeps a gap at its end, as it stands sealed in vaults since the first."""
+    return f"{kind}|{one_gap(fold(text)) if kind == 'patient' else fold(text.replace('_', ' '))}"
 
 
 class Refused(Struct, frozen=True):

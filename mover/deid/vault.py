@@ -18,7 +18,6 @@ its audit record.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,7 +29,7 @@ from psycopg.errors import UniqueViolation
 from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
-from mover.decide.folding import canonical_name
+from mover.decide.folding import canonical_name, one_gap
 from mover.deid.identity import Aliases, Identity, Subject
 from mover.deid.vaultkeys import KEY_BYTES, CopySealer, PublicKey, VaultKey
 from mover.errors import CatalogUnavailable, Denied, NotFound, RequestInvalid, SubjectErased, VaultConflict
@@ -50,7 +49,6 @@ PATIENT = "patient|"  # before a patient's text in an entity key; the vault's su
 # what the functions of the schema raise
 OTHER_GENERATION, ERASED = "MV001", "MV002"
 
-_GAPS = re.compile("[ _]+")
 _Q = queries.load(__file__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -332,6 +330,7 @@ class Vault:
     @_renewed
     async def _mint_some(self, table: Table, wanted: Mapping[bytes, Wanted]) -> tuple[dict[bytes, str], set[bytes]]:
         [kind] = {one.kind for one in wanted.values()}
+        missing = wanted
         for _ in range(MINT_ATTEMPTS):
             found = await self._look(table, kind, list(wanted))
             missing = {tag: one for tag, one in wanted.items() if tag not in found}
@@ -341,10 +340,13 @@ class Vault:
                 continue  # what was drawn stands for another one already
             if len(found) + len(drawn) == len(wanted):
                 return found | drawn, set(drawn)
-        raise VaultConflict(
-            f"no free {table.name} was found",
-            hint="Two scans of one imported file name, or the random source of this machine is broken.",
-        )
+        if any(one.drawn for one in missing.values()):
+            raise VaultConflict(
+                "another scan stands for the number that an imported crosswalk gave to files of this name",
+                hint="Two files of one name, in two folders or of two contents: find out which of them the broker "
+                "meant, before the one that has the number is used, and give the other file another name.",
+            )
+        raise VaultConflict(f"no free {table.name} was found", hint="The random source of this machine is broken.")
 
     async def _insert(self, table: Table, kind: str, wanted: Mapping[bytes, Wanted]) -> dict[bytes, str]:
         """Those of the tags that nobody else minted meanwhile, with what now stands for them."""
@@ -457,8 +459,7 @@ class Vault:
         )
 
     def subject_tag(self, name: str) -> bytes:
-        """Tables leave underscores in a patient's key where `entity_key` has spaces: it is one patient."""
-        return self._key.keyed(f"subject|{self._site}|{_GAPS.sub(' ', name)}")
+        return self._key.keyed(f"subject|{self._site}|{one_gap(name)}")
 
     def promise_tag(self, file_name: str) -> bytes:
         return self._key.keyed(f"promise|{self._site}|{file_name}")

@@ -10,6 +10,7 @@ import pytest
 
 from mover.deid import crosswalk as home
 from mover.deid.crosswalk import CrosswalkEntry, FileCrosswalk
+from mover.deid.identity import entity_key
 from mover.errors import Conflict, RequestInvalid
 from mover.model.ids import is_number
 
@@ -43,6 +44,29 @@ def test_every_verb_gives_the_same_again_after_a_kill_and_after_a_whole_run(path
     with FileCrosswalk(path) as third:
         assert everything(third) == given
     assert not path.with_name("x.json.journal").exists()  # nothing new, nothing written
+
+
+def test_a_patient_is_one_however_a_table_wrote_the_gaps(path: Path) -> None:
+    """A table's MRN_77 and an image's MRN 77 are one patient, here as in the vault."""
+    spelt = [entity_key("patient", text) for text in ("MRN_77", "mrn 77", "MRN _ 77")]
+    with FileCrosswalk(path) as crosswalk:
+        assert len(set(crosswalk.subjects([*spelt, "patient|mrn_77"]).values())) == 1
+        crosswalk.save([])
+    with FileCrosswalk(path) as again:
+        assert again.subjects(["patient|MRN_77".casefold()]) and len(json.loads(path.read_bytes())["subjects"]) == 1
+
+
+@pytest.mark.parametrize("written", [["a_b"], ["a_b", "a b"], ["a b", "a_b"]])
+def test_keys_of_older_crosswalks_are_found_again(path: Path, written: list[str]) -> None:
+    """They told underscores from spaces. What one run published under a pseudonym the next run must find; of two
+    that one patient got, both stay in the file, and the one that images had is used from now on."""
+    old = {f"patient|{key}": {"pseudonym": "S" + key.upper(), "offset_days": at + 1} for at, key in enumerate(written)}
+    path.write_text(json.dumps({"files": [], "subjects": old}))
+    with FileCrosswalk(path) as crosswalk:
+        found = crosswalk.subjects([entity_key("patient", "A_B"), entity_key("patient", "a b")])
+        crosswalk.save([])
+    assert {subject.pseudonym for subject in found.values()} == {"SA B" if "a b" in written else "SA_B"}
+    assert json.loads(path.read_bytes())["subjects"] == old
 
 
 def test_what_it_gives_is_random_and_of_the_right_shape(path: Path) -> None:
