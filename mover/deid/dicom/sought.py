@@ -10,6 +10,7 @@ from mover.deid.search import Seeker
 
 _DIGITS_ONLY: Final = re.compile(rb"[-+0-9.eE ]{6,}")
 SHORTEST: Final = 5
+SHORT_VALUE: Final = 16  # what SH, CS and AE hold (PS3.5 6.2): a longer word stands there cut off
 CONTEXTS: Final = 16
 _DISTINCT: Final = 3  # a number 000000 stands in every 0.000000 and is nobody's
 
@@ -19,8 +20,8 @@ class Search:
     word can stand only in forms that are digits, too, which are few: a number of five digits is too often a length."""
 
     def __init__(self, people: frozenset[str], places: frozenset[str]) -> None:
-        self._people = sorted(word for word in people if len(word) >= SHORTEST)
-        self.seeker = Seeker(sorted({*self._people, *(word for word in places if len(word) >= SHORTEST)}))
+        self._people = sorted(_and_cut(people))
+        self.seeker = Seeker(sorted({*self._people, *_and_cut(places)}))
         found = {form for word in self._people for form in _digit_forms(word) if _DIGITS_ONLY.fullmatch(form)}
         self._digit_forms = tuple(form for form in found if len(set(form)) >= _DISTINCT)
 
@@ -39,6 +40,10 @@ class Search:
 def search_of(people: frozenset[str], places: frozenset[str]) -> Search:
     """One search for all who look for the same words: making the forms costs more than many looks."""
     return Search(people, places)
+
+
+def _and_cut(words: frozenset[str]) -> set[str]:
+    return {form for word in words if len(word) >= SHORTEST for form in (word, word[:SHORT_VALUE].rstrip())}
 
 
 def _digit_forms(word: str) -> tuple[bytes, ...]:

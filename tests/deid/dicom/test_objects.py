@@ -308,6 +308,15 @@ def test_bytes_that_pad_the_pixels_are_cut() -> None:
     assert isinstance(prepared, PreparedObject)
 
 
+@pytest.mark.parametrize("tag", [0x00189004, 0x00282114])
+def test_a_long_name_cut_off_by_a_short_attribute_does_not_pass_for_a_term(tag: int) -> None:
+    """A defined term is sixteen characters; so is the beginning of a long family name, which was sought only whole."""
+    pen = Pen()
+    name = {0x00100010: pen.element(0x00100010, "PN", "Brzeczyszczykiewicz^Ina")}
+    cut = {tag: pen.element(tag, "CS", "BRZECZYSZCZYKIEW")}
+    assert b"BRZECZYSZ" not in prepare(part10(ct(pen) | name | cut))[1]
+
+
 def test_words_from_records_are_kept_out_too() -> None:
     """A name that only a table knows may stand in a header all the same."""
     pen = Pen()
