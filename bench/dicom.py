@@ -47,7 +47,7 @@ def objects(context: Context) -> None:
     place = context.large_place("p15", 10 * count * 600_000)
     corpus = series(place.folder / "corpus", count)
     course = _ObjectCourse(context=context, corpus=corpus, place=place, discard=True)
-    tools = [_ours(), _ours(OURS_COLD, "cold"), *_peers(), _ours(OURS_EYES, "eyes")]
+    tools = [_ours(), _ours(OURS_COLD, "cold"), *_peers(), _ours(OURS_EYES, "eyes", rounds=1)]
     found = compete(course, tools, amount=count, unit="objects/s", rounds=min(3, context.sizes.rounds))
     work = f"de-identify {count} CT objects of {EDGE_PX} x {EDGE_PX}, digested and durable"
     found.claim("P15", work, tool=inside(OURS), against=[DICOGNITO], goal=8.0)
@@ -76,11 +76,11 @@ class _ObjectCourse(Course, frozen=True, kw_only=True):
         return Contestant(peer.name, prepare, check, peer.rounds)
 
 
-def _ours(name: str = OURS, *how: str) -> Peer:
+def _ours(name: str = OURS, *how: str, rounds: int = 0) -> Peer:
     def steps(source: str, target: str, scratch: str) -> tuple[Step, ...]:
         return (Step((sys.executable, "-m", "bench.dicom", "ours", source, target, *how)),)
 
-    return Peer(name, (), steps, tier=True)
+    return Peer(name, (), steps, tier=True, rounds=rounds)
 
 
 def run_ours(source: str, target: str, *, eyes: bool = False, cold: bool = False) -> dict[str, float]:

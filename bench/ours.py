@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PROCESSES = 2
 SLIDES_AT_ONCE = 4  # shards that a daemon runs at once, by default
+PARSERS = 2  # children that parse for it, by default
 
 
 def main() -> None:
@@ -321,7 +322,7 @@ def deidentify(asked: argparse.Namespace) -> dict[str, float]:
 
     source = PosixTier("intake", "identified", asked.source, role="source", read_only=True)
     target, transfer = _target(asked.target), Transfer()
-    with slide_sandbox(max_children=SLIDES_AT_ONCE) as sandbox, ThreadPoolExecutor(SLIDES_AT_ONCE) as pool:
+    with slide_sandbox(max_children=PARSERS) as sandbox, ThreadPoolExecutor(SLIDES_AT_ONCE) as pool:
         if asked.first:
             with open(asked.first, "rb") as first:
                 prepare_slide(sandbox, first.fileno(), suffix=".svs")
