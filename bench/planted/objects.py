@@ -11,7 +11,7 @@ import datetime
 import io
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ import pydicom
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_fragments
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 from pydicom.uid import ImplicitVRLittleEndian
 
 from bench.planted.people import Person
@@ -74,16 +74,24 @@ class Planter:
 
 
 def plant(
-    base: bytes, who: Person, rng: random.Random, number: int, *, burn: bool = False, charset: str = ""
+    base: bytes,
+    who: Person,
+    rng: random.Random,
+    number: int,
+    *,
+    burn: bool = False,
+    charset: str = "",
+    more: Sequence[Callable[[Planter], None]] = (),
 ) -> Planted:
-    """`ValueError` and friends of pydicom come through: then this base cannot carry anything."""
+    """`ValueError` and friends of pydicom come through: then this base cannot carry anything. `more` are places of the
+    caller's."""
     data = pydicom.dcmread(io.BytesIO(base), force=True)
     if not hasattr(data, "file_meta") or data.file_meta is None:
         data.file_meta = FileMetaDataset()
     planter = Planter(data, who, rng, number)
     _uids(planter)
     _person(planter, charset)
-    for places in (_staff, _words, _nested, _private, _odd):
+    for places in (_staff, _words, _nested, _private, _odd, *more):
         places(planter)
     drawings: tuple[Callable[[Planter], None], ...] = (_overlay, _icon, _curve)
     if "PixelData" in data:
@@ -126,9 +134,9 @@ def _person(to: Planter, charset: str) -> None:
     who, data = to.who, to.data
     given = _charset(to, charset)
     name = f"{who.family}^{who.given}"
-    if who.eastern and "192" in given:
+    if who.eastern and ("192" in given or charset):
         name += f"={who.eastern}"
-        for part in who.eastern.split("^"):
+        for part in who.eastern.replace("=", "^").split("^"):
             to.atom(part, "person", "D1", "PatientName ideographic")
     to.put("PatientName", name, who.family, who.given, kind="person")
     to.put("PatientID", who.mrn)
@@ -254,13 +262,13 @@ def _nested(to: Planter) -> None:
     )
     to.put("ScheduledProcedureStepID", f"RP{who.mrn}"[:16], category="D2", at=asked)
     to.put("RequestedProcedureID", who.accession[:16], category="D2", at=asked)
-    data.RequestAttributesSequence = Sequence([asked])
+    data.RequestAttributesSequence = Items([asked])
     other = Dataset()
     to.put("PatientID", who.insurance, category="D2", at=other)
     inner = Dataset()
     to.put("UniversalEntityID", who.hospital, kind="org", category="D2", at=inner)
-    other.IssuerOfPatientIDQualifiersSequence = Sequence([inner])
-    data.OtherPatientIDsSequence = Sequence([other])
+    other.IssuerOfPatientIDQualifiersSequence = Items([inner])
+    data.OtherPatientIDsSequence = Items([other])
     if to.some():
         seen = Dataset()
         seen.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
@@ -268,23 +276,23 @@ def _nested(to: Planter) -> None:
         meant = Dataset()
         meant.CodeValue, meant.CodingSchemeDesignator = "121322", "DCM"
         to.put("CodeMeaning", f"{who.family} source", who.family, kind="person", category="D2", at=meant)
-        seen.PurposeOfReferenceCodeSequence = Sequence([meant])
-        data.SourceImageSequence = Sequence([seen])
+        seen.PurposeOfReferenceCodeSequence = Items([meant])
+        data.SourceImageSequence = Items([seen])
     if to.some():
         before = Dataset()
         old = Dataset()
         to.put("PatientName", f"{who.family}^{who.given}", who.family, kind="person", category="D2", at=old)
         to.put("PatientID", who.mrn, category="D2", at=old)
-        before.ModifiedAttributesSequence = Sequence([old])
+        before.ModifiedAttributesSequence = Items([old])
         to.put("ModifyingSystem", who.station, kind="device", category="D9", at=before)
         before.AttributeModificationDateTime = f"{to.day:%Y%m%d}"
         before.ReasonForTheAttributeModification, before.SourceOfPreviousValues = "CORRECT", who.hospital
-        data.OriginalAttributesSequence = Sequence([before])
+        data.OriginalAttributesSequence = Items([before])
     if to.some():
         deed = Dataset()
         to.put("HumanPerformerName", who.doctor, kind="staff", category="D2", at=deed)
         to.put("HumanPerformerOrganization", who.hospital, kind="org", category="D2", at=deed)
-        data.ActualHumanPerformersSequence = Sequence([deed])
+        data.ActualHumanPerformersSequence = Items([deed])
 
 
 def _private(to: Planter) -> None:
@@ -298,7 +306,7 @@ def _private(to: Planter) -> None:
     inside.PatientName = f"{who.family}^{who.given}"
     inner = inside.private_block(0x0013, who.family[:20], create=True)  # a creator that is a name
     inner.add_new(0x01, "UT", f"{who.full}; {who.street}")
-    block.add_new(0x05, "SQ", Sequence([inside]))
+    block.add_new(0x05, "SQ", Items([inside]))
     if to.some():
         named = data.private_block(0x0029, "SIEMENS CSA HEADER", create=True)
         named.add_new(0x10, "OB", b"SV10\x04\x03\x02\x01" + who.full.encode() + bytes(40))
@@ -321,7 +329,7 @@ def _odd(to: Planter) -> None:
     if to.some(0.3):
         data.LossyImageCompressionMethod = ["ISO_10918_1", who.family[:16]] if who.family.isascii() else "ISO_10918_1"
     if to.some(0.3):
-        data.MACParametersSequence = Sequence([_signed(to)])
+        data.MACParametersSequence = Items([_signed(to)])
 
 
 def _signed(to: Planter) -> Dataset:
@@ -371,7 +379,7 @@ def _icon(to: Planter) -> None:
     )
     icon.PixelData = pixels.tobytes()
     to.out.icon = pixels.tobytes()[1000:1048].hex()
-    to.data.IconImageSequence = Sequence([icon])
+    to.data.IconImageSequence = Items([icon])
 
 
 def _curve(to: Planter) -> None:

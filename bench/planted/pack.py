@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from bench.planted import objects, people, slides, tables
+from bench.planted import objects, people, rareobjects, rareslides, slides, tables
 from bench.planted.people import Person
 from tests.support import dicoms
 
@@ -100,7 +100,7 @@ def _named(who: Person, family: str) -> Person:
 
 
 def _slides(pack: Pack, samples: Path | None) -> None:
-    shapes = dict(slides.SHAPES)
+    shapes = slides.SHAPES | rareslides.SHAPES
     for path in (
         sorted((samples / "wsi").glob("*small*.svs")) + sorted((samples / "wsi").glob("*Small*.svs")) if samples else ()
     ):
@@ -150,6 +150,8 @@ def vendor(path: Path) -> str | None:
 def _bases(pack: Pack, samples: Path | None) -> Iterator[tuple[str, bytes]]:
     for number, order in enumerate(ORDERS):
         yield f"{order.kind}-{order.syntax}", dicoms.plant(order_of(order, 1000 * pack.seed + number)).data
+    for number, (name, (order, _, _)) in enumerate(rareobjects.BASES.items()):
+        yield name, dicoms.plant(order_of(order, 1000 * pack.seed + 500 + number)).data
     for path in sorted((samples / "dicom").glob("*.dcm")) if samples else ():
         yield path.name, path.read_bytes()
 
@@ -163,7 +165,11 @@ def _objects(pack: Pack, samples: Path | None) -> None:
         who = pack.people[number % len(pack.people)]
         rng = random.Random(f"{pack.seed} {base}")
         try:
-            planted = objects.plant(data, who, rng, number, burn=number % 3 == 0)
+            planted = (
+                rare_object(base, data, who, rng, number)
+                if base in rareobjects.BASES
+                else objects.plant(data, who, rng, number, burn=number % 3 == 0)
+            )
         except (ValueError, AttributeError, KeyError, TypeError, NotImplementedError, EOFError, OSError):
             continue  # a base that nobody can write again carries nothing
         patient = who.mrn.replace("/", "_")
@@ -191,6 +197,16 @@ def _objects(pack: Pack, samples: Path | None) -> None:
             dates=planted.dates,
             **truth,
         )
+
+
+def rare_object(base: str, data: bytes, who: Person, rng: random.Random, number: int) -> objects.Planted:
+    """An object of `rareobjects.BASES`, of a person whose name its character set can write."""
+    order, charset, more = rareobjects.BASES[base]
+    if charset in rareobjects.CHARSETS:
+        who = rareobjects.writable(who, charset, rng)
+    planted = objects.plant(data, who, rng, number, charset=charset, more=(rareobjects.dress, *more))
+    planted.data = rareobjects.around(planted.data, who, syntax=order.syntax)
+    return planted
 
 
 def _tables(pack: Pack) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.planted import people, rareobjects, rareslides
 from bench.planted.damage import damaged
+from bench.planted.encodings import sought
 from bench.planted.objects import drawn
-from bench.planted.pack import make
+from bench.planted.pack import make, rare_object, vendor
 from mover.deid.oneshot import Options, deidentify_folder
 from mover.deid.pixels.blanking import ground_of
 from mover.deid.pixels.samples import Frame
@@ -23,10 +25,12 @@ from mover.deid.pixels.views import views
 from mover.deid.pixels.words import PixelFacts
 from mover.deid.slides import plan_slide
 from mover.deid.verify import verify_slide
+from mover.errors import FormatUnsupported
 from mover.model.policy import DeidPolicy
 from mover.model.source import MemorySource
 from mover.policy import load_profile
-from tests.support import slides
+from tests.deid.dicom.support import prepare
+from tests.support import dicoms, slides
 
 
 def pixels_of(rows: int, columns: int, photometric: str) -> PixelFacts:
@@ -99,17 +103,47 @@ def shot(pack: Path, into: Path) -> list[dict[str, str]]:
     return list(json.loads((into / "crosswalk.json").read_text())["files"])
 
 
-def forms(value: str) -> list[bytes]:
-    """A search that shares nothing with the engine's: as written and in capitals, in the encodings that files use."""
-    found = set()
-    for one in (value, value.lower(), value.upper()):
-        for coding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be"):
-            found.add(one.encode(coding, "ignore"))
-    return [one for one in found if len(one) >= 5]
-
-
 def leaks(written: bytes, atoms: dict[str, str]) -> list[str]:
-    return [kind for value, kind in atoms.items() if kind != "date" and any(one in written for one in forms(value))]
+    """A search that shares nothing with the engine's: in the encodings and codings that files use."""
+    return [kind for value, kind in atoms.items() if kind != "date" and any(one in written for one in sought(value))]
+
+
+@pytest.mark.parametrize("shape", rareslides.SHAPES)
+def test_a_slide_as_few_programs_write_it_comes_out_without_its_people(tmp_path: Path, shape: str) -> None:
+    """Planes apart, several areas and channels, a label in front, pyramids below the dropped: all codings of a name."""
+    rng = random.Random(f"rare {shape}")
+    who = people.person(rng, eastern=True)
+    planted = rareslides.SHAPES[shape](who, rng)
+    data = planted.files[planted.suffix]
+    assert len(leaks(data, who.words())) >= 5
+    source = MemorySource(data)
+    if planted.may_refuse:
+        with pytest.raises(FormatUnsupported):
+            plan_slide(source, suffix=planted.suffix)
+        return
+    plan = plan_slide(source, suffix=planted.suffix)
+    verify_slide(source, plan)
+    output = slides.run_recipe(data, plan.recipe.segments)
+    assert leaks(output, who.words()) == [] and len(plan.facts.levels) >= 2
+    before, after = tmp_path / f"a{planted.suffix}", tmp_path / f"b{planted.suffix}"
+    before.write_bytes(data)
+    after.write_bytes(output)
+    assert vendor(before) in (vendor(after), None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the library that plants: names too long or of no set
+@pytest.mark.parametrize("base", rareobjects.BASES)
+def test_an_object_as_few_programs_write_it_comes_out_without_its_people(base: str) -> None:
+    """Escape sequences, lengths of groups, unknown sequences, inflated and big endian datasets, optical paths."""
+    order, _, _ = rareobjects.BASES[base]
+    rng = random.Random(f"rare {base}")
+    who = people.person(rng, eastern=True)
+    planted = rare_object(base, dicoms.plant(order).data, who, rng, 3)
+    if order.syntax != "deflated":
+        assert len(leaks(planted.data, planted.atoms)) > 10
+    made, output = prepare(planted.data)
+    assert leaks(output, planted.atoms) == []
+    assert made.evidence.frames == (0 if order.kind == "SR" else order.frames)
 
 
 @pytest.mark.soak
