@@ -20,6 +20,7 @@ RUN = "run"
 ELSEWHERE: dict[str, tuple[str, str]] = {
     "survey": ("mover.cli.deid_survey", "command"),
     "adopt": ("mover.cli.adopt", "command"),
+    "export": ("mover.cli.deid_export", "command"),
 }
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -62,6 +62,14 @@ class CrosswalkEntry(Struct, frozen=True, kw_only=True):
     output_blake3: str | None = None
 
 
+class Export(Struct, frozen=True, kw_only=True):
+    """That a map of this crosswalk was written: when, why, and how many rows of what."""
+
+    at: str
+    purpose: str
+    rows: dict[str, int]
+
+
 class CrosswalkFile(Struct, frozen=True, kw_only=True):
     """What stands in the file. The first form had `files` alone."""
 
@@ -74,6 +82,7 @@ class CrosswalkFile(Struct, frozen=True, kw_only=True):
     places: dict[str, str] = {}
     # digest of the last certificate made: the next one names it
     certificate: str = ""
+    exports: tuple[Export, ...] = ()
 
 
 class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,6 +95,7 @@ class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
     keys: dict[str, str] = {}
     uids: dict[str, str] = {}
     places: dict[str, str] = {}
+    exports: tuple[Export, ...] = ()
 
 
 class FileCrosswalk:
@@ -110,6 +120,7 @@ class FileCrosswalk:
         self._folders: dict[str, set[str]] = {}
         self.outputs: dict[str, str] = {}  # output name -> digest, as the last whole run wrote it down
         self.certificate = ""
+        self._exports: tuple[Export, ...] = ()
         self._avoided: tuple[str, ...] = ()
         self._earlier: tuple[CrosswalkEntry, ...] = ()
         try:
@@ -199,6 +210,19 @@ class FileCrosswalk:
         with self._lock:
             return {*self._used, *self._keys.values(), *self._folders}
 
+    def pairs(self, what: Literal["uids", "patients"]) -> list[tuple[str, str]]:
+        """Originals and what stands for them. A patient whom nobody named (`patient| …`) has no original."""
+        with self._lock:
+            if what == "uids":
+                return list(self._uids.items())
+            named = ((key.removeprefix("patient|"), one.pseudonym) for key, one in self._subjects.items())
+            return [(name, pseudonym) for name, pseudonym in named if not name.startswith(" ")]
+
+    def note_export(self, export: Export) -> None:
+        """Durable before a map has its name."""
+        with self._lock:
+            self._learn(_Line(exports=(export,)))
+
     def save(self, files: Iterable[CrosswalkEntry], *, certificate: str = "") -> None:
         """Replace the file; the journal has nothing more to say then. What earlier runs published of other sources
         stays listed before `files`: next month's folder must not make this month's names forgotten."""
@@ -210,7 +234,7 @@ class FileCrosswalk:
         )  # fmt: skip
         whole = CrosswalkFile(
             files=(*earlier, *now), numbers=self._numbers, subjects=self._subjects, keys=self._keys, uids=self._uids,
-            places=self._places, certificate=certificate or self.certificate,
+            places=self._places, certificate=certificate or self.certificate, exports=self._exports,
         )  # fmt: skip
         write_private(self._path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
         self._journal_path.unlink(missing_ok=True)
@@ -247,7 +271,7 @@ class FileCrosswalk:
             if entry.output and entry.output_blake3:
                 self.outputs[entry.output] = entry.output_blake3
         self._take(_Line(numbers=whole.numbers, subjects=whole.subjects, keys=whole.keys, uids=whole.uids))
-        self._take(_Line(places=whole.places))
+        self._take(_Line(places=whole.places, exports=whole.exports))
         self.certificate = whole.certificate
         self._earlier = whole.files
 
@@ -281,6 +305,7 @@ class FileCrosswalk:
         self._keys |= line.keys
         self._uids |= line.uids
         self._places |= line.places
+        self._exports += line.exports
         self._used |= {line.number, *line.numbers.values()}
         for name in line.places.values():
             self._folders.setdefault(name.split("/")[0], set()).add(name)

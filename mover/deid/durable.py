@@ -239,8 +239,8 @@ def append_synced(fd: int, line: bytes) -> None:
     os.fsync(fd)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """0600 from the first byte on, replaced in one step."""
+def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """0600 from the first byte on, replaced in one step, or with `replace=False` left as it is (EntryExists)."""
     hidden = path.with_name(f".{path.name}.{random_bytes(4).hex()}.part")
     try:
         fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -249,8 +249,15 @@ def write_private(path: Path, data: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(hidden, path)
+        if replace:
+            os.replace(hidden, path)
+        else:
+            os.link(hidden, path)
+            hidden.unlink()
         sync_folder(path.parent)
+    except FileExistsError as error:
+        hidden.unlink(missing_ok=True)
+        raise EntryExists("there is a file of that name; it was left as it is") from error
     except OSError as error:
         hidden.unlink(missing_ok=True)
         raise tier_error(error) from error

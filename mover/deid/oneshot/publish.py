@@ -12,8 +12,18 @@ from msgspec import Struct
 
 from mover.deid.crosswalk import FileCrosswalk
 from mover.deid.durable import Wanted, digest_of_file, make_folder, recipe_digest, write_output, write_outputs
-from mover.errors import DigestMismatch, EntryExists, IdentityError, IntegrityError, MoverError, RequestInvalid
+from mover.errors import (
+    DigestMismatch,
+    EntryExists,
+    IdentityError,
+    IntegrityError,
+    MoverError,
+    RequestInvalid,
+    ZoneCrossing,
+)
 from mover.model.recipe import Literal, Recipe
+from mover.tiers import beneath
+from mover.tiers.identity import read_identity
 
 TABLES = "tables"
 
@@ -135,3 +145,21 @@ def check_places(source_dir: Path, out_dir: Path, private: list[Path]) -> None:
             raise RequestInvalid("the crosswalk, the map and the certificate may not lie inside the source folder")
         if not path.parent.is_dir():
             raise RequestInvalid("the folder of the crosswalk, the map or the certificate does not exist")
+        refuse_clean_zone(path)
+
+
+def refuse_clean_zone(path: Path) -> None:
+    """Raises ZoneCrossing for a file below the root of a tier of the deidentified zone: names that tie patients to
+    numbers have no business there."""
+    for folder in path.resolve().parents:
+        try:
+            root = beneath.open_root(os.fspath(folder))
+        except PermissionError:
+            continue  # a folder that may only be walked through: its tier's identity is not ours to read
+        try:
+            found = read_identity(root, tier="")
+        finally:
+            os.close(root)
+        if found is not None and found.zone == "deidentified":
+            hint = "Choose a folder outside of that tier."
+            raise ZoneCrossing("what ties patients to numbers may not lie in a deidentified zone", hint=hint)
