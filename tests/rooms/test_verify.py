@@ -108,8 +108,11 @@ def rot(path: Path) -> None:
 
 def unseen(ward: Ward, tier: str, key: str) -> None:
     """A disk rots without a new change time; a test cannot, so the catalog learns the time as if it had always been."""
-    mark = ward.tiers[tier].stat(key).fingerprint.mark
-    ward.rows("update mover.entry set mark = %s where tier = %s and key = %s", mark, tier, os.fsencode(key))
+    now = ward.tiers[tier].stat(key).fingerprint
+    ward.rows(
+        "update mover.entry set mark = %s, mtime_ns = %s where tier = %s and key = %s",
+        now.mark, now.mtime_ns, tier, os.fsencode(key),
+    )  # fmt: skip
 
 
 async def test_each_way_to_differ_from_the_catalog_has_its_name(ward: Ward) -> None:
