@@ -17,10 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from mover.clock import monotonic_s
 from mover.repository import compression
-from mover.repository.crypto import Buffer, MasterKey
+from mover.repository.crypto import Buffer, MasterKey, Sealer
 from mover.repository.files import RepositoryFiles
 from mover.repository.index import MAX_FILE_BLOBS, Index, encode_index
-from mover.repository.packs import BlobType, Pack, PackBuilder, PackedBlob
+from mover.repository.packs import PACK_MEMORY_BYTES, BlobType, Pack, PackBuilder, PackedBlob
 
 UPLOADERS = 2
 PACKS_IN_FLIGHT = 4
@@ -36,6 +36,8 @@ class BlobWriter:
         self._guard = threading.Lock()
         self._claimed: dict[BlobType, set[bytes]] = {"data": set(), "tree": set()}
         self._builders: dict[BlobType, list[PackBuilder]] = {"data": [], "tree": []}
+        self._memories: list[memoryview] = []  # of packs that were put, for the next ones
+        self._of_thread = threading.local()
         self._uploaders = ThreadPoolExecutor(UPLOADERS, thread_name_prefix="pack-put")
         self._slots = threading.Semaphore(PACKS_IN_FLIGHT)
         self._uploads: list[Future[None]] = []
@@ -57,8 +59,10 @@ class BlobWriter:
         if self._index.knows(kind, blob_id) or not self._claim(kind, blob_id):
             return blob_id
         packed = compression.squeeze(plain)
-        sealed = self._key.seal(plain if packed is None else packed)
-        self._collect(kind, blob_id, sealed, plain_length=0 if packed is None else len(plain))
+        content, plain_length = (plain, 0) if packed is None else (packed, len(plain))
+        builder = self._take_builder(kind)
+        builder.seal(blob_id, content, plain_length=plain_length, sealer=self._sealer())
+        self._put_back(builder)
         return blob_id
 
     def fail(self, failure: BaseException) -> None:
@@ -83,21 +87,26 @@ class BlobWriter:
             self._claimed[kind].add(blob_id)
             return True
 
-    def _collect(self, kind: BlobType, blob_id: bytes, sealed: Buffer, *, plain_length: int) -> None:
-        builder = self._take_builder(kind)
-        builder.add(blob_id, sealed, plain_length=plain_length)
-        if builder.full:
-            self._send(builder)
-        else:
-            with self._guard:
-                self._builders[kind].append(builder)
+    def _sealer(self) -> Sealer:
+        found: Sealer | None = getattr(self._of_thread, "sealer", None)
+        if found is None:
+            found = self._of_thread.sealer = Sealer(self._key)
+        return found
 
     def _take_builder(self, kind: BlobType) -> PackBuilder:
         """Last in, first out: as many open packs as threads that really store at once, no more."""
         with self._guard:
             if self._builders[kind]:
                 return self._builders[kind].pop()
-        return PackBuilder(kind)
+            memory = self._memories.pop() if self._memories else None
+        return PackBuilder(kind, memory)
+
+    def _put_back(self, builder: PackBuilder) -> None:
+        if builder.full:
+            self._send(builder)
+        else:
+            with self._guard:
+                self._builders[builder.kind].append(builder)
 
     def _finish_open_packs(self, kind: BlobType) -> None:
         with self._guard:
@@ -119,11 +128,11 @@ class BlobWriter:
         if self._failure is not None:
             self._slots.release()
             raise self._failure
-        upload = self._uploaders.submit(self._upload, pack)
+        upload = self._uploaders.submit(self._upload, pack, builder.memory)
         with self._guard:
             self._uploads = [each for each in self._uploads if not each.done()] + [upload]
 
-    def _upload(self, pack: Pack) -> None:
+    def _upload(self, pack: Pack, memory: memoryview) -> None:
         try:
             self._files.put("data", pack.pack_id, pack.parts, size_bytes=pack.size_bytes)
             self._note_put(pack)
@@ -131,7 +140,13 @@ class BlobWriter:
             self.fail(failure)
             raise
         finally:
+            self._give_back(memory)
             self._slots.release()
+
+    def _give_back(self, memory: memoryview) -> None:
+        with self._guard:
+            if len(memory) == PACK_MEMORY_BYTES:
+                self._memories.append(memory)
 
     def _note_put(self, pack: Pack) -> None:
         with self._guard:

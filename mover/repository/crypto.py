@@ -4,7 +4,7 @@ Read restic's "References: Design", section "Keys, Encryption and MAC", first. E
 is IV | AES-256-CTR ciphertext | Poly1305-AES MAC under one master key; a key file wraps that master key
 under a password by scrypt, so several passwords may open the same repository.
 
-The native calls here let go of the interpreter lock, so threads scale.
+AES lets go of the interpreter lock, so threads scale; Poly1305 does not, at 11 GB/s.
 """
 
 from __future__ import annotations
@@ -46,16 +46,9 @@ class MasterKey(Struct, frozen=True):
     mac_r: bytes
 
     def seal(self, plaintext: Buffer) -> bytearray:
-        """IV | ciphertext | MAC with a fresh IV; one allocation, no copy of the ciphertext."""
-        iv = random_bytes(IV_BYTES)
-        size = len(plaintext)
-        sealed = bytearray(size + SEAL_OVERHEAD_BYTES)
-        sealed[:IV_BYTES] = iv
-        view = memoryview(sealed)
-        Cipher(algorithms.AES(self.encrypt), modes.CTR(iv)).encryptor().update_into(
-            plaintext, view[IV_BYTES : IV_BYTES + size]
-        )
-        sealed[IV_BYTES + size :] = self._mac(iv, view[IV_BYTES : IV_BYTES + size])
+        """IV | ciphertext | MAC with a fresh IV."""
+        sealed = bytearray(len(plaintext) + SEAL_OVERHEAD_BYTES)
+        Sealer(self).seal_into(plaintext, memoryview(sealed))
         return sealed
 
     def open(self, sealed: Buffer) -> bytes:
@@ -74,6 +67,25 @@ class MasterKey(Struct, frozen=True):
         authenticator = Poly1305(self.mac_r + nonce)
         authenticator.update(ciphertext)
         return authenticator.finalize()
+
+
+class Sealer:
+    """Seals one object after the other, for one thread at a time: to make its ciphers anew would cost more than to
+    seal a small blob."""
+
+    def __init__(self, key: MasterKey) -> None:
+        self._body = Cipher(algorithms.AES(key.encrypt), modes.CTR(bytes(IV_BYTES))).encryptor()
+        self._nonces = Cipher(algorithms.AES(key.mac_k), modes.ECB()).encryptor()
+        self._mac_r = key.mac_r
+
+    def seal_into(self, plaintext: Buffer, room: memoryview) -> None:
+        """IV | ciphertext | MAC with a fresh IV; `room` is as long as that, and nothing is copied on the way."""
+        iv = random_bytes(IV_BYTES)
+        ciphertext = room[IV_BYTES:-MAC_BYTES]
+        room[:IV_BYTES] = iv
+        self._body.reset_nonce(iv)
+        self._body.update_into(plaintext, ciphertext)
+        room[-MAC_BYTES:] = Poly1305.generate_tag(self._mac_r + self._nonces.update(iv), ciphertext)
 
 
 class _WireMac(Struct):

@@ -9,20 +9,23 @@ compressed blob, which also carries its plain length.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from typing import Literal
 
 from msgspec import Struct
 
 from mover.errors import RepositoryDamaged
-from mover.repository.crypto import SEAL_OVERHEAD_BYTES, Buffer, MasterKey
+from mover.repository.crypto import SEAL_OVERHEAD_BYTES, Buffer, MasterKey, Sealer
 
 # restic's own default; a pack is closed by the first blob that reaches it, so it ends below 16 + 8 MiB.
 TARGET_PACK_BYTES = 16 << 20
 # A pack this large was not written by us or by restic (whose option ends at 128 MiB): refuse to buffer it.
 MAX_PACK_BYTES = 256 << 20
 MAX_HEADER_BYTES = 16 << 20
-GATHER_BELOW_BYTES = 128 << 10
+# Target, one blob more, and a header.
+PACK_MEMORY_BYTES = 26 << 20
+DIGEST_STEP_BYTES = 128 << 10
 
 BlobType = Literal["data", "tree"]
 
@@ -53,15 +56,16 @@ class Pack(Struct, frozen=True):
 
 
 class PackBuilder:
-    """Collects sealed blobs of one type. The digest runs along while each blob is still in cache."""
+    """Collects sealed blobs of one type in one buffer: what is sealed lies where it will be put from. The digest runs
+    along while the bytes are still in cache."""
 
-    def __init__(self, kind: BlobType) -> None:
+    def __init__(self, kind: BlobType, memory: memoryview | None = None) -> None:
         self.kind = kind
         self.size_bytes = 0
-        self._parts: list[Buffer] = []
-        self._tail: bytearray | None = None
+        self.memory = memory if memory is not None else pack_memory()
         self._blobs: list[PackedBlob] = []
         self._digest = hashlib.sha256()
+        self._digested = 0
 
     @property
     def full(self) -> bool:
@@ -71,36 +75,50 @@ class PackBuilder:
     def empty(self) -> bool:
         return not self._blobs
 
+    def seal(self, blob_id: bytes, content: Buffer, *, plain_length: int, sealer: Sealer) -> None:
+        length = len(content) + SEAL_OVERHEAD_BYTES
+        self._blobs.append(PackedBlob(blob_id, self.kind, self.size_bytes, length, plain_length))
+        sealer.seal_into(content, self._room(length))
+        self._digest_from(DIGEST_STEP_BYTES)
+
     def add(self, blob_id: bytes, sealed: Buffer, *, plain_length: int) -> None:
-        blob = PackedBlob(blob_id, self.kind, self.size_bytes, len(sealed), plain_length)
-        self._blobs.append(blob)
-        self._append(sealed)
+        self._blobs.append(PackedBlob(blob_id, self.kind, self.size_bytes, len(sealed), plain_length))
+        self._room(len(sealed))[:] = sealed
+        self._digest_from(DIGEST_STEP_BYTES)
 
     def absorb(self, other: PackBuilder) -> None:
         """Take over the blobs of another builder, so that a small snapshot ends in one pack."""
-        content = memoryview(b"".join(other._parts))
         for blob in other._blobs:
-            sealed = content[blob.offset : blob.offset + blob.length]
+            sealed = other.memory[blob.offset : blob.offset + blob.length]
             self.add(blob.blob_id, sealed, plain_length=blob.plain_length)
 
     def finish(self, key: MasterKey) -> Pack:
-        sealed_header = key.seal(encode_header(self._blobs))
-        self._append(sealed_header)
-        self._append(_LENGTH.pack(len(sealed_header)))
-        return Pack(self._digest.hexdigest(), tuple(self._parts), self.size_bytes, tuple(self._blobs))
+        header = key.seal(encode_header(self._blobs))
+        self._room(len(header))[:] = header
+        self._room(_LENGTH.size)[:] = _LENGTH.pack(len(header))
+        self._digest_from(0)
+        parts = (self.memory[: self.size_bytes],)
+        return Pack(self._digest.hexdigest(), parts, self.size_bytes, tuple(self._blobs))
 
-    def _append(self, part: Buffer) -> None:
-        """Small parts are gathered, so that a pack of many tiny files is not as many tiny writes."""
-        self._digest.update(part)
-        self.size_bytes += len(part)
-        if len(part) >= GATHER_BELOW_BYTES:
-            self._parts.append(part)
-            self._tail = None
-        elif self._tail is None:
-            self._tail = bytearray(part)
-            self._parts.append(self._tail)
-        else:
-            self._tail += part
+    def _room(self, length: int) -> memoryview:
+        """The next `length` bytes. Only a huge tree, or a header of very many entries, outgrows the buffer."""
+        start, end = self.size_bytes, self.size_bytes + length
+        if end > len(self.memory):
+            larger = pack_memory(2 * end)
+            larger[:start] = self.memory[:start]
+            self.memory = larger
+        self.size_bytes = end
+        return self.memory[start:end]
+
+    def _digest_from(self, step_bytes: int) -> None:
+        if self.size_bytes - self._digested >= step_bytes:
+            self._digest.update(self.memory[self._digested : self.size_bytes])
+            self._digested = self.size_bytes
+
+
+def pack_memory(size_bytes: int = PACK_MEMORY_BYTES) -> memoryview:
+    """Pages of their own: aligned for direct writing, and given back to the system as a whole."""
+    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def encode_header(blobs: list[PackedBlob]) -> bytes:

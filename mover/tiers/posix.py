@@ -47,6 +47,7 @@ TEMPORARY = b".mover-tmp-"
 CONTROL_FOLDER = ".mover"
 ALIGNMENT = 4096
 WRITEBACK_BYTES = 32 << 20
+DIRECT_BYTES = 4 << 20
 COLD_STEP_BYTES = 4 << 20
 COLD_BUFFERS = 3  # one being read, one waiting, one with the caller
 MAX_SYNCED_FOLDERS = 4096
@@ -519,13 +520,33 @@ class PosixAttempt:
             rest = memoryview(chunk)
             while rest:
                 with self._translating("writing failed"):
-                    count = os.write(self._descriptor, rest)
+                    count = self._write_direct(rest) or os.write(self._descriptor, rest)
                 rest, at = rest[count:], at + count
             if at - started >= WRITEBACK_BYTES:
                 beneath.start_writeback(self._descriptor, started, at - started)
                 started = at
         if self._size is not None and at != self._size:
             raise ShortRead(f"{at} bytes came where {self._size} were announced", where=self._tier)
+
+    def _write_direct(self, chunk: memoryview) -> int:
+        """How much of a large chunk went past the page cache, where copying it costs more than all else that writing
+        does; 0 where chunk, place or file system do not allow it. What is unaligned at its end is left."""
+        at, length = os.lseek(self._descriptor, 0, os.SEEK_CUR), len(chunk) // ALIGNMENT * ALIGNMENT
+        if length < DIRECT_BYTES or at % ALIGNMENT:
+            return 0
+        direct = beneath.open_direct(self._descriptor, os.O_WRONLY)
+        if direct < 0:
+            return 0
+        try:
+            written = os.pwrite(direct, chunk[:length], at)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            return 0  # a buffer that is not aligned, or a file system that takes the flag and then refuses
+        finally:
+            os.close(direct)
+        os.lseek(self._descriptor, at + written, os.SEEK_SET)
+        return written
 
     def seal(self) -> None:
         """Once: the kernel forgets pages it could not write and calls the next sync a success."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mover.errors import RepositoryDamaged
 from mover.repository import compression, packs, tree
-from mover.repository.crypto import KeyFile, new_master_key, unwrap_key
+from mover.repository.crypto import KeyFile, Sealer, new_master_key, unwrap_key
 from mover.repository.packs import PackBuilder, PackedBlob
 from mover.repository.polynomial import DEGREE, irreducible, new_polynomial
 from mover.repository.tree import Node
@@ -104,6 +106,22 @@ def test_a_packs_header_tells_what_was_put_in(blobs: list[tuple[bytes, bytes, bo
     assert packs.read_header(content, MASTER) == list(pack.blobs)
     assert len(content) == pack.size_bytes == packs.expected_size(list(pack.blobs))
     assert [content[b.offset : b.offset + b.length] for b in pack.blobs] == [sealed for _, sealed, _ in blobs]
+
+
+def test_what_outgrows_a_packs_buffer_and_what_was_absorbed_opens_again() -> None:
+    """A folder of very many names is one blob, however long; the last packs of a snapshot become one."""
+    sealer, builders = Sealer(MASTER), [PackBuilder("tree", packs.pack_memory(4096)) for _ in range(2)]
+    contents = {hashlib.sha256(content).digest(): content for content in (b"small", bytes(9_000), bytes(200_000))}
+    for number, (blob_id, content) in enumerate(contents.items()):
+        builders[number % 2].seal(blob_id, content, plain_length=0, sealer=sealer)
+
+    builders[0].absorb(builders[1])
+    pack = builders[0].finish(MASTER)
+
+    (stored,) = pack.parts
+    assert hashlib.sha256(stored).hexdigest() == pack.pack_id
+    opened = {b.blob_id: MASTER.open(stored[b.offset : b.offset + b.length]) for b in packs.read_header(stored, MASTER)}
+    assert opened == contents
 
 
 @pytest.mark.parametrize("header", [b"\x04" + bytes(36), b"\0" * 36, b"\x02" * 40])
