@@ -98,7 +98,9 @@ class SnapshotEntry(Struct, frozen=True):
 
 class RestoreResult(Struct, frozen=True):
     """`warnings` name what could not be set (owners, xattrs) or has no content to restore; `damaged` are the
-    files left out because a blob of theirs is lost. Every byte of every file counted here was verified."""
+    files left out because a blob of theirs is lost; `left` is what was not restored because something stood there that
+    nobody had agreed to replace. What was replaced lies in `aside`, a folder beside the target ("": nothing was).
+    Every byte of every file counted here was verified."""
 
     target: Path
     files: int
@@ -107,10 +109,12 @@ class RestoreResult(Struct, frozen=True):
     bytes: int
     warnings: list[str]
     damaged: list[str]
+    left: list[str] = []
+    aside: str = ""
 
     @property
     def complete(self) -> bool:
-        return not self.damaged
+        return not self.damaged and not self.left
 
 
 class CheckResult(Struct, frozen=True):

@@ -15,6 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,7 +52,7 @@ from mover.repository.locks import locked, user_name
 from mover.repository.polynomial import irreducible, new_polynomial
 from mover.repository.reader import BlobReader, find_node, list_entries, walk
 from mover.repository.reading import Requester
-from mover.repository.restore import Restore, refuse_occupied
+from mover.repository.restore import Order, Restore
 from mover.repository.tree import format_time, parse_time
 from mover.repository.writer import ParentView, Walk
 from mover.tiers.port import PruneTier
@@ -224,21 +225,26 @@ class Repository:
         *,
         path: str = "/",
         owner: Requester | None = None,
+        order: Order | None = None,
         progress: Progress | None = None,
     ) -> RestoreResult:
-        """Restore a folder's members, or the one file at `path`, into the new folder `target`. With `owner`
-        everything will belong to that person and setuid bits are dropped. The caller looks at `complete`."""
-        refuse_occupied(target)
+        """Restore a folder's members, or the one file at `path`, into the folder `target`: a new one, or, with an
+        order that replaces, one that stands. The caller looks at `complete`, and clears a restore with a name."""
+        with self.looking(snapshot_id) as (reader, root):
+            node = find_node(reader, root, path)
+            restore = Restore(reader, target, order or Order(owner=owner), progress=progress)
+            if node is not None and node.subtree is None:
+                return restore.run(lambda: iter([(node.name, node)]), top=None)
+            subtree = root if node is None or node.subtree is None else node.subtree
+            return restore.run(lambda: walk(reader, subtree), top=node)
+
+    @contextmanager
+    def looking(self, snapshot_id: str) -> Iterator[tuple[BlobReader, bytes]]:
+        """A snapshot's blobs and the id of its tree, locked for as long as somebody walks it: nothing of it is
+        pruned meanwhile."""
         with locked(self._files, self._key, clock=self._clock):
             facts = self._require(snapshot_id)
-            reader = self._reader()
-            root = bytes.fromhex(facts.tree_id)
-            node = find_node(reader, root, path)
-            restore = Restore(reader, target, owner=owner, progress=progress)
-            if node is not None and node.subtree is None:
-                return restore.run(iter([(node.name, node)]), top=None)
-            subtree = root if node is None or node.subtree is None else node.subtree
-            return restore.run(walk(reader, subtree), top=node)
+            yield self._reader(), bytes.fromhex(facts.tree_id)
 
     def check(self, read_data: bool, snapshot_id: str | None = None) -> CheckResult:
         """With `snapshot_id`: everything this snapshot needs, no more. Snapshots are listed before the index

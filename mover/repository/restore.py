@@ -1,301 +1,447 @@
-"""Restores, to a new place.
+"""Restores: to a new place, or, where somebody has seen what would be replaced, in place.
 
-A restore writes into a private staging folder beside the target and renames it when everything is on the
-device: the target is either absent or whole. Nobody else can reach into the staging folder (0700), symlinks
-are made last, so no path of the restore ever goes through one. Each blob is verified before it is written;
-a file with a damaged blob is left out and named, the others are restored all the same.
+A restore writes into a private staging folder beside the target (`staging`) and renames it when everything is on the
+device: the target is either absent or whole. What is wanted first is restored first and becomes the target as soon as
+it stands, under its final names and with a marker that says that the rest is still to come; the rest is then moved in,
+name by name, replacing nothing. Nobody else can reach into the staging folder (0700), symlinks are made last, so no
+path of the restore ever goes through one; into a target that others may write to, every path is resolved beneath it
+and without links.
 
-Bounds: BATCH_FILES open files, RUNS_IN_FLIGHT reads of at most RUN_BYTES (plus one blob).
+Each blob is verified before it is written; a file with a damaged blob is left out and named, the others are restored
+all the same. Killed at any point, a restore with a name goes on: what stands in its staging folder is read, and only
+what is not right is fetched again; what has landed is its owner's and stays as it is.
+
+In place, what differs is moved aside, never deleted, and only what the preview named and what still is as it was then;
+what somebody changed or put there meanwhile stays, and is named.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import shutil
+import stat as stat_bits
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
-from mover.errors import (
-    Conflict,
-    EntryMissing,
-    IntegrityError,
-    MoverError,
-    RepositoryDamaged,
-    TierDenied,
-    TierError,
-    TierFull,
-)
-from mover.randomness import random_bytes
+from mover.decide.restoring import rank
+from mover.errors import Conflict, MoverError, TierDenied, TierError, TierFull
+from mover.repository import filling
 from mover.repository.facts import Progress, RestoreResult
-from mover.repository.index import Location
+from mover.repository.filling import BATCH_BYTES, BATCH_FILES, WORKERS, Digest, Filler, OpenFile
+from mover.repository.inplace import Preview, mark_of
 from mover.repository.reader import BlobReader
 from mover.repository.reading import Requester
+from mover.repository.staging import FOLDER_FLAGS, Staging, move
 from mover.repository.tree import Node
-from mover.tiers.beneath import start_writeback
+from mover.tiers import beneath
 
-WORKERS = max(2, min(os.cpu_count() or 2, 16))
-BATCH_FILES = 256
-BATCH_BYTES = 1 << 30
-RUN_BYTES = 8 << 20
-# Bytes between two wanted blobs that are cheaper to read along than to skip.
-RUN_GAP_BYTES = 128 << 10
-RUNS_IN_FLIGHT = 2 * WORKERS
-# Stretches worth sending to the device at once, so that it works while we decrypt the next.
-WRITEBACK_BYTES = 256 << 10
+MARKER = ".mover-restoring-"
+MARKER_TEXT = b"A restore is still working here: what you see is whole, the rest is on its way.\n"
+NAMED_MAX = 1000
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
+Members = Callable[[], Iterator[tuple[bytes, Node]]]
 
 
-class _OpenFile:
-    """A file being restored."""
-
-    def __init__(self, path: bytes, node: Node, fd: int) -> None:
-        self.path, self.node, self.fd = path, node, fd
-        self.damaged = False
+def _nothing() -> None:
+    """Nobody waits for what is wanted first."""
 
 
-class _Piece(Struct, frozen=True):
-    """One blob of a run and everywhere it goes."""
+class Order(Struct, frozen=True, kw_only=True):
+    """How a restore goes about it. With `owner` everything will belong to that person and setuid bits are dropped.
+    A restore with a `name` is gone on with when it is asked for again; its staging stays until `clear`. `digest_of`
+    knows what the catalog knows of a path below what is restored. `replace` is the preview that somebody agreed to,
+    `may_write` says of a folder that stands whether that person may change it."""
 
-    blob_id: bytes
-    place: Location
-    targets: list[tuple[_OpenFile, int]]
+    owner: Requester | None = None
+    first: tuple[str, ...] = ()
+    name: str = ""
+    digest_of: Callable[[bytes], str | None] = lambda path: None
+    replace: Preview | None = None
+    may_write: Callable[[os.stat_result], bool] = lambda facts: True
+    first_landed: Callable[[], None] = _nothing
 
 
 class Restore:
     """One restore; `run` does it and tells what was done."""
 
-    def __init__(self, blobs: BlobReader, target: Path, *, owner: Requester | None, progress: Progress | None) -> None:
-        self._blobs, self._target, self._owner, self._progress = blobs, target, owner, progress
-        self._staging_fd = -1
+    def __init__(self, blobs: BlobReader, target: Path, order: Order, *, progress: Progress | None) -> None:
+        self._blobs, self._target, self._order, self._progress = blobs, target, order, progress
+        self._losses = {loss.path: loss for loss in order.replace.losses} if order.replace is not None else {}
+        self._places = threading.Semaphore(filling.PENDING_BYTES >> 20)
         self._guard = threading.Lock()
-        self._files = self._bytes = self._folders = 0
+        self._files = self._bytes = self._symlinks = 0
         self._warnings: list[str] = []
         self._damaged: list[str] = []
-        self._folder_nodes: list[tuple[bytes, Node]] = []
+        self._left: list[str] = []
+        self._folders: dict[bytes, Node] = {}
         self._links: list[tuple[bytes, Node]] = []
         self._hard: dict[tuple[int, int], bytes] = {}
         self._hard_links: list[tuple[bytes, bytes]] = []
 
-    def run(self, members: Iterator[tuple[bytes, Node]], *, top: Node | None) -> RestoreResult:
-        """`top` is the folder whose members these are, when the snapshot knows it; the target takes on its
-        facts. Otherwise the target stays private to its owner."""
-        refuse_occupied(self._target)
+    def run(self, members: Members, *, top: Node | None) -> RestoreResult:
+        """`top` is the folder whose members these are, when the snapshot knows it; the target takes on its facts.
+        Otherwise the target stays private to its owner."""
         try:
-            self._restore_beside(members, top)
+            self._staging = Staging(self._target, self._order.name, in_place=self._order.replace is not None)
+            try:
+                if self._staging.landed is None:
+                    refuse_occupied(self._target)
+                self._restore(members, top)
+                aside = self._deliver_aside()
+            except BaseException:
+                if not self._order.name:
+                    self._staging.remove()
+                raise
+            else:
+                if not self._order.name:
+                    self._staging.remove()
+            finally:
+                self._staging.close()
         except OSError as failure:
             raise _translated(failure) from failure
-        return self._result()
+        return self._result(aside)
 
-    def _restore_beside(self, members: Iterator[tuple[bytes, Node]], top: Node | None) -> None:
-        staging = self._target.with_name(f".{self._target.name}.restoring-{random_bytes(6).hex()}")
-        os.mkdir(staging, 0o700)
-        try:
-            self._staging_fd = _open_private(staging)
-            try:
-                self._restore_all(members, top)
-            finally:
-                os.close(self._staging_fd)
-            _publish(staging, self._target)
-        except BaseException:
-            with suppress(RecursionError):  # deeper than rmtree can go: the folder stays, the error counts
-                shutil.rmtree(staging, ignore_errors=True)
-            raise
-
-    def _result(self) -> RestoreResult:
-        return RestoreResult(
-            target=self._target,
-            files=self._files,
-            folders=self._folders,
-            symlinks=len(self._links),
-            bytes=self._bytes,
-            warnings=self._warnings,
-            damaged=self._damaged,
-        )
-
-    def _restore_all(self, members: Iterator[tuple[bytes, Node]], top: Node | None) -> None:
+    def _restore(self, members: Members, top: Node | None) -> None:
+        last = len(self._order.first)
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="restore") as pool:
-            batch: list[tuple[bytes, Node]] = []
-            batch_bytes = 0
-            for path, node in members:
-                if not self._make_other(path, node):
-                    batch.append((path, node))
-                    batch_bytes += node.size
-                if len(batch) >= BATCH_FILES or batch_bytes >= BATCH_BYTES:
-                    self._restore_batch(batch, pool)
-                    batch, batch_bytes = [], 0
-            self._restore_batch(batch, pool)
-        self._make_links()
-        for path, node in reversed(self._folder_nodes):
-            self._apply_facts(path, node, None)
-        if top is not None:
-            self._apply_facts(b".", top, None)
-        elif self._owner is not None:
-            os.fchown(self._staging_fd, self._owner.uid, self._owner.gid)
-        _sync_file_system(self._staging_fd)
+            filler = Filler(self._blobs, pool, self._count)
+            for group in range(last + 1):
+                if self._fill_group(members, group, filler) or group == last:
+                    self._land(top, whole=group == last)
+                    self._order.first_landed()
+        self._remove_marker()
 
-    def _make_other(self, path: bytes, node: Node) -> bool:
-        """True when this is no file with content of its own. Links wait until all files are written."""
+    def _deliver_aside(self) -> str:
+        owner = self._order.owner
+        return self._staging.deliver_aside((owner.uid, owner.gid) if owner else None, self._losses)
+
+    def _result(self, aside: str) -> RestoreResult:
+        return RestoreResult(
+            target=self._target, files=self._files, folders=len(self._folders), symlinks=self._symlinks,
+            bytes=self._bytes, warnings=self._warnings, damaged=self._damaged, left=self._left, aside=aside,
+        )  # fmt: skip
+
+    # --- filling ---------------------------------------------------------------------------------------------------
+
+    def _fill_group(self, members: Members, group: int, filler: Filler) -> bool:
+        """The files of one pattern, or with the last group everything that is left. True when there was any."""
+        last = group == len(self._order.first)
+        batch: list[tuple[bytes, Node]] = []
+        above: list[tuple[bytes, Node]] = []
+        size = found = 0
+        for path, node in members():
+            if node.type == "dir":
+                above = [one for one in above if path.startswith(one[0] + b"/")] + [(path, node)]
+            if node.type == "file" and rank(os.fsdecode(path), self._order.first) == group:
+                found += 1
+                self._make_folders([one for one in above if path.startswith(one[0] + b"/")])
+                if not self._is_done(path, node):
+                    batch.append((path, node))
+                    size += node.size
+            elif last:
+                self._make_other(path, node)
+            if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+                self._fill(batch, filler)
+                batch, size = [], 0
+        self._fill(batch, filler)
+        self._make_links()
+        return found > 0
+
+    def _make_other(self, path: bytes, node: Node) -> None:
         if node.type == "dir":
-            os.mkdir(path, 0o700, dir_fd=self._staging_fd)
-            self._folders += 1
-            self._folder_nodes.append((path, node))
+            self._make_folders([(path, node)])
         elif node.type == "symlink":
             self._links.append((path, node))
         elif node.type != "file":
-            self._warnings.append(f"{os.fsdecode(path)}: a {node.type or 'nameless thing'} is not restored")
-        elif node.links > 1 and (first := self._hard.setdefault((node.device_id, node.inode), path)) != path:
+            self._warn(f"{os.fsdecode(path)}: a {node.type or 'nameless thing'} is not restored")
+
+    def _make_folders(self, folders: list[tuple[bytes, Node]]) -> None:
+        for path, node in folders:
+            if path in self._folders:
+                with suppress(FileExistsError):  # made for an earlier group, or landed with it
+                    self._make_folder(path)
+                continue
+            self._folders[path] = node
+            with suppress(FileExistsError):
+                self._make_folder(path)
+                continue
+            os.chmod(path, 0o700, dir_fd=self._staging.rest)  # a mode that was set before the kill
+
+    def _make_folder(self, path: bytes) -> None:
+        os.mkdir(path, 0o700, dir_fd=self._staging.rest)
+
+    def _is_done(self, path: bytes, node: Node) -> bool:
+        """Links wait until the file they are links of is written; what has landed is its owner's already."""
+        if node.links > 1 and (first := self._hard.setdefault((node.device_id, node.inode), path)) != path:
             self._hard_links.append((first, path))
-        else:
+            return True
+        if not self._has_landed(path, node):
             return False
+        self._count(node.size)
+        self._count_file()
         return True
 
-    def _make_links(self) -> None:
-        for first, path in self._hard_links:
-            try:
-                os.link(first, path, src_dir_fd=self._staging_fd, dst_dir_fd=self._staging_fd)
-                self._files += 1
-            except FileNotFoundError:
-                self._damaged.append(os.fsdecode(path))
-        for path, node in self._links:
-            os.symlink(node.target, path, dir_fd=self._staging_fd)
-            self._apply_facts(path, node, None)
+    def _has_landed(self, path: bytes, node: Node) -> bool:
+        """In place, what the preview does not name is what it must be already, unless nothing stands there."""
+        facts = self._stat_landed(path)
+        if facts is None:
+            return False
+        if self._order.replace is None:
+            return stat_bits.S_ISREG(facts.st_mode) and facts.st_size == node.size
+        return path not in self._losses or mark_of(facts) != self._losses[path].standing.mark
 
-    def _restore_batch(self, batch: list[tuple[bytes, Node]], pool: ThreadPoolExecutor) -> None:
-        opened: list[_OpenFile] = []
+    def _stat_landed(self, path: bytes) -> os.stat_result | None:
+        if self._staging.landed is None:
+            return None
+        try:
+            return beneath.stat_beneath(self._staging.landed, path.split(b"/"))
+        except OSError as failure:
+            if failure.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+                return None
+            raise
+
+    def _fill(self, batch: list[tuple[bytes, Node]], filler: Filler) -> None:
+        opened: list[OpenFile] = []
         try:
             for path, node in batch:
-                opened.append(self._open(path, node))
-            self._write_runs(_runs(self._pieces(opened)), pool)
+                known = self._order.digest_of(path)
+                digest = Digest(known, self._places) if known else None
+                opened.append(OpenFile(path, node, self._staging.rest, digest=digest))
+            filler.fill(opened)
             for file in opened:
                 self._finish(file)
         finally:
             for file in opened:
-                if file.fd >= 0:
-                    os.close(file.fd)
+                file.close()
 
-    def _open(self, path: bytes, node: Node) -> _OpenFile:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = _OpenFile(path, node, os.open(path, flags, 0o600, dir_fd=self._staging_fd))
-        os.ftruncate(file.fd, node.size)  # holes stay holes: blobs of zeros are not written
-        return file
-
-    def _pieces(self, opened: list[_OpenFile]) -> list[_Piece]:
-        """Every distinct blob of the batch once, however many files share it."""
-        pieces: dict[bytes, _Piece] = {}
-        for file in opened:
-            offset = 0
-            try:
-                for blob_id in file.node.content or ():
-                    place = self._blobs.locate("data", blob_id)
-                    piece = pieces.setdefault(blob_id, _Piece(blob_id, place, []))
-                    piece.targets.append((file, offset))
-                    offset += place.size_bytes
-            except RepositoryDamaged:
-                file.damaged = True
-            if offset != file.node.size:
-                file.damaged = True
-        return sorted(pieces.values(), key=lambda piece: (piece.place.pack_id, piece.place.offset))
-
-    def _write_runs(self, runs: Iterator[list[_Piece]], pool: ThreadPoolExecutor) -> None:
-        places = threading.Semaphore(RUNS_IN_FLIGHT)
-        futures = []
-        for run in runs:
-            places.acquire()
-            future = pool.submit(self._write_run, run)
-            future.add_done_callback(lambda _: places.release())
-            futures.append(future)
-        for future in futures:
-            future.result()
-
-    def _write_run(self, run: list[_Piece]) -> None:
-        start = run[0].place.offset
-        end = run[-1].place.offset + run[-1].place.length
-        pack_id = run[0].place.pack_id
-        try:
-            stretch = memoryview(self._blobs.read_run(pack_id, start, end - start))
-        except (EntryMissing, IntegrityError):
-            self._damage(run)
-            return
-        for piece in run:
-            place = piece.place
-            sealed = stretch[place.offset - start : place.offset - start + place.length]
-            try:
-                plain = self._blobs.open(
-                    piece.blob_id, sealed, plain_length=place.plain_length, where=f"data/{pack_id}"
-                )
-            except RepositoryDamaged:
-                self._damage([piece])
-                continue
-            self._place(plain, piece)
-
-    def _place(self, plain: bytes, piece: _Piece) -> None:
-        hole = _only_zeros(plain)
-        for file, offset in piece.targets:
-            if not hole:
-                _write_all(file.fd, plain, offset)
-                if len(plain) >= WRITEBACK_BYTES:
-                    start_writeback(file.fd, offset, len(plain))
-            with self._guard:
-                self._bytes += len(plain)
-                if self._progress is not None:
-                    self._progress(self._files, self._bytes)
-
-    def _damage(self, pieces: list[_Piece]) -> None:
-        for piece in pieces:
-            for file, _ in piece.targets:
-                file.damaged = True
-
-    def _finish(self, file: _OpenFile) -> None:
+    def _finish(self, file: OpenFile) -> None:
         if file.damaged:
-            os.unlink(file.path, dir_fd=self._staging_fd)
+            os.unlink(file.path, dir_fd=self._staging.rest)
             self._damaged.append(os.fsdecode(file.path))
             return
         self._apply_facts(file.path, file.node, file.fd)
-        fd, file.fd = file.fd, -1
-        os.close(fd)  # before it counts: some file systems report a lost write only here
+        file.close()
+        self._count_file()
+
+    def _make_links(self) -> None:
+        for first, path in self._hard_links:
+            if not self._link(first, path):
+                self._damaged.append(os.fsdecode(path))
+        for path, node in self._links:
+            if self._has_landed_link(path, node):
+                continue
+            with suppress(FileNotFoundError):  # made before a kill, perhaps without its facts
+                os.unlink(path, dir_fd=self._staging.rest)
+            os.symlink(node.target, path, dir_fd=self._staging.rest)
+            self._apply_facts(path, node, None)
+        self._symlinks += len(self._links)
+        self._hard_links, self._links = [], []
+
+    def _link(self, first: bytes, path: bytes) -> bool:
+        """False when the file itself could not be restored. Its content may have landed already."""
+        rest = self._staging.rest
+        if self._stat_landed(path) is None or path in self._losses:
+            with suppress(FileNotFoundError):
+                os.unlink(path, dir_fd=rest)
+            try:
+                os.link(first, path, src_dir_fd=rest, dst_dir_fd=rest, follow_symlinks=False)
+            except FileNotFoundError:
+                if self._staging.landed is None or self._stat_landed(first) is None:
+                    return False
+                here = beneath.open_beneath(self._staging.landed, first.split(b"/"), os.O_PATH | os.O_NOFOLLOW)
+                try:
+                    os.link(f"/proc/self/fd/{here}", path, dst_dir_fd=rest, follow_symlinks=True)
+                finally:
+                    os.close(here)
+        self._count_file()
+        return True
+
+    def _has_landed_link(self, path: bytes, node: Node) -> bool:
+        facts = self._stat_landed(path)
+        if facts is None or not stat_bits.S_ISLNK(facts.st_mode):
+            return False
+        return path not in self._losses or mark_of(facts) != self._losses[path].standing.mark
+
+    # --- landing -------------------------------------------------------------------------------------------------
+
+    def _land(self, top: Node | None, *, whole: bool) -> None:
+        """What `rest` holds gets its place in the target: by one rename when nothing is there yet, else by name."""
+        for path, node in reversed(self._folders.items()):
+            with suppress(FileNotFoundError):  # it has landed with an earlier group
+                self._apply_facts(path, node, None)
+        if self._staging.landed is None:
+            self._own_top(top)
+            if not whole:
+                self._put_marker()
+            self._staging.land()
+            return
+        self._staging.sync()
+        for path in (b"", *self._folders):
+            self._merge(path)
+        if whole and self._order.replace is None:
+            self._apply_shared(top)
+        self._staging.sync()
+
+    def _own_top(self, top: Node | None) -> None:
+        if top is not None:
+            self._apply_facts(b".", top, None)
+        elif self._order.owner is not None:
+            os.fchown(self._staging.rest, self._order.owner.uid, self._order.owner.gid)
+
+    def _put_marker(self) -> None:
+        name = MARKER + self._staging.name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, 0o644, dir_fd=self._staging.rest), "wb") as marker:
+            marker.write(MARKER_TEXT)
+
+    def _remove_marker(self) -> None:
+        if self._staging.landed is not None and self._order.replace is None:
+            with suppress(FileNotFoundError):
+                os.unlink(MARKER + self._staging.name, dir_fd=self._staging.landed)
+                os.fsync(self._staging.landed)
+
+    def _merge(self, path: bytes) -> None:
+        """The members of one folder move into the same folder of the target. A folder that was not there moved
+        whole with its own folder, and is not found here any more."""
+        assert self._staging.landed is not None
+        parts = path.split(b"/") if path else []
+        try:
+            source = beneath.open_beneath(self._staging.rest, parts, FOLDER_FLAGS)
+        except FileNotFoundError:
+            return
+        try:
+            os.fchmod(source, 0o700)  # it stays behind, empty
+            try:
+                target = beneath.open_beneath(self._staging.landed, parts, FOLDER_FLAGS)
+            except OSError:
+                self._leave([path + b"/" + os.fsencode(name) for name in os.listdir(source)])
+                return
+            try:
+                self._merge_members(source, target, path + b"/" if path else b"")
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _merge_members(self, source: int, target: int, prefix: bytes) -> None:
+        facts = os.fstat(target)
+        names = [os.fsencode(name) for name in os.listdir(source)]
+        if self._order.replace is not None:
+            if not self._order.may_write(facts):
+                self._leave([prefix + name for name in names if not self._is_shared(source, target, name)])
+                return
+        elif facts.st_uid == os.geteuid():
+            os.fchmod(target, stat_bits.S_IMODE(facts.st_mode) | 0o700)  # its own mode comes back at the end
+        for name in names:
+            if not self._is_shared(source, target, name):
+                self._merge_one(source, target, name, prefix + name)
+
+    def _is_shared(self, source: int, target: int, name: bytes) -> bool:
+        """A folder here and there: its members come one by one, in their turn."""
+        try:
+            both = os.lstat(name, dir_fd=source).st_mode, os.lstat(name, dir_fd=target).st_mode
+        except FileNotFoundError:
+            return False
+        return all(stat_bits.S_ISDIR(mode) for mode in both)
+
+    def _merge_one(self, source: int, target: int, name: bytes, path: bytes) -> None:
+        """What stands there goes aside first; a crash between the two leaves the name free, the old thing whole in
+        `aside` and the new one in `rest`, and the restore goes on from there."""
+        loss = self._losses.get(path)
+        if loss is not None:
+            with suppress(FileNotFoundError):
+                if mark_of(os.lstat(name, dir_fd=target)) == loss.standing.mark:
+                    self._staging.put_aside(target, path)
+        try:
+            move(source, name, target, name)
+        except FileExistsError:
+            self._leave([path])
+
+    def _leave(self, paths: list[bytes]) -> None:
+        """Somebody put something there meanwhile: it stays, and what was to come there is not restored."""
+        for path in paths:
+            self._left.append(os.fsdecode(path))
+
+    def _apply_shared(self, top: Node | None) -> None:
+        """Folders that landed early have changed since, by what was moved into them."""
+        assert self._staging.landed is not None
+        folders = [*reversed(self._folders.items()), *([] if top is None else [(b"", top)])]
+        for path, node in folders:
+            try:
+                fd = beneath.open_beneath(self._staging.landed, path.split(b"/") if path else [], FOLDER_FLAGS)
+            except OSError:
+                continue  # its owner has moved it
+            try:
+                os.fchmod(fd, node.mode & 0o777 if self._order.owner else node.mode)
+                os.utime(fd, ns=_times(node))
+            finally:
+                os.close(fd)
+
+    # --- facts and counts ----------------------------------------------------------------------------------------
+
+    def _count(self, size_bytes: int) -> None:
+        with self._guard:
+            self._bytes += size_bytes
+            if self._progress is not None:
+                self._progress(self._files, self._bytes)
+
+    def _count_file(self) -> None:
         with self._guard:
             self._files += 1
             if self._progress is not None:
                 self._progress(self._files, self._bytes)
 
+    def _warn(self, words: str) -> None:
+        self._warnings.append(words)
+
     def _apply_facts(self, path: bytes, node: Node, fd: int | None) -> None:
         """Owner first (it clears setuid), mode after, times last. What the daemon's rights do not allow is
         a warning; the content is what was promised."""
-        at = {"dir_fd": self._staging_fd, "follow_symlinks": False}
-        uid, gid = (self._owner.uid, self._owner.gid) if self._owner else (node.uid, node.gid)
+        at = {"dir_fd": self._staging.rest, "follow_symlinks": False}
+        owner = self._order.owner
+        uid, gid = (owner.uid, owner.gid) if owner else (node.uid, node.gid)
         try:
             os.chown(path, uid, gid, **at)  # type: ignore[arg-type]
         except PermissionError:
             if os.geteuid() == 0:
-                self._warnings.append(f"{os.fsdecode(path)}: the owner could not be set")
+                self._warn(f"{os.fsdecode(path)}: the owner could not be set")
         if node.type != "symlink":
-            mode = node.mode & 0o777 if self._owner else node.mode
-            os.chmod(path, mode, dir_fd=self._staging_fd)
+            os.chmod(path, node.mode & 0o777 if owner else node.mode, dir_fd=self._staging.rest)
             self._apply_xattrs(path, node, fd)
-        atime_ns = node.mtime_ns if node.atime_ns is None else node.atime_ns
-        os.utime(path, ns=(atime_ns, node.mtime_ns), **at)  # type: ignore[arg-type]
+        os.utime(path, ns=_times(node), **at)  # type: ignore[arg-type]
 
     def _apply_xattrs(self, path: bytes, node: Node, fd: int | None) -> None:
         if not node.xattrs:
             return
-        own = -1 if fd is not None else os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._staging_fd)
+        own = -1 if fd is not None else os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._staging.rest)
         try:
             for xattr in node.xattrs:
                 try:
                     os.setxattr(own if fd is None else fd, xattr.name, xattr.value)
                 except OSError:
-                    self._warnings.append(f"{os.fsdecode(path)}: xattr {xattr.name} could not be set")
+                    self._warn(f"{os.fsdecode(path)}: xattr {xattr.name} could not be set")
         finally:
             if own >= 0:
                 os.close(own)
+
+
+def clear(target: Path, name: str) -> None:
+    """The staging of a restore that has ended, or that nobody wants any more, goes; what it had replaced is given a
+    name beside the target first. Twice is once."""
+    try:
+        staging = Staging(target, name, in_place=False)
+        try:
+            staging.deliver_aside(None, ())
+            staging.remove()
+        finally:
+            staging.close()
+    except OSError as failure:
+        raise _translated(failure) from failure
 
 
 def refuse_occupied(target: Path) -> None:
@@ -314,48 +460,8 @@ def refuse_occupied(target: Path) -> None:
         raise Conflict("the folder that should hold the restore's target does not exist")
 
 
-def _open_private(staging: Path) -> int:
-    """The folder that was just made, by descriptor. Whoever may write to its parent could have put another
-    one in its place; that one is not ours and private, and nothing is written into it."""
-    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    facts = os.fstat(fd)
-    if facts.st_uid == os.geteuid() and facts.st_mode & 0o077 == 0:
-        return fd
-    os.close(fd)
-    raise Conflict("somebody replaced the staging folder of a restore")
-
-
-def _runs(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """Neighbours in one pack are read in one go."""
-    run: list[_Piece] = []
-    for piece in pieces:
-        if run and not _joins(run, piece.place):
-            yield run
-            run = []
-        run.append(piece)
-    if run:
-        yield run
-
-
-def _joins(run: list[_Piece], place: Location) -> bool:
-    first, last = run[0].place, run[-1].place
-    gap = place.offset - (last.offset + last.length)
-    return (
-        place.pack_id == first.pack_id
-        and 0 <= gap <= RUN_GAP_BYTES
-        and place.offset + place.length - first.offset <= RUN_BYTES
-    )
-
-
-def _only_zeros(plain: bytes) -> bool:
-    return plain[:64].count(0) == len(plain[:64]) and plain == bytes(len(plain))
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+def _times(node: Node) -> tuple[int, int]:
+    return node.mtime_ns if node.atime_ns is None else node.atime_ns, node.mtime_ns
 
 
 def _translated(failure: OSError) -> MoverError:
@@ -366,22 +472,3 @@ def _translated(failure: OSError) -> MoverError:
     if failure.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return TierDenied(f"the restore may not write to its target ({name})")
     return TierError(f"writing to the restore's target failed ({name})")
-
-
-def _publish(staging: Path, target: Path) -> None:
-    """Everything is on the device already; after the rename the parent is synced. A crash before leaves a
-    `.restoring-` folder and no target."""
-    os.rename(staging, target)
-    parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-
-
-def _sync_file_system(fd: int) -> None:
-    """One syncfs for the whole restore instead of an fsync per file: measured eight times faster for many
-    small files, and nothing is visible under its final name before it."""
-    if _LIBC.syncfs(fd) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))

@@ -1,0 +1,170 @@
+"""Where a restore writes before anybody sees it: `.restoring-<name>` beside the target, private to the daemon.
+
+    rest/     what is being restored, under its final names; it becomes the target by one rename, or is moved into it
+    aside/    what a restore in place replaced; it ends beside the target and is never deleted here
+    landed    the inode number that `rest` had when it was about to become the target
+
+A restore that was killed finds its staging by its name. The inode tells whether the target is ours: the file `landed`
+is durable before the rename, and only the rename gives the target that inode. A lock on the folder keeps a process
+that was paused and one that took over from it from writing there at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat as stat_bits
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from mover.errors import Conflict, RepositoryLocked
+from mover.randomness import random_bytes
+from mover.tiers import beneath
+
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NAME_BYTES_MAX = 200
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Staging:
+    """Open until `close`; then it stands for a later try, or `remove` has taken it away."""
+
+    def __init__(self, target: Path, name: str, *, in_place: bool) -> None:
+        self._target = os.fsencode(target.name)
+        self.name = name or random_bytes(6).hex()
+        self._folder = b".restoring-" + self.name.encode()
+        self._parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fds = [self._parent]
+        self.landed: int | None = None
+        try:
+            self._fd = self._open(again=bool(name))
+            self.rest = self._inner(b"rest")
+            if in_place or self._is_ours():
+                self.landed = self._keep(os.open(self._target, FOLDER_FLAGS, dir_fd=self._parent))
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, *, again: bool) -> int:
+        try:
+            os.mkdir(self._folder, 0o700, dir_fd=self._parent)
+        except FileExistsError:
+            if not again:
+                raise
+        fd = self._keep(os.open(self._folder, FOLDER_FLAGS, dir_fd=self._parent))
+        facts = os.fstat(fd)
+        # whoever may write to the parent could have put another one in its place; that one is not ours and private
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
+            raise Conflict("somebody replaced the staging folder of a restore")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as cause:
+            raise RepositoryLocked("another process still writes to the staging folder of this restore") from cause
+        return fd
+
+    def _inner(self, name: bytes) -> int:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self._fd)
+        return self._keep(os.open(name, FOLDER_FLAGS, dir_fd=self._fd))
+
+    def _is_ours(self) -> bool:
+        try:
+            with open(os.open(b"landed", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._fd), "rb") as journal:
+                return int(journal.read(32)) == os.lstat(self._target, dir_fd=self._parent).st_ino
+        except (FileNotFoundError, ValueError):
+            return False
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    def land(self) -> None:
+        """`rest` becomes the target; a new `rest` stands for what is still to come. All data is on the device
+        before; a crash after the rename leaves a target that `landed` knows."""
+        journal = os.open(b"landed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=self._fd)
+        try:
+            os.write(journal, b"%d" % os.fstat(self.rest).st_ino)
+        finally:
+            os.close(journal)
+        self.sync()
+        os.rename(b"rest", self._target, src_dir_fd=self._fd, dst_dir_fd=self._parent)
+        os.fsync(self._parent)
+        self.landed, self.rest = self.rest, self._inner(b"rest")
+
+    def sync(self) -> None:
+        """One syncfs for the whole restore instead of an fsync per file: measured eight times faster for many small
+        files, and nothing is visible under its final name before it."""
+        if _LIBC.syncfs(self._fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def put_aside(self, folder: int, path: bytes) -> None:
+        """What stands at the path, whose last folder is open, goes to the same path below `aside`."""
+        *above, name = path.split(b"/")
+        inner = beneath.make_folders(self._fd, [b"aside", *above], mode=0o700)
+        try:
+            move(folder, name, inner, name)
+        finally:
+            os.close(inner)
+
+    def deliver_aside(self, owner: tuple[int, int] | None, paths: Iterable[bytes]) -> str:
+        """What was replaced gets a name beside the target, for its owner to look through; "" when nothing was. The
+        folders that we made on the way to `paths` become the owner's; what was moved keeps its own."""
+        name = self._target[:NAME_BYTES_MAX] + b".replaced-" + self.name.encode()
+        try:
+            if owner is not None:
+                for folder in {b"aside", *(b"aside/" + above for path in paths for above in _above(path))}:
+                    with suppress(FileNotFoundError):
+                        os.chown(folder, *owner, dir_fd=self._fd, follow_symlinks=False)
+            os.rename(b"aside", name, src_dir_fd=self._fd, dst_dir_fd=self._parent)
+        except FileNotFoundError:
+            return ""
+        os.fsync(self._parent)
+        return os.fsdecode(name)
+
+    def remove(self) -> None:
+        """Nothing of it is left; what was replaced has been delivered before."""
+        with suppress(FileNotFoundError):
+            beneath.remove_tree(self._parent, self._folder)
+
+    def close(self) -> None:
+        fds, self._fds = self._fds, []
+        for fd in reversed(fds):
+            os.close(fd)
+
+    def _keep(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+
+def move(old: int, name: bytes, new: int, to: bytes) -> None:
+    """A rename that replaces nothing. Where the file system has none (NFS), a file is linked and unlinked; a folder
+    is looked at first, which leaves a moment in which an empty one could be replaced, and nothing else."""
+    try:
+        beneath.rename_between(old, name, new, to)
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        if stat_bits.S_ISDIR(os.lstat(name, dir_fd=old).st_mode):
+            if _stands(new, to):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from failure
+            os.rename(name, to, src_dir_fd=old, dst_dir_fd=new)
+        else:
+            os.link(name, to, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+            os.unlink(name, dir_fd=old)
+
+
+def _above(path: bytes) -> list[bytes]:
+    """Every folder on the way to a path."""
+    parts = path.split(b"/")
+    return [b"/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _stands(folder: int, name: bytes) -> bool:
+    try:
+        os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True
