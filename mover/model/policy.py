@@ -29,6 +29,8 @@ class KeepRules(Struct, frozen=True, forbid_unknown_fields=True):
     yearly: int = 0
     within_s: int | None = None
     tags: tuple[str, ...] = ()
+    # on record for less than this, a snapshot is kept and displaces none: the time people have to notice
+    at_least_s: Annotated[int, Meta(ge=3600)] = 7 * 86_400
 
     @property
     def none(self) -> bool:
@@ -190,8 +192,19 @@ class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protec
     repository: Name = field(name="to")
     prefix: str = ""
     keep: KeepRules = KeepRules()
+    # what no rule keeps waits this long in the trash before its file goes; what shortens protection waits `delay_s`
+    # and for a second person; at most this part of the snapshots goes to the trash in a day
+    trash_s: Annotated[int, Meta(ge=3600)] = 14 * 86_400
+    delay_s: Annotated[int, Meta(ge=3600)] = 3 * 86_400
+    breaker_percent: Annotated[int, Meta(ge=1, le=100)] = 10
     # besides the run's own out/, artifact and code paths must lie under one of these (absolute paths)
     roots: tuple[str, ...] = ()
+    # object tiers: nothing of the repository can be deleted for so long after it was last needed; renewed while a
+    # snapshot that is kept needs it. `compliance`: by nobody; `governance`: by who has the store's special right
+    lock_s: Annotated[int, Meta(ge=86_400, le=3_155_760_000)] | None = None
+    lock_mode: Literal["compliance", "governance"] = "compliance"
+    # posix tiers: files become immutable once they are published; who prunes is root, not the daemon
+    append_only: Literal["chattr"] | None = None
 
 
 class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", tag_field="kind"):
@@ -304,6 +317,22 @@ class MovePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="move", ta
     tries: Annotated[int, Meta(ge=1, le=10)] = 3
 
 
+class DumpPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="dump", tag_field="kind"):
+    """Vault and catalog as one sealed dump a night, on two tiers. Only the two key files open it. While the newest
+    verified one is older than `max_age_s`, no new slide is released."""
+
+    name: Name
+    targets: tuple[Name, Name] = field(name="to")
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9/-]{0,100}$")] = "dumps"
+    at: Minute = "02:30"
+    time_zone: str = "UTC"                  # whose clock `at` is in, as `Europe/Berlin`
+    # besides these the two newest verified ones always stay
+    keep: KeepRules = KeepRules(last=7, weekly=5, monthly=12)
+    max_age_s: Annotated[int, Meta(ge=3600)] = 129_600
+    # both copies are read again whole; restored into a scratch database too, where this machine has been given keys
+    drill_every_s: Annotated[int, Meta(ge=3600)] = 604_800
+
+
 Policy = (
     ImagesPolicy
     | RecordsPolicy
@@ -314,4 +343,5 @@ Policy = (
     | BudgetPolicy
     | VerifyPolicy
     | MovePolicy
+    | DumpPolicy
 )
