@@ -14,7 +14,7 @@ from typing import Any
 import aiofiles
 
 from mover import audit
-from mover.catalog.database import Connection, Database
+from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.access import may_use_socket
@@ -53,7 +53,7 @@ class Access:
             raise Unauthenticated("the token is unknown, expired or revoked")
         return Identity(
             actor=row.actor, role=row.role, project=row.project_id, token_id=row.id,
-            posix_uid=row.posix_uid, posix_gid=row.posix_gid,
+            posix_uid=row.posix_uid, posix_gid=row.posix_gid, proof=_hash(secret),
         )  # fmt: skip
 
     def peer(self, *, uid: int, gid: int) -> Identity:
@@ -70,7 +70,9 @@ class Access:
             if body.expires_at <= self._clock.now():
                 raise RequestInvalid("expires_at lies in the past", where="$.expires_at")
         secret = PREFIX + new_secret()
-        token_id = await self._add(identity.project, secret, body, maker=identity.actor, request=request)
+        token_id = await self._add(
+            identity.project, secret, body, maker=identity.actor, proof=identity.proven, request=request
+        )
         return wire.Token(
             id=token_id, actor=body.actor, role=body.role, secret=secret, expires_at=body.expires_at,
             created_at=self._clock.now(),
@@ -80,7 +82,7 @@ class Access:
         """Make a secret that `mover init` wrote to a file known; the second time it changes nothing."""
         if not secret.startswith(PREFIX) or not 40 <= len(secret) <= MAX_SECRET_LENGTH:
             raise RequestInvalid("a token is `mvr_` and at least 36 random characters")
-        await self._add(self._project, secret, body, maker="mover init", request="")
+        await self._add(self._project, secret, body, maker="mover init", proof=None, request="")
 
     async def adopt_file(self, path: Path) -> None:
         """The admin token of `mover init`; absent after somebody took it away, which is as it should be."""
@@ -113,16 +115,21 @@ class Access:
             raise NotFound("no such token")
         return row
 
-    async def _add(self, project: str, secret: str, body: wire.TokenRequest, *, maker: str, request: str) -> str:
-        """The row and its audit record commit together; a known secret writes neither."""
+    async def _add(
+        self, project: str, secret: str, body: wire.TokenRequest, *, maker: str, proof: bytes | None, request: str
+    ) -> str:
+        """The row and its audit record commit together; a known secret writes neither. The database writes down
+        whose tokens are one person's, by the maker's proof."""
         token_id = new_id("token")
         values = {
-            "id": token_id, "hash": _hash(secret), "actor": body.actor, "role": body.role, "project": project,
+            "id": token_id, "hash": _hash(secret), "actor": body.actor, "role": body.role, "maker": proof,
             "posix_uid": body.posix_uid, "posix_gid": body.posix_gid, "expires_at": body.expires_at,
         }  # fmt: skip
         async with self._database.project(project) as conn:
             await conn.execute(_QUERIES["ensure_project"], {"project": project})
-            if (await conn.execute(_QUERIES["add"], values)).rowcount == 1:
+            with refusals():
+                added = await _QUERIES.one(conn, "add", **values)
+            if added.added:
                 await audit.record(
                     conn, project=project, node=self._node, actor=maker, action="token made",
                     subject=token_id, request=request, details={"role": body.role, "for": body.actor},

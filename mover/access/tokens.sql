@@ -3,10 +3,9 @@
 select id, actor, role, project_id, posix_uid, posix_gid from mover.token_by_hash(%(hash)s);
 
 -- name: add
--- A new token. A secret that is already known changes nothing and returns no row.
-insert into mover.token (id, hash, actor, role, project_id, posix_uid, posix_gid, expires_at)
-values (%(id)s, %(hash)s, %(actor)s, %(role)s, %(project)s, %(posix_uid)s, %(posix_gid)s, %(expires_at)s)
-on conflict do nothing;
+-- A new token, by the one function that makes them. A secret that is already known changes nothing.
+select mover.token_add(%(id)s, %(hash)s, %(actor)s, %(role)s, %(posix_uid)s, %(posix_gid)s, %(expires_at)s,
+                       %(maker)s) as added;
 
 -- name: of_project
 -- Every token of a project, newest first; the table is instance-wide, so the project stands in the question.

@@ -17,7 +17,7 @@ from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from mover.clock import SYSTEM, monotonic_s
-from mover.errors import CatalogUnavailable, CatalogUnsafe, ProofMissing
+from mover.errors import CatalogUnavailable, CatalogUnsafe, Conflict, Denied, MoverError, NotFound, ProofMissing
 
 Connection = AsyncConnection[Any]
 
@@ -109,6 +109,21 @@ def translated() -> Iterator[None]:
     except psycopg.OperationalError as error:
         kind = type(error).__name__
         raise CatalogUnavailable(f"the catalog could not be asked ({kind} {error.sqlstate or ''})".strip()) from error
+
+
+_REFUSALS: dict[str, type[MoverError]] = {"MV101": NotFound, "MV102": Conflict, "MV103": Denied}
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What our own functions in the database refuse, in their words: those quote no values."""
+    try:
+        yield
+    except psycopg.Error as error:
+        known = _REFUSALS.get(error.sqlstate or "")
+        if known is None:
+            raise
+        raise known(error.diag.message_primary or "refused by the database") from error
 
 
 def _is_about_proof(error: psycopg.Error) -> bool:

@@ -19,3 +19,10 @@ class Identity(Struct, frozen=True):
     token_id: str = ""  # empty for the local socket's peer
     posix_uid: int | None = None
     posix_gid: int | None = None
+    # SHA-256 of the token's secret, by which the database knows who asks without taking our word for it
+    proof: bytes = b""
+
+    @property
+    def proven(self) -> bytes | None:
+        """None is the machine itself, at its local socket; a token without its proof proves nothing."""
+        return self.proof if self.token_id else None

@@ -35,6 +35,9 @@ KINDS = frozenset(
         "finding",
         "rule",
         "adoption",
+        "hold",
+        "shortening",
+        "turn",
     ]
 )
 

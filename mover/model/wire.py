@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from mover.model.moving import Keep
+from mover.model.policy import KeepRules
 
 ShortText = Annotated[str, Meta(min_length=1, max_length=512)]
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -206,26 +207,34 @@ class QuarantineRevokeRequest(Body, frozen=True):
 
 
 class AdoptionRequest(Body, frozen=True):
-    """Scan what stands on a deidentified tier below `prefix` as if it were a source. `reason`: who says that it is
-    clean; `trust_names`: somebody answers for the files' names, which are judged otherwise."""
+    """Scan what stands on a deidentified tier below `prefix` as if it were a source, and register what is clean, with
+    `register` at once. `reason`: who says that it is clean; `trust_names`: somebody answers for the names of files, and
+    for what DICOM objects call their patient and cases, which are judged otherwise."""
 
     tier: ShortText
     reason: Annotated[str, Meta(min_length=8, max_length=512)]
     prefix: Annotated[str, Meta(max_length=4096)] = ""
     trust_names: bool = False
+    register: bool = True
+
+
+class AdoptionRegister(Body, frozen=True):
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
 
 
 class Adoption(Answer, frozen=True, kw_only=True):
-    """`verdicts` counts files: clean, suspect, refused, unjudged. `root` is the digest over all of them."""
+    """`verdicts` counts files: clean, known, suspect, refused; `root` is the digest over all of them. `slides` counts
+    what is clean: judged, registered, duplicate, refused."""
 
     id: str
     tier: str
     prefix: str
-    state: Literal["scanning", "complete", "failed"]
+    state: Literal["scanning", "scanned", "registering", "complete", "failed"]
     trust_names: bool
     reason: str
     explanation: str | None = None
     verdicts: dict[str, int] = {}
+    slides: dict[str, int] = {}
     bytes: int = 0
     root: str | None = None
     judged_by: str | None = None
@@ -431,7 +440,7 @@ class Snapshot(Answer, frozen=True, kw_only=True):
     id: str
     repository_id: str
     run: str | None
-    state: Literal["written", "checked", "forgotten"]
+    state: Literal["written", "checked", "trashed", "forgotten"]
     tier: str
     policy: str
     files: int
@@ -440,10 +449,149 @@ class Snapshot(Answer, frozen=True, kw_only=True):
     missing: list[str] = []
     reasons: list[str] = []
     recorded_at: datetime
+    series: str
+    tags: list[str] = []
+    held: bool = False
+    doubt: Literal["flood", "collapsed", "incomplete"] | None = None
+    missing_at: datetime | None = None  # its file left the repository, and not by us
+    trash_until: datetime | None = None
+    holds: list[Hold] = []  # of one snapshot that was asked for by its id
+
+
+class Hold(Answer, frozen=True, kw_only=True):
+    """Beats every rule, every plan and every agreement until it ends or two persons release it."""
+
+    id: str
+    snapshot: str
+    reason: str
+    until: datetime | None = None
+    placed_by: str
+    placed_at: datetime
 
 
 class SnapshotPage(Answer, frozen=True, kw_only=True):
     snapshots: list[Snapshot]
+    next: str | None = None
+
+
+Reason = Annotated[str, Meta(min_length=3, max_length=500)]
+Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,63}$")]
+
+
+class HoldRequest(Body, frozen=True):
+    """Without `until` the hold stands until two persons release it."""
+
+    reason: Reason
+    until: datetime | None = None
+
+
+class TagRequest(Body, frozen=True):
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=100)]
+
+
+class SimulationRequest(Body, frozen=True):
+    """Keep rules to try on what was recorded, of one policy or one run."""
+
+    keep: KeepRules
+    policy: ShortText | None = None
+    run: ShortText | None = None
+    past_days: Annotated[int, Meta(ge=0, le=3660)] = 365
+    ahead_days: Annotated[int, Meta(ge=0, le=730)] = 90
+
+
+class SimulatedMoment(Answer, frozen=True, kw_only=True):
+    at: datetime
+    kept: int
+    bytes: int
+
+
+class SimulatedLeaving(Answer, frozen=True, kw_only=True):
+    """A snapshot that stands today, and when these rules would no longer keep it."""
+
+    snapshot: str
+    series: str
+    at: datetime
+    reason: str
+
+
+class Simulation(Answer, frozen=True, kw_only=True):
+    """`shorter`: where these rules promise less than the policy's file does. `later`: snapshots that the time ahead
+    was thought to bring. Sizes are before anything is shared."""
+
+    policy: str
+    rules: str
+    standing: int
+    moments: list[SimulatedMoment]
+    leaving: list[SimulatedLeaving]
+    leaving_count: int
+    later: int
+    shorter: list[str] = []
+
+
+class ShorteningRequest(Body, frozen=True):
+    """What would make protection shorter. `shorten` and `large` name a policy, `release-hold` holds, the others
+    snapshots; `untag` also the tags that go. Nothing happens before another person approved and the delay passed."""
+
+    kind: Literal["shorten", "forget", "empty-trash", "release-hold", "agree", "untag", "large"]
+    reason: Reason
+    policy: ShortText | None = None
+    subjects: Annotated[list[ShortText], Meta(max_length=1000)] = []
+    tags: Annotated[list[Tag], Meta(max_length=100)] = []
+
+
+class Shortening(Answer, frozen=True, kw_only=True):
+    id: str
+    kind: str
+    state: Literal["asked", "approved", "applied", "withdrawn", "lapsed"]
+    policy: str | None = None
+    subjects: list[str] = []
+    shorter: list[str] = []  # of a policy: the words that promise less
+    wanted: dict[str, Any] = {}
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    not_before: datetime
+    lapses_at: datetime
+    approved_by: str | None = None
+    approved_at: datetime | None = None
+    withdrawn_by: str | None = None
+    applied_at: datetime | None = None
+
+
+class ShorteningPage(Answer, frozen=True, kw_only=True):
+    shortenings: list[Shortening]
+    next: str | None = None
+
+
+class ProtectTurn(Answer, frozen=True, kw_only=True):
+    """One turn of a repository's upkeep: what it planned, what it did, and why it waits when it does."""
+
+    id: str
+    kind: Literal["keep", "prune"]
+    state: Literal["running", "waiting", "done", "failed"]
+    plan: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    explanation: str | None = None
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+class ProtectTerms(Answer, frozen=True, kw_only=True):
+    """What holds for a policy's snapshots, whatever its file says; `shorter` waits for two persons."""
+
+    policy: str
+    terms: dict[str, Any]
+    since: datetime
+    shorter: list[str] = []
+    snapshots: dict[str, int] = {}
+    doubtful: int = 0
+    missing: int = 0
+    turns: list[ProtectTurn] = []
+
+
+class Protection(Answer, frozen=True, kw_only=True):
+    policies: list[ProtectTerms]
+    waiting: list[Shortening] = []
 
 
 class SnapshotFile(Answer, frozen=True, kw_only=True):
@@ -588,6 +736,18 @@ class TransferPage(Answer, frozen=True, kw_only=True):
 # --- the rest ------------------------------------------------------------------------------------------
 
 
+class TierLock(Answer, frozen=True, kw_only=True):
+    """Whether what is kept on the tier could be destroyed with the daemon's own credential, as the last lock probe
+    found it; `succeeded` names what was tried and not refused."""
+
+    means: Literal["object lock", "immutable files"]
+    state: Literal["immutable", "not immutable", "unknown"]
+    explanation: str | None = None
+    succeeded: list[str] = []
+    probed_at: datetime | None = None
+    since: datetime
+
+
 class Tier(Answer, frozen=True, kw_only=True):
     name: str
     kind: str
@@ -599,6 +759,7 @@ class Tier(Answer, frozen=True, kw_only=True):
     free_bytes: int | None = None
     reserved_bytes: int = 0
     explanation: str | None = None
+    lock: TierLock | None = None
 
 
 class Tiers(Answer, frozen=True, kw_only=True):
@@ -917,6 +1078,65 @@ class VaultImported(Answer, frozen=True, kw_only=True):
     problems: list[VaultImportProblem] = []
 
 
+class DumpRequest(Body, frozen=True):
+    """A dump of vault and catalog now. `policy`: which, where there are several."""
+
+    policy: ShortText | None = None
+
+
+class DumpCopy(Answer, frozen=True, kw_only=True):
+    tier: str
+    key: str
+    state: Literal["whole", "damaged", "gone"]
+    read_at: datetime
+
+
+class DumpDrill(Answer, frozen=True, kw_only=True):
+    """`read`: both copies were read whole and their structure held; that they open was not tried. `restore`: it was
+    restored into a scratch database and every table was equal. `passed` is None while it runs."""
+
+    id: str
+    kind: Literal["read", "restore"]
+    passed: bool | None
+    explanation: str | None = None
+    tables: int = 0
+    rows: int = 0
+    seconds: float | None = None
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+class Dump(Answer, frozen=True, kw_only=True):
+    """A sealed dump of vault and catalog. `taken_at`: what it holds is of that moment; `pair` opens it. Verified: two
+    copies on two tiers were read back cold and have the same digest."""
+
+    id: str
+    policy: str
+    state: Literal["making", "verified", "failed", "damaged", "gone"]
+    reason: str | None = None
+    explanation: str | None = None
+    why: str
+    pair: str | None = None
+    digest: str | None = None
+    size_bytes: int | None = None
+    tables: int = 0
+    rows: int = 0
+    copies: list[DumpCopy] = []
+    drills: list[DumpDrill] = []
+    reasons: list[str] = []
+    created_by: str
+    started_at: datetime
+    taken_at: datetime | None = None
+    verified_at: datetime | None = None
+
+
+class Dumps(Answer, frozen=True, kw_only=True):
+    """Newest first. `release_stopped` says why no new slide is released, when none is."""
+
+    dumps: list[Dump]
+    release_stopped: str | None = None
+
+
 class Status(Answer, frozen=True, kw_only=True):
     version: str
     node: str
@@ -926,6 +1146,8 @@ class Status(Answer, frozen=True, kw_only=True):
     database: str
     shards: dict[str, int]
     tiers: list[Tier]
+    # what a person should see to, in words
+    warnings: list[str] = []
 
 
 class Health(Answer, frozen=True, kw_only=True):

@@ -1,68 +1,149 @@
-"""Retention carried out: verdicts with their reasons onto rows, then the files of what is forgotten.
+"""Retention carried out: the terms that hold, verdicts with their reasons onto rows, and what goes to the trash.
 
-The judgement is `mover.decide.retention`. Forgetting is not pruning: packs stay until a prune.
+The judgement is `mover.decide.retention`; the right to let something go is the database's, which judges again by the
+terms in force (migration 0012). Trash is a row's state: the file stays in the repository until `mover.protect.upkeep`
+removes it. Forgetting is not pruning: packs stay until a prune.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.decide import retention
-from mover.errors import RepositoryLocked, TierError
-from mover.jobs import in_thread
-from mover.log import get_logger
+from mover.decide.retention import SnapshotRecord, Terms, Verdict, terms_of
+from mover.errors import LimitExceeded
 from mover.model import wire
 from mover.model.policy import ProtectPolicy
-from mover.protect.site import PAGE_MAX, PLAN_STEPS_MAX, ProtectSite
+from mover.protect.site import PLAN_STEPS_MAX, ProtectSite
 
 SQL = load(__file__)
+# of one series, newest first; what lies beyond is not judged, so it is kept
+SERIES_MAX = 100_000
+SERIES_AT_ONCE = 500
+HISTORY_MAX = 50_000
 
-log = get_logger("protect")
+
+def series_of(run: str) -> str:
+    """A run's snapshots are one series; the repository's tag of them says the same."""
+    return f"run:{run}"
 
 
 class Retention:
     def __init__(self, site: ProtectSite) -> None:
         self._site = site
 
-    async def retain(self, conn: Connection, policy: ProtectPolicy, run: str) -> int:
-        """Per policy and run, on the order of record and the server's clock (D12); reasons with each verdict."""
-        verdicts = retention.plan(await self._recorded(conn, run), policy.keep)
-        for verdict in verdicts:
-            statement = "keep" if verdict.keep else "forget"
-            await conn.execute(SQL[statement], {"id": verdict.id, "reasons": list(verdict.reasons)})
-        return sum(not v.keep for v in verdicts)
+    async def terms(self, conn: Connection, policy: ProtectPolicy) -> Terms:
+        """What holds for this policy's snapshots now, whatever shorter thing its file says."""
+        wanted = msgspec.json.encode(terms_of(policy)).decode()
+        row = await SQL.one(conn, "follow", policy=policy.name, wanted=wanted, node=self._site.node)
+        return msgspec.convert(row.terms, Terms, strict=False)
 
-    async def _recorded(self, conn: Connection, run: str) -> list[retention.SnapshotRecord]:
-        rows = await SQL.many(conn, "of_run", run=run)
-        # the newest one is what proves the run protected: no rule forgets it
-        newest = rows[-1].id if rows else None
-        return [retention.SnapshotRecord(r.id, r.sequence, r.recorded_at, held=r.id == newest) for r in rows]
+    async def retain(self, conn: Connection, policy: ProtectPolicy, series: str) -> int:
+        """Judge one series by the terms that hold; how many went to the trash."""
+        return await self.retain_all(conn, policy, [series])
 
-    async def forget(self, project: str, policy: ProtectPolicy) -> None:
-        """Snapshot files of forgotten rows go after the row says so; their packs stay until a prune."""
-        async with self._site.database.project(project) as conn:
-            rows = await SQL.many(conn, "list", run=None, limit=PAGE_MAX)
-        forgotten = [row.repository_id for row in rows if row.state == "forgotten"]
-        if not forgotten:
-            return
-        try:
-            await in_thread(self._site.repositories.of(policy).forget, forgotten)
-        except (RepositoryLocked, TierError) as error:
-            # somebody snapshots or restores, or the tier went away; the rows say `forgotten`, and the next
-            # protection tries again
-            log.info("forgetting waits", tier=policy.repository, code=error.code)
+    async def retain_all(self, conn: Connection, policy: ProtectPolicy, series: list[str]) -> int:
+        trashed = 0
+        for name, verdicts in await self._judged(conn, policy, series):
+            texts = [msgspec.json.encode(v.reasons).decode() for v in verdicts]
+            await conn.execute(SQL["reasons"], {"ids": [v.id for v in verdicts], "reasons": texts})
+            doomed = [v.id for v in verdicts if not v.keep]
+            if doomed:
+                values = {"policy": policy.name, "series": name, "ids": doomed, "node": self._site.node}
+                trashed += len(await SQL.many(conn, "trash", **values))
+        return trashed
+
+    async def _judged(
+        self, conn: Connection, policy: ProtectPolicy, series: list[str]
+    ) -> list[tuple[str, list[Verdict]]]:
+        terms = await self.terms(conn, policy)
+        rows = await SQL.many(conn, "standing", policy=policy.name, series=series, limit=SERIES_MAX)
+        now = (await SQL.one(conn, "now")).now
+        if len(rows) == SERIES_MAX and len(series) > 1:  # more than is judged at once: each alone
+            return [pair for one in series for pair in await self._judged(conn, policy, [one])]
+        return [
+            (name, retention.plan(_records(found), terms.keep, now=now))
+            for name, found in groupby(rows, key=lambda row: str(row.series))
+        ]
+
+    async def series_after(self, conn: Connection, policy: ProtectPolicy, after: str) -> list[str]:
+        values = {"policy": policy.name, "after": after, "limit": SERIES_AT_ONCE}
+        return [row.series for row in await SQL.many(conn, "series", **values)]
 
     async def forget_plan(self, project: str) -> wire.Plan:
-        """What the keep rules would forget now, with the reason of each verdict."""
+        """What the terms that hold would forget now, with the reason of each verdict; nothing is changed."""
         policy = self._site.policies.default(ProtectPolicy)
-        steps = []
+        steps: list[wire.PlanStep] = []
+        counts, after = {"keep": 0, "forget": 0}, ""
         async with self._site.database.project(project) as conn:
-            rows = await SQL.many(conn, "list", run=None, limit=PAGE_MAX)
-            for run in sorted({r.run_id for r in rows if r.state == "checked"}):
-                for verdict in retention.plan(await self._recorded(conn, run), policy.keep):
-                    action = "keep" if verdict.keep else "forget"
-                    steps.append(wire.PlanStep(action=action, subject=verdict.id, reason="; ".join(verdict.reasons)))
-        counts = {action: sum(s.action == action for s in steps) for action in ("keep", "forget")}
+            while page := await self.series_after(conn, policy, after):
+                for _, verdicts in await self._judged(conn, policy, page):
+                    for verdict in verdicts:
+                        action = "keep" if verdict.keep else "forget"
+                        counts[action] += 1
+                        if len(steps) < PLAN_STEPS_MAX:
+                            reason = "; ".join(verdict.reasons)
+                            steps.append(wire.PlanStep(action=action, subject=verdict.id, reason=reason))
+                after = page[-1]
         return wire.Plan(
-            step="forget", counts=counts, bytes=0, steps=steps[:PLAN_STEPS_MAX], truncated=len(steps) > PLAN_STEPS_MAX
-        )  # fmt: skip
+            step="forget", counts=counts, bytes=0, steps=steps, truncated=sum(counts.values()) > len(steps)
+        )
+
+    async def simulate(self, project: str, body: wire.SimulationRequest) -> wire.Simulation:
+        """What these rules would have kept and will keep; nothing is changed, and no policy is."""
+        policy = self._named(body.policy)
+        series = series_of(body.run) if body.run else None
+        async with self._site.database.project(project) as conn:
+            values = {"policy": policy.name, "series": series, "limit": HISTORY_MAX + 1}
+            rows = await SQL.many(conn, "history", **values)
+            now = (await SQL.one(conn, "now")).now
+        if len(rows) > HISTORY_MAX:
+            raise LimitExceeded(f"more than {HISTORY_MAX} snapshots to think about", hint="Name one run.")
+        rows.sort(key=lambda row: str(row.series))
+        history = {name: _records(found) for name, found in groupby(rows, key=lambda row: str(row.series))}
+        found = await asyncio.to_thread(
+            lambda: retention.simulate(
+                history, body.keep, now=now, past_days=body.past_days, ahead_days=body.ahead_days
+            )
+        )
+        standing = {row.id for row in rows if row.state == "checked"}
+        return _simulation(policy, body, found, standing)
+
+    def _named(self, name: str | None) -> ProtectPolicy:
+        if name is None:
+            return self._site.policies.default(ProtectPolicy)
+        return self._site.policies.get(name, ProtectPolicy)
+
+
+def _simulation(
+    policy: ProtectPolicy, body: wire.SimulationRequest, found: retention.Simulation, standing: set[str]
+) -> wire.Simulation:
+    leaving = [
+        wire.SimulatedLeaving(snapshot=one.id, series=one.series, at=one.at, reason=one.reason)
+        for one in found.leaving
+        if one.id in standing
+    ]
+    return wire.Simulation(
+        policy=policy.name, rules=retention.spoken(body.keep) or "everything", standing=len(standing),
+        moments=[wire.SimulatedMoment(at=m.at, kept=m.kept, bytes=m.bytes) for m in found.moments],
+        leaving=leaving[:PLAN_STEPS_MAX], leaving_count=len(leaving), later=found.later,
+        shorter=list(retention.shorter(terms_of(policy), msgspec.structs.replace(terms_of(policy), keep=body.keep))),
+    )  # fmt: skip
+
+
+def _records(rows: Iterable[Any]) -> list[SnapshotRecord]:
+    return [
+        SnapshotRecord(
+            r.id, r.sequence, r.recorded_at.astimezone(UTC), tuple(r.tags), r.held,
+            None if r.doubt == "incomplete" else r.doubt, r.bytes,
+        )
+        for r in rows
+    ]  # fmt: skip

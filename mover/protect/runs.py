@@ -30,7 +30,7 @@ from mover.model.access import Identity
 from mover.model.names import path_text
 from mover.model.policy import CleanPolicy, ProtectPolicy
 from mover.protect.layout import Layout, lay_out
-from mover.protect.retention import Retention
+from mover.protect.retention import Retention, series_of
 from mover.protect.site import ProtectSite, patiently
 from mover.randomness import new_id
 from mover.repository.facts import CheckResult, SnapshotResult
@@ -108,7 +108,7 @@ class RunProtection:
             lost = len(result.torn) + len(result.unreadable)
             # it protects nothing, and yet it may hold the only copy of what was deleted since: it stays
             async with self._site.database.project(shard.project) as conn:
-                await conn.execute(SQL["keep"], {"id": snapshot, "reasons": ["incomplete"]})
+                await conn.execute(SQL["incomplete"], {"id": snapshot})
             await self._give_back(shard, "protection-incomplete", f"{lost} files changed while read or cannot be read")
             return
         await self._prove(shard, run, policy, snapshot, result, check)
@@ -136,7 +136,8 @@ class RunProtection:
     async def _insert(
         self, conn: Connection, run: Any, policy: ProtectPolicy, repository_id: str, **counted: object
     ) -> str:
-        row = {"id": new_id("snapshot"), "project": run.project_id, "run": run.id, "tier": policy.repository,
+        row = {"id": new_id("snapshot"), "project": run.project_id, "run": run.id, "series": series_of(run.id),
+               "tier": policy.repository,
                "repository_id": repository_id, "policy": policy.name}  # fmt: skip
         await conn.execute(SQL["insert_snapshot"], {**row, **counted})
         return str(row["id"])
@@ -204,7 +205,7 @@ class RunProtection:
             locked = await SQL.one(conn, "lock_run", id=run.id)
             check_transition(locked.state, "protected", subject=run.id)
             await conn.execute(SQL["checked"], {"id": snapshot})
-            await conn.execute(SQL["cut_off"], {"run": run.id})
+            await conn.execute(SQL["cut_off"], {"series": series_of(run.id)})
             lines = "".join(f"{e.path}\0{e.size_bytes}\0{e.blake3}\n" for e in result.entries)
             proof = await proofs.add(
                 conn,
@@ -226,15 +227,12 @@ class RunProtection:
             if locked.clean_after or clean.automatic:
                 await conn.execute(SQL["cleaning"], {"id": run.id})
                 await add_shards(conn, shard.project, [NewShard(tier_queue(run.tier), "run-clean", run.id)])
-            forgotten = await self._retention.retain(conn, policy, run.id)
+            await self._retention.retain(conn, policy, series_of(run.id))
             await finish_shard(conn, shard)
-            await self._site.record(
-                conn, shard.project, "run protected", run.id, snapshot=snapshot, files=result.files, forgotten=forgotten
-            )
+            await self._site.record(conn, shard.project, "run protected", run.id, snapshot=snapshot, files=result.files)
         metrics.SNAPSHOTS.labels(policy.repository).inc()
         metrics.SNAPSHOT_ADDED_BYTES.labels(policy.repository).inc(result.added_bytes)
         log.info("run protected", run=run.id, snapshot=snapshot, count=result.files, bytes=result.bytes)
-        await self._retention.forget(shard.project, policy)
 
     async def _give_back(self, shard: Shard, code: str, what: str) -> None:
         async with self._site.database.project(shard.project) as conn:

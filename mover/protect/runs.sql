@@ -13,9 +13,10 @@ returning id
 
 -- name: insert_snapshot
 -- A snapshot is written; it protects nothing before it is checked.
-insert into mover.snapshot (id, project_id, run_id, tier, repository_id, policy, files, bytes, added_bytes, missing)
-values (%(id)s, %(project)s, %(run)s, %(tier)s, %(repository_id)s, %(policy)s, %(files)s, %(bytes)s, %(added)s,
-        %(missing)s)
+insert into mover.snapshot (id, project_id, run_id, series, tier, repository_id, policy, files, bytes, added_bytes,
+                            missing)
+values (%(id)s, %(project)s, %(run)s, %(series)s, %(tier)s, %(repository_id)s, %(policy)s, %(files)s, %(bytes)s,
+        %(added)s, %(missing)s)
 
 -- name: insert_artifact
 -- A protected file with its digest, so that cleanup can tell it from a changed one.
@@ -23,8 +24,8 @@ insert into mover.artifact (project_id, snapshot_id, path, size_bytes, digest)
 values (%(project)s, %(snapshot)s, %(path)s, %(size_bytes)s, %(digest)s)
 
 -- name: checked
--- Every blob was read back, decrypted and hashed.
-update mover.snapshot set state = 'checked' where id = %(id)s
+-- Every blob was read back, decrypted and hashed; the database says whether it is like what came before.
+select mover.snapshot_checked(%(id)s) as doubt
 
 -- name: protected
 -- The proof stands.
@@ -47,11 +48,10 @@ returning id
 -- Every snapshot of a run that the catalog knows.
 select repository_id from mover.snapshot where run_id = %(run)s
 
--- name: keep
--- Why a snapshot is kept.
-update mover.snapshot set reasons = %(reasons)s where id = %(id)s
+-- name: incomplete
+-- Not whole; it stays.
+select mover.snapshot_incomplete(%(id)s)
 
 -- name: cut_off
 -- Attempts whose snapshot was never checked; the run is protected by a later one now.
-update mover.snapshot set state = 'forgotten', forgotten_at = now(), reasons = '{cut off before it was checked}'
- where run_id = %(run)s and state = 'written' and reasons = '{}'
+select mover.snapshots_cut_off(%(series)s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,8 +31,9 @@ async def test_a_secret_opens_exactly_what_it_was_made_for(access: Access) -> No
     )
     assert made.secret is not None and made.secret.startswith(PREFIX) and len(made.secret) >= 47
     assert await access.authenticate(made.secret) == Identity(
-        actor="slurm", role="operator", project="demo", token_id=made.id, posix_uid=1000, posix_gid=100
-    )
+        actor="slurm", role="operator", project="demo", token_id=made.id, posix_uid=1000, posix_gid=100,
+        proof=hashlib.sha256(made.secret.encode()).digest(),
+    )  # fmt: skip
 
 
 async def test_the_catalog_holds_no_secret_and_the_daemon_cannot_read_the_hashes(

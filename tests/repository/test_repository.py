@@ -15,7 +15,6 @@ import pytest
 from blake3 import blake3
 
 from mover.clock import SYSTEM
-from mover.decide.retention import KeepRules, SnapshotRecord, plan
 from mover.errors import (
     Conflict,
     Denied,
@@ -26,7 +25,6 @@ from mover.errors import (
     RequestInvalid,
     TierFull,
 )
-from mover.protect import forget
 from mover.repository import locks
 from mover.repository.cutting import CUT_MAX_BYTES, CUT_MIN_BYTES, WINDOW_BYTES
 from mover.repository.facts import Disk, Folder, MemoryFile
@@ -552,7 +550,7 @@ def test_a_lock_is_rewritten_while_held_and_distrusted_when_it_could_not_be(
 
 
 @pytest.mark.slow
-def test_forgetting_follows_the_plan_keeps_all_packs_and_can_be_repeated(
+def test_forgetting_keeps_all_packs_and_can_be_repeated(
     repository: Repository, out: Path, tmp_path: Path
 ) -> None:
     """Forget is not prune: what is forgotten by mistake is still in the packs."""
@@ -561,11 +559,9 @@ def test_forgetting_follows_the_plan_keeps_all_packs_and_can_be_repeated(
         (out / "small").write_bytes(b"%d" % number)
         taken.append(take(repository, out).snapshot_id)
     packs = the_packs(tmp_path)
-    records = [SnapshotRecord(each, place, SYSTEM.now()) for place, each in enumerate(taken)]
-    verdicts = plan(records, KeepRules(last=1))
 
-    assert sorted(forget.apply(repository, verdicts)) == sorted(taken[:2])
-    assert forget.apply(repository, verdicts) == []
+    assert sorted(repository.forget(taken[:2])) == sorted(taken[:2])
+    assert repository.forget(taken[:2]) == []
     assert [facts.snapshot_id for facts in repository.snapshots()] == taken[2:]
     assert the_packs(tmp_path) == packs
 

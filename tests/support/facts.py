@@ -56,6 +56,14 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "stray", **of, run_id=run, path="x", size_bytes=1, why="stranger", moved_to="y")
     insert(conn, "snapshot", **of, id=snapshot, run_id=run, tier="protect", repository_id=DIGEST + mark,
            policy="protect", files=1, bytes=1, added_bytes=1)  # fmt: skip
+    insert(conn, "snapshot_series", **of, policy="protect", series=f"run:{run}", files=1, bytes=1)
+    insert(conn, "hold", **of, id=f"hold-{mark}", snapshot_id=snapshot, reason="a paper", placed_by="ann",
+           placed_person="ann")  # fmt: skip
+    insert(conn, "protect_terms", **of, policy="protect", terms="{}", wanted="{}")
+    insert(conn, "protect_request", **of, id=f"shortening-{mark}", kind="large", policy="protect", reason="a paper",
+           requested_by="ann", requested_person="ann", requested_at="2026-01-01Z", not_before="2026-01-02Z",
+           lapses_at="2026-02-02Z")  # fmt: skip
+    insert(conn, "protect_turn", **of, id=f"turn-{mark}", policy="protect", kind="keep")
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
     insert(conn, "idempotency", **of, key="k", route="POST /v1/batches", body_digest=DIGEST, subject_id=batch)
     insert(conn, "proof", **of, id=f"proof-{mark}", kind="verified", subject_id=f"pack-{mark}", count=1, bytes=1,
