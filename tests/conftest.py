@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import fcntl
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
+from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault, VaultKey
 from mover.demo.seaweed import Seaweed
+from mover.sandbox import Sandbox
 from tests.support import summary
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
 from tests.support.seaweed import shared_weed
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that the first of all test processes makes and the others find."""
+    base = tmp_path_factory.getbasetemp()
+    home = base if worker_id == "master" else base.parent
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = home / name, home / f"{name}.done"
+        with open(home / f"{name}.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +84,13 @@ def weed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[S
     base = tmp_path_factory.getbasetemp()
     with shared_weed(base if worker_id == "master" else base.parent) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """The process's own sandbox for slides, objects and tables: its zygote loads every parser once."""
+    with slide_sandbox(max_children=2) as ready:
+        yield ready
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

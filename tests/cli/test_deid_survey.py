@@ -14,7 +14,8 @@ from mover.policy import load_profile
 from tests.support import slides
 from tests.support.dicoms import Order, Planted, plant
 
-pytestmark = pytest.mark.slow
+# in one process: the source is surveyed once for all of them
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("a survey")]
 NAMES = ("Quincy", "S24-771001", "48213311", "Zebediah")
 
 

@@ -8,7 +8,6 @@ import os
 import random
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mover.deid.companions import companions_of, standin_names
-from mover.deid.deidentify import SlideVerifier, prepare_slide, slide_sandbox
+from mover.deid.deidentify import SlideVerifier, prepare_slide
 from mover.deid.folderproof import prove_mirax
 from mover.deid.folders import plan_mirax, prepare_files, slide_id_of
 from mover.deid.outcome import Prepared, SlidePlan
@@ -349,12 +348,6 @@ def test_a_lying_plan_is_caught(lie: str) -> None:
 
 
 # --- through the sandbox -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=1) as ready:
-        yield ready
 
 
 def test_a_slide_of_a_hundred_files_passes_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -180,6 +180,10 @@ class Ward:
         return row
 
 
+# in one process: the folder is worked on once for all of them
+whole_folder = pytest.mark.xdist_group("a whole folder")
+
+
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Ward:
     made = Ward(tmp_path_factory.mktemp("graph"))
@@ -188,6 +192,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Ward:
 
 
 @pytest.mark.slow
+@whole_folder
 def test_everything_of_the_folder_has_an_output_or_a_reason(ward: Ward) -> None:
     states = {source: (one["status"], one["reason"]) for source, one in ward.entries().items()}
     assert states.pop("wsm/1.dcm") == ("dropped", "instance-dropped")
@@ -196,6 +201,7 @@ def test_everything_of_the_folder_has_an_output_or_a_reason(ward: Ward) -> None:
 
 
 @pytest.mark.slow
+@whole_folder
 def test_a_patient_and_a_case_have_one_pseudonym_in_objects_and_tables(ward: Ward) -> None:
     visits = [pydicom.dcmread(ward.output(f"CT/visit {which}/IM0001")) for which in ("one", "two")]
     row = ward.row("cases.csv")
@@ -206,6 +212,7 @@ def test_a_patient_and_a_case_have_one_pseudonym_in_objects_and_tables(ward: War
 
 
 @pytest.mark.slow
+@whole_folder
 def test_a_slide_stands_in_tables_under_the_number_it_has_on_the_disk(ward: Ward) -> None:
     number = ward.entries()[f"slides/{ward.case}_1.svs"]["number"]
     assert ward.row("cases.csv")["Slide"] == ward.row("scans.csv")["File"] == number
@@ -213,6 +220,7 @@ def test_a_slide_stands_in_tables_under_the_number_it_has_on_the_disk(ward: Ward
 
 
 @pytest.mark.slow
+@whole_folder
 def test_all_dates_of_a_patient_move_by_the_same_days_also_where_only_the_case_is_named(ward: Ward) -> None:
     """The table of scans knows no patient; the table of cases says whose case it is."""
     moved = []
@@ -227,6 +235,7 @@ def test_all_dates_of_a_patient_move_by_the_same_days_also_where_only_the_case_i
 
 
 @pytest.mark.slow
+@whole_folder
 def test_nothing_of_anybody_is_found_in_any_output_or_beside(ward: Ward) -> None:
     secrets = [one.value for planted in ward.visits for one in planted.secrets]
     secrets += ["Quibblethwaite", "Quincy", "S24-881001", ward.patient, ward.case]
@@ -239,6 +248,7 @@ def test_nothing_of_anybody_is_found_in_any_output_or_beside(ward: Ward) -> None
 
 
 @pytest.mark.slow
+@whole_folder
 def test_the_certificate_fits_what_lies_there(ward: Ward) -> None:
     checked = verify((ward.folder / "certificate.json").read_bytes(), folder=ward.folder / "out")
     assert checked.problems == () and checked.certificate is not None
@@ -255,6 +265,7 @@ def test_the_certificate_fits_what_lies_there(ward: Ward) -> None:
 
 
 @pytest.mark.slow
+@whole_folder
 def test_a_second_run_changes_nothing_and_names_the_certificate_before(ward: Ward, tmp_path: Path) -> None:
     from blake3 import blake3
 

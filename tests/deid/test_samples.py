@@ -35,6 +35,10 @@ def samples() -> Path:
     return Path(os.environ["MOVER_SAMPLES"])
 
 
+# in one process: the pack is worked on once for all of them
+planted_pack = pytest.mark.xdist_group("the planted pack")
+
+
 @pytest.fixture(scope="module")
 def shot(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The planted pack, de-identified once for the module, with everything that is written beside it."""
@@ -56,6 +60,7 @@ def shot(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@planted_pack
 def test_every_planted_file_is_final_and_nothing_beside_tells_anything(samples: Path, shot: Path) -> None:
     """The scorer's own words: present, opening, no leak, no loss; certificate and report searched too."""
     planted = samples / "planted_dev"
@@ -84,6 +89,7 @@ def test_every_planted_file_is_final_and_nothing_beside_tells_anything(samples: 
     assert found == {"wsi": (9, 9, 0), "dicom": (12, 12, 0), "csv": (3, 3, 0)}
 
 
+@planted_pack
 def test_every_planted_file_has_an_entry_with_its_reason(samples: Path, shot: Path) -> None:
     """The parts of a MIRAX slide are files of their own; the map has one line for each slide, object and table."""
     originals = samples / "planted_dev" / "originals"

@@ -7,7 +7,6 @@ import io
 import os
 import random
 import string
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from mover.decide.drafts import draft_yaml
 from mover.decide.kinship import kinship, words_by_patient
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.identity import Aliases, Subject
 from mover.deid.search import Seeker
 from mover.deid.tables import Order, PreparedTable, TableSurvey, image_key, prepare_table, survey_table
@@ -339,12 +337,6 @@ def test_a_draft_of_an_unknown_table_is_a_profile_that_a_person_can_edit(tmp_pat
 
 
 # --- the front, and the sample pack ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=1) as made:
-        yield made
 
 
 @pytest.mark.slow

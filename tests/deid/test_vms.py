@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from mover.deid import vmsproof
 from mover.deid.companions import companions_of
-from mover.deid.deidentify import prepare_slide, slide_sandbox
+from mover.deid.deidentify import prepare_slide
 from mover.deid.folders import plan_vms, prepare_files
 from mover.deid.outcome import Prepared, SlidePlan
 from mover.deid.search import Seeker
@@ -162,12 +161,6 @@ def test_a_lying_plan_is_caught(lie: str) -> None:
     plan = msgspec.structs.replace(plan, parts=(part, *plan.parts[1:]))
     with pytest.raises(IdentityError):
         prove_vms(source, files, scan, plan, number=NUMBER)
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=1) as ready:
-        yield ready
 
 
 def test_a_slide_passes_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:

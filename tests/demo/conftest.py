@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ from mover.demo.planted import Planted, load
 SCALE = 0.01
 
 
+def build(folder: Path) -> None:
+    build_hospital(folder, scale=SCALE, seed=7)
+
+
 @pytest.fixture(scope="session")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
-    return build_hospital(tmp_path_factory.mktemp("hospital"), scale=SCALE, seed=7)
+def hospital(shared: Callable[[str, Callable[[Path], None]], Path]) -> Hospital:
+    folder = shared("demo-hospital", build)
+    # found whole, it is used as it is
+    return build_hospital(folder, scale=SCALE, seed=7)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from blake3 import blake3
 
 from mover.catalog.database import Database
 from mover.deid.certificate import new_key, verify
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import Conflict, NotFound, SettingsInvalid
 from mover.ingest.certificates import Certificates
@@ -25,12 +23,6 @@ from tests.support.slides import svs
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 BARCODE = "D19-293983_Kowalczyk"
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=2) as made:
-        yield made
 
 
 @pytest.fixture

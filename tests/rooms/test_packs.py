@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
 from mover.catalog.database import Database
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import EntryMissing, LeaseLost
 from mover.model import wire
@@ -24,12 +22,6 @@ from tests.support.slides import svs
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 SLIDE = svs()
 OTHER_SLIDE = svs(size=(384, 256))
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=2) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,6 @@ import pytest
 
 from mover.catalog import selections
 from mover.catalog.database import Database
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import EntryMissing, NotFound
 from mover.model import wire
@@ -38,12 +36,6 @@ CTS = {f"im{n}.dcm": objects.ct(n) for n in (1, 2, 3)}
 
 class Killed(BaseException):
     """Between two of our own steps; nothing catches it."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=2) as made:
-        yield made
 
 
 @pytest.fixture

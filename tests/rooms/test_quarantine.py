@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from mover.catalog.database import Database
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import Conflict, NotFound
 from mover.model import wire
@@ -23,12 +21,6 @@ pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 SLIDES = [svs(size=(320 + 64 * at, 256)) for at in range(3)]
 CZI = b"ZISRAWFILE" + bytes(64)
 WHY = "agreed with the ward on Monday"
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=2) as made:
-        yield made
 
 
 @pytest.fixture

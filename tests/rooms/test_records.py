@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 
 from mover.catalog.database import Database
 from mover.cohorts import Cohorts
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, LeaseLost, NotFound, PolicyInvalid, RequestInvalid, TierUnavailable
 from mover.ingest.records import Records
@@ -184,12 +183,6 @@ class Ward:
         with psycopg.connect(self.dsns.superuser) as conn:
             found = conn.execute("select number, subject, facts from mover.aligned order by number").fetchall()
         return {number: (subject, facts) for number, subject, facts in found}
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=1) as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from psycopg.rows import namedtuple_row
 
 from mover.catalog import selections
 from mover.catalog.database import Database
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import RunRefused
 from mover.ingest import searchagain
@@ -31,12 +30,6 @@ pytestmark = pytest.mark.usefixtures("tier_rows")
 CODE = "identifier-found-later"
 HEAD = b"II*\0 Aperio Image Library |AppMag = 40|OriginalWidth = 99845|Note = "
 TILES = bytes(range(256)) * 40 + b"KATARZYNA KOWALCZYK"  # pixels may spell anything
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=1) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,26 +14,6 @@ from mover.model import wire
 from tests.system.ward import WAIT_S, Ward, copy_hospital, ending
 
 SCALE = 0.02
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
-    """A folder that the first of all test processes makes and the others find."""
-    base = tmp_path_factory.getbasetemp()
-    home = base if worker_id == "master" else base.parent
-
-    def make(name: str, fill: Callable[[Path], None]) -> Path:
-        folder, done = home / name, home / f"{name}.done"
-        with open(home / f"{name}.lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not done.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                fill(folder)
-                done.touch()
-        return folder
-
-    return make
 
 
 @pytest.fixture(scope="session")
