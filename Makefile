@@ -10,7 +10,8 @@ DEBIAN_PACKAGES := restic xfsprogs git strace
 JOBS   ?= 3
 
 # the peers of the benchmark
-BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils
+BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils restic $(BORG_HEADERS)
+BORG_HEADERS := gcc pkg-config libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev
 BENCH_ROOT ?= .
 
 .PHONY: demo serve stop test soak bench bench-full bench-deps deps check clean help
@@ -42,11 +43,11 @@ test: $(VENV)/.test-installed deps
 soak: $(VENV)/.test-installed deps
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
 
-bench: $(VENV)/.bench-installed bench-deps
+bench: bench-deps $(VENV)/.bench-installed
 	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH); status=$$?; \
 	$(BIN)/python docs/make_performance.py && exit $$status
 
-bench-full: $(VENV)/.bench-installed bench-deps
+bench-full: bench-deps $(VENV)/.bench-installed
 	@$(BIN)/python -m bench --full --root $(BENCH_ROOT) $(BENCH); status=$$?; \
 	$(BIN)/python docs/make_performance.py && exit $$status
 
@@ -79,4 +80,6 @@ $(VENV)/.bench-installed: $(VENV)/.demo-installed bench/peers.txt
 	@$(BIN)/python -m venv $(VENV)/peers >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q $(VENV)/peers
 	@echo "installing peers into $(VENV)/peers (once) ..."
 	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers.txt
+	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check "borgbackup>=1.4" \
+	|| echo "borg could not be built (it wants $(BORG_HEADERS)): the bench will name it as missing"
 	@touch $@

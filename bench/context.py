@@ -51,6 +51,10 @@ class Sizes(Struct, frozen=True):
     reflink_bytes: tuple[int, ...]
     svs_bytes: int
     dicom_objects: int
+    checkpoint_bytes: int
+    protect_files: int
+    protect_growth_bytes: tuple[int, ...]
+    protect_growth_files: tuple[int, ...]
 
 
 MB, GB = 1_000_000, 1_000_000_000
@@ -59,18 +63,22 @@ SMOKE = Sizes(
     name="smoke", rounds=1, limits_bytes=32 * MB, slides=(12 * MB, 9 * MB), large_bytes=0, small_files=60,
     tiny_files=200, durable_files=150, object_bytes=20 * MB, objects=20, walk_files=300, walk_growth=(200, 400),
     growth_files=(50, 100), growth_bytes=(9 * MB,), reflink_bytes=(9 * MB, 18 * MB), svs_bytes=8 * MB, dicom_objects=12,
+    checkpoint_bytes=32 * MB, protect_files=300, protect_growth_bytes=(64 * MB,), protect_growth_files=(200,),
 )  # fmt: skip
 USUAL = Sizes(
     name="usual", rounds=5, limits_bytes=1 * GB, slides=(500 * MB, 700 * MB, 900 * MB), large_bytes=0,
     small_files=5_000, tiny_files=50_000, durable_files=20_000, object_bytes=256 * MB, objects=1_000,
     walk_files=200_000, walk_growth=(100_000, 1_000_000), growth_files=(1_000, 10_000, 50_000),
     growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=500 * MB,
-    dicom_objects=1_000,
+    dicom_objects=1_000, checkpoint_bytes=770 * MB, protect_files=20_000, protect_growth_bytes=(1 * GB, 4 * GB),
+    protect_growth_files=(10_000, 50_000),
 )  # fmt: skip
 FULL = msgspec.structs.replace(
     USUAL, name="full", rounds=7, limits_bytes=4 * GB, large_bytes=6 * GB, small_files=8_000, tiny_files=200_000,
     objects=2_000, walk_growth=(100_000, 1_000_000, 10_000_000), growth_files=(1_000, 10_000, 100_000, 1_000_000),
-    growth_bytes=(100 * MB, 1 * GB, 4 * GB, 16 * GB), reflink_bytes=(16 * MB, 1 * GB, 16 * GB),
+    growth_bytes=(100 * MB, 1 * GB, 4 * GB, 16 * GB), protect_files=200_000,
+    protect_growth_bytes=(1 * GB, 4 * GB, 16 * GB, 100 * GB), protect_growth_files=(50_000, 200_000, 1_000_000),
+    reflink_bytes=(16 * MB, 1 * GB, 16 * GB),
 )  # fmt: skip
 
 
@@ -199,7 +207,7 @@ def inside(name: str) -> str:
     return f"{name} (in a daemon)"
 
 
-def _seen_inside(tally: Tally) -> Tally:
+def seen_inside(tally: Tally) -> Tally:
     runs = [
         msgspec.structs.replace(run, seconds=run.counted["seconds"], cpu_s=run.counted["cpu_s"]) for run in tally.runs
     ]
@@ -233,10 +241,10 @@ class Judged(Struct, frozen=True):
     def figures(self, figure: Figure, *, inner: bool = True) -> dict[str, float]:
         ran = {name: tally for name, tally in self.tallies.items() if tally.runs and (inner or not tally.inner)}
         if figure == "cpu":
-            return {name: _rounded(tally.cpu_s / self.cpu_amount) for name, tally in ran.items()}
+            return {name: rounded(tally.cpu_s / self.cpu_amount) for name, tally in ran.items()}
         if figure == "memory":
-            return {name: _rounded(tally.memory_mb) for name, tally in ran.items()}
-        return {name: _rounded(self.amount / tally.seconds) for name, tally in ran.items()}
+            return {name: rounded(tally.memory_mb) for name, tally in ran.items()}
+        return {name: rounded(self.amount / tally.seconds) for name, tally in ran.items()}
 
     def claim(
         self,
@@ -273,7 +281,7 @@ class Judged(Struct, frozen=True):
                 peers={one: values[one] for one in shown},
                 limit=limits.get(limit),
                 limit_name=limit if limit in limits else "",
-                ratio=_rounded(ratio),
+                ratio=rounded(ratio),
                 against=name,
                 goal=goal,
                 met=results.judge(ratio, goal, better),
@@ -284,7 +292,7 @@ class Judged(Struct, frozen=True):
                 cpu=_only(self.figures("cpu"), [tool, *shown]),
                 cpu_unit=self.cpu_unit,
                 memory_mb=_only(self.figures("memory"), [tool, *shown]),
-                rounds={one: [_rounded(run.seconds) for run in self.tallies[one].runs] for one in [tool, *shown]},
+                rounds={one: [rounded(run.seconds) for run in self.tallies[one].runs] for one in [tool, *shown]},
                 disturbed=[one for one in [tool, *shown] if self.tallies[one].disturbed],
                 missing=self.missing,
                 stamp=results.stamp(load_before=self.load_before),
@@ -310,7 +318,7 @@ def compete(
     tallies = course.context.contest([course.enter(tool) for tool in here], rounds=rounds)
     failed = {tally.tool: f"failed: {tally.failure}" for tally in tallies if tally.failure}
     daemons = {tool.name for tool in here if tool.tier}
-    tallies += [_seen_inside(tally) for tally in tallies if tally.tool in daemons and tally.runs]
+    tallies += [seen_inside(tally) for tally in tallies if tally.tool in daemons and tally.runs]
     return Judged(
         context=course.context,
         tallies={tally.tool: tally for tally in tallies},
@@ -329,7 +337,7 @@ def _only(values: dict[str, float], names: Sequence[str]) -> dict[str, float]:
     return {name: values[name] for name in names if name in values}
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Four significant digits: more would be noise."""
     if not value or not math.isfinite(value):
         return value

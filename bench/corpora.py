@@ -1,12 +1,13 @@
 """What is moved: made from seeds, so that every run of every machine moves the same bytes.
 
 Slides are incompressible and unique, as JPEG tiles are; small files are thumbnail-like 80 KB; tiny files are
-0.2 to 4 KB in folders of a hundred, as patches, annotations and logs are.
+0.2 to 4 KB in folders of a hundred, as patches, annotations and logs are. Checkpoints are what a run leaves.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ from msgspec import Struct
 STEP_BYTES = 8 << 20
 SMALL_BYTES = 80_000
 FILES_PER_FOLDER = 100
+SHARDS, LOGS, LOG_LINES = 16, 400, 1000
+ISLAND_BYTES, ISLAND_EVERY_BYTES = 2 << 20, 64 << 20
 
 
 class Corpus(Struct, frozen=True):
@@ -53,6 +56,59 @@ def many(folder: Path, count: int, *, low: int, high: int) -> Corpus:
             _write_at(below, f"f{number:07}.bin", content)
         os.close(below)
     return Corpus(folder, count, int(sizes.sum()))
+
+
+class Checkpoint(Struct, frozen=True):
+    """A tree of a training run in two versions. The shards that differ lie beside it, and `put` brings one version
+    of them into the tree as training does: a new file under the old name. What does not change is never touched."""
+
+    corpus: Corpus
+    versions: Path
+
+    def put(self, version: int) -> None:
+        for shard in sorted((self.versions / str(version)).iterdir()):
+            fresh = self.corpus.folder / f".{shard.name}"
+            shutil.copyfile(shard, fresh)
+            os.replace(fresh, self.corpus.folder / shard.name)
+
+
+def checkpoint(folder: Path, size_bytes: int) -> Checkpoint:
+    """Shards of float32 weights, normally distributed as weights are, and logs of text. In the second version every
+    other shard has a twentieth of its bytes new in one piece, and the first of them grew near its start."""
+    folder.mkdir(parents=True)
+    versions = folder.with_name(f"{folder.name}-versions")
+    for version in ("1", "2"):
+        (versions / version).mkdir(parents=True)
+    for number in range(SHARDS):
+        name, chance = f"shard{number:02}.pt", _random(number)
+        weights = (chance.standard_normal(size_bytes // SHARDS // 4, dtype=np.float32) * 0.02).tobytes()
+        (folder / name).write_bytes(weights)
+        if number % 2 == 0:
+            (versions / "1" / name).write_bytes(weights)
+            (versions / "2" / name).write_bytes(_trained(weights, chance, grown=number == 0))
+    for number in range(LOGS):
+        losses = _random(1000 + number).random(LOG_LINES)
+        lines = "".join(f"step {step} loss {loss:.6f}\n" for step, loss in enumerate(losses))
+        (folder / f"log{number:03}.txt").write_text(lines)
+    files, total = count(folder)
+    return Checkpoint(Corpus(folder, files, total), versions)
+
+
+def _trained(weights: bytes, chance: np.random.Generator, *, grown: bool) -> bytes:
+    length = len(weights) // 20
+    start = int(chance.integers(0, len(weights) - length))
+    fresh = weights[:start] + chance.bytes(length) + weights[start + length :]
+    return fresh[:1000] + b"inserted" + fresh[1000:] if grown else fresh
+
+
+def islands(path: Path, size_bytes: int) -> None:
+    """One sparse file with a little data every so often: large to read, small to keep."""
+    path.parent.mkdir(parents=True)
+    with path.open("wb", buffering=0) as stream:
+        for number, at in enumerate(range(0, size_bytes, ISLAND_EVERY_BYTES)):
+            stream.seek(at)
+            stream.write(_random(number).bytes(ISLAND_BYTES))
+        stream.truncate(size_bytes)
 
 
 def empty(folder: Path, count: int) -> Corpus:

@@ -17,20 +17,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.reaper import cpu_s, descendants
 from mover.model.moving import Item, Options, Outcome
+from mover.tiers import identity
 from mover.tiers.posix import PosixTier
 
 if TYPE_CHECKING:
+    from mover.repository.repository import Repository
     from mover.sandbox import Sandbox
     from mover.tiers.object import ObjectTier
     from mover.tiers.port import ReadTier
     from mover.tiers.staging import StagingTier
     from mover.transfer import Transfer
 
+PASSWORD = "bench"
 PROCESSES = 2
 SLIDES_AT_ONCE = 4  # shards that a daemon runs at once, by default
 PARSERS = 2  # children that parse for it, by default
@@ -65,6 +69,11 @@ def main() -> None:
     cleaned.add_argument("--no-readback", action="store_true")
     cleaned.add_argument("--first", default="", help="another slide to load the sandbox's parsers with, off the clock")
     cleaned.set_defaults(verb=deidentify)
+    for name, verb in (("snapshot", snapshot), ("restore", restore)):
+        one = verbs.add_parser(name)
+        one.add_argument("source")
+        one.add_argument("target")
+        one.set_defaults(verb=verb)
     again = verbs.add_parser("reread")
     again.add_argument("target")
     again.set_defaults(verb=reread)
@@ -126,7 +135,7 @@ def _carry(
     recorder = _Recorder(asked.dsn) if asked.dsn else None
     clock = _Clock()
     carrier = Carrier(Transfer(), processes=PROCESSES)
-    counted = {"files": 0, "bytes": 0, "verified": 0, "shared": 0, "groups": 0}
+    counted: dict[str, float] = {"files": 0, "bytes": 0, "verified": 0, "shared": 0, "groups": 0}
     try:
         items = _items(source, prefix=prefix, into=into, known=known)
         options = Options(readback=not asked.no_readback)
@@ -357,6 +366,61 @@ def _deidentify(
         )
     if moved.source_digest is None or moved.source_digest.blake3 == moved.digest.blake3:
         sys.exit("the digests of source and result are not two")
+
+
+# --- snapshots --------------------------------------------------------------------------------------------
+
+
+def made_repository(base: Path) -> None:
+    """A tier and an empty repository in `base`, as a daemon finds them."""
+    from mover.repository.repository import create_repository
+
+    create_repository(_protect_tier(base / "tier", fresh=True), PASSWORD.encode())
+
+
+def _protect_tier(root: Path, *, fresh: bool = False) -> PosixTier:
+    if fresh:
+        root.mkdir()
+        identity.establish(root, name="protect", zone="deidentified")
+    return PosixTier("protect", "deidentified", root, role="protect")
+
+
+def _repository(tier: Path) -> Repository:
+    from mover.repository.repository import open_repository
+
+    return open_repository(_protect_tier(tier), PASSWORD.encode())
+
+
+def snapshot(asked: argparse.Namespace) -> dict[str, float]:
+    """The earlier snapshot and the digests of its files come from a file beside, as a daemon has them in its
+    catalog; they are read before and kept after the clock."""
+    from mover.repository.facts import Disk, Folder
+
+    kept = Path(asked.target).with_name("catalog.json")
+    parent, digests = json.loads(kept.read_bytes()) if kept.exists() else (None, {})
+    repository, source = _repository(Path(asked.target)), Folder({"artifacts": Disk(Path(asked.source))})
+    clock = _Clock()
+    result = repository.snapshot(
+        source, hostname="bench", username="bench", tags=[], time=datetime.now(UTC), paths=["/artifacts"],
+        parent=parent, parent_digests=digests,
+    )  # fmt: skip
+    os.sync()
+    said = clock.said(files=result.files, bytes=result.bytes, added_bytes=result.added_bytes)
+    if not result.complete:
+        sys.exit("the snapshot is not complete")
+    kept.write_text(json.dumps([result.snapshot_id, {entry.path: entry.blake3 for entry in result.entries}]))
+    return said
+
+
+def restore(asked: argparse.Namespace) -> dict[str, float]:
+    parent, _ = json.loads(Path(asked.source).with_name("catalog.json").read_bytes())
+    repository = _repository(Path(asked.source))
+    clock = _Clock()
+    result = repository.restore(parent, Path(asked.target), path="/artifacts")
+    os.sync()
+    if not result.complete:
+        sys.exit("the restore is not complete")
+    return clock.said(files=result.files, bytes=result.bytes)
 
 
 if __name__ == "__main__":

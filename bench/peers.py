@@ -264,7 +264,7 @@ PATHSAFE_READ = Peer("pathsafe, read back", ("pathsafe",), _pathsafe_read_back, 
 _ASKED = {
     "cp": ("--version",), "rsync": ("--version",), "fpsync": ("-h",), "tar": ("--version",), "rclone": ("version",),
     "find": ("--version",), "fdfind": ("--version",), "s5cmd": ("version",), "pathsafe": ("--version",),
-    "weed": ("version",),
+    "weed": ("version",), "restic": ("version",), "borg": ("--version",),
 }  # fmt: skip
 
 

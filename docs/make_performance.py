@@ -19,8 +19,7 @@ HEAD = """\
 # Performance
 
 Made from `bench/results/latest.json` and `bench/why.toml` by `docs/make_performance.py`; `make bench` measures
-again (about ten minutes), `make bench-full` at larger sizes. How it is measured stands in `bench/README.md`; the
-figures of snapshots beside stock restic are measured apart, by `bench/snapshots.py`.
+again (about fifteen minutes), `make bench-full` at larger sizes. How it is measured stands in `bench/README.md`.
 
 Every comparison is of one run on one machine: the same bytes, the tools in turns (A B C, C B A, ...), medians, a fresh
 output folder each time, and a sync of the output's file system on the clock for every tool. Ours are whole processes,
