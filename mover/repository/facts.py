@@ -117,8 +117,35 @@ class RestoreResult(Struct, frozen=True):
         return not self.damaged and not self.left
 
 
+class Hit(Struct, frozen=True):
+    """One snapshot that damage hits, and which of its paths: files that are not whole, folders that cannot be listed.
+    What the protected tree's owner may see, and nobody else."""
+
+    snapshot_id: str
+    paths: tuple[str, ...]
+
+
+class Damage(Struct, frozen=True):
+    """One object of the repository that is lost or wrong, and what of which snapshots it takes with it. No hits: no
+    snapshot needs it. Of very many paths only the first are named: not `all_named` then."""
+
+    object: str
+    what: str
+    hits: tuple[Hit, ...] = ()
+    all_named: bool = True
+
+    @property
+    def snapshots(self) -> tuple[str, ...]:
+        return tuple(hit.snapshot_id for hit in self.hits)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path for hit in self.hits for path in hit.paths))
+
+
 class CheckResult(Struct, frozen=True):
-    """`errors` name repository objects, never paths of the protected tree."""
+    """`errors` name repository objects, never paths of the protected tree: those stand in `damage`. `packs` were
+    looked at, of `packs_there`; `strays` are packs that no index file names, left by killed writers."""
 
     snapshots: int
     trees: int
@@ -126,7 +153,84 @@ class CheckResult(Struct, frozen=True):
     packs: int
     bytes_read: int
     errors: list[str]
+    damage: list[Damage] = []
+    packs_there: int = 0
+    strays: int = 0
+    seed: str = ""  # of a sampled check: the same seed reads the same packs
 
     @property
     def ok(self) -> bool:
         return not self.errors
+
+
+class KeyFacts(Struct, frozen=True):
+    """A key file as anybody may read it. `current`: this process opened the repository with it."""
+
+    key_id: str
+    hostname: str
+    username: str
+    created: str
+    current: bool
+
+
+class PruneStep(Struct, frozen=True):
+    """How many packs have one verdict for one reason; `free_bytes` of them no snapshot needs."""
+
+    action: str
+    reason: str
+    packs: int
+    size_bytes: int
+    free_bytes: int
+
+
+class PruneResult(Struct, frozen=True):
+    """`steps` is the plan as the prune found it, the rest is what it did. `damaged` blobs could not be copied out of a
+    wasteful pack, which therefore stays; `denied` packs are locked on their tier and stay marked. Not `finished`: a
+    plan only, or somebody's lock stood in the way, and the next prune goes on from here."""
+
+    steps: tuple[PruneStep, ...]
+    marked: int
+    unmarked: int
+    swept: int
+    freed_bytes: int
+    repacked: int
+    copied_blobs: int
+    added_bytes: int
+    rewritten_index_files: int
+    damaged: list[str]
+    denied: list[str]
+    finished: bool
+
+
+class CopyResult(Struct, frozen=True):
+    """`snapshot_id` is the copy's own id in the other repository. Nothing was added when it was there `already`."""
+
+    snapshot_id: str
+    already: bool
+    blobs: int
+    added_bytes: int
+
+
+class RebuildResult(Struct, frozen=True):
+    """`named` packs no index file had named, `dropped` were named and are gone or are not what they were said to be,
+    `unreadable` index files were replaced by what the packs' own headers say."""
+
+    named: int
+    dropped: int
+    unreadable: int
+    damaged: list[str]  # packs whose header cannot be read either
+
+
+class RepairResult(Struct, frozen=True):
+    """`salvaged` blobs were still whole here, `fetched` came from the other repository; `left` is what neither has.
+    `snapshots` that were lost here came back under new ids (old id: new id)."""
+
+    salvaged: int
+    fetched: int
+    packs_replaced: int
+    snapshots: dict[str, str]
+    left: list[Damage]
+
+    @property
+    def complete(self) -> bool:
+        return not self.left

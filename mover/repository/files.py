@@ -50,11 +50,12 @@ class RepositoryFiles:
         return self._below("config")
 
     def ids(self, kind: FileKind) -> Iterator[StoredFile]:
-        """Every file of a kind. Names that are not storage ids (temporary files, strays) are passed over."""
+        """Every file of a kind. Names that are not storage ids (temporary files, foreign ones), and ids in folders
+        that are not theirs, are passed over."""
         try:
             for entry in self.tier.list(self._below(kind)):
                 name = entry.key.rsplit("/", 1)[-1]
-                if entry.kind == "file" and _HEX_ID.fullmatch(name):
+                if entry.kind == "file" and _HEX_ID.fullmatch(name) and entry.key == self.key(kind, name):
                     yield StoredFile(name, entry.fingerprint.size_bytes)
         except EntryMissing:
             return  # a folder nobody has written to yet

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Struct
 
-from mover.clock import SYSTEM, Clock
+from mover.clock import SYSTEM, Clock, monotonic_s, pause
 from mover.errors import LeaseLost, MoverError, RepositoryDamaged, RepositoryLocked, TierError
 from mover.repository.crypto import MasterKey
 from mover.repository.files import RepositoryFiles
@@ -27,6 +27,7 @@ from mover.repository.tree import format_time, parse_time
 
 STALE_AFTER = timedelta(minutes=30)
 REFRESH_EVERY_S = 300.0
+TRY_AGAIN_S = 0.25
 # restic's own wait between writing its lock and looking again.
 SETTLE_S = 0.2
 # Above this age our own lock may already count as stale elsewhere: nothing may be committed under it.
@@ -107,9 +108,25 @@ class Lock:
 
 
 @contextmanager
-def locked(files: RepositoryFiles, key: MasterKey, *, exclusive: bool = False, clock: Clock = SYSTEM) -> Iterator[Lock]:
+def locked(
+    files: RepositoryFiles,
+    key: MasterKey,
+    *,
+    exclusive: bool = False,
+    clock: Clock = SYSTEM,
+    patience_s: float = 0.0,
+) -> Iterator[Lock]:
+    """RepositoryLocked when somebody else's lock stood against this one for all of `patience_s`."""
     lock = Lock(files, key, exclusive=exclusive, clock=clock)
-    lock.acquire()
+    deadline_s = monotonic_s() + patience_s
+    while True:
+        try:
+            lock.acquire()
+            break
+        except RepositoryLocked:
+            if monotonic_s() >= deadline_s:
+                raise
+            pause(TRY_AGAIN_S)
     try:
         yield lock
     finally:

@@ -10,9 +10,7 @@ any point, what is left is a correct repository; a repeat finds the packs alread
 
 from __future__ import annotations
 
-import hashlib
 import os
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,24 +21,30 @@ import msgspec
 from msgspec import Struct
 
 from mover.clock import SYSTEM, Clock
+from mover.decide.pruning import PruneRules
 from mover.errors import (
     Conflict,
     Denied,
     EntryExists,
     EntryMissing,
+    LeaseLost,
     NotFound,
     RepositoryDamaged,
     RequestInvalid,
 )
 from mover.randomness import random_bytes
+from mover.repository import keys
 from mover.repository.blobs import BlobWriter
+from mover.repository.carrying import Shelf
 from mover.repository.check import Check
-from mover.repository.crypto import MasterKey, new_master_key, unwrap_key, wrap_key
+from mover.repository.crypto import MasterKey, new_master_key
 from mover.repository.cutting import Tally
 from mover.repository.facts import (
     CheckResult,
     Folder,
+    KeyFacts,
     Progress,
+    PruneResult,
     RestoreResult,
     SnapshotEntry,
     SnapshotFacts,
@@ -48,8 +52,9 @@ from mover.repository.facts import (
 )
 from mover.repository.files import MAX_KEY_FILE_BYTES, RepositoryFiles
 from mover.repository.index import Index
-from mover.repository.locks import locked, user_name
+from mover.repository.locks import locked
 from mover.repository.polynomial import irreducible, new_polynomial
+from mover.repository.prune import Prune
 from mover.repository.reader import BlobReader, find_node, list_entries, walk
 from mover.repository.reading import Requester
 from mover.repository.restore import Order, Restore
@@ -58,9 +63,10 @@ from mover.repository.writer import ParentView, Walk
 from mover.tiers.port import PruneTier
 
 VERSION = 2
-# restic tries as many; each costs a scrypt.
-MAX_KEYS = 20
 INCOMPLETE_TAG = "incomplete"
+# A pack is rewritten when a quarter of it is waste, and one prune copies no more than this.
+WASTE_SHARE = 0.25
+REPACK_BYTES = 64 << 30
 PROGRAM = "mover 0.1"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -96,14 +102,14 @@ def create_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> 
     _clear_interrupted_creation(files)
     master = new_master_key()
     config = _Config(VERSION, random_bytes(32).hex(), f"{new_polynomial():x}")
-    key_id = _put_key(files, master, password)
+    key_id = keys.put_key(files, master, password)
     sealed = bytes(master.seal(msgspec.json.encode(config)))
     try:
         tier.put(files.config_key, [sealed], size_bytes=len(sealed))
     except EntryExists as cause:
         files.remove("keys", key_id)
         raise Conflict("somebody else created a snapshot repository here at the same moment") from cause
-    return Repository(files, master, config)
+    return Repository(files, master, config, key_id=key_id)
 
 
 def open_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> Repository:
@@ -113,17 +119,11 @@ def open_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> Re
         sealed = files.read_whole(files.config_key, max_bytes=MAX_KEY_FILE_BYTES)
     except EntryMissing as cause:
         raise NotFound("there is no snapshot repository here", hint="Create one first.") from cause
-    found = sorted(files.ids("keys"), key=lambda key: key.file_id)[:MAX_KEYS]
     opened = False
-    for key_file in found:
-        master = unwrap_key(
-            files.read_whole(files.key("keys", key_file.file_id), max_bytes=MAX_KEY_FILE_BYTES), password
-        )
-        if master is None:
-            continue
+    for key_id, master in keys.openings(files, password):
         opened = True
         try:
-            return Repository(files, master, _decode_config(master.open(sealed)))
+            return Repository(files, master, _decode_config(master.open(sealed)), key_id=key_id)
         except RepositoryDamaged:
             continue  # a key of an interrupted creation opens nothing
     if opened:
@@ -134,8 +134,10 @@ def open_repository(tier: PruneTier, password: bytes, *, prefix: str = "") -> Re
 class Repository:
     """Made by `create_repository` or `open_repository`."""
 
-    def __init__(self, files: RepositoryFiles, key: MasterKey, config: _Config, *, clock: Clock = SYSTEM) -> None:
-        self._files, self._key, self._clock = files, key, clock
+    def __init__(
+        self, files: RepositoryFiles, key: MasterKey, config: _Config, *, key_id: str, clock: Clock = SYSTEM
+    ) -> None:
+        self._files, self._key, self._key_id, self._clock = files, key, key_id, clock
         self.repository_id = config.id
         self._seed = int(config.chunker_polynomial, 16)
         self._index = Index()
@@ -168,6 +170,7 @@ class Repository:
                 tree_id = walker.run(source)
                 blobs.flush()
             lock.assert_held()  # beyond its life a prune beside us may have taken packs for unused
+            self._assert_index_stands(index)
             incomplete = [INCOMPLETE_TAG] if tally.torn or tally.unreadable else []
             wire = _WireSnapshot(
                 time=format_time(_to_ns(time)),
@@ -195,13 +198,51 @@ class Repository:
                     removed.append(snapshot_id)
             return removed
 
+    def prune(
+        self,
+        *,
+        grace: timedelta,
+        plan_only: bool = False,
+        now: datetime | None = None,
+        waste_share: float = WASTE_SHARE,
+        repack_bytes: int = REPACK_BYTES,
+        patience_s: float = 0.0,
+    ) -> PruneResult:
+        """Mark what no snapshot needs, and sweep what was marked before the grace, which must be longer than any
+        snapshot runs: so called twice, the grace apart, it takes away what is forgotten now. `now` is the
+        database's; `patience_s` is how long each turn waits for somebody else's lock (RepositoryLocked, or a
+        result that is not `finished`). The caller looks at `denied` and `damaged`."""
+        rules = PruneRules(grace, waste_share, repack_bytes)
+        prune = Prune(self._shelf, self._root_of, rules=rules, now=now, patience_s=patience_s, clock=self._clock)
+        return prune.plan() if plan_only else prune.run()
+
+    # - keys
+
+    def keys(self) -> list[KeyFacts]:
+        return keys.list_keys(self._files, current=self._key_id)
+
     def add_key(self, password: bytes) -> str:
-        """One more password for the same repository; returns the key file's id."""
-        if len(list(self._files.ids("keys"))) >= MAX_KEYS:
-            raise RequestInvalid(f"the snapshot repository has {MAX_KEYS} keys already")
-        return _put_key(self._files, self._key, password)
+        """One more password for the same repository; returns the key file's id, proved by opening it."""
+        return keys.add_key(self._files, self._key, password)
+
+    def remove_key(self, key_id: str, *, other_password: bytes | None = None) -> None:
+        """The key in use goes only when `other_password` opens another that stays; so the last never goes."""
+        self._key_id = keys.remove_key(
+            self._files, self._key, key_id, current=self._key_id, other_password=other_password
+        )
+
+    def change_password(self, password: bytes) -> str:
+        """A new key in the place of the one in use; its id. Killed between the two, both open the repository. The
+        caller next stores the new password where the old one was, before anything else."""
+        before, new = self._key_id, self.add_key(password)
+        self.remove_key(before, other_password=password)
+        return new
 
     # - reading
+
+    def snapshot_ids(self) -> list[str]:
+        """Of the snapshot files that are there, unread."""
+        return [stored.file_id for stored in self._files.ids("snapshots")]
 
     def snapshots(self) -> list[SnapshotFacts]:
         """All snapshots, in the order of the times they claim."""
@@ -246,13 +287,23 @@ class Repository:
             facts = self._require(snapshot_id)
             yield self._reader(), bytes.fromhex(facts.tree_id)
 
-    def check(self, read_data: bool, snapshot_id: str | None = None) -> CheckResult:
-        """With `snapshot_id`: everything this snapshot needs, no more. Snapshots are listed before the index
-        is loaded: the other way round, one written in between would seem to lack its blobs."""
+    def check(
+        self, read_data: bool, snapshot_id: str | None = None, *, sample: float | None = None, seed: str = ""
+    ) -> CheckResult:
+        """The whole repository: its structure, and every byte with `read_data`, or that of a random share (`sample`,
+        0 to 1) of its packs. With `snapshot_id`: everything this snapshot needs, no more."""
+        if sample is not None and not 0 < sample <= 1:
+            raise RequestInvalid("the share of packs to read is above 0 and at most 1")
+        if sample is not None and not seed:
+            seed = random_bytes(8).hex()
         with locked(self._files, self._key, clock=self._clock):
-            snapshots = self.snapshots() if snapshot_id is None else [self._require(snapshot_id)]
-            check = Check(self._files, key=self._key, index=self._fresh_index())
-            return check.run(snapshots, whole=snapshot_id is None, read_data=read_data)
+            if snapshot_id is not None:
+                facts = [self._require(snapshot_id)]
+                return Check(self._shelf, self._fresh_index()).run(facts, whole=False, read_data=read_data)
+            check = Check(self._shelf)
+            found = check.load_snapshots([each.file_id for each in self._files.ids("snapshots")], self._load_snapshot)
+            check.load_index()
+            return check.run(found, whole=True, read_data=read_data, sample=sample, seed=seed)
 
     # - inside
 
@@ -263,6 +314,19 @@ class Repository:
                 self._index = Index()
             self._index.load_missing(present, files=self._files, key=self._key)
             return self._index
+
+    @property
+    def _shelf(self) -> Shelf:
+        return Shelf(self._files, self._key)
+
+    def _root_of(self, snapshot_id: str) -> bytes:
+        return bytes.fromhex(self._load_snapshot(snapshot_id).tree_id)
+
+    def _assert_index_stands(self, index: Index) -> None:
+        """Index files go only under the exclusive lock, which cannot stand beside ours. One that went all the same
+        was taken by somebody who thought us dead, and with it may go what this snapshot leans on."""
+        if index.lost({found.file_id for found in self._files.ids("index")}):
+            raise LeaseLost("the repository was pruned while this snapshot ran; its lock had been taken for stale")
 
     def _reader(self) -> BlobReader:
         return BlobReader(self._files, key=self._key, index=self._fresh_index())
@@ -320,19 +384,6 @@ def _result(snapshot_id: str, tree_id: bytes, tally: Tally, *, added_bytes: int)
         unreadable=tally.unreadable,
         skipped=tally.skipped,
     )
-
-
-def _put_key(files: RepositoryFiles, master: MasterKey, password: bytes) -> str:
-    content = wrap_key(
-        master,
-        password,
-        hostname=socket.gethostname(),
-        username=user_name(os.getuid()),
-        created=SYSTEM.now(),
-    )
-    key_id = hashlib.sha256(content).hexdigest()
-    files.put("keys", key_id, [content], size_bytes=len(content))
-    return key_id
 
 
 def _clear_interrupted_creation(files: RepositoryFiles) -> None:
