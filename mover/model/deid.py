@@ -40,10 +40,12 @@ class DicomRules(Struct, frozen=True, forbid_unknown_fields=True):
 
 class PixelRules(Struct, frozen=True, forbid_unknown_fields=True):
     """Text burned into pictures. `ocr` reads, masks and reads again; `refuse` sends every class that may carry text
-    to quarantine; `trust` believes a BurnedInAnnotation of NO (and needs an approval)."""
+    to quarantine; `trust` believes a BurnedInAnnotation of NO (and needs an approval). Of long `films` every frame is
+    searched for edges and a sample is read; `every` reads every frame, `refuse` sends them to quarantine."""
 
     burned_in: Literal["ocr", "refuse", "trust"] = "ocr"
     ultrasound: Literal["regions", "ocr", "refuse"] = "regions"
+    films: Literal["sample", "every", "refuse"] = "sample"
     mask_margin_px: Annotated[int, Meta(ge=0, le=64)] = 3
 
 

@@ -1,4 +1,4 @@
-"""Text burned into pictures: found, blanked, looked for again (design: deidentification 2.4).
+"""Text and barcodes in pictures: found, blanked, looked for again (design: deidentification 2.4).
 
 No reader of text is the sole defence. What a class of objects is known to carry outside its picture goes unread
 (ultrasound outside its regions); the rest is looked at in several views and sizes; every line found is blanked with
@@ -8,26 +8,25 @@ nothing. What three rounds do not clear waits in quarantine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from mover.deid.pixels import reader
+from mover.deid.pixels import barcodes, reader
+from mover.deid.pixels.barcodes import find_barcodes
 from mover.deid.pixels.blanking import Blanked, blank, blank_decoded, blank_native, ground_of
+from mover.deid.pixels.films import shown
 from mover.deid.pixels.look import find_text
 from mover.deid.pixels.policy import passes_unread, unread_parts
-from mover.deid.pixels.samples import Frame, check, is_native, read_frame
+from mover.deid.pixels.samples import Frame, check, is_native
 from mover.deid.pixels.views import views
 from mover.deid.pixels.words import Box, PixelFacts, PixelVerdict
 from mover.errors import RedactionUnproven, TextReaderMissing
 from mover.model.deid import PixelRules
 from mover.model.source import ByteSource
 
+EYES: Final = f"{reader.NAME} {barcodes.NAME}"
 ROUNDS: Final = 3
-FEW_PIXELS: Final = 2 << 20  # of all frames together: then each frame is looked at
-SAMPLED: Final = 3  # frames of a longer film that are looked at, besides its brightest and darkest of each pixel
-MAX_FRAMES_MERGED: Final = 512  # frames that these two are made of, evenly spaced
 AGAIN: Final = (3.0, 1.5)  # enlargements of the second look
 AGAIN_LARGE: Final = (1.5,)  # and of large pictures
 LARGE_PIXELS: Final = 512 * 512
@@ -52,7 +51,7 @@ def judge_pixels(source: ByteSource, facts: PixelFacts, rules: PixelRules) -> Pi
 
 
 def _looked_at(source: ByteSource, facts: PixelFacts, rules: PixelRules) -> PixelVerdict:
-    frames = list(_shown(source, facts))
+    frames = list(shown(source, facts, rules))
     parts = unread_parts(facts, rules)
     ground = ground_of(frames[0], facts, parts)
     frames = [_with(frame, blank(frame.samples, parts, ground)) for frame in frames] if parts else frames
@@ -60,7 +59,7 @@ def _looked_at(source: ByteSource, facts: PixelFacts, rules: PixelRules) -> Pixe
     if not boxes and not parts:
         if facts.burned_in == "YES":
             raise RedactionUnproven("the object says that text is burned in, and none was found")
-        return PixelVerdict("looked at, no text", frames_read=len(frames), passes=passes, detector=reader.NAME)
+        return PixelVerdict("looked at, no text", frames_read=len(frames), passes=passes, detector=EYES)
     everything = (*parts, *boxes)
     made = _blanked(source, facts, everything, ground)
     return PixelVerdict(
@@ -72,7 +71,7 @@ def _looked_at(source: ByteSource, facts: PixelFacts, rules: PixelRules) -> Pixe
         frames_read=len(frames),
         passes=passes,
         findings=findings,
-        detector=reader.NAME,
+        detector=EYES,
     )
 
 
@@ -98,7 +97,7 @@ def _cleared(
 
 
 def find(frame: Frame, facts: PixelFacts, *, again: bool = False) -> tuple[list[Box], int]:
-    """Lines of text in one frame, over all its views, and how often the detector was asked."""
+    """Lines of text and barcodes in one frame, over all its views, and how often the detector was asked."""
     scales: tuple[float, ...] = ()
     if again:
         scales = AGAIN_LARGE if facts.rows * facts.columns > LARGE_PIXELS else AGAIN
@@ -108,27 +107,9 @@ def find(frame: Frame, facts: PixelFacts, *, again: bool = False) -> tuple[list[
         seen = find_text(view, scales=scales)
         passes += seen.passes
         found.update(dict.fromkeys(seen.boxes))
+        if seen.passes:  # bars are edges: where the cheap look met none, there is no code either
+            found.update(dict.fromkeys(find_barcodes(view)))
     return list(found), passes
-
-
-def _shown(source: ByteSource, facts: PixelFacts) -> Iterator[Frame]:
-    """The frames to look at: all of a few, else the first, middle and last, and the brightest and the darkest that
-    each pixel was in the whole film, where a line that any frame shows stands out."""
-    count = len(facts.frames)
-    if count * facts.rows * facts.columns <= FEW_PIXELS or count <= SAMPLED:
-        for index in range(count):
-            yield read_frame(source, facts, index)
-        return
-    for index in (0, count // 2, count - 1):
-        yield read_frame(source, facts, index)
-    first = read_frame(source, facts, 0)
-    bright, dark = first.samples.copy(), first.samples.copy()
-    for index in np.linspace(0, count - 1, min(count, MAX_FRAMES_MERGED)).astype(int).tolist():
-        samples = read_frame(source, facts, index).samples
-        np.maximum(bright, samples, out=bright)
-        np.minimum(dark, samples, out=dark)
-    yield _with(first, bright)
-    yield _with(first, dark)
 
 
 def _with(frame: Frame, samples: np.ndarray) -> Frame:

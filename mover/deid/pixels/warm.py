@@ -3,6 +3,8 @@
 Without the extra `ocr` this loads nothing.
 """
 
-from mover.deid.pixels import reader
+from mover.deid.pixels import barcodes, reader
+
+__all__ = ["barcodes"]
 
 reader.preload()
