@@ -291,7 +291,7 @@ async def _build(
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
     batches = Batches(database, vault, tiers, policies, node=node)
     packs = Packs(batches, database, vault, tiers, policies, transfer, sandbox, site=site, node=node)
-    adoptions = Adoptions(database, tiers, sandbox, transfer, node=node)
+    adoptions = Adoptions(database, tiers, sandbox, transfer, site=site, node=node, spool=settings.state_dir)
     records = Records(database, vault, tiers, sandbox, policies, site=site, node=node)
     certificates = Certificates(database, policies, sandbox, key_file=settings.certificate_key, site=site, node=node)
     runs = Runs(database, flash, policies, node=node)

@@ -1,4 +1,4 @@
-"""What claims to be clean: verify-only scans of deidentified tiers, and their verdicts."""
+"""What claims to be clean: scans of deidentified tiers, their verdicts, and what becomes slides of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mover.api.operation import Call, Operations, Paged, Query, Streamed, Waitin
 from mover.model import wire
 
 OPERATIONS = Operations()
-FINAL = frozenset({"complete", "failed"})
+FINAL = frozenset({"scanned", "complete", "failed"})
 MEDIA_TYPE = "application/jsonl; charset=utf-8"
 
 
@@ -14,7 +14,7 @@ MEDIA_TYPE = "application/jsonl; charset=utf-8"
     "POST", "/v1/adoptions", "adoptions.request", wire.Adoption, body=wire.AdoptionRequest, status=202
 )
 async def request(call: Call[wire.AdoptionRequest, Query]) -> wire.Adoption:
-    """Scan what stands on a deidentified tier as if it were a source; nothing is changed."""
+    """Scan what stands on a deidentified tier as if it were a source; what is clean is registered where it lies."""
     return await call.rooms.adoptions.request(call.project, call.actor, call.body, request=call.request)
 
 
@@ -28,6 +28,14 @@ async def list_adoptions(call: Call[None, Paged]) -> wire.AdoptionPage:
 async def view(call: Call[None, Waiting]) -> wire.Adoption:
     """One scan with its verdicts; with `wait`, as soon as its state changes or is final."""
     return await call.until(lambda: call.rooms.adoptions.view(call.project, call.id), FINAL)
+
+
+@OPERATIONS.add(
+    "POST", "/v1/adoptions/{id}/register", "adoptions.request", wire.Adoption, body=wire.AdoptionRegister, status=202
+)
+async def register(call: Call[wire.AdoptionRegister, Query]) -> wire.Adoption:
+    """The verdicts were seen: register what is clean of it."""
+    return await call.rooms.adoptions.register(call.project, call.actor, call.id, call.body, request=call.request)
 
 
 @OPERATIONS.add("GET", "/v1/adoptions/{id}/report", "adoptions.read", str, media_type=MEDIA_TYPE)

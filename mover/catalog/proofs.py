@@ -11,7 +11,7 @@ from mover.catalog.database import Connection
 from mover.model import wire
 from mover.randomness import new_id
 
-ProofKind = Literal["verified", "deidentified", "complete", "aligned", "ready", "protected", "cleaned"]
+ProofKind = Literal["verified", "deidentified", "adopted", "complete", "aligned", "ready", "protected", "cleaned"]
 
 SUBJECT_PROOFS_LIMIT = 100
 

@@ -84,17 +84,23 @@ class _Moved(Struct, frozen=True):
 
 
 def plan_mirax(
-    main: ByteSource, files: Mapping[str, ByteSource], scan: MiraxScan, *, known: tuple[str, ...], number: str
+    main: ByteSource,
+    files: Mapping[str, ByteSource],
+    scan: MiraxScan,
+    *,
+    known: tuple[str, ...],
+    number: str,
+    standing_id: str = "",
 ) -> SlidePlan:
-    """The plan of a scanned slide; proves nothing yet."""
+    """The plan of a scanned slide; proves nothing yet. With `standing_id` the slide gets that id and no other."""
     moved = _move(scan, len(mirax.VERSION) + ID_DIGITS)
     count = len(moved) + bool(scan.position_layer)
     names = tuple(data_name(index) for index in range(count))
     for attempt in range(_ATTEMPTS):
-        slide_id = slide_id_of(number, attempt)
+        slide_id = standing_id or slide_id_of(number, attempt)
         redaction = judge_mirax(scan, slide_id=slide_id, index_name="Index.dat", data_names=names, known=known)
         # by chance an id may hold the five digits of somebody's number
-        if not any(text.casefold() in slide_id.casefold() for text in redaction.removed):
+        if standing_id or not any(text.casefold() in slide_id.casefold() for text in redaction.removed):
             break
     head = mirax.VERSION + slide_id.encode()
     positions = _packed(scan, judge_positions(scan))

@@ -14,7 +14,6 @@ import msgspec
 from pydicom.datadict import keyword_for_tag
 
 import scanners
-from mover.decide.adoption import PLACES_MAX, CleanLook
 from mover.decide.dicom.desk import REASONS, creators_of
 from mover.decide.dicom.tables import class_name
 from mover.decide.redaction import DESKS, judge_slide, shape_of
@@ -24,12 +23,8 @@ from mover.deid.dicom.gather import Gatherer, Look, survey_of
 from mover.deid.dicom.plan import Engine
 from mover.deid.folders import plan_mirax, plan_vms
 from mover.deid.identity import Aliases, Subject
-from mover.deid.outcome import SlidePlan
-from mover.deid.slides import plan_slide
-from mover.deid.verify import verify_slide
 from mover.errors import IdentityError, IntegrityError, LimitExceeded, MoverError
 from mover.model.deid import DicomRules, PixelRules
-from mover.model.recipe import Literal
 from mover.model.slides import Decision, SlideScan
 from mover.model.source import ByteSource
 from scanners import families, mirax, vms
@@ -38,7 +33,6 @@ from scanners.tiff import looks_like_tiff
 
 _REFUSALS = (IdentityError, IntegrityError, LimitExceeded)
 SOP_CLASS = 0x00080016
-STEP_BYTES = 4 << 20
 _FATES: dict[str, Fate] = {"keep": "kept", "rebuild": "rewritten", "drop": "dropped"}
 _REASON_FATES: dict[str, Fate] = {
     "kept": "kept", "safe": "kept", "unlisted": "unknown", "emptied": "rewritten", "replaced": "rewritten",
@@ -60,8 +54,8 @@ def _slide(source: ByteSource, suffix: str, unwanted: list[str]) -> FileLook:
         scan = scanners.identify(source, suffix)
         decisions = judge_slide(scan, unwanted=unwanted).decisions
     except _REFUSALS as refusal:
-        return _refused(refusal, scan.family if scan else _family(source, suffix))
-    return FileLook(scan.family, places=(*_places(decisions), *_unlisted(scan)))
+        return _refused(refusal, scan.family if scan else family_of(source, suffix))
+    return FileLook(scan.family, places=(*places_of(decisions), *_unlisted(scan)))
 
 
 def folder(*given: object) -> bytes:
@@ -81,11 +75,11 @@ def _folder(main: ByteSource, files: Mapping[str, ByteSource], suffix: str) -> F
         else:
             return _slide(main, suffix, [])
     except _REFUSALS as refusal:
-        return _refused(refusal, _family(main, suffix))
-    return FileLook(plan.family, places=_places(plan.decisions))
+        return _refused(refusal, family_of(main, suffix))
+    return FileLook(plan.family, places=places_of(plan.decisions))
 
 
-def _family(source: ByteSource, suffix: str) -> str:
+def family_of(source: ByteSource, suffix: str) -> str:
     """The format's name, for a file that is refused; "" where nobody knows it."""
     head = source.read(0, min(132, source.size_bytes))
     if not head:
@@ -93,7 +87,7 @@ def _family(source: ByteSource, suffix: str) -> str:
     return "TIFF" if looks_like_tiff(head) else families.of_bytes(source, suffix.lower())
 
 
-def _places(decisions: tuple[Decision, ...], *, every: bool = False) -> tuple[PlaceSeen, ...]:
+def places_of(decisions: tuple[Decision, ...], *, every: bool = False) -> tuple[PlaceSeen, ...]:
     """Keys that no list has come from `_unlisted`, where each has its own masked name, unless `every` is wanted."""
     return tuple(
         PlaceSeen(one.place, "unknown" if one.reason == UNLISTED else _FATES[one.action], one.reason, one.shape,
@@ -178,42 +172,3 @@ def _named(tag: int, creator: str | None, safe: set[str]) -> str:
         return f"private group {tag >> 16:04X} of {creator if creator in safe else masked_key(creator)}"
     word = keyword_for_tag(tag)
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {word or 'of no standard'}"
-
-
-# --- what claims to be clean ---------------------------------------------------------------------------
-
-
-def clean(fd: int, suffix: str) -> bytes:
-    """A slide that somebody calls de-identified, planned and proved as a source would be (`decide.adoption`)."""
-    source = FdSource(fd)
-    try:
-        plan = plan_slide(source, suffix=suffix)
-        verify_slide(source, plan)
-    except _REFUSALS as refusal:
-        return msgspec.msgpack.encode(CleanLook(_family(source, suffix), code=refusal.code, what=refusal.what))
-    places = tuple(one for one in _places(plan.decisions, every=True) if one.fate != "kept")[: 4 * PLACES_MAX]
-    look = CleanLook(plan.family, same=_same(source, plan), removed=len(plan.removed), places=places)
-    return msgspec.msgpack.encode(look)
-
-
-def _same(source: ByteSource, plan: SlidePlan) -> bool:
-    """Is the recipe's output the source, byte for byte? What is copied to its own place need not be read."""
-    if plan.recipe.size_bytes != source.size_bytes:
-        return False
-    at = 0
-    for segment in plan.recipe.segments:
-        if isinstance(segment, Literal):
-            if source.read(at, len(segment.data)) != segment.data:
-                return False
-        elif segment.offset != at and not _alike(source, segment.offset, at, segment.length):
-            return False
-        at += segment.length
-    return True
-
-
-def _alike(source: ByteSource, one: int, other: int, length: int) -> bool:
-    for start in range(0, length, STEP_BYTES):
-        size = min(STEP_BYTES, length - start)
-        if source.read(one + start, size) != source.read(other + start, size):
-            return False
-    return True

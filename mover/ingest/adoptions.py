@@ -1,58 +1,71 @@
-"""An already filled deidentified tier, scanned as if it were a source: data that claims to be clean is looked at too.
+"""An already filled deidentified tier: scanned as if it were a source, and what is clean of it becomes slides.
 
-Nothing is moved, changed or deleted. Every file gets a verdict about the bytes that were read (`decide.adoption`),
-stored with their digest, and the whole a root over all of them. A scan that is cut off goes on with the files that have
-no verdict yet. What the report shows of a file's inside is places and masked shapes; its name is shown as the tier
-shows it to anybody.
+No byte of it is moved, changed or deleted. Every file gets a verdict about the bytes that were read, stored with their
+digest, and the whole a root over all of them (`decide.adoption`). A slide that is clean with all of its files is then
+registered where it lies: under a number of ours, with a sidecar that vouches for its files by the names they have; the
+broker's names stand in the report beside the number. What is not clean stays out, with its reasons. What the report
+shows of a file's inside is places and masked shapes; its name is shown as the tier shows it to anybody.
+
+Order, and what a kill between leaves:
+  1. verdicts of a slice with the numbers of its clean slides, in one transaction -> the files that have none yet go on
+  2. a slide's files are still what they were, and its sidecar is put          -> found again by the same number
+  3. slide, files, grant, proof, outcome and audit record in one transaction   -> all of it, or none
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
+from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from mover import __version__, audit
+from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
-from mover.decide.adoption import CleanLook, Judged, judge_clean, summary
-from mover.decide.packs import canonical_name, split_suffix
-from mover.decide.quarantine import kind_of
+from mover.decide.adoption import Judged, adoptable, stands_for, summary, why_not_here
+from mover.decide.packs import FoundPack, members_of
 from mover.decide.survey import PlaceSeen
 from mover.errors import (
+    ChangedWhileReading,
+    Conflict,
+    EntryExists,
     EntryMissing,
-    IdentityError,
-    IntegrityError,
     LimitExceeded,
     MoverError,
     NotFound,
     RequestInvalid,
 )
+from mover.ingest.adopting import VERIFIER, FileSeen, Onlooker, SlideSeen
+from mover.ingest.batches import SQL
+from mover.ingest.outcomes import file_rows, slide_row
 from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.names import name_bytes, shown_name
-from mover.model.tiers import Entry
-from mover.randomness import new_id
+from mover.model.sidecar import Sidecar, decode_sidecar, encode_sidecar, sidecar_key
+from mover.model.tiers import Entry, Fingerprint
+from mover.randomness import new_id, new_number
 from mover.sandbox import Sandbox
 from mover.tiers.guard import guarded
-from mover.tiers.port import ReadTier
-from mover.tiers.staging import FileEntry
+from mover.tiers.port import PruneTier, ReadTier
 from mover.transfer import Transfer
 
-KIND: Final = "adopt-scan"
-SLICE: Final = 16  # files between two transactions
+SCAN: Final = "adopt-scan"
+REGISTER: Final = "adopt-register"
+SLICE_BYTES: Final = 64 << 30  # looked at between two transactions, or
+SLICE: Final = 16  # slides
+LISTED_MAX: Final = 1_000_000  # entries of one adoption
 REPORT_SLICE: Final = 500
 PAGE_MAX: Final = 1000
-LOOK_S: Final = 600.0
-# slides of several files and DICOM objects need their neighbours to be judged
-UNJUDGED: Final = ("mirax", "vms", "dicom")
 
 _Q = load(__file__)
 log = get_logger("ingest")
@@ -60,47 +73,73 @@ log = get_logger("ingest")
 
 class Adoptions:
     def __init__(
-        self, database: Database, tiers: Mapping[str, ReadTier], sandbox: Sandbox, transfer: Transfer, *, node: str
+        self,
+        database: Database,
+        tiers: Mapping[str, ReadTier],
+        sandbox: Sandbox,
+        transfer: Transfer,
+        *,
+        site: str,
+        node: str,
+        spool: Path,
     ) -> None:
-        self._database, self._tiers, self._sandbox = database, tiers, sandbox
-        self._transfer, self._node = transfer, node
+        self._database, self._tiers, self._node = database, tiers, node
+        self._onlooker = Onlooker(sandbox, transfer, site=site, spool=spool)
 
     def handlers(self) -> dict[str, Handler]:
-        return {KIND: self.scan}
+        return {SCAN: self.scan, REGISTER: self.register_slides}
 
     def failure_handlers(self) -> dict[str, FailureHandler]:
-        return {KIND: self.failed}
+        return {SCAN: self.failed, REGISTER: self.failed}
 
     # --- ask and look ---------------------------------------------------------------------------------------
 
     async def request(
         self, project: str, actor: str, body: wire.AdoptionRequest, *, request: str = ""
     ) -> wire.Adoption:
-        """Begin a verify-only scan; of a place that is being scanned already, that scan."""
+        """Begin a scan; of a place that is being scanned already, that scan."""
         tier = self._tiers.get(body.tier)
         if tier is None:
             raise RequestInvalid(f"the tier {body.tier} is not configured on this node")
-        if tier.zone != "deidentified":
-            raise RequestInvalid(
-                "only what stands on a deidentified tier can be adopted", where=body.tier,
-                hint="Declare identified data as a batch: mover batch ready FOLDER.",
-            )  # fmt: skip
         prefix = "/".join(part for part in body.prefix.split("/") if part)
         async with self._database.project(project) as conn:
-            standing = await _Q.one(conn, "standing", tier=body.tier, prefix=prefix)
+            place = await _Q.one(conn, "place", tier=body.tier)
+        why, hint = why_not_here(zone=tier.zone, role=place.role)
+        if why:
+            raise RequestInvalid(why, where=body.tier, hint=hint)
+        await in_thread(guarded, lambda _: tier.check_identity(), tier)
+        async with self._database.project(project) as conn:
+            standing = await _Q.one(conn, "standing", tier=body.tier, prefix=prefix, trust_names=body.trust_names)
             if standing is not None:
                 return await self._view(conn, standing.id)
             id = new_id("adoption")
             await conn.execute(_Q["insert"], {
                 "id": id, "project": project, "tier": body.tier, "prefix": prefix, "actor": actor,
-                "trust_names": body.trust_names, "reason": body.reason,
+                "trust_names": body.trust_names, "reason": body.reason, "register": body.register,
             })  # fmt: skip
-            await add_shards(conn, project, [NewShard(tier_queue(body.tier), KIND, id)])
+            await add_shards(conn, project, [NewShard(tier_queue(body.tier), SCAN, id)])
             answer = await self._view(conn, id)
             await self._audit(
                 conn, project, actor, "adoption requested", id, reason=body.reason, request=request,
-                details={"tier": body.tier, "names trusted": body.trust_names},
+                details={"tier": body.tier, "names trusted": body.trust_names, "register": body.register},
             )  # fmt: skip
+        return answer
+
+    async def register(
+        self, project: str, actor: str, id: str, body: wire.AdoptionRegister, *, request: str = ""
+    ) -> wire.Adoption:
+        """Somebody has seen the verdicts: what is clean becomes slides."""
+        async with self._database.project(project) as conn:
+            row = await _Q.one(conn, "get", id=id)
+            if row is None:
+                raise NotFound("no such adoption", where=id)
+            if row.state in ("registering", "complete"):
+                return await self._view(conn, id)
+            if await _Q.one(conn, "take", id=id) is None:
+                raise Conflict(f"the adoption is {row.state}", where=id, hint="Wait for its scan, or scan again.")
+            await add_shards(conn, project, [NewShard(tier_queue(row.tier), REGISTER, id)])
+            answer = await self._view(conn, id)
+            await self._audit(conn, project, actor, "adoption applied", id, reason=body.reason, request=request)
         return answer
 
     async def view(self, project: str, id: str) -> wire.Adoption:
@@ -111,7 +150,7 @@ class Adoptions:
         bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
             rows = await _Q.many(conn, "page", after=after, limit=bound)
-            found = [_adoption(row, await _Q.many(conn, "counts", id=row.id)) for row in rows]
+            found = [await self._told(conn, row) for row in rows]
         return wire.AdoptionPage(adoptions=found, next=rows[-1].id if len(rows) == bound else None)
 
     async def report(self, project: str, id: str) -> AsyncIterator[bytes]:
@@ -121,7 +160,7 @@ class Adoptions:
         while True:
             async with self._database.project(project) as conn:
                 rows = await _Q.many(conn, "files", id=id, after=after, limit=REPORT_SLICE)
-            yield b"".join(_line(row) for row in rows)
+            yield b"".join(_line(row, number=row.number, slide=row.outcome, why=row.why) for row in rows)
             if len(rows) < REPORT_SLICE:
                 return
             after = bytes(rows[-1].key)
@@ -130,71 +169,82 @@ class Adoptions:
         row = await _Q.one(conn, "get", id=id)
         if row is None:
             raise NotFound("no such adoption", where=id)
-        return _adoption(row, await _Q.many(conn, "counts", id=id))
+        return await self._told(conn, row)
+
+    async def _told(self, conn: Connection, row: Any) -> wire.Adoption:
+        counted = await _Q.many(conn, "counts", id=row.id)
+        outcomes = await _Q.many(conn, "outcomes", id=row.id)
+        return wire.Adoption(
+            id=row.id, tier=row.tier, prefix=row.prefix, state=row.state, trust_names=row.trust_names,
+            reason=row.reason, explanation=row.explanation, verdicts={one.verdict: one.count for one in counted},
+            slides={one.outcome: one.count for one in outcomes}, bytes=sum(one.bytes for one in counted),
+            root=row.root, judged_by=row.judged_by, created_by=row.created_by, created_at=row.created_at,
+            finished_at=row.finished_at,
+        )  # fmt: skip
 
     # --- scan -----------------------------------------------------------------------------------------------
 
     async def scan(self, shard: Shard) -> None:
-        """Every file below the prefix, slice by slice; each slice is one transaction that proves the lease."""
+        """Every file below the prefix; the files of a slide together, some slides in one transaction."""
         async with self._database.project(shard.project) as conn:
             row = await _Q.one(conn, "get", id=shard.subject_id)
         tier = self._tiers[row.tier]
-        listing = await in_thread(guarded, lambda _: _listing(tier, row.prefix), tier)
-        while entries := await in_thread(guarded, lambda _: list(islice(listing, SLICE)), tier):
-            keys = {entry.key: name_bytes(entry.key) for entry in entries}
+        entries = await in_thread(guarded, lambda _: _listed(tier, row.prefix), tier)
+        entries, known = await self._apart(shard, row, entries)
+        slides, left = adoptable(entries.values(), folder=row.prefix)
+        beside = [*known, *(_refused(key, why, entries) for key, why in left)]
+        for at in range(0, len(beside), REPORT_SLICE):
+            await self._write(shard, row, beside[at : at + REPORT_SLICE])
+        for slice in _slices(slides):
+            done = await self._done(shard, row, [key for pack in slice for key in pack.keys])
+            fresh = [pack for pack in slice if not done.issuperset(_own(pack))]
+            seen = [await self._look(tier, row, pack) for pack in fresh]
+            if seen:
+                await self._write(shard, row, seen)
+        await self._scanned(shard, row)
+
+    async def _apart(
+        self, shard: Shard, row: Any, entries: Mapping[str, Entry]
+    ) -> tuple[dict[str, Entry], tuple[SlideSeen, ...]]:
+        """Files of slides that stand need no look: their own folders are the archive's."""
+        own = {name_bytes(key): key for key in entries if stands_for(key)}
+        known: set[str] = set()
+        ordered = list(own)
+        for at in range(0, len(ordered), REPORT_SLICE):
             async with self._database.project(shard.project) as conn:
                 await renew_shard(conn, shard, lease_s=LEASE_S)
-                done = await _Q.many(conn, "judged", id=row.id, keys=list(keys.values()))
-            standing = {bytes(one.key) for one in done}
-            fresh = [entry for entry in entries if keys[entry.key] not in standing]
-            files = [await self._file(tier, row, entry, keys[entry.key]) for entry in fresh]
-            async with self._database.project(shard.project) as conn:
-                await renew_shard(conn, shard, lease_s=LEASE_S)
-                async with conn.cursor() as cursor:
-                    await cursor.executemany(_Q["add_file"], [{"project": shard.project, **one} for one in files])
-        await self._complete(shard, row)
+                found = await _Q.many(conn, "vouched", tier=row.tier, keys=ordered[at : at + REPORT_SLICE])
+            known.update(own[bytes(one.key)] for one in found)
+        told = (FileSeen(key, entries[key].fingerprint, None, Judged("known")) for key in sorted(known))
+        rest = {key: entry for key, entry in entries.items() if key not in known}
+        return rest, tuple(SlideSeen(files=(one,)) for one in told)
 
-    async def _file(self, tier: ReadTier, row: Any, entry: Entry, key: bytes) -> dict[str, Any]:
-        below = entry.key[len(row.prefix) :].lstrip("/")
-        family, digest, judged = "", None, Judged("refused", (_gone(),))
-        try:
-            look, digest = await in_thread(guarded, lambda _: self._look(tier, entry), tier)
-            family = look.family
-            judged = judge_clean(look, below, trust_names=row.trust_names)
-        except EntryMissing:
-            pass
-        if entry.kind == "file" and kind_of((entry.key,)) in UNJUDGED:
-            judged = Judged("unjudged", (_neighbours(),))
-        return {
-            "id": row.id, "key": key, "verdict": judged.verdict, "family": family, "digest": digest,
-            "size_bytes": entry.fingerprint.size_bytes, "reasons": Jsonb(summary(judged.reasons)),
-        }  # fmt: skip
+    async def _done(self, shard: Shard, row: Any, keys: Sequence[str]) -> set[str]:
+        by_bytes = {name_bytes(key): key for key in keys}
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            found = await _Q.many(conn, "judged", id=row.id, keys=list(by_bytes))
+        return {by_bytes[bytes(one.key)] for one in found}
 
-    def _look(self, tier: ReadTier, entry: Entry) -> tuple[CleanLook, str | None]:
-        """One look in the sandbox, and the digest of the bytes it was about (blocking)."""
-        if entry.kind != "file":
-            return CleanLook("", code="entry-refused", what="a link, a pipe or a device"), None
-        with tier.open(entry.key) as opened:
-            if not isinstance(opened, FileEntry):
-                raise RequestInvalid(
-                    "files are parsed through a descriptor, which this tier has none of", where=tier.name,
-                    hint="Adopt from a posix tier; of an object store, mount or copy the prefix first.",
-                )  # fmt: skip
-            seen = opened.fingerprint()
-            digest = self._transfer.digest(opened, tier=tier.name).blake3
-            suffix = split_suffix(canonical_name(entry.key))[1]
-            try:
-                answer = self._sandbox.run(
-                    "mover.deid.survey_child:clean", (suffix,), (opened.fileno(),), timeout_s=LOOK_S
-                )
-                look = msgspec.msgpack.decode(answer, type=CleanLook)
-            except (IdentityError, IntegrityError, LimitExceeded) as refusal:
-                look = CleanLook("", code=refusal.code, what=refusal.what)
-            if opened.fingerprint() != seen:
-                look = CleanLook(look.family, code="changed-while-reading", what="the file changed under the look")
-        return look, digest
+    async def _look(self, tier: ReadTier, row: Any, pack: FoundPack) -> SlideSeen:
+        return await in_thread(
+            guarded,
+            lambda _: self._onlooker.look(
+                tier, pack, below=row.prefix, trust_names=row.trust_names, number=new_number()
+            ),
+            tier,
+        )
 
-    async def _complete(self, shard: Shard, row: Any) -> None:
+    async def _write(self, shard: Shard, row: Any, slides: Sequence[SlideSeen]) -> None:
+        common = {"project": shard.project, "id": row.id}
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            for one in slides:
+                await conn.cursor().executemany(_Q["add_file"], [common | _verdict(one, file) for file in one.files])
+                if one.sidecar is not None:
+                    await conn.execute(_Q["add_slide"], common | _clean(one, one.sidecar))
+
+    async def _scanned(self, shard: Shard, row: Any) -> None:
         root, after, counts = blake3(), b"", dict[str, int]()
         async with self._database.project(shard.project) as conn:
             while rows := await _Q.many(conn, "files", id=row.id, after=after, limit=REPORT_SLICE):
@@ -205,12 +255,111 @@ class Adoptions:
             if not counts:
                 raise EntryMissing("nothing stands below the prefix", where=row.tier)
             values = {"id": row.id, "root": root.hexdigest(), "judged_by": f"mover {__version__}"}
-            await conn.execute(_Q["complete"], values)
+            now = await _Q.one(conn, "scanned", **values)
+            if now is not None and now.state == "registering":
+                await add_shards(conn, shard.project, [NewShard(tier_queue(row.tier), REGISTER, row.id)])
             await finish_shard(conn, shard)
             await self._audit(
                 conn, shard.project, "daemon", "adoption scanned", row.id, details={**counts, "root": values["root"]}
             )
         log.info("adoption scanned", count=sum(counts.values()))
+
+    # --- register -------------------------------------------------------------------------------------------
+
+    async def register_slides(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            row = await _Q.one(conn, "get", id=shard.subject_id)
+        tier = self._tiers[row.tier]
+        assert isinstance(tier, PruneTier)
+        await in_thread(guarded, lambda _: tier.check_identity(), tier)
+        count = 0
+        while True:
+            async with self._database.project(shard.project) as conn:
+                await renew_shard(conn, shard, lease_s=LEASE_S)
+                slides = await _Q.many(conn, "open_slides", id=row.id, limit=SLICE)
+            for one in slides:
+                await self._register(shard, row, tier, one)
+            count += len(slides)
+            if len(slides) < SLICE:
+                break
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(_Q["complete"], {"id": row.id})
+            outcomes = {one.outcome: one.count for one in await _Q.many(conn, "outcomes", id=row.id)}
+            await finish_shard(conn, shard)
+            await self._audit(conn, shard.project, "daemon", "adoption complete", row.id, details=outcomes)
+        log.info("adoption complete", count=count)
+
+    async def _register(self, shard: Shard, row: Any, tier: PruneTier, one: Any) -> None:
+        """One clean slide to its outcome. Who takes another's place meanwhile takes its sidecar back."""
+        sidecar = decode_sidecar(one.sidecar.encode())
+        marks = {key: msgspec.convert(mark, type=Fingerprint) for key, mark in one.marks.items()}
+        try:
+            async with self._database.project(shard.project) as conn:
+                standing = await _Q.one(conn, "slide_of", scan=one.scan)
+            if standing is None:
+                await in_thread(guarded, lambda _: _vouch(tier, sidecar, marks), tier)
+            registered = await self._commit(shard, row, one, sidecar)
+        except (ChangedWhileReading, EntryMissing, EntryExists) as error:
+            await self._refuse(shard, row, sidecar.number, error.code)
+            return
+        if standing is None and not registered:
+            await in_thread(guarded, lambda _: _unvouch(tier, sidecar.number), tier)
+
+    async def _commit(self, shard: Shard, row: Any, one: Any, sidecar: Sidecar) -> bool:
+        project, number = shard.project, sidecar.number
+        try:
+            async with self._database.project(project) as conn:
+                await renew_shard(conn, shard, lease_s=LEASE_S)
+                await conn.execute(_Q["lock_scan"], {"scan": one.scan})
+                standing = await _Q.one(conn, "slide_of", scan=one.scan)
+                if standing is not None:
+                    await self._duplicate(conn, shard, row, number, standing)
+                    return False
+                await conn.execute(SQL["grant_slide"], {"project": project, "number": number})
+                await SQL.one(conn, "insert_slide", **slide_row(sidecar, row.tier))
+                if sidecar.files:
+                    await conn.cursor().executemany(SQL["insert_file"], file_rows(sidecar, row.tier))
+                proof = await proofs.add(
+                    conn, project=project, kind="adopted", subject=number, count=1 + len(sidecar.files),
+                    bytes=sidecar.total_bytes, root=sidecar.root, verifier=VERIFIER,
+                    details={**one.evidence, "adoption": row.id, "names trusted": row.trust_names},
+                )  # fmt: skip
+                await self._settle(conn, row, number, "registered", proof=proof)
+                await self._audit(
+                    conn, project, "daemon", "slide adopted", number, reason=row.reason,
+                    details={"adoption": row.id, "family": sidecar.family, "bytes": sidecar.total_bytes},
+                )  # fmt: skip
+        except UniqueViolation as error:
+            raise EntryExists("a slide of other bytes is known by this name", where=number) from error
+        return True
+
+    async def _duplicate(self, conn: Connection, shard: Shard, row: Any, number: str, standing: Any) -> None:
+        """The scan is a slide already: this project gets it, unless it was withdrawn."""
+        if standing.withdrawn is not None:
+            await self._settle(conn, row, number, "refused", reason=standing.withdrawn)
+            await conn.execute(_Q["renumber"], {"id": row.id, "number": number, "standing": None})
+            return
+        await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": standing.number})
+        await self._settle(conn, row, number, "duplicate", reason=None)
+        await conn.execute(_Q["renumber"], {"id": row.id, "number": number, "standing": standing.number})
+        await self._audit(
+            conn, shard.project, "daemon", "slide adopted again", standing.number, details={"adoption": row.id}
+        )
+
+    async def _refuse(self, shard: Shard, row: Any, number: str, code: str) -> None:
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await self._settle(conn, row, number, "refused", reason=code)
+            await self._audit(conn, shard.project, "daemon", "slide not adopted", number, reason=code,
+                              details={"adoption": row.id})  # fmt: skip
+        log.warning("slide not adopted", number=number, code=code)
+
+    async def _settle(
+        self, conn: Connection, row: Any, number: str, outcome: str, *, reason: str | None = None,
+        proof: str | None = None,
+    ) -> None:  # fmt: skip
+        values = {"id": row.id, "number": number, "outcome": outcome, "reason": reason, "proof": proof}
+        await conn.execute(_Q["settle"], values)
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         await conn.execute(_Q["fail"], {"id": shard.subject_id, "explanation": f"{error.code}: {error.what}"})
@@ -226,31 +375,87 @@ class Adoptions:
         )  # fmt: skip
 
 
-def _listing(tier: ReadTier, prefix: str) -> Iterator[Entry]:
+# --- the tier (blocking) ------------------------------------------------------------------------------------
+
+
+def _listed(tier: ReadTier, prefix: str) -> dict[str, Entry]:
+    """All entries, because which files are one slide only all of them say."""
     tier.check_identity()
-    return iter(tier.list(prefix))
+    found = {entry.key: entry for entry in islice(tier.list(prefix), LISTED_MAX + 1)}
+    if len(found) > LISTED_MAX:
+        raise LimitExceeded(f"more than {LISTED_MAX} entries below one prefix", where=tier.name,
+                            hint="Adopt its folders one after the other.")  # fmt: skip
+    return found
 
 
-def _gone() -> PlaceSeen:
-    return PlaceSeen("file", "unknown", "entry-missing: it vanished while it was to be looked at")
+def _vouch(tier: PruneTier, sidecar: Sidecar, marks: Mapping[str, Fingerprint]) -> None:
+    """The sidecar beside files that are still what was judged; again after a kill, the one that stands is it."""
+    for key, seen in marks.items():
+        if tier.stat(key).fingerprint != seen:
+            raise ChangedWhileReading("a file changed after it was judged", where=sidecar.number)
+    try:
+        tier.put(sidecar_key(sidecar.number), [encode_sidecar(sidecar)])
+    except EntryExists:
+        if decode_sidecar(tier.read(sidecar_key(sidecar.number))) != sidecar:
+            raise
 
 
-def _neighbours() -> PlaceSeen:
-    return PlaceSeen("file", "unknown", "DICOM objects and slides of several files are judged as batches only")
+def _unvouch(tier: PruneTier, number: str) -> None:
+    with suppress(EntryMissing):
+        tier.remove(sidecar_key(number))
 
 
-def _line(row: Any) -> bytes:
+# --- small tools --------------------------------------------------------------------------------------------
+
+
+def _slices(slides: Sequence[FoundPack]) -> Iterator[list[FoundPack]]:
+    """So many slides, or so many bytes."""
+    some: list[FoundPack] = []
+    held = 0
+    for one in slides:
+        if some and (len(some) == SLICE or held + one.size_bytes > SLICE_BYTES):
+            yield some
+            some, held = [], 0
+        some.append(one)
+        held += one.size_bytes
+    if some:
+        yield some
+
+
+def _own(pack: FoundPack) -> Iterable[str]:
+    return members_of(pack.keys).files
+
+
+def _refused(key: str, why: str, entries: Mapping[str, Entry]) -> SlideSeen:
+    judged = Judged("refused", (PlaceSeen("file", "unknown", why),))
+    return SlideSeen(files=(FileSeen(key, entries[key].fingerprint, None, judged),))
+
+
+def _verdict(slide: SlideSeen, file: FileSeen) -> dict[str, Any]:
+    if file.judged.verdict == "known":
+        number: str | None = stands_for(file.key)
+    else:
+        number = slide.sidecar.number if slide.sidecar is not None and file.key in slide.sidecar.keys else None
+    return {
+        "key": name_bytes(file.key), "verdict": file.judged.verdict, "family": file.family,
+        "digest": file.digest.blake3 if file.digest is not None else None,
+        "size_bytes": file.seen.size_bytes if file.seen is not None else 0,
+        "reasons": Jsonb(summary(file.judged.reasons)), "number": number,
+    }  # fmt: skip
+
+
+def _clean(slide: SlideSeen, sidecar: Sidecar) -> dict[str, Any]:
+    marks = {file.key: msgspec.to_builtins(file.seen) for file in slide.files if file.key in sidecar.keys}
+    return {
+        "number": sidecar.number, "scan": slide.scan, "sidecar": encode_sidecar(sidecar).decode(),
+        "evidence": Jsonb(sidecar.evidence), "marks": Jsonb(marks),
+    }  # fmt: skip
+
+
+def _line(row: Any, **more: Any) -> bytes:
+    """`more` is what became of the file since: no part of the root over the verdicts."""
     told = {
         "key": shown_name(row.key.decode("utf-8", "surrogateescape")), "verdict": row.verdict, "family": row.family,
         "size_bytes": row.size_bytes, "blake3": row.digest, "reasons": row.reasons,
     }  # fmt: skip
-    return msgspec.json.encode(told) + b"\n"
-
-
-def _adoption(row: Any, counted: list[Any]) -> wire.Adoption:
-    return wire.Adoption(
-        id=row.id, tier=row.tier, prefix=row.prefix, state=row.state, trust_names=row.trust_names, reason=row.reason,
-        explanation=row.explanation, verdicts={one.verdict: one.count for one in counted},
-        bytes=sum(one.bytes for one in counted), root=row.root, judged_by=row.judged_by, created_by=row.created_by,
-        created_at=row.created_at, finished_at=row.finished_at,
-    )  # fmt: skip
+    return msgspec.json.encode(told | {name: value for name, value in more.items() if value is not None}) + b"\n"

@@ -63,12 +63,12 @@ class Outcomes:
             if not await self._undecided(conn, case):
                 return
             await conn.execute(SQL["grant_slide"], {"project": shard.project, "number": sidecar.number})
-            if await SQL.one(conn, "insert_slide", **_slide_row(sidecar, tier)) is None:
+            if await SQL.one(conn, "insert_slide", **slide_row(sidecar, tier)) is None:
                 # the same scan under another name was published while we worked
                 await self._write_duplicate(conn, case, sidecar.number)
                 return
             if sidecar.files:
-                await conn.cursor().executemany(SQL["insert_file"], _file_rows(sidecar, tier))
+                await conn.cursor().executemany(SQL["insert_file"], file_rows(sidecar, tier))
             await self._write_published(conn, case, published)
             await self.record(conn, shard.project, "pack published", case.pack, number=sidecar.number)
         metrics.PACKS.labels("published").inc()
@@ -191,7 +191,7 @@ class Outcomes:
         )
 
 
-def _slide_row(sidecar: Sidecar, tier: str) -> dict[str, object]:
+def slide_row(sidecar: Sidecar, tier: str) -> dict[str, object]:
     picture = sidecar.thumbnail
     return {
         "number": sidecar.number,
@@ -214,7 +214,7 @@ def _slide_row(sidecar: Sidecar, tier: str) -> dict[str, object]:
     }
 
 
-def _file_rows(sidecar: Sidecar, tier: str) -> list[dict[str, object]]:
+def file_rows(sidecar: Sidecar, tier: str) -> list[dict[str, object]]:
     return [
         {"number": sidecar.number, "name": file.name, "size_bytes": file.size_bytes, "digest": file.blake3,
          "segments": list(file.segments), "tier": tier, "key": file.key}

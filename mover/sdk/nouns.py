@@ -167,16 +167,24 @@ class Vault(Noun):
 
 
 class Adoptions(Noun):
-    """Verify-only scans of what claims to be clean."""
+    """Scans of what claims to be clean, and the slides of it."""
 
-    FINAL = frozenset({"complete", "failed"})
+    FINAL = frozenset({"scanned", "complete", "failed"})
 
     async def request(
-        self, tier: str, *, reason: str, prefix: str = "", trust_names: bool = False
+        self, tier: str, *, reason: str, prefix: str = "", trust_names: bool = False, register: bool = True
     ) -> wire.Adoption:
-        """A place that is being scanned is not scanned twice, so this may be repeated."""
-        body = wire.AdoptionRequest(tier=tier, reason=reason, prefix=prefix, trust_names=trust_names)
+        """A place that is being scanned is not scanned twice, so this may be repeated. Without `register` it ends with
+        the verdicts."""
+        body = wire.AdoptionRequest(
+            tier=tier, reason=reason, prefix=prefix, trust_names=trust_names, register=register
+        )
         return await self._transport.send(Ask("POST", "/v1/adoptions", body=body, repeatable=True), wire.Adoption)
+
+    async def register(self, id: str, *, reason: str) -> wire.Adoption:
+        """What is clean by the verdicts that were seen; what is registered already stays so."""
+        ask = Ask("POST", f"/v1/adoptions/{id}/register", body=wire.AdoptionRegister(reason=reason), repeatable=True)
+        return await self._transport.send(ask, wire.Adoption)
 
     async def list(self, *, after: str | None = None, limit: int = 100) -> wire.AdoptionPage:
         return await self._get("/v1/adoptions", wire.AdoptionPage, after=after, limit=limit)

@@ -83,6 +83,10 @@ PARTS_IN_FLIGHT = 4
 BEGINNING_BYTES = 256 << 10  # read with the opening
 RANGE_BYTES = 8 << 20
 RANGES_AHEAD = 4
+# what every object has, and what copying programs hang on it: times and digests
+EVERYBODYS_ATTRIBUTES = frozenset(
+    "content-type content-encoding content-language cache-control mtime ctime atime md5chksum s3fs-mtime".split()
+)
 KEYS_HELD_S = 0.15  # obstore asks for keys at most ten times a second
 LEVEL_PAGES = 64
 CONTROL_PREFIX = ".mover/"
@@ -279,6 +283,12 @@ class ObjectTier:
         if len(data) != length:
             raise ShortRead("the store sent fewer bytes than asked for", where=self.name)
         return data
+
+    def attributes(self, key: str) -> tuple[str, ...]:
+        """Names of what somebody hung on the object, and a file name told to browsers; what every object has, and the
+        times that copying programs keep, are nobody's."""
+        result = self._call("reading failed", lambda: obstore.get(self._connection.store, key, options={"head": True}))
+        return tuple(sorted(name for name in map(str, result.attributes) if name.lower() not in EVERYBODYS_ATTRIBUTES))
 
     def read_into(self, key: str, offset: int, view: memoryview, etag: str) -> None:
         """Fill the view, by the shortest way there is."""
@@ -544,6 +554,9 @@ class OpenObject:
         if offset + length <= len(self._beginning):
             return self._beginning[offset : offset + length]
         return self._tier.get_range(self._key, offset, length, self._fingerprint.mark)
+
+    def attributes(self) -> tuple[str, ...]:
+        return self._tier.attributes(self._key)
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """As `read`, into the caller's buffer: from any thread, several at once."""

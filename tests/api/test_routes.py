@@ -26,6 +26,7 @@ BODIES: dict[str, Any] = {
     "RestoreRequest": {"to": "/restored"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
     "ScanRequest": {"tier": "archive"},
+    "AdoptionRegister": {"reason": "the verdicts are sound"},
     "AdoptionRequest": {"tier": "archive", "reason": "the honest broker says so"},
     "QuarantineDecisionRequest": {"action": "retry", "reason": "the scanner sent them again"},
     "QuarantineRevokeRequest": {"reason": "decided on the wrong day"},

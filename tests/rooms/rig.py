@@ -109,7 +109,9 @@ class Rig:
             self.batches, self.database, vault, self.tiers, book, Transfer(), sandbox, site="ward", node="n1"
         )
         self.quarantine = Quarantine(self.database, book, node="n1")
-        self.adoptions = Adoptions(self.database, self.tiers, sandbox, Transfer(), node="n1")
+        self.adoptions = Adoptions(
+            self.database, self.tiers, sandbox, Transfer(), site="ward", node="n1", spool=self.folder
+        )
         self.handlers |= self.adoptions.handlers()
         self.on_failed |= self.adoptions.failure_handlers()
         self.handlers |= {"batch-walk": self.packs.walk, "pack-deidentify": self.packs.deidentify}

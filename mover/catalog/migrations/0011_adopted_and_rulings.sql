@@ -25,7 +25,7 @@ create table mover.adoption_slide (
     project_id  text not null references mover.project,
     adoption_id text not null,
     number      text not null check (number ~ '^[0-9A-HJKMNP-TV-Z]{17}$'),
-    root        text not null check (root ~ '^[0-9a-f]{64}$'),
+    scan        text not null check (scan ~ '^[0-9a-f]{64}$'), -- equal for equal files, whatever they are called
     sidecar     text not null,
     evidence    jsonb not null,
     marks       jsonb not null,                     -- by key: what the file was when it was judged
@@ -41,6 +41,7 @@ create table mover.adoption_slide (
     check (outcome <> 'refused' or reason is not null)
 );
 create index adoption_slide_open on mover.adoption_slide (adoption_id, number) where outcome = 'judged';
+create index adoption_slide_scan on mover.adoption_slide (scan) where outcome = 'registered';
 
 -- What two people decided about a withdrawn slide: who asks, and who else grants. `reinstate`: it was a false alarm;
 -- `remove`: its bytes go from the archive for good
@@ -100,7 +101,7 @@ begin
 end $$;
 grant select, insert, update on mover.adoption_slide, mover.slide_ruling, mover.slide_removal to mover_daemon;
 grant delete, update (removed_at) on mover.slide_withdrawal to mover_daemon;
-grant select on mover.adoption, mover.adoption_file to mover_dispatch;
+grant select on mover.adoption, mover.adoption_file, mover.adoption_slide to mover_dispatch;
 
 -- as before, without the files of slides that two people removed
 create or replace function mover.vouched(in_tier text, in_prefix bytea)
@@ -160,11 +161,13 @@ grant execute on function vault.homes(text, bytea[], bytea[]) to mover_vault;
 grant create on schema mover to mover_dispatch;
 set role mover_dispatch;
 
--- the slide that these files are already (its main file's digest, the digest of all), whatever project published it, and why it was withdrawn
-create function mover.slide_of(in_digest text, in_root text) returns table (number text, withdrawn text)
+-- the slide that this scan is already, whatever project has it, and why it was withdrawn
+create function mover.slide_of(in_scan text) returns table (number text, withdrawn text)
     language sql stable security definer set search_path = mover, pg_temp as $$
-    select s.number, w.reason from mover.slide s left join mover.slide_withdrawal w using (number)
-     where s.digest = in_digest and coalesce(s.root, s.digest) = in_root order by s.number limit 1
+    select n.number, w.reason
+      from (select s.number from mover.slide s where s.digest = in_scan and s.files_count = 0
+             union select a.number from mover.adoption_slide a where a.scan = in_scan and a.outcome = 'registered') n
+      left join mover.slide_withdrawal w using (number) order by n.number limit 1
 $$;
 
 -- as before, and what was adopted where it stood
@@ -185,5 +188,5 @@ $$;
 
 reset role;
 revoke create on schema mover from mover_dispatch;
-revoke execute on function mover.slide_of(text, text) from public;
-grant execute on function mover.slide_of(text, text) to mover_daemon;
+revoke execute on function mover.slide_of(text) from public;
+grant execute on function mover.slide_of(text) to mover_daemon;

@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 def survey_objects(sandbox: Sandbox, fds: Sequence[int]) -> list[ObjectSurvey | Refused]:
     """Who and what each object speaks of, from its header alone. Nothing is judged but its structure."""
-    return _each(fds, OBJECTS_PER_CALL, lambda part: _survey(sandbox, part))
+    return by_children(fds, OBJECTS_PER_CALL, lambda part: _survey(sandbox, part))
 
 
 def prepare_objects(
@@ -54,10 +54,13 @@ def prepare_objects(
     named: what is missing there is refused (`place-unknown`), never invented. `known` are identifiers from outside
     (file names, names and numbers from records) that must not be found in any output either."""
     most = OBJECTS_PER_CALL if pixels.burned_in == "trust" else READ_BY_ONE
-    return _each(fds, most, lambda part: _prepare(sandbox, part, (aliases, rules, pixels, known)))
+    return by_children(fds, most, lambda part: _prepare(sandbox, part, (aliases, rules, pixels, known)))
 
 
-def _each(fds: Sequence[int], most: int, call: Callable[[Sequence[int]], list[_T | Refused]]) -> list[_T | Refused]:
+def by_children(
+    fds: Sequence[int], most: int, call: Callable[[Sequence[int]], list[_T | Refused]]
+) -> list[_T | Refused]:
+    """An answer for each, from as many children as it takes."""
     if len(fds) > OBJECTS_PER_CALL:
         raise LimitExceeded(f"more than {OBJECTS_PER_CALL} objects in one call")
     return [one for part in _parts(fds, most) for one in _part(part, call)]

@@ -210,11 +210,12 @@ class Look:
     def entities(self) -> tuple[str, ...]:
         found = [self.patient]
         for kind, tag in _KEYS:
-            texts = [self.decoded(tag)] if tag != 0x00400551 else list(self._specimens())
+            texts = [self.decoded(tag)] if tag != 0x00400551 else list(self.specimens())
             found += [entity_key(kind, text) for text in texts if text]  # type: ignore[arg-type]
         return tuple(dict.fromkeys(found))
 
-    def _specimens(self) -> Iterator[str]:
+    def specimens(self) -> Iterator[str]:
+        """Identifiers of specimens, which are blocks and parts of them."""
         element = self.element(0x00400560)
         for item in self.items(element) if element is not None else ():
             for one in item:
