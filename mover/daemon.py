@@ -710,6 +710,7 @@ async def _listen(house: House) -> Server:
         runs=house.runs,
         snapshots=house.protecting.snapshots,
         restores=house.protecting.restores,
+        versions=house.protecting.versions,
         retention=house.protecting.retention,
         protection=house.protecting.runs,
         transfers=house.moving.transfers,

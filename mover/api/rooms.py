@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from mover import metrics
@@ -133,8 +134,23 @@ class Snapshots(Protocol):
 
 
 class Restores(Protocol):
-    async def restore(self, identity: Identity, id: str, body: wire.RestoreRequest, /) -> wire.Restore: ...
-    async def plan(self, identity: Identity, id: str, body: wire.RestoreRequest, /) -> wire.Plan: ...
+    async def request(
+        self, identity: Identity, body: wire.RestoreRequest, /, *, key: str, request: str
+    ) -> wire.Restore: ...
+    async def plan_request(self, identity: Identity, body: wire.RestoreRequest, /) -> wire.Plan: ...
+    async def view(self, project: str, id: str, /) -> wire.Restore: ...
+    async def list(self, project: str, after: str | None, limit: int, /) -> wire.RestorePage: ...
+    async def cancel(self, identity: Identity, id: str, /, *, request: str) -> wire.Restore: ...
+
+
+class Versions(Protocol):
+    async def versions(
+        self, project: str, path: str, /, *, run: str | None, series: str | None, as_of: datetime | None, every: bool,
+        after: int | None, limit: int,
+    ) -> wire.VersionPage: ...  # fmt: skip
+    async def diff(
+        self, project: str, before: str, after: str, /, *, path: str, beyond: str | None, limit: int
+    ) -> wire.SnapshotDiff: ...
 
 
 class Retention(Protocol):
@@ -202,6 +218,7 @@ class Rooms:
     runs: Runs
     snapshots: Snapshots
     restores: Restores
+    versions: Versions
     retention: Retention
     protection: RunProtection
     transfers: Transfers

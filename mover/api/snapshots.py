@@ -1,8 +1,8 @@
-"""Step 4: snapshots, their files, restoring, checking, and what retention would forget."""
+"""Step 4: snapshots, their files, checking, and what retention would forget."""
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Limit, Operations, PathQuery, Planned, Query, ShortQuery
+from mover.api.operation import Call, Limit, Operations, PathQuery, Query, ShortQuery
 from mover.model import wire
 
 OPERATIONS = Operations()
@@ -48,14 +48,3 @@ async def files(call: Call[None, FilesQuery]) -> wire.SnapshotFiles:
     """What lies under a path of a snapshot."""
     query = call.query
     return await call.rooms.snapshots.files(call.project, call.id, query.path, query.after, query.limit)
-
-
-@OPERATIONS.add(
-    "POST", "/v1/snapshots/{id}/restore", "snapshots.restore", wire.Restore,
-    body=wire.RestoreRequest, query=Planned,
-)  # fmt: skip
-async def restore(call: Call[wire.RestoreRequest, Planned]) -> wire.Restore | wire.Plan:
-    """Bring a snapshot, or a path of it, into a new folder."""
-    if call.query.plan:
-        return await call.rooms.restores.plan(call.identity, call.id, call.body)
-    return await call.rooms.restores.restore(call.identity, call.id, call.body)

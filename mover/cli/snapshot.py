@@ -76,6 +76,30 @@ def files(*, mover: SyncClient, out: Output, snapshot: str, path: str, after: st
         out.note(f"more: --after {page.next}")
 
 
+@command.command("diff")
+@click.argument("snapshot")
+@click.argument("other")
+@click.option("--path", default="/", show_default=True, help="Only below this path.")
+@after_option
+@limit_option
+@with_client
+def diff(
+    *, mover: SyncClient, out: Output, snapshot: str, other: str, path: str, after: str | None, limit: int
+) -> None:
+    """From SNAPSHOT to OTHER: what was added, removed or changed, or has other facts with the same content."""
+    from mover.cli.output import size
+
+    page = mover.snapshots.diff(snapshot, other, path=path, after=after, limit=limit)
+    rows = [
+        (c.change, c.type, *("" if s is None else size(s) for s in (c.size_bytes_before, c.size_bytes_after)),
+         ", ".join(c.facts), c.path)
+        for c in page.changes
+    ]  # fmt: skip
+    out.table(page, "change type before> after> facts path", rows, empty="nothing is different")
+    if page.next:
+        out.note(f"more: --after {page.next}")
+
+
 @command.command("plan")
 @with_client
 def plan(*, mover: SyncClient, out: Output) -> None:

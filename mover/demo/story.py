@@ -360,8 +360,11 @@ class Story:
     def _restore(self, run: wire.Run, snapshot: wire.Snapshot) -> None:
         assert run.out is not None
         target = self.site.restored / snapshot.repository_id[:8]
-        answer = self.client.snapshots.restore(snapshot.id, to=str(target))
+        request = wire.RestoreRequest(snapshot=snapshot.id, to=str(target))
+        asked = self.client.restores.request(request, key=f"demo/{snapshot.id}")
+        answer = self.client.restores.wait(asked.id, timeout_s=600)
         self._keep(answer)
+        self._must(answer.state == "complete", f"the restore is {answer.state}: {answer.reason}")
         found = differences(Path(run.out), target / "artifacts")
         self._must(not found, f"the restored artifacts differ: {found[:3]}")
         self._say(f"restored whole: {answer.files} files in {answer.seconds:.1f} s, artifacts byte-identical")

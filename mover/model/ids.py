@@ -35,6 +35,7 @@ KINDS = frozenset(
         "finding",
         "rule",
         "adoption",
+        "restore",
         "hold",
         "shortening",
         "turn",

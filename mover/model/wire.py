@@ -68,6 +68,12 @@ class Plan(Answer, frozen=True, kw_only=True):
     bytes: int
     steps: list[PlanStep]
     truncated: bool = False
+    # of a restore: how long such ones took, what it needs and what is free there, and in place what to agree to
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    needed_bytes: int | None = None
+    free_bytes: int | None = None
+    digest: str | None = None
 
 
 # --- step 1 --------------------------------------------------------------------------------------------
@@ -607,18 +613,98 @@ class SnapshotFiles(Answer, frozen=True, kw_only=True):
 
 
 class RestoreRequest(Body, frozen=True):
-    """`to` is a new folder under a declared root of a deidentified tier, or under the requester's reach."""
+    """`to` is a new folder below a declared root, or anywhere the requester may write. What is restored: a snapshot, or
+    the newest of a run or of a policy's series, on record `as_of` a time. Files that a pattern of `first` names come
+    before the others and are visible as soon as all of them stand; a pattern with a slash speaks of paths. `in_place`
+    restores into a folder that stands: it needs the `digest` of its plan as `agreed`."""
 
     to: PathText
-    path: str = "/"
+    snapshot: ShortText | None = None
+    run: ShortText | None = None
+    series: ShortText | None = None
+    as_of: datetime | None = None
+    path: PathText = "/"
+    first: list[ShortText] = []
+    in_place: bool = False
+    agreed: ShortText | None = None
 
 
 class Restore(Answer, frozen=True, kw_only=True):
+    """`first_at`: what is wanted first stands in `to` since then. `damaged` (the first of them) were left out, `left`
+    were not restored because something stood there; what was replaced lies in `aside`, beside `to`."""
+
+    id: str
     snapshot: str
+    tier: str
+    state: Literal["waiting", "restoring", "complete", "incomplete", "cancelled", "failed"]
     to: str
-    files: int
-    bytes: int
-    seconds: float
+    path: str
+    first: list[str] = []
+    in_place: bool = False
+    files: int = 0
+    bytes: int = 0
+    of_files: int | None = None
+    of_bytes: int | None = None
+    of_packs: int | None = None
+    rate_bytes_s: float | None = None
+    eta_s: float | None = None
+    seconds: float = 0.0
+    first_at: datetime | None = None
+    damaged_count: int = 0
+    damaged: list[str] = []
+    left_count: int = 0
+    left: list[str] = []
+    warnings_count: int = 0
+    warnings: list[str] = []
+    aside: str | None = None
+    reason: str | None = None
+    explanation: str | None = None
+    cancelling: bool = False
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class RestorePage(Answer, frozen=True, kw_only=True):
+    restores: list[Restore]
+    next: str | None = None
+
+
+class Version(Answer, frozen=True, kw_only=True):
+    """A path in one snapshot, by the time of record; `change` is against the snapshot before in the same series."""
+
+    snapshot: str
+    run: str | None
+    series: str
+    sequence: int
+    recorded_at: datetime
+    change: Literal["new", "changed", "same", "gone"]
+    size_bytes: int | None = None
+    digest: str | None = None
+
+
+class VersionPage(Answer, frozen=True, kw_only=True):
+    versions: list[Version]
+    next: int | None = None
+
+
+class SnapshotChange(Answer, frozen=True, kw_only=True):
+    """`metadata`: the same content; `facts` names what else differs."""
+
+    path: str
+    change: Literal["added", "removed", "changed", "metadata"]
+    type: str
+    size_bytes_before: int | None = None
+    size_bytes_after: int | None = None
+    facts: list[str] = []
+
+
+class SnapshotDiff(Answer, frozen=True, kw_only=True):
+    before: str
+    after: str
+    changes: list[SnapshotChange]
+    next: str | None = None
 
 
 class Check(Answer, frozen=True, kw_only=True):

@@ -88,12 +88,13 @@ class ProtectSite(Struct, frozen=True, kw_only=True):
         *,
         actor: str = "daemon",
         reason: str = "",
+        request: str = "",
         **details: object,
     ) -> None:
         """The audit record, in the transaction of what it records."""
         await audit.record(
             conn, project=project, node=self.node, actor=actor, action=action, subject=subject, reason=reason,
-            details=dict(details),
+            request=request, details=dict(details),
         )  # fmt: skip
 
 

@@ -33,8 +33,11 @@ class BlobReader:
         sealed = self._files.read_range(place.pack_id, place.offset, place.length)
         return self.open(blob_id, sealed, plain_length=place.plain_length, where=f"data/{place.pack_id}")
 
+    def find(self, kind: BlobType, blob_id: bytes) -> Location | None:
+        return self._index.find(kind, blob_id)
+
     def locate(self, kind: BlobType, blob_id: bytes) -> Location:
-        place = self._index.find(kind, blob_id)
+        place = self.find(kind, blob_id)
         if place is None:
             raise RepositoryDamaged(f"no index file names {kind} blob {blob_id.hex()}")
         if place.size_bytes > MAX_TREE_BYTES:

@@ -23,9 +23,10 @@ import stat as stat_bits
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from mover.decide.restoring import rank
@@ -430,14 +431,32 @@ class Restore:
                 os.close(own)
 
 
+def keep_preview(target: Path, name: str, preview: Preview) -> None:
+    """What somebody agreed to, durable before anything moves: after a kill the folder looks otherwise."""
+    with _staging(target, name) as staging:
+        staging.write_down(b"preview", msgspec.msgpack.encode(preview))
+
+
+def kept_preview(target: Path, name: str) -> Preview | None:
+    with _staging(target, name) as staging:
+        note = staging.note(b"preview")
+    return msgspec.msgpack.decode(note, type=Preview) if note else None
+
+
 def clear(target: Path, name: str) -> None:
     """The staging of a restore that has ended, or that nobody wants any more, goes; what it had replaced is given a
     name beside the target first. Twice is once."""
+    with _staging(target, name) as staging:
+        staging.deliver_aside(None, ())
+        staging.remove()
+
+
+@contextmanager
+def _staging(target: Path, name: str) -> Iterator[Staging]:
     try:
         staging = Staging(target, name, in_place=False)
         try:
-            staging.deliver_aside(None, ())
-            staging.remove()
+            yield staging
         finally:
             staging.close()
     except OSError as failure:

@@ -2,6 +2,7 @@
 
     rest/     what is being restored, under its final names; it becomes the target by one rename, or is moved into it
     aside/    what a restore in place replaced; it ends beside the target and is never deleted here
+    preview   what somebody agreed to see replaced
     landed    the inode number that `rest` had when it was about to become the target
 
 A restore that was killed finds its staging by its name. The inode tells whether the target is ours: the file `landed`
@@ -73,22 +74,36 @@ class Staging:
 
     def _is_ours(self) -> bool:
         try:
-            with open(os.open(b"landed", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._fd), "rb") as journal:
-                return int(journal.read(32)) == os.lstat(self._target, dir_fd=self._parent).st_ino
+            return int(self.note(b"landed")) == os.lstat(self._target, dir_fd=self._parent).st_ino
         except (FileNotFoundError, ValueError):
             return False
+
+    def note(self, name: bytes) -> bytes:
+        """What was written down; b"" when nothing was."""
+        try:
+            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._fd), "rb") as found:
+                return found.read()
+        except FileNotFoundError:
+            return b""
+
+    def write_down(self, name: bytes, content: bytes) -> None:
+        """Durable, whole or not at all."""
+        fresh = name + b".new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with open(os.open(fresh, flags, 0o600, dir_fd=self._fd), "wb") as note:
+            note.write(content)
+            note.flush()
+            os.fsync(note.fileno())
+        os.rename(fresh, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.fsync(self._fd)
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
     def land(self) -> None:
         """`rest` becomes the target; a new `rest` stands for what is still to come. All data is on the device
         before; a crash after the rename leaves a target that `landed` knows."""
-        journal = os.open(b"landed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=self._fd)
-        try:
-            os.write(journal, b"%d" % os.fstat(self.rest).st_ino)
-        finally:
-            os.close(journal)
         self.sync()
+        self.write_down(b"landed", b"%d" % os.fstat(self.rest).st_ino)
         os.rename(b"rest", self._target, src_dir_fd=self._fd, dst_dir_fd=self._parent)
         os.fsync(self._parent)
         self.landed, self.rest = self.rest, self._inner(b"rest")

@@ -30,6 +30,7 @@ class Client:
         self.transfers = nouns.Transfers(self._transport)
         self.verifications = nouns.Verifications(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
+        self.restores = nouns.Restores(self._transport)
         self.vault = nouns.Vault(self._transport)
         self.audit = nouns.Audit(self._transport)
         self.tokens = nouns.Tokens(self._transport)
@@ -82,6 +83,7 @@ class SyncClient:
     transfers: Any
     verifications: Any
     snapshots: Any
+    restores: Any
     vault: Any
     audit: Any
     tokens: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from mover.errors import StillWorking
@@ -482,13 +483,56 @@ class Snapshots(Noun):
         ask = Ask("POST", "/v1/snapshots/check", repeatable=True, timeout_s=None)
         return await self._transport.send(ask, wire.Check)
 
-    async def restore(self, id: str, *, to: str, path: str = "/") -> wire.Restore:
-        body = wire.RestoreRequest(to=to, path=path)
-        ask = Ask("POST", f"/v1/snapshots/{id}/restore", body=body, timeout_s=None)
+    async def diff(
+        self, id: str, other: str, *, path: str = "/", after: str | None = None, limit: int = 100
+    ) -> wire.SnapshotDiff:
+        """From this snapshot to the other one."""
+        query = {"to": other, "path": path, "after": after, "limit": limit}
+        return await self._get(f"/v1/snapshots/{id}/diff", wire.SnapshotDiff, timeout_s=600.0, **query)
+
+    async def versions(
+        self, path: str, *, run: str | None = None, series: str | None = None, as_of: datetime | None = None,
+        every: bool = False, after: int | None = None, limit: int = 100,
+    ) -> wire.VersionPage:  # fmt: skip
+        """Newest on record first; without `every` only where the content changed, came or went."""
+        at = as_of.isoformat() if as_of is not None else None
+        return await self._get(
+            "/v1/versions", wire.VersionPage, path=path, run=run, series=series, as_of=at, every=every or None,
+            after=after, limit=limit,
+        )  # fmt: skip
+
+
+class Restores(Noun):
+    """Jobs: they go on when the caller, or the daemon, goes away."""
+
+    FINAL = frozenset({"complete", "incomplete", "cancelled", "failed"})
+
+    async def request(self, body: wire.RestoreRequest, *, key: str) -> wire.Restore:
+        """The same key gives the same restore, whatever happened to the connection."""
+        ask = Ask("POST", "/v1/restores", body=body, key=key, repeatable=True)
         return await self._transport.send(ask, wire.Restore)
 
-    async def plan_restore(self, id: str, *, to: str, path: str = "/") -> wire.Plan:
-        return await self._plan(f"/v1/snapshots/{id}/restore", wire.RestoreRequest(to=to, path=path))
+    async def plan_request(self, body: wire.RestoreRequest) -> wire.Plan:
+        """In place it reads what stands there, which takes what it takes."""
+        ask = Ask("POST", "/v1/restores", query={"plan": True}, body=body, repeatable=True, timeout_s=None)
+        return await self._transport.send(ask, wire.Plan)
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.RestorePage:
+        return await self._get("/v1/restores", wire.RestorePage, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Restore:
+        return await self._view(f"/v1/restores/{id}", wire.Restore, wait, state)
+
+    async def wait(self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None) -> wire.Restore:
+        """Until an end: look at the state that comes back."""
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def cancel(self, id: str) -> wire.Restore:
+        """Twice is once."""
+        return await self._transport.send(Ask("POST", f"/v1/restores/{id}/cancel", repeatable=True), wire.Restore)
 
 
 class Audit(Noun):

@@ -196,11 +196,45 @@ class SmallSnapshots(Room):
 
 
 class SmallRestores(Room):
-    async def restore(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Restore:
-        return wire.Restore(snapshot=id, to=body.to, files=1, bytes=2, seconds=0.1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = ["restoring"]
 
-    async def plan(self, identity: Identity, id: str, body: wire.RestoreRequest) -> wire.Plan:
+    def _restore(self, id: str) -> wire.Restore:
+        return wire.Restore(
+            id=id, snapshot="snapshot-1", tier="protect", state=self.next_state(), to="/restored", path="/",  # type: ignore[arg-type]
+            first=["*.pt"], files=1, bytes=2, of_files=30, of_bytes=40, rate_bytes_s=1.0, eta_s=38.0,
+            damaged_count=30, damaged=[f"shard{n}.pt" for n in range(30)], created_by="ann", created_at=AT,
+        )  # fmt: skip
+
+    async def request(self, identity: Identity, body: wire.RestoreRequest, *, key: str, request: str) -> wire.Restore:
+        self.saw("request", identity.actor, body, key, request)
+        return self._restore("restore-1")
+
+    async def plan_request(self, identity: Identity, body: wire.RestoreRequest) -> wire.Plan:
         return PLAN
+
+    async def view(self, project: str, id: str) -> wire.Restore:
+        return self._restore(id)
+
+    async def list(self, project: str, after: str | None, limit: int) -> wire.RestorePage:
+        return wire.RestorePage(restores=[self._restore("restore-1")], next="restore-1")
+
+    async def cancel(self, identity: Identity, id: str, *, request: str) -> wire.Restore:
+        self.saw("cancel", identity.actor, id)
+        return self._restore(id)
+
+
+class SmallVersions(Room):
+    async def versions(self, project: str, path: str, **asked: object) -> wire.VersionPage:
+        self.saw("versions", path, asked)
+        version = wire.Version(snapshot="snapshot-1", run="run-1", series="protect", sequence=7, recorded_at=AT,
+                               change="changed", size_bytes=9, digest="ab" * 32)  # fmt: skip
+        return wire.VersionPage(versions=[version], next=7)
+
+    async def diff(self, project: str, before: str, after: str, **asked: object) -> wire.SnapshotDiff:
+        change = wire.SnapshotChange(path="a", change="metadata", type="file", size_bytes_after=1, facts=["mode"])
+        return wire.SnapshotDiff(before=before, after=after, changes=[change], next="a")
 
 
 class SmallProtection(Room):
@@ -501,6 +535,7 @@ def small_rooms() -> Rooms:
         runs=SmallRuns(),
         snapshots=SmallSnapshots(),
         restores=SmallRestores(),
+        versions=SmallVersions(),
         retention=SmallRetention(),
         protection=SmallProtection(),
         transfers=SmallTransfers(),

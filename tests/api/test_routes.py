@@ -23,7 +23,7 @@ BODIES: dict[str, Any] = {
     "TransferRequest": {"sources": [{"tier": "nas", "prefix": "in"}], "to": "cold"},
     "VerificationRequest": {"tier": "archive"},
     "FinishRequest": {},
-    "RestoreRequest": {"to": "/restored"},
+    "RestoreRequest": {"to": "/restored", "snapshot": "snapshot-1"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
     "ScanRequest": {"tier": "archive"},
     "AdoptionRegister": {"reason": "the verdicts are sound"},

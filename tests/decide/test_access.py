@@ -37,7 +37,8 @@ runs.clean          -      +        +     .
 runs.cancel         -      +        +     .
 snapshots.read      +      +        +     .
 snapshots.check     -      +        +     .
-snapshots.restore   -      +        +     .
+restores.read       +      +        +     .
+restores.request    -      +        +     .
 transfers.read      +      +        +     .
 transfers.request   -      +        +     .
 transfers.steer     -      +        +     .

@@ -55,13 +55,14 @@ ARGUMENTS: dict[str, Any] = {
     "id": "x-1", "ref": "prostate", "number": "N", "name": "prostate", "expression": "gleason >= 7",
     "packs": ["pack-1"], "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
     "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
-    "tier": "archive",
+    "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
 BODIES = {
     "Batches": wire.BatchRequest(folder="a"),
     "Scans": wire.ScanRequest(tier="archive"),
     "Transfers": wire.TransferRequest(sources=[wire.TransferSource(tier="nas")], to="cold"),
     "Verifications": wire.VerificationRequest(tier="archive"),
+    "Restores": wire.RestoreRequest(to="/restored", snapshot="snapshot-1"),
     "Records": wire.RecordsRequest(batch="batch-1", files={}),
     "Runs": wire.RunRequest(cohort="c"),
     "Tokens": wire.TokenRequest(actor="a", role="viewer"),

@@ -163,7 +163,7 @@ def test_a_lapsed_lease_leads_to_protection_and_then_to_cleanup(settled: Ward, c
     run = client.runs.wait(run.id, until=frozenset({"cleaned"}), timeout_s=WAIT_S)
     assert (run.state, len(run.snapshots)) == ("cleaned", 1)
     restored = settled.site.restored / "lapsed"
-    client.snapshots.restore(run.snapshots[0], to=str(restored), path="/artifacts")
+    settled.restore(client, run.snapshots[0], restored, "/artifacts")
     assert (restored / "weights.bin").read_bytes() == b"the only copy" * 1000
 
 

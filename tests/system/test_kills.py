@@ -257,7 +257,7 @@ def live_through(ward: Ward, turn: int, killed: Callable[[str], None], restored:
     with ward.start() as client:
         run = reach(ward, client, run, "protected", "ready")
         assert run.state == "protected", (run.state, run.explanation)
-        client.snapshots.restore(run.snapshots[-1], to=str(restored), path="/artifacts")
+        ward.restore(client, run.snapshots[-1], restored, "/artifacts")
         assert not differences(Path(run.out), restored)
         plant_stranger(Path(run.root))
         client.runs.clean(run.id)

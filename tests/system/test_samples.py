@@ -175,7 +175,7 @@ def protect_and_clean(ward: Ward, client: SyncClient, run: wire.Run) -> None:
     run = client.runs.wait(run.id, until=frozenset({"protected", "ready"}), timeout_s=WAIT_S)
     assert run.state == "protected", run.explanation
     restored = ward.site.restored / "real"
-    client.snapshots.restore(run.snapshots[-1], to=str(restored), path="/artifacts")
+    ward.restore(client, run.snapshots[-1], restored, "/artifacts")
     assert not differences(Path(run.out or ""), restored)
     client.runs.clean(run.id)
     assert client.runs.wait(run.id, until=frozenset({"cleaned"}), timeout_s=WAIT_S).state == "cleaned"

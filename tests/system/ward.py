@@ -26,6 +26,7 @@ from mover.catalog.postgres import Embedded
 from mover.demo import seaweed
 from mover.demo.places import Place, Places
 from mover.demo.site import Site, start_time
+from mover.model import wire
 from mover.sdk import SyncClient
 from mover.tiers.object import ObjectTier
 
@@ -123,6 +124,12 @@ class Ward:
 
     def client(self, token: str | None = None) -> SyncClient:
         return self.site.client(self.url, token)
+
+    def restore(self, client: SyncClient, snapshot: str, to: Path, path: str) -> None:
+        """A restore, followed to its end."""
+        asked = client.restores.request(wire.RestoreRequest(snapshot=snapshot, to=str(to), path=path), key=str(to))
+        done = client.restores.wait(asked.id, timeout_s=300)
+        assert done.state == "complete", done
 
     def stop(self) -> None:
         self._forget_watch()
