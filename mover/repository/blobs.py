@@ -4,15 +4,17 @@ Callers are many threads; the heavy calls let go of the interpreter lock. Bounds
 that stores at the same moment, PACKS_IN_FLIGHT finished ones on their way.
 
 Crash story: a pack that was put but not yet named by an index file is an orphan that stock `restic prune`
-collects. Index files are written every INDEX_EVERY_PACKS packs, so a repeated snapshot finds what the killed
-one had finished and puts it no second time. Blobs count as known to *other* snapshots only once their index
-file is durable: a snapshot can never lean on a pack of another one that failed.
+collects. Index files are written every INDEX_EVERY_PACKS packs and INDEX_EVERY_S seconds, so a repeated snapshot finds
+what the killed one had finished and puts it no second time; what was not named yet, `resuming` finds. Blobs count as
+known to *other* snapshots only once their index file is durable: a snapshot can never lean on a pack of another one
+that failed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mover.clock import monotonic_s
@@ -64,6 +66,12 @@ class BlobWriter:
         builder.seal(blob_id, content, plain_length=plain_length, sealer=self._sealer())
         self._put_back(builder)
         return blob_id
+
+    def adopt(self, packs: Iterable[tuple[str, tuple[PackedBlob, ...]]]) -> None:
+        """Name packs that stand on the tier already: their blobs are known from here on."""
+        for pack_id, blobs in packs:
+            self._note_put(pack_id, blobs)
+        self._write_index()
 
     def fail(self, failure: BaseException) -> None:
         """The snapshot is lost: whoever still reads for it stops at the next window."""
@@ -135,7 +143,9 @@ class BlobWriter:
     def _upload(self, pack: Pack, memory: memoryview) -> None:
         try:
             self._files.put("data", pack.pack_id, pack.parts, size_bytes=pack.size_bytes)
-            self._note_put(pack)
+            with self._guard:
+                self.added_bytes += pack.size_bytes
+            self._note_put(pack.pack_id, pack.blobs)
         except BaseException as failure:
             self.fail(failure)
             raise
@@ -148,11 +158,10 @@ class BlobWriter:
             if len(memory) == PACK_MEMORY_BYTES:
                 self._memories.append(memory)
 
-    def _note_put(self, pack: Pack) -> None:
+    def _note_put(self, pack_id: str, blobs: tuple[PackedBlob, ...]) -> None:
         with self._guard:
-            self._put.append((pack.pack_id, pack.blobs))
-            self._put_blobs += len(pack.blobs)
-            self.added_bytes += pack.size_bytes
+            self._put.append((pack_id, blobs))
+            self._put_blobs += len(blobs)
             waited = monotonic_s() - self._indexed_at
             due = len(self._put) >= INDEX_EVERY_PACKS or waited > INDEX_EVERY_S
             due = due or self._put_blobs >= MAX_FILE_BLOBS
@@ -177,3 +186,7 @@ class BlobWriter:
         self._index.mark_loaded(file_id)
         for pack_id, blobs in packs:
             self._index.add(pack_id, blobs)
+        with self._guard:
+            for _, blobs in packs:
+                for blob in blobs:
+                    self._claimed[blob.type].discard(blob.blob_id)

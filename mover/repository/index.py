@@ -124,6 +124,10 @@ class Index:
         """True when a new snapshot may lean on it: a marked pack does not count."""
         return blob_id in self._blobs[kind]
 
+    def names(self, pack_id: str) -> bool:
+        """True when a loaded index file names this pack, marked or not."""
+        return pack_id in self._pack_numbers
+
     def add(self, pack_id: str, blobs: Iterable[PackedBlob], *, marked: bool = False) -> None:
         with self._lock:
             number = self._number(pack_id)

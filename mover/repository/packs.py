@@ -158,8 +158,9 @@ def _decode_entry(header: bytes, position: int, offset: int) -> PackedBlob:
     return PackedBlob(blob_id, kind, offset, length, 0)
 
 
-def read_header(pack: Buffer, key: MasterKey) -> list[PackedBlob]:
-    """The entries of a whole pack, authenticated."""
+def read_header(pack: Buffer, key: MasterKey, *, size_bytes: int = 0) -> list[PackedBlob]:
+    """The entries of a pack, authenticated. Its end will do, long enough to hold the header, when `size_bytes` says
+    how long the whole is."""
     size = len(pack)
     if size < _LENGTH.size + SEAL_OVERHEAD_BYTES:
         raise RepositoryDamaged("a pack is shorter than its own header")
@@ -169,7 +170,7 @@ def read_header(pack: Buffer, key: MasterKey) -> list[PackedBlob]:
         raise RepositoryDamaged("the header length of a pack is impossible")
     start = size - _LENGTH.size - header_length
     blobs = decode_header(key.open(view[start : size - _LENGTH.size]))
-    if sum(blob.length for blob in blobs) != start:
+    if sum(blob.length for blob in blobs) != start + max(0, size_bytes - size):
         raise RepositoryDamaged("the header of a pack does not cover its blobs")
     return blobs
 

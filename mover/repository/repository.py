@@ -58,6 +58,7 @@ from mover.repository.prune import Prune
 from mover.repository.reader import BlobReader, find_node, list_entries, walk
 from mover.repository.reading import Requester
 from mover.repository.restore import Order, Restore
+from mover.repository.resuming import unnamed_packs
 from mover.repository.tree import format_time, parse_time
 from mover.repository.writer import ParentView, Walk
 from mover.tiers.port import PruneTier
@@ -156,15 +157,19 @@ class Repository:
         paths: list[str],
         parent: str | None = None,
         parent_digests: Mapping[str, str] | None = None,
+        resuming: bool = False,
         progress: Progress | None = None,
     ) -> SnapshotResult:
         """Protect `source`. Files equal to the parent's by fingerprint cost one stat when their BLAKE3 is in
         `parent_digests` (path → hex, as the catalog kept it); otherwise they are read, and stored no second
-        time. The caller next looks at `complete`, then proves it with `check(True, snapshot_id)`."""
+        time. `resuming`: an attempt at this was cut off, and the packs that it finished are looked for first. The
+        caller next looks at `complete`, then proves it with `check(True, snapshot_id)`."""
         with locked(self._files, self._key, clock=self._clock) as lock:
             index = self._fresh_index()
             tally = Tally(progress)
             with BlobWriter(self._files, key=self._key, index=index) as blobs:
+                if resuming:
+                    blobs.adopt(unnamed_packs(self._files, key=self._key, index=index))
                 known = self._parent(parent, index, parent_digests or {})
                 walker = Walk(blobs, tally, parent=known, now_ns=_to_ns(time), seed=self._seed)
                 tree_id = walker.run(source)
@@ -243,6 +248,13 @@ class Repository:
     def snapshot_ids(self) -> list[str]:
         """Of the snapshot files that are there, unread."""
         return [stored.file_id for stored in self._files.ids("snapshots")]
+
+    def facts(self, snapshot_id: str) -> SnapshotFacts | None:
+        """What one snapshot file says; None when it is not there."""
+        try:
+            return self._load_snapshot(snapshot_id)
+        except EntryMissing:
+            return None
 
     def snapshots(self) -> list[SnapshotFacts]:
         """All snapshots, in the order of the times they claim."""
