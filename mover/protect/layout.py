@@ -37,6 +37,11 @@ class Layout(Struct, frozen=True):
         bare = path.lstrip("/")
         return "out/" + bare.removeprefix(ARTIFACTS + "/") if bare.startswith(ARTIFACTS + "/") else bare
 
+    @staticmethod
+    def path_in_snapshot(path: str) -> str:
+        """The way back."""
+        return f"/{ARTIFACTS}/" + path.removeprefix("out/") if path.startswith("out/") else f"/{path}"
+
     def run_path(self, path: str) -> str:
         return self.path_in_run(path)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any
 
 from blake3 import blake3
@@ -40,6 +41,9 @@ from mover.transfer.budgets import Budgets
 SQL = load(__file__)
 
 log = get_logger("protect")
+
+# An earlier snapshot of more files is no parent: their digests are held in memory, some 300 bytes each.
+EARLIER_FILES_MAX = 500_000
 
 
 class _Paying:
@@ -146,7 +150,9 @@ class RunProtection:
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
     ) -> tuple[str, SnapshotResult]:
         flash = self._site.tiers[run.tier]
-        result = await in_thread(guarded, lambda _: patiently(lambda: self._write(run, policy, layout)), flash)
+        earlier, digests = await self._earlier(shard, run, policy)
+        write = partial(self._write, run, policy, layout, parent=earlier, digests=digests, resuming=shard.claims > 1)
+        result = await in_thread(guarded, lambda _: patiently(write), flash)
         links = await in_thread(self._links, policy, result.snapshot_id)
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._site.database.project(shard.project) as conn:
@@ -166,7 +172,18 @@ class RunProtection:
                 )  # fmt: skip
         return snapshot, result
 
-    def _write(self, run: Any, policy: ProtectPolicy, layout: Layout) -> SnapshotResult:
+    async def _earlier(self, shard: Shard, run: Any, policy: ProtectPolicy) -> tuple[str | None, dict[str, str]]:
+        """What an earlier attempt at this run stored. A name that is no text finds no digest, and is read again."""
+        series = {"series": series_of(run.id), "policy": policy.name, "tier": policy.repository}
+        async with self._site.database.project(shard.project) as conn:
+            found = await SQL.one(conn, "earlier", **series, most=EARLIER_FILES_MAX)
+            rows = await SQL.many(conn, "digests", snapshot=found.id) if found else []
+        return found and found.repository_id, {Layout.path_in_snapshot(row.path): row.digest for row in rows}
+
+    def _write(
+        self, run: Any, policy: ProtectPolicy, layout: Layout, *, parent: str | None, digests: dict[str, str],
+        resuming: bool,
+    ) -> SnapshotResult:  # fmt: skip
         return self._site.repositories.of(policy).snapshot(
             layout.source,
             hostname=socket.gethostname(),
@@ -174,6 +191,9 @@ class RunProtection:
             tags=[f"run:{run.id}", f"project:{run.project_id}"],
             time=self._site.clock.now(),
             paths=[f"/runs/{run.id}"],
+            parent=parent,
+            parent_digests=digests,
+            resuming=resuming,
             progress=_Paying(self._site.budgets, policy.flash),
         )
 

@@ -11,6 +11,17 @@ select * from mover.run where id = %(id)s for update
 update mover.run set state = 'protecting' where id = %(id)s and state in ('finishing', 'protecting')
 returning id
 
+-- name: earlier
+-- The newest snapshot of a run whose files' digests are known: files that are as they were are not read again.
+select s.id, s.repository_id from mover.snapshot s
+ where s.series = %(series)s and s.policy = %(policy)s and s.tier = %(tier)s and s.state in ('written', 'checked')
+   and s.files <= %(most)s and exists (select from mover.artifact a where a.snapshot_id = s.id)
+ order by s.sequence desc limit 1
+
+-- name: digests
+-- What is known of each file of a snapshot.
+select path, digest from mover.artifact where snapshot_id = %(snapshot)s
+
 -- name: insert_snapshot
 -- A snapshot is written; it protects nothing before it is checked.
 insert into mover.snapshot (id, project_id, run_id, series, tier, repository_id, policy, files, bytes, added_bytes,

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from mover.catalog.database import Database
 from mover.clock import SystemClock
 from mover.errors import ChangedWhileReading, Conflict, LeaseLost, NotFound, RunRefused, TierUnavailable
 from mover.model import wire
+from mover.repository import writer
+from mover.repository.cutting import FileReader
 from mover.runs.roots import FlashRoots, content_key
 from mover.runs.runs import Flash
 from mover.runs.stage import Stage
@@ -382,6 +385,40 @@ async def test_a_protector_that_wakes_up_late_changes_nothing(rig: Rig) -> None:
 
     assert rig.run(run.id).protected_proof is None
     assert rig.rows("select id from mover.snapshot") == []
+
+
+async def test_a_run_that_is_protected_again_reads_only_what_changed_since(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terabytes of checkpoints are not read anew because one file could not be read the first time."""
+    monkeypatch.setattr(writer, "RACY_NS", 0)
+    run = await ready(rig, rig.slides([1000]))
+    out = root(rig, run.id) / "out"
+    for name in ("same.pt", "changed.pt"):
+        (out / name).write_bytes(name.encode() * 100_000)
+    too_deep = out.joinpath(*["d"] * writer.MAX_DEPTH)
+    too_deep.mkdir(parents=True)
+    await rig.runs.finish(who(), run.id, wire.FinishRequest())
+    await rig.work()
+    assert rig.run(run.id).reason == "protection-incomplete"
+    too_deep.rmdir()
+    (out / "changed.pt").write_bytes(b"other")
+    read: list[int] = []
+    once = FileReader._read_once
+
+    def counted(self: FileReader, fd: int, size: int) -> Any:
+        read.append(size)
+        return once(self, fd, size)
+
+    monkeypatch.setattr(FileReader, "_read_once", counted)
+
+    await rig.runs.finish(who(), run.id, wire.FinishRequest(exit=0))
+    await rig.work()
+
+    assert rig.run(run.id).state == "protected"
+    assert read == [5]
+    digests = [row.digest for row in rig.rows("select digest from mover.artifact where path = 'out/same.pt'")]
+    assert digests == [blake3(b"same.pt" * 100_000).hexdigest()] * 2
 
 
 async def test_a_cleanup_that_failed_may_be_asked_for_again_for_a_cancelled_run_too(rig: Rig) -> None:
