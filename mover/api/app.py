@@ -20,6 +20,7 @@ from mover.api import (
     audit,
     batches,
     cohorts,
+    dumps,
     quarantine,
     records,
     restores,
@@ -51,6 +52,7 @@ from mover.model.access import Identity
 OPERATIONS: tuple[Operation, ...] = (
     *batches.OPERATIONS,
     *vault.OPERATIONS,
+    *dumps.OPERATIONS,
     *quarantine.OPERATIONS,
     *adoptions.OPERATIONS,
     *scans.OPERATIONS,

@@ -67,6 +67,13 @@ class Vault(Protocol):
     ) -> wire.VaultImported: ...
 
 
+class Dumps(Protocol):
+    async def request(self, identity: Identity, body: wire.DumpRequest, /, *, request: str = "") -> wire.Dump: ...
+    async def request_drill(self, identity: Identity, id: str, /, *, request: str = "") -> wire.Dump: ...
+    async def view(self, project: str, id: str, /) -> wire.Dump: ...
+    async def list(self, project: str, /) -> wire.Dumps: ...
+
+
 class Adoptions(Protocol):
     async def request(
         self, project: str, actor: str, body: wire.AdoptionRequest, /, *, request: str = ""
@@ -224,6 +231,7 @@ class Rooms:
     transfers: Transfers
     verifications: Verifications
     vault: Vault
+    dumps: Dumps
     audit: AuditTrail
     tiers: Callable[[], Awaitable[wire.Tiers]]
     policies: Callable[[], Awaitable[wire.Policies]]

@@ -29,5 +29,6 @@ def command(*, mover: SyncClient, out: Output) -> None:
             ("database", seen.database),
             ("work", counts(seen.shards)),
             ("tiers", tiers),
+            *(("see to", warning) for warning in seen.warnings),
         ],
     )

@@ -36,10 +36,11 @@ def list_tiers(*, mover: SyncClient, out: Output) -> None:
             size(t.free_bytes) if t.free_bytes is not None else "",
             size(t.reserved_bytes) if t.reserved_bytes else "",
             ", ".join(name for name, has in sorted(t.traits.items()) if has is True),
-            t.explanation,
+            (state(t.lock.state) if t.lock else ""),
+            (t.lock.explanation if t.lock else None) or t.explanation,
         )
         for t in tiers
     ]
     out.table(
-        tiers, "tier kind zone role state capacity> free> reserved> can why", rows, empty="no tiers in mover.yaml"
+        tiers, "tier kind zone role state capacity> free> reserved> can kept why", rows, empty="no tiers in mover.yaml"
     )

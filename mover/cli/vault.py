@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mover.cli import dumping
 from mover.cli.common import plan_option, with_client, with_output
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ key_b_option = click.option("--key-b", type=FILE, help="The second.")
 
 @click.group("vault")
 def command() -> None:
-    """For custodians: reveal originals, export, erase, import, keys.
+    """For custodians: reveal originals, export, erase, import, keys; dumps, drills, restores.
 
     The vault ties originals to numbers; every look into it is recorded."""
 
@@ -201,6 +202,10 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     out.facts({"generation": following.generation, "rows": rows, "key": str(installed)}, pairs)
     out.note("Back up the new key file apart from the database. The old one opens only backups from before: destroy "
              "it, and they are closed for ever.")  # fmt: skip
+
+
+for _made in (dumping.dump, dumping.dumps, dumping.reread, dumping.drill, dumping.restore):
+    command.add_command(_made)
 
 
 @command.group("keys")

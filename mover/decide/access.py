@@ -38,6 +38,10 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "vault.reveal": frozenset({"custodian"}),
     "vault.erase": frozenset({"custodian"}),
     "vault.import": frozenset({"custodian"}),
+    # sealed, and told by ids and counts alone
+    "dumps.read": _ALL,
+    "dumps.make": frozenset({"operator", "admin", "custodian"}),
+    "dumps.drill": frozenset({"operator", "admin", "custodian"}),
     "scans.read": _LADDER,
     "scans.declare": _WORK,
     "slides.read": _LADDER,

@@ -32,6 +32,7 @@ class Client:
         self.snapshots = nouns.Snapshots(self._transport)
         self.restores = nouns.Restores(self._transport)
         self.vault = nouns.Vault(self._transport)
+        self.dumps = nouns.Dumps(self._transport)
         self.audit = nouns.Audit(self._transport)
         self.tokens = nouns.Tokens(self._transport)
 
@@ -85,6 +86,7 @@ class SyncClient:
     snapshots: Any
     restores: Any
     vault: Any
+    dumps: Any
     audit: Any
     tokens: Any
 
