@@ -24,7 +24,7 @@ import aiofiles.os
 import msgspec
 import uvloop
 
-from mover import __version__, log, metrics
+from mover import __version__, audit, log, metrics
 from mover.access import Access
 from mover.api.app import make_app
 from mover.api.audit import Trail
@@ -32,6 +32,7 @@ from mover.api.rooms import Rooms
 from mover.api.serve import Server, serve
 from mover.catalog import instance
 from mover.catalog.database import Database
+from mover.catalog.dumping import Dumper
 from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
@@ -41,8 +42,8 @@ from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
 from mover.deid.upkeep import Upkeep
 from mover.deid.vault import ClosedVault, Vault, VaultKey
-from mover.deid.vaultkeys import PublicPart
-from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, TierHung
+from mover.deid.vaultkeys import PublicPart, RevealKey
+from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, SettingsInvalid, TierHung
 from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
@@ -53,11 +54,17 @@ from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import BudgetPolicy, ImagesPolicy
+from mover.model.policy import BudgetPolicy, DumpPolicy, ImagesPolicy
 from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.policy import PolicyBook, load_policies
+from mover.protect import dumpdrills
+from mover.protect.dumpdrills import Compared
+from mover.protect.dumpfiles import Told
+from mover.protect.dumps import QUEUE as VAULT_QUEUE
+from mover.protect.dumps import Means, dump_policies
+from mover.protect.keeping import Seal, check_means, wants_seal
 from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.randomness import random_bytes
@@ -73,6 +80,7 @@ from mover.tiers import mounts
 from mover.tiers.fitness import check_traits
 from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.object import ObjectTier
+from mover.tiers.port import ReadTier
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier, RetryTier
 from mover.tiers.zones import check_site, refuse_changed
@@ -92,6 +100,10 @@ CARRYING = 2
 SWEEP_S = 3600.0
 # how soon a budget that somebody wrote is kept
 BUDGETS_S = 5.0
+# how soon a lock probe, a renewal, a dump or a drill begins when its time has come
+KEEPING_S = 20.0
+# a lock probe is due each hour: after two nobody may believe an old answer
+PROBE_STALE_S = 7200.0
 # a live attempt keeps writing, and one that paused for longer only begins anew
 TEMPORARY_AGE_S = 6 * 3600.0
 # on a flash tier everything else belongs to runs: a job may call its own files what it likes
@@ -106,8 +118,22 @@ def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> N
     """Run until SIGTERM or SIGINT. `ready` is told the URLs once requests are answered."""
     settings = load(config)
     log.configure(level=settings.log_level, journal=read_environment().journal)
-    with locked_state(settings.state_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, ready=ready))
+    # before this process has threads: what makes files immutable is given away and given up (`tiers.immutable`)
+    with locked_state(settings.state_dir), _sealing(settings) as seal:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, ready=ready, seal=seal))
+
+
+@contextlib.contextmanager
+def _sealing(settings: Settings) -> Iterator[Seal | None]:
+    if settings.role == "identified" or not wants_seal(load_policies(settings.policies)):
+        yield None
+        return
+    from mover.tiers.immutable import Sealer, give_up
+
+    with contextlib.closing(Sealer.start()) as sealer:
+        give_up()
+        yield sealer
 
 
 def watch(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> None:
@@ -143,10 +169,12 @@ def _catalog(settings: Settings) -> Iterator[str]:
         embedded.stop()
 
 
-async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None = None) -> None:
+async def run(
+    settings: Settings, *, ready: Callable[[list[str]], None] | None = None, seal: Seal | None = None
+) -> None:
     environment = read_environment()
     async with contextlib.AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_house(settings))
+        house = await stack.enter_async_context(open_house(settings, seal=seal))
         server = await _listen(house)
         stack.push_async_callback(server.stop)
         notifier = Notifier(environment.notify_socket)
@@ -160,6 +188,7 @@ async def run(settings: Settings, *, ready: Callable[[list[str]], None] | None =
                 group.create_task(_follow_budgets(house), name="budgets"),
                 group.create_task(house.shares.run(), name="shares"),
                 group.create_task(_follow_transfers(house), name="transfers"),
+                group.create_task(_follow_keeping(house), name="keeping"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -202,7 +231,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def open_house(settings: Settings) -> AsyncIterator[House]:
+async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIterator[House]:
     async with contextlib.AsyncExitStack() as stack:
         dsns = await stack.enter_async_context(_database(settings))
         size = settings.database.pool_size
@@ -227,7 +256,8 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         stack.callback(sandbox.close)
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
-        house = await _build(settings, database, keeping, policies, tiers, sandbox, dsns, budgets, carrier)
+        await asyncio.to_thread(check_means, policies, tiers, seal=seal)
+        house = await _build(settings, database, keeping, policies, tiers, sandbox, dsns, budgets, carrier, seal)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
 
@@ -275,6 +305,115 @@ async def open_upkeep(settings: Settings, *, actor: str) -> AsyncIterator[Upkeep
         yield Upkeep(own, project=settings.project, node=f"{settings.node}-vault", actor=actor)
 
 
+# --- the vault's dumps, for a person with both key files -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DumpDone:
+    """What a person's drill or restore showed. `recorded`: the catalog knows the dump, and the record stands there."""
+
+    dump: str
+    taken_at: str
+    compared: Compared
+    recorded: bool = False
+    erased: int = 0
+
+
+async def drill_dump(
+    settings: Settings, *, tier: str | None, dump: str | None, key: RevealKey, actor: str, purpose: str
+) -> DumpDone:
+    """Restore into a scratch database beside a daemon that runs or without one, compare, drop."""
+    policies = await asyncio.to_thread(load_policies, settings.policies)
+    async with _database(settings) as dsns:
+        began_s = monotonic_s()
+        dumper = Dumper(_dump_dsn(dsns, settings), bin_dir=settings.database.bin_dir)
+        told, compared = await asyncio.to_thread(
+            _taken, settings, policies, tier, dump, lambda *where: dumpdrills.drill(dumper, *where, key=key)
+        )
+        database = await Database.open(dsns.daemon, name="mover-drill", max_size=2)
+        try:
+            node = f"{settings.node}-vault"
+            recorded = await dumpdrills.record_drill(
+                database, settings.project, node=node, dump=told.dump, actor=actor, purpose=purpose,
+                compared=compared, seconds=monotonic_s() - began_s,
+            )  # fmt: skip
+        finally:
+            await database.close()
+    return DumpDone(told.dump, told.taken_at, compared, recorded)
+
+
+async def restore_dump(
+    settings: Settings, *, tier: str | None, dump: str | None, key: RevealKey, actor: str, purpose: str
+) -> DumpDone:
+    """Into an empty database, with no daemon on this state directory. Order: restored whole and compared; migrated to
+    this software's schema; what was erased since is erased again; the record. A kill after the first leaves a database
+    that is not empty: its next start migrates and erases, and only the record is missing."""
+    policies = await asyncio.to_thread(load_policies, settings.policies)
+    with locked_state(settings.state_dir):
+        async with _bare_database(settings) as dsns:
+            superuser = _dump_dsn(dsns, settings)
+            dumper = Dumper(superuser, bin_dir=settings.database.bin_dir)
+            told, compared = await asyncio.to_thread(
+                _taken, settings, policies, tier, dump, lambda *where: dumpdrills.restore(dumper, *where, key=key)
+            )
+            await asyncio.to_thread(migrate, superuser)
+            erased = await _restored(settings, dsns, told.dump, actor=actor, purpose=purpose)
+    return DumpDone(told.dump, told.taken_at, compared, True, erased)
+
+
+async def _restored(settings: Settings, dsns: Dsns, dump: str, *, actor: str, purpose: str) -> int:
+    async with contextlib.AsyncExitStack() as stack:
+        database = await Database.open(dsns.daemon, name="mover-restore", max_size=2)
+        stack.push_async_callback(database.close)
+        keeping = await _open_vault(settings, dsns, database, stack)
+        assert isinstance(keeping.custody, Custody)  # a clean process was refused by the command
+        erased = await keeping.custody.honour(settings.project)
+        async with database.project(settings.project) as conn:
+            await audit.record(
+                conn, project=settings.project, node=f"{settings.node}-vault", actor=actor, action="vault restored",
+                subject=dump, reason=purpose, details={"erased_again": erased},
+            )  # fmt: skip
+    return erased
+
+
+def _taken(
+    settings: Settings, policies: PolicyBook, tier: str | None, dump: str | None,
+    work: Callable[[ReadTier, Told, str], Compared],
+) -> tuple[Told, Compared]:  # fmt: skip
+    """Blocking. Finds the dump by its sidecar, which this vault's key must have signed."""
+    policy = policies.default(DumpPolicy)
+    name = tier or policy.targets[0]
+    if name not in settings.tiers:
+        raise SettingsInvalid(f"there is no tier {name}", where=str(settings.file))
+    opened = _make_tier(settings.tiers[name], None)
+    opened.check_identity()
+    vault_key = VaultKey.newest(settings.vault_key)
+    told = dumpdrills.trusted(opened, policy.prefix, dump, key=vault_key, site=settings.site)
+    return told, work(opened, told, policy.prefix)
+
+
+def _dump_dsn(dsns: Dsns, settings: Settings) -> str:
+    if dsns.dump is None:
+        raise SettingsInvalid("there is no `dump_dsn_file` in `database`", where=str(settings.file))
+    return dsns.dump
+
+
+@contextlib.asynccontextmanager
+async def _bare_database(settings: Settings) -> AsyncIterator[Dsns]:
+    """As `_database`, and not migrated: a dump is restored into nothing."""
+    chosen = settings.database
+    if not chosen.embedded:
+        async with _database(settings) as dsns:
+            yield dsns
+        return
+    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+    server = await asyncio.to_thread(embedded.start)
+    try:
+        yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn), server.superuser_dsn)
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
 async def _build(
     settings: Settings,
     database: Database,
@@ -285,6 +424,7 @@ async def _build(
     dsns: Dsns,
     budgets: Budgets,
     carrier: Carrier,
+    seal: Seal | None,
 ) -> House:
     node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
@@ -300,10 +440,11 @@ async def _build(
     protecting = Protecting(
         ProtectSite(
             database=database, tiers=tiers, flash=places, policies=policies,
-            repositories=Repositories(tiers, policies, settings.repository_password_file),
+            repositories=Repositories(tiers, policies, settings.repository_password_file, seal=seal),
             forbidden=tuple(t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None),
             node=node, budgets=budgets,
-        )
+        ),
+        _dump_means(settings, policies, keeping, dsns),
     )  # fmt: skip
     scans = _scans(settings, database, vault, tiers, budgets)
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
@@ -321,7 +462,7 @@ async def _build(
             **protecting.failure_handlers(), **adoptions.failure_handlers(), **records.failure_handlers(),
             **moving.failure_handlers(),
         },
-        queues=[tier_queue(name) for name in _served(settings) if name in tiers],
+        queues=[*(tier_queue(name) for name in _served(settings) if name in tiers), *_vault_queue(settings)],
         # the two processes of one node (D20) live and die apart: neither takes back what the other holds
         holder=f"{node}-{settings.role}/{random_bytes(6).hex()}",
         concurrency=settings.workers.shards,
@@ -334,6 +475,27 @@ async def _build(
         protecting, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
         keeping.custody,
     )  # fmt: skip
+
+
+def _dump_means(settings: Settings, policies: PolicyBook, keeping: Keeping, dsns: Dsns) -> Means | None:
+    """Dumps are made by the process that holds the vault. Half a configuration is refused at start: a policy without
+    the right to read everything would be a promise that every night breaks."""
+    if settings.role == "clean":
+        return None
+    if dsns.dump is None:
+        if dump_policies(policies):
+            raise SettingsInvalid(
+                "a dump policy needs `dump_dsn_file` in `database`", where=str(settings.file),
+                hint="A role with pg_read_all_data and bypassrls; for restore drills also createdb.",
+            )  # fmt: skip
+        return None
+    vault, public = keeping.vault, PublicPart(settings.vault_public)
+    dumper = Dumper(dsns.dump, bin_dir=settings.database.bin_dir)
+    return Means(dumper, lambda: vault.key, public, settings.site, settings.drill_keys)
+
+
+def _vault_queue(settings: Settings) -> list[str]:
+    return [] if settings.role == "clean" else [VAULT_QUEUE]
 
 
 def _scans(
@@ -364,6 +526,8 @@ class Dsns(msgspec.Struct, frozen=True):
     daemon: str
     vault: str
     queue: str
+    # of a role that may read everything, for dumps; None where the settings name none
+    dump: str | None = None
 
 
 @contextlib.asynccontextmanager
@@ -372,13 +536,13 @@ async def _database(settings: Settings) -> AsyncIterator[Dsns]:
     chosen = settings.database
     if not chosen.embedded:
         assert chosen.dsn is not None and chosen.vault_dsn is not None
-        yield Dsns(chosen.dsn, chosen.vault_dsn, _on_queue(chosen.dsn))
+        yield Dsns(chosen.dsn, chosen.vault_dsn, _on_queue(chosen.dsn), chosen.dump_dsn)
         return
     embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
     server = await asyncio.to_thread(embedded.start)
     try:
         await asyncio.to_thread(migrate, server.superuser_dsn)
-        yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn))
+        yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn), server.superuser_dsn)
     finally:
         await asyncio.to_thread(embedded.stop)
 
@@ -621,6 +785,22 @@ async def _follow_transfers(house: House) -> None:
         await SYSTEM.sleep(TRANSFERS_S)
 
 
+async def _follow_keeping(house: House) -> None:
+    """Lock probes, renewals of locks, dumps of vault and catalog, drills: each when its time has come."""
+    while True:
+        end_if_cancelled()
+        try:
+            began = await house.protecting.locks.begin_due(house.settings.project)
+            began += await house.protecting.dumps.begin_due(house.settings.project)
+            await house.protecting.locks.measure()
+            await house.protecting.dumps.measure()
+            if began:
+                logger.info("keeping follows policies", count=began)
+        except CatalogUnavailable as error:
+            logger.warning("keeping waits", code=error.code)
+        await SYSTEM.sleep(KEEPING_S)
+
+
 async def _watch_markers(house: House) -> None:
     """A marker file in a folder of a source tier declares the folder as a batch; declaring is idempotent, and
     a folder is declared by its marker once."""
@@ -716,6 +896,7 @@ async def _listen(house: House) -> Server:
         transfers=house.moving.transfers,
         verifications=house.moving.verifications,
         vault=house.custody,  # the closed one refuses by name
+        dumps=house.protecting.dumps,
         audit=Trail(house.database),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),
@@ -727,8 +908,10 @@ async def _listen(house: House) -> Server:
 
 
 async def _tiers(house: House) -> wire.Tiers:
+    locks = await house.protecting.locks.told()
     looks: list[Awaitable[wire.Tier]] = [_look(house, tier) for tier in house.settings.tiers.values()]
-    return wire.Tiers(tiers=list(await asyncio.gather(*looks)))
+    found = await asyncio.gather(*looks)
+    return wire.Tiers(tiers=[msgspec.structs.replace(one, lock=locks.get(one.name)) for one in found])
 
 
 async def _look(house: House, tier: Tier) -> wire.Tier:
@@ -774,11 +957,31 @@ async def _status(house: House, identity: Identity) -> wire.Status:
         shards = await instance.shard_counts(conn)
         row = await (await conn.execute("select current_setting('server_version') as version")).fetchone()
     version = row.version if row else "unknown"
+    tiers = (await _tiers(house)).tiers
     return wire.Status(
         version=__version__, node=house.settings.node, project=identity.project, actor=identity.actor,
         role=identity.role, database=f"PostgreSQL {version}, {1000 * (monotonic_s() - began_s):.1f} ms",
-        shards=shards, tiers=(await _tiers(house)).tiers,
+        shards=shards, tiers=tiers, warnings=await _warnings(house, tiers),
     )  # fmt: skip
+
+
+async def _warnings(house: House, tiers: list[wire.Tier]) -> list[str]:
+    """What a person should see to."""
+    found = [words for tier in tiers if tier.lock is not None for words in _about_lock(tier.name, tier.lock)]
+    stopped = await house.protecting.dumps.release()
+    if not stopped.allowed:
+        found.append(f"no new slide is released: {stopped.why}")
+    if not dump_policies(house.policies):
+        found.append("no policy of kind dump: if this machine is lost, the crosswalk is lost with it")
+    return found
+
+
+def _about_lock(tier: str, lock: wire.TierLock) -> Iterator[str]:
+    if lock.state == "not immutable":
+        yield f"{tier} is not immutable: {lock.explanation}"
+    elif (SYSTEM.now() - (lock.probed_at or lock.since)).total_seconds() > PROBE_STALE_S:
+        seen = f"was last probed at {lock.probed_at:%Y-%m-%d %H:%M}Z" if lock.probed_at else "was never probed"
+        yield f"{tier}: its lock {seen}. {lock.explanation or ''}".strip()
 
 
 async def _health(house: House) -> None:
