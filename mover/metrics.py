@@ -115,6 +115,25 @@ SNAPSHOTS = _counter("mover_snapshots_total", "Snapshots written and checked.", 
 SNAPSHOT_ADDED_BYTES = _counter("mover_snapshot_added_bytes_total", "New bytes in repositories.", "tier")
 RESTORED_BYTES = _counter("mover_restored_bytes_total", "Bytes restored.", "tier")
 
+TIER_IMMUTABLE = _gauge(
+    "mover_tier_immutable",
+    "1 while the last lock probe could destroy nothing with the daemon's own credential. Alarm at 0.", "tier",
+)  # fmt: skip
+LOCKS_RENEWED = _counter("mover_locks_renewed_total", "Objects whose lock was extended or found long enough.", "tier")
+LOCKS_BROUGHT_BACK = _counter(
+    "mover_locks_brought_back_total", "Objects that kept snapshots need and that somebody had hidden. Alarm above 0.",
+    "tier",
+)  # fmt: skip
+
+DUMPS = _counter("mover_dumps_total", "Dumps of vault and catalog that ended, by state.", "state")
+DUMP_AGE = _gauge(
+    "mover_dump_age_seconds", "Age of the newest verified dump of vault and catalog, by policy.", "policy"
+)
+DUMP_DRILLS = _counter("mover_dump_drills_total", "Drills of dumps, by kind and outcome.", "kind", "outcome")
+RELEASE_STOPPED = _gauge(
+    "mover_release_stopped", "1 while no new slide is released because no verified dump is young enough. Alarm at 1."
+)
+
 TRANSFER_ENTRIES = _counter("mover_transfer_entries_total", "Entries of transfers, by outcome.", "state")
 TRANSFER_BYTES = _counter("mover_transfer_moved_bytes_total", "Bytes that transfers moved.")
 RELEASES = _counter("mover_release_entries_total", "Sources released, kept, brought back and purged.", "state")

@@ -27,7 +27,15 @@ from mover.decide.moving import parse_when
 from mover.decide.profiles import profile_problems
 from mover.decide.tables import check_policy
 from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
-from mover.model.policy import BudgetPolicy, DeidPolicy, MovePolicy, Policy, RecordsPolicy
+from mover.model.policy import (
+    BudgetPolicy,
+    DeidPolicy,
+    DumpPolicy,
+    MovePolicy,
+    Policy,
+    ProtectPolicy,
+    RecordsPolicy,
+)
 
 # beside the policies of a folder: de-identification profiles, which are many and belong together
 PROFILES = "deid"
@@ -205,10 +213,23 @@ def _about_time(policy: BudgetPolicy) -> Iterator[tuple[Path_, str]]:
             yield ("windows", index, "days"), "a window without days is never open"
 
 
+def _about_dump(policy: DumpPolicy) -> Iterator[tuple[Path_, str]]:
+    if len(set(policy.targets)) == 1:
+        yield ("to", 1), "two different tiers: one that burns down must not take the other along"
+    if policy.time_zone not in available_timezones():
+        yield ("time_zone",), f"the time zone {policy.time_zone} is not known"
+    if policy.keep.none:
+        yield ("keep",), "without any rule dumps would be kept for ever"
+
+
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
     if isinstance(policy, BudgetPolicy):
         yield from _about_time(policy)
+    if isinstance(policy, DumpPolicy):
+        yield from _about_dump(policy)
+    if isinstance(policy, ProtectPolicy) and policy.lock_s is not None and policy.append_only is not None:
+        yield ("append_only",), "a bucket has `lock_s`, a folder `append_only`; a tier is one of the two"
     if isinstance(policy, MovePolicy) and policy.when is not None:
         try:
             parse_when(policy.when)

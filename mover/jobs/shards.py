@@ -113,9 +113,11 @@ async def fail_shard(conn: Connection, shard: Shard, *, code: str, error: str) -
     await _held(conn, "fail", shard, code=code, error=error)
 
 
-async def postpone_shard(conn: Connection, shard: Shard, *, delay_s: float) -> None:
-    """Not now: come again later. It is neither a try nor a failure."""
-    await _held(conn, "postpone", shard, delay_s=delay_s)
+async def postpone_shard(
+    conn: Connection, shard: Shard, *, delay_s: float, code: str | None = None, error: str | None = None
+) -> None:
+    """Not now: come again later. It is neither a try nor a failure; `code` and `error` say what it waits for."""
+    await _held(conn, "postpone", shard, delay_s=delay_s, code=code, error=error)
 
 
 async def others_running(conn: Connection, shard: Shard) -> int:

@@ -46,7 +46,8 @@ returning id
 -- name: postpone
 -- Nothing was tried: the same claim comes again later.
 update mover.shard
-   set state = 'waiting', lease_until = null, claims = claims - 1, not_before = now() + make_interval(secs => %(delay_s)s)
+   set state = 'waiting', lease_until = null, claims = claims - 1, not_before = now() + make_interval(secs => %(delay_s)s),
+       error_code = coalesce(%(code)s::text, error_code), error = coalesce(%(error)s::text, error)
  where id = %(id)s and epoch = %(epoch)s and state = 'running'
 returning id
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from mover.jobs import FailureHandler, Handler
+from mover.protect.dumpdrills import DumpDrills
+from mover.protect.dumps import Dumps, Means
+from mover.protect.locks import Locks
 from mover.protect.restores import Restores
 from mover.protect.restoring import Restoring
 from mover.protect.retention import Retention
@@ -16,16 +19,32 @@ class Protecting:
     """`snapshots`, `versions`, `restores` and `retention` answer people; `runs` plans what a finish would protect, and
     handles its shards."""
 
-    def __init__(self, site: ProtectSite) -> None:
+    def __init__(self, site: ProtectSite, means: Means | None = None) -> None:
         self.retention = Retention(site)
         self.runs = RunProtection(site, self.retention)
         self.snapshots = Snapshots(site)
         self.restores = Restores(site)
         self.versions = Versions(site)
         self._restoring = Restoring(site)
+        self.locks = Locks(site)
+        self.dumps = Dumps(site, means)
+        self._drills = DumpDrills(site, self.dumps)
 
     def handlers(self) -> dict[str, Handler]:
-        return {"run-protect": self.runs.protect, "restore": self._restoring.restore}
+        return {
+            "run-protect": self.runs.protect,
+            "restore": self._restoring.restore,
+            "lock-renew": self.locks.renew,
+            "lock-probe": self.locks.probe,
+            "dump-make": self.dumps.make,
+            "dump-drill": self._drills.drill,
+        }
 
     def failure_handlers(self) -> dict[str, FailureHandler]:
-        return {"run-protect": self.runs.failed, "restore": self._restoring.failed}
+        return {
+            "run-protect": self.runs.failed,
+            "restore": self._restoring.failed,
+            "lock-renew": self.locks.renewal_failed,
+            "dump-make": self.dumps.failed,
+            "dump-drill": self._drills.failed,
+        }

@@ -16,6 +16,7 @@ from mover.errors import NotFound, RepositoryLocked
 from mover.model.access import Identity
 from mover.model.policy import ProtectPolicy
 from mover.policy import PolicyBook
+from mover.protect.keeping import Seal, bring_back_doors, kept, rules
 from mover.repository.reading import Requester
 from mover.repository.repository import Repository, create_repository, open_repository
 from mover.tiers.port import PruneTier, ReadTier
@@ -38,10 +39,12 @@ class RunPlace(Struct, frozen=True):
 
 class Repositories:
     """The repositories of the policies, each opened once: its key costs a scrypt. One that does not exist yet is
-    created."""
+    created. `seal` makes files immutable, where a policy asks for it."""
 
-    def __init__(self, tiers: Mapping[str, ReadTier], policies: PolicyBook, password_file: Path) -> None:
-        self._tiers, self._policies, self._password_file = tiers, policies, password_file
+    def __init__(
+        self, tiers: Mapping[str, ReadTier], policies: PolicyBook, password_file: Path, *, seal: Seal | None = None
+    ) -> None:
+        self._tiers, self._policies, self._password_file, self._seal = tiers, policies, password_file, seal
         self._opened: dict[tuple[str, str], Repository] = {}
         self._opening = threading.Lock()
 
@@ -55,8 +58,8 @@ class Repositories:
     def at(self, name: str, prefix: str) -> Repository:
         with self._opening:
             if (name, prefix) not in self._opened:
-                tier = self._tiers[name]
-                assert isinstance(tier, PruneTier)
+                tier = self.kept_tier(name, prefix)
+                bring_back_doors(tier, prefix)
                 password = self._password_file.read_bytes().strip()
                 try:
                     repository = open_repository(tier, password, prefix=prefix)
@@ -64,6 +67,13 @@ class Repositories:
                     repository = create_repository(tier, password, prefix=prefix)
                 self._opened[(name, prefix)] = repository
             return self._opened[(name, prefix)]
+
+    def kept_tier(self, name: str, prefix: str) -> PruneTier:
+        """The tier with the means around it that keep this repository's files from being deleted, if it has any."""
+        rule = next((r for r in rules(self._policies) if (r.tier, r.prefix) == (name, prefix.strip("/"))), None)
+        tier = kept(self._tiers[name], rule, seal=self._seal)
+        assert isinstance(tier, PruneTier)
+        return tier
 
 
 class ProtectSite(Struct, frozen=True, kw_only=True):

@@ -71,8 +71,8 @@ class Sealer:
         if not has_capability():
             raise SettingsInvalid(
                 "append_only: chattr needs the capability CAP_LINUX_IMMUTABLE at the start",
-                hint="Add it to AmbientCapabilities= and CapabilityBoundingSet= of the unit (docs/protection.md), or use "
-                "a bucket with object lock.",
+                hint="Add it to AmbientCapabilities= and CapabilityBoundingSet= of the unit (docs/protection.md), or "
+                "use a bucket with object lock.",
             )  # fmt: skip
         import json
 
@@ -80,7 +80,7 @@ class Sealer:
         with theirs:
             paths = json.dumps([os.path.abspath(path or ".") for path in sys.path])
             process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, paths], stdin=theirs, stdout=subprocess.DEVNULL, cwd="/", env={},
+                [sys.executable, "-c", _BOOT, paths], stdin=theirs.fileno(), stdout=subprocess.DEVNULL, cwd="/", env={},
                 start_new_session=True,
             )  # fmt: skip
         ours.settimeout(ANSWER_S)

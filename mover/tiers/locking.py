@@ -26,7 +26,7 @@ from mover.tiers.object_control import Control, Lock
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import _Wrapper
 
-SWEPT_AT_ONCE = 10_000  # hidden versions that one sweep looks at
+SWEPT_AT_ONCE = 100_000  # versions that one look for hidden ones takes in
 
 
 class ObjectLocks:
@@ -56,9 +56,10 @@ class ObjectLocks:
     def extend(self, key: str, *, until: datetime, mode: LockMode) -> Lock:
         """The lock that holds now. One that holds longer already stays; of one that holds, the mode stays too."""
         version, held = self._control.locked(self.full_key(key))
-        if held is not None and held.until >= until:
+        if held is not None and held.until >= until.replace(microsecond=0):
             return held
-        lock = Lock(held.mode if held is not None else mode, until)
+        # stores keep whole seconds: rounded here, what is written down never says more than what holds
+        lock = Lock(held.mode if held is not None else mode, until.replace(microsecond=0))
         self._control.retain(self.full_key(key), version, lock)
         return lock
 
@@ -90,12 +91,16 @@ class ObjectLocks:
                 kept.add(one.key)
         return sorted(full[len(self.full_key("")) :] for full in marked & kept)
 
-    def unhide(self, key: str) -> None:
-        """Take away the markers on top, so that the newest version is seen again."""
+    def unhide(self, key: str) -> bool:
+        """Take away the markers on top, so that the newest version is seen again; whether there is one."""
         full = self.full_key(key)
-        for one in list(self._control.versions(full)):
-            if one.key == full and one.marker:
+        found = [one for one in self._control.versions(full) if one.key == full]
+        if all(one.marker for one in found):
+            return False
+        for one in found:
+            if one.marker:
                 self._control.delete_version(full, one.id)
+        return True
 
     def sweep(self, prefix: str) -> int:
         """Versions below a prefix that were hidden and that the store lets go, with their markers; how many."""
@@ -135,10 +140,15 @@ class LockingTier(_Wrapper):
 
     def _keep(self, key: str) -> None:
         if not key.startswith(self._passing or ("\0",)):
-            self.extend_lock(key, self._clock.now() + timedelta(seconds=self.retain_s))
+            self.keep(key, self._clock.now() + timedelta(seconds=self.retain_s))
 
-    def extend_lock(self, key: str, until: datetime) -> Lock:
-        return self.locks.extend(key, until=until, mode=self.mode)
+    def keep(self, key: str, until: datetime) -> datetime:
+        """Locked until then, or longer where it was already; what holds now. EntryMissing also when it is hidden."""
+        return self.locks.extend(key, until=until, mode=self.mode).until
+
+    def bring_back(self, key: str) -> bool:
+        """Whether it was only hidden, and is seen again."""
+        return self.locks.unhide(key)
 
     def remove(self, key: str) -> None:
         if key.startswith(self._passing or ("\0",)):
@@ -167,8 +177,18 @@ class AppendOnlyTier(_Wrapper):
 
     def _keep(self, key: str) -> None:
         if not key.startswith(self._passing or ("\0",)):
-            with self._folder.open(key) as file:
+            self.keep(key)
+
+    def keep(self, key: str, until: datetime | None = None) -> datetime | None:
+        """Immutable, for as long as root leaves it so. EntryMissing."""
+        with self._folder.open(key) as file:
+            if not is_immutable(file.fileno()):
                 self._seal(file.fileno())
+        return until
+
+    def bring_back(self, key: str) -> bool:
+        """Nothing is ever only hidden in a folder."""
+        return False
 
     def remove(self, key: str) -> None:
         with self._folder.open(key) as file:

@@ -46,19 +46,25 @@ class Probe(Struct, frozen=True):
 def probe_objects(locks: ObjectLocks, *, now: datetime, mode: LockMode) -> Probe:
     """`now` is the database's. TierUnavailable when the store cannot be asked: then nothing is known."""
     standing = _tidied(locks, now)
-    default = locks.default_mode()
-    if default is None:
-        return Probe(False, (), (), "the bucket does not lock new objects (any more), or keeps no versions", len(standing))
-    if default != mode:
-        return Probe(False, (), (), f"the bucket locks new objects as {default}, the policy says {mode}", len(standing))
-    if len(standing) >= PROBES_MAX:
-        return Probe(False, (), (), f"{len(standing)} probe objects have not run out; the clocks differ", len(standing))
+    wrong = _unfit(locks.default_mode(), mode, len(standing))
+    if wrong:
+        return Probe(False, (), (), wrong, len(standing))
     key = locks.full_key(f"{FOLDER}/{random_bytes(6).hex()}")
     lock = Lock(mode, now + PROBE_LOCK)
     version = locks.control.put_locked(key, CONTENT, lock)
     tried = _object_attempts(locks, key, version, lock, now)
     succeeded = tuple(word for word, attempt in tried if _succeeds(attempt))
     return _judged(tuple(word for word, _ in tried), succeeded, len(standing) + 2)
+
+
+def _unfit(default: LockMode | None, mode: LockMode, standing: int) -> str:
+    if default is None:
+        return "the bucket does not lock new objects (any more), or keeps no versions"
+    if default != mode:
+        return f"the bucket locks new objects as {default}, the policy says {mode}"
+    if standing >= PROBES_MAX:
+        return f"{standing} probe objects have not run out: the store's clock and ours differ"
+    return ""
 
 
 def _object_attempts(

@@ -17,6 +17,7 @@ from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
 from mover.model.policy import (
     CleanPolicy,
+    DumpPolicy,
     ImagesPolicy,
     MovePolicy,
     ProtectPolicy,
@@ -86,7 +87,10 @@ def _wrong_ends(one: Loaded, settings: Settings, place: _Places) -> Iterator[Mis
         yield from (document.mistake((key,), what) for key, what in _about_move(one.policy, settings))
     if isinstance(one.policy, VerifyPolicy):
         yield from (document.mistake((key,), what) for key, what in _about_verify(one.policy, settings))
+    if isinstance(one.policy, DumpPolicy):
+        yield from (document.mistake(("to", at), what) for at, what in _about_dump(one.policy, settings, place))
     if isinstance(one.policy, ProtectPolicy):
+        yield from (document.mistake((key,), what) for key, what in _about_keeping(one.policy, settings))
         for index, root in enumerate(one.policy.roots):
             for what in _about_root(root, settings, place):
                 yield document.mistake(("roots", index), what)
@@ -115,6 +119,27 @@ def _about_verify(policy: VerifyPolicy, settings: Settings) -> Iterator[tuple[st
         yield "repair_from", f"{tier.name} is read-only: nothing can be repaired on it"
     if policy.repair_from == policy.tier:
         yield "repair_from", "a tier is no second copy of itself"
+
+
+def _about_keeping(policy: ProtectPolicy, settings: Settings) -> Iterator[tuple[str, str]]:
+    tier = settings.tiers.get(policy.repository)
+    if tier is not None and policy.append_only is not None and tier.kind != "posix":
+        yield "append_only", f"{tier.name} is a bucket: it has `lock_s`"
+    if tier is not None and policy.lock_s is not None and tier.kind != "object":
+        yield "lock_s", f"{tier.name} is a folder, which has no object lock: it has `append_only: chattr`"
+
+
+def _about_dump(policy: DumpPolicy, settings: Settings, place: _Places) -> Iterator[tuple[int, str]]:
+    """Sealed, so any deidentified tier may hold it; but two in one place are one."""
+    tiers = [settings.tiers.get(name) for name in policy.targets]
+    for at, (name, tier) in enumerate(zip(policy.targets, tiers, strict=True)):
+        if tier is None:
+            yield at, f"there is no tier {name}"
+        elif tier.zone != "deidentified" or tier.read_only:
+            yield at, f"{name} is read-only or identified: a dump is written to deidentified tiers"
+    paths = [tier.path for tier in tiers if tier is not None and tier.path is not None]
+    if len(paths) == 2 and place.overlap(paths[0], paths[1]):
+        yield 1, f"its place overlaps that of {policy.targets[0]}: that is one copy, not two"
 
 
 def _about_root(root: str, settings: Settings, place: _Places) -> Iterator[str]:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import pytest
@@ -19,7 +19,7 @@ from botocore.config import Config
 
 from mover.demo import seaweed
 from mover.errors import SettingsInvalid
-from mover.model.tiers import TierRole, Zone
+from mover.model.tiers import LockMode, TierRole, Zone
 from mover.tiers.credentials import quiet_session, read_credentials
 from mover.tiers.object import ObjectTier
 
@@ -59,10 +59,27 @@ def _started(folder: Path) -> seaweed.Seaweed:
         pytest.skip(f"{missing.what}: {missing.advice}")
 
 
-def locked_bucket(server: seaweed.Seaweed) -> seaweed.Seaweed:
+def locked_bucket(server: seaweed.Seaweed, *, mode: LockMode = "GOVERNANCE") -> seaweed.Seaweed:
     """The same server with a new bucket that keeps every new version for a day."""
+    client = bucket_client(server)
+    bucket = f"locked-{secrets.token_hex(4)}"
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    set_default_lock(client, bucket, mode)
+    return msgspec.structs.replace(server, bucket=bucket)
+
+
+def set_default_lock(client: Any, bucket: str, mode: LockMode | None) -> None:
+    """None takes the default retention away, as an administrator (or a thief) might."""
+    rule = {"Rule": {"DefaultRetention": {"Mode": mode, "Days": 1}}} if mode else {}
+    client.put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", **rule}
+    )
+
+
+def bucket_client(server: seaweed.Seaweed) -> Any:
+    """The store's own API with the tests' credential: what an attacker who stole it would use."""
     keys = read_credentials(Path(server.credentials_file))
-    client = quiet_session().create_client(
+    return quiet_session().create_client(
         "s3",
         endpoint_url=server.endpoint,
         region_name=server.region,
@@ -70,13 +87,6 @@ def locked_bucket(server: seaweed.Seaweed) -> seaweed.Seaweed:
         aws_secret_access_key=keys.secret_access_key,
         config=Config(proxies={}, s3={"addressing_style": "path"}),
     )
-    bucket = f"locked-{secrets.token_hex(4)}"
-    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
-    retention = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
-    client.put_object_lock_configuration(
-        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": retention}
-    )
-    return msgspec.structs.replace(server, bucket=bucket)
 
 
 def object_tier(

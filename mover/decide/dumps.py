@@ -1,0 +1,86 @@
+"""When a dump of vault and catalog is due, which dumps stay, and whether slides may be released (R15).
+
+Facts in, answers with reasons out. `now` is the database's, already in the wall clock of the policy's time zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from mover.decide import retention
+from mover.model.policy import DumpPolicy
+
+# what failed, or was found damaged, is made anew so much later
+RETRY = timedelta(minutes=15)
+# whatever the rules say: a newest dump that turns out bad must have one before it
+ALWAYS_KEPT = 2
+
+
+class DumpFacts(Struct, frozen=True):
+    id: str
+    sequence: int
+    state: str                              # making, verified, failed, damaged
+    started_at: datetime
+    taken_at: datetime | None = None        # what it holds is of this moment
+
+
+class Release(Struct, frozen=True):
+    """Whether new slides may be released; `why` in words for people when not. `age_s`: of the newest verified dump."""
+
+    allowed: bool
+    why: str = ""
+    age_s: float | None = None
+
+
+def is_due(policy: DumpPolicy, newest: DumpFacts | None, *, now: datetime) -> str:
+    """Why one is due now, or nothing."""
+    if newest is None:
+        return "there is none yet"
+    if newest.state == "making":
+        return ""
+    if newest.state in ("failed", "damaged"):
+        return f"the newest one {_ended(newest)}" if now - newest.started_at >= RETRY else ""
+    hour, minute = (int(part) for part in policy.at.split(":"))
+    scheduled = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    last = scheduled if scheduled <= now else scheduled - timedelta(days=1)
+    return f"every day at {policy.at}" if newest.started_at < last else ""
+
+
+def _ended(dump: DumpFacts) -> str:
+    return "failed" if dump.state == "failed" else "is damaged"
+
+
+def judge(policy: DumpPolicy, dumps: Sequence[DumpFacts]) -> list[retention.Verdict]:
+    """A verdict for each verified or damaged dump; the newest two verified ones are held whatever the rules say. A
+    damaged one is never held, and never needed to keep another from going."""
+    whole = sorted((one for one in dumps if one.state == "verified"), key=lambda one: one.sequence, reverse=True)
+    held = {one.id for one in whole[:ALWAYS_KEPT]}
+    records = [
+        retention.SnapshotRecord(one.id, one.sequence, one.taken_at or one.started_at, held=one.id in held)
+        for one in whole
+    ]
+    verdicts = retention.plan(records, policy.keep)
+    damaged = [one for one in dumps if one.state == "damaged"]
+    newer = {one.sequence for one in whole}
+    return verdicts + [
+        retention.Verdict(one.id, False, ("it is damaged, and two newer ones are whole",))
+        for one in damaged if sum(sequence > one.sequence for sequence in newer) >= ALWAYS_KEPT
+    ]  # fmt: skip
+
+
+def may_release(policy: DumpPolicy, age_s: float | None) -> Release:
+    """`age_s` of the newest verified dump of the policy, None without any."""
+    if age_s is None:
+        return Release(False, "there is no verified dump of vault and catalog")
+    if age_s > policy.max_age_s:
+        allowed = _hours(policy.max_age_s)
+        why = f"the newest verified dump of vault and catalog is {_hours(age_s)} old; {allowed} are allowed"
+        return Release(False, why, age_s)
+    return Release(True, "", age_s)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h"
