@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Limit, Operations, PathQuery, Query, ShortQuery
+from typing import Literal
+
+from mover.api.operation import Call, Limit, Operations, Paged, PathQuery, Query, ShortQuery
 from mover.model import wire
 
 OPERATIONS = Operations()
 
 
-class OfRun(Query, frozen=True):
+class SnapshotsQuery(Paged, frozen=True):
     run: ShortQuery | None = None
+    state: Literal["written", "checked", "trashed", "forgotten"] | None = None
 
 
 class FilesQuery(Query, frozen=True):
@@ -18,10 +21,11 @@ class FilesQuery(Query, frozen=True):
     limit: Limit = 100
 
 
-@OPERATIONS.add("GET", "/v1/snapshots", "snapshots.read", wire.SnapshotPage, query=OfRun)
-async def list_snapshots(call: Call[None, OfRun]) -> wire.SnapshotPage:
-    """The snapshots of the project or of one run."""
-    return await call.rooms.snapshots.list(call.project, call.query.run)
+@OPERATIONS.add("GET", "/v1/snapshots", "snapshots.read", wire.SnapshotPage, query=SnapshotsQuery)
+async def list_snapshots(call: Call[None, SnapshotsQuery]) -> wire.SnapshotPage:
+    """The snapshots of the project, of one run, or in one state (the trash: `trashed`), newest first."""
+    query = call.query
+    return await call.rooms.snapshots.list(call.project, query.run, query.state, query.after, query.limit)
 
 
 # the two fixed paths stand before {id}, which would take them
@@ -29,6 +33,14 @@ async def list_snapshots(call: Call[None, OfRun]) -> wire.SnapshotPage:
 async def forget_plan(call: Call[None, Query]) -> wire.Plan:
     """What the retention rules would keep and forget now, each with its reason; nothing is changed."""
     return await call.rooms.retention.forget_plan(call.project)
+
+
+@OPERATIONS.add(
+    "POST", "/v1/snapshots/simulate", "snapshots.read", wire.Simulation, body=wire.SimulationRequest
+)
+async def simulate(call: Call[wire.SimulationRequest, Query]) -> wire.Simulation:
+    """What other keep rules would have kept and will keep; nothing is changed."""
+    return await call.rooms.retention.simulate(call.project, call.body)
 
 
 @OPERATIONS.add("POST", "/v1/snapshots/check", "snapshots.check", wire.Check)
@@ -48,3 +60,21 @@ async def files(call: Call[None, FilesQuery]) -> wire.SnapshotFiles:
     """What lies under a path of a snapshot."""
     query = call.query
     return await call.rooms.snapshots.files(call.project, call.id, query.path, query.after, query.limit)
+
+
+@OPERATIONS.add("POST", "/v1/snapshots/{id}/holds", "snapshots.hold", wire.Snapshot, body=wire.HoldRequest)
+async def hold(call: Call[wire.HoldRequest, Query]) -> wire.Snapshot:
+    """Keep a snapshot whatever the rules say; only two persons release a hold before its end."""
+    return await call.rooms.holds.hold(call.identity, call.id, call.body)
+
+
+@OPERATIONS.add("POST", "/v1/snapshots/{id}/untrash", "snapshots.hold", wire.Snapshot, body=wire.HoldRequest)
+async def untrash(call: Call[wire.HoldRequest, Query]) -> wire.Snapshot:
+    """Bring a snapshot back from the trash, held for 30 days if no `until` is said."""
+    return await call.rooms.holds.untrash(call.identity, call.id, call.body)
+
+
+@OPERATIONS.add("POST", "/v1/snapshots/{id}/tags", "snapshots.hold", wire.Snapshot, body=wire.TagRequest)
+async def tag(call: Call[wire.TagRequest, Query]) -> wire.Snapshot:
+    """Add tags, which keep rules may name; only two persons take one away."""
+    return await call.rooms.holds.tag(call.identity, call.id, call.body)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,8 @@ from mover.cli.common import after_option, limit_option, with_client
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
+    from mover.model import wire
+    from mover.model.policy import KeepRules
     from mover.sdk import SyncClient
 
 
@@ -20,17 +23,31 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--run", help="Only those of this run.")
+@click.option("--trash", is_flag=True, help="Only what is in the trash.")
+@after_option
+@limit_option
 @with_client
-def list_snapshots(*, mover: SyncClient, out: Output, run: str | None) -> None:
+def list_snapshots(
+    *, mover: SyncClient, out: Output, run: str | None, trash: bool, after: str | None, limit: int
+) -> None:
     """The snapshots of the project, newest first."""
     from mover.cli.output import size, state
 
-    found = mover.snapshots.list(run=run)
+    page = mover.snapshots.list(run=run, state="trashed" if trash else None, after=after, limit=limit)
     rows = [
-        (s.id, state(s.state), s.run, s.files, size(s.bytes), size(s.added_bytes), s.repository_id[:8], s.recorded_at)
-        for s in found
-    ]
-    out.table(found, "snapshot state run files> bytes> added> restic recorded", rows, empty="no snapshots yet")
+        (s.id, state(s.state), _marks(s), s.run, s.files, size(s.bytes), size(s.added_bytes), s.repository_id[:8],
+         s.trash_until or "", s.recorded_at)
+        for s in page.snapshots
+    ]  # fmt: skip
+    columns = "snapshot state marks run files> bytes> added> restic until recorded"
+    out.table(page, columns, rows, empty="no snapshots yet")
+    if page.next:
+        out.note(f"more: --after {page.next}")
+
+
+def _marks(snapshot: wire.Snapshot) -> str:
+    marks = ["held"] * snapshot.held + [f"[red]{snapshot.doubt}[/]"] * bool(snapshot.doubt)
+    return " ".join([*marks, *["[red]missing[/]"] * bool(snapshot.missing_at), *snapshot.tags])
 
 
 @command.command("show")
@@ -50,7 +67,12 @@ def show(*, mover: SyncClient, out: Output, snapshot: str) -> None:
             ("files", seen.files),
             ("bytes", f"{size(seen.bytes)}, {size(seen.added_bytes)} of them new"),
             ("missing", ", ".join(seen.missing)),
-            ("kept because", ", ".join(seen.reasons)),
+            ("tags", ", ".join(seen.tags)),
+            ("because", ", ".join(seen.reasons)),
+            ("doubt", seen.doubt),
+            ("missing since", seen.missing_at),
+            ("in the trash until", seen.trash_until),
+            *((f"held ({h.id})", f"{h.reason}, by {h.placed_by}, until {h.until or 'released'}") for h in seen.holds),
             ("repository", f"{seen.tier}, restic id {seen.repository_id}"),
             ("policy", seen.policy),
             ("recorded", seen.recorded_at),
@@ -105,6 +127,103 @@ def diff(
 def plan(*, mover: SyncClient, out: Output) -> None:
     """What the retention rules would keep and forget now, with reasons; changes nothing."""
     out.plan(mover.snapshots.forget_plan())
+
+
+@command.command("simulate")
+@click.option("--keep", "rules", multiple=True, required=True, metavar="RULE=N",
+              help="last=20, hourly, daily, weekly, monthly, yearly, within_s, at_least_s, tag=NAME; may be repeated.")
+@click.option("--policy", help="The protect policy whose snapshots are tried on.")
+@click.option("--run", help="Only those of this run.")
+@click.option("--past-days", type=click.IntRange(0, 3660), default=365, show_default=True, help="How far to look back.")
+@click.option("--ahead-days", type=click.IntRange(0, 730), default=90, show_default=True, help="How far to look ahead.")
+@with_client
+def simulate(
+    *, mover: SyncClient, out: Output, rules: tuple[str, ...], policy: str | None, run: str | None, past_days: int,
+    ahead_days: int,
+) -> None:  # fmt: skip
+    """What other keep rules would have kept over the past and will keep; changes nothing."""
+    from mover.cli.output import size
+    from mover.model import wire
+
+    body = wire.SimulationRequest(
+        keep=_keep(rules), policy=policy, run=run, past_days=past_days, ahead_days=ahead_days
+    )
+    seen = mover.snapshots.simulate(body)
+    if out.as_json:
+        out.json(seen)
+        return
+    kept = [moment.kept for moment in seen.moments]
+    first, last = seen.moments[0], seen.moments[-1]
+    out.note(f"[bold]{seen.rules}[/] on {seen.policy}: {seen.standing} snapshots stand today. Nothing was changed.")
+    out.note(f"  {_chart(kept)}  at most {max(kept)}")
+    out.note(f"  {first.at:%Y-%m-%d} … {last.at:%Y-%m-%d}, at the end {last.kept} ({size(last.bytes)} before sharing)")
+    if seen.later:
+        out.note(f"  {seen.later} snapshots to come were thought up from the pace of each series")
+    if seen.shorter:
+        out.note(f"  it protects less than the policy ({', '.join(seen.shorter)}): that takes two persons")
+    rows = [(one.snapshot, one.series, one.at, one.reason) for one in seen.leaving]
+    out.table(seen, "snapshot series leaves reason", rows, empty="none of today's would go")
+
+
+def _keep(rules: tuple[str, ...]) -> KeepRules:
+    import msgspec
+
+    from mover.model.policy import KeepRules
+
+    words: dict[str, Any] = {"tags": []}
+    for rule in (part for one in rules for part in one.split(",")):
+        name, _, value = rule.strip().partition("=")
+        if name == "tag":
+            words["tags"].append(value)
+        else:
+            words[name] = int(value) if value.isdecimal() else value
+    try:
+        return msgspec.convert(words, KeepRules)
+    except msgspec.ValidationError as error:
+        raise click.BadParameter(str(error), param_hint="--keep") from error
+
+
+def _chart(values: list[int]) -> str:
+    """One character a week, as high as what is kept."""
+    bars = "▁▂▃▄▅▆▇█"
+    top = max(values) or 1
+    return "".join(bars[value * (len(bars) - 1) // top] if value else " " for value in values)
+
+
+@command.command("hold")
+@click.argument("snapshot")
+@click.option("--reason", required=True, help="Why; everybody reads it.")
+@click.option("--until", type=click.DateTime(), help="UTC; without it the hold stands until two persons release it.")
+@with_client
+def hold(*, mover: SyncClient, out: Output, snapshot: str, reason: str, until: datetime | None) -> None:
+    """Keep SNAPSHOT whatever the rules say."""
+    seen = mover.snapshots.hold(snapshot, reason=reason, until=_utc(until))
+    out.facts(seen, [("held", seen.id), *((h.id, f"{h.reason}, until {h.until or 'released'}") for h in seen.holds)])
+
+
+@command.command("untrash")
+@click.argument("snapshot")
+@click.option("--reason", required=True, help="Why; everybody reads it.")
+@click.option("--until", type=click.DateTime(), help="UTC; held so long, for 30 days when it is not said.")
+@with_client
+def untrash(*, mover: SyncClient, out: Output, snapshot: str, reason: str, until: datetime | None) -> None:
+    """Bring SNAPSHOT back from the trash."""
+    seen = mover.snapshots.untrash(snapshot, reason=reason, until=_utc(until))
+    out.facts(seen, [("back", seen.id), *((h.id, f"{h.reason}, until {h.until or 'released'}") for h in seen.holds)])
+
+
+def _utc(until: datetime | None) -> datetime | None:
+    return until and until.replace(tzinfo=UTC)
+
+
+@command.command("tag")
+@click.argument("snapshot")
+@click.argument("tags", nargs=-1, required=True)
+@with_client
+def tag(*, mover: SyncClient, out: Output, snapshot: str, tags: tuple[str, ...]) -> None:
+    """Add TAGS, which keep rules may name."""
+    seen = mover.snapshots.tag(snapshot, tags=tags)
+    out.facts(seen, [("snapshot", seen.id), ("tags", ", ".join(seen.tags))])
 
 
 @command.command("check")

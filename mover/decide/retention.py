@@ -9,7 +9,7 @@ What may displace a legitimate snapshot? Every rule counts the newest first, so 
 - *Young* ones, on record for less than `at_least_s`, are kept and count for nothing: people have that long to notice.
 - *Doubtful* ones are kept and count for nothing until two persons agree: one of a flood (many of a series within an
   hour), one that collapsed (half of what the series had is gone from it), one whose file is missing.
-- The newest of a series is what proves it protected; no rule forgets it.
+- The newest of a series that counts is what proves it protected; no rule forgets it.
 
 Nothing is lost by this: leaving a record out of the count can only keep older ones longer. Whatever somebody adds in
 such a way, each snapshot that was kept without it is kept with it; a test holds us to that. What remains is patience:
@@ -69,10 +69,9 @@ def plan(snapshots: Sequence[SnapshotRecord], keep: KeepRules, *, now: datetime 
     if keep.none:
         for snapshot in newest_first:
             reasons[snapshot.id].append("no keep rule is set, so everything is kept")
-    newest = next((s for s in newest_first if s.doubt != "missing"), None)
-    if newest is not None:
-        reasons[newest.id].append("the newest: that the series is protected rests on it")
     counted = [s for s in newest_first if s.doubt is None and s.recorded_at <= young_since]
+    for snapshot in counted[:1]:
+        reasons[snapshot.id].append("the newest that counts: that the series is protected rests on it")
     _keep_last(counted, keep.last, reasons)
     for name, count, period in _periods(keep):
         _keep_periods(counted, name, count, period, reasons)
@@ -199,6 +198,14 @@ def _shorter_rules(before: KeepRules, after: KeepRules) -> list[str]:
     if not set(before.tags) <= set(after.tags):
         found.append("keep.tags")
     return found
+
+
+FREE_PACKS = 20  # so few may always go: of a small repository they are many percent
+
+
+def breaks(removed: int, total: int, percent: int) -> bool:
+    """Whether so much at once needs two persons (`large`)."""
+    return removed > max(FREE_PACKS, total * percent // 100)
 
 
 # --- simulation ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from mover.decide import retention
 from mover.decide.retention import SnapshotRecord, Terms, Verdict, terms_of
 from mover.errors import LimitExceeded
 from mover.model import wire
-from mover.model.policy import ProtectPolicy
+from mover.model.policy import KeepRules, ProtectPolicy
 from mover.protect.site import PLAN_STEPS_MAX, ProtectSite
 
 SQL = load(__file__)
@@ -52,7 +52,8 @@ class Retention:
 
     async def retain_all(self, conn: Connection, policy: ProtectPolicy, series: list[str]) -> int:
         trashed = 0
-        for name, verdicts in await self._judged(conn, policy, series):
+        terms = await self.terms(conn, policy)
+        for name, verdicts in await self._judged(conn, policy, series, terms.keep):
             texts = [msgspec.json.encode(v.reasons).decode() for v in verdicts]
             await conn.execute(SQL["reasons"], {"ids": [v.id for v in verdicts], "reasons": texts})
             doomed = [v.id for v in verdicts if not v.keep]
@@ -62,15 +63,14 @@ class Retention:
         return trashed
 
     async def _judged(
-        self, conn: Connection, policy: ProtectPolicy, series: list[str]
+        self, conn: Connection, policy: ProtectPolicy, series: list[str], keep: KeepRules
     ) -> list[tuple[str, list[Verdict]]]:
-        terms = await self.terms(conn, policy)
         rows = await SQL.many(conn, "standing", policy=policy.name, series=series, limit=SERIES_MAX)
         now = (await SQL.one(conn, "now")).now
         if len(rows) == SERIES_MAX and len(series) > 1:  # more than is judged at once: each alone
-            return [pair for one in series for pair in await self._judged(conn, policy, [one])]
+            return [pair for one in series for pair in await self._judged(conn, policy, [one], keep)]
         return [
-            (name, retention.plan(_records(found), terms.keep, now=now))
+            (name, retention.plan(_records(found), keep, now=now))
             for name, found in groupby(rows, key=lambda row: str(row.series))
         ]
 
@@ -81,25 +81,28 @@ class Retention:
     async def forget_plan(self, project: str) -> wire.Plan:
         """What the terms that hold would forget now, with the reason of each verdict; nothing is changed."""
         policy = self._site.policies.default(ProtectPolicy)
+        async with self._site.database.project(project) as conn:
+            return await self.plan_by(conn, policy, (await self.terms(conn, policy)).keep)
+
+    async def plan_by(self, conn: Connection, policy: ProtectPolicy, keep: KeepRules) -> wire.Plan:
         steps: list[wire.PlanStep] = []
         counts, after = {"keep": 0, "forget": 0}, ""
-        async with self._site.database.project(project) as conn:
-            while page := await self.series_after(conn, policy, after):
-                for _, verdicts in await self._judged(conn, policy, page):
-                    for verdict in verdicts:
-                        action = "keep" if verdict.keep else "forget"
-                        counts[action] += 1
-                        if len(steps) < PLAN_STEPS_MAX:
-                            reason = "; ".join(verdict.reasons)
-                            steps.append(wire.PlanStep(action=action, subject=verdict.id, reason=reason))
-                after = page[-1]
+        while page := await self.series_after(conn, policy, after):
+            for _, verdicts in await self._judged(conn, policy, page, keep):
+                for verdict in verdicts:
+                    action = "keep" if verdict.keep else "forget"
+                    counts[action] += 1
+                    if len(steps) < PLAN_STEPS_MAX:
+                        reason = "; ".join(verdict.reasons)
+                        steps.append(wire.PlanStep(action=action, subject=verdict.id, reason=reason))
+            after = page[-1]
         return wire.Plan(
             step="forget", counts=counts, bytes=0, steps=steps, truncated=sum(counts.values()) > len(steps)
         )
 
     async def simulate(self, project: str, body: wire.SimulationRequest) -> wire.Simulation:
         """What these rules would have kept and will keep; nothing is changed, and no policy is."""
-        policy = self._named(body.policy)
+        policy = self.named(body.policy)
         series = series_of(body.run) if body.run else None
         async with self._site.database.project(project) as conn:
             values = {"policy": policy.name, "series": series, "limit": HISTORY_MAX + 1}
@@ -117,7 +120,7 @@ class Retention:
         standing = {row.id for row in rows if row.state == "checked"}
         return _simulation(policy, body, found, standing)
 
-    def _named(self, name: str | None) -> ProtectPolicy:
+    def named(self, name: str | None) -> ProtectPolicy:
         if name is None:
             return self._site.policies.default(ProtectPolicy)
         return self._site.policies.get(name, ProtectPolicy)

@@ -100,9 +100,9 @@ create table mover.protect_request (
 );
 create index protect_request_open on mover.protect_request (project_id, requested_at desc);
 
--- one turn of the upkeep of a policy's repository: what it planned, how far it is, what it did
+-- the newest turn of the upkeep of a policy's repository: what it planned, what it did; the audit has all of them
 create table mover.protect_turn (
-    id          text primary key,
+    id          text not null unique,
     project_id  text not null references mover.project,
     policy      text not null,
     kind        text not null check (kind in ('keep', 'prune')),
@@ -111,9 +111,9 @@ create table mover.protect_turn (
     counts      jsonb not null default '{}',
     explanation text,
     started_at  timestamptz not null default now(),
-    finished_at timestamptz
+    finished_at timestamptz,
+    primary key (project_id, policy, kind)
 );
-create index protect_turn_of on mover.protect_turn (project_id, policy, kind, started_at desc);
 
 do $$
 declare t text;
@@ -271,13 +271,12 @@ create function mover.is_held(in_snapshot text) returns boolean
 $$;
 
 -- What the terms in force keep of a series; the reasons are decide/retention.py's. Young, doubtful and missing ones
--- are kept and count for nothing; the newest is what proves the series protected.
+-- are kept and count for nothing; the newest that counts is what proves the series protected.
 create function mover.snapshots_kept(in_policy text, in_series text) returns table (snapshot text)
     language sql stable security definer set search_path = mover, pg_temp as $$
     with t as (select terms -> 'keep' as keep from mover.protect_terms where policy = in_policy),
     every as (
         select s.id, s.sequence, s.recorded_at, s.tags, s.doubt is not null or s.missing_at is not null as doubtful,
-               s.state = 'checked' and s.missing_at is null as stands,
                s.recorded_at > now() - mover.terms_time(t.keep, 'at_least_s', 0) as young,
                t.keep
           from mover.snapshot s left join t on true
@@ -295,7 +294,7 @@ create function mover.snapshots_kept(in_policy text, in_series text) returns tab
     ranked as (select id, name, keep, row_number() over (partition by name order by sequence desc) as place from periods)
     select e.id from every e
      where e.keep is null or mover.keeps_all(e.keep) or e.young or e.doubtful
-        or e.sequence = (select max(sequence) from every where stands)
+        or e.sequence = (select max(sequence) from counted)
         or exists (select from mover.hold h where h.snapshot_id = e.id and h.released_at is null
                       and (h.until is null or h.until > now()))
         or exists (select from jsonb_array_elements_text(coalesce(e.keep -> 'tags', '[]')) g where g = any (e.tags))
