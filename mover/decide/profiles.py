@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
 from mover.decide.folding import fold
 from mover.decide.tables import MAX_FACTS, column_problems
@@ -68,6 +69,15 @@ OPTIONS = (
     "dicom.retain_uids", "dicom.retain_device", "dicom.retain_institution", "dicom.retain_patient_characteristics",
     "dicom.descriptors", "dicom.graphics", "dicom.safe_private", "pixels.burned_in", "pixels.ultrasound", "tables.text",
 )  # fmt: skip
+
+
+_PLACEHOLDER: Final = re.compile(r"\s*([<\[{…]|\.\.\.|(example|placeholder|todo|tbd|fixme|your|insert|xx+)\b)", re.I)
+
+
+def is_placeholder(determination: str) -> bool:
+    """Whether words stand where an expert's report should: a certificate that repeated them would claim nothing."""
+    says = any(map(str.isalnum, determination))
+    return bool(determination) and (not says or _PLACEHOLDER.match(determination) is not None)
 
 
 def _about_basis(profile: DeidPolicy) -> Iterator[tuple[Path_, str]]:

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from msgspec import Struct
 
+from mover.decide.profiles import is_placeholder
 from mover.deid.durable import digest_of_file, tier_error
 from mover.errors import MoverError, RequestInvalid
 from mover.model.certificate import (
@@ -231,7 +232,18 @@ def _part(value: object) -> str:
     return grouped(blake3(canonical(value)).hexdigest())
 
 
+def check_signable(determination: str) -> None:
+    """Raises RequestInvalid for a profile whose legal basis is an example's."""
+    if is_placeholder(determination):
+        raise RequestInvalid(
+            "the profile's `determination` is a placeholder, and a certificate would claim it",
+            hint="Put number and date of your expert's signed report there, or claim another basis.",
+        )
+
+
 def sign(certificate: Certificate, key: Ed25519PrivateKey) -> SignedCertificate:
+    """Raises RequestInvalid where the legal basis claimed is a placeholder."""
+    check_signable(certificate.profile.determination)
     parts = parts_of(certificate)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     signature = Signature(
