@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mover.cli.watching import Watching, WholeLines, some
+
 if TYPE_CHECKING:
     from mover.deid.certificate import Checked
     from mover.deid.oneshot import OneShotReport
@@ -27,7 +29,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-class FolderOrCommand(click.Group):
+class FolderOrCommand(WholeLines):
     """`mover deid FOLDER --to …` is the usual call; a word that is a subcommand's name is that subcommand."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -62,8 +64,8 @@ def command() -> None:
 
 @command.command(RUN)
 @click.argument("source_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--to", "out_dir", required=True, type=click.Path(path_type=Path), help="Folder for the clean files.")
-@click.option("--crosswalk", required=True, type=click.Path(path_type=Path),
+@click.option("--to", "out_dir", type=click.Path(path_type=Path), help="Folder for the clean files.")
+@click.option("--crosswalk", type=click.Path(path_type=Path),
               help="File that ties names to numbers; written 0600, outside the output folder.")  # fmt: skip
 @click.option("--profile", "profile_path", type=_EXISTING,
               help="A policy of kind deid: options, and the columns of tables (default: the narrowest).")  # fmt: skip
@@ -73,9 +75,13 @@ def command() -> None:
 @click.option("--sign-key", type=_EXISTING, help="Private key: mover deid certify --new-key FILE.")
 @click.option("--role", default="operator of the one-shot command", show_default=True,
               help="Who certifies, as the certificate will say. A role, not a name of a patient.")  # fmt: skip
-@click.option("--plan", "plan_only", is_flag=True, help="Look, judge and prove, but write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def run(source_dir: Path, out_dir: Path, crosswalk: Path, as_json: bool, **given: Any) -> None:
+@click.option("--plan", "plan_only", is_flag=True,
+              help="Look, judge and prove, but write nothing; needs neither --to nor --crosswalk.")  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="With --plan: every decision of every file, after the counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+def run(
+    source_dir: Path, out_dir: Path | None, crosswalk: Path | None, verbose: bool, as_json: bool, **given: Any
+) -> None:
     """De-identify everything below SOURCE_DIR.
 
     A slide becomes TO/<number>/<number>.<format>, a DICOM series TO/<number>/<number>-0001.dcm and so on, a table
@@ -87,6 +93,8 @@ def run(source_dir: Path, out_dir: Path, crosswalk: Path, as_json: bool, **given
 
     from mover.errors import MoverError
 
+    if not given["plan_only"] and (out_dir is None or crosswalk is None):
+        raise click.UsageError("--to and --crosswalk are needed for all but --plan")
     try:
         report = _shoot(source_dir, out_dir, crosswalk, given)
     except MoverError as error:
@@ -98,27 +106,20 @@ def run(source_dir: Path, out_dir: Path, crosswalk: Path, as_json: bool, **given
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         _print(report, crosswalk, plan_only=given["plan_only"])
+        _print_plan(report, verbose=verbose)
     sys.exit(1 if report.quarantined or not report.files else 0)
 
 
-def _shoot(source_dir: Path, out_dir: Path, crosswalk: Path, given: dict[str, Any]) -> OneShotReport:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _shoot(source_dir: Path, out_dir: Path | None, crosswalk: Path | None, given: dict[str, Any]) -> OneShotReport:
     from mover.deid.oneshot import deidentify_folder
 
     options = _options(given)
-    columns = (TextColumn("de-identifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("files", total=None)
-        return deidentify_folder(
-            source_dir, out_dir, crosswalk, options=options,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+    with Watching("planning" if options.plan_only else "de-identifying") as progress:
+        return deidentify_folder(source_dir, out_dir, crosswalk, options=options, progress=progress)
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from mover.deid.certificate import load_key
+    from mover.deid.certificate import check_signable, load_key
     from mover.deid.oneshot.shot import Options, Signing
     from mover.errors import RequestInvalid
     from mover.policy import load_profile
@@ -130,6 +131,8 @@ def _options(given: dict[str, Any]) -> Options:
         )
     signing = Signing(certificate, load_key(key_path), given["role"]) if certificate else None
     loaded = load_profile(given["profile_path"]) if given["profile_path"] else None
+    if signing is not None and loaded is not None:
+        check_signable(loaded.policy.determination)  # type: ignore[union-attr]
     common = {name: given[name] for name in ("map_path", "plan_only", "thumbnails")}
     if loaded is None:
         return Options(signing=signing, **common)
@@ -139,13 +142,12 @@ def _options(given: dict[str, Any]) -> Options:
 # --- words for somebody tired --------------------------------------------------------------------------
 
 
-def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
-    _print_plan(report)
+def _print(report: OneShotReport, crosswalk: Path | None, *, plan_only: bool) -> None:
     if not report.files:
         click.echo("the folder holds no file: is what should be there mounted?", err=True)
     done = "would be de-identified" if plan_only else "de-identified"
     counts = f"{report.deidentified} {done}, {report.quarantined} quarantined, {report.dropped} dropped"
-    click.echo(f"{report.files} files: {counts}")
+    click.echo(f"{some(report.files, 'file')}: {counts}")
     for kind, states in sorted(report.by_kind.items()):
         told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         click.echo(f"  {kind:6} {told}")
@@ -153,11 +155,12 @@ def _print(report: OneShotReport, crosswalk: Path, *, plan_only: bool) -> None:
         click.echo(f"  {count:6} {family}")
     _print_reasons(report)
     if report.ambiguous_names:
-        click.echo(f"{report.ambiguous_names} slide names belong to several files: no table's row was tied to these")
+        names = some(report.ambiguous_names, "slide name")
+        click.echo(f"{names} of several files each: no table's row was tied to such a one")
     if report.cells_to_review:
-        click.echo(f"{report.cells_to_review} cells of tables did not leave and may be worth a look")
+        click.echo(f"{some(report.cells_to_review, 'cell')} of tables did not leave: worth a look")
     for one in report.anonymity:
-        lost = f", {one.suppressed} rows lost theirs" if one.suppressed else ""
+        lost = f", {some(one.suppressed, 'row')} lost theirs" if one.suppressed else ""
         click.echo(f"table {one.table}: k = {one.smallest} over {', '.join(one.columns)}{lost}")
     if report.certificate:
         click.echo(f"certificate signed with key {report.certificate}")
@@ -176,7 +179,10 @@ def _print_reasons(report: OneShotReport) -> None:
                 click.echo(f"         {times:6} × {words}")
 
 
-def _print_plan(report: OneShotReport) -> None:
+def _print_plan(report: OneShotReport, *, verbose: bool) -> None:
+    if report.planned and not verbose:
+        click.echo("nothing was written; every decision: -v, or --json")
+        return
     for planned in report.planned:
         click.echo(f"file {planned.position}: {planned.status} {planned.reason or planned.family or ''}".rstrip())
         for decision in planned.decisions:
@@ -306,7 +312,7 @@ def verify_certificate(
 
     checked = verify(certificate.read_bytes(), folder=folder, trusted=fingerprint)
     if alone and checked.strangers:
-        more = f"{checked.strangers} files in the folder are not of this certificate"
+        more = f"{some(checked.strangers, 'file')} in the folder, and none in this certificate"
         checked = msgspec.structs.replace(checked, problems=(*checked.problems, more))
     if as_json:
         told = msgspec.structs.replace(checked, certificate=None)
@@ -318,7 +324,7 @@ def verify_certificate(
 
 def _print_checked(checked: Checked, with_files: bool) -> None:
     if checked.problems:
-        click.echo(f"NOT VALID: {len(checked.problems)} problems")
+        click.echo(f"NOT VALID: {some(len(checked.problems), 'problem')}")
         for problem in checked.problems:
             click.echo(f"  {problem}")
     else:
@@ -330,9 +336,10 @@ def _print_checked(checked: Checked, with_files: bool) -> None:
         made = checked.certificate
         click.echo(f"made {made.made_at} by {made.tool.name} {made.tool.version}, profile {made.profile.name}, "
                    f"basis claimed: {made.profile.basis}")  # fmt: skip
-        click.echo(f"{made.inventory.published} of {made.inventory.files} files published, {checked.numbers} numbers")
+        files, numbers = some(made.inventory.files, "file"), some(checked.numbers, "number")
+        click.echo(f"{made.inventory.published} of {files} published, {numbers}")
     if with_files:
-        others = f"; {checked.strangers} other files in the folder" if checked.strangers else ""
-        click.echo(f"{checked.files_checked} outputs hashed again{others}")
+        others = f"; {some(checked.strangers, 'other file')} in the folder" if checked.strangers else ""
+        click.echo(f"{some(checked.files_checked, 'output')} hashed again{others}")
     else:
         click.echo("outputs were not hashed: give --files FOLDER")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mover.cli.watching import Watching, some
+
 if TYPE_CHECKING:
     from mover.decide.survey import FolderSurvey, PlaceSeen, TableSeen
-    from mover.deid.survey import Progress
 
 SHOWN_PLACES = 12  # of one family and fate on a terminal; --all and --json show every one
 SHOWN_LINES = 30
@@ -40,7 +41,7 @@ def command(source_dir: Path, profile_path: Path | None, draft: Path | None, eve
 
     try:
         profile = load_profile(profile_path).policy if profile_path else None
-        with _bar() as progress:
+        with Watching("looking") as progress:
             survey, comments = survey_source(source_dir, profile=profile, draft=draft, progress=progress)  # type: ignore[arg-type]
     except MoverError as error:
         click.echo(str(error), err=True)
@@ -60,37 +61,20 @@ def waiting(survey: FolderSurvey) -> int:
     return sum(one.files for one in survey.refused) + tables + unwanted + survey.unlisted_folders
 
 
-class _bar:
-    """A bar on the terminal's other stream; none where nobody watches."""
-
-    def __enter__(self) -> Progress | None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._shown.__enter__()
-        task = self._shown.add_task("files", total=None)
-        return lambda done, total: self._shown.update(task, completed=done, total=total)
-
-    def __exit__(self, *failure: object) -> None:
-        self._shown.stop()
-
-
 # --- words for somebody tired --------------------------------------------------------------------------
 
 
 def _print(survey: FolderSurvey, *, everything: bool) -> None:
     from mover.cli.output import size
 
-    click.echo(f"{survey.files} files, {size(survey.bytes)}, judged by the profile {survey.profile}; nothing was moved")
+    click.echo(f"{some(survey.files, 'file')}, {size(survey.bytes)}, judged by the profile {survey.profile}; nothing was moved")
     for family in survey.families:
         unwanted = "" if family.accepted else " (the profile does not accept it)"
-        click.echo(f"\n{family.family}: {family.files} files, {size(family.bytes)}{unwanted}")
+        click.echo(f"\n{family.family}: {some(family.files, 'file')}, {size(family.bytes)}{unwanted}")
         for fate in ("unknown", "dropped", "rewritten", "kept"):
             _print_places(fate, [one for one in family.places if one.fate == fate], everything)
         if family.more:
-            click.echo(f"  and {family.more} places more than are told apart")
+            click.echo(f"  and {some(family.more, 'place')} more than are told apart")
     if survey.groups:
         click.echo("\nclasses of DICOM objects:")
         for group in _some(survey.groups, everything):
@@ -105,9 +89,9 @@ def _print(survey: FolderSurvey, *, everything: bool) -> None:
     if survey.aside:
         click.echo("\nleft aside: " + ", ".join(f"{count} {reason}" for reason, count in survey.aside.items()))
     if survey.unlisted_folders:
-        click.echo(f"\n{survey.unlisted_folders} folders could not be listed: what is in them is not counted above")
+        click.echo(f"\n{some(survey.unlisted_folders, 'folder')} could not be listed: what is in there is not counted above")
     if survey.beyond_bounds:
-        click.echo(f"\n{survey.beyond_bounds} files are counted, but not told apart: too many different kinds")
+        click.echo(f"\n{some(survey.beyond_bounds, 'file')} counted, but not told apart: too many different kinds")
 
 
 def _print_places(fate: str, places: Sequence[PlaceSeen], everything: bool) -> None:
@@ -127,7 +111,7 @@ def _print_table(table: TableSeen) -> None:
 
     head = f"table {table.rule}" if table.rule else f"undeclared table {table.name}"
     dialect = f"{table.encoding}, {table.delimiter!r}"
-    click.echo(f"\n{head}: {table.files} files, {table.rows} rows, {size(table.bytes)}, {dialect}")
+    click.echo(f"\n{head}: {some(table.files, 'file')}, {some(table.rows, 'row')}, {size(table.bytes)}, {dialect}")
     if table.rule:
         return
     click.echo(f"  {table.why}; proposed:")
@@ -145,7 +129,7 @@ def _print_draft(survey: FolderSurvey, draft: Path | None, comments: Sequence[st
     elif undeclared:
         click.echo("a profile to begin with: add --draft FILE")
     held = waiting(survey)
-    click.echo(f"{held} files would wait for a person" if held else "nothing would wait for a person")
+    click.echo(f"{some(held, 'file')} would wait for a person" if held else "nothing would wait for a person")
 
 
 def _some(lines: Sequence[Any], everything: bool) -> Sequence[Any]:

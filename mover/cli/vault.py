@@ -16,6 +16,7 @@ import click
 
 from mover.cli import dumping
 from mover.cli.common import plan_option, with_client, with_output
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.common import Where
@@ -35,11 +36,12 @@ key_a_option = click.option("--key-a", type=FILE, help="The first of the two sea
 key_b_option = click.option("--key-b", type=FILE, help="The second.")
 
 
-@click.group("vault")
+@click.group("vault", cls=WholeLines)
 def command() -> None:
     """For custodians: reveal originals, export, erase, import, keys; dumps, drills, restores.
 
-    The vault ties originals to numbers; every look into it is recorded."""
+    The vault ties originals to numbers; every look into it is recorded. What asks the daemon needs a token of the role
+    custodian (mover token make --role custodian): to any other the vault does not exist, and says not-found."""
 
 
 @command.command("status")

@@ -208,6 +208,7 @@ class Tally:
         seen.rows += rows
 
     def set_aside(self, reason: str, size_bytes: int = 0) -> None:
+        """What is no file of its own, or is left out by rule: nobody waits for it."""
         self._count(size_bytes)
         self.aside[reason] += 1
 

@@ -99,10 +99,13 @@ class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FileCrosswalk:
-    """A crosswalk in a file and its journal. With `dry`, all is minted in memory and nothing is written."""
+    """A crosswalk in a file and its journal. With `dry`, all is minted in memory and nothing is written; then there
+    need be no file."""
 
-    def __init__(self, path: Path, *, dry: bool = False) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, *, dry: bool = False) -> None:
+        assert path is not None or dry
+        self._known = path is not None
+        self._path = path = path or Path(os.devnull)
         self._journal_path = path.with_name(path.name + ".journal")
         self._dry = dry
         self._lock = threading.Lock()
@@ -124,8 +127,9 @@ class FileCrosswalk:
         self._avoided: tuple[str, ...] = ()
         self._earlier: tuple[CrosswalkEntry, ...] = ()
         try:
-            self._read_file()
-            self._read_journal()
+            if self._known:
+                self._read_file()
+                self._read_journal()
         except MoverError:
             self._unlock()
             raise

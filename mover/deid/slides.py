@@ -67,7 +67,7 @@ def plan_and_draw(
     """`plan_slide`, and the drawing its thumbnail was made of where it has one: no level is decoded twice for it.
     The drawing is no more proved than the plan. `strangers` are pages that a proof found to be no levels."""
     scan = pyramid.without(scanners.identify(source, suffix), strangers)
-    comments, tiles = _examine(source, scan)
+    comments, tiles = examine(source, scan)
     if comments:
         known = (*known, *_texts_at(source, comments))
         source = Blanked(source, comments)
@@ -91,7 +91,7 @@ def plan_and_draw(
     return plan, drawn
 
 
-def _examine(source: ByteSource, scan: SlideScan) -> tuple[list[Range], int]:
+def examine(source: ByteSource, scan: SlideScan) -> tuple[list[Range], int]:
     """The comments to blank inside compressed tiles, none for nearly all slides, and how many tiles there are."""
     try:
         return [], scanners.examine_tiles(source, scan)

@@ -64,7 +64,10 @@ class Surveyor:
         found = list(walk(source_dir, unlisted=unlisted))
         sorted_ = sort_out(found, read_head)
         for aside in sorted_.aside:
-            self._tally.set_aside(aside.reason, _size(aside.found))
+            if aside.status == "quarantined":  # a link or a pipe: a run holds it back, so a survey says so
+                self._tally.add(FileLook("", code=aside.reason, what=aside.detail), _size(aside.found))
+            else:
+                self._tally.set_aside(aside.reason, _size(aside.found))
         modules = (*MODULES, _CHILD)
         with Sandbox(modules, limits=SLIDE_LIMITS, max_children=_workers()) as sandbox, ThreadPoolExecutor(
             _workers()

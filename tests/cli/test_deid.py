@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from mover.cli.deid import command
+from mover.cli.watching import Watching
+from mover.deid.certificate import check_signable, load_key, sign
 from mover.errors import IntegrityError, PolicyInvalid, RequestInvalid
+from tests.deid.test_certificate import certificate
 from tests.support import slides
 
 
@@ -77,6 +82,60 @@ def test_neither_terminal_nor_certificate_hold_a_name_of_the_source(done: Path) 
     said = mover(*call(done)).output + mover(*call(done), "--plan").output
     for word in ("Quincy", "S24-771001", "771002"):
         assert word not in said and word not in (done / "c.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_plan_needs_no_output_and_says_how_many_and_why_first(tmp_path: Path) -> None:
+    """Whoever plans has no place for the output yet, and reads ten lines, not ten thousand."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.svs").write_bytes(slides.svs())
+    (tmp_path / "in" / "b.czi").write_bytes(b"ZISRAWFILE" + bytes(64))
+    short = mover(tmp_path / "in", "--plan")
+    assert short.exit_code == 1 and short.output.startswith("2 files: 1 would be de-identified, 1 quarantined")
+    assert "file 1:" not in short.output and len(short.output.splitlines()) < 12
+    whole = mover(tmp_path / "in", "--plan", "-v").output
+    assert whole.index("1 quarantined") < whole.index("file 1: deidentified") and "keep" in whole
+    assert json.loads(mover(tmp_path / "in", "--plan", "--json").output)["planned"][0]["decisions"]
+    assert [one.name for one in tmp_path.iterdir()] == ["in"], "nothing is written"
+    assert mover(tmp_path / "in").exit_code == 2 and mover(tmp_path / "in", "--to", tmp_path / "out").exit_code == 2
+
+
+def test_how_far_a_run_is_stands_in_a_log_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A night's run under a scheduler said nothing for hours."""
+    now = [0.0]
+    monkeypatch.setattr("mover.clock.monotonic_s", lambda: now[0])
+    with Watching("de-identifying") as progress:
+        for done in range(100):
+            now[0] += 1
+            progress(done, 1000)
+    assert capsys.readouterr().err.splitlines() == [f"de-identifying: {at} of 1000 files" for at in (29, 59, 89)]
+
+
+@pytest.mark.parametrize("words", ["EXAMPLE: number and date", "todo", "<report>", "…", "-", "Your report here"])
+def test_a_placeholder_is_never_signed(tmp_path: Path, words: str) -> None:
+    """The shipped example says where an expert's report belongs; a certificate would have claimed that."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "p.yaml").write_text(
+        f'kind: deid\nname: p1\nversion: "1"\nbasis: expert-determination\ndetermination: "{words}"\n'
+    )
+    mover("certify", "--new-key", tmp_path / "key")
+    said = mover(*call(tmp_path), "--profile", tmp_path / "p.yaml")
+    assert said.exit_code == RequestInvalid.exit_status and "placeholder" in said.output
+    assert not (tmp_path / "x.json").exists()
+    made = certificate("AAA")
+    made = msgspec.structs.replace(made, profile=msgspec.structs.replace(made.profile, determination=words))
+    with pytest.raises(RequestInvalid):
+        sign(made, load_key(tmp_path / "key"))
+
+
+@pytest.mark.parametrize("words", ["Report 2026-017, signed 2026-01-31", "Examples of risk, J. Roe 2025", ""])
+def test_a_report_is_no_placeholder(words: str) -> None:
+    check_signable(words)
+
+
+def test_lists_of_commands_say_their_sentences_to_the_end() -> None:
+    said = " ".join(mover("--help").output.split("Commands:")[1].split())
+    assert "..." not in said and "Write the UID and patient maps of a CROSSWALK file as MIDI-B takes them." in said
 
 
 def test_half_of_what_a_certificate_needs_is_refused_before_anything_is_read(tmp_path: Path) -> None:

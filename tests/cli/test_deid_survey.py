@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -52,8 +53,8 @@ def test_a_survey_says_what_would_become_of_each_file_and_no_name(seen: tuple[Re
     """The first command on a new source is read aloud in a meeting: it may hold nobody's name."""
     said = seen[0].output
     assert seen[0].exit_code == 1
-    assert "aperio-svs: 1 files" in said and "key “Aaaaaaaa” [AAA 99999999]: not on the allow-list" in said
-    assert "format-unsupported: Zeiss CZI" in said and "1 symlink" in said
+    assert "aperio-svs: 1 file," in said and "key “Aaaaaaaa” [AAA 99999999]: not on the allow-list" in said
+    assert "format-unsupported: Zeiss CZI" in said and "symlink: neither a symlink nor" in said
     assert "2 files, 8 rows" in said and "{class: patient}" in said
     assert "CT Image · CT · image" in said
     said += survey(source, "--all").output + survey(source, "--json").output
@@ -70,6 +71,28 @@ def test_its_draft_loads_and_then_the_tables_are_declared(seen: tuple[Result, Pa
     again = json.loads(survey(source, "--profile", seen[1], "--json").stdout)
     assert sorted(one["rule"] for one in again["tables"]) == ["", "table-1"]
     assert survey(source, "--draft", seen[1]).exit_code != 0, "an edited draft is not overwritten"
+
+
+def test_a_survey_holds_back_what_a_run_holds_back(source: Path, tmp_path: Path) -> None:
+    """Links and pipes were only left aside, and a tile's header was first read by the run: a first batch had more in
+    quarantine than its survey said."""
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for one in source.glob("*.svs"):
+        (odd / one.name).write_bytes(one.read_bytes()) if not one.is_symlink() else (odd / one.name).symlink_to("/etc")
+    os.mkfifo(odd / "pipe")
+
+    def foreign(pixels: np.ndarray) -> bytes:
+        data = slides.jpeg(pixels)
+        at = data.index(b"\xff\xdb")
+        return data[:at] + b"\xff\xf0\0\x04zz" + data[at:]
+
+    (odd / "foreign.svs").write_bytes(slides.svs(encode=foreign))
+    seen = json.loads(survey(odd, "--json").stdout)
+    planned = json.loads(CliRunner().invoke(command, [str(odd), "--plan", "--json"]).stdout)
+    held = {one["code"]: one["files"] for one in seen["refused"]}
+    assert held == planned["reasons"] and {"symlink", "other", "place-unknown"} <= set(held)
+    assert not seen["aside"] and seen["files"] == planned["files"]
 
 
 def test_nothing_of_the_source_is_touched(source: Path) -> None:

@@ -41,8 +41,8 @@ class ToPublish(Struct, frozen=True):
 class Publisher:
     """The output folder. Whatever lies there must be ours by this very crosswalk; leftovers of a kill are removed."""
 
-    def __init__(self, out_dir: Path, crosswalk: FileCrosswalk, *, dry: bool) -> None:
-        self._out = out_dir
+    def __init__(self, out_dir: Path | None, crosswalk: FileCrosswalk, *, dry: bool) -> None:
+        self._out = out_dir or Path(os.devnull)
         self._crosswalk = crosswalk
         self._dry = dry
         self._lock = threading.Lock()
@@ -128,11 +128,11 @@ class Publisher:
             (self._out / name).unlink(missing_ok=True)
 
 
-def check_places(source_dir: Path, out_dir: Path, private: list[Path]) -> None:
+def check_places(source_dir: Path, out_dir: Path | None, private: list[Path]) -> None:
     """Names that tie patients to numbers never lie where the clean files lie, nor is the source written to."""
     if not source_dir.is_dir():
         raise RequestInvalid("the source folder is no folder")
-    source, out = source_dir.resolve(), out_dir.resolve()
+    source, out = source_dir.resolve(), (out_dir or Path(os.devnull)).resolve()
     if source == out or out in source.parents or source in out.parents:
         raise RequestInvalid("source and output folder must lie apart")
     resolved = [path.parent.resolve() / path.name for path in private]

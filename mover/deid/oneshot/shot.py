@@ -26,6 +26,7 @@ from mover.deid.oneshot.outcome import Outcome, set_aside
 from mover.deid.oneshot.publish import Publisher, check_places
 from mover.deid.oneshot.report import OneShotReport, as_map, make_report
 from mover.deid.oneshot.walk import Found, SlideFiles, Sorted, read_head, sort_out, walk
+from mover.errors import RequestInvalid
 from mover.model.certificate import Inventory
 from mover.model.policy import DeidPolicy
 from mover.sandbox import Sandbox
@@ -58,8 +59,8 @@ class Options(Struct, frozen=True, kw_only=True):
 
 def deidentify_folder(
     source_dir: Path,
-    out_dir: Path,
-    crosswalk_path: Path,
+    out_dir: Path | None,
+    crosswalk_path: Path | None,
     *,
     options: Options | None = None,
     map_path: Path | None = None,
@@ -71,9 +72,12 @@ def deidentify_folder(
 
     `progress` is called with (files done, files in all) from worker threads. One file's refusal is an entry of the
     crosswalk; the run's own failure (a full disk, a foreign output folder) is raised. The short arguments are those
-    of `options` for callers that need no more.
+    of `options` for callers that need no more. A plan needs neither output folder nor crosswalk: numbers are then made
+    up, and what lies in an output folder is not looked at.
     """
     options = options or Options(map_path=map_path, plan_only=plan_only, thumbnails=thumbnails)
+    if not options.plan_only and (out_dir is None or crosswalk_path is None):
+        raise RequestInvalid("a run needs an output folder and a crosswalk; only a plan goes without")
     started = monotonic_s()
     private = [crosswalk_path, options.map_path, options.signing.path if options.signing else None]
     check_places(source_dir, out_dir, [path for path in private if path is not None])
