@@ -792,6 +792,7 @@ async def _follow_keeping(house: House) -> None:
         try:
             began = await house.protecting.locks.begin_due(house.settings.project)
             began += await house.protecting.dumps.begin_due(house.settings.project)
+            began += await house.protecting.folders.begin_due(house.settings.project)
             await house.protecting.locks.measure()
             await house.protecting.dumps.measure()
             if began:
@@ -888,6 +889,7 @@ async def _listen(house: House) -> Server:
         certificates=house.certificates,
         cohorts=house.cohorts,
         runs=house.runs,
+        folders=house.protecting.folders,
         snapshots=house.protecting.snapshots,
         restores=house.protecting.restores,
         versions=house.protecting.versions,

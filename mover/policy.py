@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from mover.decide.moving import parse_when
 from mover.decide.profiles import profile_problems
+from mover.decide.schedules import cron_problem
 from mover.decide.tables import check_policy
 from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
 from mover.model.policy import (
@@ -222,12 +223,25 @@ def _about_dump(policy: DumpPolicy) -> Iterator[tuple[Path_, str]]:
         yield ("keep",), "without any rule dumps would be kept for ever"
 
 
+def _about_folders(policy: ProtectPolicy) -> Iterator[tuple[Path_, str]]:
+    for index, rule in enumerate(policy.folders):
+        here: Path_ = ("folders", index)
+        if rule.name in {other.name for other in policy.folders[:index]}:
+            yield (*here, "name"), f"there is a folder {rule.name} already"
+        if rule.time_zone is not None and rule.time_zone not in available_timezones():
+            yield (*here, "time_zone"), f"the time zone {rule.time_zone} is not known"
+        if rule.cron is not None and (problem := cron_problem(rule.cron)):
+            yield (*here, "cron"), problem
+
+
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
     if isinstance(policy, BudgetPolicy):
         yield from _about_time(policy)
     if isinstance(policy, DumpPolicy):
         yield from _about_dump(policy)
+    if isinstance(policy, ProtectPolicy):
+        yield from _about_folders(policy)
     if isinstance(policy, ProtectPolicy) and policy.lock_s is not None and policy.append_only is not None:
         yield ("append_only",), "a bucket has `lock_s`, a folder `append_only`; a tier is one of the two"
     if isinstance(policy, MovePolicy) and policy.when is not None:

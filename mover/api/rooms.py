@@ -133,6 +133,11 @@ class Runs(Protocol):
     async def cancel(self, identity: Identity, id: str, /) -> wire.Run: ...
 
 
+class Folders(Protocol):
+    async def list(self, project: str, /) -> wire.ProtectedFolders: ...
+    async def ask(self, identity: Identity, id: str, /) -> wire.ProtectedFolder: ...
+
+
 class Snapshots(Protocol):
     async def list(self, project: str, run: str | None = None, /) -> wire.SnapshotPage: ...
     async def view(self, project: str, id: str, /) -> wire.Snapshot: ...
@@ -223,6 +228,7 @@ class Rooms:
     certificates: Certificates
     cohorts: Cohorts
     runs: Runs
+    folders: Folders
     snapshots: Snapshots
     restores: Restores
     versions: Versions

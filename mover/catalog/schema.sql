@@ -530,7 +530,8 @@ begin
             raise exception 'proof of ready refused: % entries, % not staged', n, pending using errcode = 'check_violation';
         end if;
     elsif new.kind = 'protected' then
-        if not exists (select from mover.snapshot where run_id = new.subject_id and state = 'checked') then
+        if not exists (select from mover.snapshot where (run_id = new.subject_id or id = new.subject_id)
+                       and state = 'checked') then
             raise exception 'proof of protected refused: no checked snapshot' using errcode = 'check_violation';
         end if;
     elsif new.kind = 'cleaned' then
@@ -3110,3 +3111,35 @@ revoke create on schema mover from mover_dispatch;
 grant select on mover.dump to mover_dispatch;
 revoke execute on function mover.dump_ages() from public;
 grant execute on function mover.dump_ages() to mover_daemon;
+
+-- === plain folders that policies protect ========================================================================
+
+set role mover_owner;
+
+-- A folder of a protect policy: what was seen of it, and what its newest whole snapshot holds. Marks are digests over
+-- names, sizes and times, never names.
+create table mover.protected_folder (
+    id          text primary key,
+    project_id  text not null references mover.project,
+    policy      text not null,
+    name        text not null,
+    state       text not null default 'idle' check (state in ('idle', 'running')),
+    asked_at    timestamptz,                        -- somebody wants a snapshot now
+    started_at  timestamptz,                        -- of the newest attempt
+    seen_mark   text not null default '',
+    seen_since  timestamptz,                        -- it has looked like this since
+    protected_mark text not null default '',
+    protected_at timestamptz,
+    snapshot_id text,                               -- the newest whole one
+    reason      text,                               -- a code: why the newest attempt gave none
+    explanation text,
+    unique (project_id, policy, name),
+    foreign key (project_id, snapshot_id) references mover.snapshot (project_id, id)
+);
+alter table mover.protected_folder enable row level security;
+alter table mover.protected_folder force row level security;
+create policy by_project on mover.protected_folder using (project_id = (select mover.current_project()))
+    with check (project_id = (select mover.current_project()));
+grant select, insert, update on mover.protected_folder to mover_daemon;
+
+reset role;

@@ -55,6 +55,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "runs.finish": _WORK,
     "runs.clean": _WORK,
     "runs.cancel": _WORK,
+    "folders.read": _LADDER,
+    "folders.protect": _WORK,
     "snapshots.read": _LADDER,
     "snapshots.check": _WORK,
     "restores.read": _LADDER,

@@ -39,6 +39,7 @@ KINDS = frozenset(
         "hold",
         "shortening",
         "turn",
+        "folder",
     ]
 )
 

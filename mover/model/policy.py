@@ -184,6 +184,17 @@ class StagePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="stage", 
     entries_per_shard: Annotated[int, Meta(ge=1, le=10_000)] = 16
 
 
+class FolderRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A folder of this node that is protected by itself, read with the daemon's own rights: at the times of `cron`, or
+    `settled_s` after its last change; with neither only when somebody asks."""
+
+    name: Name
+    path: Annotated[str, Meta(pattern=r"^/[^\x00]*$", max_length=4096)]
+    cron: str | None = None                 # minute hour day month weekday, as `0 2 * * 1-5`
+    time_zone: str | None = None            # whose clock `cron` is in, as `Europe/Berlin`; UTC without
+    settled_s: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+
+
 class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protect", tag_field="kind"):
     """Step 4: artifacts, code, manifest and environment into a repository any restic can read."""
 
@@ -199,6 +210,8 @@ class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protec
     breaker_percent: Annotated[int, Meta(ge=1, le=100)] = 10
     # besides the run's own out/, artifact and code paths must lie under one of these (absolute paths)
     roots: tuple[str, ...] = ()
+    # plain folders besides what runs leave
+    folders: tuple[FolderRule, ...] = ()
     # object tiers: nothing of the repository can be deleted for so long after it was last needed; renewed while a
     # snapshot that is kept needs it. `compliance`: by nobody; `governance`: by who has the store's special right
     lock_s: Annotated[int, Meta(ge=86_400, le=3_155_760_000)] | None = None

@@ -480,6 +480,31 @@ class SnapshotPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class ProtectedFolder(Answer, frozen=True, kw_only=True):
+    """A plain folder of a protect policy. `unprotected_since`: it has held something since then that no whole snapshot
+    does, as far as it was looked at."""
+
+    id: str
+    policy: str
+    name: str
+    path: str
+    state: Literal["idle", "running"]
+    cron: str | None = None
+    settled_s: int | None = None
+    next_at: datetime | None = None
+    protected_at: datetime | None = None
+    unprotected_since: datetime | None = None
+    snapshot: str | None = None
+    files: int | None = None
+    bytes: int | None = None
+    reason: str | None = None
+    explanation: str | None = None
+
+
+class ProtectedFolders(Answer, frozen=True, kw_only=True):
+    folders: list[ProtectedFolder]
+
+
 Reason = Annotated[str, Meta(min_length=3, max_length=500)]
 Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,63}$")]
 

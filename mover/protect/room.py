@@ -6,6 +6,7 @@ from mover.jobs import FailureHandler, Handler
 from mover.protect.dumpdrills import DumpDrills
 from mover.protect.dumps import Dumps, Means
 from mover.protect.locks import Locks
+from mover.protect.folders import Folders
 from mover.protect.restores import Restores
 from mover.protect.restoring import Restoring
 from mover.protect.retention import Retention
@@ -22,6 +23,7 @@ class Protecting:
     def __init__(self, site: ProtectSite, means: Means | None = None) -> None:
         self.retention = Retention(site)
         self.runs = RunProtection(site, self.retention)
+        self.folders = Folders(site, self.retention)
         self.snapshots = Snapshots(site)
         self.restores = Restores(site)
         self.versions = Versions(site)
@@ -33,6 +35,7 @@ class Protecting:
     def handlers(self) -> dict[str, Handler]:
         return {
             "run-protect": self.runs.protect,
+            "folder-protect": self.folders.protect,
             "restore": self._restoring.restore,
             "lock-renew": self.locks.renew,
             "lock-probe": self.locks.probe,
@@ -43,6 +46,7 @@ class Protecting:
     def failure_handlers(self) -> dict[str, FailureHandler]:
         return {
             "run-protect": self.runs.failed,
+            "folder-protect": self.folders.failed,
             "restore": self._restoring.failed,
             "lock-renew": self.locks.renewal_failed,
             "dump-make": self.dumps.failed,

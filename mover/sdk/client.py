@@ -29,6 +29,7 @@ class Client:
         self.runs = nouns.Runs(self._transport)
         self.transfers = nouns.Transfers(self._transport)
         self.verifications = nouns.Verifications(self._transport)
+        self.folders = nouns.Folders(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
         self.restores = nouns.Restores(self._transport)
         self.vault = nouns.Vault(self._transport)
@@ -83,6 +84,7 @@ class SyncClient:
     runs: Any
     transfers: Any
     verifications: Any
+    folders: Any
     snapshots: Any
     restores: Any
     vault: Any

@@ -491,6 +491,19 @@ class Verifications(Noun):
         return await self._transport.send(ask, wire.Verification)
 
 
+class Folders(Noun):
+    """Plain folders that policies protect."""
+
+    async def list(self) -> list[wire.ProtectedFolder]:
+        page: wire.ProtectedFolders = await self._get("/v1/folders", wire.ProtectedFolders)
+        return page.folders
+
+    async def protect(self, id: str) -> wire.ProtectedFolder:
+        """At the daemon's next turn; asking twice is asking once."""
+        ask = Ask("POST", f"/v1/folders/{id}/protect", repeatable=True)
+        return await self._transport.send(ask, wire.ProtectedFolder)
+
+
 class Snapshots(Noun):
     async def list(self, *, run: str | None = None) -> list[wire.Snapshot]:
         page: wire.SnapshotPage = await self._get("/v1/snapshots", wire.SnapshotPage, run=run)

@@ -175,6 +175,17 @@ class SmallRuns(Room):
         return run(id, "cancelled")
 
 
+class SmallFolders(Room):
+    def _folder(self, id: str) -> wire.ProtectedFolder:
+        return wire.ProtectedFolder(id=id, policy="protect", name="plans", path="/srv/plans", state="idle")
+
+    async def list(self, project: str) -> wire.ProtectedFolders:
+        return wire.ProtectedFolders(folders=[self._folder("folder-1")])
+
+    async def ask(self, identity: Identity, id: str) -> wire.ProtectedFolder:
+        return self._folder(id)
+
+
 class SmallSnapshots(Room):
     def _snapshot(self, id: str) -> wire.Snapshot:
         return wire.Snapshot(
@@ -533,6 +544,7 @@ def small_rooms() -> Rooms:
         certificates=SmallCertificates(),
         cohorts=SmallCohorts(),
         runs=SmallRuns(),
+        folders=SmallFolders(),
         snapshots=SmallSnapshots(),
         restores=SmallRestores(),
         versions=SmallVersions(),

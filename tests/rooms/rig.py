@@ -77,7 +77,7 @@ class Rig:
         self.folder, self.dsns, self.database = folder, dsns, database
         self.tiers: dict[str, ReadTier] = {"intake": self._tier("intake")}
         self.tiers |= {name: self._tier(name) for name in WRITABLE}
-        book = PolicyBook([Loaded(policy=p, file=f"{p.name}.yaml", text="", digest="") for p in POLICIES])
+        self.book = book = PolicyBook([Loaded(policy=p, file=f"{p.name}.yaml", text="", digest="") for p in POLICIES])
         reflink = self.tiers["flash"].traits.reflink
         self.roots = SmallRoots(folder / "flash", reflink=reflink, check_identity=self.tiers["flash"].check_identity)
         flash = {"flash": Flash(self.roots, str(folder / "flash"), None)}

@@ -1,0 +1,47 @@
+"""What every fresh snapshot goes through, whatever it holds: read back, its files' digests kept, its root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from blake3 import blake3
+
+from mover import __version__
+from mover.catalog.database import Connection
+from mover.catalog.queries import load
+from mover.errors import IntegrityError
+from mover.model.policy import ProtectPolicy
+from mover.protect.site import ProtectSite, patiently
+from mover.repository.facts import CheckResult, SnapshotResult
+
+SQL = load(__file__)
+VERIFIER = f"mover.protect {__version__}"
+
+
+def check_fresh(site: ProtectSite, policy: ProtectPolicy, repository_id: str) -> CheckResult:
+    """Blocking. Every blob of it read back cold, opened and hashed. Raises IntegrityError: nothing is protected by a
+    snapshot that does not read back."""
+    check = patiently(lambda: site.repositories.of(policy).check(True, repository_id))
+    if not check.ok:
+        raise IntegrityError(f"{len(check.errors)} objects of a fresh snapshot do not read back", where=repository_id)
+    return check
+
+
+async def insert_artifacts(
+    conn: Connection, project: str, snapshot: str, files: Iterable[tuple[str, int, str]]
+) -> None:
+    """(path as text, size, digest) of each file: cleanup, versions and the next snapshot ask for it."""
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            SQL["insert_artifact"],
+            [
+                {"project": project, "snapshot": snapshot, "path": path, "size_bytes": size, "digest": digest}
+                for path, size, digest in files
+            ],
+        )
+
+
+def root_of(result: SnapshotResult) -> str:
+    """One digest over the names, sizes and digests of a snapshot's files."""
+    lines = "".join(f"{e.path}\0{e.size_bytes}\0{e.blake3}\n" for e in result.entries)
+    return blake3(lines.encode("utf-8", "surrogateescape")).hexdigest()
