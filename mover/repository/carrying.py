@@ -43,13 +43,6 @@ class Shelf(Struct, frozen=True):
     key: MasterKey
 
 
-class Carried(Struct, frozen=True):
-    blobs: int
-    packs: int
-    size_bytes: int
-    damaged: list[BlobKey]  # could not be read where they were said to be: not carried
-
-
 class PackWriter:
     """Sealed blobs into packs, packs into index files; `finish` or nothing was promised."""
 
@@ -89,8 +82,9 @@ class PackWriter:
             self._put = []
 
 
-def carry(source: Shelf, target: Shelf, wanted: Iterable[Wanted]) -> Carried:
-    """Durable and named by index files of the target when this returns, but for what is `damaged`."""
+def carry(source: Shelf, target: Shelf, wanted: Iterable[Wanted]) -> tuple[PackWriter, list[BlobKey]]:
+    """What was written: durable and named by index files of the target when this returns. And the blobs that could
+    not be read where they were said to be: those were not carried."""
     writer = PackWriter(target)
     damaged: list[BlobKey] = []
     for blob, sealed, plain_length in _resealed(source, target, wanted):
@@ -99,7 +93,7 @@ def carry(source: Shelf, target: Shelf, wanted: Iterable[Wanted]) -> Carried:
         else:
             writer.add(blob, sealed, plain_length=plain_length)
     writer.finish()
-    return Carried(writer.blobs, writer.packs, writer.size_bytes, damaged)
+    return writer, damaged
 
 
 def open_payload(key: MasterKey, sealed: Buffer, blob_id: bytes, *, plain_length: int) -> bytes:

@@ -39,8 +39,8 @@ class Check:
     def __init__(self, shelf: Shelf, index: Index | None = None) -> None:
         """With the index that is known already, or `load_index` next."""
         self._files, self._key = shelf.files, shelf.key
-        self._index = Index() if index is None else index
-        self._blobs = BlobReader(shelf.files, key=shelf.key, index=self._index)
+        self.index = Index() if index is None else index
+        self._blobs = BlobReader(shelf.files, key=shelf.key, index=self.index)
         self._named: dict[str, list[PackedBlob]] = {}
         self._guard = threading.Lock()
         self._errors: list[str] = []
@@ -73,7 +73,7 @@ class Check:
                 self.bad_files.append(("index", found.file_id))
                 self._wrong(f"index/{found.file_id}", damage.what)
                 continue
-            self._index.add_document(found.file_id, document)
+            self.index.add_document(found.file_id, document)
             for pack in document.packs:
                 self._named.setdefault(pack.pack_id, pack.blobs)
 
@@ -94,7 +94,7 @@ class Check:
             work = _sampled(work, sample, seed)
         if read_data or sample is not None:
             self._read(work, whole=whole)
-        named = self._named.keys() | {mark for file in self._index.files.values() for mark, _ in file.marked}
+        named = self._named.keys() | {mark for file in self.index.files.values() for mark, _ in file.marked}
         return CheckResult(
             snapshots=len(snapshots),
             trees=len(self._trees),
@@ -107,6 +107,11 @@ class Check:
             strays=len(present.keys() - named) if whole else 0,
             seed=seed,
         )
+
+    def stands(self, blob: BlobKey) -> bool:
+        """After a check of every byte: some pack that is right from end to end has it."""
+        places = self.index.find_all(*blob)
+        return any(place.pack_id in self._named and place.pack_id not in self.bad_packs for place in places)
 
     def needed(self) -> Iterable[BlobKey]:
         yield from (("tree", blob_id) for blob_id in self._trees)
@@ -145,7 +150,7 @@ class Check:
             self._wrong(f"tree {tree_id.hex()}", "a file without content")
             return
         self._data.update(node.content)
-        places = [self._index.find("data", blob_id) for blob_id in node.content]
+        places = [self.index.find("data", blob_id) for blob_id in node.content]
         known = [place.size_bytes for place in places if place is not None]
         if len(known) == len(places) and sum(known) != node.size:
             self._wrong(f"tree {tree_id.hex()}", "a file's size is not the sum of its blobs")
@@ -155,14 +160,14 @@ class Check:
         needed: dict[str, list[PackedBlob]] = {}
         for blob in self.needed():
             kind, blob_id = blob
-            place = self._index.find(kind, blob_id)
+            place = self.index.find(kind, blob_id)
             where = f"{kind} blob {blob_id.hex()}"
             if place is None:
                 self._wrong(where, "no index file names it", blobs=[blob])
             elif place.pack_id not in present:
                 self._wrong(where, f"its pack {place.pack_id} is gone", blobs=[blob])
             else:
-                if not self._index.knows(kind, blob_id):
+                if not self.index.knows(kind, blob_id):
                     self._wrong(where, f"only pack {place.pack_id} has it, which is marked to go; prune takes it back")
                 packed = PackedBlob(blob_id, kind, place.offset, place.length, place.plain_length)
                 needed.setdefault(place.pack_id, []).append(packed)

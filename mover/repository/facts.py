@@ -83,6 +83,7 @@ class SnapshotFacts(Struct, frozen=True):
     username: str
     tags: tuple[str, ...]
     program_version: str
+    original: str | None = None  # the snapshot it was copied, tagged or rewritten from
 
 
 class SnapshotEntry(Struct, frozen=True):

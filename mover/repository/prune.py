@@ -220,11 +220,10 @@ class Prune:
         return self._sweep(verdicts, lock, deadline_s) and self._rewrite(verdicts, lock, deadline_s)
 
     def _sweep(self, verdicts: Iterable[PackVerdict], lock: Lock, deadline_s: float) -> bool:
+        """At least one pack a turn, however long it took to decide; False when more are left."""
         for verdict in verdicts:
             if verdict.action != "sweep" or verdict.pack_id in self._denied:
                 continue
-            if monotonic_s() > deadline_s:
-                return False
             lock.assert_held()
             try:
                 self._shelf.files.remove("data", verdict.pack_id)
@@ -234,14 +233,18 @@ class Prune:
             del self._survey.sizes[verdict.pack_id]
             self._freed_bytes += verdict.size_bytes
             self._done["sweep"] += 1
+            if monotonic_s() > deadline_s:
+                return False
         return True
 
     def _rewrite(self, verdicts: Iterable[PackVerdict], lock: Lock, deadline_s: float) -> bool:
         """New before old, file by file; False when the turn was over before the last."""
         changes = _Changes(verdicts, self._survey, now=self._now())
         waiting = list(_groups(changes.files_to_rewrite(self._survey.index), self._survey.index))
-        while waiting and monotonic_s() <= deadline_s:
+        while waiting:
             self._replace(waiting.pop(), changes, lock)
+            if monotonic_s() > deadline_s:
+                break
         if changes.strays:
             self._replace([], changes, lock)
         self._done["mark"] += len(changes.marked)
@@ -268,11 +271,11 @@ class Prune:
             packs = {verdict.pack_id for verdict in self._verdicts() if verdict.action == "repack"}
             if not packs:
                 return False
-            carried = carry(self._shelf, self._shelf, self._survey.needed_of(packs))
+            written, damaged = carry(self._shelf, self._shelf, self._survey.needed_of(packs))
             lock.assert_held()
-        self._damaged += carried.damaged
-        self._added_bytes += carried.size_bytes
-        self._copied += carried.blobs
+        self._damaged += damaged
+        self._added_bytes += written.size_bytes
+        self._copied += written.blobs
         self._done["repack"] += len(packs)
         return True
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,18 +33,23 @@ from mover.errors import (
     RequestInvalid,
 )
 from mover.randomness import random_bytes
-from mover.repository import keys
+from mover.repository import keys, repair
 from mover.repository.blobs import BlobWriter
 from mover.repository.carrying import Shelf
 from mover.repository.check import Check
+from mover.repository.copying import copy_blobs
 from mover.repository.crypto import MasterKey, new_master_key
 from mover.repository.cutting import Tally
+from mover.repository.damage import name_damage
 from mover.repository.facts import (
     CheckResult,
+    CopyResult,
     Folder,
     KeyFacts,
     Progress,
     PruneResult,
+    RebuildResult,
+    RepairResult,
     RestoreResult,
     SnapshotEntry,
     SnapshotFacts,
@@ -52,7 +57,7 @@ from mover.repository.facts import (
 )
 from mover.repository.files import MAX_KEY_FILE_BYTES, RepositoryFiles
 from mover.repository.index import Index
-from mover.repository.locks import locked
+from mover.repository.locks import Lock, locked
 from mover.repository.polynomial import irreducible, new_polynomial
 from mover.repository.prune import Prune
 from mover.repository.reader import BlobReader, find_node, list_entries, walk
@@ -171,7 +176,7 @@ class Repository:
                 if resuming:
                     blobs.adopt(unnamed_packs(self._files, key=self._key, index=index))
                 known = self._parent(parent, index, parent_digests or {})
-                walker = Walk(blobs, tally, parent=known, now_ns=_to_ns(time), seed=self._seed)
+                walker = Walk(blobs, tally, parent=known, now_ns=_to_ns(time), seed=self._seed, key=self._key)
                 tree_id = walker.run(source)
                 blobs.flush()
             lock.assert_held()  # beyond its life a prune beside us may have taken packs for unused
@@ -220,6 +225,60 @@ class Repository:
         rules = PruneRules(grace, waste_share, repack_bytes)
         prune = Prune(self._shelf, self._root_of, rules=rules, now=now, patience_s=patience_s, clock=self._clock)
         return prune.plan() if plan_only else prune.run()
+
+    # - a second repository
+
+    def copy_to(self, other: Repository, snapshot_id: str) -> CopyResult:
+        """Give another repository this snapshot, and only what it lacks of it. A repeat adds nothing. The caller next
+        proves the copy with `other.check(True, copy.snapshot_id)`."""
+        with locked(self._files, self._key, clock=self._clock), other._locked() as lock:
+            facts = self._require(snapshot_id)
+            original = facts.original or snapshot_id
+            for known in other.snapshots():
+                if (known.original or known.snapshot_id) == original and known.tree_id == facts.tree_id:
+                    return CopyResult(known.snapshot_id, already=True, blobs=0, added_bytes=0)
+            index = other._fresh_index()
+            written = copy_blobs(
+                self._shelf, self._fresh_index(), other._shelf, index, root=bytes.fromhex(facts.tree_id)
+            )
+            lock.assert_held()
+            other._assert_index_stands(index)
+            copied_id = other._put_copy(self._document(snapshot_id), original)
+        return CopyResult(copied_id, already=False, blobs=written.blobs, added_bytes=written.size_bytes)
+
+    def rebuild_index(self) -> RebuildResult:
+        """From the packs' own headers: after index files were lost or cannot be read. Alone, as the format asks."""
+        with self._locked(exclusive=True) as lock:
+            return repair.rebuild_index(self._shelf, lock)
+
+    def repair_from(self, other: Repository, *, now: datetime | None = None) -> RepairResult:
+        """Read every byte, and bring back what is lost or wrong from what is still whole here and from `other`, which
+        may have other keys and other packs. The caller looks at `left`, and checks again."""
+        self.rebuild_index()
+        with self._locked() as lock, other._locked():
+            check, snapshots, result = self._whole_check(read_data=True)
+            lost = [file_id for kind, file_id in check.bad_files if kind == "snapshots"]
+            copies = {original: facts for original in lost for facts in other.copies_of(original)[:1]}
+            every = [*snapshots, *copies.values()]
+            roots = [bytes.fromhex(facts.tree_id) for facts in every]
+            fetched = repair.bring_back(self._shelf, other._shelf, check, other._fresh_index(), roots=roots)
+            lock.assert_held()
+            back = {old: self._put_copy(other._document(facts.snapshot_id), old) for old, facts in copies.items()}
+        with self._locked(exclusive=True) as lock:
+            repair.retire(self._shelf, lock, check.bad_packs, now=now or self._clock.now())
+            for old in back:
+                self._files.remove("snapshots", old)
+        bad = {blob: f"{blob[0]} blob {blob[1].hex()}" for blob in fetched.left}
+        found = {name: "neither repository has it" for name in bad.values()}
+        left = name_damage(fetched.load, every, bad=bad, found=found)
+        left += [
+            each for each in result.damage if each.object in {f"snapshots/{old}" for old in lost if old not in back}
+        ]
+        return RepairResult(fetched.salvaged, fetched.fetched, len(check.bad_packs), back, left)
+
+    def copies_of(self, snapshot_id: str) -> list[SnapshotFacts]:
+        """Snapshots here that are this one, or say that they were made of it."""
+        return [each for each in self.snapshots() if snapshot_id in (each.snapshot_id, each.original)]
 
     # - keys
 
@@ -308,14 +367,11 @@ class Repository:
             raise RequestInvalid("the share of packs to read is above 0 and at most 1")
         if sample is not None and not seed:
             seed = random_bytes(8).hex()
-        with locked(self._files, self._key, clock=self._clock):
+        with self._locked():
             if snapshot_id is not None:
                 facts = [self._require(snapshot_id)]
                 return Check(self._shelf, self._fresh_index()).run(facts, whole=False, read_data=read_data)
-            check = Check(self._shelf)
-            found = check.load_snapshots([each.file_id for each in self._files.ids("snapshots")], self._load_snapshot)
-            check.load_index()
-            return check.run(found, whole=True, read_data=read_data, sample=sample, seed=seed)
+            return self._whole_check(read_data=read_data, sample=sample, seed=seed)[2]
 
     # - inside
 
@@ -326,6 +382,30 @@ class Repository:
                 self._index = Index()
             self._index.load_missing(present, files=self._files, key=self._key)
             return self._index
+
+    def _whole_check(
+        self, *, read_data: bool, sample: float | None = None, seed: str = ""
+    ) -> tuple[Check, list[SnapshotFacts], CheckResult]:
+        check = Check(self._shelf)
+        listed = [each.file_id for each in self._files.ids("snapshots")]
+        snapshots = check.load_snapshots(listed, self._load_snapshot)
+        check.load_index()
+        return check, snapshots, check.run(snapshots, whole=True, read_data=read_data, sample=sample, seed=seed)
+
+    def _locked(self, *, exclusive: bool = False) -> AbstractContextManager[Lock]:
+        return locked(self._files, self._key, exclusive=exclusive, clock=self._clock)
+
+    def _document(self, snapshot_id: str) -> dict[str, object]:
+        """The snapshot file as it is, with words of other clients that we do not know."""
+        document: dict[str, object] = msgspec.json.decode(
+            self._files.load_document("snapshots", snapshot_id, key=self._key)
+        )
+        return document
+
+    def _put_copy(self, document: dict[str, object], original: str) -> str:
+        """Its parent is a snapshot of the other repository, so it has none here."""
+        words = {name: value for name, value in document.items() if name != "parent"} | {"original": original}
+        return self._files.save_document("snapshots", msgspec.json.encode(words), key=self._key)
 
     @property
     def _shelf(self) -> Shelf:
@@ -370,6 +450,7 @@ class Repository:
             username=wire.username,
             tags=tuple(wire.tags or ()),
             program_version=wire.program_version,
+            original=wire.original,
         )
 
     def _parent(self, parent: str | None, index: Index, digests: Mapping[str, str]) -> ParentView | None:
