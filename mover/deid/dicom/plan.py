@@ -20,8 +20,9 @@ from mover.decide.dicom.values import even, seconds_of
 from mover.deid.dicom.gather import Gatherer, Look
 from mover.deid.dicom.optics import optics_of
 from mover.deid.dicom.outcome import ObjectFacts, ObjectPlan, PreparedObject
+from mover.deid.dicom.proof import Picture, Proof
 from mover.deid.dicom.sought import search_of
-from mover.deid.dicom.verify import Picture, Proof, Verifier
+from mover.deid.dicom.verify import Verifier
 from mover.deid.dicom.write import Writer, file_head
 from mover.deid.identity import Aliases, Subject, entity_key
 from mover.deid.pixels import PixelFacts, PixelVerdict, Span, judge_pixels
