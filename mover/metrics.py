@@ -113,6 +113,34 @@ STRAYS = _counter("mover_run_strays_total", "Stranger files moved aside at clean
 
 SNAPSHOTS = _counter("mover_snapshots_total", "Snapshots written and checked.", "tier")
 SNAPSHOT_ADDED_BYTES = _counter("mover_snapshot_added_bytes_total", "New bytes in repositories.", "tier")
+SNAPSHOTS_MISSING = _gauge(
+    "mover_snapshots_missing", "Snapshots whose file left the repository, and not by us. Alarm above 0.", "policy"
+)
+SNAPSHOTS_DOUBTFUL = _gauge(
+    "mover_snapshots_doubtful", "Snapshots of a flood, or far smaller than what was there. Alarm above 0.", "policy"
+)
+SNAPSHOTS_TRASHED = _gauge("mover_snapshots_trashed", "Snapshots that wait in the trash.", "policy")
+SHORTENINGS_WAITING = _gauge(
+    "mover_protect_shortenings_waiting",
+    "What would shorten protection and waits, by kind; `file`: a policy's file says less than what holds. Alarm above 0.",
+    "kind",
+)  # fmt: skip
+RESTORE_DRILLS = _counter("mover_restore_drills_total", "Drills of restores, by outcome.", "policy", "outcome")
+REPOSITORY_DAMAGE = _gauge(
+    "mover_repository_damage", "Objects that the newest check found lost or wrong. Alarm above 0.", "policy"
+)
+RECOVERY_TIME = _gauge(
+    "mover_recovery_time_seconds", "What bringing back the newest snapshot of the largest series takes, as measured.",
+    "policy",
+)  # fmt: skip
+RECOVERY_POINT = _gauge(
+    "mover_recovery_point_seconds", "Age of the oldest change that no whole snapshot holds.", "policy"
+)
+RECOVERY_MISSED = _gauge(
+    "mover_recovery_target_missed", "1 while a policy's target of recovery (time, point) is missed. Alarm at 1.",
+    "policy", "target",
+)  # fmt: skip
+PRUNED_BYTES = _counter("mover_pruned_bytes_total", "Bytes of packs that no snapshot needed any more.", "tier")
 RESTORED_BYTES = _counter("mover_restored_bytes_total", "Bytes restored.", "tier")
 
 TIER_IMMUTABLE = _gauge(

@@ -208,10 +208,23 @@ class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protec
     trash_s: Annotated[int, Meta(ge=3600)] = 14 * 86_400
     delay_s: Annotated[int, Meta(ge=3600)] = 3 * 86_400
     breaker_percent: Annotated[int, Meta(ge=1, le=100)] = 10
+    # how often packs that no snapshot needs are looked for, and how long one is marked before it goes: longer than any
+    # snapshot runs
+    prune_every_s: Annotated[int, Meta(ge=3600)] = 86_400
+    prune_grace_s: Annotated[int, Meta(ge=3600)] = 2 * 86_400
     # besides the run's own out/, artifact and code paths must lie under one of these (absolute paths)
     roots: tuple[str, ...] = ()
     # plain folders besides what runs leave
     folders: tuple[FolderRule, ...] = ()
+    # a few random files are restored and compared every so often; packs are read again, a share and now and then all
+    drill_every_s: Annotated[int, Meta(ge=60)] = 3_600
+    sample_every_s: Annotated[int, Meta(ge=60)] = 86_400
+    sample_percent: Annotated[float, Meta(gt=0, le=100)] = 2.0
+    whole_every_s: Annotated[int, Meta(ge=3600)] = 30 * 86_400
+    # targets, with an alarm beyond them: to bring back the newest snapshot of the largest series, and the age of the
+    # oldest change that no snapshot holds
+    recovery_time_s: Annotated[int, Meta(ge=1)] | None = None
+    recovery_point_s: Annotated[int, Meta(ge=1)] | None = None
     # object tiers: nothing of the repository can be deleted for so long after it was last needed; renewed while a
     # snapshot that is kept needs it. `compliance`: by nobody; `governance`: by who has the store's special right
     lock_s: Annotated[int, Meta(ge=86_400, le=3_155_760_000)] | None = None

@@ -105,7 +105,7 @@ class Folders:
         policy, rule = found
         try:
             mark = await in_thread(mark_of, rule.path)
-            digests = {one.path: one.digest for one in known}
+            digests = {f"/{one.path}": one.digest for one in known}
             result = await in_thread(self._write, policy, rule, row.id, earlier, digests)
             check = await in_thread(check_fresh, self._site, policy, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
@@ -141,7 +141,7 @@ class Folders:
                       "repository_id": result.snapshot_id, "policy": policy.name, "files": result.files,
                       "bytes": result.bytes, "added": result.added_bytes}  # fmt: skip
             await conn.execute(SQL["insert_snapshot"], values)
-            files = [(path_text(e.path), e.size_bytes, e.blake3) for e in result.entries]
+            files = [(path_text(e.path).lstrip("/"), e.size_bytes, e.blake3) for e in result.entries]
             await insert_artifacts(conn, shard.project, snapshot, files)
             if result.complete:
                 await self._prove(conn, shard, snapshot, result, check, mark)

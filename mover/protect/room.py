@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from mover.jobs import FailureHandler, Handler
+from mover.protect.drills import Drills
 from mover.protect.dumpdrills import DumpDrills
 from mover.protect.dumps import Dumps, Means
-from mover.protect.locks import Locks
 from mover.protect.folders import Folders
+from mover.protect.holds import Holds
+from mover.protect.locks import Locks
 from mover.protect.restores import Restores
 from mover.protect.restoring import Restoring
 from mover.protect.retention import Retention
 from mover.protect.runs import RunProtection
+from mover.protect.shortenings import Shortenings
 from mover.protect.site import ProtectSite
 from mover.protect.snapshots import Snapshots
+from mover.protect.upkeep import Upkeep
 from mover.protect.versions import Versions
 
 
 class Protecting:
     """`snapshots`, `versions`, `restores` and `retention` answer people; `runs` plans what a finish would protect, and
-    handles its shards."""
+    handles its shards; `folders` are protected by themselves; `holds` and `shortenings` are what one person may do and
+    what takes two; `upkeep` carries rules out; `drills` try whether it comes back; `locks` keeps what is kept from
+    being deleted; `dumps` holds vault and catalog, where `means` are given."""
 
     def __init__(self, site: ProtectSite, means: Means | None = None) -> None:
         self.retention = Retention(site)
         self.runs = RunProtection(site, self.retention)
         self.folders = Folders(site, self.retention)
         self.snapshots = Snapshots(site)
+        self.holds = Holds(site, self.snapshots)
+        self.shortenings = Shortenings(site, self.retention)
+        self.upkeep = Upkeep(site, self.retention, self.shortenings)
+        self.drills = Drills(site, self.upkeep)
         self.restores = Restores(site)
         self.versions = Versions(site)
         self._restoring = Restoring(site)
@@ -36,6 +46,11 @@ class Protecting:
         return {
             "run-protect": self.runs.protect,
             "folder-protect": self.folders.protect,
+            "protect-keep": self.upkeep.keep,
+            "protect-prune": self.upkeep.prune,
+            "protect-drill": self.drills.drill,
+            "protect-sample": self.drills.sample,
+            "protect-whole": self.drills.whole,
             "restore": self._restoring.restore,
             "lock-renew": self.locks.renew,
             "lock-probe": self.locks.probe,
@@ -47,6 +62,11 @@ class Protecting:
         return {
             "run-protect": self.runs.failed,
             "folder-protect": self.folders.failed,
+            "protect-keep": self.upkeep.failed,
+            "protect-prune": self.upkeep.failed,
+            "protect-drill": self.drills.failed,
+            "protect-sample": self.drills.failed,
+            "protect-whole": self.drills.failed,
             "restore": self._restoring.failed,
             "lock-renew": self.locks.renewal_failed,
             "dump-make": self.dumps.failed,

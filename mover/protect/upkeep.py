@@ -18,6 +18,7 @@ Nothing is removed while the database's clock and this machine's are far apart, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,6 +50,7 @@ KEEP_EVERY_S = 3600
 FORGOTTEN_AT_ONCE = 1000
 CLOCKS_APART_S = 300.0
 PRUNE_PATIENCE_S = 60.0
+FILE_ID = re.compile(r"[0-9a-f]{64}")
 # below everything that somebody waits for
 PRIORITY = -5
 
@@ -66,16 +68,16 @@ class Upkeep:
     async def begin_due(self, project: str) -> int:
         """Turns whose time has come; how many began. Any number of daemons begin one."""
         began = 0
-        for policy in self._policies():
-            began += await self._begin(project, policy, "keep", every_s=KEEP_EVERY_S)
-            began += await self._begin(project, policy, "prune", every_s=policy.prune_every_s)
+        for policy in self.policies():
+            began += await self.begin(project, policy, "keep", every_s=KEEP_EVERY_S)
+            began += await self.begin(project, policy, "prune", every_s=policy.prune_every_s)
         return began
 
-    def _policies(self) -> list[ProtectPolicy]:
+    def policies(self) -> list[ProtectPolicy]:
         loaded = (one.policy for one in self._site.policies.all())
         return [p for p in loaded if isinstance(p, ProtectPolicy) and p.repository in self._site.tiers]
 
-    async def _begin(self, project: str, policy: ProtectPolicy, kind: str, *, every_s: int) -> bool:
+    async def begin(self, project: str, policy: ProtectPolicy, kind: str, *, every_s: int) -> bool:
         async with self._site.database.project(project) as conn:
             await conn.execute(SQL["lock_policy"], {"project": project, "policy": policy.name})
             last = await SQL.one(conn, "last", policy=policy.name, kind=kind)
@@ -90,7 +92,7 @@ class Upkeep:
     # --- keep -------------------------------------------------------------------------------------------------------
 
     async def keep(self, shard: Shard) -> None:
-        policy = await self._policy(shard)
+        policy = await self.policy_of(shard)
         if policy is None:
             return
         agreed = await self._agreed.apply_due(shard.project)
@@ -100,14 +102,14 @@ class Upkeep:
         trashed = await self._retain(shard, policy)
         forgotten, back = await self._empty_trash(shard, policy)
         counts = {"agreed": agreed, "missing": missing, "trashed": trashed, "forgotten": forgotten, "kept again": back}
-        await self._end(shard, policy, "done", None, {}, counts)
+        await self.end(shard, policy, "done", None, {}, counts)
 
-    async def _policy(self, shard: Shard) -> ProtectPolicy | None:
+    async def policy_of(self, shard: Shard) -> ProtectPolicy | None:
         """The policy of the shard's turn. A turn whose policy is gone is over."""
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             turn = await SQL.one(conn, "turn", id=shard.subject_id)
-            policy = next((p for p in self._policies() if turn is not None and p.name == turn.policy), None)
+            policy = next((p for p in self.policies() if turn is not None and p.name == turn.policy), None)
             if policy is None:
                 why = "there is no such policy any more"
                 await conn.execute(SQL["end"], {"id": shard.subject_id, "state": "failed", "explanation": why})
@@ -174,7 +176,7 @@ class Upkeep:
     # --- prune ------------------------------------------------------------------------------------------------------
 
     async def prune(self, shard: Shard) -> None:
-        policy = await self._policy(shard)
+        policy = await self.policy_of(shard)
         if policy is None:
             return
         missing = await self._look(shard, policy)
@@ -182,13 +184,13 @@ class Upkeep:
             now, breaker = await _now(conn), await SQL.one(conn, "opened", policy=policy.name)
         if missing or breaker is None or not self._clocks_agree(now, policy):
             why = f"{missing} snapshots are missing from the repository: their packs are all that is left of them"
-            await self._end(shard, policy, "waiting", why if missing else "no terms hold yet, or clocks differ", {}, {})
+            await self.end(shard, policy, "waiting", why if missing else "no terms hold yet, or clocks differ", {}, {})
             return
         repository, grace = self._site.repositories.of(policy), timedelta(seconds=policy.prune_grace_s)
         plan = _plan_of(await in_thread(lambda: repository.prune(grace=grace, now=now, plan_only=True)))
         if not breaker.opened and breaks(plan["sweep"], plan["packs"], breaker.percent):
             why = f"{plan['sweep']} of {plan['packs']} packs would go at once; two persons may agree to that (`large`)"
-            await self._end(shard, policy, "waiting", why, plan, {})
+            await self.end(shard, policy, "waiting", why, plan, {})
             return
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -196,11 +198,11 @@ class Upkeep:
         done = await in_thread(lambda: repository.prune(grace=grace, now=now, patience_s=PRUNE_PATIENCE_S))
         metrics.PRUNED_BYTES.labels(policy.repository).inc(done.freed_bytes)
         why = "" if done.finished else "somebody's lock stood in the way; the next turn goes on"
-        await self._end(shard, policy, "done", why or None, plan, _counts_of(done))
+        await self.end(shard, policy, "done", why or None, plan, _counts_of(done))
 
     # --- how a turn ends --------------------------------------------------------------------------------------------
 
-    async def _end(
+    async def end(
         self, shard: Shard, policy: ProtectPolicy, state: str, why: str | None, plan: dict[str, int],
         counts: dict[str, int],
     ) -> None:  # fmt: skip
@@ -254,14 +256,14 @@ async def _now(conn: Connection) -> datetime:
 
 
 def _forget(repository: Repository, rows: Sequence[Any]) -> list[str]:
-    """Blocking. The rows whose file is not there any more."""
-    ours = []
-    for row in rows:
+    """Blocking. The rows whose file is not there any more; what is no id of the format never was."""
+    gone, ours = [row for row in rows if not FILE_ID.fullmatch(row.repository_id)], []
+    for row in (row for row in rows if FILE_ID.fullmatch(row.repository_id)):
         facts = repository.facts(row.repository_id)
         if facts is None or row.series in facts.tags:
             ours.append(row)
     repository.forget(row.repository_id for row in ours)
-    return [row.id for row in ours]
+    return [row.id for row in (*gone, *ours)]
 
 
 def _plan_of(result: PruneResult) -> dict[str, int]:
