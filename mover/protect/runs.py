@@ -14,14 +14,12 @@ import socket
 from functools import partial
 from typing import Any
 
-from blake3 import blake3
-
-from mover import __version__, metrics
+from mover import metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.decide.lifecycle import check_transition
-from mover.errors import Conflict, Denied, IntegrityError, MoverError, NotFound, RequestInvalid
+from mover.errors import Conflict, Denied, MoverError, NotFound, RequestInvalid
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
@@ -33,6 +31,7 @@ from mover.model.policy import CleanPolicy, ProtectPolicy
 from mover.protect.layout import Layout, lay_out
 from mover.protect.retention import Retention, series_of
 from mover.protect.site import ProtectSite, patiently
+from mover.protect.taking import VERIFIER, check_fresh, insert_artifacts, root_of
 from mover.randomness import new_id
 from mover.repository.facts import CheckResult, SnapshotResult
 from mover.tiers.guard import guarded
@@ -104,7 +103,7 @@ class RunProtection:
             layout = await in_thread(guarded, lambda _: self._lay_out(run, policy), flash)
             await self._own_up(shard, run, policy)
             snapshot, result = await self._snapshot(shard, run, policy, layout)
-            check = await in_thread(self._check, policy, result.snapshot_id)
+            check = await in_thread(check_fresh, self._site, policy, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_back(shard, error.code, error.what)
             return
@@ -161,15 +160,8 @@ class RunProtection:
                 conn, run, policy, result.snapshot_id, files=result.files, bytes=result.bytes,
                 added=result.added_bytes, missing=list(layout.missing),
             )  # fmt: skip
-            async with conn.cursor() as cursor:
-                await cursor.executemany(
-                    SQL["insert_artifact"],
-                    [
-                        {"project": shard.project, "snapshot": snapshot, "path": path_text(layout.run_path(path)),
-                         "size_bytes": size, "digest": digest}
-                        for path, size, digest in artifacts
-                    ],
-                )  # fmt: skip
+            files = [(path_text(layout.run_path(path)), size, digest) for path, size, digest in artifacts]
+            await insert_artifacts(conn, shard.project, snapshot, files)
         return snapshot, result
 
     async def _earlier(self, shard: Shard, run: Any, policy: ProtectPolicy) -> tuple[str | None, dict[str, str]]:
@@ -205,12 +197,6 @@ class RunProtection:
             if entry.kind == "symlink"
         ]
 
-    def _check(self, policy: ProtectPolicy, snapshot_id: str) -> CheckResult:
-        check = patiently(lambda: self._site.repositories.of(policy).check(True, snapshot_id))
-        if not check.ok:
-            raise IntegrityError(f"{len(check.errors)} objects of a fresh snapshot do not read back", where=snapshot_id)
-        return check
-
     async def _prove(
         self,
         shard: Shard,
@@ -226,7 +212,6 @@ class RunProtection:
             check_transition(locked.state, "protected", subject=run.id)
             await conn.execute(SQL["checked"], {"id": snapshot})
             await conn.execute(SQL["cut_off"], {"series": series_of(run.id)})
-            lines = "".join(f"{e.path}\0{e.size_bytes}\0{e.blake3}\n" for e in result.entries)
             proof = await proofs.add(
                 conn,
                 project=shard.project,
@@ -234,8 +219,8 @@ class RunProtection:
                 subject=run.id,
                 count=result.files,
                 bytes=result.bytes,
-                root=blake3(lines.encode("utf-8", "surrogateescape")).hexdigest(),
-                verifier=f"mover.protect {__version__}",
+                root=root_of(result),
+                verifier=VERIFIER,
                 details={
                     "snapshot": snapshot,
                     "repository": result.snapshot_id,

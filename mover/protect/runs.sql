@@ -29,11 +29,6 @@ insert into mover.snapshot (id, project_id, run_id, series, tier, repository_id,
 values (%(id)s, %(project)s, %(run)s, %(series)s, %(tier)s, %(repository_id)s, %(policy)s, %(files)s, %(bytes)s,
         %(added)s, %(missing)s)
 
--- name: insert_artifact
--- A protected file with its digest, so that cleanup can tell it from a changed one.
-insert into mover.artifact (project_id, snapshot_id, path, size_bytes, digest)
-values (%(project)s, %(snapshot)s, %(path)s, %(size_bytes)s, %(digest)s)
-
 -- name: checked
 -- Every blob was read back, decrypted and hashed; the database says whether it is like what came before.
 select mover.snapshot_checked(%(id)s) as doubt
