@@ -300,26 +300,43 @@ def _told(facts: dict[str, str], as_json: bool) -> None:
               help="The output folder: every certified file is hashed again.")  # fmt: skip
 @click.option("--alone", is_flag=True, help="A file in the folder that the certificate does not know is a problem.")
 @click.option("--fingerprint", multiple=True, help="A key you trust; another one is a problem. May be repeated.")
+@click.option("--html", "printed", type=_FILE, help="Write certificate and check as a page to print; no scripts.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify_certificate(
-    certificate: Path, folder: Path | None, alone: bool, fingerprint: tuple[str, ...], as_json: bool
-) -> None:
+    certificate: Path, folder: Path | None, alone: bool, fingerprint: tuple[str, ...], printed: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Check a certificate: form, every part, signature and, with --files, the outputs. Exit status 5 on any problem."""
     import msgspec
 
     from mover.deid.certificate import verify
     from mover.errors import IntegrityError
 
-    checked = verify(certificate.read_bytes(), folder=folder, trusted=fingerprint)
+    signed = certificate.read_bytes()
+    checked = verify(signed, folder=folder, trusted=fingerprint)
     if alone and checked.strangers:
         more = f"{some(checked.strangers, 'file')} in the folder, and none in this certificate"
         checked = msgspec.structs.replace(checked, problems=(*checked.problems, more))
+    if printed is not None:
+        _print_page(printed, checked, signed)
     if as_json:
         told = msgspec.structs.replace(checked, certificate=None)
         click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
     else:
         _print_checked(checked, folder is not None)
     sys.exit(IntegrityError.exit_status if checked.problems else 0)
+
+
+def _print_page(target: Path, checked: Checked, signed: bytes) -> None:
+    from mover.deid.durable import write_private
+    from mover.deid.printed import page
+    from mover.errors import MoverError
+
+    try:
+        write_private(target, page(checked, signed), replace=False)
+    except MoverError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_status)
 
 
 def _print_checked(checked: Checked, with_files: bool) -> None:
