@@ -43,7 +43,7 @@ def test_the_page_holds_every_word_of_the_certificate_and_nothing_that_runs(sign
     said = " ".join(told.words)
     assert not {"script", "img", "link", "iframe", "a", "form"} & set(told.tags)
     assert '<script>alert("1")</script>' in said and "valid: every part is as it was signed" in said
-    for word in ("slide AAA", "slide BBB", "literals searched", "calibration study", "12", "2026c", "mover", "AAA/AAA.svs"):
+    for word in ("slide AAA", "AAA/AAA.svs", "slide BBB", "literals searched", "calibration study", "2026c"):
         assert word in said, word
     assert "default-src 'none'" in str(told.tags["meta"])
 
