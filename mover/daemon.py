@@ -50,6 +50,7 @@ from mover.ingest.certificates import Certificates
 from mover.ingest.packs import Packs, markers
 from mover.ingest.quarantine import Quarantine
 from mover.ingest.records import Records
+from mover.ingest.rulings import Rulings
 from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
@@ -217,6 +218,7 @@ class House:
     batches: Batches
     quarantine: Quarantine
     adoptions: Adoptions
+    rulings: Rulings
     scans: Scans
     records: Records
     certificates: Certificates
@@ -434,7 +436,7 @@ async def _build(
     adoptions = Adoptions(database, tiers, sandbox, transfer, site=site, node=node, spool=settings.state_dir)
     records = Records(database, vault, tiers, sandbox, policies, site=site, node=node)
     certificates = Certificates(database, policies, sandbox, key_file=settings.certificate_key, site=site, node=node)
-    runs = Runs(database, flash, policies, node=node)
+    rulings, runs = Rulings(database, tiers, transfer, node=node), Runs(database, flash, policies, node=node)
     stage = Stage(database, tiers, flash, transfer, node=node)
     clean = Clean(database, flash, runs, node=node)
     protecting = Protecting(
@@ -454,13 +456,13 @@ async def _build(
         handlers={
             "batch-walk": packs.walk, "pack-deidentify": packs.deidentify, "tier-walk": scans.walk,
             "run-stage": stage.stage, "run-seal": stage.seal, "run-clean": clean.clean, **protecting.handlers(),
-            **adoptions.handlers(), **records.handlers(), **moving.handlers(),
+            **adoptions.handlers(), **rulings.handlers(), **records.handlers(), **moving.handlers(),
         },
         on_failed={
             "batch-walk": packs.failed, "pack-deidentify": packs.failed, "tier-walk": scans.failed,
             "run-stage": stage.failed, "run-seal": stage.failed, "run-clean": clean.failed,
-            **protecting.failure_handlers(), **adoptions.failure_handlers(), **records.failure_handlers(),
-            **moving.failure_handlers(),
+            **protecting.failure_handlers(), **adoptions.failure_handlers(), **rulings.failure_handlers(),
+            **records.failure_handlers(), **moving.failure_handlers(),
         },
         queues=[*(tier_queue(name) for name in _served(settings) if name in tiers), *_vault_queue(settings)],
         # the two processes of one node (D20) live and die apart: neither takes back what the other holds
@@ -471,9 +473,8 @@ async def _build(
     await access.adopt_file(settings.state_dir / "admin-token")
     return House(
         settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
-        scans, records, certificates, Cohorts(database, node=node), runs,
-        protecting, moving, worker, budgets, Shares(database, budgets, node=f"{node}-{settings.role}"),
-        keeping.custody,
+        rulings, scans, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
+        Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
     )  # fmt: skip
 
 
@@ -884,6 +885,7 @@ async def _listen(house: House) -> Server:
         batches=house.batches,
         quarantine=house.quarantine,
         adoptions=house.adoptions,
+        rulings=house.rulings,
         scans=house.scans,
         records=house.records,
         certificates=house.certificates,

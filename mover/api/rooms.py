@@ -74,6 +74,17 @@ class Dumps(Protocol):
     async def list(self, project: str, /) -> wire.Dumps: ...
 
 
+class Rulings(Protocol):
+    async def ask(
+        self, project: str, actor: str, number: str, body: wire.RulingRequest, /, *, request: str = ""
+    ) -> wire.Ruling: ...
+    async def decide(
+        self, project: str, actor: str, id: str, body: wire.RulingDecision, /, *, request: str = ""
+    ) -> wire.Ruling: ...
+    async def view(self, project: str, id: str, /) -> wire.Ruling: ...
+    async def list(self, project: str, after: str | None, limit: int, /, *, open: bool = False) -> wire.RulingPage: ...
+
+
 class Adoptions(Protocol):
     async def request(
         self, project: str, actor: str, body: wire.AdoptionRequest, /, *, request: str = ""
@@ -223,6 +234,7 @@ class Rooms:
     batches: Batches
     quarantine: Quarantine
     adoptions: Adoptions
+    rulings: Rulings
     scans: Scans
     records: Records
     certificates: Certificates

@@ -2064,6 +2064,10 @@ create table mover.slide_removal (
     foreign key (project_id, ruling_id) references mover.slide_ruling (project_id, id)
 );
 
+-- of a slide in which something was found: keyed hashes of all that was sought. Once two people have called it a false
+-- alarm, these words are not sought in it again, and any other is
+alter table mover.slide_search add column sought bytea[];
+
 alter table mover.slide_withdrawal add column removed_at timestamptz;
 create policy removing on mover.slide_withdrawal for update
     using (exists (select from mover.slide_grant g where g.number = slide_withdrawal.number));

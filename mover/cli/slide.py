@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import after_option, limit_option, with_client
+from mover.cli.common import after_option, limit_option, timeout_option, with_client
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
+    from mover.model import wire
     from mover.sdk import SyncClient
 
 
@@ -49,5 +50,83 @@ def show(*, mover: SyncClient, out: Output, number: str) -> None:
         ("bytes", size(slide.size_bytes)),
         ("digest", slide.digest),
         ("withdrawn", slide.withdrawn),
+        ("bytes removed", f"{slide.removed_at:%Y-%m-%d %H:%M}" if slide.removed_at else None),
     ]
     out.facts(slide, [*fixed, *facts, *known])
+
+
+@command.command("reinstate")
+@click.argument("number")
+@click.option("--reason", required=True, help="Why the withdrawal was a false alarm; it stands in the audit record.")
+@with_client
+def reinstate(*, mover: SyncClient, out: Output, number: str, reason: str) -> None:
+    """Ask that a withdrawn slide be taken back among the slides. A second person grants it."""
+    _asked(out, mover.rulings.ask(number, "reinstate", reason=reason))
+
+
+@command.command("remove")
+@click.argument("number")
+@click.option("--reason", required=True, help="Why its bytes shall go for good; it stands in the audit record.")
+@with_client
+def remove(*, mover: SyncClient, out: Output, number: str, reason: str) -> None:
+    """Ask that the bytes of a withdrawn slide be removed from the archive for good. A second person grants it."""
+    _asked(out, mover.rulings.ask(number, "remove", reason=reason))
+
+
+@command.command("rulings")
+@click.option("--open", "open_", is_flag=True, help="Only those that wait for a second person.")
+@after_option
+@limit_option
+@with_client
+def rulings(*, mover: SyncClient, out: Output, open_: bool, after: str | None, limit: int) -> None:
+    """What was asked and decided about withdrawn slides, newest first."""
+    page = mover.rulings.list(open=open_, after=after, limit=limit)
+    rows = [(one.id, one.number, one.action, one.state, one.asked_by, one.decided_by or "", one.reason)
+            for one in page.rulings]  # fmt: skip
+    out.table(page, "ruling number action state asked decided reason", rows, empty="nothing was asked")
+    if page.next:
+        out.note(f"more: --after {page.next}")
+
+
+@command.command("grant")
+@click.argument("ruling")
+@click.option("--reason", required=True, help="What you looked at; it stands in the audit record.")
+@timeout_option
+@with_client
+def grant(*, mover: SyncClient, out: Output, ruling: str, reason: str, timeout_s: float | None) -> int:
+    """Grant what somebody else asked, as a custodian; wait until it is done. Exit status 1 when it failed."""
+    mover.rulings.decide(ruling, "grant", reason=reason)
+    done = mover.rulings.wait(ruling, timeout_s=timeout_s)
+    _show(out, done)
+    return 0 if done.state == "done" else 1
+
+
+@command.command("decline")
+@click.argument("ruling")
+@click.option("--reason", required=True, help="What you looked at; it stands in the audit record.")
+@with_client
+def decline(*, mover: SyncClient, out: Output, ruling: str, reason: str) -> None:
+    """Decline what somebody else asked, as a custodian; the slide stays as it is."""
+    _show(out, mover.rulings.decide(ruling, "decline", reason=reason))
+
+
+def _asked(out: Output, ruling: wire.Ruling) -> None:
+    _show(out, ruling)
+    out.note(f"a custodian who is not {ruling.asked_by}: mover slide grant {ruling.id} --reason TEXT")
+
+
+def _show(out: Output, one: wire.Ruling) -> None:
+    from mover.cli.output import state
+
+    out.facts(
+        one,
+        [
+            ("ruling", one.id),
+            ("slide", one.number),
+            ("action", one.action),
+            ("state", state(one.state)),
+            ("asked", f"{one.asked_by}: {one.reason}"),
+            ("decided", f"{one.decided_by}: {one.decision}" if one.decided_by else None),
+            ("why", one.explanation),
+        ],
+    )

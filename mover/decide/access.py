@@ -32,6 +32,10 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "quarantine.decide": _WORK,
     "adoptions.read": _LADDER,
     "adoptions.request": _WORK,
+    # a withdrawn slide comes back, or goes for good: who grants may look at the names, and is not who asked
+    "rulings.read": _ALL,
+    "rulings.ask": _WORK,
+    "rulings.decide": frozenset({"custodian"}),
     "names.reveal": frozenset({"operator", "custodian"}),
     # originals, erasure and imports: who runs the machine or the work has no part in it
     "vault.read": frozenset({"custodian"}),

@@ -167,13 +167,13 @@ select id, entry from mover.pack where id = any(%(ids)s)
 -- name: slides
 -- One page of the project's slides with what is aligned to them.
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
-       w.reason as withdrawn
+       w.reason as withdrawn, w.removed_at
   from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
  where s.number > %(after)s order by s.number limit %(limit)s
 
 -- name: slide
 -- One slide.
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
-       w.reason as withdrawn
+       w.reason as withdrawn, w.removed_at
   from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
  where s.number = %(number)s

@@ -88,7 +88,7 @@ class Records:
         self._site = site
         self._node = node
         self._examiner = Examiner(sandbox, vault, clock=clock)
-        self._again = SearchAgain(database, tiers, sandbox, node=node)
+        self._again = SearchAgain(database, tiers, sandbox, node=node, keyed=lambda text: vault.keyed(text))
 
     def handlers(self) -> dict[str, Handler]:
         return {KIND: self.match}

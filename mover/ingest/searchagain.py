@@ -12,7 +12,7 @@ commits, so that a crash tells them twice rather than never.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -70,7 +70,13 @@ class Outcome(Struct, frozen=True):
 
 
 class SearchAgain:
-    def __init__(self, database: Database, tiers: Mapping[str, ReadTier], sandbox: Sandbox, *, node: str) -> None:
+    """`keyed` makes of a word what nobody can make the word of again."""
+
+    def __init__(
+        self, database: Database, tiers: Mapping[str, ReadTier], sandbox: Sandbox, *, node: str,
+        keyed: Callable[[str], bytes],
+    ) -> None:  # fmt: skip
+        self._keyed = keyed
         self._database = database
         self._tiers = tiers
         self._sandbox = sandbox
@@ -83,8 +89,25 @@ class SearchAgain:
             async with self._database.project(shard.project) as conn:
                 slides = await _Q.many(conn, "waiting", numbers=list(words), record_set=shard.subject_id)
             if slides:
-                outcomes = await in_thread(self._search, slides, words)
-                await self._write(shard, outcomes)
+                sought = await self._unexcused(shard.project, words)
+                outcomes = await in_thread(self._search, slides, sought)
+                await self._write(shard, outcomes, sought)
+
+    async def _unexcused(self, project: str, words: Words) -> Words:
+        """Without what two people called a false alarm in this very slide: every month's tables say it again."""
+        async with self._database.project(project) as conn:
+            rows = await _Q.many(conn, "excused", numbers=list(words))
+        excused: dict[str, set[bytes]] = {}
+        for row in rows:
+            excused.setdefault(row.number, set()).update(bytes(tag) for tag in row.sought or ())
+        return {
+            number: tuple(word for word in some if self._tag(word) not in excused[number])
+            if number in excused else some
+            for number, some in words.items()
+        }  # fmt: skip
+
+    def _tag(self, word: str) -> bytes:
+        return self._keyed(f"sought|{word.casefold()}")
 
     async def _with_earlier(self, project: str, dictionaries: Sequence[Dictionary]) -> list[Dictionary]:
         """With the same patients' slides of earlier batches: what these tables say of them is news there, too."""
@@ -173,7 +196,7 @@ class SearchAgain:
 
     # --- what was found ---------------------------------------------------------------------------------------
 
-    async def _write(self, shard: Shard, outcomes: Sequence[Outcome]) -> None:
+    async def _write(self, shard: Shard, outcomes: Sequence[Outcome], words: Words) -> None:
         hits = [one.number for one in outcomes if one.outcome == "found"]
         if hits:
             await self._tell_others(shard, hits)
@@ -183,7 +206,9 @@ class SearchAgain:
             await conn.cursor().executemany(
                 _Q["put_search"],
                 [{**common, "number": one.number, "outcome": one.outcome, "strings": one.strings, "forms": one.forms,
-                  "bytes": one.bytes, "root": one.root} for one in outcomes],
+                  "bytes": one.bytes, "root": one.root,
+                  "sought": [self._tag(word) for word in words[one.number]] if one.outcome == "found" else None}
+                 for one in outcomes],
             )  # fmt: skip
             if hits:
                 await self._withdraw(conn, shard, hits)

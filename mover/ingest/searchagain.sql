@@ -13,10 +13,17 @@ select s.number, s.tier, coalesce(s.root, s.digest) as root from mover.slide s
    and not exists (select from mover.slide_withdrawal w where w.number = s.number)
  order by s.number;
 
+-- name: excused
+-- What was sought in these slides when they were withdrawn, and was called a false alarm since.
+select d.number, d.sought from mover.slide_search d
+ where d.number = any (%(numbers)s) and d.outcome = 'found' and d.sought is not null
+   and exists (select from mover.slide_ruling r where r.number = d.number and r.action = 'reinstate'
+                  and r.state = 'done' and r.decided_at >= d.at)
+
 -- name: put_search
 -- What the search of a slide gave; it is where a killed search goes on.
-insert into mover.slide_search (project_id, record_set_id, number, outcome, strings, forms, bytes, root)
-values (%(project)s, %(record_set)s, %(number)s, %(outcome)s, %(strings)s, %(forms)s, %(bytes)s, %(root)s)
+insert into mover.slide_search (project_id, record_set_id, number, outcome, strings, forms, bytes, root, sought)
+values (%(project)s, %(record_set)s, %(number)s, %(outcome)s, %(strings)s, %(forms)s, %(bytes)s, %(root)s, %(sought)s)
 on conflict (record_set_id, number) do nothing;
 
 -- name: lock_withdrawals

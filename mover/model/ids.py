@@ -38,6 +38,7 @@ KINDS = frozenset(
         "finding",
         "rule",
         "adoption",
+        "ruling",
         "restore",
         "hold",
         "shortening",

@@ -263,10 +263,45 @@ class Slide(Answer, frozen=True, kw_only=True):
     aligned: dict[str, Any] | None = None
     # reason code: no selection and no run takes it any more
     withdrawn: str | None = None
+    # since when its bytes are gone from the archive
+    removed_at: datetime | None = None
 
 
 class SlidePage(Answer, frozen=True, kw_only=True):
     slides: list[Slide]
+    next: str | None = None
+
+
+class RulingRequest(Body, frozen=True):
+    """`reinstate`: the withdrawal was a false alarm. `remove`: the slide's bytes go from the archive for good."""
+
+    action: Literal["reinstate", "remove"]
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
+
+
+class RulingDecision(Body, frozen=True):
+    decision: Literal["grant", "decline"]
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
+
+
+class Ruling(Answer, frozen=True, kw_only=True):
+    """What two people decide about a withdrawn slide."""
+
+    id: str
+    number: str
+    action: Literal["reinstate", "remove"]
+    state: Literal["asked", "granted", "done", "declined", "failed"]
+    reason: str
+    asked_by: str
+    asked_at: datetime
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    decision: str | None = None
+    explanation: str | None = None
+
+
+class RulingPage(Answer, frozen=True, kw_only=True):
+    rulings: list[Ruling]
     next: str | None = None
 
 

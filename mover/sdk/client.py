@@ -22,6 +22,7 @@ class Client:
         self.batches = nouns.Batches(self._transport)
         self.quarantine = nouns.Quarantine(self._transport)
         self.adoptions = nouns.Adoptions(self._transport)
+        self.rulings = nouns.Rulings(self._transport)
         self.scans = nouns.Scans(self._transport)
         self.slides = nouns.Slides(self._transport)
         self.records = nouns.Records(self._transport)
@@ -77,6 +78,7 @@ class SyncClient:
     batches: Any
     quarantine: Any
     adoptions: Any
+    rulings: Any
     scans: Any
     slides: Any
     records: Any

@@ -195,6 +195,35 @@ class Dumps(Noun):
         )  # fmt: skip
 
 
+class Rulings(Noun):
+    """What two people decide about withdrawn slides."""
+
+    FINAL = frozenset({"done", "declined", "failed"})
+
+    async def ask(self, number: str, action: Any, *, reason: str) -> wire.Ruling:
+        """Never repeated by itself: one open question about a slide."""
+        body = wire.RulingRequest(action=action, reason=reason)
+        return await self._transport.send(Ask("POST", f"/v1/slides/{number}/rulings", body=body), wire.Ruling)
+
+    async def decide(self, id: str, decision: Any, *, reason: str) -> wire.Ruling:
+        body = wire.RulingDecision(decision=decision, reason=reason)
+        return await self._transport.send(Ask("POST", f"/v1/rulings/{id}/decide", body=body), wire.Ruling)
+
+    async def list(self, *, open: bool = False, after: str | None = None, limit: int = 100) -> wire.RulingPage:
+        return await self._get("/v1/rulings", wire.RulingPage, open=open or None, after=after, limit=limit)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Ruling:
+        return await self._view(f"/v1/rulings/{id}", wire.Ruling, wait, state)
+
+    async def wait(
+        self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
+    ) -> wire.Ruling:
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+
 class Adoptions(Noun):
     """Scans of what claims to be clean, and the slides of it."""
 

@@ -340,6 +340,31 @@ class SmallVerifications(Room):
         return self._verification(id)
 
 
+class SmallRulings:
+    """One ruling, granted at once."""
+
+    async def ask(
+        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, request: str = ""
+    ) -> wire.Ruling:
+        return await self.view(project, "ruling-1")
+
+    async def decide(
+        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, request: str = ""
+    ) -> wire.Ruling:
+        return await self.view(project, id)
+
+    async def view(self, project: str, id: str) -> wire.Ruling:
+        return wire.Ruling(
+            id=id, number="0" * 17, action="reinstate", state="done", reason="a maker's name", asked_by="a",
+            asked_at=AT, decided_by="c", decided_at=AT, decision="so it is",
+        )  # fmt: skip
+
+    async def list(
+        self, project: str, after: str | None = None, limit: int = 100, *, open: bool = False
+    ) -> wire.RulingPage:
+        return wire.RulingPage(rulings=[await self.view(project, "ruling-1")])
+
+
 class SmallAdoptions:
     """One scan, complete at once."""
 
@@ -539,6 +564,7 @@ def small_rooms() -> Rooms:
         batches=SmallBatches(),
         quarantine=SmallQuarantine(),
         adoptions=SmallAdoptions(),
+        rulings=SmallRulings(),
         scans=SmallScans(),
         records=SmallRecords(),
         certificates=SmallCertificates(),

@@ -19,6 +19,9 @@ quarantine.read     +      +        +     +
 quarantine.decide   -      +        +     -
 adoptions.read      +      +        +     .
 adoptions.request   -      +        +     .
+rulings.read        +      +        +     +
+rulings.ask         -      +        +     -
+rulings.decide      -      -        -     +
 names.reveal        .      +        .     +
 vault.read          .      .        .     +
 vault.reveal        .      .        .     +
@@ -81,6 +84,8 @@ def test_who_runs_the_machine_and_who_sees_names_are_two_people() -> None:
     work = {action for action in ACTIONS if not action.endswith(".read")}
     # a certificate names nobody and moves nothing: it is what a compliance officer asks for
     work -= {"names.reveal", "batches.certify"}
+    # grants or declines what who moves bytes asks about a withdrawn slide, and asks nothing
+    work -= {"rulings.decide"}
     work = {action for action in work if not action.startswith("vault.")}
     assert not any(may("custodian", action) for action in work)
 

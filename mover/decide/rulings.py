@@ -1,0 +1,46 @@
+"""What two people may decide about a slide that was withdrawn. Pure.
+
+A withdrawal is a finding of a machine, and may be a false alarm: a surname that is a word of the trade, a number that
+is a measure. Who asks says why, and who grants is somebody else and a custodian, who may look at the names. What was
+erased for a patient never comes back; only its bytes may go for good. Who decides where the words came with another
+project's records would decide about what they may not see, so they cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Action = Literal["reinstate", "remove"]
+FOUND_LATER = "identifier-found-later"
+
+
+class Withdrawn(Struct, frozen=True):
+    """`reason` is its code, "" where the slide is not withdrawn; `own`: the words came with this project's records."""
+
+    reason: str = ""
+    own: bool = False
+    removed: bool = False
+
+
+def why_not_ask(action: Action, slide: Withdrawn) -> str:
+    """Why nobody can be asked for this; empty where somebody can."""
+    if not slide.reason:
+        return "the slide is not withdrawn"
+    if slide.removed:
+        return "the slide's bytes were removed"
+    if action == "reinstate" and slide.reason != FOUND_LATER:
+        return "what was erased never comes back"
+    if action == "reinstate" and not slide.own:
+        return "the words came with another project's records, which decides"
+    return ""
+
+
+def why_not_grant(action: Action, *, asked_by: str, actor: str, runs: int) -> str:
+    """Why this person cannot grant it now; empty where they can. `runs` hold the slide."""
+    if actor == asked_by:
+        return "who asked cannot grant; a second person decides"
+    if action == "remove" and runs:
+        return f"{runs} runs hold the slide; end them first"
+    return ""

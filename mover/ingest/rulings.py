@@ -1,0 +1,265 @@
+"""The way back of a withdrawal, and the way out: two people reinstate a slide, or remove its bytes for good.
+
+Removing goes the other way round than publishing: the sidecar first, so that nothing vouches for what goes; the files;
+then the word that they are gone. What a kill leaves, step by step: nothing; the list of what is to go, each with the
+digest that was read and the mark it was read under; some of it gone, and the list says what is left. A file that is not
+what the catalog says, or not what was read, stops the removal: nobody knows what that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from blake3 import blake3
+
+from mover import audit
+from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
+from mover.decide.rulings import Withdrawn, why_not_ask, why_not_grant
+from mover.errors import ChangedWhileReading, Conflict, Denied, DigestMismatch, EntryMissing, MoverError, NotFound
+from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard, in_thread
+from mover.jobs.shards import renew_shard, tier_queue
+from mover.jobs.worker import LEASE_S
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.sidecar import decode_sidecar, sidecar_key
+from mover.randomness import new_id
+from mover.tiers.guard import guarded
+from mover.tiers.port import PruneTier, ReadTier
+from mover.transfer import Transfer
+
+KIND: Final = "slide-remove"
+PAGE_MAX: Final = 1000
+
+_Q = load(__file__)
+log = get_logger("ingest")
+
+
+class Rulings:
+    def __init__(
+        self, database: Database, tiers: Mapping[str, ReadTier], transfer: Transfer, *, node: str
+    ) -> None:
+        self._database, self._tiers, self._transfer, self._node = database, tiers, transfer, node
+
+    def handlers(self) -> dict[str, Handler]:
+        return {KIND: self.remove}
+
+    def failure_handlers(self) -> dict[str, FailureHandler]:
+        return {KIND: self.failed}
+
+    # --- ask and decide -------------------------------------------------------------------------------------
+
+    async def ask(
+        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, request: str = ""
+    ) -> wire.Ruling:
+        async with self._database.project(project) as conn:
+            row = await _Q.one(conn, "withdrawn", number=number)
+            if row is None:
+                raise NotFound("no such slide", where=number)
+            why = why_not_ask(body.action, _withdrawn(row))
+            if why:
+                raise Conflict(why, where=number)
+            id = new_id("ruling")
+            values = {"id": id, "project": project, "number": number, "action": body.action, "reason": body.reason}
+            if await _Q.one(conn, "ask", **values, actor=actor) is None:
+                raise Conflict("somebody asked about this slide already", where=number,
+                               hint="See `mover slide rulings`; a second person grants or declines.")  # fmt: skip
+            told = _ruling(await _Q.one(conn, "get", id=id))
+            await self._audit(conn, project, actor, f"slide {body.action} asked", number, body.reason, request=request)
+        return told
+
+    async def decide(
+        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, request: str = ""
+    ) -> wire.Ruling:
+        """The second person's word. A slide is reinstated with it; its bytes go by a shard of their own."""
+        async with self._database.project(project) as conn:
+            row = await _Q.one(conn, "lock", id=id)
+            if row is None:
+                raise NotFound("no such ruling", where=id)
+            if row.state != "asked":
+                raise Conflict(f"the ruling is {row.state}", where=id)
+            holders = await _Q.many(conn, "holders", number=row.number)
+        if body.decision == "grant":
+            await self._check(row, actor, holders)
+            if row.action == "reinstate":
+                await self._tell_others(project, row.number, holders)
+        async with self._database.project(project) as conn:
+            await conn.execute(_Q["lock_withdrawals"])
+            row = await _Q.one(conn, "lock", id=id)
+            if row.state != "asked":
+                raise Conflict(f"the ruling is {row.state}", where=id)
+            state = "granted" if body.decision == "grant" else "declined"
+            await conn.execute(_Q["decide"], {"id": id, "state": state, "actor": actor, "reason": body.reason})
+            details = await self._carry_out(conn, project, row) if state == "granted" else {}
+            told = _ruling(await _Q.one(conn, "get", id=id))
+            await self._audit(
+                conn, project, actor, f"slide {row.action} {state}", row.number, body.reason, request=request,
+                asked_by=row.asked_by, **details,
+            )  # fmt: skip
+        return told
+
+    async def _check(self, row: Any, actor: str, holders: Sequence[Any]) -> None:
+        runs = len({one.run_id for one in holders if one.run_id})
+        why = why_not_grant(row.action, asked_by=row.asked_by, actor=actor, runs=runs)
+        if why:
+            raise (Denied if actor == row.asked_by else Conflict)(why, where=row.id)
+
+    async def _carry_out(self, conn: Connection, project: str, row: Any) -> dict[str, Any]:
+        slide = await _Q.one(conn, "withdrawn", number=row.number)
+        why = why_not_ask(row.action, _withdrawn(slide))
+        if why:
+            raise Conflict(why, where=row.number)
+        if row.action == "remove":
+            await add_shards(conn, project, [NewShard(tier_queue(slide.tier), KIND, row.id)])
+            return {}
+        if await _Q.one(conn, "reinstate", number=row.number) is None:
+            raise Conflict("the slide is not withdrawn", where=row.number)
+        packs = await _Q.many(conn, "release_packs", number=row.number)
+        await conn.execute(_Q["end"], {"id": row.id, "state": "done", "explanation": None})
+        log.warning("slide reinstated", number=row.number)
+        return {"packs": [one.id for one in packs]}
+
+    async def _tell_others(self, project: str, number: str, holders: Sequence[Any]) -> None:
+        """Projects that were told of the withdrawal are told of its end; before it commits, so rather twice than
+        never."""
+        for other in sorted({one.project_id for one in holders} - {project}):
+            async with self._database.project(other) as conn:
+                await self._audit(conn, other, "daemon", "slide reinstated", number, "")
+
+    async def view(self, project: str, id: str) -> wire.Ruling:
+        async with self._database.project(project) as conn:
+            row = await _Q.one(conn, "get", id=id)
+        if row is None:
+            raise NotFound("no such ruling", where=id)
+        return _ruling(row)
+
+    async def list(
+        self, project: str, after: str | None = None, limit: int = 100, *, open: bool = False
+    ) -> wire.RulingPage:
+        bound = min(limit, PAGE_MAX)
+        async with self._database.project(project) as conn:
+            rows = await _Q.many(conn, "page", after=after, open=open, limit=bound)
+        return wire.RulingPage(rulings=[_ruling(row) for row in rows], next=rows[-1].id if len(rows) == bound else None)
+
+    # --- remove ---------------------------------------------------------------------------------------------
+
+    async def remove(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            ruling = await _Q.one(conn, "get", id=shard.subject_id)
+            intended: Sequence[Any] = await _Q.many(conn, "intended", id=ruling.id)
+        if not intended:
+            intended = await self._intend(shard, ruling)
+        for one in intended:
+            if one.state == "intended":
+                tier = self._tier(one.tier)
+                await in_thread(guarded, lambda _, one=one, tier=tier: _remove(tier, one), tier)
+                async with self._database.project(shard.project) as conn:
+                    await renew_shard(conn, shard, lease_s=LEASE_S)
+                    await conn.execute(_Q["removed"], {"ruling": ruling.id, "place": one.place})
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(_Q["gone"], {"number": ruling.number})
+            await conn.execute(_Q["end"], {"id": ruling.id, "state": "done", "explanation": None})
+            await finish_shard(conn, shard)
+            await self._audit(
+                conn, shard.project, "daemon", "slide removed", ruling.number, ruling.reason, ruling=ruling.id,
+                files=len(intended), bytes=sum(one.size_bytes for one in intended),
+            )  # fmt: skip
+        log.warning("slide removed", number=ruling.number, count=len(intended))
+
+    async def _intend(self, shard: Shard, ruling: Any) -> Sequence[Any]:
+        """What is to go, each read once more: a name alone removes nothing."""
+        async with self._database.project(shard.project) as conn:
+            files = await _Q.many(conn, "files", number=ruling.number)
+        tiers = {one.tier: self._tier(one.tier) for one in files}
+        found = await in_thread(
+            guarded, lambda _: _read(tiers, ruling.number, files, self._transfer), *tiers.values()
+        )
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            for place, one in enumerate(found):
+                await conn.execute(_Q["intend"], {"project": shard.project, "ruling": ruling.id, "place": place, **one})
+            await self._audit(
+                conn, shard.project, "daemon", "slide removal begun", ruling.number, ruling.reason, ruling=ruling.id,
+                files=[{"key": one["key"], "blake3": one["digest"]} for one in found],
+            )  # fmt: skip
+        async with self._database.project(shard.project) as conn:
+            return await _Q.many(conn, "intended", id=ruling.id)
+
+    def _tier(self, name: str) -> PruneTier:
+        tier = self._tiers.get(name)
+        if not isinstance(tier, PruneTier):
+            raise EntryMissing("the slide's tier is not configured on this node", where=name)
+        return tier
+
+    async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
+        """The slide stays withdrawn; what is left of it can be asked for again."""
+        values = {"id": shard.subject_id, "state": "failed", "explanation": f"{error.code}: {error.what}"}
+        await conn.execute(_Q["end"], values)
+        await self._audit(conn, shard.project, "daemon", "slide removal failed", shard.subject_id, error.code)
+
+    async def _audit(
+        self, conn: Connection, project: str, actor: str, action: str, subject: str, reason: str, *,
+        request: str = "", **details: Any,
+    ) -> None:  # fmt: skip
+        await audit.record(
+            conn, project=project, node=self._node, actor=actor, action=action, subject=subject, reason=reason,
+            request=request, details=details,
+        )  # fmt: skip
+
+
+# --- the tier (blocking) ------------------------------------------------------------------------------------
+
+
+def _read(tiers: dict[str, PruneTier], number: str, files: list[Any], transfer: Transfer) -> list[dict[str, Any]]:
+    """The sidecar and every file that stands still, as they are now. Raises DigestMismatch for one that is not what
+    the catalog says."""
+    found = []
+    main = tiers[files[0].tier]
+    try:
+        with main.open(sidecar_key(number)) as opened:
+            data = opened.read(0, opened.size_bytes)
+            mark = opened.fingerprint().mark
+        if decode_sidecar(data).number != number:
+            raise DigestMismatch("the sidecar speaks of another slide", where=number)
+        found.append(_intent(files[0].tier, sidecar_key(number), blake3(data).hexdigest(), len(data), mark))
+    except EntryMissing:
+        pass  # an earlier removal that failed took it
+    for one in files:
+        try:
+            mark = tiers[one.tier].stat(one.key).fingerprint.mark
+            digest = transfer.digest_stream(tiers[one.tier].stream(one.key, cold=True)).blake3
+        except EntryMissing:
+            continue
+        if digest != one.digest:
+            raise DigestMismatch("a file of the slide is not what the catalog says", where=number)
+        found.append(_intent(one.tier, one.key, digest, one.size_bytes, mark))
+    return found
+
+
+def _intent(tier: str, key: str, digest: str, size_bytes: int, mark: str) -> dict[str, Any]:
+    return {"tier": tier, "key": key, "digest": digest, "size_bytes": size_bytes, "mark": mark}
+
+
+def _remove(tier: PruneTier, one: Any) -> None:
+    """The file that was read, and no other; one that is gone already is removed."""
+    try:
+        now = tier.stat(one.key).fingerprint
+        if (now.mark, now.size_bytes) != (one.mark, one.size_bytes):
+            raise ChangedWhileReading("a file of the slide was written anew meanwhile", where=tier.name)
+        tier.remove(one.key)
+    except EntryMissing:
+        return
+
+
+def _withdrawn(row: Any) -> Withdrawn:
+    return Withdrawn(row.reason or "", own=row.own, removed=row.removed_at is not None)
+
+
+def _ruling(row: Any) -> wire.Ruling:
+    return wire.Ruling(
+        id=row.id, number=row.number, action=row.action, state=row.state, reason=row.reason, asked_by=row.asked_by,
+        asked_at=row.asked_at, decided_by=row.decided_by, decided_at=row.decided_at, decision=row.decision,
+        explanation=row.explanation,
+    )  # fmt: skip

@@ -1,0 +1,285 @@
+"""A withdrawn slide comes back when two people say so, or its bytes go for good; nothing of either happens alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from mover.catalog import selections
+from mover.catalog.database import Database
+from mover.deid.deidentify import slide_sandbox
+from mover.deid.vault import Vault
+from mover.errors import Conflict, Denied, NotFound
+from mover.ingest import rulings as module
+from mover.ingest.rulings import Rulings
+from mover.model import wire
+from mover.model.sidecar import sidecar_key, slide_folder
+from mover.sandbox import Sandbox
+from mover.transfer import Transfer
+from tests.rooms.rig import OTHER, PROJECT, Rig
+from tests.rooms.test_records import OUTCOMES, Ward, number
+from tests.rooms.test_search_again import planted, rows
+from tests.support import objects
+from tests.support.postgres import Dsns
+
+pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
+CODE = "identifier-found-later"
+FALSE = wire.RulingRequest(action="reinstate", reason="Kowalczyk is the stain's maker")
+GONE = wire.RulingRequest(action="remove", reason="the label's name is in its header")
+NEWS = OUTCOMES.replace("PRAD;8;91", "PRAD;9;91")
+GRANT = wire.RulingDecision(decision="grant", reason="looked at it with the pathologist")
+
+
+class Killed(BaseException):
+    """Between two of our own steps; nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with slide_sandbox(max_children=2) as made:
+        yield made
+
+
+@pytest.fixture
+async def ward(tmp_path: Path, dsns: Dsns, database: Database, vault: Vault, sandbox: Sandbox) -> AsyncIterator[Ward]:
+    yield Ward(tmp_path, dsns, database, vault, sandbox)
+
+
+@pytest.fixture
+def rig(tmp_path: Path, dsns: Dsns, database: Database, vault: Vault, sandbox: Sandbox) -> Rig:
+    made = Rig(tmp_path, dsns, database, vault, sandbox)
+    made.rulings = Rulings(database, made.tiers, Transfer(), node="n1")  # type: ignore[attr-defined]
+    made.handlers |= made.rulings.handlers()  # type: ignore[attr-defined]
+    made.on_failed |= made.rulings.failure_handlers()  # type: ignore[attr-defined]
+    return made
+
+
+# --- back --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_false_alarm_is_taken_back_by_two_people_and_not_raised_again(ward: Ward) -> None:
+    """The slide is used again, its pack is what it was, and next month's tables with the same name leave it alone."""
+    record_set = await planted(ward)
+    rows(ward, "insert into mover.slide_grant (project_id, number) values ('other', %s)", number(1))
+    await ward.work(record_set)
+    rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
+    asked = await rulings.ask("demo", "ann", number(1), FALSE)
+    with pytest.raises(Conflict):
+        await rulings.ask("demo", "bob", number(1), FALSE)
+    with pytest.raises(Denied):
+        await rulings.decide("demo", "ann", asked.id, GRANT)
+    done = await rulings.decide("demo", "cora", asked.id, GRANT)
+
+    assert (done.state, done.asked_by, done.decided_by) == ("done", "ann", "cora")
+    [pack] = rows(ward, "select state, reason from mover.pack where number = %s", number(1))
+    assert (pack.state, pack.reason) in (("published", None), ("duplicate", None))
+    for project in ("demo", "other"):
+        async with ward.database.project(project) as conn:
+            assert (await selections.resolve_numbers(conn, project, [number(1)]))[1] == []
+    said = rows(ward, "select project_id, body::jsonb ->> 'action' as action from mover.audit_record"
+                      " where starts_with(body::jsonb ->> 'action', 'slide re') order by at")  # fmt: skip
+    assert [(row.project_id, row.action) for row in said] == [
+        ("demo", "slide reinstate asked"), ("other", "slide reinstated"), ("demo", "slide reinstate granted"),
+    ]  # fmt: skip
+    with pytest.raises(Conflict):
+        await rulings.decide("demo", "dora", asked.id, GRANT)
+
+    [batch] = rows(ward, "select id from mover.batch")
+    again = await ward.aligned(batch.id, ward.write(outcomes=NEWS, folder="again"))
+    assert (again.withdrawn, again.slides_aligned) == ([], 3)
+    searched = rows(ward, "select outcome, strings from mover.slide_search where number = %s order by at", number(1))
+    assert [row.outcome for row in searched] == ["found", "clean"]
+
+
+async def test_another_word_withdraws_a_reinstated_slide_again(ward: Ward) -> None:
+    """Two people judged the words that were known then, and no others."""
+    record_set = await planted(ward)
+    await ward.work(record_set)
+    rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
+    asked = await rulings.ask("demo", "ann", number(1), FALSE)
+    await rulings.decide("demo", "cora", asked.id, GRANT)
+    rows(ward, "update mover.slide_search set sought = sought[1:0] where outcome = 'found'")
+    [batch] = rows(ward, "select id from mover.batch")
+    again = await ward.aligned(batch.id, ward.write(outcomes=NEWS, folder="again"))
+
+    assert [one.number for one in again.withdrawn] == [number(1)]
+
+
+async def test_what_is_declined_stays_withdrawn(ward: Ward) -> None:
+    record_set = await planted(ward)
+    await ward.work(record_set)
+    rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
+    asked = await rulings.ask("demo", "ann", number(1), FALSE)
+    body = wire.RulingDecision(decision="decline", reason="it is the patient's name")
+    assert (await rulings.decide("demo", "cora", asked.id, body)).state == "declined"
+
+    assert len(rows(ward, "select 1 from mover.slide_withdrawal")) == 1
+    [page] = (await rulings.list("demo")).rulings
+    assert page.state == "declined" and (await rulings.list("demo", open=True)).rulings == []
+    with pytest.raises(NotFound):
+        await rulings.view("other", asked.id)
+
+
+async def test_nobody_asks_about_a_slide_that_is_not_his_to_judge(ward: Ward) -> None:
+    """One that stands, one of nobody's, one whose words came with another project's records, an erased patient's."""
+    record_set = await planted(ward)
+    await ward.work(record_set)
+    rows(ward, "insert into mover.slide_grant (project_id, number) values ('other', %s)", number(1))
+    rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
+    with pytest.raises(Conflict, match="not withdrawn"):
+        await rulings.ask("demo", "ann", number(2), FALSE)
+    with pytest.raises(NotFound):
+        await rulings.ask("other", "eve", number(2), FALSE)
+    with pytest.raises(Conflict, match="another project"):
+        await rulings.ask("other", "eve", number(1), FALSE)
+    rows(ward, "update mover.slide_withdrawal set reason = 'subject-erased'")
+    with pytest.raises(Conflict, match="never comes back"):
+        await rulings.ask("demo", "ann", number(1), FALSE)
+
+
+async def test_the_database_takes_no_withdrawal_back_without_two_people(ward: Ward) -> None:
+    """Not even for the daemon's own role, whatever becomes of our code."""
+    record_set = await planted(ward)
+    await ward.work(record_set)
+    async with ward.database.project("demo") as conn:
+        await conn.execute("delete from mover.slide_withdrawal")
+    assert len(rows(ward, "select 1 from mover.slide_withdrawal")) == 1
+    with pytest.raises(psycopg.errors.CheckViolation):
+        rows(ward, "insert into mover.slide_ruling (id, project_id, number, action, reason, state, asked_by, decided_by)"
+                   " values ('r', 'demo', %s, 'remove', 'x', 'granted', 'ann', 'ann')", number(1))  # fmt: skip
+
+
+# --- gone --------------------------------------------------------------------------------------------------------
+
+
+async def withdrawn(rig: Rig) -> str:
+    """A slide of three files in the archive, withdrawn."""
+    for n in (1, 2, 3):
+        path = rig.folder / "intake" / "b1" / "s" / f"im{n}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(objects.ct(n))
+    await rig.batches.declare(PROJECT, "ann", wire.BatchRequest(folder="b1"))
+    await rig.work()
+    [slide] = rig.rows("select number from mover.slide")
+    rig.rows("insert into mover.slide_withdrawal (number, reason, found_by) values (%s, %s, 'x')", slide.number, CODE)
+    return str(slide.number)
+
+
+async def grant(rig: Rig, number: str) -> wire.Ruling:
+    asked = await rig.rulings.ask(PROJECT, "ann", number, GONE)  # type: ignore[attr-defined]
+    granted: wire.Ruling = await rig.rulings.decide(PROJECT, "cora", asked.id, GRANT)  # type: ignore[attr-defined]
+    return granted
+
+
+async def worked(rig: Rig) -> None:
+    """With every attempt that a shard has."""
+    while rig.rows("select 1 from mover.shard where state = 'waiting'"):
+        rig.due()
+        await rig.work()
+
+
+def files(rig: Rig, number: str) -> list[str]:
+    return sorted(entry.key for entry in rig.tiers["archive"].list(slide_folder(number)))
+
+
+async def vouched(rig: Rig) -> set[str]:
+    async with rig.database.project(PROJECT) as conn:
+        found = await conn.execute("select key from mover.vouched('archive', ''::bytea)")
+        return {bytes(row[0]).decode() for row in await found.fetchall()}
+
+
+async def test_the_bytes_of_a_withdrawn_slide_go_for_good(rig: Rig) -> None:
+    """What is to go is written down with its digest first; afterwards nothing is missed, and nothing comes back."""
+    number = await withdrawn(rig)
+    keys = files(rig, number)
+    assert len(await vouched(rig)) == 3 and len(keys) == 4
+    ruling = await grant(rig, number)
+    await rig.work()
+
+    assert (await rig.rulings.view(PROJECT, ruling.id)).state == "done"  # type: ignore[attr-defined]
+    assert files(rig, number) == [] and await vouched(rig) == set()
+    removed = rig.rows("select * from mover.slide_removal order by place")
+    assert [row.key for row in removed][0] == sidecar_key(number) and sorted(row.key for row in removed) == keys
+    assert {row.state for row in removed} == {"removed"}
+    assert (await rig.batches.slide(PROJECT, number)).removed_at is not None
+    actions = [one for one in rig.actions() if one.startswith("slide remov")]
+    assert actions == ["slide remove asked", "slide remove granted", "slide removal begun", "slide removed"]
+    with pytest.raises(Conflict, match="removed"):
+        await rig.rulings.ask(PROJECT, "ann", number, FALSE)  # type: ignore[attr-defined]
+    await rig.batches.declare(PROJECT, "ann", wire.BatchRequest(folder="b1"))
+    await rig.work()
+    assert files(rig, number) == []
+
+
+async def test_no_bytes_go_while_a_run_holds_them(rig: Rig) -> None:
+    number = await withdrawn(rig)
+    rig.rows("delete from mover.slide_withdrawal")
+    run = await rig.request([number], key="k")
+    await rig.work()
+    assert rig.run(run.id).state == "ready"
+    rig.rows("insert into mover.slide_withdrawal (number, reason, found_by) values (%s, %s, 'x')", number, CODE)
+    asked = await rig.rulings.ask(PROJECT, "ann", number, GONE)  # type: ignore[attr-defined]
+    with pytest.raises(Conflict, match="1 runs hold the slide"):
+        await rig.rulings.decide(PROJECT, "cora", asked.id, GRANT)  # type: ignore[attr-defined]
+    assert len(files(rig, number)) == 4
+
+
+async def test_a_file_that_is_not_what_the_catalog_says_stops_the_removal(rig: Rig) -> None:
+    """Nobody knows what that is, so nobody removes it; the slide stays withdrawn, and can be asked about again."""
+    number = await withdrawn(rig)
+    strange = rig.folder / "archive" / files(rig, number)[0]
+    strange.chmod(0o600)
+    strange.write_bytes(b"somebody else's")
+    ruling = await grant(rig, number)
+    await worked(rig)
+
+    failed = await rig.rulings.view(PROJECT, ruling.id)  # type: ignore[attr-defined]
+    assert failed.state == "failed" and "digest-mismatch" in str(failed.explanation)
+    assert len(files(rig, number)) == 4 and rig.rows("select 1 from mover.slide_removal") == []
+    assert (await rig.rulings.ask(PROJECT, "ann", number, GONE)).state == "asked"  # type: ignore[attr-defined]
+
+
+async def test_a_file_that_was_written_anew_after_it_was_read_stays(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = await withdrawn(rig)
+    ruling = await grant(rig, number)
+    inner = module._read
+
+    def then_changed(*given: object) -> object:
+        found = inner(*given)  # type: ignore[arg-type]
+        path = rig.folder / "archive" / found[-1]["key"]
+        path.chmod(0o600)
+        path.write_bytes(b"another")
+        return found
+
+    monkeypatch.setattr(module, "_read", then_changed)
+    await worked(rig)
+
+    assert (await rig.rulings.view(PROJECT, ruling.id)).state == "failed"  # type: ignore[attr-defined]
+    assert len(files(rig, number)) == 1 and rig.rows("select 1 from mover.slide_withdrawal where removed_at is null")
+
+
+async def test_a_removal_that_was_cut_off_goes_on_by_its_list(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = await withdrawn(rig)
+    ruling = await grant(rig, number)
+    inner, gone = module._remove, []
+
+    def dying(*given: object) -> None:
+        inner(*given)  # type: ignore[arg-type]
+        gone.append(given)
+        if len(gone) == 2:
+            raise Killed
+
+    monkeypatch.setattr(module, "_remove", dying)
+    with pytest.raises(Killed):
+        await rig.rulings.remove(await rig.claim("slide-remove"))  # type: ignore[attr-defined]
+    assert len(files(rig, number)) == 2 and sidecar_key(number) not in files(rig, number)
+    rig.lapse()
+    await rig.rulings.remove(await rig.claim("slide-remove"))  # type: ignore[attr-defined]
+
+    done = await rig.rulings.view(PROJECT, ruling.id)  # type: ignore[attr-defined]
+    assert files(rig, number) == [] and done.state == "done"
+    assert rig.actions().count("slide removal begun") == rig.actions().count("slide removed") == 1
+    assert OTHER not in {row.project_id for row in rig.rows("select project_id from mover.slide_ruling")}
