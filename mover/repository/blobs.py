@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mover.clock import monotonic_s
@@ -23,6 +23,9 @@ from mover.repository.crypto import Buffer, MasterKey, Sealer
 from mover.repository.files import RepositoryFiles
 from mover.repository.index import MAX_FILE_BLOBS, Index, encode_index
 from mover.repository.packs import PACK_MEMORY_BYTES, BlobType, Pack, PackBuilder, PackedBlob
+
+# id, offset, sealed length, plain length or 0
+SealedBlob = tuple[bytes, int, int, int]
 
 UPLOADERS = 2
 PACKS_IN_FLIGHT = 4
@@ -66,6 +69,21 @@ class BlobWriter:
         builder.seal(blob_id, content, plain_length=plain_length, sealer=self._sealer())
         self._put_back(builder)
         return blob_id
+
+    def store_sealed(self, blobs: Sequence[SealedBlob], region: memoryview) -> None:
+        """Data blobs that somebody else hashed and sealed under the same key, at their places in `region`."""
+        with self._guard:
+            claimed, index = self._claimed["data"], self._index
+            fresh = []
+            for blob in blobs:
+                if blob[0] not in claimed and not index.knows("data", blob[0]):
+                    claimed.add(blob[0])
+                    fresh.append(blob)
+        builder = self._take_builder("data")
+        for run in _runs(fresh):
+            start, end = run[0][1], run[-1][1] + run[-1][2]
+            builder.add_run([(blob_id, length, plain) for blob_id, _, length, plain in run], region[start:end])
+        self._put_back(builder)
 
     def adopt(self, packs: Iterable[tuple[str, tuple[PackedBlob, ...]]]) -> None:
         """Name packs that stand on the tier already: their blobs are known from here on."""
@@ -190,3 +208,13 @@ class BlobWriter:
             for _, blobs in packs:
                 for blob in blobs:
                     self._claimed[blob.type].discard(blob.blob_id)
+
+
+def _runs(blobs: Sequence[SealedBlob]) -> Iterator[Sequence[SealedBlob]]:
+    """Stretches without a gap between: mostly all of them."""
+    first = 0
+    for place in range(1, len(blobs) + 1):
+        before = blobs[place - 1]
+        if place == len(blobs) or blobs[place][1] != before[1] + before[2]:
+            yield blobs[first:place]
+            first = place

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
@@ -24,6 +25,7 @@ from mover.randomness import random_bytes
 
 IV_BYTES = 16
 MAC_BYTES = 16
+IVS_DRAWN = 64
 SEAL_OVERHEAD_BYTES = IV_BYTES + MAC_BYTES
 
 # What restic's own calibration gives on machines of today; stored in each key file, so it may change.
@@ -77,15 +79,22 @@ class Sealer:
         self._body = Cipher(algorithms.AES(key.encrypt), modes.CTR(bytes(IV_BYTES))).encryptor()
         self._nonces = Cipher(algorithms.AES(key.mac_k), modes.ECB()).encryptor()
         self._mac_r = key.mac_r
+        self._ivs: Iterator[bytes] = iter(())
 
     def seal_into(self, plaintext: Buffer, room: memoryview) -> None:
         """IV | ciphertext | MAC with a fresh IV; `room` is as long as that, and nothing is copied on the way."""
-        iv = random_bytes(IV_BYTES)
+        iv = next(self._ivs, None) or self._draw()
         ciphertext = room[IV_BYTES:-MAC_BYTES]
         room[:IV_BYTES] = iv
         self._body.reset_nonce(iv)
         self._body.update_into(plaintext, ciphertext)
         room[-MAC_BYTES:] = Poly1305.generate_tag(self._mac_r + self._nonces.update(iv), ciphertext)
+
+    def _draw(self) -> bytes:
+        """The system is asked for many at once; each is used once."""
+        drawn = random_bytes(IVS_DRAWN * IV_BYTES)
+        self._ivs = iter([drawn[at : at + IV_BYTES] for at in range(0, len(drawn), IV_BYTES)])
+        return next(self._ivs)
 
 
 class _WireMac(Struct):

@@ -11,15 +11,17 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import Literal, Protocol
 
 from blake3 import blake3
 from msgspec import Struct
 from pyfastcdc import FastCDC
 
-from mover.repository.blobs import BlobWriter
+from mover.repository.crypto import Buffer
 from mover.repository.facts import Progress, ProtectedFile
+from mover.repository.nodes import node_of
 from mover.repository.reading import Found, found_of
-from mover.repository.tree import Xattr
+from mover.repository.tree import Xattr, encode_facts
 
 CUT_MIN_BYTES, CUT_MEAN_BYTES, CUT_MAX_BYTES = 512 << 10, 1 << 20, 8 << 20
 WINDOW_BYTES = 2 * CUT_MAX_BYTES
@@ -29,15 +31,31 @@ SEALERS = max(2, min(os.cpu_count() or 2, 16))
 ATTEMPTS = 3
 
 
-class FileOutcome(Struct, frozen=True):
-    """A file as it was read: `facts` are from its open descriptor, `size_bytes` is what was stored."""
+class Shelf(Protocol):
+    """Where blobs go."""
 
-    facts: Found
-    content: tuple[bytes, ...]
+    def store(self, kind: Literal["data"], plain: Buffer) -> bytes: ...
+
+    def assert_healthy(self) -> None:
+        """Raises when nobody will want what is read from here on."""
+
+
+class Stored(Struct, frozen=True):
+    """A file as it was read. `facts` are its node but for the name, from its open descriptor; `size_bytes` is what
+    was stored."""
+
+    facts: bytes
     size_bytes: int
     blake3: str
-    xattrs: tuple[Xattr, ...]
+    mtime_ns: int
     torn: bool
+
+
+def stored(
+    found: Found, content: tuple[bytes, ...], size: int, digest: str, xattrs: tuple[Xattr, ...] = (), torn: bool = False
+) -> Stored:
+    facts = encode_facts(node_of(found, "file", size=size, content=content, xattrs=xattrs))
+    return Stored(facts, size, digest, found.mtime_ns, torn)
 
 
 class Tally:
@@ -63,7 +81,7 @@ class Tally:
 class FileReader:
     """Reads, cuts and stores files. `read` may run in several threads."""
 
-    def __init__(self, blobs: BlobWriter, tally: Tally, *, seed: int) -> None:
+    def __init__(self, blobs: Shelf, tally: Tally, *, seed: int) -> None:
         self._blobs, self._tally = blobs, tally
         self._seed = seed
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
@@ -74,10 +92,10 @@ class FileReader:
     def close(self) -> None:
         self._sealers.shutdown(wait=True, cancel_futures=True)
 
-    def read_all(self, fds: list[int]) -> list[FileOutcome | OSError]:
+    def read_all(self, fds: list[int]) -> list[Stored | OSError]:
         """Closes every descriptor. An OSError is the source's device failing under one file; failures of
         the tier are no OSErrors and end the snapshot."""
-        outcomes: list[FileOutcome | OSError] = []
+        outcomes: list[Stored | OSError] = []
         left = deque(fds)
         try:
             while left:
@@ -90,7 +108,7 @@ class FileReader:
                 os.close(fd)
         return outcomes
 
-    def read(self, fd: int) -> FileOutcome:
+    def read(self, fd: int) -> Stored:
         """Closes `fd`. A file that changes while it is read is read again from the same descriptor; what the
         last attempt read is kept and called torn."""
         try:
@@ -98,9 +116,9 @@ class FileReader:
                 before = found_of(b"", os.fstat(fd))
                 xattrs = read_xattrs(fd)
                 content, size, digest = self._read_once(fd, before.size_bytes)
-                steady = _same_moment(before, found_of(b"", os.fstat(fd))) and size == before.size_bytes
+                steady = _same_moment(before, os.fstat(fd)) and size == before.size_bytes
                 if steady or attempt == ATTEMPTS:
-                    return FileOutcome(before, content, size, digest, xattrs, torn=not steady)
+                    return stored(before, content, size, digest, xattrs, torn=not steady)
                 self._tally.count(size_bytes=-size)
             raise AssertionError("the last attempt returns")
         finally:
@@ -186,8 +204,8 @@ def _fill(fd: int, buffer: bytearray, offset: int, length: int) -> int:
     return filled
 
 
-def _same_moment(one: Found, other: Found) -> bool:
-    return (one.size_bytes, one.mtime_ns, one.ctime_ns) == (other.size_bytes, other.mtime_ns, other.ctime_ns)
+def _same_moment(one: Found, other: os.stat_result) -> bool:
+    return (one.size_bytes, one.mtime_ns, one.ctime_ns) == (other.st_size, other.st_mtime_ns, other.st_ctime_ns)
 
 
 def read_xattrs(fd: int) -> tuple[Xattr, ...]:

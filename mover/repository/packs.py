@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -82,15 +83,21 @@ class PackBuilder:
         self._digest_from(DIGEST_STEP_BYTES)
 
     def add(self, blob_id: bytes, sealed: Buffer, *, plain_length: int) -> None:
-        self._blobs.append(PackedBlob(blob_id, self.kind, self.size_bytes, len(sealed), plain_length))
+        self.add_run([(blob_id, len(sealed), plain_length)], sealed)
+
+    def add_run(self, blobs: Iterable[tuple[bytes, int, int]], sealed: Buffer) -> None:
+        """Blobs that lie one behind the other: (id, sealed length, plain length or 0)."""
+        offset = self.size_bytes
+        for blob_id, length, plain_length in blobs:
+            self._blobs.append(PackedBlob(blob_id, self.kind, offset, length, plain_length))
+            offset += length
         self._room(len(sealed))[:] = sealed
         self._digest_from(DIGEST_STEP_BYTES)
 
     def absorb(self, other: PackBuilder) -> None:
         """Take over the blobs of another builder, so that a small snapshot ends in one pack."""
-        for blob in other._blobs:
-            sealed = other.memory[blob.offset : blob.offset + blob.length]
-            self.add(blob.blob_id, sealed, plain_length=blob.plain_length)
+        blobs = [(blob.blob_id, blob.length, blob.plain_length) for blob in other._blobs]
+        self.add_run(blobs, other.memory[: other.size_bytes])
 
     def finish(self, key: MasterKey) -> Pack:
         header = key.seal(encode_header(self._blobs))

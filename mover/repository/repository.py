@@ -298,8 +298,11 @@ class Repository:
     def change_password(self, password: bytes) -> str:
         """A new key in the place of the one in use; its id. Killed between the two, both open the repository. The
         caller next stores the new password where the old one was, before anything else."""
-        before, new = self._key_id, self.add_key(password)
-        self.remove_key(before, other_password=password)
+        before = self._key_id
+        standing = keys.key_of(self._files, self._key, password)  # of a change that was killed
+        new = standing or self.add_key(password)
+        if new != before:
+            self.remove_key(before, other_password=password)
         return new
 
     # - reading

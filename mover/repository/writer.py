@@ -11,26 +11,25 @@ Bounds: those of cutting.py and blobs.py; FILES_IN_FLIGHT descriptors; NODES_PEN
 
 from __future__ import annotations
 
-import grp
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import lru_cache
 
-import msgspec
 from blake3 import blake3
 from msgspec import Struct
 
 from mover.repository.blobs import BlobWriter
-from mover.repository.cutting import CUT_MAX_BYTES, READERS, FileOutcome, FileReader, Tally, read_xattrs
+from mover.repository.crypto import MasterKey
+from mover.repository.cutting import CUT_MAX_BYTES, READERS, FileReader, Stored, Tally, read_xattrs, stored
 from mover.repository.facts import Disk, Folder, MemoryFile, ProtectedFile
 from mover.repository.index import Index
-from mover.repository.locks import user_name
+from mover.repository.nodes import node_of
 from mover.repository.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
-from mover.repository.tree import Node, Xattr, encode_node, encode_tree
+from mover.repository.small import SmallFiles
+from mover.repository.tree import Node, Xattr, encode_facts, encode_node, encode_tree, with_name
 
 FILES_IN_FLIGHT = 128
 # Files that go to a reader by the batch: a hand-over each would cost more than reading them.
@@ -44,7 +43,7 @@ MAX_DEPTH = 200
 RACY_NS = 2_000_000_000
 
 LoadTree = Callable[[bytes], list[Node]]
-Read = Future[list[FileOutcome | OSError]]
+Read = Future[list[Stored | OSError]]
 
 
 class ParentView(Struct, frozen=True):
@@ -65,21 +64,43 @@ class _Frame:
         self.name, self.path, self.facts, self.xattrs = name, path, facts, xattrs
         self.nodes: dict[bytes, bytes] = {}
         self.waiting: list[tuple[bytes, Read, int]] = []
+        self.reads: list[Read] = []
+        self.text = os.fsdecode(path) + "/"
         self.earlier: dict[bytes, Node] = {}
 
     @property
     def done(self) -> bool:
-        return all(read.done() for _, read, _ in self.waiting)
+        return all(read.done() for read in self.reads)
+
+
+class _Places:
+    """A semaphore that takes several at once."""
+
+    def __init__(self, free: int) -> None:
+        self._free, self._changed = free, threading.Condition()
+
+    def take(self, count: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+
+    def give(self, count: int) -> None:
+        with self._changed:
+            self._free += count
+            self._changed.notify()
 
 
 class Walk:
     """One walk over a source; `run` returns the id of the root tree."""
 
-    def __init__(self, blobs: BlobWriter, tally: Tally, *, parent: ParentView | None, now_ns: int, seed: int) -> None:
+    def __init__(
+        self, blobs: BlobWriter, tally: Tally, *, parent: ParentView | None, now_ns: int, seed: int, key: MasterKey
+    ) -> None:
         self._blobs, self._tally, self._parent, self._now_ns = blobs, tally, parent, now_ns
         self._files = FileReader(blobs, tally, seed=seed)
+        self._small = SmallFiles(self._files, blobs, tally, key=key)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
-        self._places = threading.Semaphore(FILES_IN_FLIGHT)
+        self._places = _Places(FILES_IN_FLIGHT)
         self._linked: dict[tuple[int, int], tuple[Read, int]] = {}
         self._closing: deque[tuple[_Frame, _Frame | None]] = deque()
         self._pending_nodes = 0
@@ -96,6 +117,7 @@ class Walk:
             raise
         finally:
             self._readers.shutdown(wait=True, cancel_futures=True)
+            self._small.close()
             self._files.close()
 
     # - folders that exist in the snapshot only
@@ -121,9 +143,8 @@ class Walk:
         )
         facts = self._virtual(name, "file", member.mode)
         size = len(member.data)
-        self._tally.count(size_bytes=size)
-        outcome = FileOutcome(facts, content, size, blake3(member.data).hexdigest(), (), torn=False)
-        self._keep_file(name, path, outcome, frame)
+        self._keep_file(name, stored(facts, content, size, blake3(member.data).hexdigest()), frame)
+        self._tally.count(files=1, size_bytes=size)
 
     def _virtual(self, name: bytes, kind: str, mode: int) -> Found:
         return Found(
@@ -196,14 +217,13 @@ class Walk:
     def _files_of(self, reader: Reader, handle: FolderHandle, looked: list[Found], frame: _Frame) -> None:
         wanted: list[Found] = []
         for found in looked:
-            path = os.fsdecode(frame.path + b"/" + found.name)
             if found.error:
-                self._tally.unreadable.append(path)
+                self._tally.unreadable.append(_path(frame, found.name))
             elif found.kind == "symlink":
-                frame.nodes[found.name] = encode_node(_node(found, "symlink"))
+                frame.nodes[found.name] = encode_node(node_of(found, "symlink"))
             elif found.kind == "other":
-                self._tally.skipped.append(path)
-            elif found.kind == "file" and not self._reuse(found, path, frame):
+                self._tally.skipped.append(_path(frame, found.name))
+            elif found.kind == "file" and not self._reuse(found, frame):
                 wanted.append(found)
         if wanted:
             self._open_and_send(reader, handle, wanted, frame)
@@ -229,7 +249,7 @@ class Walk:
                 for _, fd in group:
                     os.close(fd)
 
-    def _reuse(self, found: Found, path: str, frame: _Frame) -> bool:
+    def _reuse(self, found: Found, frame: _Frame) -> bool:
         """True when nothing needs to be read: the same hard link was read in this walk, or the fingerprint
         equals the parent snapshot's, its blobs are all there and its digest is known."""
         linked = self._linked.get((found.device_id, found.inode)) if found.links > 1 else None
@@ -239,21 +259,21 @@ class Walk:
         node, parent = frame.earlier.get(found.name), self._parent
         if node is None or parent is None or not _unchanged(found, node, before_ns=parent.time_ns):
             return False
-        digest = parent.digests.get(path)
+        digest = parent.digests.get(_path(frame, found.name))
         content = node.content or ()
         if digest is None or not all(parent.index.knows("data", blob) for blob in content):
             return False
-        outcome = FileOutcome(found, content, found.size_bytes, digest, node.xattrs, torn=False)
-        self._tally.count(size_bytes=found.size_bytes)
-        self._keep_file(found.name, os.fsencode(path), outcome, frame)
+        kept = stored(found, content, found.size_bytes, digest, node.xattrs)
+        self._keep_file(found.name, kept, frame)
+        self._tally.count(files=1, size_bytes=found.size_bytes)
         return True
 
     def _send(self, group: list[tuple[Found, int]], frame: _Frame) -> None:
         """Hand a group of open files to a reader; from here on the descriptors are the reader's."""
         fds = [fd for _, fd in group]
-        for _ in fds:
-            self._places.acquire()
-        read = self._readers.submit(self._files.read_all, fds)
+        self._places.take(len(fds))
+        small = group[0][0].size_bytes <= SMALL_BYTES
+        read = self._readers.submit((self._small if small else self._files).read_all, fds)
         read.add_done_callback(lambda done: self._let_go(fds, done))
         for place, (found, _) in enumerate(group):
             if found.links > 1 and len(self._linked) < HARD_LINKS_REMEMBERED:
@@ -264,10 +284,12 @@ class Walk:
         if done.cancelled():  # never ran, so never closed them
             for fd in fds:
                 os.close(fd)
-        self._places.release(len(fds))
+        self._places.give(len(fds))
 
     def _wait_for(self, name: bytes, read: Read, place: int, frame: _Frame) -> None:
         frame.waiting.append((name, read, place))
+        if not frame.reads or frame.reads[-1] is not read:
+            frame.reads.append(read)
         self._pending_nodes += 1
         if self._pending_nodes > NODES_PENDING:
             self._collect(frame)
@@ -289,9 +311,9 @@ class Walk:
         `limit` pending nodes wait for the files; below it take only what is done."""
         while self._closing and (self._pending_nodes > limit or limit == 0 or self._closing[0][0].done):
             frame, above = self._closing.popleft()
-            node = _node(frame.facts, "dir", subtree=self._store_tree(frame), xattrs=frame.xattrs)
+            node = node_of(frame.facts, "dir", subtree=self._store_tree(frame), xattrs=frame.xattrs)
             if above is not None:
-                above.nodes[frame.name] = encode_node(_named(node, frame.name))
+                above.nodes[frame.name] = with_name(frame.name, encode_facts(node))
 
     def _store_tree(self, frame: _Frame) -> bytes:
         self._collect(frame)
@@ -300,25 +322,26 @@ class Walk:
         return self._blobs.store("tree", document)
 
     def _collect(self, frame: _Frame) -> None:
-        waiting, frame.waiting = frame.waiting, []
+        waiting, frame.waiting, frame.reads = frame.waiting, [], []
+        asked: Read | None = None
+        before = len(frame.nodes)
         for name, read, place in waiting:
-            path = frame.path + b"/" + name
-            outcome = read.result()[place]
+            if read is not asked:
+                asked, outcomes = read, read.result()
+            outcome = outcomes[place]
             if isinstance(outcome, OSError):
-                self._tally.unreadable.append(os.fsdecode(path))
+                self._tally.unreadable.append(_path(frame, name))
             else:
-                self._keep_file(name, path, outcome, frame)
+                self._keep_file(name, outcome, frame)
+        self._tally.count(files=len(frame.nodes) - before)
         self._pending_nodes -= len(waiting)
 
-    def _keep_file(self, name: bytes, path: bytes, outcome: FileOutcome, frame: _Frame) -> None:
-        facts = outcome.facts
-        node = _node(facts, "file", size=outcome.size_bytes, content=outcome.content, xattrs=outcome.xattrs)
-        frame.nodes[name] = encode_node(_named(node, name))
-        text = os.fsdecode(path)
-        self._tally.entries.append(ProtectedFile(text, outcome.size_bytes, outcome.blake3, facts.mtime_ns))
-        if outcome.torn:
+    def _keep_file(self, name: bytes, kept: Stored, frame: _Frame) -> None:
+        frame.nodes[name] = with_name(name, kept.facts)
+        text = _path(frame, name)
+        self._tally.entries.append(ProtectedFile(text, kept.size_bytes, kept.blake3, kept.mtime_ns))
+        if kept.torn:
             self._tally.torn.append(text)
-        self._tally.count(files=1)
 
     # - the parent snapshot
 
@@ -332,56 +355,12 @@ class Walk:
         return {node.name: node for node in self._parent.load_tree(tree_id)}
 
 
+def _path(frame: _Frame, name: bytes) -> str:
+    return frame.text + os.fsdecode(name)
+
+
 def _unchanged(found: Found, node: Node, *, before_ns: int) -> bool:
     if node.type != "file" or found.ctime_ns > before_ns - RACY_NS or found.mtime_ns > before_ns - RACY_NS:
         return False
     now = (found.size_bytes, found.mtime_ns, found.ctime_ns, found.inode)
     return now == (node.size, node.mtime_ns, node.ctime_ns, node.inode)
-
-
-def _node(
-    facts: Found,
-    kind: str,
-    *,
-    size: int = 0,
-    content: tuple[bytes, ...] | None = None,
-    subtree: bytes | None = None,
-    xattrs: tuple[Xattr, ...] = (),
-) -> Node:
-    return Node(
-        name=facts.name,
-        type=kind,  # type: ignore[arg-type]  # one of the three literals used in this module
-        mode=facts.mode,
-        mtime_ns=facts.mtime_ns,
-        ctime_ns=facts.ctime_ns,
-        uid=facts.uid,
-        gid=facts.gid,
-        user=_user(facts.uid),
-        group=_group(facts.gid),
-        inode=facts.inode,
-        device_id=facts.device_id,
-        size=size,
-        links=0 if kind == "dir" else facts.links,
-        target=facts.target,
-        xattrs=xattrs,
-        content=content,
-        subtree=subtree,
-    )
-
-
-def _named(node: Node, name: bytes) -> Node:
-    """The same facts under another name: hard links, and folders known by their open descriptor."""
-    return node if node.name == name else msgspec.structs.replace(node, name=name)
-
-
-@lru_cache(maxsize=1024)
-def _user(uid: int) -> str:
-    return user_name(uid)
-
-
-@lru_cache(maxsize=1024)
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
