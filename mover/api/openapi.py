@@ -86,10 +86,11 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
     _, components = msgspec.json.schema_components([operation.query])
-    properties = components[operation.query.__name__]["properties"]
+    shape = components[operation.query.__name__]
+    required = shape.get("required", [])
     return [
-        {"name": name, "in": "query", "required": False, "schema": _without_null(schema)}
-        for name, schema in properties.items()
+        {"name": name, "in": "query", "required": name in required, "schema": _without_null(schema)}
+        for name, schema in shape["properties"].items()
     ]
 
 

@@ -21,7 +21,9 @@ SHOWN = 20
 @click.command("restore")
 @click.argument("snapshot", required=False)
 @click.option("--run", help="Instead of a snapshot: the newest one of this run.")
-@click.option("--series", help="Instead of a snapshot: the newest one that this policy made of its own folders.")
+@click.option(
+    "--series", help="Instead of a snapshot: the newest one of this series (folder:ID; `mover snapshot list` names it)."
+)
 @click.option("--as-of", type=click.DateTime(), metavar="TIME", help="As it was on record at this time, UTC.")
 @click.option("--to", required=True, metavar="FOLDER", help="A new folder; with --in-place, one that stands.")
 @click.option("--path", default="/", show_default=True, help="Only this path of the snapshot.")

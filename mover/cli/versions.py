@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("versions")
 @click.argument("path")
 @click.option("--run", help="Only in snapshots of this run.")
-@click.option("--series", help="Only in those that this policy made of its own folders.")
+@click.option("--series", help="Only in snapshots of this series (folder:ID; `mover snapshot list` names it).")
 @click.option("--as-of", type=click.DateTime(), metavar="TIME", help="As it was on record at this time, UTC.")
 @click.option("--all", "every", is_flag=True, help="Every snapshot that holds it, not only changes.")
 @click.option("--after", type=click.IntRange(1), help="Go on after this line: the `next` of the page before.")

@@ -48,6 +48,17 @@ MEASURED = 20
 PRIORITY = 10
 
 
+# what lies in the trash comes back as long as it lies there
+RESTORABLE = frozenset({"checked", "trashed"})
+
+
+def series_named(run: str | None, series: str | None) -> str | None:
+    """A run's snapshots are a series of their own."""
+    if run is not None and series is not None:
+        raise RequestInvalid("name a run or a series, not both")
+    return f"run:{run}" if run is not None else series
+
+
 class Place(Struct, frozen=True):
     """Where a restore goes, and in whose name."""
 
@@ -126,15 +137,16 @@ class Restores:
             if body.run or body.series or body.as_of:
                 raise RequestInvalid("a restore names a snapshot, or a run or series and a time")
             row = await get_snapshot(self._site, project, body.snapshot)
-            if row.state != "checked":
+            if row.state not in RESTORABLE:
                 raise Conflict(f"the snapshot is {row.state}; only a checked one is restored", where=row.id)
             return row
-        if (body.run is None) == (body.series is None):
+        series = series_named(body.run, body.series)
+        if series is None:
             raise RequestInvalid("a restore names a snapshot, a run or a series")
         async with self._site.database.project(project) as conn:
-            row = await SQL.one(conn, "as_of", run=body.run, series=body.series, as_of=body.as_of)
+            row = await SQL.one(conn, "as_of", series=series, as_of=body.as_of)
         if row is None:
-            raise NotFound("no checked snapshot of it was on record at that time", where=body.run or body.series or "")
+            raise NotFound("no checked snapshot of it was on record at that time", where=series)
         return row
 
     async def _judged(self, identity: Identity, body: wire.RestoreRequest) -> Place:

@@ -1,8 +1,7 @@
 -- name: as_of
--- The newest checked snapshot of a run, or of a policy's own series, that was on record at a time.
+-- The newest checked snapshot of a series that was on record at a time.
 select * from mover.snapshot
- where state = 'checked' and (%(run)s::text is null or run_id = %(run)s)
-   and (%(series)s::text is null or (policy = %(series)s and run_id is null))
+ where state = 'checked' and missing_at is null and series = %(series)s
    and (%(as_of)s::timestamptz is null or recorded_at <= %(as_of)s)
  order by sequence desc limit 1
 

@@ -12,6 +12,7 @@ from mover.catalog.queries import load
 from mover.model import wire
 from mover.model.names import key_text, name_bytes, name_text, path_text, text_key
 from mover.protect.layout import Layout
+from mover.protect.restores import series_named
 from mover.protect.site import PAGE_MAX, ProtectSite, patiently
 from mover.protect.snapshots import get
 from mover.repository.comparing import Difference, Side, differences
@@ -34,7 +35,7 @@ class Versions:
         known = path_text(Layout.path_in_run("/" + path.strip("/")))
         async with self._site.database.project(project) as conn:
             rows = await SQL.many(
-                conn, "versions", path=known, run=run, series=series, as_of=as_of, every=every, after=after,
+                conn, "versions", path=known, series=series_named(run, series), as_of=as_of, every=every, after=after,
                 limit=limit + 1,
             )  # fmt: skip
         found = [_version(row) for row in rows[:limit]]
@@ -65,7 +66,7 @@ class Versions:
 
 def _version(row: Any) -> wire.Version:
     return wire.Version(
-        snapshot=row.id, run=row.run_id, series=row.policy, sequence=row.sequence, recorded_at=row.recorded_at,
+        snapshot=row.id, run=row.run_id, series=row.series, sequence=row.sequence, recorded_at=row.recorded_at,
         change=row.change, size_bytes=row.size_bytes, digest=row.digest,
     )  # fmt: skip
 

@@ -46,6 +46,9 @@ DIRECT_BYTES = 1 << 20
 # Stretches worth sending to the device at once, so that it works while we decrypt the next.
 WRITEBACK_BYTES = 256 << 10
 PENDING_BYTES = 128 << 20
+# In blobs that shrank at least so much, holes of this size are looked for.
+SPARSE_SHRINK = 16
+HOLE_BYTES = 64 << 10
 
 Counted = Callable[[int], None]
 
@@ -300,12 +303,29 @@ def _place(plain: bytes, piece: Piece, stretch: _Stretch) -> None:
     for file, offset in piece.targets:
         if file.digest is not None:
             file.digest.offer(offset, plain)
-        if zeros and (not file.stands or _is_hole(file.fd, offset, len(plain))):
+        if zeros and _may_stay_hole(file, offset, len(plain)):
             continue
-        if len(plain) <= STRETCH_BYTES:
+        if piece.place.length * SPARSE_SHRINK < piece.place.plain_length:
+            _write_sparse(file, offset, plain)
+        elif len(plain) <= STRETCH_BYTES:
             stretch.add(file, offset, plain)
         else:
             write_all(file.fd, plain, offset)
+
+
+def _write_sparse(file: OpenFile, offset: int, plain: bytes) -> None:
+    """A blob that shrank so much may be mostly zeros: those are left out, block by block of the file."""
+    view, at = memoryview(plain), 0
+    while at < len(plain):
+        end = min(len(plain), at + HOLE_BYTES - (offset + at) % HOLE_BYTES)
+        part = plain[at:end]
+        if not (_only_zeros(part) and _may_stay_hole(file, offset + at, len(part))):
+            write_all(file.fd, view[at:end], offset + at)
+        at = end
+
+
+def _may_stay_hole(file: OpenFile, offset: int, length: int) -> bool:
+    return not file.stands or _is_hole(file.fd, offset, length)
 
 
 def _damage(pieces: list[Piece]) -> None:

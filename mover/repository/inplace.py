@@ -143,5 +143,7 @@ def standing_of(facts: os.stat_result) -> Standing:
 
 def mark_of(facts: os.stat_result) -> str:
     """Another one after every change of content or facts, and for every other thing at the same name. A folder's
-    changes with its members."""
-    return f"{facts.st_ino:x}:{facts.st_ctime_ns:x}:{facts.st_size:x}:{facts.st_mtime_ns:x}"
+    changes with its members. Where a file has several names, its change time tells nothing: it is set anew when another
+    of the names moves, by ourselves too."""
+    changed_ns = facts.st_ctime_ns if facts.st_nlink == 1 else 0
+    return f"{facts.st_ino:x}:{changed_ns:x}:{facts.st_size:x}:{facts.st_mtime_ns:x}"

@@ -82,7 +82,7 @@ class Restore:
         self._folders: dict[bytes, Node] = {}
         self._links: list[tuple[bytes, Node]] = []
         self._hard: dict[tuple[int, int], bytes] = {}
-        self._hard_links: list[tuple[bytes, bytes]] = []
+        self._hard_links: list[tuple[bytes, bytes, Node]] = []
 
     def run(self, members: Members, *, top: Node | None) -> RestoreResult:
         """`top` is the folder whose members these are, when the snapshot knows it; the target takes on its facts.
@@ -112,8 +112,11 @@ class Restore:
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="restore") as pool:
             filler = Filler(self._blobs, pool, self._count)
             for group in range(last + 1):
-                if self._fill_group(members, group, filler) or group == last:
-                    self._land(top, whole=group == last)
+                found = self._fill_group(members, group, filler)
+                if group == last:
+                    self._land(top, whole=True)
+                elif found:
+                    self._land(top, whole=False)
                     self._order.first_landed()
         self._remove_marker()
 
@@ -179,7 +182,7 @@ class Restore:
     def _is_done(self, path: bytes, node: Node) -> bool:
         """Links wait until the file they are links of is written; what has landed is its owner's already."""
         if node.links > 1 and (first := self._hard.setdefault((node.device_id, node.inode), path)) != path:
-            self._hard_links.append((first, path))
+            self._hard_links.append((first, path, node))
             return True
         if not self._has_landed(path, node):
             return False
@@ -188,13 +191,16 @@ class Restore:
         return True
 
     def _has_landed(self, path: bytes, node: Node) -> bool:
-        """In place, what the preview does not name is what it must be already, unless nothing stands there."""
+        """In place, what the preview does not name is what it must be already, unless nothing stands there; what it
+        names has landed when the old one lies aside."""
         facts = self._stat_landed(path)
         if facts is None:
             return False
-        if self._order.replace is None:
-            return stat_bits.S_ISREG(facts.st_mode) and facts.st_size == node.size
-        return path not in self._losses or mark_of(facts) != self._losses[path].standing.mark
+        if path in self._losses:
+            return self._staging.has_aside(path)
+        if node.type == "symlink":
+            return stat_bits.S_ISLNK(facts.st_mode)
+        return stat_bits.S_ISREG(facts.st_mode) and facts.st_size == node.size
 
     def _stat_landed(self, path: bytes) -> os.stat_result | None:
         if self._staging.landed is None:
@@ -230,11 +236,13 @@ class Restore:
         self._count_file()
 
     def _make_links(self) -> None:
-        for first, path in self._hard_links:
-            if not self._link(first, path):
+        for first, path, node in self._hard_links:
+            if not self._has_landed(path, node) and not self._link(first, path):
                 self._damaged.append(os.fsdecode(path))
+                continue
+            self._count_file()
         for path, node in self._links:
-            if self._has_landed_link(path, node):
+            if self._has_landed(path, node):
                 continue
             with suppress(FileNotFoundError):  # made before a kill, perhaps without its facts
                 os.unlink(path, dir_fd=self._staging.rest)
@@ -246,27 +254,19 @@ class Restore:
     def _link(self, first: bytes, path: bytes) -> bool:
         """False when the file itself could not be restored. Its content may have landed already."""
         rest = self._staging.rest
-        if self._stat_landed(path) is None or path in self._losses:
-            with suppress(FileNotFoundError):
-                os.unlink(path, dir_fd=rest)
+        with suppress(FileNotFoundError):
+            os.unlink(path, dir_fd=rest)
+        try:
+            os.link(first, path, src_dir_fd=rest, dst_dir_fd=rest, follow_symlinks=False)
+        except FileNotFoundError:
+            if self._staging.landed is None or self._stat_landed(first) is None:
+                return False
+            here = beneath.open_beneath(self._staging.landed, first.split(b"/"), os.O_PATH | os.O_NOFOLLOW)
             try:
-                os.link(first, path, src_dir_fd=rest, dst_dir_fd=rest, follow_symlinks=False)
-            except FileNotFoundError:
-                if self._staging.landed is None or self._stat_landed(first) is None:
-                    return False
-                here = beneath.open_beneath(self._staging.landed, first.split(b"/"), os.O_PATH | os.O_NOFOLLOW)
-                try:
-                    os.link(f"/proc/self/fd/{here}", path, dst_dir_fd=rest, follow_symlinks=True)
-                finally:
-                    os.close(here)
-        self._count_file()
+                os.link(f"/proc/self/fd/{here}", path, dst_dir_fd=rest, follow_symlinks=True)
+            finally:
+                os.close(here)
         return True
-
-    def _has_landed_link(self, path: bytes, node: Node) -> bool:
-        facts = self._stat_landed(path)
-        if facts is None or not stat_bits.S_ISLNK(facts.st_mode):
-            return False
-        return path not in self._losses or mark_of(facts) != self._losses[path].standing.mark
 
     # --- landing -------------------------------------------------------------------------------------------------
 

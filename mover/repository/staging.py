@@ -124,6 +124,13 @@ class Staging:
         finally:
             os.close(inner)
 
+    def has_aside(self, path: bytes) -> bool:
+        try:
+            os.lstat(b"aside/" + path, dir_fd=self._fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     def deliver_aside(self, owner: tuple[int, int] | None, paths: Iterable[bytes]) -> str:
         """What was replaced gets a name beside the target, for its owner to look through; "" when nothing was. The
         folders that we made on the way to `paths` become the owner's; what was moved keeps its own."""

@@ -7,10 +7,13 @@ from msgspec import Struct
 from mover.repository.reader import BlobReader, find_node, walk
 from mover.repository.tree import Node
 
+# What shrinks to less than this part is taken for zeros, which take no room.
+ZEROS_SHRINK = 256
+
 
 class Weight(Struct, frozen=True):
-    """`dense_bytes` counts a file's equal blobs once: about what a sparse file takes on a disk. `stored_bytes` are
-    read from `packs` packs. `lost` files have a blob that no index file names."""
+    """`dense_bytes` leaves out zeros and a file's equal blobs: about what a sparse file takes on a disk. `stored_bytes`
+    are read from `packs` packs. `lost` files have a blob that no index file names."""
 
     files: int
     folders: int
@@ -59,7 +62,7 @@ class _Scale:
             place = self._blobs.find("data", blob_id)
             if place is None:
                 return False
-            self._dense += place.size_bytes
+            self._dense += place.length if place.length * ZEROS_SHRINK < place.plain_length else place.size_bytes
             if blob_id not in self._blobs_seen:
                 self._blobs_seen.add(blob_id)
                 self._packs.add(place.pack_id)

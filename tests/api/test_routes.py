@@ -50,9 +50,11 @@ async def document(served: Served) -> dict[str, Any]:
 
 
 def send(served: Served, method: str, path: str, said: dict[str, Any], role: str) -> Any:
+    more: dict[str, Any] = {"params": {}}
     for parameter in said["parameters"]:
         path = path.replace("{" + parameter["name"] + "}", f"{parameter['name']}-1")
-    more: dict[str, Any] = {}
+        if parameter["in"] == "query" and parameter["required"]:
+            more["params"][parameter["name"]] = "x"
     if "requestBody" in said:
         reference = said["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         more["json"] = BODIES[reference.rpartition("/")[2]]
