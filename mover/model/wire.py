@@ -674,7 +674,7 @@ class SnapshotFiles(Answer, frozen=True, kw_only=True):
 
 class RestoreRequest(Body, frozen=True):
     """`to` is a new folder below a declared root, or anywhere the requester may write. What is restored: a snapshot, or
-    the newest of a run or of a policy's series, on record `as_of` a time. Files that a pattern of `first` names come
+    the newest of a run or of a series that was on record `as_of` a time. Files that a pattern of `first` names come
     before the others and are visible as soon as all of them stand; a pattern with a slash speaks of paths. `in_place`
     restores into a folder that stands: it needs the `digest` of its plan as `agreed`."""
 
