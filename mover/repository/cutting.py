@@ -29,6 +29,7 @@ READERS = 2
 WINDOWS = READERS + 2
 SEALERS = max(2, min(os.cpu_count() or 2, 16))
 ATTEMPTS = 3
+_ZEROS = bytes(CUT_MAX_BYTES)
 
 
 class Shelf(Protocol):
@@ -85,6 +86,8 @@ class FileReader:
         self._blobs, self._tally = blobs, tally
         self._seed = seed
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
+        self._guard = threading.Lock()
+        self._zero_blob: Future[bytes] | None = None
         self._windows: SimpleQueue[bytearray | None] = SimpleQueue()
         for _ in range(WINDOWS):
             self._windows.put(None)  # a place; its buffer is made when first needed
@@ -131,15 +134,27 @@ class FileReader:
         digest = blake3()
         offset = 0
         pending: list[Future[bytes]] = []
+        hole = _Hole(fd, size)
         while offset < size:
             self._blobs.assert_healthy()
-            taken, futures = self._read_window(fd, offset, size, digest)
+            if hole.length_at(offset) >= CUT_MAX_BYTES:
+                taken, futures = CUT_MAX_BYTES, [self._zeros()]
+                digest.update(_ZEROS)
+            else:
+                taken, futures = self._read_window(fd, offset, size, digest)
             pending += futures
             if taken == 0:
                 break  # it shrank; the fingerprint will tell
             offset += taken
             self._tally.count(size_bytes=taken)
         return tuple(future.result() for future in pending), offset, digest.hexdigest()
+
+    def _zeros(self) -> Future[bytes]:
+        """A hole is cut like zeros, which is where FastCDC would cut them, and neither read nor hashed again."""
+        with self._guard:
+            if self._zero_blob is None:
+                self._zero_blob = self._sealers.submit(self._blobs.store, "data", _ZEROS)
+            return self._zero_blob
 
     def _read_small(self, fd: int, size: int) -> tuple[tuple[bytes, ...], int, str]:
         """One chunk: handing it to another thread would cost more than it hides."""
@@ -191,6 +206,31 @@ class FileReader:
             futures.append(future)
             start += length
         return futures
+
+
+class _Hole:
+    """The holes of a file, asked for as the reading comes to them. What turns into data meanwhile changes the file's
+    times, and it is read again."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd, self._size = fd, size
+        self._start, self._end = 0, 0
+        self._next = 0 if os.fstat(fd).st_blocks * 512 < size else size
+
+    def length_at(self, offset: int) -> int:
+        """How far the hole at `offset` reaches; 0 where there is data."""
+        if offset >= self._next:
+            self._find(offset)
+        return self._end - offset if self._start <= offset < self._end else 0
+
+    def _find(self, offset: int) -> None:
+        """The first hole that ends behind `offset`. A file system that knows no holes names the end of the file."""
+        self._start = os.lseek(self._fd, offset, os.SEEK_HOLE) if offset < self._size else self._size
+        try:
+            self._end = os.lseek(self._fd, self._start, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole up to the end
+            self._end = self._size
+        self._next = self._end = min(self._end, self._size)
 
 
 def _fill(fd: int, buffer: bytearray, offset: int, length: int) -> int:
