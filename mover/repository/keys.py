@@ -48,6 +48,10 @@ def openings(files: RepositoryFiles, password: bytes) -> Iterator[tuple[str, Mas
             yield key_id, master
 
 
+def key_of(files: RepositoryFiles, master: MasterKey, password: bytes) -> str | None:
+    return next((key_id for key_id, opened in openings(files, password) if opened == master), None)
+
+
 def put_key(files: RepositoryFiles, master: MasterKey, password: bytes) -> str:
     """A new key file, proved by reading it back; its id."""
     if not password:
