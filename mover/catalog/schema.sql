@@ -2204,6 +2204,8 @@ update mover.snapshot set series = coalesce('run:' || run_id, 'snapshot:' || id)
 alter table mover.snapshot alter column series set not null,
     add check ((state = 'trashed') <= (trash_until is not null)),
     add check ((state = 'forgotten') <= (forgotten_at is not null));
+-- one file, one row: a second row in any project could let go of what the first keeps
+create unique index snapshot_file on mover.snapshot (repository_id);
 create index snapshot_page on mover.snapshot (project_id, sequence);
 create index snapshot_of_series on mover.snapshot (project_id, series, sequence);
 create index snapshot_of_policy on mover.snapshot (project_id, policy, state, sequence);
@@ -2280,9 +2282,9 @@ create table mover.protect_request (
 );
 create index protect_request_open on mover.protect_request (project_id, requested_at desc);
 
--- one turn of the upkeep of a policy's repository: what it planned, how far it is, what it did
+-- the newest turn of the upkeep of a policy's repository: what it planned, what it did; the audit has all of them
 create table mover.protect_turn (
-    id          text primary key,
+    id          text not null unique,
     project_id  text not null references mover.project,
     policy      text not null,
     kind        text not null check (kind in ('keep', 'prune', 'drill', 'sample', 'whole', 'copy')),
@@ -2291,9 +2293,9 @@ create table mover.protect_turn (
     counts      jsonb not null default '{}',
     explanation text,
     started_at  timestamptz not null default now(),
-    finished_at timestamptz
+    finished_at timestamptz,
+    primary key (project_id, policy, kind)
 );
-create index protect_turn_of on mover.protect_turn (project_id, policy, kind, started_at desc);
 
 do $$
 declare t text;
@@ -2353,7 +2355,7 @@ create function mover.asker_of(in_proof bytea, in_actor text) returns mover.aske
 declare found_one mover.asker;
 begin
     if in_proof is null then
-        return (in_actor, null, 'machine', 'admin', '-infinity'::timestamptz);
+        return row(in_actor, null::text, 'machine'::text, 'admin'::text, '-infinity'::timestamptz)::mover.asker;
     end if;
     select t.actor, t.id, t.person, t.role, coalesce(f.created_at, t.created_at) into found_one
       from mover.token t left join mover.token f on f.id = t.person
@@ -2451,13 +2453,12 @@ create function mover.is_held(in_snapshot text) returns boolean
 $$;
 
 -- What the terms in force keep of a series; the reasons are decide/retention.py's. Young, doubtful and missing ones
--- are kept and count for nothing; the newest is what proves the series protected.
+-- are kept and count for nothing; the newest that counts is what proves the series protected.
 create function mover.snapshots_kept(in_policy text, in_series text) returns table (snapshot text)
     language sql stable security definer set search_path = mover, pg_temp as $$
     with t as (select terms -> 'keep' as keep from mover.protect_terms where policy = in_policy),
     every as (
         select s.id, s.sequence, s.recorded_at, s.tags, s.doubt is not null or s.missing_at is not null as doubtful,
-               s.state = 'checked' and s.missing_at is null as stands,
                s.recorded_at > now() - mover.terms_time(t.keep, 'at_least_s', 0) as young,
                t.keep
           from mover.snapshot s left join t on true
@@ -2475,7 +2476,7 @@ create function mover.snapshots_kept(in_policy text, in_series text) returns tab
     ranked as (select id, name, keep, row_number() over (partition by name order by sequence desc) as place from periods)
     select e.id from every e
      where e.keep is null or mover.keeps_all(e.keep) or e.young or e.doubtful
-        or e.sequence = (select max(sequence) from every where stands)
+        or e.sequence = (select max(sequence) from counted)
         or exists (select from mover.hold h where h.snapshot_id = e.id and h.released_at is null
                       and (h.until is null or h.until > now()))
         or exists (select from jsonb_array_elements_text(coalesce(e.keep -> 'tags', '[]')) g where g = any (e.tags))
@@ -2865,7 +2866,8 @@ reset role;
 
 revoke update on mover.snapshot from mover_daemon;
 grant update (reasons) on mover.snapshot to mover_daemon;
-revoke insert on mover.token from mover_daemon;
+revoke insert, update on mover.token from mover_daemon;
+grant update (revoked_at) on mover.token to mover_daemon;
 grant select (made_by, person) on mover.token to mover_daemon;
 grant select on mover.snapshot_series, mover.hold, mover.protect_terms, mover.protect_request to mover_daemon;
 grant select, insert, update on mover.protect_turn to mover_daemon;

@@ -53,7 +53,7 @@ select snapshot, repository, comes_back from mover.trash_over(%(policy)s, %(limi
 
 -- name: unpurged
 -- Forgotten ones whose file may still be there.
-select id, repository_id from mover.snapshot
+select id, repository_id, series from mover.snapshot
  where policy = %(policy)s and state = 'forgotten' and purged_at is null order by sequence limit %(limit)s
 
 -- name: purged

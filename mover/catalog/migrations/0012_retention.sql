@@ -24,6 +24,8 @@ update mover.snapshot set series = coalesce('run:' || run_id, 'snapshot:' || id)
 alter table mover.snapshot alter column series set not null,
     add check ((state = 'trashed') <= (trash_until is not null)),
     add check ((state = 'forgotten') <= (forgotten_at is not null));
+-- one file, one row: a second row in any project could let go of what the first keeps
+create unique index snapshot_file on mover.snapshot (repository_id);
 create index snapshot_page on mover.snapshot (project_id, sequence);
 create index snapshot_of_series on mover.snapshot (project_id, series, sequence);
 create index snapshot_of_policy on mover.snapshot (project_id, policy, state, sequence);
@@ -173,7 +175,7 @@ create function mover.asker_of(in_proof bytea, in_actor text) returns mover.aske
 declare found_one mover.asker;
 begin
     if in_proof is null then
-        return (in_actor, null, 'machine', 'admin', '-infinity'::timestamptz);
+        return row(in_actor, null::text, 'machine'::text, 'admin'::text, '-infinity'::timestamptz)::mover.asker;
     end if;
     select t.actor, t.id, t.person, t.role, coalesce(f.created_at, t.created_at) into found_one
       from mover.token t left join mover.token f on f.id = t.person
@@ -684,7 +686,8 @@ reset role;
 
 revoke update on mover.snapshot from mover_daemon;
 grant update (reasons) on mover.snapshot to mover_daemon;
-revoke insert on mover.token from mover_daemon;
+revoke insert, update on mover.token from mover_daemon;
+grant update (revoked_at) on mover.token to mover_daemon;
 grant select (made_by, person) on mover.token to mover_daemon;
 grant select on mover.snapshot_series, mover.hold, mover.protect_terms, mover.protect_request to mover_daemon;
 grant select, insert, update on mover.protect_turn to mover_daemon;
