@@ -396,8 +396,8 @@ def snapshot(asked: argparse.Namespace) -> dict[str, float]:
     catalog; they are read before and kept after the clock."""
     from mover.repository.facts import Disk, Folder
 
-    kept = Path(asked.target).with_name("catalog.json")
-    parent, digests = json.loads(kept.read_bytes()) if kept.exists() else (None, {})
+    kept = Path(asked.target).with_name("catalog.txt")
+    parent, digests = _kept(kept) if kept.exists() else (None, {})
     repository, source = _repository(Path(asked.target)), Folder({"artifacts": Disk(Path(asked.source))})
     clock = _Clock()
     result = repository.snapshot(
@@ -408,12 +408,19 @@ def snapshot(asked: argparse.Namespace) -> dict[str, float]:
     said = clock.said(files=result.files, bytes=result.bytes, added_bytes=result.added_bytes)
     if not result.complete:
         sys.exit("the snapshot is not complete")
-    kept.write_text(json.dumps([result.snapshot_id, {entry.path: entry.blake3 for entry in result.entries}]))
+    with kept.open("w") as lines:
+        lines.write(f"{result.snapshot_id}\n")
+        lines.writelines(f"{entry.blake3} {entry.path}\n" for entry in result.entries)
     return said
 
 
+def _kept(path: Path) -> tuple[str, dict[str, str]]:
+    snapshot, *lines = path.read_text().splitlines()
+    return snapshot, {line[65:]: line[:64] for line in lines}
+
+
 def restore(asked: argparse.Namespace) -> dict[str, float]:
-    parent, _ = json.loads(Path(asked.source).with_name("catalog.json").read_bytes())
+    parent, _ = _kept(Path(asked.source).with_name("catalog.txt"))
     repository = _repository(Path(asked.source))
     clock = _Clock()
     result = repository.restore(parent, Path(asked.target), path="/artifacts")

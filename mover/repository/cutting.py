@@ -18,7 +18,7 @@ from msgspec import Struct
 from pyfastcdc import FastCDC
 
 from mover.repository.crypto import Buffer
-from mover.repository.facts import Progress, ProtectedFile
+from mover.repository.facts import Progress
 from mover.repository.nodes import node_of
 from mover.repository.reading import Found, found_of
 from mover.repository.tree import Xattr, encode_facts
@@ -66,7 +66,7 @@ class Tally:
         self._progress = progress
         self._guard = threading.Lock()
         self.files = self.bytes = 0
-        self.entries: list[ProtectedFile] = []
+        self.entries: list[bytes] = []  # packed: see ProtectedFiles
         self.torn: list[str] = []
         self.unreadable: list[str] = []
         self.skipped: list[str] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from msgspec import Struct
 
@@ -14,6 +16,8 @@ from mover.repository.reading import Requester
 # Called with the running totals of files and bytes, from any of the working threads, one call at a time.
 # What it raises stops the work: a snapshot leaves no snapshot file then, a restore no target.
 Progress = Callable[[int, int], None]
+
+_PACKED = struct.Struct("<Qq32s")
 
 
 class MemoryFile(Struct, frozen=True):
@@ -51,6 +55,41 @@ class ProtectedFile(Struct, frozen=True):
     mtime_ns: int
 
 
+class ProtectedFiles(Sequence[ProtectedFile]):
+    """The files of a snapshot in the order of their paths' bytes, kept packed and unpacked as they are asked for: as
+    values a million of them would take most of what a snapshot may hold in memory."""
+
+    def __init__(self, packed: Iterable[bytes]) -> None:
+        self._packed = sorted(packed)
+
+    @staticmethod
+    def pack(path: bytes, *, size_bytes: int, blake3: str, mtime_ns: int) -> bytes:
+        """The zero byte, which no path holds, keeps the order of the records that of the paths."""
+        return path + b"\0" + _PACKED.pack(size_bytes, mtime_ns, bytes.fromhex(blake3))
+
+    @overload
+    def __getitem__(self, place: int) -> ProtectedFile: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ProtectedFile]: ...
+
+    def __getitem__(self, place: int | slice) -> ProtectedFile | Sequence[ProtectedFile]:
+        if isinstance(place, slice):
+            return ProtectedFiles(self._packed[place])
+        packed = self._packed[place]
+        end = len(packed) - _PACKED.size
+        size_bytes, mtime_ns, digest = _PACKED.unpack_from(packed, end)
+        return ProtectedFile(os.fsdecode(packed[: end - 1]), size_bytes, digest.hex(), mtime_ns)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProtectedFiles) and self._packed == other._packed
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
 class SnapshotResult(Struct, frozen=True):
     """`torn` changed during each of the attempts, `unreadable` could not be opened: both make the snapshot
     incomplete. `skipped` are FIFOs, sockets and devices, which hold no content."""
@@ -60,7 +99,7 @@ class SnapshotResult(Struct, frozen=True):
     files: int
     bytes: int
     added_bytes: int
-    entries: list[ProtectedFile]
+    entries: ProtectedFiles
     torn: list[str]
     unreadable: list[str]
     skipped: list[str]

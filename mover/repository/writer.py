@@ -24,7 +24,7 @@ from msgspec import Struct
 from mover.repository.blobs import BlobWriter
 from mover.repository.crypto import MasterKey
 from mover.repository.cutting import CUT_MAX_BYTES, READERS, FileReader, Stored, Tally, read_xattrs, stored
-from mover.repository.facts import Disk, Folder, MemoryFile, ProtectedFile
+from mover.repository.facts import Disk, Folder, MemoryFile, ProtectedFiles
 from mover.repository.index import Index
 from mover.repository.nodes import node_of
 from mover.repository.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
@@ -338,10 +338,12 @@ class Walk:
 
     def _keep_file(self, name: bytes, kept: Stored, frame: _Frame) -> None:
         frame.nodes[name] = with_name(name, kept.facts)
-        text = _path(frame, name)
-        self._tally.entries.append(ProtectedFile(text, kept.size_bytes, kept.blake3, kept.mtime_ns))
+        path = frame.path + b"/" + name
+        self._tally.entries.append(
+            ProtectedFiles.pack(path, size_bytes=kept.size_bytes, blake3=kept.blake3, mtime_ns=kept.mtime_ns)
+        )
         if kept.torn:
-            self._tally.torn.append(text)
+            self._tally.torn.append(_path(frame, name))
 
     # - the parent snapshot
 

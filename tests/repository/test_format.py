@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from mover.errors import RepositoryDamaged
 from mover.repository import compression, packs, tree
 from mover.repository.crypto import KeyFile, Sealer, new_master_key, unwrap_key
+from mover.repository.facts import ProtectedFiles
 from mover.repository.packs import PackBuilder, PackedBlob
 from mover.repository.polynomial import DEGREE, irreducible, new_polynomial
 from mover.repository.tree import Node
@@ -199,3 +201,17 @@ def test_packed_blob_knows_its_kind() -> None:
     numbers = [packs.encode_header([blob])[0] for blob in blobs]
 
     assert numbers == [0, 2, 1, 3]
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=12), st.integers(0, 1 << 40), TIMES), max_size=6))
+def test_packed_files_are_the_files_in_the_order_of_their_raw_paths(files: list[tuple[bytes, int, int]]) -> None:
+    """What a million files are told in: nothing is lost, and a name that is no text stays what it is."""
+    plain = {b"/" + path.replace(b"\0", b""): (size, time_ns) for path, size, time_ns in files}
+    digest = "ab" * 32
+    packed = ProtectedFiles(
+        ProtectedFiles.pack(path, size_bytes=size, blake3=digest, mtime_ns=time_ns)
+        for path, (size, time_ns) in plain.items()
+    )
+    seen = [(os.fsencode(one.path), one.size_bytes, one.blake3, one.mtime_ns) for one in packed]
+    assert seen == [(path, size, digest, time_ns) for path, (size, time_ns) in sorted(plain.items())]
+    assert list(packed[1:]) == list(packed)[1:] and packed == packed[:] and (packed != packed[1:] or not plain)
