@@ -17,7 +17,7 @@ from mover.repository.reading import Requester
 # What it raises stops the work: a snapshot leaves no snapshot file then, a restore no target.
 Progress = Callable[[int, int], None]
 
-_PACKED = struct.Struct("<Qq32s")
+_PACKED = struct.Struct("<QqI32s")  # size, seconds and nanoseconds, digest
 
 
 class MemoryFile(Struct, frozen=True):
@@ -65,7 +65,7 @@ class ProtectedFiles(Sequence[ProtectedFile]):
     @staticmethod
     def pack(path: bytes, *, size_bytes: int, blake3: str, mtime_ns: int) -> bytes:
         """The zero byte, which no path holds, keeps the order of the records that of the paths."""
-        return path + b"\0" + _PACKED.pack(size_bytes, mtime_ns, bytes.fromhex(blake3))
+        return path + b"\0" + _PACKED.pack(size_bytes, *divmod(mtime_ns, 10**9), bytes.fromhex(blake3))
 
     @overload
     def __getitem__(self, place: int) -> ProtectedFile: ...
@@ -78,7 +78,8 @@ class ProtectedFiles(Sequence[ProtectedFile]):
             return ProtectedFiles(self._packed[place])
         packed = self._packed[place]
         end = len(packed) - _PACKED.size
-        size_bytes, mtime_ns, digest = _PACKED.unpack_from(packed, end)
+        size_bytes, seconds, nanoseconds, digest = _PACKED.unpack_from(packed, end)
+        mtime_ns = seconds * 10**9 + nanoseconds
         return ProtectedFile(os.fsdecode(packed[: end - 1]), size_bytes, digest.hex(), mtime_ns)
 
     def __len__(self) -> int:
