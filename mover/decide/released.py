@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from mover.decide.folding import fold
 from mover.decide.matching import canonical_image
+from mover.decide.patients import says_no_id
 from mover.decide.tables import (
     AGE_EDGE,
     FEW_MISFITS,
@@ -194,7 +195,7 @@ def _key_reader(rule: ColumnRule, extensions: Sequence[str]) -> Callable[[str], 
             if match is None or not match[1]:
                 raise Misfit
             text = match[1]
-        if not text:
+        if not text or (rule.rule == "patient" and says_no_id(text)):
             return ()
         key = canonical_image(text, extensions) if rule.rule == "image" else fold(text)
         if not key:

@@ -22,10 +22,12 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mover.decide.folding import one_gap
+from mover.decide.patients import at_home, claims
 from mover.deid.durable import append_synced, sync_folder, tier_error, write_private
-from mover.deid.identity import Subject
+from mover.deid.identity import Identity, Subject
 from mover.errors import Conflict, LimitExceeded, MoverError, RequestInvalid
 from mover.model.ids import is_number
 from mover.randomness import new_number, new_offset_days, new_uid
@@ -78,6 +80,8 @@ class CrosswalkFile(Struct, frozen=True, kw_only=True):
     subjects: dict[str, Subject] = {}
     keys: dict[str, str] = {}
     uids: dict[str, str] = {}
+    # patient key -> who issued the number, where nobody says it (`decide.patients`)
+    homes: dict[str, str] = {}
     # source digest -> the output's name, so that a file keeps its place in a series
     places: dict[str, str] = {}
     # digest of the last certificate made: the next one names it
@@ -94,6 +98,7 @@ class _Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
     subjects: dict[str, Subject] = {}
     keys: dict[str, str] = {}
     uids: dict[str, str] = {}
+    homes: dict[str, str] = {}
     places: dict[str, str] = {}
     exports: tuple[Export, ...] = ()
 
@@ -118,6 +123,7 @@ class FileCrosswalk:
         self._by_gap: dict[str, Subject] = {}
         self._keys: dict[str, str] = {}
         self._uids: dict[str, str] = {}
+        self._homes: dict[str, str] = {}
         self._places: dict[str, str] = {}
         self._used: set[str] = set()  # numbers of scans
         self._folders: dict[str, set[str]] = {}
@@ -146,13 +152,25 @@ class FileCrosswalk:
     def subjects(self, patients: Sequence[str]) -> dict[str, Subject]:
         """Pseudonyms and date offsets, by the patient's entity key."""
         with self._lock:
-            wanted = {key: one_gap(key) for key in patients}
+            wanted = {key: one_gap(known) for key, known in self._at_home(patients).items()}
             new = {
                 key: Subject("S" + new_number(), new_offset_days())
                 for key in dict.fromkeys(wanted.values()) if key not in self._by_gap
             }  # fmt: skip
             self._learn(_Line(subjects=new))
             return {key: self._by_gap[one] for key, one in wanted.items()}
+
+    def known_by(self, identity: Identity) -> Identity:
+        """With its patients under the keys by which tables and other objects name them."""
+        with self._lock:
+            home = self._at_home(identity.of("patient"))
+        return replace(identity, entities=tuple(dict.fromkeys(home.get(key, key) for key in identity.entities)))
+
+    def _at_home(self, patients: Iterable[str]) -> dict[str, str]:
+        wanted = list(dict.fromkeys(patients))
+        claimed = claims(wanted)
+        self._learn(_Line(homes={number: one for number, one in claimed.items() if number not in self._homes}))
+        return at_home(wanted, self._homes)
 
     def keys(self, keys: Sequence[str]) -> dict[str, str]:
         """Replacements of cases, blocks and slides, by entity key."""
@@ -238,7 +256,7 @@ class FileCrosswalk:
         )  # fmt: skip
         whole = CrosswalkFile(
             files=(*earlier, *now), numbers=self._numbers, subjects=self._subjects, keys=self._keys, uids=self._uids,
-            places=self._places, certificate=certificate or self.certificate, exports=self._exports,
+            homes=self._homes, places=self._places, certificate=certificate or self.certificate, exports=self._exports,
         )  # fmt: skip
         write_private(self._path, msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
         self._journal_path.unlink(missing_ok=True)
@@ -275,7 +293,7 @@ class FileCrosswalk:
             if entry.output and entry.output_blake3:
                 self.outputs[entry.output] = entry.output_blake3
         self._take(_Line(numbers=whole.numbers, subjects=whole.subjects, keys=whole.keys, uids=whole.uids))
-        self._take(_Line(places=whole.places, exports=whole.exports))
+        self._take(_Line(homes=whole.homes, places=whole.places, exports=whole.exports))
         self.certificate = whole.certificate
         self._earlier = whole.files
 
@@ -308,6 +326,7 @@ class FileCrosswalk:
             self._by_gap[one] = subject if key == one else self._by_gap.get(one, subject)
         self._keys |= line.keys
         self._uids |= line.uids
+        self._homes |= line.homes
         self._places |= line.places
         self._exports += line.exports
         self._used |= {line.number, *line.numbers.values()}

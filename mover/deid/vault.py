@@ -30,6 +30,7 @@ from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
 from mover.decide.folding import canonical_name, one_gap
+from mover.decide.patients import OF, at_home, claims, issued
 from mover.deid.identity import Aliases, Identity, Subject
 from mover.deid.vaultkeys import KEY_BYTES, CopySealer, PublicKey, VaultKey
 from mover.errors import CatalogUnavailable, Denied, NotFound, RequestInvalid, SubjectErased, VaultConflict
@@ -298,8 +299,9 @@ class Vault:
         seen = list(identities)
         entities = list(dict.fromkeys(key for identity in seen for key in identity.entities))
         patients = [key for key in entities if key.startswith(PATIENT)]
-        subjects = await self.mint_subjects([key.removeprefix(PATIENT) for key in patients], erased=False)
-        by_key = {key: subjects[key.removeprefix(PATIENT)] for key in patients}
+        known_by = at_home(patients, await self._homes(patients))
+        subjects = await self.mint_subjects([key.removeprefix(PATIENT) for key in known_by.values()], erased=False)
+        by_key = {key: subjects[known_by[key].removeprefix(PATIENT)] for key in patients}
         whose = _whose(seen, by_key)
         if by_key and number:
             await self._tie(number, sorted({subject.pseudonym for subject in by_key.values()}))
@@ -309,6 +311,20 @@ class Vault:
             keys=await self.mint_keys((key for key in entities if not key.startswith(PATIENT)), subjects=whose),
             uids=await self.mint_uids((uid for identity in seen for uid in identity.uids), subjects=whose),
         )
+
+    async def _homes(self, patients: Iterable[str]) -> dict[str, str]:
+        """Of these patients' numbers whose they are where nobody says it; what nobody claimed is claimed now."""
+        claimed = claims(patients)
+        if not claimed:
+            return {}
+        numbers = {self._key.keyed(f"home|{self._site}|{number}"): number for number in claimed}
+        issuers = {self._key.keyed(f"issuer|{self._site}|{one}"): one for one in {issued(key)[1] for key in patients}}
+        tags = {one: tag for tag, one in issuers.items()}
+        first = [tags[claimed[number]] for number in numbers.values()]
+        values = {"site": self._site, "patients": list(numbers), "issuers": first}
+        async with self._database.instance() as conn:
+            rows = await (await conn.execute(_Q["homes"], values)).fetchall()
+        return {numbers[bytes(row.patient)]: issuers.get(bytes(row.issuer), OF) for row in rows}
 
     async def _tie(self, number: str, subjects: list[str]) -> None:
         async with self._database.instance() as conn:

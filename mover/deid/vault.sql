@@ -21,6 +21,10 @@ select lookup, drawn
   from vault.mint(%(generation)s, %(table)s, %(site)s, %(kind)s, %(lookups)s::bytea[], %(before)s::bytea[], %(drawn)s::text[],
                   %(bodies)s::bytea[], %(copies)s::bytea[], %(subjects)s::text[]);
 
+-- name: homes
+-- Whose each of these numbers is where nobody says it: the issuer that came first.
+select patient, issuer from vault.homes(%(site)s, %(patients)s, %(issuers)s);
+
 -- name: tie
 -- Whose scan a number is, as the scan itself said.
 select vault.tie_number(%(site)s, %(number)s, %(subjects)s);

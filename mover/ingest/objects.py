@@ -15,6 +15,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover.decide.filenames import telling, words_of_name
+from mover.decide.patients import one_patient
 from mover.deid.dicom import OBJECTS_PER_CALL, ObjectSurvey, PreparedObject, prepare_objects, survey_objects
 from mover.deid.identity import Aliases, Refused
 from mover.errors import FormatUnsupported, InstanceDropped, MoverError, PackAmbiguous, by_code
@@ -94,7 +95,7 @@ def check_one_scan(surveys: Iterable[ObjectSurvey]) -> None:
         patients.update(survey.identity.of("patient")[:1])
         if survey.family == "dicom-wsm":
             slides.add(survey.series)
-    if len(patients) > 1:
+    if not one_patient(patients):
         raise PackAmbiguous(f"objects of {len(patients)} patients lie in one folder")
     if len(slides) > 1:
         raise PackAmbiguous(f"{len(slides)} series of whole slides lie in one folder")

@@ -213,6 +213,17 @@ def test_rows_stay_in_order_and_a_misfit_is_a_hole_with_a_reason() -> None:
         find(("patient", "3"))
 
 
+@pytest.mark.parametrize("mrn", ["UNKNOWN", "0000", "N/A"])
+def test_a_placeholder_in_a_column_of_numbers_is_no_patient(mrn: str) -> None:
+    """Or everybody without a number were one patient, with one pseudonym and one offset."""
+    placement = fit(["accession", "mrn", "name", "sex", "size"], [CASES])
+    cells = ["D1", mrn, "Ann", "F", "3.5"]
+    keys = named(placement, extensions=EXTENSIONS)(cells)
+    assert keys.all() == (("case", "d1"),)
+    writing = Writing(pseudonym=lambda key: f"<{key[0]}>", scrub=lambda text: None, offset_days=1)
+    assert rewrite(placement, [(cells, keys, writing)], this_year=YEAR)[0] == [["<case>", "", "F", "3.5"]]
+
+
 def test_too_many_misfits_stop_the_file() -> None:
     """Then the column is not what the profile says, and what fits may be chance."""
     placement = fit(["accession", "mrn", "name", "sex", "size"], [CASES])

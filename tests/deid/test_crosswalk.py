@@ -10,7 +10,7 @@ import pytest
 
 from mover.deid import crosswalk as home
 from mover.deid.crosswalk import CrosswalkEntry, FileCrosswalk
-from mover.deid.identity import entity_key
+from mover.deid.identity import Identity, entity_key
 from mover.errors import Conflict, RequestInvalid
 from mover.model.ids import is_number
 
@@ -197,3 +197,18 @@ def test_two_runs_never_share_a_crosswalk(path: Path) -> None:
         first.save([])
     with FileCrosswalk(path) as second:
         assert second.subjects(["patient|1"]) == given
+
+
+def test_equal_numbers_of_two_hospitals_are_two_patients_for_ever(path: Path) -> None:
+    """Whoever came first is who tables mean; in the next run, too, whichever comes first then."""
+    ours, theirs = "patient|4711^^^hospital b", "patient|4711^^^hospital a"
+    with FileCrosswalk(path) as first:
+        given = first.subjects([ours, "patient|4711"])
+        assert given[ours] == given["patient|4711"]
+    with FileCrosswalk(path) as second:
+        again = second.subjects([theirs, ours, "patient|4711"])
+        second.save([])
+    with FileCrosswalk(path) as third:
+        assert third.subjects([theirs]) == {theirs: again[theirs]}
+        assert third.known_by(Identity(entities=(ours, "case|a"))).entities == ("patient|4711", "case|a")
+    assert again[ours] == again["patient|4711"] == given[ours] and again[theirs] != again[ours]

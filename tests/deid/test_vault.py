@@ -224,3 +224,14 @@ def test_sealing_twice_never_gives_the_same_bytes() -> None:
     assert key.open(key.seal(NAME, place=b"p"), place=b"p") == NAME
     with pytest.raises(VaultConflict):
         key.open(key.seal(NAME, place=b"p"), place=b"q")
+
+
+async def test_equal_numbers_of_two_hospitals_are_two_patients(vault: Vault) -> None:
+    """Tables, which name no issuer, mean the one that came first; that holds across packs and projects."""
+    ours, theirs = "patient|4711^^^hospital b", "patient|4711^^^hospital a"
+    first = (await vault.aliases([Identity(entities=(ours,))], number="N")).subjects[ours]
+    other = (await vault.aliases([Identity(entities=(theirs,))], number="M")).subjects[theirs]
+    again = await vault.aliases([Identity(entities=(ours,)), Identity(entities=("patient|4711",))], number="N")
+
+    assert other.pseudonym != first.pseudonym and set(again.subjects.values()) == {first}
+    assert (await vault.mint_subjects(["4711"]))["4711"] == first

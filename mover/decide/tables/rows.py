@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from mover.decide.folding import fold
 from mover.decide.matching import LINKS, canonical_image
+from mover.decide.patients import says_no_id
 from mover.decide.tables.cells import Misfit, Value, mask, reader_of
 from mover.decide.tables.columns import fact_name, is_fact
 from mover.errors import PlaceUnknown, StructureInvalid
@@ -119,7 +120,7 @@ def _type_row(
         line=line,
         image=found.get("image"),
         case=found.get("case"),
-        patient=found.get("patient"),
+        patient=None if says_no_id(found.get("patient") or "") else found.get("patient"),
         values=tuple(values),
         withheld=tuple(cells[position].strip() for position in withheld),
         key_cells=tuple(cells[position] for _, position, _ in keys),

@@ -12,6 +12,7 @@ from blake3 import blake3
 from mover.decide.dicom.harvest import NOTHING, Words, codecs_of, texts_of, words_of
 from mover.decide.dicom.rules import is_retained
 from mover.decide.dicom.tables import class_name, kinds
+from mover.decide.patients import of_issuer, says_no_id
 from mover.deid.dicom.outcome import Family, ObjectSurvey, Role
 from mover.deid.identity import Identity, entity_key
 from mover.deid.pixels import Box, Palette, PixelFacts, Span
@@ -183,13 +184,13 @@ class Look:
 
     @property
     def patient(self) -> str:
-        """The key of the patient: by the number, without one by the name, without both by the study, and without
-        that by the object: objects that say nothing are no one's together."""
-        number = self.decoded(0x00100020)
-        if number:
-            return entity_key("patient", number)
-        name = self.decoded(0x00100010)
-        return entity_key("patient", name or f"study {self.text(0x0020000D) or self.instance}")
+        """The key of the patient: by the number and who issued it, without one by the name, without both by the study,
+        and without that by the object: objects that say nothing are no one's together."""
+        number, name = self.decoded(0x00100020), self.decoded(0x00100010)
+        if not says_no_id(number):
+            return of_issuer(entity_key("patient", number), self.decoded(0x00100021))
+        named = "" if says_no_id(name) else name
+        return entity_key("patient", named or f"study {self.text(0x0020000D) or self.instance}")
 
     def decoded(self, tag: int) -> str:
         found = texts_of(self.raw(tag), self.codecs)

@@ -61,7 +61,7 @@ def survey_chunk(job: Job, chunk: Sequence[Found]) -> tuple[list[Instance], list
         if isinstance(answer, Refused):
             outcomes.append(_refused_by(found, answer))
             continue
-        job.graph.add(answer.identity, extra=job.graph.keys_in(words_of_name(found.relative)))
+        job.graph.add(job.crosswalk.known_by(answer.identity), extra=job.graph.keys_in(words_of_name(found.relative)))
         instances.append(Instance(found, _light(answer)))
     return instances, outcomes
 
@@ -175,7 +175,8 @@ def _known(job: Job, chunk: Sequence[Instance]) -> tuple[str, ...]:
         for word in words_of_name(one.found.relative):
             if any(character.isdigit() for character in word) or job.graph.known_word(word):
                 known.setdefault(word)
-    known.update(dict.fromkeys(job.graph.words([key for one in chunk for key in one.survey.identity.entities])))
+    named = (key for one in chunk for key in job.crosswalk.known_by(one.survey.identity).entities)
+    known.update(dict.fromkeys(job.graph.words(named)))
     return tuple(known)
 
 
