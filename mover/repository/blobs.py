@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mover.clock import monotonic_s
@@ -34,10 +34,13 @@ INDEX_EVERY_S = 60.0
 
 
 class BlobWriter:
-    """Use as a context manager; `flush` before the snapshot is put, or nothing was promised."""
+    """Use as a context manager; `flush` before the snapshot is put, or nothing was promised. `before_put` may raise,
+    from any thread, and nothing is put."""
 
-    def __init__(self, files: RepositoryFiles, *, key: MasterKey, index: Index) -> None:
-        self._files, self._key, self._index = files, key, index
+    def __init__(
+        self, files: RepositoryFiles, *, key: MasterKey, index: Index, before_put: Callable[[], None] = lambda: None
+    ) -> None:
+        self._files, self._key, self._index, self._before_put = files, key, index, before_put
         self._guard = threading.Lock()
         self._claimed: dict[BlobType, set[bytes]] = {"data": set(), "tree": set()}
         self._builders: dict[BlobType, list[PackBuilder]] = {"data": [], "tree": []}
@@ -160,6 +163,7 @@ class BlobWriter:
 
     def _upload(self, pack: Pack, memory: memoryview) -> None:
         try:
+            self._before_put()
             self._files.put("data", pack.pack_id, pack.parts, size_bytes=pack.size_bytes)
             with self._guard:
                 self.added_bytes += pack.size_bytes
@@ -200,6 +204,7 @@ class BlobWriter:
             self._indexed_at = monotonic_s()
         if not packs:
             return
+        self._before_put()
         file_id = self._files.save_document("index", encode_index(packs), key=self._key)
         self._index.mark_loaded(file_id)
         for pack_id, blobs in packs:

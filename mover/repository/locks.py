@@ -55,19 +55,31 @@ class Lock:
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._settling = threading.Lock()
+        self._settles_at_s: float | None = None
 
-    def acquire(self) -> None:
-        """RepositoryLocked when a live lock stands against ours; nothing of ours is left then."""
+    def acquire(self, *, early: bool = False) -> None:
+        """RepositoryLocked when a live lock stands against ours; nothing of ours is left then. With `early` it may
+        still turn out to stand: the caller reads meanwhile, and calls `settle` before anything is written."""
         self._refuse_conflict()
         self._write()
-        try:
-            self._stop.wait(SETTLE_S)
-            self._refuse_conflict()
-        except MoverError:
-            self._files.remove("locks", self.lock_id)
-            raise
+        self._settles_at_s = monotonic_s() + SETTLE_S
+        if not early:
+            try:
+                self.settle()
+            except MoverError:
+                self._files.remove("locks", self.lock_id)
+                raise
         self._thread = threading.Thread(target=self._keep_fresh, name="repository-lock", daemon=True)
         self._thread.start()
+
+    def settle(self) -> None:
+        """Wait out the moment in which two who lock do not see each other, and look again, once; in any thread."""
+        with self._settling:
+            if self._settles_at_s is not None:
+                self._stop.wait(max(0.0, self._settles_at_s - monotonic_s()))
+                self._refuse_conflict()
+                self._settles_at_s = None
 
     def release(self) -> None:
         self._stop.set()
@@ -115,13 +127,15 @@ def locked(
     exclusive: bool = False,
     clock: Clock = SYSTEM,
     patience_s: float = 0.0,
+    early: bool = False,
 ) -> Iterator[Lock]:
-    """RepositoryLocked when somebody else's lock stood against this one for all of `patience_s`."""
+    """RepositoryLocked when somebody else's lock stood against this one for all of `patience_s`. `early`: see
+    `Lock.acquire`."""
     lock = Lock(files, key, exclusive=exclusive, clock=clock)
     deadline_s = monotonic_s() + patience_s
     while True:
         try:
-            lock.acquire()
+            lock.acquire(early=early)
             break
         except RepositoryLocked:
             if monotonic_s() >= deadline_s:

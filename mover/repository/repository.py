@@ -170,16 +170,17 @@ class Repository:
         `parent_digests` (path → hex, as the catalog kept it); otherwise they are read, and stored no second
         time. `resuming`: an attempt at this was cut off, and the packs that it finished are looked for first. The
         caller next looks at `complete`, then proves it with `check(True, snapshot_id)`."""
-        with locked(self._files, self._key, clock=self._clock) as lock:
+        with locked(self._files, self._key, clock=self._clock, early=True) as lock:
             index = self._fresh_index()
             tally = Tally(progress)
-            with BlobWriter(self._files, key=self._key, index=index) as blobs:
+            with BlobWriter(self._files, key=self._key, index=index, before_put=lock.settle) as blobs:
                 if resuming:
                     blobs.adopt(unnamed_packs(self._files, key=self._key, index=index))
                 known = self._parent(parent, index, parent_digests or {})
                 walker = Walk(blobs, tally, parent=known, now_ns=_to_ns(time), seed=self._seed, key=self._key)
                 tree_id = walker.run(source)
                 blobs.flush()
+            lock.settle()
             lock.assert_held()  # beyond its life a prune beside us may have taken packs for unused
             self._assert_index_stands(index)
             incomplete = [INCOMPLETE_TAG] if tally.torn or tally.unreadable else []

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mover.clock import SYSTEM
+from mover.errors import RepositoryLocked
+from mover.repository import locks
 from mover.repository.index import IndexDocument, IndexedPack, encode_document
 from mover.repository.packs import PackBuilder, PackedBlob, read_header
 from mover.repository.repository import Repository, open_repository
@@ -129,3 +132,43 @@ def test_a_snapshot_that_repeats_nothing_lists_no_packs(
     assert listed and not any(prefix.endswith("data") for prefix in listed)
     take(opened, tmp_path / "out", resuming=True)
     assert any(prefix.endswith("data") for prefix in listed)
+
+
+def test_who_locks_at_the_same_moment_stops_a_snapshot_before_it_has_written_anything(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait that the format asks for is spent reading; nothing of it counts before the second look."""
+    monkeypatch.setattr(locks, "SETTLE_S", 0.5)
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "shard").write_bytes(random.Random(1).randbytes(3 << 20))
+    theirs = locks.Lock(repository._files, repository._key, exclusive=True, clock=SYSTEM)
+    read: list[int] = []
+
+    def lock_too(files: int, size_bytes: int) -> None:
+        if not read:
+            theirs._write()
+        read.append(size_bytes)
+
+    with pytest.raises(RepositoryLocked):
+        take(repository, source, progress=lock_too)
+
+    assert read and not list(repository._files.ids("data")) and not list(repository._files.ids("index"))
+    assert [found.file_id for found in repository._files.ids("locks")] == [theirs.lock_id]
+    repository._files.remove("locks", theirs.lock_id)
+    assert take(repository, source).complete
+
+
+def test_a_snapshot_that_adds_nothing_looks_a_second_time_too(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file alone would bring back what somebody forgets at this moment."""
+    source = tmp_path / "out"
+    source.mkdir()
+    (source / "log").write_bytes(b"same")
+    take(repository, source)
+    monkeypatch.setattr(locks, "SETTLE_S", 0.5)
+    theirs = locks.Lock(repository._files, repository._key, exclusive=True, clock=SYSTEM)
+    with pytest.raises(RepositoryLocked):
+        take(repository, source, progress=lambda files, size: None if theirs.lock_id else theirs._write())
+    assert len(repository.snapshots()) == 1
