@@ -787,15 +787,20 @@ async def _follow_transfers(house: House) -> None:
 
 
 async def _follow_keeping(house: House) -> None:
-    """Lock probes, renewals of locks, dumps of vault and catalog, drills: each when its time has come."""
+    """Rules, trash and prune, lock probes and renewals, dumps of vault and catalog, drills: each when its time has
+    come."""
     while True:
         end_if_cancelled()
         try:
             began = await house.protecting.locks.begin_due(house.settings.project)
             began += await house.protecting.dumps.begin_due(house.settings.project)
+            began += await house.protecting.upkeep.begin_due(house.settings.project)
+            began += await house.protecting.drills.begin_due(house.settings.project)
             began += await house.protecting.folders.begin_due(house.settings.project)
             await house.protecting.locks.measure()
             await house.protecting.dumps.measure()
+            await house.protecting.upkeep.measure(house.settings.project)
+            await house.protecting.drills.measure(house.settings.project)
             if began:
                 logger.info("keeping follows policies", count=began)
         except CatalogUnavailable as error:
@@ -896,6 +901,9 @@ async def _listen(house: House) -> Server:
         restores=house.protecting.restores,
         versions=house.protecting.versions,
         retention=house.protecting.retention,
+        holds=house.protecting.holds,
+        shortenings=house.protecting.shortenings,
+        upkeep=house.protecting.upkeep,
         protection=house.protecting.runs,
         transfers=house.moving.transfers,
         verifications=house.moving.verifications,

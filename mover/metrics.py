@@ -122,7 +122,7 @@ SNAPSHOTS_DOUBTFUL = _gauge(
 SNAPSHOTS_TRASHED = _gauge("mover_snapshots_trashed", "Snapshots that wait in the trash.", "policy")
 SHORTENINGS_WAITING = _gauge(
     "mover_protect_shortenings_waiting",
-    "What would shorten protection and waits, by kind; `file`: a policy's file says less than what holds. Alarm above 0.",
+    "What would shorten protection and waits, by kind; `file`: a policy's file says less than holds. Alarm above 0.",
     "kind",
 )  # fmt: skip
 RESTORE_DRILLS = _counter("mover_restore_drills_total", "Drills of restores, by outcome.", "policy", "outcome")

@@ -35,9 +35,7 @@ async def forget_plan(call: Call[None, Query]) -> wire.Plan:
     return await call.rooms.retention.forget_plan(call.project)
 
 
-@OPERATIONS.add(
-    "POST", "/v1/snapshots/simulate", "snapshots.read", wire.Simulation, body=wire.SimulationRequest
-)
+@OPERATIONS.add("POST", "/v1/snapshots/simulate", "snapshots.read", wire.Simulation, body=wire.SimulationRequest)
 async def simulate(call: Call[wire.SimulationRequest, Query]) -> wire.Simulation:
     """What other keep rules would have kept and will keep; nothing is changed."""
     return await call.rooms.retention.simulate(call.project, call.body)

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verification": ("mover.cli.verification", "What was read again: progress, findings, reports."),
     "folder": ("mover.cli.folder", "Plain folders that policies protect: when, how far, now."),
     "snapshot": ("mover.cli.snapshot", "Step 4: what is protected, and its check."),
+    "protect": ("mover.cli.protect", "Step 4: the terms that hold, what waits, and what takes two persons."),
     "restore": ("mover.cli.restore", "Bring a snapshot, or a path of it, into a new folder, or in place."),
     "restores": ("mover.cli.restores", "Restores on their way and done: follow, give up."),
     "versions": ("mover.cli.versions", "The versions of a path, over the snapshots that hold it."),

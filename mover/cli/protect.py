@@ -49,7 +49,8 @@ def _terms(terms: dict[str, object]) -> str:
 def _line(one: wire.Shortening) -> str:
     about = one.policy or ", ".join(one.subjects[:3])
     state = f"approved by {one.approved_by}" if one.approved_by else "waits for a second person"
-    return f"  {one.id}  {one.kind} {about}, asked by {one.requested_by}: {state}, not before {one.not_before:%Y-%m-%d %H:%M}"
+    when = f"not before {one.not_before:%Y-%m-%d %H:%M}"
+    return f"  {one.id}  {one.kind} {about}, asked by {one.requested_by}: {state}, {when}"
 
 
 @command.command("ask")
@@ -68,7 +69,11 @@ def ask(
     from mover.model import wire
 
     body = wire.ShorteningRequest(
-        kind=kind, reason=reason, policy=policy, subjects=[*subjects], tags=[*tags]  # type: ignore[arg-type]
+        kind=kind,  # type: ignore[arg-type]
+        reason=reason,
+        policy=policy,
+        subjects=[*subjects],
+        tags=[*tags],
     )
     if plan:
         out.plan(mover.shortenings.plan_ask(body))

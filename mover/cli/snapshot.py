@@ -130,8 +130,14 @@ def plan(*, mover: SyncClient, out: Output) -> None:
 
 
 @command.command("simulate")
-@click.option("--keep", "rules", multiple=True, required=True, metavar="RULE=N",
-              help="last=20, hourly, daily, weekly, monthly, yearly, within_s, at_least_s, tag=NAME; may be repeated.")
+@click.option(
+    "--keep",
+    "rules",
+    multiple=True,
+    required=True,
+    metavar="RULE=N",
+    help="last=20, hourly, daily, weekly, monthly, yearly, within_s, at_least_s, tag=NAME; may be repeated.",
+)
 @click.option("--policy", help="The protect policy whose snapshots are tried on.")
 @click.option("--run", help="Only those of this run.")
 @click.option("--past-days", type=click.IntRange(0, 3660), default=365, show_default=True, help="How far to look back.")
@@ -145,9 +151,7 @@ def simulate(
     from mover.cli.output import size
     from mover.model import wire
 
-    body = wire.SimulationRequest(
-        keep=_keep(rules), policy=policy, run=run, past_days=past_days, ahead_days=ahead_days
-    )
+    body = wire.SimulationRequest(keep=_keep(rules), policy=policy, run=run, past_days=past_days, ahead_days=ahead_days)
     seen = mover.snapshots.simulate(body)
     if out.as_json:
         out.json(seen)

@@ -335,7 +335,7 @@ class Story:
                 self._say(f"  {step.action} {step.subject}: {step.reason}")
             self.client.runs.finish(run.id, finish)
             found = self._watch_run(run, until="protected")
-            snapshot = self.client.snapshots.list(run=run.id)[0]
+            snapshot = self.client.snapshots.list(run=run.id).snapshots[0]
             self._keep(snapshot)
             self._say(
                 f"snapshot {snapshot.repository_id[:8]}: {snapshot.files} files, {size(snapshot.bytes)}, "

@@ -32,6 +32,7 @@ class Client:
         self.verifications = nouns.Verifications(self._transport)
         self.folders = nouns.Folders(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
+        self.shortenings = nouns.Shortenings(self._transport)
         self.restores = nouns.Restores(self._transport)
         self.vault = nouns.Vault(self._transport)
         self.dumps = nouns.Dumps(self._transport)
@@ -88,6 +89,7 @@ class SyncClient:
     verifications: Any
     folders: Any
     snapshots: Any
+    shortenings: Any
     restores: Any
     vault: Any
     dumps: Any

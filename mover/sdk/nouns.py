@@ -4,7 +4,7 @@ twin."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -534,9 +534,12 @@ class Folders(Noun):
 
 
 class Snapshots(Noun):
-    async def list(self, *, run: str | None = None) -> list[wire.Snapshot]:
-        page: wire.SnapshotPage = await self._get("/v1/snapshots", wire.SnapshotPage, run=run)
-        return page.snapshots
+    async def list(
+        self, *, run: str | None = None, state: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.SnapshotPage:
+        return await self._get(
+            "/v1/snapshots", wire.SnapshotPage, run=run, state=state, after=after, limit=limit
+        )
 
     async def view(self, id: str) -> wire.Snapshot:
         return await self._get(f"/v1/snapshots/{id}", wire.Snapshot)
@@ -548,6 +551,28 @@ class Snapshots(Noun):
 
     async def forget_plan(self) -> wire.Plan:
         return await self._get("/v1/snapshots/forget-plan", wire.Plan)
+
+    async def simulate(self, body: wire.SimulationRequest) -> wire.Simulation:
+        ask = Ask("POST", "/v1/snapshots/simulate", body=body, repeatable=True, timeout_s=600)
+        return await self._transport.send(ask, wire.Simulation)
+
+    async def hold(self, id: str, *, reason: str, until: datetime | None = None) -> wire.Snapshot:
+        """The same hold asked for again is the same hold."""
+        body = wire.HoldRequest(reason=reason, until=until)
+        ask = Ask("POST", f"/v1/snapshots/{id}/holds", body=body, repeatable=True)
+        return await self._transport.send(ask, wire.Snapshot)
+
+    async def untrash(self, id: str, *, reason: str, until: datetime | None = None) -> wire.Snapshot:
+        body = wire.HoldRequest(reason=reason, until=until)
+        return await self._transport.send(Ask("POST", f"/v1/snapshots/{id}/untrash", body=body), wire.Snapshot)
+
+    async def tag(self, id: str, *, tags: Sequence[str]) -> wire.Snapshot:
+        ask = Ask("POST", f"/v1/snapshots/{id}/tags", body=wire.TagRequest(tags=[*tags]), repeatable=True)
+        return await self._transport.send(ask, wire.Snapshot)
+
+    async def protection(self) -> wire.Protection:
+        """What holds, what is doubtful or missing, and what waits for a second person."""
+        return await self._get("/v1/protection", wire.Protection)
 
     async def check(self) -> wire.Check:
         ask = Ask("POST", "/v1/snapshots/check", repeatable=True, timeout_s=None)
@@ -603,6 +628,32 @@ class Restores(Noun):
     async def cancel(self, id: str) -> wire.Restore:
         """Twice is once."""
         return await self._transport.send(Ask("POST", f"/v1/restores/{id}/cancel", repeatable=True), wire.Restore)
+
+
+class Shortenings(Noun):
+    """What makes protection shorter: asked by one person, approved by another, after a delay."""
+
+    async def ask(self, body: wire.ShorteningRequest) -> wire.Shortening:
+        """Asked again while it is open, it is the same one."""
+        return await self._transport.send(Ask("POST", "/v1/shortenings", body=body, repeatable=True), wire.Shortening)
+
+    async def plan_ask(self, body: wire.ShorteningRequest) -> wire.Plan:
+        return await self._plan("/v1/shortenings", body)
+
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.ShorteningPage:
+        return await self._get("/v1/shortenings", wire.ShorteningPage, after=after, limit=limit)
+
+    async def view(self, id: str) -> wire.Shortening:
+        return await self._get(f"/v1/shortenings/{id}", wire.Shortening)
+
+    async def approve(self, id: str) -> wire.Shortening:
+        """Approving twice is approving once."""
+        ask = Ask("POST", f"/v1/shortenings/{id}/approve", repeatable=True)
+        return await self._transport.send(ask, wire.Shortening)
+
+    async def withdraw(self, id: str) -> wire.Shortening:
+        ask = Ask("POST", f"/v1/shortenings/{id}/withdraw", repeatable=True)
+        return await self._transport.send(ask, wire.Shortening)
 
 
 class Audit(Noun):

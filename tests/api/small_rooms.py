@@ -190,10 +190,12 @@ class SmallSnapshots(Room):
     def _snapshot(self, id: str) -> wire.Snapshot:
         return wire.Snapshot(
             id=id, repository_id="a" * 64, run="run-1", state="checked", tier="protect", policy="protect",
-            files=1, bytes=2, added_bytes=1, recorded_at=AT,
+            files=1, bytes=2, added_bytes=1, recorded_at=AT, series="run:run-1",
         )  # fmt: skip
 
-    async def list(self, project: str, run: str | None = None) -> wire.SnapshotPage:
+    async def list(
+        self, project: str, run: str | None, state: str | None, after: str | None, limit: int
+    ) -> wire.SnapshotPage:
         return wire.SnapshotPage(snapshots=[self._snapshot("snapshot-1")])
 
     async def view(self, project: str, id: str) -> wire.Snapshot:
@@ -256,6 +258,66 @@ class SmallProtection(Room):
 class SmallRetention(Room):
     async def forget_plan(self, project: str) -> wire.Plan:
         return PLAN
+
+    async def simulate(self, project: str, body: wire.SimulationRequest) -> wire.Simulation:
+        self.saw("simulate", body)
+        moments = [wire.SimulatedMoment(at=AT, kept=kept, bytes=kept) for kept in (0, 3, 7)]
+        leaving = wire.SimulatedLeaving(snapshot="snapshot-1", series="run:run-1", at=AT, reason="no rule keeps it")
+        return wire.Simulation(
+            policy="protect", rules="last 2", standing=8, moments=moments, leaving=[leaving], leaving_count=1, later=4,
+            shorter=["keep.last"],
+        )  # fmt: skip
+
+
+class SmallHolds(SmallSnapshots):
+    async def hold(self, identity: Identity, id: str, body: wire.HoldRequest) -> wire.Snapshot:
+        self.saw("hold", id, body)
+        return self._snapshot(id)
+
+    async def untrash(self, identity: Identity, id: str, body: wire.HoldRequest) -> wire.Snapshot:
+        return self._snapshot(id)
+
+    async def tag(self, identity: Identity, id: str, body: wire.TagRequest) -> wire.Snapshot:
+        return self._snapshot(id)
+
+
+class SmallShortenings(Room):
+    def _shortening(self, id: str) -> wire.Shortening:
+        return wire.Shortening(
+            id=id, kind="shorten", state="asked", policy="protect", shorter=["keep.last"], reason="too many",
+            requested_by="ann", requested_at=AT, not_before=AT, lapses_at=AT,
+        )  # fmt: skip
+
+    async def ask(self, identity: Identity, body: wire.ShorteningRequest) -> wire.Shortening:
+        self.saw("ask", identity.actor, body)
+        return self._shortening("shortening-1")
+
+    async def plan(self, identity: Identity, body: wire.ShorteningRequest) -> wire.Plan:
+        return PLAN
+
+    async def list(self, project: str, after: str | None, limit: int) -> wire.ShorteningPage:
+        return wire.ShorteningPage(shortenings=[self._shortening("shortening-1")])
+
+    async def view(self, project: str, id: str) -> wire.Shortening:
+        return self._shortening(id)
+
+    async def approve(self, identity: Identity, id: str) -> wire.Shortening:
+        return self._shortening(id)
+
+    async def withdraw(self, identity: Identity, id: str) -> wire.Shortening:
+        return self._shortening(id)
+
+
+class SmallUpkeep(Room):
+    async def view(self, project: str) -> wire.Protection:
+        terms = {"keep": {"last": 3}, "trash_s": 1}
+        turn = wire.ProtectTurn(id="turn-1", kind="prune", state="waiting", explanation="too much", started_at=AT)
+        one = wire.ProtectTerms(
+            policy="protect", terms=terms, since=AT, shorter=["keep.last"], snapshots={"checked": 3},
+            turns=[turn],
+        )  # fmt: skip
+        waiting = SmallShortenings()._shortening("shortening-1")
+        return wire.Protection(policies=[one], waiting=[waiting])
 
 
 class SmallTransfers(Room):
@@ -468,6 +530,34 @@ class SmallVault(Room):
         return wire.VaultImported(planned=plan, taken=len(body.rows), same=0)
 
 
+DUMP = wire.Dump(
+    id="dump-1", policy="dump", state="verified", why="every day at 02:30", created_by="policy:dump", started_at=AT,
+    taken_at=AT, verified_at=AT, pair="0011", digest="0" * 64, size_bytes=7, tables=3, rows=5,
+    copies=[wire.DumpCopy(tier="archive", key="dumps/dump-1/1.sealed", state="whole", read_at=AT)],
+    drills=[wire.DumpDrill(id="drill-1", kind="read", passed=True, started_at=AT)], reasons=["last 1 of 7"],
+)  # fmt: skip
+
+
+class SmallDumps(Room):
+    stopped: str | None = None
+
+    async def request(self, identity: Identity, body: wire.DumpRequest, *, request: str = "") -> wire.Dump:
+        self.saw("request", identity, body, request)
+        return DUMP
+
+    async def request_drill(self, identity: Identity, id: str, *, request: str = "") -> wire.Dump:
+        self.saw("request_drill", identity, id, request)
+        return DUMP
+
+    async def view(self, project: str, id: str) -> wire.Dump:
+        self.saw("view", project, id)
+        return DUMP
+
+    async def list(self, project: str) -> wire.Dumps:
+        self.saw("list", project)
+        return wire.Dumps(dumps=[DUMP], release_stopped=self.stopped)
+
+
 class SmallScans(Room):
     def __init__(self) -> None:
         super().__init__()
@@ -575,10 +665,14 @@ def small_rooms() -> Rooms:
         restores=SmallRestores(),
         versions=SmallVersions(),
         retention=SmallRetention(),
+        holds=SmallHolds(),
+        shortenings=SmallShortenings(),
+        upkeep=SmallUpkeep(),
         protection=SmallProtection(),
         transfers=SmallTransfers(),
         verifications=SmallVerifications(),
         vault=SmallVault(),
+        dumps=SmallDumps(),
         audit=SmallAudit(),
         tiers=small_tiers,
         policies=small_policies,

@@ -17,6 +17,7 @@ from tests.api.small_rooms import SmallAccess, small_rooms
 BODIES: dict[str, Any] = {
     "BatchRequest": {"folder": "2026-01"},
     "RecordsRequest": {"batch": "batch-1", "files": {"case": "case.csv"}},
+    "DumpRequest": {},
     "CohortRequest": {"name": "prostate", "expression": "gleason >= 7"},
     "CountRequest": {"expression": "gleason >= 7"},
     "RunRequest": {"cohort": "prostate"},

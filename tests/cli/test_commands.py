@@ -38,6 +38,7 @@ LEAVES = sorted(leaves())
 # these act on this machine or run until they are stopped; the rest ask the daemon
 LOCAL = {("watch",), ("daemon",), ("demo",), ("init",), ("doctor",), ("policy", "check")}
 LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "adopt", "rotate"))}
+LOCAL |= {("vault", "drill"), ("vault", "restore")}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}
 
 
@@ -94,6 +95,9 @@ def test_help_comes_at_once() -> None:
 ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("status",): (),
     ("tier", "list"): (),
+    ("vault", "dump"): ("--policy", "dump"),
+    ("vault", "dumps"): (),
+    ("vault", "reread"): ("dump-1",),
     ("scan", "start"): ("archive", "--prefix", "slides"),
     ("scan", "list"): ("--tier", "archive"),
     ("scan", "show"): ("scan-1",),
@@ -150,6 +154,16 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("snapshot", "files"): ("snapshot-1",),
     ("snapshot", "plan"): (),
     ("snapshot", "check"): (),
+    ("snapshot", "simulate"): ("--keep", "last=3,monthly=12", "--keep", "tag=paper"),
+    ("snapshot", "hold"): ("snapshot-1", "--reason", "a paper", "--until", "2027-01-01"),
+    ("snapshot", "untrash"): ("snapshot-1", "--reason", "a paper"),
+    ("snapshot", "tag"): ("snapshot-1", "paper"),
+    ("protect", "show"): (),
+    ("protect", "ask"): ("shorten", "--policy", "protect", "--reason", "too many"),
+    ("protect", "requests"): (),
+    ("protect", "request"): ("shortening-1",),
+    ("protect", "approve"): ("shortening-1",),
+    ("protect", "withdraw"): ("shortening-1",),
     ("snapshot", "diff"): ("snapshot-1", "snapshot-2"),
     ("restore",): ("--run", "run-1", "--as-of", "2026-01-02", "--to", "here", "--first", "*.pt"),
     ("restores", "list"): (),

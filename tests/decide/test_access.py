@@ -15,6 +15,9 @@ policies.read       +      +        +     .
 batches.read        +      +        +     +
 batches.declare     -      +        +     -
 batches.certify     -      +        +     +
+dumps.read          +      +        +     +
+dumps.make          -      +        +     -
+dumps.drill         -      +        +     -
 quarantine.read     +      +        +     +
 quarantine.decide   -      +        +     -
 adoptions.read      +      +        +     .
@@ -40,6 +43,10 @@ runs.clean          -      +        +     .
 runs.cancel         -      +        +     .
 snapshots.read      +      +        +     .
 snapshots.check     -      +        +     .
+snapshots.hold      -      +        +     .
+shortenings.read    +      +        +     .
+shortenings.ask     -      +        +     .
+shortenings.approve -      -        +     .
 restores.read       +      +        +     .
 restores.request    -      +        +     .
 transfers.read      +      +        +     .

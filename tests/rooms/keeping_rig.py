@@ -92,7 +92,8 @@ class Keeping(Rig):
             names, values = list(rows[0]), [list(one.values()) for one in rows]
             marks = ", ".join(["%s"] * len(names))
             conn.cursor().executemany(
-                f"insert into mover.snapshot ({', '.join(names)}) values ({marks})", values  # type: ignore[arg-type]
+                f"insert into mover.snapshot ({', '.join(names)}) values ({marks})",
+                values,
             )
         return ids
 
@@ -116,10 +117,13 @@ class Keeping(Rig):
 
     # --- persons --------------------------------------------------------------------------------------------------
 
-    async def person(self, name: str, *, role: str = "admin", maker: Identity | None = None, old: bool = True) -> Identity:
+    async def person(
+        self, name: str, *, role: str = "admin", maker: Identity | None = None, old: bool = True
+    ) -> Identity:
         """Somebody whose token the machine made, or `maker`; a month ago when `old`."""
         made = await self.access.make_token(
-            maker or MACHINE, wire.TokenRequest(actor=name, role=role)  # type: ignore[arg-type]
+            maker or MACHINE,
+            wire.TokenRequest(actor=name, role=role),  # type: ignore[arg-type]
         )
         assert made.secret is not None
         if old:

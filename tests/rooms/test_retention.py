@@ -92,8 +92,9 @@ async def test_the_database_calls_the_same_terms_shorter(rig: Keeping) -> None:
     pairs += [(Terms(KeepRules(), 1, 1, 1), terms()), (terms(), Terms(KeepRules(), 9, 9, 0))]
     said = [[msgspec.json.encode(one).decode() for one in pair] for pair in pairs]
     found = rig.rows(
-        "select mover.terms_shorter(a::jsonb, b::jsonb) as words from unnest(%s::text[], %s::text[]) with ordinality t (a, b, n)"
-        " order by n", [one for one, _ in said], [other for _, other in said],
+        "select mover.terms_shorter(a::jsonb, b::jsonb) as words"
+        " from unnest(%s::text[], %s::text[]) with ordinality t (a, b, n) order by n",
+        [one for one, _ in said], [other for _, other in said],
     )  # fmt: skip
     assert [tuple(row.words) for row in found] == [retention.shorter(*pair) for pair in pairs]
 
@@ -137,7 +138,8 @@ async def test_the_time_and_state_of_a_row_are_the_databases(rig: Keeping) -> No
         await conn.execute(
             "insert into mover.snapshot (id, project_id, series, sequence, tier, repository_id, policy, files, bytes,"
             " added_bytes, recorded_at, state, trash_until, forgotten_at) overriding system value values ('s', 'demo',"
-            " 'run:r', -5, 'protect', 'x', 'protect', 1, 1, 1, '2001-01-01Z', 'forgotten', '2001-01-01Z', '2001-01-01Z')"
+            " 'run:r', -5, 'protect', 'x', 'protect', 1, 1, 1, '2001-01-01Z', 'forgotten', '2001-01-01Z',"
+            " '2001-01-01Z')"
         )
     [row] = rig.rows("select *, now() - recorded_at as age from mover.snapshot")
     assert (row.state, row.trash_until, row.forgotten_at) == ("written", None, None)

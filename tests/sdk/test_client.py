@@ -25,6 +25,7 @@ from mover.errors import (
     Unauthenticated,
 )
 from mover.model import wire
+from mover.model.policy import KeepRules
 from mover.sdk import Client, SyncClient
 from mover.sdk.nouns import Noun
 from mover.sdk.transport import ATTEMPTS
@@ -59,6 +60,7 @@ ARGUMENTS: dict[str, Any] = {
 }  # fmt: skip
 BODIES = {
     "Batches": wire.BatchRequest(folder="a"),
+    "Dumps": wire.DumpRequest(),
     "Scans": wire.ScanRequest(tier="archive"),
     "Transfers": wire.TransferRequest(sources=[wire.TransferSource(tier="nas")], to="cold"),
     "Verifications": wire.VerificationRequest(tier="archive"),
@@ -66,6 +68,8 @@ BODIES = {
     "Records": wire.RecordsRequest(batch="batch-1", files={}),
     "Runs": wire.RunRequest(cohort="c"),
     "Tokens": wire.TokenRequest(actor="a", role="viewer"),
+    "Snapshots": wire.SimulationRequest(keep=KeepRules(last=3)),
+    "Shortenings": wire.ShorteningRequest(kind="shorten", reason="too many"),
     "reveal": wire.VaultRevealRequest(["S1"], "call the ward"),
     "export": wire.VaultExportRequest("uids", "score the release"),
     "erase": wire.VaultEraseRequest("S1", "consent withdrawn"),
@@ -84,7 +88,7 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
         Client(server.urls[0], token="mvr_admin") as admin,
         Client(server.urls[0], token="mvr_custodian") as custodian,
     ):
-        others = {"tokens": admin, "audit": admin, "vault": custodian}
+        others = {"tokens": admin, "audit": admin, "shortenings": admin, "vault": custodian}
         for noun_name, noun in vars(operator).items():
             if not isinstance(noun, Noun):
                 continue

@@ -53,7 +53,9 @@ class Site(Keeping):
         """Time passes honestly: every row is two months older, and the daemon does its turns."""
         for column in ("recorded_at", "trashed_at", "trash_until"):
             self.rows(f"update mover.snapshot set {column} = {column} - interval '60 days'")
-        self.rows("update mover.hold set placed_at = placed_at - interval '60 days', until = until - interval '60 days'")
+        self.rows(
+            "update mover.hold set placed_at = placed_at - interval '60 days', until = until - interval '60 days'"
+        )
         self.rows("update mover.token set created_at = created_at - interval '60 days'")
         self.rows("update mover.protect_request set requested_at = requested_at - interval '20 days',"
                   " not_before = not_before - interval '20 days', lapses_at = lapses_at - interval '20 days',"
@@ -188,7 +190,8 @@ REFUSED = [
     "update mover.snapshot set missing_at = null, purged_at = null",
     "delete from mover.snapshot", "truncate mover.snapshot cascade",
     "update mover.hold set released_at = now()", "update mover.hold set until = now()", "delete from mover.hold",
-    "insert into mover.hold (id, project_id, snapshot_id, reason, placed_by, placed_person) values ('h', 'demo', 's', 'xyz', 'e', 'e')",
+    "insert into mover.hold (id, project_id, snapshot_id, reason, placed_by, placed_person)"
+    " values ('h', 'demo', 's', 'xyz', 'e', 'e')",
     "update mover.protect_terms set terms = '{}'", "delete from mover.protect_terms",
     "insert into mover.protect_terms values ('demo', 'other', '{}', '{}')",
     "update mover.protect_terms set large_until = now() + interval '1 day'",
@@ -196,7 +199,8 @@ REFUSED = [
     "update mover.protect_request set not_before = '2001-01-01Z'", "delete from mover.protect_request",
     "insert into mover.protect_request select * from mover.protect_request",
     "update mover.snapshot_series set bytes = 0, files = 0", "delete from mover.snapshot_series",
-    "insert into mover.token (id, hash, actor, role, project_id, person) values ('t', '\\x00', 'bob', 'admin', 'demo', 'bob')",
+    "insert into mover.token (id, hash, actor, role, project_id, person)"
+    " values ('t', '\\x00', 'bob', 'admin', 'demo', 'bob')",
     "update mover.token set person = 'bob'", "update mover.token set created_at = '2001-01-01Z'",
     "update mover.token set hash = '\\x00'", "select hash from mover.token",
     "alter table mover.snapshot disable trigger all", "drop trigger snapshot_recorded on mover.snapshot",
@@ -234,12 +238,19 @@ async def test_the_daemons_role_loses_nothing_by_the_functions_it_may_call(site:
             return found
 
     for at, file in enumerate(made_up):  # rows without a file, in the same series
-        say("insert into mover.snapshot (id, project_id, series, tier, repository_id, policy, files, bytes, added_bytes)"
-            " values (%s, 'demo', 'run:r1', 'protect', %s, 'protect', 1, 1000, 1) returning 1", f"fake-{at}", file)
+        say(
+            "insert into mover.snapshot (id, project_id, series, tier, repository_id, policy, files, bytes,"
+            " added_bytes) values (%s, 'demo', 'run:r1', 'protect', %s, 'protect', 1, 1000, 1) returning 1",
+            f"fake-{at}",
+            file,
+        )
         say("select mover.snapshot_checked(%s)", f"fake-{at}")
     real = site.rows("select repository_id from mover.snapshot where id = %s", site.kept[0])[0].repository_id
-    twin = say("insert into mover.snapshot (id, project_id, series, tier, repository_id, policy, files, bytes,"
-               " added_bytes) values ('twin', 'demo', 'run:r1', 'flash', %s, 'protect', 1, 1, 1) returning 1", real)
+    twin = say(
+        "insert into mover.snapshot (id, project_id, series, tier, repository_id, policy, files, bytes,"
+        " added_bytes) values ('twin', 'demo', 'run:r1', 'flash', %s, 'protect', 1, 1, 1) returning 1",
+        real,
+    )
     assert isinstance(twin, psycopg.errors.UniqueViolation)
     for terms in ('{"keep": {"last": 1}}', "{}", "null", '{"keep": {"last": 3, "at_least_s": 0}}', "[]"):
         say("select mover.terms_follow('protect', %s::jsonb, 'n1')", terms)

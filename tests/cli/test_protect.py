@@ -1,0 +1,62 @@
+"""What `mover snapshot` and `mover protect` say to people about retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from mover.model import wire
+from mover.model.policy import KeepRules
+from tests.cli.conftest import Daemon, Said
+
+Mover = Callable[..., Said]
+
+
+def test_a_simulation_is_a_chart_and_the_snapshots_that_would_go(mover: Mover, daemon: Daemon) -> None:
+    """Rules may be said at once or one by one; the words are the policy's."""
+    words = ("--keep", "last=2,monthly=12", "--keep", "tag=paper", "--keep", "at_least_s=3600")
+    said = mover("--url", daemon.url, "snapshot", "simulate", *words)
+    assert said.status == 0 and " ▄█  at most 7" in said.out and "no rule keeps it" in said.out
+    assert "it protects less than the policy (keep.last)" in said.out and "4 snapshots to come" in said.out
+    [(_, (body,))] = [call for call in daemon.rooms.retention.calls if call[0] == "simulate"]  # type: ignore[attr-defined]
+    assert body.keep == KeepRules(last=2, monthly=12, tags=("paper",), at_least_s=3600)
+
+
+@pytest.mark.parametrize("rule", ["last=many", "lastly=3", "last"])
+def test_a_rule_that_is_none_is_refused_before_anybody_is_asked(mover: Mover, daemon: Daemon, rule: str) -> None:
+    said = mover("--url", daemon.url, "snapshot", "simulate", "--keep", rule)
+    assert said.status == 2 and "--keep" in said.err
+
+
+def test_a_hold_ends_in_utc(mover: Mover, daemon: Daemon) -> None:
+    mover("--url", daemon.url, "snapshot", "hold", "snapshot-1", "--reason", "a paper", "--until", "2027-01-01")
+    [(_, (_, body))] = [call for call in daemon.rooms.holds.calls if call[0] == "hold"]  # type: ignore[attr-defined]
+    assert body.until.isoformat() == "2027-01-01T00:00:00+00:00"
+
+
+def test_what_holds_and_what_waits_are_told_and_an_alarm_fails_the_command(
+    mover: Mover, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that watches for vanished snapshots needs no parser."""
+    quiet = mover("--url", daemon.url, "protect", "show")
+    assert quiet.status == 0 and "last 3, trash_s 1" in quiet.out and "its file shortens keep.last" in quiet.out
+    assert "waits for a second person" in quiet.out
+
+    room = daemon.rooms.upkeep
+    seen = daemon._run(room.view("demo"))
+    bad = replace(seen, policies=[replace(seen.policies[0], missing=1, doubtful=2)])
+
+    async def view(project: str) -> wire.Protection:
+        return bad
+
+    monkeypatch.setattr(room, "view", view)
+    said = mover("--url", daemon.url, "protect", "show")
+    assert said.status == 5 and "1 missing" in said.out and "2 doubtful" in said.out
+
+
+def test_a_plan_of_a_shortening_is_shown_and_nothing_is_asked(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "protect", "ask", "forget", "snapshot-1", "--reason", "too old", "--plan")
+    assert said.status == 0 and "Nothing was changed" in said.out
+    assert not daemon.rooms.shortenings.calls  # type: ignore[attr-defined]
