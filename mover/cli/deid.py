@@ -119,7 +119,7 @@ def _shoot(source_dir: Path, out_dir: Path | None, crosswalk: Path | None, given
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from mover.deid.certificate import check_signable, load_key
+    from mover.deid.certificate import load_key
     from mover.deid.oneshot.shot import Options, Signing
     from mover.errors import RequestInvalid
     from mover.policy import load_profile
@@ -131,8 +131,6 @@ def _options(given: dict[str, Any]) -> Options:
         )
     signing = Signing(certificate, load_key(key_path), given["role"]) if certificate else None
     loaded = load_profile(given["profile_path"]) if given["profile_path"] else None
-    if signing is not None and loaded is not None:
-        check_signable(loaded.policy.determination)  # type: ignore[union-attr]
     common = {name: given[name] for name in ("map_path", "plan_only", "thumbnails")}
     if loaded is None:
         return Options(signing=signing, **common)

@@ -48,7 +48,7 @@ def shot(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     loaded = load_profile(PROFILE)
     assert isinstance(loaded.policy, DeidPolicy)
     options = Options(
-        profile=loaded.policy,
+        profile=msgspec.structs.replace(loaded.policy, determination="Report 7 of 2026-01-31"),  # the example's is none
         profile_text_blake3=loaded.digest,
         map_path=folder / "map.csv",
         thumbnails=True,

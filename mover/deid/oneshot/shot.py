@@ -15,7 +15,16 @@ from msgspec import Struct
 
 from mover.clock import SYSTEM, monotonic_s
 from mover.decide.dicom.confidentiality import EDITION
-from mover.deid.certificate import Scope, build, encode, fence_words, public_fingerprint, sign, this_tool
+from mover.deid.certificate import (
+    Scope,
+    build,
+    check_signable,
+    encode,
+    fence_words,
+    public_fingerprint,
+    sign,
+    this_tool,
+)
 from mover.deid.crosswalk import FileCrosswalk
 from mover.deid.deidentify import PRELOAD, SLIDE_LIMITS
 from mover.deid.dicom import OBJECTS_PER_CALL
@@ -78,6 +87,8 @@ def deidentify_folder(
     options = options or Options(map_path=map_path, plan_only=plan_only, thumbnails=thumbnails)
     if not options.plan_only and (out_dir is None or crosswalk_path is None):
         raise RequestInvalid("a run needs an output folder and a crosswalk; only a plan goes without")
+    if options.signing is not None:
+        check_signable(options.profile.determination)  # before a night's work, not after it
     started = monotonic_s()
     private = [crosswalk_path, options.map_path, options.signing.path if options.signing else None]
     check_places(source_dir, out_dir, [path for path in private if path is not None])
