@@ -97,7 +97,7 @@ def test_every_mistake_of_every_file_is_shown_at_once(tmp_path: Path) -> None:
     ]  # fmt: skip
     words = " ".join(what for _, what in found)
     assert "did you mean `accept`?" in words and "`to` is missing" in words and "Expected `int`, got `str`" in words
-    assert "budget, clean, deid, images, move, protect, records, stage, verify" in words
+    assert "budget, clean, deid, dump, images, move, protect, records, stage, verify" in words
 
 
 def test_a_mistake_in_a_column_rule_points_at_the_cell(tmp_path: Path) -> None:
