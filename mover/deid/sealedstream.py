@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from mover.deid.vaultkeys import PublicKey, RevealKey
-from mover.errors import Denied, IntegrityError, StructureInvalid
+from mover.errors import Denied, IntegrityError
 
 MAGIC = b"mover sealed dump 1\n"
 PURPOSE = b"mover sealed dump 1"
@@ -148,7 +148,7 @@ def _pieces(reader: _Reader) -> Iterator[tuple[bool, bytes]]:
 
 def _read_head(reader: _Reader) -> tuple[bytes, Head]:
     if reader.take(len(MAGIC)) != MAGIC:
-        raise StructureInvalid("this is no sealed dump", hint="Name the file that a dump policy wrote.")
+        raise IntegrityError("this is no sealed dump, or its first bytes were changed")
     length = _LENGTH.unpack(reader.take(_LENGTH.size))[0]
     if length > HEAD_BYTES:
         raise IntegrityError("the head of the dump has an impossible length")

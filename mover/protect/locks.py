@@ -102,7 +102,7 @@ class Locks:
         place = (row.tier, row.prefix)
         rule = next((one for one in rules(self._site.policies) if (one.tier, one.prefix) == place), None)
         if rule is None or row.state != "running":
-            await self._end(shard, Kept((), 0, 0), (), 0, "no policy keeps this repository any more")
+            await self._end(shard, Kept((), 0), (), 0, "no policy keeps this repository any more")
             return
         tier = self._tier(rule)
         back, kept = await in_thread(self._look, rule, tier, known)
@@ -124,17 +124,19 @@ class Locks:
         self, rule: Rule, tier: LockingTier | AppendOnlyTier, known: Mapping[str, str]
     ) -> tuple[tuple[str, ...], Kept]:
         """Blocking. Snapshots are brought back first, because only then can be told what is needed; but only those that
-        the catalog keeps: another client may forget its own. Index files come back when a needed blob is in none."""
+        the catalog keeps: another client may forget its own. Index files, and then packs, come back when what is needed
+        cannot be told without them."""
         back = bring_back_doors(tier, rule.prefix)
         forgotten = [snapshot for snapshot, state in known.items() if state == "forgotten"]
         ours = {snapshot for snapshot, state in known.items() if state != "forgotten"}
         back += _brought_back(tier, rule.prefix, "snapshots/", only=ours)
         repository = self._site.repositories.at(rule.tier, rule.prefix)
-        kept = keys_to_keep(repository, forgotten=forgotten)
-        if kept.unnamed and (indexes := _brought_back(tier, rule.prefix, "index/")):
-            back += indexes
+        for kind in ("index/", "data/"):
             kept = keys_to_keep(repository, forgotten=forgotten)
-        return tuple(back), kept
+            if kept.whole:
+                return tuple(back), kept
+            back += _brought_back(tier, rule.prefix, kind)
+        return tuple(back), keys_to_keep(repository, forgotten=forgotten)
 
     async def _turn(
         self, shard: Shard, rule: Rule, tier: LockingTier | AppendOnlyTier, keys: list[str], *, now: datetime,
@@ -176,8 +178,9 @@ class Locks:
         return sum(tier.locks.sweep(prefix) for prefix in below(rule.prefix, PASSING))
 
     async def _end(self, shard: Shard, kept: Kept, missing: Sequence[str], swept: int, why: str) -> None:
-        if missing or kept.unnamed:
-            why = f"{len(missing)} objects that kept snapshots need are gone, {kept.unnamed} blobs are in no index"
+        if missing or not kept.whole:
+            why = f"{len(missing)} objects that kept snapshots need are gone"
+            why += "" if kept.whole else "; what is needed cannot be told, so everything that is there was kept"
             log.error("kept objects missing", count=len(missing), shard=shard.id)
         async with self._site.database.project(shard.project) as conn:
             values = {"needed": len(kept.keys), "missing": len(missing), "swept": swept, "explanation": why or None}
@@ -185,7 +188,7 @@ class Locks:
             row = await SQL.one(conn, "renewal", id=shard.subject_id)
             await conn.execute(SQL["dropped"], {"tier": row.tier})
             await finish_shard(conn, shard)
-            if missing:
+            if missing or not kept.whole:
                 await self._site.record(
                     conn, shard.project, "kept objects missing", row.tier, reason=why, keys=list(missing)
                 )

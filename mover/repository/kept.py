@@ -11,51 +11,44 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from mover.errors import RepositoryDamaged
+from mover.repository.files import FileKind
 from mover.repository.needs import Needs
 from mover.repository.repository import Repository
 
 
 class Kept(Struct, frozen=True):
-    """Keys on the tier, in order of their names. `snapshots` counts the kept ones."""
+    """Keys on the tier, in order of their names; not `whole` when a blob that is needed is in no index, or a tree
+    cannot be read: damage, for `check` to tell."""
 
     keys: tuple[str, ...]
-    snapshots: int
-    unnamed: int                            # needed blobs that no index file names: damage, for `check` to tell
-
-
-def kept_keys(repository: Repository, *, forgotten: Collection[str]) -> Kept:
-    """Every snapshot of the repository counts, also those that other clients made, but the forgotten. RepositoryDamaged
-    when a tree cannot be loaded: then nobody can say what is needed, and everything should be kept."""
-    files = repository._files
-    snapshots = [one for one in repository.snapshots() if one.snapshot_id not in forgotten]
-    index = repository._fresh_index()
-    needs = Needs()
-    needs.add(repository._reader().tree, [bytes.fromhex(one.tree_id) for one in snapshots])
-    packs: set[str] = set()
-    unnamed = 0
-    for kind, blob_id in needs:
-        place = index.find(kind, blob_id)
-        if place is None:
-            unnamed += 1
-        else:
-            packs.add(place.pack_id)
-    keys = {files.key("data", pack) for pack in packs}
-    keys |= {files.key("snapshots", one.snapshot_id) for one in snapshots}
-    keys |= {files.key(kind, found.file_id) for kind in ("index", "keys") for found in files.ids(kind)}
-    return Kept((*sorted(keys), files.config_key), len(snapshots), unnamed)
-
-
-def all_keys(repository: Repository) -> Kept:
-    """Every file of the repository but its passing locks: what is kept while nobody can say what is needed."""
-    files = repository._files
-    kinds = ("data", "index", "keys", "snapshots")
-    keys = [files.key(kind, found.file_id) for kind in kinds for found in files.ids(kind)]  # type: ignore[arg-type]
-    return Kept((*sorted(keys), files.config_key), 0, 0)
+    snapshots: int                          # that are kept
+    whole: bool = True
 
 
 def keys_to_keep(repository: Repository, *, forgotten: Collection[str]) -> Kept:
-    """What the kept snapshots need; everything where that cannot be told."""
+    """Every snapshot of the repository counts, also those that other clients made, but the forgotten. Where nobody can
+    say what is needed, everything that is there is kept."""
+    files = repository._files
+    snapshots = [one for one in repository.snapshots() if one.snapshot_id not in forgotten]
+    packs = _packs(repository, [bytes.fromhex(one.tree_id) for one in snapshots])
+    if packs is None:
+        kinds: tuple[FileKind, ...] = ("data", "index", "keys", "snapshots")
+        keys = {files.key(kind, found.file_id) for kind in kinds for found in files.ids(kind)}
+        return Kept((*sorted(keys), files.config_key), len(snapshots), whole=False)
+    doors: tuple[FileKind, ...] = ("index", "keys")
+    keys = {files.key(kind, found.file_id) for kind in doors for found in files.ids(kind)}
+    keys |= {files.key("data", pack) for pack in packs}
+    keys |= {files.key("snapshots", one.snapshot_id) for one in snapshots}
+    return Kept((*sorted(keys), files.config_key), len(snapshots))
+
+
+def _packs(repository: Repository, roots: list[bytes]) -> set[str] | None:
+    """Of every blob that is needed; None when that cannot be told."""
+    index = repository._fresh_index()
+    needs = Needs()
     try:
-        return kept_keys(repository, forgotten=forgotten)
+        needs.add(repository._reader().tree, roots)
     except RepositoryDamaged:
-        return all_keys(repository)
+        return None
+    places = [index.find(kind, blob_id) for kind, blob_id in needs]
+    return None if None in places else {place.pack_id for place in places if place is not None}

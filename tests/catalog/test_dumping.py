@@ -91,7 +91,8 @@ def test_scratch_databases_are_gone_afterwards_also_those_of_a_killed_drill(
 
 def test_a_role_that_sees_only_a_part_makes_no_dump(server: EmbeddedServer, dsns: Dsns) -> None:
     """Row security would have left out every project but none, quietly (I7)."""
-    with pytest.raises(CatalogError, match="may not read everything"), Dumper(dsns.daemon, bin_dir=server.bin_dir).moment():
+    partial = Dumper(dsns.daemon, bin_dir=server.bin_dir)
+    with pytest.raises(CatalogError, match="may not read everything"), partial.moment():
         raise AssertionError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mover.deid.sealedstream import PIECE_BYTES, Examined, examine, open_sealed, seal
 from mover.deid.vaultkeys import PublicKey, RevealKey, new_pair
-from mover.errors import Denied, IntegrityError, MoverError, StructureInvalid
+from mover.errors import Denied, IntegrityError
 
 FACTS = {"dump": "dump-1", "site": "ward", "taken_at": "2026-01-01", "software": "mover", "schema": "0014"}
 
@@ -48,10 +48,10 @@ def test_a_flipped_bit_anywhere_is_met_before_its_plain_text_is(pair: RevealKey,
     data = bytearray(sealed(pair, plain))
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     came = b""
-    with pytest.raises(MoverError) as refused:
+    with pytest.raises((IntegrityError, Denied)):
         for piece in open_sealed([bytes(data)], pair):
             came += piece
-    assert isinstance(refused.value, IntegrityError | StructureInvalid | Denied) and plain.startswith(came)
+    assert plain.startswith(came)
 
 
 def test_pieces_that_are_left_out_turned_or_cut_off_are_met(pair: RevealKey) -> None:
@@ -83,11 +83,9 @@ def test_without_keys_the_structure_and_the_pair_can_be_told(pair: RevealKey) ->
     data = sealed(pair, random.Random(2).randbytes(PIECE_BYTES + 5))
     found = examine([data])
     assert isinstance(found, Examined) and found.pieces == 2 and found.head.pair == pair.pair
-    for wrong in (data[:-1], data + b"x", data[: len(data) // 2]):
+    for wrong in (data[:-1], data + b"x", data[: len(data) // 2], b"PGDMP" * 100):
         with pytest.raises(IntegrityError):
             examine([wrong])
-    with pytest.raises(StructureInvalid):
-        examine([b"PGDMP" * 100])
 
 
 def test_a_stream_that_broke_off_is_never_sealed_to_its_end(pair: RevealKey) -> None:

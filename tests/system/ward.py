@@ -43,6 +43,7 @@ KINDS = {
     "stage": ["run-stage", "run-seal"],
     "protect": ["run-protect"],
     "clean": ["run-clean"],
+    "dump": ["dump-make"],
 }
 
 
@@ -203,7 +204,8 @@ class Ward:
     def _phase(self, step: str, shards: list[Any]) -> str:
         subject = shards[0].subject_id
         return {"images": self._images_phase, "records": self._records_phase, "stage": self._stage_phase,
-                "protect": self._protect_phase, "clean": self._clean_phase}[step](subject)  # fmt: skip
+                "protect": self._protect_phase, "clean": self._clean_phase,
+                "dump": self._dump_phase}[step](subject)  # fmt: skip
 
     def _images_phase(self, batch: str) -> str:
         [row] = self.look("select count(*) as all, count(*) filter (where state <> 'found') as decided from mover.pack")
@@ -237,6 +239,13 @@ class Ward:
             f"run {row.state}, {len(rows)} snapshot rows, repository: {count['data']} packs, "
             f"{count['index']} indexes, {locks} locks"
         )
+
+    def _dump_phase(self, dump: str) -> str:
+        [row] = self.look("select state, digest from mover.dump where id = %s", dump)
+        copies = [r.tier for r in self.look("select tier from mover.dump_copy where dump_id = %s order by tier", dump)]
+        temporaries = sum(".mover-tmp-" in p.name for p in self.protect.rglob("*"))
+        taken = "taken" if row.digest else "not taken"
+        return f"dump {row.state}, {taken}, copies: {copies or 'none'}, {temporaries} half-written"
 
     def _clean_phase(self, run: str) -> str:
         root, strays = self.flash / "runs" / run, self.flash / ".mover" / "strays" / run
