@@ -133,7 +133,8 @@ class FileReader:
             return self._read_small(fd, size)
         digest = blake3()
         offset = 0
-        pending: list[Future[bytes]] = []
+        content: list[bytes] = []
+        pending: deque[Future[bytes]] = deque()
         hole = _Hole(fd, size)
         while offset < size:
             self._blobs.assert_healthy()
@@ -141,13 +142,16 @@ class FileReader:
                 taken, futures = CUT_MAX_BYTES, [self._zeros()]
                 digest.update(_ZEROS)
             else:
-                taken, futures = self._read_window(fd, offset, size, digest)
+                taken, futures = self._read_window(fd, offset, hole.start_after(offset), digest)
             pending += futures
             if taken == 0:
                 break  # it shrank; the fingerprint will tell
             offset += taken
             self._tally.count(size_bytes=taken)
-        return tuple(future.result() for future in pending), offset, digest.hexdigest()
+            while pending and pending[0].done():
+                content.append(pending.popleft().result())
+        content += [future.result() for future in pending]
+        return tuple(content), offset, digest.hexdigest()
 
     def _zeros(self) -> Future[bytes]:
         """A hole is cut like zeros, which is where FastCDC would cut them, and neither read nor hashed again."""
@@ -164,7 +168,7 @@ class FileReader:
         return content, len(data), blake3(data).hexdigest()
 
     def _read_window(self, fd: int, offset: int, size: int, digest: blake3) -> tuple[int, list[Future[bytes]]]:
-        """Cut one window and hand out its chunks. Unless the file ends here the last cut is unproven (it may
+        """Cut one window and hand out its chunks. Unless the data ends here the last cut is unproven (it may
         only be where the window ends), so the next window starts there and reads those bytes again."""
         buffer = self._windows.get() or bytearray(WINDOW_BYTES)
         filled = _fill(fd, buffer, offset, min(WINDOW_BYTES, size - offset))
@@ -222,6 +226,11 @@ class _Hole:
         if offset >= self._next:
             self._find(offset)
         return self._end - offset if self._start <= offset < self._end else 0
+
+    def start_after(self, offset: int) -> int:
+        """Where the data at `offset` ends as far as blobs go: before a hole worth skipping, or with the file."""
+        worth = self._start > offset and self._end - self._start >= CUT_MAX_BYTES
+        return self._start if worth else self._size
 
     def _find(self, offset: int) -> None:
         """The first hole that ends behind `offset`. A file system that knows no holes names the end of the file."""

@@ -31,7 +31,7 @@ from mover.repository.reading import BATCH, FolderHandle, Found, Reader, found_o
 from mover.repository.small import SmallFiles
 from mover.repository.tree import Node, Xattr, encode_facts, encode_node, encode_tree, with_name
 
-FILES_IN_FLIGHT = 128
+FILES_IN_FLIGHT = 256
 # Files that go to a reader by the batch: a hand-over each would cost more than reading them.
 SMALL_BYTES = 128 << 10
 NODES_PENDING = 4096
