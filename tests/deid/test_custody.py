@@ -241,7 +241,7 @@ def test_the_vaults_role_reads_and_writes_no_table(dsns: Dsns) -> None:
     """Insert-or-get without a list: who takes the daemon's connection cannot walk through the crosswalk."""
     with psycopg.connect(dsns.superuser) as conn:
         tables = [name for (name,) in conn.execute("select tablename from pg_tables where schemaname = 'vault'")]
-    assert len(tables) == 9
+    assert len(tables) == 10
     with psycopg.connect(dsns.vault, autocommit=True) as conn:
         for table in tables:
             for statement in ("select * from vault.{}", "delete from vault.{}", "insert into vault.{} default values"):
