@@ -137,7 +137,7 @@ def whole_slide(to: Planter) -> None:
         offsets.append(len(body))
         even = one + b"\0" * (len(one) % 2)
         body += struct.pack("<HHI", 0xFFFE, 0xE000, len(even)) + even
-    data.PixelData = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + body + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    data.PixelData = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + body
     data["PixelData"].is_undefined_length = True
     data.ExtendedOffsetTable = struct.pack(f"<{len(frames)}Q", *offsets)
     data.ExtendedOffsetTableLengths = struct.pack(f"<{len(frames)}Q", *(len(one) + len(one) % 2 for one in frames))
