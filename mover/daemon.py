@@ -66,6 +66,7 @@ from mover.protect.dumpfiles import Told
 from mover.protect.dumps import QUEUE as VAULT_QUEUE
 from mover.protect.dumps import Means, dump_policies
 from mover.protect.keeping import Seal, check_means, wants_seal
+from mover.protect.retention import with_locks_in_force
 from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.randomness import random_bytes
@@ -120,9 +121,11 @@ def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> N
     settings = load(config)
     log.configure(level=settings.log_level, journal=read_environment().journal)
     # before this process has threads: what makes files immutable is given away and given up (`tiers.immutable`)
-    with locked_state(settings.state_dir), _sealing(settings) as seal:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, ready=ready, seal=seal))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked_state(settings.state_dir))
+        seal = stack.enter_context(_sealing(settings))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        runner.run(run(settings, ready=ready, seal=seal))
 
 
 @contextlib.contextmanager
@@ -252,6 +255,8 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         tiers = await _open_tiers(settings, database, budgets, guards)
         await _check_traits(policies, tiers, database)
         await _register(settings, database, policies)
+        declared = policies
+        policies = await with_locks_in_force(database, settings.project, declared, node=settings.node)
         if isinstance(keeping.custody, Custody):
             await keeping.custody.honour(settings.project)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
@@ -259,7 +264,9 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
         await asyncio.to_thread(check_means, policies, tiers, seal=seal)
-        house = await _build(settings, database, keeping, policies, tiers, sandbox, dsns, budgets, carrier, seal)
+        house = await _build(
+            settings, database, keeping, policies, declared, tiers, sandbox, dsns, budgets, carrier, seal
+        )
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
 
@@ -421,6 +428,7 @@ async def _build(
     database: Database,
     keeping: Keeping,
     policies: PolicyBook,
+    declared: PolicyBook,
     tiers: dict[str, AnyTier],
     sandbox: Sandbox,
     dsns: Dsns,
@@ -444,7 +452,7 @@ async def _build(
             database=database, tiers=tiers, flash=places, policies=policies,
             repositories=Repositories(tiers, policies, settings.repository_password_file, seal=seal),
             forbidden=tuple(t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None),
-            node=node, budgets=budgets,
+            node=node, budgets=budgets, declared=declared,
         ),
         _dump_means(settings, policies, keeping, dsns),
     )  # fmt: skip
@@ -896,6 +904,7 @@ async def _listen(house: House) -> Server:
         certificates=house.certificates,
         cohorts=house.cohorts,
         runs=house.runs,
+        rebuild=house.protecting.rebuild,
         folders=house.protecting.folders,
         snapshots=house.protecting.snapshots,
         restores=house.protecting.restores,

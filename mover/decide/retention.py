@@ -27,7 +27,7 @@ from functools import lru_cache
 from statistics import median
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from mover.errors import RequestInvalid
 from mover.model.policy import KeepRules, ProtectPolicy
@@ -171,17 +171,34 @@ class Terms(Struct, frozen=True):
     trash_s: int = 0
     delay_s: int = 0
     breaker_percent: int = 0
+    lock_s: int = 0
+    lock_strength: int = 0  # 2: nobody can unlock; 1: who has a special right can; 0: not locked
 
 
 def terms_of(policy: ProtectPolicy) -> Terms:
-    return Terms(policy.keep, policy.trash_s, policy.delay_s, policy.breaker_percent)
+    strength = 2 if policy.lock_s and policy.lock_mode == "compliance" else 1
+    return Terms(
+        policy.keep, policy.trash_s, policy.delay_s, policy.breaker_percent, policy.lock_s or 0,
+        strength if policy.lock_s or policy.append_only else 0,
+    )  # fmt: skip
+
+
+def locked_by(policy: ProtectPolicy, terms: Terms) -> ProtectPolicy:
+    """The policy with the object lock that holds, whatever shorter thing its file says."""
+    said = terms_of(policy)
+    if not terms.lock_s or (said.lock_s >= terms.lock_s and said.lock_strength >= terms.lock_strength):
+        return policy
+    strict = max(said.lock_strength, terms.lock_strength) == 2
+    mode: Literal["compliance", "governance"] = "compliance" if strict else "governance"
+    return structs.replace(policy, lock_s=max(said.lock_s, terms.lock_s), lock_mode=mode, append_only=None)
 
 
 def shorter(before: Terms, after: Terms) -> tuple[str, ...]:
     """The words of `after` that promise less than `before` did, as the database names them. Anything that is not at
     least as long in every rule counts as shorter: `last 3` is not made up for by `monthly 12`."""
     found = _shorter_rules(before.keep, after.keep)
-    found += [word for word in ("trash_s", "delay_s") if getattr(after, word) < getattr(before, word)]
+    lengths = ("trash_s", "delay_s", "lock_s", "lock_strength")
+    found += [word for word in lengths if getattr(after, word) < getattr(before, word)]
     if after.breaker_percent > before.breaker_percent:
         found.append("breaker_percent")
     return tuple(sorted(found))

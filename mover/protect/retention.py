@@ -15,13 +15,14 @@ from typing import Any
 
 import msgspec
 
-from mover.catalog.database import Connection
+from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide import retention
 from mover.decide.retention import SnapshotRecord, Terms, Verdict, terms_of
 from mover.errors import LimitExceeded
 from mover.model import wire
 from mover.model.policy import KeepRules, ProtectPolicy
+from mover.policy import PolicyBook
 from mover.protect.site import PLAN_STEPS_MAX, ProtectSite
 
 SQL = load(__file__)
@@ -42,9 +43,11 @@ class Retention:
 
     async def terms(self, conn: Connection, policy: ProtectPolicy) -> Terms:
         """What holds for this policy's snapshots now, whatever shorter thing its file says."""
-        wanted = msgspec.json.encode(terms_of(policy)).decode()
-        row = await SQL.one(conn, "follow", policy=policy.name, wanted=wanted, node=self._site.node)
-        return msgspec.convert(row.terms, Terms, strict=False)
+        return await follow(conn, self.as_declared(policy), node=self._site.node)
+
+    def as_declared(self, policy: ProtectPolicy) -> ProtectPolicy:
+        declared = self._site.declared
+        return policy if declared is None else declared.get(policy.name, ProtectPolicy)
 
     async def retain(self, conn: Connection, policy: ProtectPolicy, series: str) -> int:
         """Judge one series by the terms that hold; how many went to the trash."""
@@ -124,6 +127,25 @@ class Retention:
         if name is None:
             return self._site.policies.default(ProtectPolicy)
         return self._site.policies.get(name, ProtectPolicy)
+
+
+async def follow(conn: Connection, policy: ProtectPolicy, *, node: str) -> Terms:
+    """What holds for a policy after its file was read, as `policy` says it."""
+    wanted = msgspec.json.encode(terms_of(policy)).decode()
+    row = await SQL.one(conn, "follow", policy=policy.name, wanted=wanted, node=node)
+    return msgspec.convert(row.terms, Terms, strict=False)
+
+
+async def with_locks_in_force(database: Database, project: str, policies: PolicyBook, *, node: str) -> PolicyBook:
+    """The book with the object locks that hold: whoever takes `lock_s` out of a file unlocks nothing by that."""
+    held = []
+    for one in policies.all():
+        policy = one.policy
+        if isinstance(policy, ProtectPolicy):
+            async with database.project(project) as conn:
+                policy = retention.locked_by(policy, await follow(conn, policy, node=node))
+        held.append(msgspec.structs.replace(one, policy=policy))
+    return PolicyBook(held)
 
 
 def _simulation(

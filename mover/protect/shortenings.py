@@ -68,7 +68,7 @@ class Shortenings:
             )
         if not of_policy and body.policy is not None:
             raise RequestInvalid("this names no policy", where="$.policy")
-        policy = self._retention.named(body.policy) if of_policy else None
+        policy = self._retention.as_declared(self._retention.named(body.policy)) if of_policy else None
         if body.kind == "shorten" and policy is not None:
             return policy, msgspec.to_builtins(terms_of(policy))
         return policy, {"tags": sorted(set(body.tags))} if body.tags else {}

@@ -88,6 +88,8 @@ class ProtectSite(Struct, frozen=True, kw_only=True):
     node: str
     clock: Clock = SYSTEM
     budgets: Budgets = UNLIMITED
+    # as the files say; `policies` has the object locks that hold instead, where the files say less
+    declared: PolicyBook | None = None
 
     async def record(
         self,

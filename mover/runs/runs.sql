@@ -219,9 +219,9 @@ select * from mover.run where id = %(id)s and state = 'ready' and lease_until < 
 select id from mover.snapshot where run_id = %(run)s and state <> 'forgotten' order by sequence
 
 -- name: artifacts
--- What checked snapshots of this run hold, by path below the run root.
+-- What checked snapshots of this run hold, by path below the run root; one whose file vanished holds nothing.
 select a.path, a.digest, a.size_bytes from mover.artifact a join mover.snapshot s on s.id = a.snapshot_id
- where s.run_id = %(run)s and s.state = 'checked' order by s.sequence
+ where s.run_id = %(run)s and s.state = 'checked' and s.missing_at is null order by s.sequence
 
 -- name: put_stray
 -- A stray is recorded before it is moved, so that a crash between leaves it findable.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mover.decide.retention import (
     KeepRules,
@@ -14,6 +15,7 @@ from mover.decide.retention import (
     Terms,
     Verdict,
     breaks,
+    locked_by,
     plan,
     shorter,
     simulate,
@@ -100,9 +102,7 @@ _COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
 
 @given(RECORDS, RULES)
-def test_forgetting_what_was_planned_changes_no_later_verdict(
-    records: list[SnapshotRecord], rules: KeepRules
-) -> None:
+def test_forgetting_what_was_planned_changes_no_later_verdict(records: list[SnapshotRecord], rules: KeepRules) -> None:
     """A plan carried out twice, or half carried out and planned again, removes nothing more."""
     remaining = [record for record in records if record.id in kept(plan(records, rules, now=NOW))]
 
@@ -110,9 +110,7 @@ def test_forgetting_what_was_planned_changes_no_later_verdict(
 
 
 @given(RECORDS, RULES, st.randoms())
-def test_the_order_of_the_list_does_not_matter(
-    records: list[SnapshotRecord], rules: KeepRules, chance: object
-) -> None:
+def test_the_order_of_the_list_does_not_matter(records: list[SnapshotRecord], rules: KeepRules, chance: object) -> None:
     """Order is the sequence of record, not how a query happened to sort."""
     shuffled = list(records)
     chance.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -215,10 +213,13 @@ def test_what_is_young_or_doubtful_displaces_nothing(
             data.draw(
                 st.lists(
                     st.tuples(
-                        st.integers(-1, 20), st.integers(-90_000, 90_000),
-                        st.sampled_from(["flood", "collapsed", "missing", None]), st.floats(0, 0.99),
+                        st.integers(-1, 20),
+                        st.integers(-90_000, 90_000),
+                        st.sampled_from(["flood", "collapsed", "missing", None]),
+                        st.floats(0, 0.99),
                     ),
-                    unique_by=lambda row: row[0], max_size=10,
+                    unique_by=lambda row: row[0],
+                    max_size=10,
                 )  # fmt: skip
             )
         )
@@ -306,6 +307,22 @@ def test_trash_delay_and_breaker_can_be_shortened_too() -> None:
     assert shorter(less, policy) == ()
 
 
+def test_a_lock_holds_as_long_and_as_strictly_as_was_promised() -> None:
+    """Taking `lock_s` out of a file, or the mode down, unlocks nothing; what the file says more, it gets."""
+    bare = ProtectPolicy(name="p", flash="f", repository="r")
+    strict = replace(bare, lock_s=86_400 * 30)
+    mild = replace(strict, lock_s=86_400 * 60, lock_mode="governance")
+    assert shorter(terms_of(strict), terms_of(bare)) == ("lock_s", "lock_strength")
+    assert shorter(terms_of(strict), terms_of(mild)) == ("lock_strength",)
+    assert shorter(terms_of(replace(bare, append_only="chattr")), terms_of(bare)) == ("lock_strength",)
+
+    assert locked_by(bare, terms_of(strict)) == strict
+    assert locked_by(mild, terms_of(strict)) == replace(mild, lock_mode="compliance")
+    assert locked_by(bare, terms_of(mild)) == mild
+    for longer in (strict, bare):
+        assert locked_by(longer, terms_of(bare)) is longer
+
+
 @pytest.mark.parametrize(("removed", "total", "verdict"), [(20, 20, False), (21, 100, True), (100, 1000, False)])
 def test_a_small_repository_may_be_tidied_and_a_large_one_not_emptied(removed: int, total: int, verdict: bool) -> None:
     assert breaks(removed, total, 10) is verdict
@@ -372,9 +389,7 @@ def test_moments_are_a_week_apart_and_end_where_was_asked() -> None:
         ([SnapshotRecord("naive", 0, datetime(2026, 3, 1))], KeepRules()),
     ],
 )
-def test_nonsense_is_refused_before_anything_is_judged(
-    records: list[SnapshotRecord], rules: KeepRules
-) -> None:
+def test_nonsense_is_refused_before_anything_is_judged(records: list[SnapshotRecord], rules: KeepRules) -> None:
     """A wrong plan deletes; a refusal does not."""
     with pytest.raises(RequestInvalid):
         plan(records, rules, now=NOW)

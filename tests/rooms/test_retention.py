@@ -16,7 +16,9 @@ from mover.decide import retention
 from mover.decide.retention import SnapshotRecord, Terms
 from mover.errors import Conflict, Denied, NotFound, RequestInvalid
 from mover.model import wire
-from mover.model.policy import KeepRules
+from mover.model.policy import KeepRules, ProtectPolicy
+from mover.protect.retention import with_locks_in_force
+from mover.protect.room import Protecting
 from mover.protect.snapshots import SQL as SNAPSHOTS
 from mover.repository.facts import Folder
 from tests.rooms.keeping_rig import DAY, KEEP_ONE, MACHINE, Keeping
@@ -500,6 +502,30 @@ async def test_a_plan_of_a_shortening_says_what_would_go(rig: Keeping) -> None:
     plan = await rig.shortenings.plan(MACHINE, wire.ShorteningRequest("shorten", "fewer", policy="protect"))
     assert plan.counts == {"keep": 1, "forget": 2}
     assert (await rig.retention.forget_plan(PROJECT)).counts == {"keep": 3, "forget": 0}
+
+
+async def test_a_lock_that_leaves_the_file_stays_in_force(rig: Keeping) -> None:
+    """The daemon starts with the locks that hold; the file's wish waits for two persons, and is seen."""
+    rig.policy(lock_s=30 * 86_400)
+    book = await with_locks_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    assert book.get("protect", ProtectPolicy) == rig.policy()
+
+    declared = rig.policy(lock_s=None)
+    book = await with_locks_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    assert book.get("protect", ProtectPolicy).lock_s == 30 * 86_400
+    assert (await rig.upkeep.view(PROJECT)).policies[0].shorter == ["lock_s", "lock_strength"]
+
+    site = msgspec.structs.replace(rig.site, policies=book, declared=rig.site.policies)
+    started = Protecting(site)  # as after a restart: what is asked for is what the file says
+    asked = await started.shortenings.ask(
+        await rig.person("ann"), wire.ShorteningRequest("shorten", "the bucket is full", policy="protect")
+    )
+    assert asked.shorter == ["lock_s", "lock_strength"]
+    await started.shortenings.approve(MACHINE, asked.id)
+    rig.let_pass(asked.id)
+    await started.shortenings.apply_due(PROJECT)
+    book = await with_locks_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    assert book.get("protect", ProtectPolicy) == declared
 
 
 # --- many -----------------------------------------------------------------------------------------------------------
