@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,16 +12,18 @@ import msgspec
 import psycopg
 import pytest
 
+from mover import metrics
 from mover.catalog.database import Database
 from mover.decide import retention
 from mover.decide.retention import SnapshotRecord, Terms
-from mover.errors import Conflict, Denied, NotFound, RequestInvalid
+from mover.errors import Conflict, Denied, NotFound, RequestInvalid, TierUnavailable
 from mover.model import wire
 from mover.model.policy import KeepRules, ProtectPolicy
 from mover.protect.retention import with_locks_in_force
 from mover.protect.room import Protecting
 from mover.protect.snapshots import SQL as SNAPSHOTS
 from mover.repository.facts import Folder
+from mover.repository.repository import Repository
 from tests.rooms.keeping_rig import DAY, KEEP_ONE, MACHINE, Keeping
 from tests.rooms.rig import PROJECT
 from tests.support.postgres import Dsns
@@ -347,6 +350,105 @@ async def test_nothing_goes_while_the_clock_cannot_be_trusted(rig: Keeping, monk
         assert await rig.retention.retain(conn, rig.policy(), "run:r1") == 0
     assert not rig.upkeep._clocks_agree(datetime.now(UTC) + HOUR, rig.policy())
     assert rig.upkeep._clocks_agree(datetime.now(UTC), rig.policy())
+
+
+# --- turns ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_file_that_could_not_be_removed_goes_with_the_next_turn(
+    rig: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, locked out or without its tier between the row and the file: the row says forgotten, and is asked
+    again until the file went."""
+    rig.policy(keep=KEEP_ONE)
+    gone, _ = rig.snapshot(age=30 * DAY), rig.snapshot(age=20 * DAY)
+    await rig.turn()
+    rig.rows("update mover.snapshot set trash_until = now() where state = 'trashed'")
+
+    def away(*_: object) -> None:
+        raise TierUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "forget", away)
+        assert (await rig.turn()).state == "done"
+    assert rig.states()[gone] == "forgotten" and len(rig.repository.snapshot_ids()) == 2
+    with pytest.raises(Conflict, match="forgotten"):
+        await rig.holds.hold(MACHINE, gone, REASON)
+    await rig.turn()
+    assert len(rig.repository.snapshot_ids()) == 1
+    rig.restic("check", "--read-data")
+
+
+async def test_the_trash_is_not_emptied_while_the_clocks_differ(rig: Keeping) -> None:
+    """Whichever of the two was moved: nothing is removed on its word."""
+    rig.policy(keep=KEEP_ONE)
+    gone, _ = rig.snapshot(age=30 * DAY), rig.snapshot(age=20 * DAY)
+    await rig.turn()
+    rig.rows("update mover.snapshot set trash_until = now() where state = 'trashed'")
+
+    class Ahead:
+        def now(self) -> datetime:
+            return datetime.now(UTC) + 400 * DAY
+
+    moved = Protecting(msgspec.structs.replace(rig.site, clock=Ahead()))  # type: ignore[arg-type]
+    rig.handlers["protect-keep"], rig.handlers["protect-prune"] = moved.upkeep.keep, moved.upkeep.prune
+    assert (await rig.turn()).counts["forgotten"] == 0 and rig.states()[gone] == "trashed"
+    waits = await rig.turn("prune")
+    assert waits.state == "waiting" and "clocks differ" in waits.explanation
+
+
+async def test_a_turn_begins_once_and_again_when_its_time_has_come(rig: Keeping) -> None:
+    """However many daemons look."""
+    began = await asyncio.gather(*(rig.upkeep.begin_due(PROJECT) for _ in range(4)))
+    assert sum(began) == len(rig.rows("select 1 from mover.shard where kind in ('protect-keep', 'protect-prune')"))
+    assert await rig.upkeep.begin_due(PROJECT) == 0
+    await rig.work("protect-keep")
+    assert await rig.upkeep.begin_due(PROJECT) == 0
+    rig.rows("update mover.protect_turn set started_at = now() - interval '61 minutes' where kind = 'keep'")
+    assert await rig.upkeep.begin_due(PROJECT) == 1
+
+
+async def test_a_turn_of_a_policy_that_is_gone_ends_and_one_that_failed_says_why(rig: Keeping) -> None:
+    await rig.upkeep.begin_due(PROJECT)
+    shard = await rig.claim("protect-prune")
+    async with rig.database.project(PROJECT) as conn:
+        await rig.upkeep.failed(conn, shard, TierUnavailable("the tier is away"))
+    [prune] = rig.rows("select * from mover.protect_turn where kind = 'prune'")
+    assert (prune.state, prune.explanation) == ("failed", "the tier is away")
+    assert "protect-prune failed" in rig.actions()
+
+    del rig.site.policies._by_name["protect"]
+    await rig.work("protect-keep")
+    [keep] = rig.rows("select * from mover.protect_turn where kind = 'keep'")
+    assert keep.state == "failed" and "no such policy" in keep.explanation
+
+
+async def test_what_waits_is_a_metric_that_disappears_when_it_is_over(rig: Keeping) -> None:
+    """Alarms are made of these."""
+
+    def gauge(name: str, **labels: str) -> float | None:
+        return metrics.REGISTRY.get_sample_value(name, labels)
+
+    rig.policy(keep=KeepRules(last=3))
+    rig.row(doubt="flood", missing_at=datetime(2026, 1, 1, tzinfo=UTC))
+    await rig.in_force()
+    rig.policy(keep=KEEP_ONE)
+    ann = await rig.person("ann")
+    asked = await rig.shortenings.ask(ann, wire.ShorteningRequest("shorten", "fewer", policy="protect"))
+    await rig.upkeep.measure(PROJECT)
+    waiting = "mover_protect_shortenings_waiting"
+    assert (
+        gauge("mover_snapshots_doubtful", policy="protect") == gauge("mover_snapshots_missing", policy="protect") == 1
+    )
+    assert gauge(waiting, kind="file") == gauge(waiting, kind="shorten") == 1
+
+    await rig.shortenings.withdraw(ann, asked.id)
+    assert (await rig.shortenings.withdraw(ann, asked.id)).state == "withdrawn"
+    rig.policy(keep=KeepRules(last=3))
+    await rig.in_force()
+    await rig.upkeep.measure(PROJECT)
+    assert gauge(waiting, kind="shorten") is None and not gauge(waiting, kind="file")
 
 
 # --- two persons ----------------------------------------------------------------------------------------------------
