@@ -85,13 +85,6 @@ class Rulings(Protocol):
     async def list(self, project: str, after: str | None, limit: int, /, *, open: bool = False) -> wire.RulingPage: ...
 
 
-class Dumps(Protocol):
-    async def request(self, identity: Identity, body: wire.DumpRequest, /, *, request: str = "") -> wire.Dump: ...
-    async def request_drill(self, identity: Identity, id: str, /, *, request: str = "") -> wire.Dump: ...
-    async def view(self, project: str, id: str, /) -> wire.Dump: ...
-    async def list(self, project: str, /) -> wire.Dumps: ...
-
-
 class Adoptions(Protocol):
     async def request(
         self, project: str, actor: str, body: wire.AdoptionRequest, /, *, request: str = ""
@@ -149,6 +142,10 @@ class Runs(Protocol):
     async def clean(self, identity: Identity, id: str, /) -> wire.Run: ...
     async def plan_clean(self, project: str, id: str, /) -> wire.Plan: ...
     async def cancel(self, identity: Identity, id: str, /) -> wire.Run: ...
+
+
+class Rebuild(Protocol):
+    async def request(self, identity: Identity, /) -> wire.Rebuilds: ...
 
 
 class Folders(Protocol):
@@ -269,6 +266,7 @@ class Rooms:
     certificates: Certificates
     cohorts: Cohorts
     runs: Runs
+    rebuild: Rebuild
     folders: Folders
     snapshots: Snapshots
     restores: Restores

@@ -14,6 +14,12 @@ async def protection(call: Call[None, Query]) -> wire.Protection:
     return await call.rooms.upkeep.view(call.project)
 
 
+@OPERATIONS.add("POST", "/v1/protection/rebuild", "snapshots.rebuild", wire.Rebuilds, status=202)
+async def rebuild(call: Call[None, Query]) -> wire.Rebuilds:
+    """The catalog was lost: find the snapshots again that the repositories hold and it does not know."""
+    return await call.rooms.rebuild.request(call.identity)
+
+
 @OPERATIONS.add(
     "POST", "/v1/shortenings", "shortenings.ask", wire.Shortening, body=wire.ShorteningRequest, query=Planned,
     status=201,

@@ -53,6 +53,19 @@ def _line(one: wire.Shortening) -> str:
     return f"  {one.id}  {one.kind} {about}, asked by {one.requested_by}: {state}, {when}"
 
 
+@command.command("rebuild")
+@with_client
+def rebuild(*, mover: SyncClient, out: Output) -> None:
+    """The catalog was lost: find again the snapshots that the repositories hold and it does not know.
+
+    Each is read whole. They count as recorded now, and are doubtful to the rules until two persons agree: nothing is
+    forgotten because of them.
+    """
+    seen = mover.snapshots.rebuild()
+    out.facts(seen, [("policies", ", ".join(seen.policies))])
+    out.note("it goes on in the daemon: mover protect show, mover snapshot list")
+
+
 @command.command("ask")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("subjects", nargs=-1)

@@ -63,6 +63,7 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "folders.protect": _WORK,
     "snapshots.read": _LADDER,
     "snapshots.check": _WORK,
+    "snapshots.rebuild": _ADMIN,
     "snapshots.hold": _WORK,
     # asking is one person's, approving another's: the database tells who is one
     "shortenings.read": _LADDER,

@@ -536,6 +536,12 @@ class ProtectedFolder(Answer, frozen=True, kw_only=True):
     explanation: str | None = None
 
 
+class Rebuilds(Answer, frozen=True, kw_only=True):
+    """Policies whose repositories are looked through for snapshots that the catalog does not know."""
+
+    policies: list[str]
+
+
 class ProtectedFolders(Answer, frozen=True, kw_only=True):
     folders: list[ProtectedFolder]
 

@@ -106,7 +106,7 @@ class Folders:
         try:
             mark = await in_thread(mark_of, rule.path)
             digests = {f"/{one.path}": one.digest for one in known}
-            result = await in_thread(self._write, policy, rule, row.id, earlier, digests)
+            result = await in_thread(self._write, policy, rule, row, earlier, digests)
             check = await in_thread(check_fresh, self._site, policy, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_up(shard, error.code, error.what)
@@ -114,7 +114,7 @@ class Folders:
         await self._keep(shard, policy, result, check, mark)
 
     def _write(
-        self, policy: ProtectPolicy, rule: FolderRule, folder: str, earlier: Any, digests: dict[str, str]
+        self, policy: ProtectPolicy, rule: FolderRule, row: Any, earlier: Any, digests: dict[str, str]
     ) -> SnapshotResult:
         """Blocking. The tree's root is the folder's name, as the policy has it."""
         if any(overlap(Path(rule.path), tier) for tier in self._site.forbidden):
@@ -124,7 +124,7 @@ class Folders:
                 Folder({rule.name: Disk(Path(rule.path))}),
                 hostname=socket.gethostname(),
                 username="mover",
-                tags=[series_of(folder), f"name:{rule.name}"],
+                tags=[series_of(row.id), f"project:{row.project_id}", f"name:{rule.name}"],
                 time=self._site.clock.now(),
                 paths=[rule.path],
                 parent=earlier.repository_id if earlier else None,

@@ -9,6 +9,7 @@ from mover.protect.dumps import Dumps, Means
 from mover.protect.folders import Folders
 from mover.protect.holds import Holds
 from mover.protect.locks import Locks
+from mover.protect.rebuild import Rebuild
 from mover.protect.restores import Restores
 from mover.protect.restoring import Restoring
 from mover.protect.retention import Retention
@@ -23,8 +24,9 @@ from mover.protect.versions import Versions
 class Protecting:
     """`snapshots`, `versions`, `restores` and `retention` answer people; `runs` plans what a finish would protect, and
     handles its shards; `folders` are protected by themselves; `holds` and `shortenings` are what one person may do and
-    what takes two; `upkeep` carries rules out; `drills` try whether it comes back; `locks` keeps what is kept from
-    being deleted; `dumps` holds vault and catalog, where `means` are given."""
+    what takes two; `upkeep` carries rules out; `drills` try whether it comes back; `rebuild` finds again what the
+    catalog forgot; `locks` keeps what is kept from being deleted; `dumps` holds vault and catalog, where `means` are
+    given."""
 
     def __init__(self, site: ProtectSite, means: Means | None = None) -> None:
         self.retention = Retention(site)
@@ -35,6 +37,7 @@ class Protecting:
         self.shortenings = Shortenings(site, self.retention)
         self.upkeep = Upkeep(site, self.retention, self.shortenings)
         self.drills = Drills(site, self.upkeep)
+        self.rebuild = Rebuild(site, self.upkeep)
         self.restores = Restores(site)
         self.versions = Versions(site)
         self._restoring = Restoring(site)
@@ -51,6 +54,7 @@ class Protecting:
             "protect-drill": self.drills.drill,
             "protect-sample": self.drills.sample,
             "protect-whole": self.drills.whole,
+            "protect-rebuild": self.rebuild.rebuild,
             "restore": self._restoring.restore,
             "lock-renew": self.locks.renew,
             "lock-probe": self.locks.probe,
@@ -67,6 +71,7 @@ class Protecting:
             "protect-drill": self.drills.failed,
             "protect-sample": self.drills.failed,
             "protect-whole": self.drills.failed,
+            "protect-rebuild": self.upkeep.failed,
             "restore": self._restoring.failed,
             "lock-renew": self.locks.renewal_failed,
             "dump-make": self.dumps.failed,

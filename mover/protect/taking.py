@@ -43,5 +43,9 @@ async def insert_artifacts(
 
 def root_of(result: SnapshotResult) -> str:
     """One digest over the names, sizes and digests of a snapshot's files."""
-    lines = "".join(f"{e.path}\0{e.size_bytes}\0{e.blake3}\n" for e in result.entries)
+    return root_of_files((e.path, e.size_bytes, e.blake3) for e in result.entries)
+
+
+def root_of_files(files: Iterable[tuple[str, int, str]]) -> str:
+    lines = "".join(f"{path}\0{size}\0{digest}\n" for path, size, digest in files)
     return blake3(lines.encode("utf-8", "surrogateescape")).hexdigest()

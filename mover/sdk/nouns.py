@@ -224,34 +224,6 @@ class Rulings(Noun):
         )  # fmt: skip
 
 
-class Dumps(Noun):
-    """Sealed dumps of vault and catalog, and drills of them."""
-
-    FINAL = frozenset({"verified", "failed", "damaged", "gone"})
-
-    async def make(self, body: wire.DumpRequest) -> wire.Dump:
-        """One that is being made is that one, so this may be repeated."""
-        return await self._transport.send(Ask("POST", "/v1/dumps", body=body, repeatable=True), wire.Dump)
-
-    async def list(self) -> wire.Dumps:
-        return await self._get("/v1/dumps", wire.Dumps)
-
-    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Dump:
-        return await self._view(f"/v1/dumps/{id}", wire.Dump, wait, state)
-
-    async def drill(self, id: str) -> wire.Dump:
-        """The daemon reads both copies; with both key files at hand it restores one and compares."""
-        return await self._transport.send(Ask("POST", f"/v1/dumps/{id}/drill"), wire.Dump)
-
-    async def wait(
-        self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
-    ) -> wire.Dump:
-        return await wait_until(
-            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
-            progress=progress, timeout_s=timeout_s,
-        )  # fmt: skip
-
-
 class Adoptions(Noun):
     """Scans of what claims to be clean, and the slides of it."""
 
@@ -597,6 +569,10 @@ class Snapshots(Noun):
     async def tag(self, id: str, *, tags: Sequence[str]) -> wire.Snapshot:
         ask = Ask("POST", f"/v1/snapshots/{id}/tags", body=wire.TagRequest(tags=[*tags]), repeatable=True)
         return await self._transport.send(ask, wire.Snapshot)
+
+    async def rebuild(self) -> wire.Rebuilds:
+        """Snapshots that the repositories hold and the catalog does not know are recorded again."""
+        return await self._transport.send(Ask("POST", "/v1/protection/rebuild", repeatable=True), wire.Rebuilds)
 
     async def protection(self) -> wire.Protection:
         """What holds, what is doubtful or missing, and what waits for a second person."""

@@ -175,6 +175,11 @@ class SmallRuns(Room):
         return run(id, "cancelled")
 
 
+class SmallRebuild(Room):
+    async def request(self, identity: Identity) -> wire.Rebuilds:
+        return wire.Rebuilds(policies=["protect"])
+
+
 class SmallFolders(Room):
     def _folder(self, id: str) -> wire.ProtectedFolder:
         return wire.ProtectedFolder(id=id, policy="protect", name="plans", path="/srv/plans", state="idle")
@@ -660,6 +665,7 @@ def small_rooms() -> Rooms:
         certificates=SmallCertificates(),
         cohorts=SmallCohorts(),
         runs=SmallRuns(),
+        rebuild=SmallRebuild(),
         folders=SmallFolders(),
         snapshots=SmallSnapshots(),
         restores=SmallRestores(),
