@@ -140,8 +140,8 @@ def _reread(repository: Repository, facts: SnapshotFacts, of_run: bool) -> Rerea
 
 
 def _digest(reader: BlobReader, node: Node) -> str | None:
-    """As `runs` and `folders` write it down: BLAKE3 of a file, the target of a link; None for what holds nothing, "" for
-    what cannot be read."""
+    """As `runs` and `folders` write it down: BLAKE3 of a file, the target of a link. None for what holds nothing, empty
+    for what cannot be read."""
     if node.type == "symlink":
         return path_text(f"link:{os.fsdecode(node.target)}")
     if node.type != "file":
