@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "versions": ("mover.cli.versions", "The versions of a path, over the snapshots that hold it."),
     "audit": ("mover.cli.audit", "Who did what; verify and export the chains."),
     "policy": ("mover.cli.policy", "The policies in force; check files before they are."),
-    "vault": ("mover.cli.vault", "For custodians: reveal originals, export, erase, import, keys; dumps, drills, restores."),
+    "vault": ("mover.cli.vault", "For custodians: reveal, export, erase, import, keys; dumps, drills, restores."),
     "token": ("mover.cli.token", "Make, list and revoke API tokens."),
     "deid": ("mover.cli.deid", "De-identify a folder without catalog or daemon."),
 }

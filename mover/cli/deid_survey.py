@@ -67,7 +67,8 @@ def waiting(survey: FolderSurvey) -> int:
 def _print(survey: FolderSurvey, *, everything: bool) -> None:
     from mover.cli.output import size
 
-    click.echo(f"{some(survey.files, 'file')}, {size(survey.bytes)}, judged by the profile {survey.profile}; nothing was moved")
+    what = f"{some(survey.files, 'file')}, {size(survey.bytes)}"
+    click.echo(f"{what}, judged by the profile {survey.profile}; nothing was moved")
     for family in survey.families:
         unwanted = "" if family.accepted else " (the profile does not accept it)"
         click.echo(f"\n{family.family}: {some(family.files, 'file')}, {size(family.bytes)}{unwanted}")
@@ -89,7 +90,8 @@ def _print(survey: FolderSurvey, *, everything: bool) -> None:
     if survey.aside:
         click.echo("\nleft aside: " + ", ".join(f"{count} {reason}" for reason, count in survey.aside.items()))
     if survey.unlisted_folders:
-        click.echo(f"\n{some(survey.unlisted_folders, 'folder')} could not be listed: what is in there is not counted above")
+        folders = some(survey.unlisted_folders, "folder")
+        click.echo(f"\n{folders} could not be listed: what is in there is not counted above")
     if survey.beyond_bounds:
         click.echo(f"\n{some(survey.beyond_bounds, 'file')} counted, but not told apart: too many different kinds")
 
