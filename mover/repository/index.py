@@ -19,7 +19,7 @@ from msgspec import Struct
 from mover.errors import LimitExceeded, RepositoryDamaged
 from mover.repository.crypto import MasterKey
 from mover.repository.files import RepositoryFiles
-from mover.repository.packs import BlobType, PackedBlob
+from mover.repository.packs import BlobType, PackedBlob, expected_size
 from mover.repository.tree import format_time, parse_time
 
 # About 220 bytes each: 4 GiB of memory, and some 20 TiB of protected data at a mean blob of 1 MiB.
@@ -28,6 +28,10 @@ MAX_BLOBS = 20_000_000
 MAX_FILE_BLOBS = 50_000
 
 _U32 = (1 << 32) - 1
+# What a pack holds besides its blobs, and for each of them.
+PACK_FRAME_BYTES = expected_size([])
+_PLAIN_ENTRY = expected_size([PackedBlob(b"", "data", 0, 0, 0)]) - PACK_FRAME_BYTES
+_COMPRESSED_ENTRY = expected_size([PackedBlob(b"", "data", 0, 0, 1)]) - PACK_FRAME_BYTES
 
 
 class Location(Struct, frozen=True):
@@ -40,6 +44,11 @@ class Location(Struct, frozen=True):
     def size_bytes(self) -> int:
         """Length of the blob's content once opened and unpacked."""
         return self.plain_length or self.length - 32
+
+    @property
+    def packed_bytes(self) -> int:
+        """What it takes of its pack, with its entry in the header."""
+        return self.length + (_COMPRESSED_ENTRY if self.plain_length else _PLAIN_ENTRY)
 
 
 class _WireBlob(Struct, omit_defaults=True):
@@ -119,6 +128,20 @@ class Index:
     def find_marked(self, kind: BlobType, blob_id: bytes) -> Location | None:
         packed = self._marked[kind].get(blob_id)
         return None if packed is None else self._location(packed)
+
+    def used_by_pack(self, kind: BlobType, wanted: Iterable[bytes]) -> tuple[dict[str, int], list[bytes]]:
+        """By pack, what the wanted blobs take of it that stand in no other; and those that stand in several, or in
+        none that is not marked. In one go, since a repository has millions."""
+        taken = [0] * len(self._packs)
+        rest = []
+        blobs, again = self._blobs[kind], self._again
+        for blob_id in wanted:
+            packed = blobs.get(blob_id)
+            if packed is None or (kind, blob_id) in again:
+                rest.append(blob_id)
+            else:
+                taken[packed >> 96] += (packed >> 32 & _U32) + (_COMPRESSED_ENTRY if packed & _U32 else _PLAIN_ENTRY)
+        return {self._packs[number]: size for number, size in enumerate(taken) if size}, rest
 
     def knows(self, kind: BlobType, blob_id: bytes) -> bool:
         """True when a new snapshot may lean on it: a marked pack does not count."""

@@ -35,6 +35,7 @@ from mover.repository.carrying import Shelf, Wanted, carry
 from mover.repository.facts import PruneResult, PruneStep
 from mover.repository.index import (
     MAX_FILE_BLOBS,
+    PACK_FRAME_BYTES,
     Index,
     IndexDocument,
     IndexedPack,
@@ -45,7 +46,6 @@ from mover.repository.index import (
 )
 from mover.repository.locks import Lock, locked
 from mover.repository.needs import BlobKey, Needs
-from mover.repository.packs import PackedBlob, expected_size
 from mover.repository.reader import BlobReader
 
 TURN_S = 5.0
@@ -54,11 +54,6 @@ TURN_PAUSE_S = 1.0
 SMALL_FILE_BLOBS = MAX_FILE_BLOBS // 2
 MERGE_FROM_FILES = 8
 NAMED_AT_MOST = 1000
-
-# What a pack holds besides its blobs, and for each of them.
-_FRAME = expected_size([])
-_PLAIN_ENTRY = expected_size([PackedBlob(b"", "data", 0, 0, 0)]) - _FRAME
-_COMPRESSED_ENTRY = expected_size([PackedBlob(b"", "data", 0, 0, 1)]) - _FRAME
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,18 +98,19 @@ class Survey:
 
     def pack_facts(self) -> list[PackFacts]:
         """RepositoryDamaged when a needed blob is nowhere: then every pack may be the one that somebody needs."""
-        self._shares = self._possible_shares()
-        used: Counter[str] = Counter()
-        for blob in self.needs:
+        used, several = self._used_by_pack()
+        for blob in several:
             place = self._home(blob)
             if place is None:
-                raise _missing(blob)
-            used[place.pack_id] += place.length + (_COMPRESSED_ENTRY if place.plain_length else _PLAIN_ENTRY)
+                raise _missing(f"{blob[0]} blob {blob[1].hex()}")
+            used[place.pack_id] += place.packed_bytes
+        for pack_id in used.keys() - self.sizes.keys():
+            raise _missing(f"pack {pack_id}")
         live, marked = self.live(), self.marked()
         facts = []
         for pack_id, size in self.sizes.items():
             state = "live" if pack_id in live else "marked" if pack_id in marked else "stray"
-            used_bytes = used[pack_id] + _FRAME if used[pack_id] else 0
+            used_bytes = used[pack_id] + PACK_FRAME_BYTES if used[pack_id] else 0
             facts.append(PackFacts(pack_id, size, used_bytes, state, marked.get(pack_id)))  # type: ignore[arg-type]
         return facts
 
@@ -136,14 +132,22 @@ class Survey:
                 found[pack_id] = max(known, at) if known and at else None
         return found
 
-    def _possible_shares(self) -> dict[str, float]:
-        """How much of each pack is needed if all its blobs counted as its own: of several copies the one stays that
-        lies in the pack most worth keeping, so that copies gather where they were repacked to."""
-        bytes_: Counter[str] = Counter()
-        for kind, blob_id in self.needs:
-            for place in self.index.find_all(kind, blob_id):
-                bytes_[place.pack_id] += place.length
-        return {pack_id: count / max(1, self.sizes.get(pack_id, 0)) for pack_id, count in bytes_.items()}
+    def _used_by_pack(self) -> tuple[Counter[str], list[BlobKey]]:
+        """What is needed of each pack and stands nowhere else, and the blobs with several copies, or marked ones only.
+        Of several that copy stays that lies in the pack most worth keeping, if all its copies counted as its own: so
+        copies gather where they were repacked to."""
+        trees, several_trees = self.index.used_by_pack("tree", self.needs.trees)
+        data, several_data = self.index.used_by_pack("data", self.needs.data)
+        several: list[BlobKey] = [("tree", each) for each in several_trees]
+        several += [("data", each) for each in several_data]
+        used = Counter(trees)
+        used.update(data)
+        possible = used.copy()
+        for blob in several:
+            for place in self.index.find_all(*blob):
+                possible[place.pack_id] += place.packed_bytes
+        self._shares = {pack_id: count / max(1, self.sizes.get(pack_id, 0)) for pack_id, count in possible.items()}
+        return used, several
 
     def _home(self, blob: BlobKey) -> Location | None:
         kind, blob_id = blob
@@ -394,8 +398,8 @@ def _steps(verdicts: Iterable[PackVerdict]) -> tuple[PruneStep, ...]:
     return tuple(PruneStep(*step, packs[step], bytes_[step], bytes_[step] - used[step]) for step in sorted(packs))
 
 
-def _missing(blob: BlobKey) -> RepositoryDamaged:
+def _missing(what: str) -> RepositoryDamaged:
     return RepositoryDamaged(
-        f"{blob[0]} blob {blob[1].hex()} is needed by a snapshot, and no index file and no pack has it",
+        f"{what} is needed by a snapshot and nowhere to be found",
         hint="Nothing was removed. Check the repository, rebuild its index or repair it, then prune again.",
     )
