@@ -238,7 +238,7 @@ class TierDenied(TierError):
     hint = "Check the credentials and modes of the tier."
 
 
-class EntryLocked(TierError):
+class EntryLocked(TierDenied):
     """The tier keeps the entry: its object lock has not run out, or it was made immutable. `details` has `until`."""
 
     code, status = "entry-locked", 423

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -21,7 +22,7 @@ from msgspec import Struct
 from mover.catalog.dumping import TableFacts
 from mover.deid.sealedstream import Examined, examine
 from mover.deid.vaultkeys import VaultKey
-from mover.errors import DigestMismatch, EntryMissing, IntegrityError, NotFound, StructureInvalid
+from mover.errors import DigestMismatch, EntryLocked, EntryMissing, IntegrityError, NotFound, StructureInvalid
 from mover.tiers.port import PruneTier, ReadTier
 from mover.tiers.wrappers import put_same
 
@@ -35,7 +36,7 @@ class Told(Struct, frozen=True, kw_only=True):
 
     dump: str
     site: str
-    file: str                               # below the dump's folder
+    file: str  # below the dump's folder
     digest: str
     size_bytes: int
     taken_at: str
@@ -116,12 +117,12 @@ def file_key(prefix: str, dump: str, file: str) -> str:
     return f"{prefix}/{dump}/{file}"
 
 
-def remove(tier: PruneTier, prefix: str, dump: str, *, but: str = "", sidecar: bool = True) -> None:
-    """Blocking. The sidecar first: what it named counts no more. EntryLocked where the tier holds on to a file."""
-    if sidecar:
-        _gone(tier, sidecar_key(prefix, dump))
+def remove(tier: PruneTier, prefix: str, dump: str, *, leave_locked: bool = False) -> None:
+    """Blocking. The sidecar first: what it named counts no more. EntryLocked where the tier holds on to a file; with
+    `leave_locked` that file stays, and is nobody's: no sidecar names it."""
+    _gone(tier, sidecar_key(prefix, dump))
     for key in _files(tier, f"{prefix}/{dump}"):
-        if key != but:
+        with suppress(*((EntryLocked,) if leave_locked else ())):
             _gone(tier, key)
 
 

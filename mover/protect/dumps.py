@@ -45,6 +45,7 @@ from mover.protect import dumpfiles
 from mover.protect.dumpfiles import SEALED, Told, Written
 from mover.protect.site import ProtectSite
 from mover.randomness import new_id, random_bytes
+from mover.tiers.locking import freeing
 from mover.tiers.port import PruneTier
 
 SQL = load(__file__)
@@ -113,9 +114,7 @@ class Dumps:
         newest = _facts(row, zone) if row.id is not None else None
         return is_due(policy, newest, now=row.now.astimezone(zone))
 
-    async def _begin(
-        self, project: str, policy: DumpPolicy, *, why: str, by: str, request: str = ""
-    ) -> str | None:
+    async def _begin(self, project: str, policy: DumpPolicy, *, why: str, by: str, request: str = "") -> str | None:
         """None when another daemon was faster."""
         dump = new_id("dump")
         async with self._site.database.project(project) as conn:
@@ -152,14 +151,13 @@ class Dumps:
         await self.rotate(shard.project, policy)
 
     def _tiers(self, policy: DumpPolicy) -> tuple[PruneTier, PruneTier]:
-        found = [self._site.tiers[name] for name in policy.targets]
-        one, other = found
+        one, other = (freeing(self._site.tiers[name]) for name in policy.targets)
         assert isinstance(one, PruneTier) and isinstance(other, PruneTier)
         return one, other
 
     async def _take(self, shard: Shard, policy: DumpPolicy, tier: PruneTier) -> None:
         key = dumpfiles.file_key(policy.prefix, shard.subject_id, _new_name(shard))
-        await in_thread(dumpfiles.remove, tier, policy.prefix, shard.subject_id)
+        await in_thread(dumpfiles.remove, tier, policy.prefix, shard.subject_id, leave_locked=True)
         moment, written, pair = await in_thread(self._write, shard.subject_id, tier, key)
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -193,7 +191,7 @@ class Dumps:
         key = dumpfiles.file_key(policy.prefix, row.id, source_key.rsplit("/", 1)[-1])
 
         def copy() -> None:
-            dumpfiles.remove(target, policy.prefix, row.id)
+            dumpfiles.remove(target, policy.prefix, row.id, leave_locked=True)
             dumpfiles.copy(source, source_key, target, key, wanted)
             dumpfiles.read_back(target, key, wanted)
 

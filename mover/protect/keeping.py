@@ -21,6 +21,8 @@ from mover.tiers.posix import PosixTier
 
 # a repository's own lock files live for minutes
 PASSING = "locks/"
+# replaced or given up in its ordinary life: hidden at once on buckets, gone for good when their locks have run out
+HIDDEN = ("index/", "snapshots/")
 Means = Literal["object lock", "immutable files"]
 Seal = Callable[[int], None]
 
@@ -72,14 +74,16 @@ def kept(tier: Any, rule: Rule | None, *, seal: Seal | None) -> Any:
         locks = object_locks(tier)
         if locks is None:
             raise SettingsInvalid("the tier cannot be asked for object locks", where=rule.tier)
-        return LockingTier(tier, locks, retain_s=rule.retain_s, mode=rule.mode, passing=passing)
+        hidden = below(rule.prefix, *HIDDEN)
+        return LockingTier(tier, locks, retain_s=rule.retain_s, mode=rule.mode, passing=passing, hidden=hidden)
     folder = innermost(tier)
     if seal is None or not isinstance(folder, PosixTier):
         raise SettingsInvalid(
             "nothing here makes files immutable", where=rule.tier,
             hint="Start the daemon with CAP_LINUX_IMMUTABLE (docs/protection.md), or take `append_only` away.",
         )  # fmt: skip
-    return AppendOnlyTier(tier, folder, seal, passing=passing)
+    # index files are made again from the packs (`repair index`): left open, so that a prune can replace them
+    return AppendOnlyTier(tier, folder, seal, passing=(*passing, *below(rule.prefix, "index/")))
 
 
 def bring_back_doors(tier: Any, prefix: str) -> list[str]:

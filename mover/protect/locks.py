@@ -30,7 +30,7 @@ from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
-from mover.protect.keeping import PASSING, Rule, bring_back_doors, rules
+from mover.protect.keeping import HIDDEN, PASSING, Rule, bring_back_doors, rules
 from mover.protect.site import ProtectSite
 from mover.randomness import new_id
 from mover.repository.kept import Kept, keys_to_keep
@@ -172,10 +172,10 @@ class Locks:
             )  # fmt: skip
 
     def _sweep(self, rule: Rule, tier: LockingTier | AppendOnlyTier) -> int:
-        """Blocking. Passing lock files that were removed long ago still hold their hidden versions."""
+        """Blocking. What was removed long ago still holds its hidden versions; those that ran out go."""
         if not isinstance(tier, LockingTier):
             return 0
-        return sum(tier.locks.sweep(prefix) for prefix in below(rule.prefix, PASSING))
+        return sum(tier.locks.sweep(prefix) for prefix in below(rule.prefix, PASSING, *HIDDEN))
 
     async def _end(self, shard: Shard, kept: Kept, missing: Sequence[str], swept: int, why: str) -> None:
         if missing or not kept.whole:
@@ -314,5 +314,3 @@ def _keep(tier: LockingTier | AppendOnlyTier, keys: Sequence[str], until: dateti
         tuple(key for key, _, what in found if what == "brought back"),
         tuple(key for key, _, what in found if what == "missing"),
     )
-
-

@@ -6,8 +6,9 @@ retention, then until `retain_s` from now. A crash between the two leaves the sh
 extends (`protect.locks`).
 
 On a bucket with versions, a plain delete only hides an object, so a removal here removes its versions: refused with
-EntryLocked until the store lets the last one go. Names of passing use (a repository's own lock files) are removed as
-ever; their hidden versions leave with `sweep`.
+EntryLocked until the store lets the last one go. What is replaced or given up in a repository's ordinary life (its own
+lock files, index files, snapshots that were forgotten) is hidden at once, so that every client sees the same; the hidden
+versions leave with `sweep` when their locks have run out, and until then can be brought back.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class ObjectLocks:
 
 
 class LockingTier(_Wrapper):
-    """What is put stays for `retain_s`. `passing` are prefixes of what may go at any time."""
+    """What is put stays for `retain_s`. `passing` are prefixes of what is not kept, `hidden` of what is hidden when it
+    is removed."""
 
     def __init__(
         self,
@@ -123,11 +125,12 @@ class LockingTier(_Wrapper):
         retain_s: int,
         mode: LockMode,
         passing: tuple[str, ...] = (),
+        hidden: tuple[str, ...] = (),
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(inner)
         self.locks, self.retain_s, self.mode = locks, retain_s, mode
-        self._passing, self._clock = passing, clock
+        self._passing, self._hidden, self._clock = passing, hidden, clock
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
         try:
@@ -139,7 +142,7 @@ class LockingTier(_Wrapper):
         self._keep(key)
 
     def _keep(self, key: str) -> None:
-        if not key.startswith(self._passing or ("\0",)):
+        if not key.startswith(self._passing):
             self.keep(key, self._clock.now() + timedelta(seconds=self.retain_s))
 
     def keep(self, key: str, until: datetime) -> datetime:
@@ -151,10 +154,21 @@ class LockingTier(_Wrapper):
         return self.locks.unhide(key)
 
     def remove(self, key: str) -> None:
-        if key.startswith(self._passing or ("\0",)):
+        if key.startswith((*self._passing, *self._hidden)):
             self._inner.remove(key)
         else:
             self.locks.free(key)
+
+
+class FreeingTier(_Wrapper):
+    """For a bucket that keeps versions: what is removed leaves with all of them, or EntryLocked says until when not."""
+
+    def __init__(self, inner: Any, locks: ObjectLocks) -> None:
+        super().__init__(inner)
+        self._locks = locks
+
+    def remove(self, key: str) -> None:
+        self._locks.free(key)
 
 
 class AppendOnlyTier(_Wrapper):
@@ -176,7 +190,7 @@ class AppendOnlyTier(_Wrapper):
         self._keep(key)
 
     def _keep(self, key: str) -> None:
-        if not key.startswith(self._passing or ("\0",)):
+        if not key.startswith(self._passing):
             self.keep(key)
 
     def keep(self, key: str, until: datetime | None = None) -> datetime | None:
@@ -218,6 +232,12 @@ def object_locks(tier: Any) -> ObjectLocks | None:
     if not isinstance(bare, ObjectTier) or bare.control is None:
         return None
     return ObjectLocks(bare, bare.control)
+
+
+def freeing(tier: Any) -> Any:
+    """The tier, with removals that free the space, also where the bucket keeps versions."""
+    locks = object_locks(tier)
+    return FreeingTier(tier, locks) if locks is not None and tier.traits.versioning else tier
 
 
 def below(prefix: str, *names: str) -> tuple[str, ...]:

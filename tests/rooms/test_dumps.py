@@ -14,6 +14,7 @@ from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
 from mover.deid.vault import Vault
 from mover.deid.vaultkeys import VaultKey, new_pair
+from mover.demo.seaweed import Seaweed
 from mover.errors import CatalogError, Conflict, Denied, IntegrityError, NotFound, TierFull
 from mover.model import wire
 from mover.model.policy import KeepRules
@@ -23,6 +24,7 @@ from mover.tiers.wrappers import Fault, FaultyTier
 from tests.rooms.dump_rig import DUMP, KEY, SITE, Keeping, flip, records
 from tests.rooms.rig import PROJECT, Rig, who
 from tests.support.postgres import Dsns
+from tests.support.seaweed import locked_bucket, object_tier
 from tests.support.slides import svs
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
@@ -160,6 +162,19 @@ async def test_what_no_rule_keeps_goes_from_both_tiers_and_the_newest_two_stay(k
         assert len([p for p in keeping.files(tier) if p.suffix == ".sealed"]) == 2
     kept = await keeping.dumps.view(PROJECT, dumps[2].id)
     assert kept.reasons == ["it is held"] and len(list(records(keeping.rig, "dump removed"))) == 2
+
+
+async def test_on_a_bucket_under_lock_a_dump_goes_when_the_lock_has_run_out_and_not_before(
+    rig: Rig, server: EmbeddedServer, weed: Seaweed
+) -> None:
+    """A plain delete there would hide it, call that gone, and pay for it for ever."""
+    rig.tiers["archive"] = bucket = object_tier(locked_bucket(weed, mode="COMPLIANCE"))
+    keeping = Keeping(rig, server)
+    dumps = [await made(keeping) for _ in range(3)]
+    seen = await keeping.dumps.view(PROJECT, dumps[0].id)
+    assert seen.state == "verified" and "no rule keeps it" in seen.reasons[0]
+    assert {c.tier: c.state for c in seen.copies} == {"archive": "whole", "protect": "gone"}
+    assert len([e for e in bucket.list("dumps") if e.key.endswith(".sealed")]) == 3
 
 
 # --- drills -----------------------------------------------------------------------------------------------

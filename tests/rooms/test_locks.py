@@ -183,13 +183,37 @@ async def test_what_another_client_forgot_of_its_own_stays_forgotten(site: Site)
     assert done.brought_back == 0 and "repo/snapshots/" + "ab" * 32 not in site.keys("snapshots")
 
 
-async def test_forgetting_a_locked_snapshot_says_until_when_and_does_not_loop(site: Site) -> None:
+async def test_a_forgotten_snapshot_is_gone_for_every_client_and_stands_until_its_lock_runs_out(site: Site) -> None:
+    """Whoever forgot wrongly, or was made to, has the time of the lock to bring it back; the packs stay as long."""
     await site.protected()
     repository = site.rig.protecting.runs._site.repositories.of(LOCKED)
     [snapshot] = repository.snapshots()
+    assert repository.forget([snapshot.snapshot_id]) == [snapshot.snapshot_id] and repository.snapshots() == []
+    assert site.locks.hidden("repo/snapshots/") == [f"repo/snapshots/{snapshot.snapshot_id}"]
     with pytest.raises(EntryLocked, match="locked until"):
-        repository.forget([snapshot.snapshot_id])
+        repository._files.remove("data", site.keys("data")[0].rpartition("/")[2])
+    await site.renewed()  # the catalog keeps it: nobody had forgotten it there
     assert [s.snapshot_id for s in repository.snapshots()] == [snapshot.snapshot_id]
+
+
+async def test_a_prune_of_what_is_locked_ends_and_leaves_a_whole_repository(site: Site, restic: Restic) -> None:
+    """Packs that nothing needs are marked and wait for their locks; nothing loops, nothing is lost."""
+    await site.protected(b"one" * 1000)
+    before = set(site.keys("data"))
+    await site.protected(b"another" * 1000)
+    own = set(site.keys("data")) - before
+    repository = site.rig.protecting.runs._site.repositories.of(LOCKED)
+    site.rig.rows("update mover.snapshot set state = 'forgotten', forgotten_at = now() where sequence ="
+                  " (select max(sequence) from mover.snapshot)")  # fmt: skip
+    [gone] = site.rig.rows("select repository_id from mover.snapshot where state = 'forgotten'")
+    repository.forget([gone.repository_id])
+    for days in (0, 2):
+        at = datetime.now(UTC) + timedelta(days=days)
+        assert repository.prune(grace=timedelta(days=1), now=at).finished
+    assert own and own <= set(site.keys("data"))
+    done = await site.renewed()
+    assert (done.state, done.missing, done.brought_back) == ("done", 0, 0)
+    await _restic_check(site, restic)
 
 
 def test_a_lock_that_was_written_down_is_never_shortened(rows: psycopg.Connection[Any]) -> None:
@@ -289,7 +313,7 @@ async def test_a_repository_of_immutable_files_works_and_a_pass_closes_what_a_ki
         await rig.runs.finish(who(), run.id, wire.FinishRequest())
         await rig.work()
         assert rig.run(run.id).state == "protected"
-        files = [p for p in root.rglob("*") if p.is_file() and ".mover" not in p.parts]
+        files = [p for p in root.rglob("*") if p.is_file() and not {".mover", "index"} & set(p.parts)]
         assert files and [p for p in files if not _is_immutable(p)] == []
         _set(files[0], on=False)
         await rig.protecting.locks.begin_due(PROJECT)
