@@ -55,6 +55,18 @@ class MasterKey(Struct, frozen=True):
 
     def open(self, sealed: Buffer) -> bytes:
         """The plaintext, or RepositoryDamaged when the MAC does not hold; nothing is decrypted before."""
+        iv, ciphertext = self._authentic(sealed)
+        return Cipher(algorithms.AES(self.encrypt), modes.CTR(iv)).decryptor().update(ciphertext)
+
+    def open_into(self, sealed: Buffer, room: memoryview) -> None:
+        """The same, into the caller's buffer, which has the plaintext's size."""
+        iv, ciphertext = self._authentic(sealed)
+        if len(ciphertext) != len(room):
+            raise RepositoryDamaged("a sealed object has another length than its index entry says")
+        Cipher(algorithms.AES(self.encrypt), modes.CTR(iv)).decryptor().update_into(ciphertext, room)
+
+    def _authentic(self, sealed: Buffer) -> tuple[bytes, memoryview]:
+        """IV and ciphertext of what nobody has changed."""
         if len(sealed) < SEAL_OVERHEAD_BYTES:
             raise RepositoryDamaged("a sealed object is shorter than its own frame")
         view = memoryview(sealed)
@@ -62,7 +74,7 @@ class MasterKey(Struct, frozen=True):
         ciphertext = view[IV_BYTES:-MAC_BYTES]
         if not hmac.compare_digest(self._mac(iv, ciphertext), bytes(view[-MAC_BYTES:])):
             raise RepositoryDamaged("the authentication code of a sealed object does not hold")
-        return Cipher(algorithms.AES(self.encrypt), modes.CTR(iv)).decryptor().update(ciphertext)
+        return iv, ciphertext
 
     def _mac(self, iv: bytes, ciphertext: Buffer) -> bytes:
         nonce = Cipher(algorithms.AES(self.mac_k), modes.ECB()).encryptor().update(iv)

@@ -82,7 +82,7 @@ class Digest:
         self._early: dict[int, tuple[bytes, int]] = {}
         self._guard = threading.Lock()
 
-    def offer(self, offset: int, plain: bytes) -> None:
+    def offer(self, offset: int, plain: bytes | memoryview) -> None:
         with self._guard:
             if offset == self._at:
                 self._take(plain)
@@ -90,7 +90,7 @@ class Digest:
                     self._give_back(waiting[1])
                     self._take(waiting[0])
             elif offset > self._at and offset not in self._early and (places := self._room(plain)):
-                self._early[offset] = (plain, places)
+                self._early[offset] = (bytes(plain), places)
 
     def holds(self, fd: int, size_bytes: int) -> bool:
         """Is the whole file what it must be? Reads what did not come in its order."""
@@ -104,11 +104,11 @@ class Digest:
             self._take(plain)
         return bool(self._hasher.hexdigest() == self._expected)
 
-    def _take(self, plain: bytes) -> None:
+    def _take(self, plain: bytes | memoryview) -> None:
         self._hasher.update(plain)
         self._at += len(plain)
 
-    def _room(self, plain: bytes) -> int:
+    def _room(self, plain: bytes | memoryview) -> int:
         """Places of a MiB, all of those it needs or none."""
         wanted, got = (len(plain) >> 20) + 1, 0
         while got < wanted and self._places.acquire(blocking=False):
@@ -205,15 +205,33 @@ class Filler:
         for piece in run:
             place = piece.place
             part = sealed[place.offset - start : place.offset - start + place.length]
-            where = f"data/{pack_id}"
             try:
-                plain = self._blobs.open(piece.blob_id, part, plain_length=place.plain_length, where=where)
+                self._open(piece, part, stretch)
             except RepositoryDamaged:
                 _damage([piece])
                 continue
-            _place(plain, piece, stretch)
-            self._counted(len(plain) * len(piece.targets))
+            self._counted(place.size_bytes * len(piece.targets))
         stretch.flush()
+
+    def _open(self, piece: Piece, sealed: memoryview, stretch: _Stretch) -> None:
+        """What is stored as it is and goes to one place is decrypted where it is written from."""
+        place, where = piece.place, f"data/{piece.place.pack_id}"
+        if place.plain_length or len(piece.targets) > 1 or place.size_bytes > STRETCH_BYTES:
+            _place(
+                self._blobs.open(piece.blob_id, sealed, plain_length=place.plain_length, where=where), piece, stretch
+            )
+            return
+        [(file, offset)] = piece.targets
+        room = stretch.room(file, offset, place.size_bytes)
+        try:
+            self._blobs.open_into(piece.blob_id, sealed, room, where=where)
+        except RepositoryDamaged:
+            stretch.give_back(place.size_bytes)
+            raise
+        if file.digest is not None:
+            file.digest.offer(offset, room)
+        if _only_zeros(room) and _may_stay_hole(file, offset, len(room)):
+            stretch.give_back(place.size_bytes)
 
     def _stretch(self) -> _Stretch:
         found: _Stretch | None = getattr(self._local, "stretch", None)
@@ -237,13 +255,21 @@ class _Stretch:
         self._file = None
 
     def add(self, file: OpenFile, offset: int, plain: bytes) -> None:
-        if self._file is not file or offset != self._base + self._fill or self._fill + len(plain) > len(self._buffer):
+        self.room(file, offset, len(plain))[:] = plain
+
+    def room(self, file: OpenFile, offset: int, length: int) -> memoryview:
+        """Where this stretch of the file is to be written to."""
+        if self._file is not file or offset != self._base + self._fill or self._fill + length > len(self._buffer):
             self.flush()
             self._lead = self._fill = offset % ALIGN
             self._base = offset - self._lead
             self._file = file
-        self._buffer[self._fill : self._fill + len(plain)] = plain
-        self._fill += len(plain)
+        self._fill += length
+        return self._buffer[self._fill - length : self._fill]
+
+    def give_back(self, length: int) -> None:
+        """The room that was taken last is not used after all."""
+        self._fill -= length
 
     def flush(self) -> None:
         file, self._file = self._file, None
@@ -356,8 +382,8 @@ def _joins(run: list[Piece], place: Location) -> bool:
     )
 
 
-def _only_zeros(plain: bytes) -> bool:
-    return plain[:64].count(0) == len(plain[:64]) and plain == bytes(len(plain))
+def _only_zeros(plain: bytes | memoryview) -> bool:
+    return not any(plain[:64]) and plain == bytes(len(plain))
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

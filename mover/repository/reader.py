@@ -56,6 +56,15 @@ class BlobReader:
             raise RepositoryDamaged(f"blob {blob_id.hex()} does not hash to its id", where=where)
         return plain
 
+    def open_into(self, blob_id: bytes, sealed: Buffer, room: memoryview, *, where: str) -> None:
+        """The same of a blob that is stored as it is, into a buffer of its size: no copy of it is made."""
+        try:
+            self._key.open_into(sealed, room)
+        except RepositoryDamaged as damage:
+            raise RepositoryDamaged(f"blob {blob_id.hex()}: {damage.what}", where=where) from damage
+        if hashlib.sha256(room).digest() != blob_id:
+            raise RepositoryDamaged(f"blob {blob_id.hex()} does not hash to its id", where=where)
+
     def read_run(self, pack_id: str, offset: int, length: int) -> bytes:
         return self._files.read_range(pack_id, offset, length)
 
