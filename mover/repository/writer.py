@@ -1,12 +1,15 @@
 """Making a snapshot: one thread walks, a few read and cut, all cores hash, compress and seal.
 
-    walker ──files──▶ readers ──chunks of a window──▶ sealers ──packs──▶ uploaders
-                      (cutting.py)                    (blobs.py)
+    walker ──large files──▶ readers ──chunks of a window──▶ sealers ──packs──▶ uploaders
+       │                    (cutting.py)                    (blobs.py)            ▲
+       └────small files, by the batch──▶ helper processes ──sealed blobs──────────┘
+                                         (small.py)
 
 The walker goes depth first and keeps at most FILES_IN_FLIGHT files open. Folders are closed in the order the
 walk leaves them (children before parents), as soon as their files are done; a tree is stored then.
 
-Bounds: those of cutting.py and blobs.py; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not yet in a tree.
+Bounds: those of cutting.py, small.py and blobs.py; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not yet in a tree.
+What grows with the snapshot is one packed line a file, and the index.
 """
 
 from __future__ import annotations
