@@ -37,6 +37,7 @@ from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
+from mover.decide.fitness import lost
 from mover.deid.custody import Custody
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
@@ -635,6 +636,9 @@ async def _open_tier(tier: Tier, database: Database, budgets: Budgets, guard: Gu
             raise
         logger.warning("tier offline", tier=tier.name, code=error.code)
         return RetryTier(PacedTier(made, budgets), sleep=pause)
+    drifted = lost(msgspec.convert(row.traits, Traits), traits) if row else []
+    if drifted:
+        logger.error("tier can do less than before", tier=tier.name, missing=drifted)
     async with database.instance() as conn:
         await instance.register_tier(
             conn, tier.name, kind=tier.kind, zone=tier.zone, role=tier.role, identity=identity, traits=traits,

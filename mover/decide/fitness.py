@@ -46,6 +46,13 @@ def needs(policy: Policy) -> Iterator[Need]:
             yield from (Need("needs", policy.target, trait) for trait in policy.needs)
 
 
+def lost(before: Traits, now: Traits) -> list[str]:
+    """What a tier could do when it was registered and cannot any more, by name."""
+    return [
+        name for name in Traits.__struct_fields__ if getattr(before, name) is True and getattr(now, name) is False
+    ]
+
+
 def missing(policy: Policy, traits: Mapping[str, Traits]) -> Iterator[tuple[str, str]]:
     """(key, sentence) for each need that its tier cannot meet. Tiers unknown here are judged where they are known."""
     for need in needs(policy):
