@@ -808,6 +808,7 @@ async def _follow_keeping(house: House) -> None:
             began += await house.protecting.dumps.begin_due(house.settings.project)
             began += await house.protecting.upkeep.begin_due(house.settings.project)
             began += await house.protecting.drills.begin_due(house.settings.project)
+            began += await house.protecting.copies.begin_due(house.settings.project)
             began += await house.protecting.folders.begin_due(house.settings.project)
             await house.protecting.locks.measure()
             await house.protecting.dumps.measure()

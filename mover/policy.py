@@ -242,6 +242,8 @@ def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
         yield from _about_dump(policy)
     if isinstance(policy, ProtectPolicy):
         yield from _about_folders(policy)
+        if policy.copy is not None and policy.copy.repository == policy.repository:
+            yield ("copy", "to"), "a tier is no second place beside itself"
     if isinstance(policy, ProtectPolicy) and policy.lock_s is not None and policy.append_only is not None:
         yield ("append_only",), "a bucket has `lock_s`, a folder `append_only`; a tier is one of the two"
     if isinstance(policy, MovePolicy) and policy.when is not None:

@@ -2287,7 +2287,7 @@ create table mover.protect_turn (
     id          text not null unique,
     project_id  text not null references mover.project,
     policy      text not null,
-    kind        text not null check (kind in ('keep', 'prune', 'drill', 'sample', 'whole', 'rebuild')),
+    kind        text not null check (kind in ('keep', 'prune', 'drill', 'sample', 'whole', 'copy', 'rebuild')),
     state       text not null default 'running' check (state in ('running', 'waiting', 'done', 'failed')),
     plan        jsonb not null default '{}',
     counts      jsonb not null default '{}',

@@ -195,6 +195,14 @@ class FolderRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     settled_s: Annotated[int, Meta(ge=1, le=604_800)] | None = None
 
 
+class SecondRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second repository, on another tier: kept snapshots are carried there, and damage is repaired from it."""
+
+    repository: Name = field(name="to")
+    prefix: str = ""
+    every_s: Annotated[int, Meta(ge=60)] = 3_600
+
+
 class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protect", tag_field="kind"):
     """Step 4: artifacts, code, manifest and environment into a repository any restic can read."""
 
@@ -221,6 +229,8 @@ class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protec
     sample_every_s: Annotated[int, Meta(ge=60)] = 86_400
     sample_percent: Annotated[float, Meta(gt=0, le=100)] = 2.0
     whole_every_s: Annotated[int, Meta(ge=3600)] = 30 * 86_400
+    # a second repository of the same snapshots
+    copy: SecondRule | None = None
     # targets, with an alarm beyond them: to bring back the newest snapshot of the largest series, and the age of the
     # oldest change that no snapshot holds
     recovery_time_s: Annotated[int, Meta(ge=1)] | None = None

@@ -26,10 +26,11 @@ from mover.errors import IntegrityError, MoverError, NotFound, RepositoryLocked,
 from mover.jobs import Shard, in_thread
 from mover.log import get_logger
 from mover.model.policy import ProtectPolicy
+from mover.protect.copies import second_of
 from mover.protect.layout import Layout
 from mover.protect.site import ProtectSite, patiently
 from mover.protect.upkeep import Upkeep
-from mover.repository.facts import CheckResult, Damage
+from mover.repository.facts import CheckResult, Damage, RepairResult
 from mover.transfer.digest import digest_stream
 
 SQL = load(__file__)
@@ -132,6 +133,7 @@ class Drills:
         try:
             repository = self._site.repositories.of(policy)
             found = await in_thread(lambda: patiently(lambda: repository.check(True, sample=part)))
+            repaired = None if found.ok else await self._repair(shard, policy)
         except (RepositoryLocked, TierError) as error:
             await self._upkeep.end(shard, policy, "waiting", error.what, {}, {})
             return
@@ -141,7 +143,23 @@ class Drills:
             await self._upkeep.end(shard, policy, "done", None, {}, counts)
             return
         log.error("repository damaged", policy=policy.name, count=counts["damaged"], tier=policy.repository)
-        await self._upkeep.end(shard, policy, "failed", _spoken(found), {}, counts)
+        if repaired is None or not repaired.complete:
+            await self._upkeep.end(shard, policy, "failed", _spoken(found), {}, counts)
+            return
+        counts["repaired"] = repaired.salvaged + repaired.fetched
+        metrics.REPOSITORY_DAMAGE.labels(policy.name).set(0)
+        why = f"damage was repaired, {repaired.fetched} objects from the second repository"
+        await self._upkeep.end(shard, policy, "done", why, {}, counts)
+
+    async def _repair(self, shard: Shard, policy: ProtectPolicy) -> RepairResult | None:
+        """None where the policy keeps no second repository."""
+        other = second_of(self._site, policy)
+        if other is None:
+            return None
+        async with self._site.database.project(shard.project) as conn:
+            now = (await SQL.one(conn, "now")).now
+        repository = self._site.repositories.of(policy)
+        return await in_thread(lambda: patiently(lambda: repository.repair_from(other, now=now)))
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         await self._upkeep.failed(conn, shard, error)

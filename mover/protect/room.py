@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mover.jobs import FailureHandler, Handler
+from mover.protect.copies import Copies
 from mover.protect.drills import Drills
 from mover.protect.dumpdrills import DumpDrills
 from mover.protect.dumps import Dumps, Means
@@ -24,7 +25,8 @@ from mover.protect.versions import Versions
 class Protecting:
     """`snapshots`, `versions`, `restores` and `retention` answer people; `runs` plans what a finish would protect, and
     handles its shards; `folders` are protected by themselves; `holds` and `shortenings` are what one person may do and
-    what takes two; `upkeep` carries rules out; `drills` try whether it comes back; `rebuild` finds again what the
+    what takes two; `upkeep` carries rules out; `drills` try whether it comes back, `copies` keep
+    a second repository; `rebuild` finds again what the
     catalog forgot; `locks` keeps what is kept from being deleted; `dumps` holds vault and catalog, where `means` are
     given."""
 
@@ -37,6 +39,7 @@ class Protecting:
         self.shortenings = Shortenings(site, self.retention)
         self.upkeep = Upkeep(site, self.retention, self.shortenings)
         self.drills = Drills(site, self.upkeep)
+        self.copies = Copies(site, self.upkeep)
         self.rebuild = Rebuild(site, self.upkeep)
         self.restores = Restores(site)
         self.versions = Versions(site)
@@ -54,6 +57,7 @@ class Protecting:
             "protect-drill": self.drills.drill,
             "protect-sample": self.drills.sample,
             "protect-whole": self.drills.whole,
+            "protect-copy": self.copies.copy,
             "protect-rebuild": self.rebuild.rebuild,
             "restore": self._restoring.restore,
             "lock-renew": self.locks.renew,
@@ -71,6 +75,7 @@ class Protecting:
             "protect-drill": self.drills.failed,
             "protect-sample": self.drills.failed,
             "protect-whole": self.drills.failed,
+            "protect-copy": self.upkeep.failed,
             "protect-rebuild": self.upkeep.failed,
             "restore": self._restoring.failed,
             "lock-renew": self.locks.renewal_failed,

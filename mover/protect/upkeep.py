@@ -187,7 +187,7 @@ class Upkeep:
             await self.end(shard, policy, "waiting", why if missing else "no terms hold yet, or clocks differ", {}, {})
             return
         repository, grace = self._site.repositories.of(policy), timedelta(seconds=policy.prune_grace_s)
-        plan = _plan_of(await in_thread(lambda: repository.prune(grace=grace, now=now, plan_only=True)))
+        plan = plan_of(await in_thread(lambda: repository.prune(grace=grace, now=now, plan_only=True)))
         if not breaker.opened and breaks(plan["sweep"], plan["packs"], breaker.percent):
             why = f"{plan['sweep']} of {plan['packs']} packs would go at once; two persons may agree to that (`large`)"
             await self.end(shard, policy, "waiting", why, plan, {})
@@ -266,7 +266,7 @@ def _forget(repository: Repository, rows: Sequence[Any]) -> list[str]:
     return [row.id for row in (*gone, *ours)]
 
 
-def _plan_of(result: PruneResult) -> dict[str, int]:
+def plan_of(result: PruneResult) -> dict[str, int]:
     found = {"packs": sum(step.packs for step in result.steps), "sweep": 0}
     for step in result.steps:
         found[step.action] = found.get(step.action, 0) + step.packs

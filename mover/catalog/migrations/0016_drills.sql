@@ -4,6 +4,6 @@ set role mover_owner;
 
 alter table mover.protect_turn drop constraint protect_turn_kind_check;
 alter table mover.protect_turn
-    add constraint protect_turn_kind_check check (kind in ('keep', 'prune', 'drill', 'sample', 'whole', 'rebuild'));
+    add constraint protect_turn_kind_check check (kind in ('keep', 'prune', 'drill', 'sample', 'whole', 'copy', 'rebuild'));
 
 reset role;

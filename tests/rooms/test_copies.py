@@ -1,0 +1,112 @@
+"""A policy that keeps two repositories: the second holds what the first keeps, and heals it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mover.catalog.database import Database
+from mover.model.policy import FolderRule, ProtectPolicy, SecondRule
+from mover.policy import Loaded
+from mover.tiers import identity
+from mover.tiers.posix import PosixTier
+from tests.rooms.rig import POLICIES, PROJECT, Rig, who
+from tests.support.postgres import Dsns
+
+pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, dsns: Dsns, database: Database) -> Rig:
+    """A folder of two versions is protected, and copied."""
+    rig = Rig(tmp_path, dsns, database)
+    root = tmp_path / "second"
+    root.mkdir()
+    mark = identity.establish(root, name="second", zone="deidentified")
+    rig.tiers["second"] = PosixTier("second", "deidentified", root, role="protect", identity=mark)
+    path = tmp_path / "plans"
+    path.mkdir()
+    [protect] = [p for p in POLICIES if isinstance(p, ProtectPolicy)]
+    policy = msgspec.structs.replace(
+        protect, folders=(FolderRule(name="plans", path=str(path)),), copy=SecondRule(repository="second"),
+        sample_percent=100.0,
+    )  # fmt: skip
+    rig.book._by_name["protect"] = Loaded(policy=policy, file="p.yaml", text="", digest="")
+    await rig.protecting.folders.begin_due(PROJECT)
+    for content in (b"first" * 1000, b"second, and longer" * 1000):
+        (path / "a").write_bytes(content)
+        await rig.protecting.folders.ask(who(), "plans")
+        await rig.protecting.folders.begin_due(PROJECT)
+        await rig.work()
+    assert (await turn(rig, "copy")).counts["copied"] == 2
+    return rig
+
+
+async def turn(rig: Rig, kind: str) -> Any:
+    rig.rows("update mover.protect_turn set started_at = now() - interval '90 days'")
+    await rig.protecting.copies.begin_due(PROJECT)
+    if kind != "copy":
+        await rig.protecting.drills.begin_due(PROJECT)
+    await rig.work()
+    [found] = rig.rows("select state, counts, explanation from mover.protect_turn where kind = %s", kind)
+    return found
+
+
+def restic(rig: Rig, tier: str, *words: str) -> str:
+    environ = {**os.environ, "RESTIC_PASSWORD": "secret", "RESTIC_REPOSITORY": str(rig.folder / tier)}
+    done = subprocess.run(["restic", "--no-cache", *words], env=environ, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+async def test_what_is_kept_stands_in_both_repositories_and_a_stock_restic_reads_both(rig: Rig) -> None:
+    for tier in ("protect", "second"):
+        restic(rig, tier, "check", "--read-data")
+        assert len(json.loads(restic(rig, tier, "snapshots", "--json"))) == 2
+    again = await turn(rig, "copy")
+    assert (again.state, again.counts["copied"], again.counts["left"]) == ("done", 0, 0)
+
+
+async def test_every_pack_of_the_first_may_be_lost_and_the_check_brings_all_of_it_back(rig: Rig) -> None:
+    """Two copies are worth what the repair is worth."""
+    for pack in (rig.folder / "protect" / "data").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    await turn(rig, "whole")
+    checks = rig.rows("select state, counts, explanation from mover.protect_turn where kind in ('sample', 'whole')")
+    assert [row.state for row in checks] == ["done", "done"]
+    [first] = [row for row in checks if row.explanation]  # whichever came first found it, and the other nothing
+    assert "repaired" in first.explanation and first.counts["repaired"] > 0
+    restic(rig, "protect", "check", "--read-data")
+    again = await turn(rig, "whole")
+    assert (again.state, again.counts["damaged"]) == ("done", 0)
+
+
+async def test_what_neither_has_is_said_and_nothing_is_called_repaired(rig: Rig) -> None:
+    for tier in ("protect", "second"):
+        for folder in (rig.folder / tier / "data").iterdir():
+            shutil.rmtree(folder)
+            folder.mkdir()
+    found = await turn(rig, "whole")
+    assert found.state == "failed" and found.counts["damaged"] > 0
+
+
+async def test_the_second_forgets_only_what_the_first_has_let_go_of(rig: Rig) -> None:
+    """Not what is in the trash, and not what merely vanished from the first: that is what a copy is for."""
+    first, second = rig.rows("select id from mover.snapshot order by sequence")
+    rig.rows("update mover.snapshot set state = 'trashed', trash_until = now() where id = %s", first.id)
+    assert (await turn(rig, "copy")).counts["forgotten"] == 0
+    rig.rows("update mover.snapshot set missing_at = now() where id = %s", second.id)
+    assert (await turn(rig, "copy")).counts["forgotten"] == 0
+    rig.rows("update mover.snapshot set state = 'forgotten', forgotten_at = now() where id = %s", first.id)
+    assert (await turn(rig, "copy")).counts["forgotten"] == 0, "its file still stands in the first"
+    rig.rows("update mover.snapshot set purged_at = now() where id = %s", first.id)
+    assert (await turn(rig, "copy")).counts["forgotten"] == 1
+    assert len(json.loads(restic(rig, "second", "snapshots", "--json"))) == 1
+    restic(rig, "second", "check", "--read-data")
