@@ -38,6 +38,8 @@ CONTEXTS: Final = 64
 MEMO: Final = 20_000
 _NATIVE: Final = frozenset({BIG_ENDIAN, EXPLICIT, IMPLICIT})
 _IMAGE_PIXEL: Final = range(0x00280002, 0x00280104)  # PS3.3 C.7.6.3: what says how pixels lie
+# where the source's frames lie (PS3.3 C.7.6.3.1.8): without their remarks they lie elsewhere, which the writer says
+_OFFSETS: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _TIMED: Final = frozenset({"PT", "NM"})  # uptake cannot be told without intervals in seconds
 METHOD: Final = "PS3.15 E.1, allow-list by type"
 _CODES: Final = {
@@ -234,6 +236,8 @@ class Engine:
             raise PlaceUnknown("an object whose own UID has no replacement")
         methods = self._methods(counts, pixels)
         own = (_uid(0x00080016, look.sop_class), _uid(0x00080018, instance))
+        for tag in _OFFSETS:
+            found.pop(tag, None)
         for out in (*pixels.attributes, *_flags(methods, shifted=self._rules.dates == "shift"), *own):
             found[out.tag] = tuple(writer.element(out))
         if not coded:  # else whoever compares an object's codes with its source's would meet foreign ones

@@ -19,6 +19,7 @@ from pydicom.uid import UID_dictionary
 from mover.deid.dicom import masks
 from mover.deid.dicom.outcome import ObjectPlan
 from mover.deid.dicom.proof import Proof, WrittenFile
+from mover.deid.dicom.samepixels import OFFSETS
 from mover.deid.dicom.sought import search_of
 from mover.errors import RedactionUnproven
 from mover.model.deid import DicomRules
@@ -328,7 +329,9 @@ _TYPES: Final = frozenset(
     heart shoulder ankle wrist elbow foot hand extremity skull thorax axial sagittal coronal oblique perfusion
     diffusion projection reconstruction transmission emission attenuation""".split()
 )
-_FLAGS: Final = frozenset({0x00080016, 0x00080018, 0x00120062, 0x00120063, 0x00280303, *masks.ATTRIBUTES})
+_FLAGS: Final = frozenset({
+    0x00080016, 0x00080018, 0x00120062, 0x00120063, 0x00280303, *masks.ATTRIBUTES, *OFFSETS,
+})  # fmt: skip
 _ALIAS_SETS: dict[int, tuple[Mapping[str, str], frozenset[str]]] = {}
 
 

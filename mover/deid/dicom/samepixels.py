@@ -16,12 +16,17 @@ from mover.deid.pixels import Span
 from mover.errors import RedactionUnproven
 from mover.model.source import ByteSource
 
+# offsets and lengths of frames, which go together, and the length of all, which nobody needs (PS3.3 C.7.6.3.1.8)
+OFFSETS: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+
 
 def check_pixels(
     file: WrittenFile, source: ByteSource, pixels: tuple[int, int] | None, proof: Proof, told: Mapping[int, bytes]
 ) -> str:
     """Digest over the ordered source ranges that make the pixels: equal lists, equal bytes."""
     digest = blake3()
+    if (pixels is None or pixels[1] >= 0) and any(tag in told for tag in OFFSETS):
+        raise RedactionUnproven("a table of frames where there are none")
     if pixels is None:
         if proof.frames:
             raise RedactionUnproven("an object that lost its pixels")
@@ -34,7 +39,7 @@ def check_pixels(
         _check_boxes(file, source, at, length, proof, told)
         return digest.hexdigest()
     if length < 0:
-        _check_frames(file, source, at, proof, digest)
+        _check_frames(file, source, at, proof, digest, told)
     else:
         _check_native(file, source, at, length, proof, digest)
     return digest.hexdigest()
@@ -118,7 +123,9 @@ def _inside(changed: np.ndarray, proof: Proof) -> bool:
     return bool(inside.all())
 
 
-def _check_frames(file: WrittenFile, source: ByteSource, at: int, proof: Proof, digest: blake3) -> None:
+def _check_frames(
+    file: WrittenFile, source: ByteSource, at: int, proof: Proof, digest: blake3, told: Mapping[int, bytes]
+) -> None:
     """Each frame is one fragment made of pieces of the same frame of the source, in their order, and taken apart by
     another walk it is the source's without its remarks."""
     heads = iter(proof.frames)
@@ -128,7 +135,7 @@ def _check_frames(file: WrittenFile, source: ByteSource, at: int, proof: Proof, 
         raise RedactionUnproven("encapsulated pixels without an offset table")
     starts = file.range(offset + 8, offset + 8 + table[2])
     offset += 8 + table[2]
-    base, found = offset, []
+    base, found, lengths = offset, [], []
     while True:
         group, number, length = struct.unpack("<HHI", file.range(offset, offset + 8))
         if (group, number) == (0xFFFE, 0xE0DD):
@@ -137,6 +144,7 @@ def _check_frames(file: WrittenFile, source: ByteSource, at: int, proof: Proof, 
         if (group, number) != (0xFFFE, 0xE000) or spans is None:
             raise RedactionUnproven("fragments that are not the source's frames")
         found.append(offset - base)
+        lengths.append(length)
         _check_frame(file, offset + 8, length, spans, digest)
         _check_stream(file.range(offset + 8, offset + 8 + length), source, spans, proof)
         offset += 8 + length
@@ -144,6 +152,9 @@ def _check_frames(file: WrittenFile, source: ByteSource, at: int, proof: Proof, 
         raise RedactionUnproven("frames are missing, or something stands behind the pixels")
     if starts and list(struct.unpack(f"<{len(starts) // 4}I", starts)) != found:
         raise RedactionUnproven("an offset table that points beside the frames")
+    tables = [struct.pack(f"<{len(found)}Q", *values) for values in (found, lengths)]
+    if any(tag in told for tag in OFFSETS) and (starts or [told.get(tag) for tag in OFFSETS] != [*tables, None]):
+        raise RedactionUnproven("an extended offset table that points beside the frames")
 
 
 def _check_stream(made: bytes, source: ByteSource, spans: tuple[Span, ...], proof: Proof) -> None:

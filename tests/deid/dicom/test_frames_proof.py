@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from mover.deid.dicom import plan as planning
 from mover.deid.dicom import write
 from mover.deid.dicom.codestreams import check_frame
+from mover.deid.dicom.write import Writer
 from mover.deid.pixels import Box, PixelFacts, PixelVerdict
 from mover.deid.pixels.blanking import blank_decoded
 from mover.deid.pixels.frames import strip_frame
 from mover.errors import RedactionUnproven
 from mover.model.recipe import Copy, Literal, Segment
 from mover.model.source import ByteSource, MemorySource
-from tests.deid.dicom.support import prepare
+from tests.deid.dicom.support import prepare, read
 from tests.support.dicoms import SYNTAXES, Order, plant
 
 JPEG, LOSSLESS, LS, J2K, RLE = (
@@ -68,9 +72,7 @@ def with_remarks(syntax: str) -> bytes:
 def stripped(syntax: str) -> bytes:
     data = with_remarks(syntax)
     parts = strip_frame(MemorySource(data), [planning.Span(0, len(data))], transfer_syntax=syntax, pixels=SIDE * SIDE)
-    return b"".join(
-        data[one.offset : one.offset + one.length] if isinstance(one, Copy) else one.data for one in parts
-    )
+    return b"".join(data[one.offset : one.offset + one.length] if isinstance(one, Copy) else one.data for one in parts)
 
 
 @pytest.mark.parametrize("syntax", FRAMES, ids=lambda uid: uid[-4:])
@@ -141,6 +143,72 @@ def test_an_object_whose_frames_were_not_stripped_is_refused(monkeypatch: pytest
     monkeypatch.setattr(write, "strip_frame", lazy)
     with pytest.raises(RedactionUnproven, match="says more"):
         prepare(data)
+
+
+# --- where frames lie ------------------------------------------------------------------------------------
+
+
+def of_four_frames(tables: dict[str, bytes]) -> bytes:
+    """A talkative whole slide whose source says where its frames lie."""
+    made = read(plant(Order("VOLUME", syntax="jpeg", rows=64, columns=64, frames=4, trailing=False)).data)
+    for keyword, value in tables.items():
+        setattr(made, keyword, value)
+    stream = io.BytesIO()
+    pydicom.dcmwrite(stream, made, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def places_in(made: Dataset) -> list[tuple[int, int]]:
+    """Offset and length of each fragment, counted from the first."""
+    at = base = 8 + int.from_bytes(made.PixelData[4:8], "little")
+    found = []
+    while made.PixelData[at : at + 4] == b"\xfe\xff\x00\xe0":
+        length = int.from_bytes(made.PixelData[at + 4 : at + 8], "little")
+        found.append((at - base, length))
+        at += 8 + length
+    return found
+
+
+STALE = {
+    "ExtendedOffsetTable": struct.pack("<4Q", 0, 9000, 18_000, 27_000),
+    "ExtendedOffsetTableLengths": struct.pack("<4Q", *[8992] * 4),
+}
+
+
+def test_tables_of_the_sources_frames_do_not_survive_the_frames_remarks() -> None:
+    """They were copied: whoever believed them read other bytes than a frame's, or half of two."""
+    made = read(prepare(of_four_frames(STALE))[1])
+    assert "ExtendedOffsetTable" not in made and "ExtendedOffsetTableLengths" not in made
+    assert len(places_in(made)) == 4
+
+
+def test_where_offsets_outgrow_32_bits_the_extended_table_is_the_writers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "_LIMIT_32", 4000)
+    made = read(prepare(of_four_frames(STALE))[1])
+    starts, lengths = (struct.unpack("<4Q", made[tag].value) for tag in (0x7FE00001, 0x7FE00002))
+    assert list(zip(starts, lengths, strict=True)) == places_in(made)
+    assert starts[-1] > 4000
+
+
+@pytest.mark.parametrize("wrong", ["offsets", "lengths", "both tables"])
+def test_an_extended_table_pointing_beside_the_frames_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    if wrong != "both tables":
+        monkeypatch.setattr(write, "_LIMIT_32", 4000)
+    real = Writer.frames
+
+    def erring(self: Writer, *args: Any, **words: Any) -> list[Segment]:
+        made = real(self, *args, **words)
+        if wrong == "both tables":
+            tables = [self._long(0x7FE0, n, b"OV", 0, 32) + struct.pack("<4Q", 0, 1, 2, 3) for n in (1, 2)]
+            return [*map(Literal, tables), *made]
+        at = 0 if wrong == "offsets" else 1
+        assert isinstance(made[at], Literal)
+        made[at] = Literal(made[at].data[:-8] + struct.pack("<Q", 77))
+        return made
+
+    monkeypatch.setattr(Writer, "frames", erring)
+    with pytest.raises(RedactionUnproven, match="extended"):
+        prepare(of_four_frames({}))
 
 
 # --- masks -----------------------------------------------------------------------------------------------
