@@ -194,6 +194,8 @@ def test_two_hundred_broken_files_of_each_family_are_clean_or_wait(tmp_path: Pat
     for name, truth in pack.truth.items():
         if name.endswith((".mrxs", ".vms")):
             continue  # of several files: their own tests break each of them
+        if truth.get("base", "").startswith("CT in "):
+            continue  # character sets of one and the same object
         data = (tmp_path / "pack" / "originals" / name).read_bytes()
         suffix = ".ome.tif" if name.endswith(".ome.tif") else Path(name).suffix
         for number in range(200):
