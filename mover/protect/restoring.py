@@ -151,7 +151,7 @@ class Restoring:
 
         def call() -> None:
             with place.open(self._site) as target:
-                clear(target, row.id)
+                clear(target, row.id, owner=place.requester)
 
         try:
             await in_thread(call)

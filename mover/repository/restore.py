@@ -443,11 +443,13 @@ def kept_preview(target: Path, name: str) -> Preview | None:
     return msgspec.msgpack.decode(note, type=Preview) if note else None
 
 
-def clear(target: Path, name: str) -> None:
+def clear(target: Path, name: str, *, owner: Requester | None = None) -> None:
     """The staging of a restore that has ended, or that nobody wants any more, goes; what it had replaced is given a
-    name beside the target first. Twice is once."""
+    name beside the target first, and to its owner. Twice is once."""
     with _staging(target, name) as staging:
-        staging.deliver_aside(None, ())
+        note = staging.note(b"preview")
+        losses = msgspec.msgpack.decode(note, type=Preview).losses if note else ()
+        staging.deliver_aside((owner.uid, owner.gid) if owner else None, [loss.path for loss in losses])
         staging.remove()
 
 

@@ -19,6 +19,7 @@ from mover.errors import Conflict, Denied, RepositoryLocked, TierFull, TierUnava
 from mover.repository import filling, restore
 from mover.repository.inplace import Comparison, Preview
 from mover.repository.reader import find_node
+from mover.repository.reading import Requester
 from mover.repository.repository import Repository, open_repository
 from mover.repository.restore import MARKER, Order, clear, keep_preview, kept_preview
 from mover.repository.staging import FOLDER_FLAGS, Staging
@@ -345,15 +346,21 @@ def test_giving_up_a_restore_in_place_still_delivers_what_was_moved_aside(
     """Cancelled half-way: the staging goes, and nothing of its owner's with it."""
     result = take(repository, out)
     spoil(out)
+    (out / "logs/a.log").write_bytes(b"other")
     preview = preview_of(repository, result.snapshot_id, out)
+    keep_preview(out, NAME, preview)
     with monkeypatch.context() as patched:
         patched.setattr(Staging, "deliver_aside", _power_cut)
         with pytest.raises(KeyboardInterrupt):
             repository.restore(result.snapshot_id, out, path="/artifacts", order=Order(name=NAME, replace=preview))
 
-    clear(out, NAME)
-    clear(out, NAME)
+    someone = Requester(os.geteuid(), 4712 if os.geteuid() == 0 else os.getegid())
+    clear(out, NAME, owner=someone)
+    clear(out, NAME, owner=someone)
 
+    aside = tmp_path / f"out.replaced-{NAME}"
+    assert {folder.stat().st_gid for folder in (aside, aside / "logs")} == {someone.gid}
+    assert (aside / "logs/a.log").stat().st_gid == os.getegid()
     assert (tmp_path / f"out.replaced-{NAME}" / "shard0.pt").read_bytes() == b"better weights"
     assert not (tmp_path / f".restoring-{NAME}").exists()
 
