@@ -21,7 +21,7 @@ from mover.clock import monotonic_s
 from mover.repository import compression
 from mover.repository.crypto import Buffer, MasterKey, Sealer
 from mover.repository.files import RepositoryFiles
-from mover.repository.index import MAX_FILE_BLOBS, Index, encode_index
+from mover.repository.index import Index, encode_index
 from mover.repository.packs import PACK_MEMORY_BYTES, BlobType, Pack, PackBuilder, PackedBlob
 
 # id, offset, sealed length, plain length or 0
@@ -31,6 +31,8 @@ UPLOADERS = 2
 PACKS_IN_FLIGHT = 4
 INDEX_EVERY_PACKS = 64
 INDEX_EVERY_S = 60.0
+# What waits for its index file is in memory twice, and a third time while the file is written.
+INDEX_EVERY_BLOBS = 25_000
 
 
 class BlobWriter:
@@ -186,7 +188,7 @@ class BlobWriter:
             self._put_blobs += len(blobs)
             waited = monotonic_s() - self._indexed_at
             due = len(self._put) >= INDEX_EVERY_PACKS or waited > INDEX_EVERY_S
-            due = due or self._put_blobs >= MAX_FILE_BLOBS
+            due = due or self._put_blobs >= INDEX_EVERY_BLOBS
         if due:
             self._write_index()
 
