@@ -73,7 +73,7 @@ class Comparison:
         try:
             writable = self._may_write(os.fstat(fd))
             names = {os.fsencode(name) for name in os.listdir(fd)}
-            if strangers:
+            if strangers and writable:  # in others' folders nothing would change, and their names are not told
                 self._note_unknown(prefix, names - {node.name for node in nodes})
             for node in nodes:
                 if node.name not in names:

@@ -336,6 +336,11 @@ def test_a_folder_that_the_requester_may_not_change_refuses_the_preview(reposito
             inode = (out / "logs").stat().st_ino
             with pytest.raises(Denied):
                 Comparison(blobs, folder, lambda facts: facts.st_ino != inode).of_tree(node.subtree)
+            (out / "logs/a.log").write_text("step\n" * 1000)
+            (out / "logs/secret").write_bytes(b"of somebody else")
+            comparison = Comparison(blobs, folder, lambda facts: facts.st_ino != inode)
+            comparison.of_tree(node.subtree)
+            assert comparison.preview(result.snapshot_id, "/artifacts").unknown_count == 0
     finally:
         os.close(folder)
 
