@@ -432,11 +432,8 @@ async def _build(
     declared: PolicyBook,
     tiers: dict[str, AnyTier],
     sandbox: Sandbox,
-    dsns: Dsns,
-    budgets: Budgets,
-    carrier: Carrier,
-    seal: Seal | None,
-) -> House:
+    dsns: Dsns, budgets: Budgets, carrier: Carrier, seal: Seal | None,
+) -> House:  # fmt: skip
     node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}

@@ -7,8 +7,8 @@ extends (`protect.locks`).
 
 On a bucket with versions, a plain delete only hides an object, so a removal here removes its versions: refused with
 EntryLocked until the store lets the last one go. What is replaced or given up in a repository's ordinary life (its own
-lock files, index files, snapshots that were forgotten) is hidden at once, so that every client sees the same; the hidden
-versions leave with `sweep` when their locks have run out, and until then can be brought back.
+lock files, index files, forgotten snapshots) is hidden at once, so that every client sees the same; the hidden versions
+leave with `sweep` when their locks have run out, and until then can be brought back.
 """
 
 from __future__ import annotations
