@@ -55,6 +55,10 @@ _DAY: Final = re.compile(
     r"(19|20)[0-9]{2}[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12][0-9]|3[01])"
     r"|(0?[1-9]|[12][0-9]|3[01])[-_.](0?[1-9]|[12][0-9]|3[01])[-_.](19|20)[0-9]{2}"
 )
+# a birthday and four digits are a person's number in the north: the day alone says nothing, the whole says who it is
+_PERSON: Final = re.compile(
+    r"(?<![0-9])(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:[06][1-9]|[1278][0-9]|[39][01])[-+][0-9]{4}(?![0-9])"
+)
 # an everybody's word with so many digits is still everybody's: IM0001, slide_12, gt450, wsm1, batch2024
 _DIGITS: Final = 4
 
@@ -64,7 +68,7 @@ def words_of_name(relative: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     folders, _, name = relative.rpartition("/")
     for part in (*folders.split("/"), stem_of(name)):
-        for word in (part, *_SPLIT.split(part)):
+        for word in (part, *_PERSON.findall(part), *_SPLIT.split(part)):
             if may_name(word):
                 found.setdefault(word.strip())
     return tuple(found)
@@ -81,6 +85,8 @@ def may_name(word: str) -> bool:
     word = word.strip()
     if len(word) < SHORTEST or _DAY.fullmatch(word):
         return False
+    if _PERSON.search(word):
+        return True
     runs = _RUNS.findall(word)
     digits = sum(len(run.lstrip("0")) for run in runs if run[0] in "0123456789" and not _DAY.fullmatch(run))
     letters = [run.casefold() for run in runs if run[0] not in "0123456789"]

@@ -17,6 +17,8 @@ from mover.decide.filenames import may_name, stem_of, telling, words_of_name
         ("Smith.John.svs", {"Smith.John", "Smith"}),
         ("H24.123456.ome.tif", {"H24.123456.ome", "123456"}),
         ("75422863/st1/IM0001.dcm", {"75422863"}),
+        ("19551231-1234_HE/st1/IM0001.dcm", {"19551231-1234"}),
+        ("20040291-0075.svs", {"20040291-0075"}),
         ("Müller-Lüdenscheidt.scn", {"Müller-Lüdenscheidt", "Müller", "Lüdenscheidt"}),
     ],
 )
@@ -30,7 +32,7 @@ def test_barcodes_names_and_folders_of_patients_are_sought(name: str, words: set
     [
         "label.dcm", "wsm1/volume2.dcm", "st0/IM0006.dcm", "slide_gt450.svs", "Scans/Batch 12/slide (3).ndpi",
         "philips.tiff", "VENTANA/overview.bif", "Originals/MR/IMG00012.dcm", "2024-11-05/thumbnail.dcm",
-        "export_20241105/DICOMDIR", "csv/csv2_cases.csv", "A1_HE.svs",
+        "export_20241105/DICOMDIR", "csv/csv2_cases.csv", "A1_HE.svs", "IM_20241105_0012.dcm", "20241105-12/label.dcm",
     ],
 )  # fmt: skip
 def test_names_that_anybody_may_have_are_not(name: str) -> None:
@@ -49,8 +51,8 @@ def test_only_the_last_extension_is_none_of_the_name() -> None:
 
 
 def test_of_a_patients_words_those_are_sought_that_tell_something() -> None:
-    words = ["Ada  Quincy", "tumor", "1972-05-09", "Elm", "60338241", "slide"]
-    assert list(telling(words)) == ["Ada Quincy", "60338241"]
+    words = ["Ada  Quincy", "tumor", "1972-05-09", "Elm", "60338241", "slide", "19720509", "19720509-2384"]
+    assert list(telling(words)) == ["Ada Quincy", "60338241", "19720509-2384"]
 
 
 @given(st.text(max_size=60))
