@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from mover.decide.filenames import words_of_name
+from mover.decide.filenames import EVERYBODYS, words_of_name
 from mover.decide.packs import (
     INDEX_NAMES,
     TABLE_SUFFIXES,
@@ -42,9 +42,12 @@ _RANDOM: Final = re.compile(
 # a subject of ours, or a number cut to the 16 characters that a DICOM SH holds: base32 in which letters and digits
 # change, or letters follow each other, as chance has it and names with a year behind them do not
 _DRAWN: Final = re.compile(r"(?=.*[0-9])S?[0-9A-HJKMNP-TV-Z]{16}")
+_DIGITS_MAX: Final = 10  # chance draws more in one of 400; years, cases and blocks in a barcode are mostly digits
 _CHANGES: Final = re.compile(r"(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[0-9])")
 _CHANGES_MIN: Final = 4
 _UNSPOKEN: Final = re.compile(r"[BCDFGHJKMNPQRSTVWXZ]{5}")
+_WORDS: Final = re.compile(r"[\s^=_]+")
+_RUNS: Final = re.compile(r"[^\W\d_]+|[0-9]+")
 # what stands beside a number in the name of one file of several, or of a format
 _COUNTED: Final = re.compile(r"[0-9]{1,4}|ome")
 _SEAM: Final = re.compile(r"[-_.]")
@@ -167,9 +170,17 @@ def judge_clean(look: CleanLook, keys: Iterable[str], *, trust_names: bool) -> J
 
 def _called(look: CleanLook) -> Iterable[PlaceSeen]:
     for text in dict.fromkeys(look.called):
-        if any(not _says_nothing(word) and not _inside(word, text) for word in words_of_name(f"{text}.x")):
+        words = (*words_of_name(f"{text}.x"), *filter(_is_short_name, _WORDS.split(text)))
+        if any(not _says_nothing(word) and not _inside(word, text) for word in words):
             yield PlaceSeen("identifier", "unknown", "a name or number that may be somebody's", masked_key(text))
     yield from look.vouched
+
+
+def _is_short_name(word: str) -> bool:
+    """What is too short to be sought in a file, or a day, may be a patient's number or name all the same: 4711,
+    19551231, Wang."""
+    runs = _RUNS.findall(word.casefold())
+    return any(len(run.lstrip("0")) > 3 if run.isdigit() else len(run) > 2 and run not in EVERYBODYS for run in runs)
 
 
 def together(judged: Sequence[Judged], *, needed: Container[int], strange: str = "") -> tuple[Judged, ...]:
@@ -207,6 +218,8 @@ def _drawn(word: str) -> bool:
     body = word.removeprefix("S")
     if is_number(body):
         return True
+    if sum(map(str.isdigit, body)) > _DIGITS_MAX:
+        return False
     changing = len(_CHANGES.findall(body)) >= _CHANGES_MIN or _UNSPOKEN.search(body) is not None
     return changing and _DRAWN.fullmatch(word) is not None
 

@@ -68,6 +68,8 @@ def test_a_name_is_judged_like_the_file(key: str, clean: bool) -> None:
         ("", True), (NUMBER, True), (NUMBER[:16], True), ("SZPGQ9T33D2M8VKC1", True), ("patient 12", True),
         ("2.25.123456789012345678901234567890", True), ("MRN-4711-0815", False), ("Quincy^Jane", False),
         ("KRASZEWSKAMARTHA", False), ("BAKERSTEPHAN1973", False), ("S1234567890123456", False),
+        ("4711", False), ("19551231", False), ("19551231-1234", False), ("Wang", False), ("WANG^LI", False),
+        ("A1", True), ("0012", True), ("24S0012345A1B2HE", False), ("2024A0012B003C04", False),
     ],
 )  # fmt: skip
 def test_what_an_object_calls_its_patient_is_judged_like_a_name(called: str, clean: bool) -> None:
