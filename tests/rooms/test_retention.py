@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from psycopg.rows import namedtuple_row
 
 from mover import metrics
 from mover.catalog.database import Database
@@ -56,33 +57,38 @@ def rules(chance: random.Random) -> KeepRules:
 async def test_the_database_keeps_exactly_what_the_rules_keep(rig: Keeping) -> None:
     """The module gives the reasons and SQL gives the right: were they two opinions, one of them would be wrong."""
     chance = random.Random(7)
-    for round_ in range(40):
-        series = f"run:{round_}"
-        for _ in range(chance.randrange(1, 25)):
-            rig.row(
-                series, age=timedelta(hours=chance.randrange(40_000), minutes=chance.randrange(60)),
-                tags=chance.sample("abc", chance.randrange(3)), doubt=chance.choice([None, None, "flood", "collapsed"]),
-                missing_at=chance.choice([None, None, None, datetime(2026, 1, 1, tzinfo=UTC)]),
+    at = 0
+    with psycopg.connect(rig.dsns.superuser, row_factory=namedtuple_row) as conn:
+        conn.execute("select set_config('mover.project', 'demo', true)")
+        now = conn.execute("select now()").fetchone()
+        assert now is not None
+        for round_ in range(60):
+            records = []
+            for _ in range(chance.randrange(1, 25)):
+                at += 1
+                recorded = now.now - timedelta(hours=chance.randrange(40_000), minutes=chance.randrange(60))
+                doubt = chance.choice([None, None, None, "flood", "collapsed", "missing"])
+                tags = tuple(chance.sample("abc", chance.randrange(3)))
+                records.append(SnapshotRecord(f"s{at}", at, recorded.astimezone(UTC), tags, doubt=doubt))
+            conn.cursor().executemany(
+                "insert into mover.snapshot (id, project_id, series, sequence, tier, repository_id, policy, state,"
+                " files, bytes, added_bytes, recorded_at, tags, doubt, missing_at) overriding system value values (%s, 'demo',"
+                " %s, %s, 'protect', %s, 'protect', 'checked', 1, 1, 1, %s, %s, %s, %s)",
+                [
+                    (r.id, f"run:{round_}", r.sequence, r.id, r.recorded_at, list(r.tags),
+                     None if r.doubt == "missing" else r.doubt, now.now if r.doubt == "missing" else None)
+                    for r in records
+                ],
             )  # fmt: skip
-        keep = rules(chance)
-        terms = msgspec.json.encode(Terms(keep)).decode()
-        rig.rows("delete from mover.protect_terms")
-        rig.rows("insert into mover.protect_terms values ('demo', 'protect', %s, %s)", terms, terms)
-        found = rig.rows("select * from mover.snapshot where series = %s", series)
-        with psycopg.connect(rig.dsns.superuser) as conn:
-            conn.execute("select set_config('mover.project', 'demo', true)")
-            now = conn.execute("select now()").fetchone()
-            assert now is not None
-            kept = conn.execute("select snapshot from mover.snapshots_kept('protect', %s)", [series]).fetchall()
-        records = [
-            SnapshotRecord(
-                r.id, r.sequence, r.recorded_at.astimezone(UTC), tuple(r.tags),
-                doubt="missing" if r.missing_at else r.doubt,
-            )
-            for r in found
-        ]  # fmt: skip
-        plan = retention.plan(records, keep, now=now[0].astimezone(UTC))
-        assert {one for (one,) in kept} == {v.id for v in plan if v.keep}, (round_, keep)
+            keep = rules(chance)
+            terms = msgspec.json.encode(Terms(keep)).decode()
+            conn.execute("delete from mover.protect_terms")
+            conn.execute("insert into mover.protect_terms values ('demo', 'protect', %s, %s)", [terms, terms])
+            kept = conn.execute(
+                "select snapshot from mover.snapshots_kept('protect', %s)", [f"run:{round_}"]
+            ).fetchall()
+            plan = retention.plan(records, keep, now=now.now.astimezone(UTC))
+            assert {row.snapshot for row in kept} == {v.id for v in plan if v.keep}, (round_, keep)
 
 
 @pytest.mark.slow
