@@ -72,8 +72,8 @@ async def test_the_database_keeps_exactly_what_the_rules_keep(rig: Keeping) -> N
                 records.append(SnapshotRecord(f"s{at}", at, recorded.astimezone(UTC), tags, doubt=doubt))
             conn.cursor().executemany(
                 "insert into mover.snapshot (id, project_id, series, sequence, tier, repository_id, policy, state,"
-                " files, bytes, added_bytes, recorded_at, tags, doubt, missing_at) overriding system value values (%s, 'demo',"
-                " %s, %s, 'protect', %s, 'protect', 'checked', 1, 1, 1, %s, %s, %s, %s)",
+                " files, bytes, added_bytes, recorded_at, tags, doubt, missing_at) overriding system value"
+                " values (%s, 'demo', %s, %s, 'protect', %s, 'protect', 'checked', 1, 1, 1, %s, %s, %s, %s)",
                 [
                     (r.id, f"run:{round_}", r.sequence, r.id, r.recorded_at, list(r.tags),
                      None if r.doubt == "missing" else r.doubt, now.now if r.doubt == "missing" else None)
