@@ -46,7 +46,7 @@ class Head(Struct, frozen=True, kw_only=True):
     site: str
     taken_at: str
     software: str
-    schema: str                             # newest migration that the dump holds
+    schema: str  # newest migration that the dump holds
     pair: bytes
     ephemeral: bytes
 

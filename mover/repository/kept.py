@@ -21,7 +21,7 @@ class Kept(Struct, frozen=True):
     cannot be read: damage, for `check` to tell."""
 
     keys: tuple[str, ...]
-    snapshots: int                          # that are kept
+    snapshots: int  # that are kept
     whole: bool = True
 
 
