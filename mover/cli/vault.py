@@ -38,7 +38,7 @@ key_b_option = click.option("--key-b", type=FILE, help="The second.")
 
 @click.group("vault", cls=WholeLines)
 def command() -> None:
-    """For custodians: reveal originals, export, erase, import, keys; dumps, drills, restores.
+    """For custodians: reveal, export, erase, import, keys; dumps, drills, restores.
 
     The vault ties originals to numbers; every look into it is recorded. What asks the daemon needs a token of the role
     custodian (mover token make --role custodian): to any other the vault does not exist, and says not-found."""
