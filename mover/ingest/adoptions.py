@@ -290,22 +290,37 @@ class Adoptions:
         log.info("adoption complete", count=count)
 
     async def _register(self, shard: Shard, row: Any, tier: PruneTier, one: Any) -> None:
-        """One clean slide to its outcome. Who takes another's place meanwhile takes its sidecar back."""
+        """One clean slide to its outcome."""
         sidecar = decode_sidecar(one.sidecar.encode())
         marks = {key: msgspec.convert(mark, type=Fingerprint) for key, mark in one.marks.items()}
+        code = ""
         try:
-            async with self._database.project(shard.project) as conn:
-                standing = await _Q.one(conn, "slide_of", scan=one.scan)
+            standing = await self._standing(shard, one.scan)
             if standing is None:
                 await in_thread(guarded, lambda _: _vouch(tier, sidecar, marks), tier)
-            registered = await self._commit(shard, row, one, sidecar)
+                standing = await self._commit(shard, row, one, sidecar)
+                if standing is None:
+                    return
         except (ChangedWhileReading, EntryMissing, EntryExists) as error:
-            await self._refuse(shard, row, sidecar.number, error.code)
-            return
-        if standing is None and not registered:
-            await in_thread(guarded, lambda _: _unvouch(tier, sidecar.number), tier)
+            code, standing = error.code, await self._standing(shard, one.scan)
+        if standing is not None and standing.number == sidecar.number:
+            return  # whoever has our lease by now was quicker
+        # what vouches for no slide goes before the word that there is none: whoever is killed between comes here again
+        await in_thread(guarded, lambda _: _unvouch(tier, sidecar), tier)
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            if code:
+                await self._refuse(conn, shard, row, sidecar.number, code)
+            else:
+                await self._duplicate(conn, shard, row, sidecar.number, standing)
 
-    async def _commit(self, shard: Shard, row: Any, one: Any, sidecar: Sidecar) -> bool:
+    async def _standing(self, shard: Shard, scan: str) -> Any:
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            return await _Q.one(conn, "slide_of", scan=scan)
+
+    async def _commit(self, shard: Shard, row: Any, one: Any, sidecar: Sidecar) -> Any:
+        """None, or the slide that took the scan's place meanwhile; then nothing is written."""
         project, number = shard.project, sidecar.number
         try:
             async with self._database.project(project) as conn:
@@ -313,8 +328,7 @@ class Adoptions:
                 await conn.execute(_Q["lock_scan"], {"scan": one.scan})
                 standing = await _Q.one(conn, "slide_of", scan=one.scan)
                 if standing is not None:
-                    await self._duplicate(conn, shard, row, number, standing)
-                    return False
+                    return standing
                 await conn.execute(SQL["grant_slide"], {"project": project, "number": number})
                 await SQL.one(conn, "insert_slide", **slide_row(sidecar, row.tier))
                 if sidecar.files:
@@ -331,7 +345,7 @@ class Adoptions:
                 )  # fmt: skip
         except UniqueViolation as error:
             raise EntryExists("a slide of other bytes is known by this name", where=number) from error
-        return True
+        return None
 
     async def _duplicate(self, conn: Connection, shard: Shard, row: Any, number: str, standing: Any) -> None:
         """The scan is a slide already: this project gets it, unless it was withdrawn."""
@@ -346,12 +360,10 @@ class Adoptions:
             conn, shard.project, "daemon", "slide adopted again", standing.number, details={"adoption": row.id}
         )
 
-    async def _refuse(self, shard: Shard, row: Any, number: str, code: str) -> None:
-        async with self._database.project(shard.project) as conn:
-            await renew_shard(conn, shard, lease_s=LEASE_S)
-            await self._settle(conn, row, number, "refused", reason=code)
-            await self._audit(conn, shard.project, "daemon", "slide not adopted", number, reason=code,
-                              details={"adoption": row.id})  # fmt: skip
+    async def _refuse(self, conn: Connection, shard: Shard, row: Any, number: str, code: str) -> None:
+        await self._settle(conn, row, number, "refused", reason=code)
+        await self._audit(conn, shard.project, "daemon", "slide not adopted", number, reason=code,
+                          details={"adoption": row.id})  # fmt: skip
         log.warning("slide not adopted", number=number, code=code)
 
     async def _settle(
@@ -400,9 +412,11 @@ def _vouch(tier: PruneTier, sidecar: Sidecar, marks: Mapping[str, Fingerprint]) 
             raise
 
 
-def _unvouch(tier: PruneTier, number: str) -> None:
+def _unvouch(tier: PruneTier, sidecar: Sidecar) -> None:
+    """Ours, and no other that stands in its place."""
     with suppress(EntryMissing):
-        tier.remove(sidecar_key(number))
+        if decode_sidecar(tier.read(sidecar_key(sidecar.number))) == sidecar:
+            tier.remove(sidecar_key(sidecar.number))
 
 
 # --- small tools --------------------------------------------------------------------------------------------

@@ -399,6 +399,50 @@ async def test_a_kill_leaves_no_slide_half_registered(rig: Rig, monkeypatch: pyt
     assert sum(path.name == "sidecar.json" for path in (rig.folder / "archive").rglob("*")) == 1
 
 
+@pytest.mark.parametrize("meanwhile", ["another took its place", "the file changed"])
+async def test_a_sidecar_that_a_kill_left_never_vouches_for_what_is_no_slide(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """A catalog rebuilt from the tiers would believe it."""
+    clean = await clean_svs(rig)
+    place = fill(rig, {"slide_1.svs": clean})
+    asked = await rig.adoptions.request(PROJECT, "ann", ASKED)
+    await rig.work("adopt-scan")
+    with monkeypatch.context() as patch, suppress(Killed):
+        _kill_at(patch, "sidecar put")
+        await rig.adoptions.register_slides(await rig.claim("adopt-register"))
+    if meanwhile == "the file changed":
+        (place / "slide_1.svs").write_bytes(svs())
+    else:
+        fill(rig, {"slide_1.svs": clean}, below="copy")
+        await scan(rig, replace(ASKED, prefix="copy"))
+    rig.lapse()
+    await rig.work()
+    await rig.adoptions.register_slides(await rig.claim("adopt-register"))
+
+    outcome = "refused" if meanwhile == "the file changed" else "duplicate"
+    assert (await rig.adoptions.view(PROJECT, asked.id)).slides == {outcome: 1}
+    assert vouching(rig) == [row.number for row in rig.rows("select number from mover.slide")]
+
+
+async def test_other_bytes_under_the_name_of_a_slide_get_no_sidecar(rig: Rig) -> None:
+    """The catalog knows one slide by a name; what was put in its place is told, and vouched for by nobody."""
+    made = await cleaned(rig, {"S24-771001.svs": svs(), "S24-771002.svs": svs(size=(256, 320))})
+    first, other = (next(iter(files.values())) for files in made.values())
+    place = fill(rig, {"slide_1.svs": first})
+    await scan(rig)
+    (place / "slide_1.svs").write_bytes(other)
+    done, lines = await scan(rig)
+
+    assert done.slides == {"refused": 1} and lines["slide_1.svs"]["why"] == "entry-exists"
+    assert vouching(rig) == [row.number for row in rig.rows("select number from mover.slide")] != []
+
+
+def vouching(rig: Rig) -> list[str]:
+    """The numbers that sidecars of the archive stand for."""
+    return [path.parent.name for path in (rig.folder / "archive" / "slides").rglob("sidecar.json")]
+
+
 def _kill_at(patch: pytest.MonkeyPatch, step: str) -> None:
     def killed(*_: object, **__: object) -> None:
         raise Killed
