@@ -44,7 +44,9 @@ def test_metric_names_carry_their_unit_and_our_name() -> None:
     units = re.compile(r"^mover_[a-z_]+(_total|_seconds|_bytes|_ratio)$")
     plain = {
         "mover_info", "mover_shards", "mover_runs", "mover_tier_online", "mover_database_up", "mover_tier_stuck_calls",
-        "mover_verify_open_findings",
+        "mover_verify_open_findings", "mover_snapshots_missing", "mover_snapshots_doubtful", "mover_snapshots_trashed",
+        "mover_protect_shortenings_waiting", "mover_repository_damage", "mover_recovery_target_missed",
+        "mover_tier_immutable", "mover_release_stopped",
     }  # fmt: skip
     assert {name for name in metrics.names() if not units.match(name)} == plain
     assert b"mover_http_requests_total" in metrics.render()

@@ -116,8 +116,6 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("slide", "reinstate"): ("N1", "--reason", "it is a maker's name"),
     ("slide", "remove"): ("N1", "--reason", "the label's name is in it"),
     ("slide", "rulings"): ("--open",),
-    ("slide", "grant"): ("ruling-1", "--reason", "looked at the label"),
-    ("slide", "decline"): ("ruling-1", "--reason", "looked at the label"),
     ("records", "add"): ("batch-1", "imagery=a.csv", "cases=b.csv"),
     ("records", "list"): (),
     ("records", "show"): ("record-1",),
@@ -158,7 +156,10 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("snapshot", "hold"): ("snapshot-1", "--reason", "a paper", "--until", "2027-01-01"),
     ("snapshot", "untrash"): ("snapshot-1", "--reason", "a paper"),
     ("snapshot", "tag"): ("snapshot-1", "paper"),
+    ("folder", "list"): (),
+    ("folder", "protect"): ("plans",),
     ("protect", "show"): (),
+    ("protect", "rebuild"): (),
     ("protect", "ask"): ("shorten", "--policy", "protect", "--reason", "too many"),
     ("protect", "requests"): (),
     ("protect", "request"): ("shortening-1",),
@@ -180,7 +181,8 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
-    ("batch", "reveal"), *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
+    ("batch", "reveal"), ("slide", "grant"), ("slide", "decline"),
+    *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
 }  # fmt: skip
 
 
@@ -326,6 +328,17 @@ def test_the_socket_of_root_may_not_reveal_names_and_an_operators_token_may(
     (tmp_path / "token").write_text("mvr_operator\n")
     said = mover("--url", daemon.url, "--token-file", "token", *asks)
     assert said.status == 0 and "a name" in said.out
+
+
+@pytest.mark.parametrize("verb", ["grant", "decline"])
+def test_only_a_custodian_decides_about_a_withdrawn_slide(
+    mover: Mover, daemon: Daemon, tmp_path: Path, verb: str
+) -> None:
+    """The second person of a ruling is somebody who may look at the names."""
+    asks = ("slide", verb, "ruling-1", "--reason", "looked at the label")
+    assert mover("--url", daemon.url, *asks).status == 3
+    (tmp_path / "token").write_text("mvr_custodian\n")
+    assert mover("--url", daemon.url, "--token-file", "token", *asks).status == 0
 
 
 def test_a_wrong_word_is_met_by_usage(mover: Mover) -> None:

@@ -43,6 +43,9 @@ runs.clean          -      +        +     .
 runs.cancel         -      +        +     .
 snapshots.read      +      +        +     .
 snapshots.check     -      +        +     .
+snapshots.rebuild   -      -        +     .
+folders.read        +      +        +     .
+folders.protect     -      +        +     .
 snapshots.hold      -      +        +     .
 shortenings.read    +      +        +     .
 shortenings.ask     -      +        +     .

@@ -1,4 +1,4 @@
-"""Plain folders that a protect policy names, on a real repository: begun when due, whole, and read by a stock restic."""
+"""Plain folders that a protect policy names, on a real repository: begun when due, whole, read by a stock restic."""
 
 from __future__ import annotations
 

@@ -148,7 +148,8 @@ async def test_the_database_takes_no_withdrawal_back_without_two_people(ward: Wa
         await conn.execute("delete from mover.slide_withdrawal")
     assert len(rows(ward, "select 1 from mover.slide_withdrawal")) == 1
     with pytest.raises(psycopg.errors.CheckViolation):
-        rows(ward, "insert into mover.slide_ruling (id, project_id, number, action, reason, state, asked_by, decided_by)"
+        rows(ward, "insert into mover.slide_ruling"
+                   " (id, project_id, number, action, reason, state, asked_by, decided_by)"
                    " values ('r', 'demo', %s, 'remove', 'x', 'granted', 'ann', 'ann')", number(1))  # fmt: skip
 
 
