@@ -16,6 +16,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from datetime import UTC, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -106,7 +107,8 @@ class Folders:
         try:
             mark = await in_thread(mark_of, rule.path)
             digests = {f"/{one.path}": one.digest for one in known}
-            result = await in_thread(self._write, policy, rule, row, earlier, digests)
+            write = partial(self._write, policy, rule, row, earlier, digests, resuming=shard.claims > 1)
+            result = await in_thread(write)
             check = await in_thread(check_fresh, self._site, policy, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_up(shard, error.code, error.what)
@@ -114,8 +116,9 @@ class Folders:
         await self._keep(shard, policy, result, check, mark)
 
     def _write(
-        self, policy: ProtectPolicy, rule: FolderRule, row: Any, earlier: Any, digests: dict[str, str]
-    ) -> SnapshotResult:
+        self, policy: ProtectPolicy, rule: FolderRule, row: Any, earlier: Any, digests: dict[str, str], *,
+        resuming: bool,
+    ) -> SnapshotResult:  # fmt: skip
         """Blocking. The tree's root is the folder's name, as the policy has it."""
         if any(overlap(Path(rule.path), tier) for tier in self._site.forbidden):
             raise Denied("the folder lies in an identified tier, or holds one", where=rule.name)
@@ -129,6 +132,7 @@ class Folders:
                 paths=[rule.path],
                 parent=earlier.repository_id if earlier else None,
                 parent_digests=digests,
+                resuming=resuming,
             )
         )
 
