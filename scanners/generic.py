@@ -4,8 +4,8 @@ The first directory is the full-resolution level and tiled. Deeper levels are ti
 reduced (NewSubfileType 1), or are the first one halved to the pixel, in the main chain as OpenSlide reads them, or in
 the SubIFDs of the first, as libvips and QuPath can write them. Tiled directories of exactly the first one's size are
 further planes of it. Everything else (a picture in strips, a mask, tiles of other proportions) is no level and is
-dropped: there is no vendor here whose readers would miss it. A larger directory behind the first, with as many reduced
-copies, may be the slide itself: such a file is refused.
+dropped: there is no vendor here whose readers would miss it. A larger directory behind the first may be the
+slide itself where it has as many reduced copies, or more pixels than any label: such a file is refused.
 
 Identity hides in every text tag (ImageDescription, DocumentName, PageName, Artist, HostComputer, Copyright, DateTime),
 XMP, IPTC, Photoshop, EXIF, GPS, geo and private tags, ICC text, dropped pictures, and between the structures.
@@ -25,6 +25,7 @@ from scanners.tiff import SUBIFDS, Structure, read_value, with_children
 
 COMPRESSIONS: Final = frozenset({1, 5, 7, 8, 32946, 33003, 33004, 33005, 34712, 50000, 50001})
 HALVINGS: Final = 16
+LABEL_PIXELS: Final = 4 << 20  # no label's picture has more
 _REDUCED: Final = 1
 
 
@@ -59,8 +60,8 @@ def read_pages(source: ByteSource, structure: Structure) -> list[Page]:
 
 
 def _check_first(found: tuple[Page, ...]) -> None:
-    """Raises StructureInvalid where another directory may be the slide, and the first its label: one that is larger,
-    and of which at least as many are reduced copies."""
+    """Raises StructureInvalid where another directory may be the slide, and the first its label: one that is larger
+    than it and than any label, or of which at least as many are reduced copies."""
     tiled = [page for page in found if page.tile_width]
 
     def copies(whole: Page) -> int:
@@ -68,7 +69,8 @@ def _check_first(found: tuple[Page, ...]) -> None:
 
     first, others = found[0], [page for page in tiled[1:] if page.parent < 0]
     for page in others:
-        if page.width * page.height > first.width * first.height and copies(page) >= copies(first):
+        pixels = page.width * page.height
+        if pixels > first.width * first.height and (pixels > LABEL_PIXELS or copies(page) >= copies(first)):
             raise StructureInvalid("the first directory is not the slide at its full resolution")
 
 

@@ -169,6 +169,17 @@ def test_a_slide_behind_what_may_be_its_label_is_refused(levels: int) -> None:
         clean(tiffs.assemble([front, *behind]))
 
 
+def test_a_slide_behind_a_label_that_has_copies_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label was published and the slide dropped; what is larger than any label is no label behind a slide."""
+    sizes = [(256, 384), (128, 192)]
+    front = [
+        Sheet(tiffs.tiles(size, pixels=slides.label_picture(PLANTED, *size), kind=n)) for n, size in enumerate(sizes)
+    ]
+    monkeypatch.setattr(scanners.generic, "LABEL_PIXELS", 512 * 512 - 1)
+    with pytest.raises(StructureInvalid, match="first directory"):
+        clean(tiffs.assemble([*front, Sheet(tiffs.tiles((512, 512)))]))
+
+
 def test_a_tiled_label_of_more_pixels_than_the_tissue_is_dropped() -> None:
     """Behind the slide, with no copies of its own: no doubt which of the two is the slide."""
     behind = Sheet(tiffs.tiles((384, 448), pixels=slides.label_picture(PLANTED, 384, 448)))
