@@ -1,7 +1,8 @@
 """Barcodes in pictures: a worklist's label, held before the lens or drawn by the machine, is an identifier in bars.
 
-zxing-cpp reads them, 1D and 2D, in any direction; it has no threads and opens no files, so it lives in the parsing
-child. What a code says never leaves this module: a place is all that is asked for.
+zxing-cpp reads them: matrix codes at any angle, bars along rows or columns and a few degrees beside. It has no threads
+and opens no files, so it lives in the parsing child. What a code says never leaves this module: a place is all that is
+asked for.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 import zxingcpp
+from PIL import Image
 
 from mover.deid.deidentify import SLIDE_LIMITS
 from mover.deid.dicom import ObjectSurvey, PreparedObject, prepare_objects, survey_objects
@@ -58,6 +59,16 @@ def test_a_code_is_found_whole_in_every_direction(kind: Any, turns: int, colours
     assert (hidden & ink).sum() > 0.9 * ink.sum()
     picture[hidden] = 90
     assert not find_barcodes(picture)
+
+
+@pytest.mark.parametrize(
+    ("kind", "degrees"), [(kind, 5) for kind in KINDS] + [(zxingcpp.QRCode, 30), (zxingcpp.DataMatrix, 30)]
+)
+def test_a_code_may_lie_as_aslant_as_the_docs_say(kind: Any, degrees: int) -> None:
+    """A page lies in a scanner a little beside; a square code is stuck on anyhow."""
+    bars = Image.fromarray(np.kron(code(kind), np.ones((2, 2), np.uint8)))
+    aslant = bars.rotate(degrees, expand=True, fillcolor=255, resample=Image.Resampling.BICUBIC)
+    assert find_barcodes(np.pad(np.asarray(aslant), 40, constant_values=255))
 
 
 @pytest.mark.parametrize("seed", range(6))
