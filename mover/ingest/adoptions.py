@@ -296,7 +296,7 @@ class Adoptions:
         code = ""
         try:
             standing = await self._standing(shard, one.scan)
-            if standing is None:
+            if standing is None and not (code := await self._withdrawn(shard, sidecar)):
                 await in_thread(guarded, lambda _: _vouch(tier, sidecar, marks), tier)
                 standing = await self._commit(shard, row, one, sidecar)
                 if standing is None:
@@ -318,6 +318,13 @@ class Adoptions:
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             return await _Q.one(conn, "slide_of", scan=scan)
+
+    async def _withdrawn(self, shard: Shard, sidecar: Sidecar) -> str:
+        """Why one of these very files may not stand in a slide, "" for none."""
+        digests = [sidecar.blake3, *(file.blake3 for file in sidecar.files)]
+        async with self._database.project(shard.project) as conn:
+            found = await _Q.one(conn, "withdrawn_bytes", digests=digests)
+        return found.reason if found is not None else ""
 
     async def _commit(self, shard: Shard, row: Any, one: Any, sidecar: Sidecar) -> Any:
         """None, or the slide that took the scan's place meanwhile; then nothing is written."""

@@ -79,6 +79,13 @@ select pg_advisory_xact_lock(hashtextextended('mover adopted ' || %(scan)s, 0))
 -- The slide that this scan is already.
 select number, withdrawn from mover.slide_of(%(scan)s)
 
+-- name: withdrawn_bytes
+-- Why a slide with any of these files was withdrawn, whatever else it was made of.
+select w.reason from mover.slide_withdrawal w
+ where exists (select from mover.slide s where s.number = w.number and s.digest = any(%(digests)s))
+    or exists (select from mover.slide_file f where f.number = w.number and f.digest = any(%(digests)s))
+ order by w.number limit 1
+
 -- name: settle
 -- What became of a clean slide.
 update mover.adoption_slide set outcome = %(outcome)s, reason = %(reason)s, adopted_proof = %(proof)s,

@@ -325,6 +325,26 @@ async def test_a_withdrawn_slide_does_not_come_back_by_adoption(rig: Rig) -> Non
     assert done.slides == {"refused": 1} and "number" not in lines["again/slide_1.svs"]
 
 
+async def test_a_file_of_a_withdrawn_slide_comes_back_in_no_company(rig: Rig) -> None:
+    """A series of ours is known by its objects, not by a digest over all of them: a copy, a part of it, with others."""
+    for name, data in CTS.items():
+        path = rig.folder / "intake" / "b1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    await rig.batches.declare(PROJECT, "ann", wire.BatchRequest(folder="b1"))
+    await rig.work()
+    [slide] = rig.rows("select number from mover.slide")
+    tier = rig.tiers["archive"]
+    made = [tier.read(entry.key) for entry in tier.list(slide_folder(slide.number)) if entry.key.endswith(".dcm")]
+    rig.rows("insert into mover.slide_withdrawal (number, reason, found_by) values (%s, %s, 'x')",
+             slide.number, "identifier-found-later")  # fmt: skip
+    fill(rig, {"all/1.dcm": made[0], "all/2.dcm": made[1], "all/3.dcm": made[2], "one/1.dcm": made[1]})
+    done, lines = await scan(rig)
+
+    assert done.slides == {"refused": 2} and {line["why"] for line in lines.values()} == {"identifier-found-later"}
+    assert vouching(rig) == [slide.number]
+
+
 async def test_slides_that_stand_already_are_known_and_not_read_again(rig: Rig) -> None:
     """A whole archive may be adopted: its own folders hold no news."""
     (rig.folder / "intake" / "b1").mkdir()
