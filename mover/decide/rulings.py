@@ -37,10 +37,10 @@ def why_not_ask(action: Action, slide: Withdrawn) -> str:
     return ""
 
 
-def why_not_grant(action: Action, *, asked_by: str, actor: str, runs: int) -> str:
-    """Why this person cannot grant it now; empty where they can. `runs` hold the slide."""
+def why_not_decide(action: Action, *, asked_by: str, actor: str, runs: int) -> str:
+    """Why this person cannot decide it now; empty where they can. `runs` hold the slide, as far as that matters."""
     if actor == asked_by:
-        return "who asked cannot grant; a second person decides"
+        return "who asked cannot decide; a second person does"
     if action == "remove" and runs:
         return f"{runs} runs hold the slide; end them first"
     return ""

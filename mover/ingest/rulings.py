@@ -16,7 +16,7 @@ from blake3 import blake3
 from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
-from mover.decide.rulings import Withdrawn, why_not_ask, why_not_grant
+from mover.decide.rulings import Withdrawn, why_not_ask, why_not_decide
 from mover.errors import ChangedWhileReading, Conflict, Denied, DigestMismatch, EntryMissing, MoverError, NotFound
 from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard, tier_queue
@@ -80,10 +80,9 @@ class Rulings:
             if row.state != "asked":
                 raise Conflict(f"the ruling is {row.state}", where=id)
             holders = await _Q.many(conn, "holders", number=row.number)
-        if body.decision == "grant":
-            await self._check(row, actor, holders)
-            if row.action == "reinstate":
-                await self._tell_others(project, row.number, holders)
+        await self._check(row, actor, holders if body.decision == "grant" else ())
+        if body.decision == "grant" and row.action == "reinstate":
+            await self._tell_others(project, row.number, holders)
         async with self._database.project(project) as conn:
             await conn.execute(_Q["lock_withdrawals"])
             row = await _Q.one(conn, "lock", id=id)
@@ -101,7 +100,7 @@ class Rulings:
 
     async def _check(self, row: Any, actor: str, holders: Sequence[Any]) -> None:
         runs = len({one.run_id for one in holders if one.run_id})
-        why = why_not_grant(row.action, asked_by=row.asked_by, actor=actor, runs=runs)
+        why = why_not_decide(row.action, asked_by=row.asked_by, actor=actor, runs=runs)
         if why:
             raise (Denied if actor == row.asked_by else Conflict)(why, where=row.id)
 

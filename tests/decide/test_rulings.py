@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mover.decide.rulings import FOUND_LATER, Action, Withdrawn, why_not_ask, why_not_grant
+from mover.decide.rulings import FOUND_LATER, Action, Withdrawn, why_not_ask, why_not_decide
 from mover.errors import IdentifierFoundLater
 
 
@@ -33,4 +33,4 @@ def test_what_may_be_asked(action: Action, slide: Withdrawn, may: bool) -> None:
     ],
 )  # fmt: skip
 def test_a_second_person_grants_and_no_bytes_go_under_a_run(action: Action, actor: str, runs: int, may: bool) -> None:
-    assert (why_not_grant(action, asked_by="ann", actor=actor, runs=runs) == "") is may
+    assert (why_not_decide(action, asked_by="ann", actor=actor, runs=runs) == "") is may

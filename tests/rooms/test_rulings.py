@@ -114,6 +114,8 @@ async def test_what_is_declined_stays_withdrawn(ward: Ward) -> None:
     rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
     asked = await rulings.ask("demo", "ann", number(1), FALSE)
     body = wire.RulingDecision(decision="decline", reason="it is the patient's name")
+    with pytest.raises(Denied):
+        await rulings.decide("demo", "ann", asked.id, body)
     assert (await rulings.decide("demo", "cora", asked.id, body)).state == "declined"
 
     assert len(rows(ward, "select 1 from mover.slide_withdrawal")) == 1
