@@ -23,7 +23,7 @@ _PLACEHOLDERS: Final = frozenset(
     deidentified not available applicable known given
     """.split()
 )
-_SPLIT: Final = re.compile(r"[\s^=,;_:-]+")
+_SPLIT: Final = re.compile(r"[\s^=,;_:()<>\[\]{}\"'-]+")
 _NOTHING: Final = re.compile(r"[0\W_]*|[x*?.#-]{2,}")
 
 

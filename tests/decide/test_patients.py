@@ -14,7 +14,7 @@ A, B = "patient|4711^^^hospital a", "patient|4711^^^hospital b"
 @pytest.mark.parametrize(
     "text",
     ["", " ", "UNKNOWN", "Unknown^Unknown", "anon", "ANONYMOUS^PATIENT", "NONE", "N/A", "n.a.", "0", "0000000", "--",
-     "TEST", "Test^Patient", "xxxx", "000-000", "null", "No_ID"],
+     "TEST", "Test^Patient", "xxxx", "000-000", "null", "No_ID", "(none)", "<unknown>", "[REDACTED]", "'n/a'"],
 )  # fmt: skip
 def test_a_placeholder_is_nobodys_number(text: str) -> None:
     """Programs write it where they have none: as a number it would make one patient of all of them."""
@@ -22,7 +22,7 @@ def test_a_placeholder_is_nobodys_number(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["4711", "00012", "A0", "Quincy^Jane", "TEST4711", "UNKNOWN-4711", "X9", "None Jane", "0A"]
+    "text", ["4711", "00012", "A0", "Quincy^Jane", "TEST4711", "UNKNOWN-4711", "X9", "None Jane", "0A", "(7)", "<Quincy>"]
 )
 def test_a_number_is_somebodys(text: str) -> None:
     assert not says_no_id(text)
