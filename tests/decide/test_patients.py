@@ -22,7 +22,8 @@ def test_a_placeholder_is_nobodys_number(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["4711", "00012", "A0", "Quincy^Jane", "TEST4711", "UNKNOWN-4711", "X9", "None Jane", "0A", "(7)", "<Quincy>"]
+    "text",
+    ["4711", "00012", "A0", "Quincy^Jane", "TEST4711", "UNKNOWN-4711", "X9", "None Jane", "0A", "(7)", "<Quincy>"],
 )
 def test_a_number_is_somebodys(text: str) -> None:
     assert not says_no_id(text)
