@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mover.deid.pixels.look import busy
-from mover.deid.pixels.samples import Frame, read_frame
+from mover.deid.pixels.samples import Frame, frame_bytes, read_frame
 from mover.deid.pixels.words import PixelFacts
-from mover.errors import RedactionUnproven
+from mover.errors import LimitExceeded, RedactionUnproven
 from mover.model.deid import PixelRules
 from mover.model.source import ByteSource
 
@@ -29,17 +29,21 @@ FEW_PIXELS: Final = 2 << 20  # of all frames together: then each frame is looked
 SAMPLED: Final = 3
 SUSPECTS: Final = 8  # frames that are shown because of their edges
 RUN: Final = 5  # half-blocks in a row with edges where no shown frame has any: three letters of the smallest writing
+SHOWN_BYTES: Final = 1 << 30  # of frames that stand in memory together; the child that reads them has four times that
 MAX_FRAMES: Final = 8192  # a longer film is not looked at in the time of one object
 
 
 def shown(source: ByteSource, facts: PixelFacts, rules: PixelRules) -> Iterator[Frame]:
-    """Raises RedactionUnproven for a film that the profile, or the bound, does not let pass by samples."""
+    """Raises RedactionUnproven for a film that the profile, or the bound, does not let pass by samples, LimitExceeded
+    for one that would have to be read whole and is too large for it."""
     count = len(facts.frames)
     few = count * facts.rows * facts.columns <= FEW_PIXELS or count <= SAMPLED
     if not few and rules.films == "refuse":
         raise RedactionUnproven("the profile refuses films of which not every frame is looked at")
     if count > MAX_FRAMES:
         raise RedactionUnproven(f"a film of more than {MAX_FRAMES} frames")
+    if not few and rules.films == "every" and count * frame_bytes(facts) > SHOWN_BYTES:
+        raise LimitExceeded(f"a film of more than {SHOWN_BYTES >> 20} MiB, of which every frame is to be read")
     if few or rules.films == "every":
         yield from (read_frame(source, facts, index) for index in range(count))
     else:

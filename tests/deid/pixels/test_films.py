@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.deid.pixels import PixelFacts, Span, judge_pixels, reader
+from mover.deid.pixels import PixelFacts, Span, films, judge_pixels, reader
 from mover.deid.pixels.films import MAX_FRAMES, SUSPECTS, Edges, shown, suspects
-from mover.errors import RedactionUnproven
+from mover.errors import LimitExceeded, RedactionUnproven
 from mover.model.deid import PixelRules
 from mover.model.source import MemorySource
 from tests.support.dicoms import burn
@@ -50,6 +50,17 @@ def test_a_frame_that_alone_shows_a_word_is_shown(index: int) -> None:
     wanted = at(index)
     assert any(np.array_equal(frame.samples, wanted) for frame in shown(source, facts, PixelRules()))
     assert len(list(shown(source, facts, PixelRules()))) <= 5 + SUSPECTS
+
+
+def test_a_film_too_large_to_be_read_whole_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames stand in memory together: a child that died of them would say nothing of the reason."""
+    source, facts = film()
+    rules = PixelRules(films="every")
+    assert len(list(shown(source, facts, rules))) == COUNT
+    monkeypatch.setattr(films, "SHOWN_BYTES", COUNT * HIGH * WIDE - 1)
+    with pytest.raises(LimitExceeded, match="every frame"):
+        list(shown(source, facts, rules))
+    assert len(list(shown(source, facts, PixelRules()))) < COUNT
 
 
 @pytest.mark.slow
