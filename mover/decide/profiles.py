@@ -71,7 +71,11 @@ OPTIONS = (
 )  # fmt: skip
 
 
-_PLACEHOLDER: Final = re.compile(r"\s*([<\[{…]|\.\.\.|(example|placeholder|todo|tbd|fixme|your|insert|xx+)\b)", re.I)
+_PLACEHOLDER: Final = re.compile(
+    r"\s*([<\[{…]|\.\.\.|(example|placeholder|todo|tbd|fixme|your|insert|xx+)\b"
+    r"|(n/?a|none|null|no|test|dummy|unknown|pending|tba|to be (added|announced|determined|done))\W*$)",
+    re.IGNORECASE,
+)
 
 
 def is_placeholder(determination: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mover.decide.profiles import OPTIONS, profile_problems, widening
+from mover.decide.profiles import OPTIONS, is_placeholder, profile_problems, widening
 from mover.errors import NotFound, PolicyInvalid
 from mover.model.deid import DicomRules, PixelRules, SafePrivate, SlideRules
 from mover.model.policy import DeidPolicy
@@ -117,3 +117,12 @@ def _other(hint: object, default: object, option: str) -> object:
         return not default
     chosen = {"pixels.burned_in": "trust", "pixels.ultrasound": "ocr"}
     return chosen.get(option) or next(word for word in typing.get_args(hint) if word != default)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_one"),
+    [("N/A", True), ("None.", True), ("to be determined", True), ("TBA", True), ("No 17 of 2026", False), ("", False)],
+)
+def test_words_that_say_there_is_no_report_stand_for_none(words: str, is_one: bool) -> None:
+    """A certificate would claim an expert's determination called N/A."""
+    assert is_placeholder(words) is is_one
