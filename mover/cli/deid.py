@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mover.cli.watching import Watching, WholeLines, some
+from mover.cli.watching import Watching, WholeLines, refuse, some
 
 if TYPE_CHECKING:
     from mover.deid.certificate import Checked
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mover.deid.oneshot.shot import Options
 
 RUN = "run"
+LEFT_OVER_SHOWN = 20
 # subcommand -> module and the name of its click command there
 ELSEWHERE: dict[str, tuple[str, str]] = {
     "survey": ("mover.cli.deid_survey", "command"),
@@ -25,6 +26,9 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "export": ("mover.cli.deid_export", "command"),
 }
 
+_WHAT_TO_SIGN = (
+    "Name a batch by its whole id (mover batch list) and --to; or a certificate, --sign-key and --to; or --new-key."
+)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -98,10 +102,7 @@ def run(
     try:
         report = _shoot(source_dir, out_dir, crosswalk, given)
     except MoverError as error:
-        click.echo(str(error), err=True)
-        for detail in error.details[:20]:
-            click.echo("  " + "  ".join(f"{name}: {value}" for name, value in detail.items()), err=True)
-        sys.exit(error.exit_status)
+        refuse(error, as_json=as_json)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -160,6 +161,12 @@ def _print(report: OneShotReport, crosswalk: Path | None, *, plan_only: bool) ->
     for one in report.anonymity:
         lost = f", {some(one.suppressed, 'row')} lost theirs" if one.suppressed else ""
         click.echo(f"table {one.table}: k = {one.smallest} over {', '.join(one.columns)}{lost}")
+    if report.left_over:
+        lie = "lie" if len(report.left_over) > 1 else "lies"
+        click.echo(f"{some(len(report.left_over), 'output')} of an earlier run still {lie} in the output folder, and "
+                   "by this profile would not: remove what nobody may have")  # fmt: skip
+        for name in report.left_over[:LEFT_OVER_SHOWN]:
+            click.echo(f"         {name}")
     if report.certificate:
         click.echo(f"certificate signed with key {report.certificate}")
     if not plan_only:
@@ -227,13 +234,12 @@ def certify(ctx: click.Context, certificate: str | None, new_key: Path | None, *
             _fetch(ctx, certificate, given)
             return
         if certificate is None or given["sign_key"] is None or given["target"] is None:
-            raise RequestInvalid("what is to be signed?", hint="Name a certificate, --sign-key and --to; or --new-key.")
+            raise RequestInvalid("what is to be signed, and where does it go?", hint=_WHAT_TO_SIGN)
         if not Path(certificate).is_file():
-            raise RequestInvalid("there is no such certificate, and a batch's id looks otherwise")
+            raise RequestInvalid("there is no such certificate, and a batch's id looks otherwise", hint=_WHAT_TO_SIGN)
         _sign_again(Path(certificate), given)
     except MoverError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_status)
+        refuse(error, as_json=given["as_json"])
 
 
 def _fetch(ctx: click.Context, batch: str, given: dict[str, Any]) -> None:
@@ -316,7 +322,7 @@ def verify_certificate(
         more = f"{some(checked.strangers, 'file')} in the folder, and none in this certificate"
         checked = msgspec.structs.replace(checked, problems=(*checked.problems, more))
     if printed is not None:
-        _print_page(printed, checked, signed)
+        _print_page(printed, checked, signed, as_json=as_json)
     if as_json:
         told = msgspec.structs.replace(checked, certificate=None)
         click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
@@ -325,7 +331,7 @@ def verify_certificate(
     sys.exit(IntegrityError.exit_status if checked.problems else 0)
 
 
-def _print_page(target: Path, checked: Checked, signed: bytes) -> None:
+def _print_page(target: Path, checked: Checked, signed: bytes, *, as_json: bool) -> None:
     from mover.deid.durable import write_private
     from mover.deid.printed import page
     from mover.errors import MoverError
@@ -333,8 +339,7 @@ def _print_page(target: Path, checked: Checked, signed: bytes) -> None:
     try:
         write_private(target, page(checked, signed), replace=False)
     except MoverError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_status)
+        refuse(error, as_json=as_json)
 
 
 def _print_checked(checked: Checked, with_files: bool) -> None:
@@ -356,5 +361,7 @@ def _print_checked(checked: Checked, with_files: bool) -> None:
     if with_files:
         others = f"; {some(checked.strangers, 'other file')} in the folder" if checked.strangers else ""
         click.echo(f"{some(checked.files_checked, 'output')} hashed again{others}")
+        if not checked.files_checked:
+            click.echo("none of its outputs lies there: is this the folder that --to named?")
     else:
         click.echo("outputs were not hashed: give --files FOLDER")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
+
+from mover.cli.watching import refuse
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -34,8 +35,7 @@ def command(crosswalk: Path, uids: Path | None, patients: Path | None, purpose: 
     try:
         counts = export_maps(crosswalk, wanted, purpose=purpose)
     except MoverError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_status)
+        refuse(error, as_json=as_json)
     if as_json:
         click.echo(msgspec.json.encode({"rows": counts}).decode())
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mover.cli.watching import Watching, some
+from mover.cli.watching import Watching, refuse, some
 
 if TYPE_CHECKING:
     from mover.decide.survey import FolderSurvey, PlaceSeen, TableSeen
@@ -44,8 +44,7 @@ def command(source_dir: Path, profile_path: Path | None, draft: Path | None, eve
         with Watching("looking") as progress:
             survey, comments = survey_source(source_dir, profile=profile, draft=draft, progress=progress)  # type: ignore[arg-type]
     except MoverError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_status)
+        refuse(error, as_json=as_json)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(survey), indent=2).decode())
     else:

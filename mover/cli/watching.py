@@ -1,12 +1,15 @@
-"""What people see while they wait and before they begin: how far a run is, and what a group of commands can do."""
+"""What people see while they wait, before they begin and when it is refused, of commands that ask no daemon too."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from mover.errors import MoverError
 
 LINE_EVERY_S: Final = 30.0
 SENTENCE_CHARS: Final = 300
@@ -19,6 +22,14 @@ class WholeLines(click.Group):
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl([(name, one.get_short_help_str(SENTENCE_CHARS)) for name, one in found if one])
+
+
+def refuse(error: MoverError, *, as_json: bool) -> NoReturn:
+    """As `main` says it: what, where, whether to try again, what to do."""
+    from mover.cli.output import print_error
+
+    print_error(error, as_json=as_json)
+    sys.exit(error.exit_status)
 
 
 class Watching:
@@ -61,5 +72,5 @@ class Watching:
 
 
 def some(count: int, noun: str) -> str:
-    """"1 file", "2 files"."""
+    """ "1 file", "2 files"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -368,7 +368,8 @@ def _output_problems(certificate: Certificate, folder: Path) -> tuple[int, list[
             try:
                 digest, size_bytes = digest_of_file(folder / output.name)
             except MoverError:
-                problems.append(f"{output.name}: cannot be read")
+                there = os.path.lexists(folder / output.name)
+                problems.append(f"{output.name}: {'cannot be read' if there else 'is not there'}")
                 continue
             checked += 1
             if (digest, str(size_bytes)) != (_plain(output.blake3), _plain(output.size_bytes)):
@@ -392,7 +393,7 @@ def new_key(path: Path) -> str:
     except FileExistsError as error:
         raise RequestInvalid("a file of that name is there already", hint="Name a new file for the key.") from error
     except OSError as error:
-        raise tier_error(error) from error
+        raise tier_error(error, of="the signing key") from error
     return public_fingerprint(key)
 
 
@@ -405,7 +406,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
             raise RequestInvalid("others may read the signing key", hint="chmod 600 the key file.")
         key = load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
-        raise tier_error(error) from error
+        raise tier_error(error, of="the signing key") from error
     except (ValueError, TypeError) as error:
         raise RequestInvalid("the signing key is no key", hint=_MAKE_ONE) from error
     if not isinstance(key, Ed25519PrivateKey):

@@ -245,14 +245,27 @@ class FileCrosswalk:
         with self._lock:
             self._learn(_Line(exports=(export,)))
 
-    def save(self, files: Iterable[CrosswalkEntry], *, certificate: str = "") -> None:
+    def superseded(self, files: Iterable[CrosswalkEntry]) -> list[str]:
+        """Outputs that an earlier run made of files which this one did not let through."""
+        now = tuple(files)
+        made = {entry.output for entry in now}  # twins: one of two names may be refused
+        refused = {entry.source: entry.source_blake3 for entry in now if entry.status != "deidentified"}
+        return [
+            one.output for one in self._earlier
+            if one.output and one.output not in made
+            and one.source in refused and refused[one.source] in (None, one.source_blake3)
+        ]  # fmt: skip
+
+    def save(self, files: Iterable[CrosswalkEntry], *, certificate: str = "", left_over: Sequence[str] = ()) -> None:
         """Replace the file; the journal has nothing more to say then. What earlier runs published of other sources
-        stays listed before `files`: next month's folder must not make this month's names forgotten."""
+        stays listed before `files`: next month's folder must not make this month's names forgotten. So does what is
+        `left_over` of these, until it is gone."""
         now = tuple(files)
         told = {(entry.source, entry.source_blake3) for entry in now}
         earlier = (
             entry for entry in self._earlier
-            if entry.status == "deidentified" and (entry.source, entry.source_blake3) not in told
+            if entry.status == "deidentified"
+            and ((entry.source, entry.source_blake3) not in told or entry.output in left_over)
         )  # fmt: skip
         whole = CrosswalkFile(
             files=(*earlier, *now), numbers=self._numbers, subjects=self._subjects, keys=self._keys, uids=self._uids,
@@ -284,9 +297,12 @@ class FileCrosswalk:
         try:
             whole = msgspec.json.decode(self._path.read_bytes(), type=CrosswalkFile)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestInvalid("the crosswalk file exists and is no crosswalk") from error
+            raise RequestInvalid(
+                "the crosswalk file exists and is no crosswalk",
+                hint="Name the one an earlier run wrote, or a new file.",
+            ) from error
         except OSError as error:
-            raise tier_error(error) from error
+            raise tier_error(error, of="the crosswalk") from error
         for entry in whole.files:
             if entry.number and entry.source_blake3 and is_number(entry.number) and not whole.numbers:
                 self._take(_Line(source_blake3=entry.source_blake3, number=entry.number))
@@ -344,7 +360,7 @@ class FileCrosswalk:
                     line = b"\n" + line
             append_synced(self._journal, line)
         except OSError as error:
-            raise tier_error(error) from error
+            raise tier_error(error, of="the crosswalk") from error
 
 
 def _lock(path: Path) -> int:
@@ -354,7 +370,7 @@ def _lock(path: Path) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise tier_error(error) from error
+            raise tier_error(error, of="the crosswalk") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
@@ -366,5 +382,5 @@ def _lock(path: Path) -> int:
             ) from error
         except OSError as error:
             os.close(fd)
-            raise tier_error(error) from error
+            raise tier_error(error, of="the crosswalk") from error
         os.close(fd)

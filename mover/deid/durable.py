@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,9 @@ GROUP_FILES: Final = 64  # open at a time, for each thread that writes groups
 SYNC_THREADS: Final = 16
 DIRECT_BYTES: Final = 1 << 20
 THREADED_BYTES: Final = 16 << 20  # from here on several threads hash one file
+_FULL: Final = "Free space there, then run the same command again: what was finished stays."
+_DENIED: Final = "Look at owner and modes of file and folder, and for a read-only mount; then run the command again."
+_FAILED: Final = "Is the folder there, and its disk well (dmesg)? Then run the same command again."
 
 
 class Wanted(Struct, frozen=True):
@@ -257,10 +261,11 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
         sync_folder(path.parent)
     except FileExistsError as error:
         hidden.unlink(missing_ok=True)
-        raise EntryExists("there is a file of that name; it was left as it is") from error
+        raise EntryExists("there is a file of that name; it was left as it is", hint="Name another file.") from error
     except OSError as error:
-        hidden.unlink(missing_ok=True)
-        raise tier_error(error) from error
+        with suppress(OSError):  # where nothing may be made, nothing may be looked for either
+            hidden.unlink()
+        raise tier_error(error, of="the file") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -339,11 +344,11 @@ def check_unchanged(fd: int, before: os.stat_result) -> None:
         raise ChangedWhileReading("the source changed while it was read")
 
 
-def tier_error(error: OSError) -> MoverError:
-    """The message names the error, never the path."""
+def tier_error(error: OSError, *, of: str = "the output") -> MoverError:
+    """The message names the error and what kind of file it is about, never the path."""
     name = errno.errorcode.get(error.errno or 0, "unknown")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TierFull(f"the output's file system is full ({name})")
+        return TierFull(f"the file system of {of} is full ({name})", hint=_FULL)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return TierDenied(f"the output cannot be written ({name})")
-    return TierError(f"writing the output failed ({name})")
+        return TierDenied(f"{of} may not be read or written here ({name})", hint=_DENIED)
+    return TierError(f"reading or writing {of} failed ({name})", hint=_FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from errno import EACCES
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from mover.cli.deid import command
 from mover.cli.watching import Watching
 from mover.deid.certificate import check_signable, load_key, sign
-from mover.errors import IntegrityError, PolicyInvalid, RequestInvalid
+from mover.errors import IntegrityError, PolicyInvalid, RequestInvalid, TierDenied
 from tests.deid.test_certificate import certificate
 from tests.support import slides
 
@@ -174,3 +175,53 @@ def test_what_a_profile_does_not_want_of_slides_goes_too(tmp_path: Path) -> None
               tmp_path / f"{name}.yaml")  # fmt: skip
         held[name] = [b"StripeWidth" in path.read_bytes() for path in (tmp_path / name).rglob("*.svs")]
     assert held == {"all": [True], "fewer": [False], "none": []}
+
+
+@pytest.mark.slow
+def test_what_a_narrower_profile_no_longer_lets_through_is_named_where_it_still_lies(done: Path) -> None:
+    """The profile was narrowed, the run said `quarantined`, and the clean folder still held what must not leave."""
+    (done / "narrow.yaml").write_text("kind: deid\nname: narrow\nslides: {accept: [hamamatsu-ndpi]}\n")
+    there = sorted(str(path.relative_to(done / "out")) for path in (done / "out").rglob("*.svs"))
+    again, narrowed = mover(*call(done)), mover(*call(done)[:-4], "--profile", done / "narrow.yaml")
+    assert "earlier run" not in again.output and "2 outputs of an earlier run still lie" in narrowed.output
+    assert all(name in narrowed.output for name in there)
+    assert sorted(str(path.relative_to(done / "out")) for path in (done / "out").rglob("*.svs")) == there
+    (done / "out" / there[0]).unlink()
+    told = json.loads(mover(*call(done)[:-4], "--profile", done / "narrow.yaml", "--json").stdout)
+    assert told["left_over"] == there[1:], "told until it is gone"
+
+
+def test_a_place_that_is_not_ours_is_refused_in_words_and_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of root's gave an ordinary user a traceback; a map that could not be written failed after the night."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    nobodys = tmp_path / "nobodys"
+    monkeypatch.setattr("os.access", lambda place, _: Path(place) != nobodys)
+    nobodys.mkdir()
+    where = [tmp_path / "in", "--to", tmp_path / "out", "--crosswalk"]
+    for words in ([*where, nobodys / "x"], [*where, tmp_path / "x", "--map", nobodys / "m"]):
+        said = mover(*words)
+        assert said.exit_code == RequestInvalid.exit_status and "not yours to write" in said.output
+        assert "to do: Make it first" in said.output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_the_system_refuses_is_told_as_what_and_what_to_do(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three calls ended in a traceback where a folder may not even be looked into."""
+
+    def denied(*_: Any, **__: Any) -> Any:
+        raise PermissionError(EACCES, "denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mover.deid.durable.os.open", denied)
+        patch.setattr("pathlib.Path.unlink", denied)
+        said = mover("verify-certificate", done / "c.json", "--html", done / "c.html")
+    assert said.exit_code == TierDenied.exit_status and "to do: Look at owner and modes" in said.output
+    with monkeypatch.context() as patch:
+        patch.setattr("mover.deid.oneshot.publish.Publisher._check", denied)
+        said = mover(*call(done))
+    assert said.exit_code == TierDenied.exit_status and "may not be read or written here (EACCES)" in said.output
+    empty = mover("verify-certificate", done / "c.json", "--files", done / "in")
+    assert "is not there" in empty.output and "is this the folder that --to named?" in empty.output

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -18,7 +19,7 @@ from mover.clock import SYSTEM
 from mover.deid.crosswalk import Export, FileCrosswalk
 from mover.deid.durable import write_private
 from mover.deid.oneshot.publish import refuse_clean_zone
-from mover.errors import NotFound, RequestInvalid
+from mover.errors import EntryExists, NotFound, RequestInvalid
 
 What = Literal["uids", "patients"]
 PURPOSE_CHARS: Final = 500
@@ -32,7 +33,7 @@ def export_maps(crosswalk_path: Path, wanted: Mapping[What, Path], *, purpose: s
     if not wanted or len({path.resolve() for path in wanted.values()}) < len(wanted):
         raise RequestInvalid("name a file of its own for each map")
     if not (crosswalk_path.is_file() or crosswalk_path.with_name(crosswalk_path.name + ".journal").is_file()):
-        raise NotFound("there is no crosswalk of that name")
+        raise NotFound("there is no crosswalk of that name", hint="Name the file that --crosswalk named.")
     with FileCrosswalk(crosswalk_path) as crosswalk:
         for path in wanted.values():
             _check_place(path, crosswalk)
@@ -41,7 +42,10 @@ def export_maps(crosswalk_path: Path, wanted: Mapping[What, Path], *, purpose: s
         counts: dict[str, int] = {what: len(found) for what, found in rows.items()}
         crosswalk.note_export(Export(at=now, purpose=purpose.strip(), rows=counts))
         for what, path in wanted.items():
-            write_private(path, _csv(rows[what]), replace=False)
+            try:
+                write_private(path, _csv(rows[what]), replace=False)
+            except EntryExists as error:
+                raise EntryExists(error.what, where=f"--{what}", hint=error.advice) from error
     return counts
 
 
@@ -52,10 +56,12 @@ def _csv(rows: list[tuple[str, str]]) -> bytes:
 
 
 def _check_place(path: Path, crosswalk: FileCrosswalk) -> None:
-    if not path.parent.is_dir():
-        raise RequestInvalid("the folder of a map does not exist")
+    if not (os.path.isdir(path.parent) and os.access(path.parent, os.W_OK | os.X_OK)):
+        words = "the folder of a map does not exist, or is not yours to write"
+        raise RequestInvalid(words, hint="Make it first, or name another; nothing was written yet.")
     refuse_clean_zone(path)
     outputs = list(crosswalk.outputs)[:OUTPUTS_LOOKED_FOR]
     for folder in path.resolve().parents:
-        if any((folder / name).exists() for name in outputs):
-            raise RequestInvalid("a map may not lie inside the folder of the clean files")
+        if any(os.path.exists(folder / name) for name in outputs):
+            words = "a map may not lie inside the folder of the clean files"
+            raise RequestInvalid(words, hint="Keep it beside the crosswalk.")

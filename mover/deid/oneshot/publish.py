@@ -11,7 +11,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from mover.deid.crosswalk import FileCrosswalk
-from mover.deid.durable import Wanted, digest_of_file, make_folder, recipe_digest, write_output, write_outputs
+from mover.deid.durable import (
+    Wanted,
+    digest_of_file,
+    make_folder,
+    recipe_digest,
+    tier_error,
+    write_output,
+    write_outputs,
+)
 from mover.errors import (
     DigestMismatch,
     EntryExists,
@@ -26,6 +34,8 @@ from mover.tiers import beneath
 from mover.tiers.identity import read_identity
 
 TABLES = "tables"
+_THEIR_OWN = "Give --crosswalk the file that was written with this folder, or --to an empty folder."
+_APART = "Keep them in a folder of their own, beside the other two."
 
 
 class ToPublish(Struct, frozen=True):
@@ -47,7 +57,10 @@ class Publisher:
         self._dry = dry
         self._lock = threading.Lock()
         self._making: dict[str, threading.Lock] = {}
-        self._check()
+        try:
+            self._check()
+        except OSError as error:
+            raise tier_error(error) from error
 
     def _check(self) -> None:
         if not self._out.is_dir():
@@ -55,7 +68,7 @@ class Publisher:
         ours = self._crosswalk.folders() | {TABLES}
         for folder in self._out.iterdir():
             if folder.name not in ours or folder.is_symlink() or not folder.is_dir():
-                raise EntryExists("the output folder holds what this crosswalk does not know")
+                raise EntryExists("the output folder holds what this crosswalk does not know", hint=_THEIR_OWN)
             for leftover in folder.rglob(".*.part"):
                 if not self._dry:
                     leftover.unlink()
@@ -129,22 +142,26 @@ class Publisher:
 
 
 def check_places(source_dir: Path, out_dir: Path | None, private: list[Path]) -> None:
-    """Names that tie patients to numbers never lie where the clean files lie, nor is the source written to."""
+    """Names that tie patients to numbers never lie where the clean files lie, nor is the source written to. Said
+    before the work: a certificate that has no place to go would be missed at its end."""
     if not source_dir.is_dir():
         raise RequestInvalid("the source folder is no folder")
     source, out = source_dir.resolve(), (out_dir or Path(os.devnull)).resolve()
     if source == out or out in source.parents or source in out.parents:
-        raise RequestInvalid("source and output folder must lie apart")
+        raise RequestInvalid("source and output folder must lie apart", hint="Give --to a folder beside the source.")
     resolved = [path.parent.resolve() / path.name for path in private]
     if len(set(resolved)) != len(resolved):
-        raise RequestInvalid("crosswalk, map and certificate need a name each")
+        raise RequestInvalid("crosswalk, map and certificate need a name each", hint="Give each another name.")
     for path in resolved:
         if out in path.parents or path == out:
-            raise RequestInvalid("the crosswalk, the map and the certificate may not lie inside the output folder")
+            words = "the crosswalk, the map and the certificate may not lie inside the output folder"
+            raise RequestInvalid(words, hint=_APART)
         if source in path.parents:
-            raise RequestInvalid("the crosswalk, the map and the certificate may not lie inside the source folder")
-        if not path.parent.is_dir():
-            raise RequestInvalid("the folder of the crosswalk, the map or the certificate does not exist")
+            words = "the crosswalk, the map and the certificate may not lie inside the source folder"
+            raise RequestInvalid(words, hint=_APART)
+        if not (os.path.isdir(path.parent) and os.access(path.parent, os.W_OK | os.X_OK)):
+            words = "the folder of the crosswalk, the map or the certificate does not exist, or is not yours to write"
+            raise RequestInvalid(words, hint="Make it first, or name another; nothing was done yet.")
         refuse_clean_zone(path)
 
 

@@ -45,6 +45,8 @@ class OneShotReport(Struct, frozen=True, kw_only=True):
     # cells of tables that did not leave and that a person may want to see
     cells_to_review: int = 0
     certificate: str = ""
+    # outputs of these files from an earlier run that still lie there, though this one would not have made them
+    left_over: tuple[str, ...] = ()
     # k of each table over its declared quasi-identifiers
     anonymity: tuple[Anonymity, ...] = ()
     planned: tuple[PlannedFile, ...] = ()
@@ -54,7 +56,13 @@ DETAILS = 50
 
 
 def make_report(
-    outcomes: Sequence[Outcome], *, seconds: float, dry: bool, ambiguous: int, certificate: str
+    outcomes: Sequence[Outcome],
+    *,
+    seconds: float,
+    dry: bool,
+    ambiguous: int,
+    certificate: str,
+    left_over: tuple[str, ...] = (),
 ) -> OneShotReport:
     reasons: dict[str, dict[str, int]] = {"quarantined": {}, "dropped": {}}
     by_kind: dict[str, dict[str, int]] = {}
@@ -76,7 +84,7 @@ def make_report(
         source_bytes=sum(outcome.source_bytes for outcome in outcomes),
         output_bytes=sum(outcome.output_bytes for outcome in outcomes),
         seconds=seconds, ambiguous_names=ambiguous, cells_to_review=sum(outcome.review for outcome in outcomes),
-        certificate=certificate,
+        certificate=certificate, left_over=left_over,
         anonymity=tuple(outcome.anonymity for outcome in outcomes if outcome.anonymity is not None),
         planned=tuple(_planned(outcome) for outcome in outcomes) if dry else (),
     )  # fmt: skip

@@ -101,10 +101,12 @@ def deidentify_folder(
         found = list(walk(source_dir))
         shot = _Shot(job, found, progress)
         outcomes = shot.run()
-        certificate = b"" if options.plan_only else _write_down(job, options, outcomes)
+        superseded = crosswalk.superseded(outcome.entry for outcome in outcomes)
+        left_over = tuple(name for name in superseded if publisher.exists(name))
+        certificate = b"" if options.plan_only else _write_down(job, options, outcomes, left_over)
     return make_report(
         outcomes, seconds=monotonic_s() - started, dry=options.plan_only, ambiguous=len(job.ambiguous),
-        certificate=_fingerprint(options.signing) if certificate else "",
+        certificate=_fingerprint(options.signing) if certificate else "", left_over=left_over,
     )  # fmt: skip
 
 
@@ -209,7 +211,7 @@ def _ambiguous(job: Job, wanted: Iterable[SlideFiles]) -> frozenset[str]:
 # --- the end -------------------------------------------------------------------------------------------
 
 
-def _write_down(job: Job, options: Options, outcomes: list[Outcome]) -> bytes:
+def _write_down(job: Job, options: Options, outcomes: list[Outcome], left_over: Sequence[str]) -> bytes:
     """Certificate and map before the crosswalk, whose new form says that the run is over."""
     signed = b""
     if options.signing is not None:
@@ -218,7 +220,7 @@ def _write_down(job: Job, options: Options, outcomes: list[Outcome]) -> bytes:
     if options.map_path is not None:
         write_private(options.map_path, as_map(outcomes))
     certificate = blake3(signed).hexdigest() if signed else ""
-    job.crosswalk.save((outcome.entry for outcome in outcomes), certificate=certificate)
+    job.crosswalk.save((outcome.entry for outcome in outcomes), certificate=certificate, left_over=left_over)
     return signed
 
 
