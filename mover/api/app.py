@@ -46,7 +46,7 @@ from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
 from mover.api.waiting import Waits
 from mover.clock import SYSTEM, Clock
-from mover.decide.access import judge
+from mover.decide.access import ACTIONS, judge
 from mover.errors import Denied, NotFound, RequestInvalid, Unauthenticated
 from mover.log import bound, get_logger
 from mover.model import wire
@@ -151,9 +151,10 @@ async def _authenticate(secret: str, house: _House, *, address: str) -> Identity
 def _allow(identity: Identity, action: str) -> None:
     verdict = judge(identity.role, action)
     if verdict == "hidden":
-        raise NotFound("no such thing for this token")
+        raise NotFound("no such thing for this token", hint="Check the id, and the role and project of your token.")
     if verdict == "denied":
-        raise Denied(f"the role {identity.role} may not do this", where=action)
+        hint = f"Use a token of another role: {', '.join(sorted(ACTIONS[action]))}."
+        raise Denied(f"the role {identity.role} may not do this", where=action, hint=hint)
 
 
 async def _parse(request: web.Request, operation: Operation, house: _House, identity: Identity) -> Call[Any, Any]:

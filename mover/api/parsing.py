@@ -19,6 +19,7 @@ from mover.errors import LimitExceeded, MediaTypeUnknown, RequestInvalid
 
 _PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
 _QUOTED_VALUE = re.compile(r"^(Invalid enum value) .*$", re.DOTALL)
+_LENGTH = re.compile(r"^Expected `str` of length (?P<bound>[<>]=) (?P<count>\d+)$")
 _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
 _ID_SHAPE = re.compile(ID_PATTERN)
 
@@ -100,4 +101,7 @@ def invalid(error: msgspec.DecodeError, *, root: str) -> RequestInvalid:
     message = str(error)
     place = _PLACE.search(message)
     what = _QUOTED_VALUE.sub(r"\1", _PLACE.sub("", message))
+    if length := _LENGTH.match(what):
+        bound = "at least" if length["bound"] == ">=" else "at most"
+        what = f"this text must have {bound} {length['count']} character" + "s" * (length["count"] != "1")
     return RequestInvalid(what, where=place["where"].replace("$", root, 1) if place else root)

@@ -32,6 +32,26 @@ async def test_an_error_travels_with_its_code_place_hint_and_details(served: Ser
     assert said["request"] == response.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"), [("", "must have at least 1 character"), ("a" * 9000, "at most")], ids=["short", "long"]
+)
+async def test_a_text_of_the_wrong_length_is_refused_in_words(served: Served, folder: str, said: str) -> None:
+    """Whoever gave too short a reason read of types of a language that is not theirs."""
+    async with served.ask("POST", "/v1/batches", json={"folder": folder}) as response:
+        told = await problem(response)
+    assert response.status == 422 and said in told["detail"] and told["where"] == "body.folder"
+
+
+async def test_a_role_that_may_not_is_told_which_may_and_where_nothing_is_seen_to_look_at_the_role(
+    served: Served,
+) -> None:
+    """`vault dump` told a custodian to ask for "the role this needs"; an operator looked for a wrong id."""
+    async with served.ask("POST", "/v1/batches", role="viewer", json={"folder": "a"}) as response:
+        assert (await problem(response))["hint"] == "Use a token of another role: admin, operator."
+    async with served.ask("GET", "/v1/vault", role="operator") as response:
+        assert response.status == 404 and "role" in (await problem(response))["hint"]
+
+
 async def test_an_unforeseen_exception_says_nothing_but_the_request_id(served: Served, logged: io.StringIO) -> None:
     """Its text may quote a patient's name; neither the answer nor the log may hold it (I2)."""
     async with served.ask("GET", "/v1/batches/batch-boom") as response:
