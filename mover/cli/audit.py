@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.sdk import SyncClient
 
 
-@click.group("audit")
+@click.group("audit", cls=WholeLines)
 def command() -> None:
     """Who did what; verify and export the chains."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, plan_option, timeout_option, wait_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 
-@click.group("batch")
+@click.group("batch", cls=WholeLines)
 def command() -> None:
     """Step 1: declare batches of image packs, follow them."""
 

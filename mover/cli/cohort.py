@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.sdk import SyncClient
 
 
-@click.group("cohort")
+@click.group("cohort", cls=WholeLines)
 def command() -> None:
     """Step 3: save and count cohorts by expression."""
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import with_client, with_output
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.sdk import SyncClient
 
 
-@click.group("policy")
+@click.group("policy", cls=WholeLines)
 def command() -> None:
     """The policies in force; check files before they are."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, plan_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = ("shorten", "forget", "empty-trash", "release-hold", "agree", "untag", "large")
 
 
-@click.group("protect")
+@click.group("protect", cls=WholeLines)
 def command() -> None:
     """Step 4: the terms that hold, what waits, and what takes two persons."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, plan_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 ACTIONS = ("retry", "exclude", "accept-without-thumbnail", "declare")
 
 
-@click.group("quarantine")
+@click.group("quarantine", cls=WholeLines)
 def command() -> None:
     """What waits for a person, by cause; decide about all of it at once.
 

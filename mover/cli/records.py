@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, plan_option, timeout_option, wait_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 
-@click.group("records")
+@click.group("records", cls=WholeLines)
 def command() -> None:
     """Step 2: declare the tables of a batch, read the ledger."""
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, timeout_option, wait_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.sdk import SyncClient
 
 
-@click.group("restores")
+@click.group("restores", cls=WholeLines)
 def command() -> None:
     """Restores on their way and done: follow, give up."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, plan_option, timeout_option, wait_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -19,7 +20,7 @@ HOLDING = frozenset({"ready"})
 PROTECTED = frozenset({"protected", "cleaning", "ready"})
 
 
-@click.group("run")
+@click.group("run", cls=WholeLines)
 def command() -> None:
     """Steps 3 to 5: request, wait, finish, clean."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mover.cli.common import after_option, limit_option, timeout_option, wait_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 
-class _TierFirst(click.Group):
+class _TierFirst(WholeLines):
     """`mover scan TIER` is short for `mover scan start TIER`."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

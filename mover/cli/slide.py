@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import after_option, limit_option, timeout_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 
-@click.group("slide")
+@click.group("slide", cls=WholeLines)
 def command() -> None:
     """The de-identified slides of the project."""
 

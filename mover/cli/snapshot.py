@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mover.cli.common import after_option, limit_option, with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 
-@click.group("snapshot")
+@click.group("snapshot", cls=WholeLines)
 def command() -> None:
     """Step 4: what is protected, and its check."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import with_client
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 ROLES = ["viewer", "operator", "admin", "custodian"]
 
 
-@click.group("token")
+@click.group("token", cls=WholeLines)
 def command() -> None:
     """Make, list and revoke API tokens."""
 

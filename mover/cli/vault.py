@@ -41,7 +41,8 @@ def command() -> None:
     """For custodians: reveal, export, erase, import, keys; dumps, drills, restores.
 
     The vault ties originals to numbers; every look into it is recorded. What asks the daemon needs a token of the role
-    custodian (mover token make --role custodian): to any other the vault does not exist, and says not-found."""
+    custodian (mover token make --role custodian): to any other the vault does not exist, and says not-found. Dumps and
+    drills are an operator's or an admin's."""
 
 
 @command.command("status")
@@ -210,7 +211,7 @@ for _made in (dumping.dump, dumping.dumps, dumping.reread, dumping.drill, dumpin
     command.add_command(_made)
 
 
-@command.group("keys")
+@command.group("keys", cls=WholeLines)
 def keys() -> None:
     """The two sealed key files: only together they reveal."""
 
@@ -362,19 +363,22 @@ def _private(path: Path) -> Path:
     try:
         os.close(os.open(side, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise SettingsInvalid("the file cannot be written here", where=str(path)) from error
+        raise SettingsInvalid(
+            "the file cannot be written here", where=str(path), hint="Name a folder that is yours to write in."
+        ) from error
     return side
 
 
 def _name(side: Path, path: Path) -> None:
     import os
 
-    from mover.errors import SettingsInvalid
+    from mover.errors import EntryExists
 
     try:
         os.link(side, path)
     except FileExistsError as error:
-        raise SettingsInvalid("there is a file of that name; it was left as it is", where=str(path)) from error
+        words = "there is a file of that name; it was left as it is"
+        raise EntryExists(words, where=str(path), hint="Name another file.") from error
 
 
 # --- import -----------------------------------------------------------------------------------------------
@@ -490,5 +494,3 @@ def _install(following: Any, before: Path, after: Path, settings: Settings) -> P
         os.link(before, kept)
     os.replace(after, before)
     return before
-
-

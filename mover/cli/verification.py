@@ -17,6 +17,7 @@ from mover.cli.common import (
     with_client,
     write_report,
 )
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mover.sdk import SyncClient
 
 
-@click.group("verification")
+@click.group("verification", cls=WholeLines)
 def command() -> None:
     """What was read again: progress, findings, reports."""
 

@@ -78,6 +78,13 @@ def test_the_lines_of_help_are_the_commands_own_first_lines() -> None:
             assert help_text.splitlines()[0] == line, name
 
 
+def test_lists_of_commands_say_their_sentences_to_the_end(mover: Mover) -> None:
+    """What was cut off was mostly what sets a command apart: "Ask that the bytes of a slide be removed from the..."."""
+    groups = {path[:depth] for path in LEAVES for depth in range(1, len(path))}
+    cut = [path for path in sorted(groups) if "..." in mover(*path, "--help").out.partition("Commands:")[2]]
+    assert len(groups) > 15 and cut == []
+
+
 @pytest.mark.slow
 def test_help_comes_at_once() -> None:
     """People ask for help in a hurry: no catalog, no HTTP, no rich on the way to it."""

@@ -79,7 +79,7 @@ def test_a_map_is_a_private_file_of_two_columns_and_never_overwritten(
     assert (tmp_path / "map.csv").read_text() == "id_old,id_new\n1.2.840.1,2.25.7\n"
     assert (tmp_path / "map.csv").stat().st_mode & 0o777 == 0o600
     again = custodian("export", "--uids", "map.csv", "--purpose", PURPOSE, *KEYS)
-    assert again.status != 0 and "left as it is" in again.err
+    assert again.status != 0 and "left as it is" in again.err and "Name another file" in again.err
     other = custodian("export", "--uids", "m2.csv", "--project", "elsewhere", "--purpose", PURPOSE, *KEYS)
     assert other.status != 0 and not list(tmp_path.glob("m2*"))
 
