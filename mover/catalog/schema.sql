@@ -2064,7 +2064,7 @@ create table mover.slide_removal (
     foreign key (project_id, ruling_id) references mover.slide_ruling (project_id, id)
 );
 
--- of a slide in which something was found: keyed hashes of all that was sought. Once two people have called it a false
+-- of a slide in which something was found: keyed hashes of what was found. Once two people have called it a false
 -- alarm, these words are not sought in it again, and any other is
 alter table mover.slide_search add column sought bytea[];
 
@@ -2171,7 +2171,8 @@ create or replace function mover.keys_known(in_tier text, in_keys bytea[], in_se
                   or exists (select from mover.slide_file f
                               where f.number = s.number and f.tier = in_tier and convert_to(f.key, 'UTF8') = k))
     union select f.key from mover.adoption_file f join mover.adoption a on a.id = f.adoption_id
-           where a.tier = in_tier and f.key = any (in_keys) and f.number is not null
+           where a.tier = in_tier and f.key = any (in_keys)
+             and exists (select from mover.slide s where s.number = f.number)  -- a verdict alone makes nothing known
 $$;
 
 reset role;

@@ -41,11 +41,14 @@ class Task(Struct, frozen=True, array_like=True):
 
 
 class Found(Struct, frozen=True, array_like=True):
+    """`words`: which of those that were sought are there, each by itself."""
+
     number: str
     strings: int
     forms: int
     bytes: int
     found: bool
+    words: tuple[str, ...] = ()
 
 
 def search_piles(sandbox: Sandbox, fd: int, tasks: Sequence[Task]) -> list[Found]:
@@ -62,9 +65,14 @@ def look(fd: int, order: bytes) -> bytes:
 def _look(fd: int, task: Task) -> Iterator[Found]:
     seeker = Seeker(task.words)
     for pile in task.piles:
-        hit = any(_holds(seeker, haystack) for haystack in haystacks(fd, pile.ranges))
+        hit = False
+        words: set[str] = set()
+        for haystack in haystacks(fd, pile.ranges):
+            if _holds(seeker, haystack):
+                hit = True
+                words |= {word for word in set(task.words) - words if _holds(Seeker((word,)), haystack)}
         searched = sum(length for _, length in pile.ranges)
-        yield Found(pile.number, len(task.words), seeker.forms, searched, hit)
+        yield Found(pile.number, len(task.words), seeker.forms, searched, hit, tuple(sorted(words)))
 
 
 def _holds(seeker: Seeker, haystack: bytes) -> bool:

@@ -59,7 +59,8 @@ Words = dict[str, tuple[str, ...]]
 
 
 class Outcome(Struct, frozen=True):
-    """Of one slide. `unsearched`: its sidecar or a file is not there as it was, or is older than the ranges."""
+    """Of one slide. `words` were found. `unsearched`: its sidecar or a file is not there as it was, or is older than the
+    ranges."""
 
     number: str
     root: str
@@ -67,6 +68,7 @@ class Outcome(Struct, frozen=True):
     strings: int = 0
     forms: int = 0
     bytes: int = 0
+    words: tuple[str, ...] = ()
 
 
 class SearchAgain:
@@ -91,7 +93,7 @@ class SearchAgain:
             if slides:
                 sought = await self._unexcused(shard.project, words)
                 outcomes = await in_thread(self._search, slides, sought)
-                await self._write(shard, outcomes, sought)
+                await self._write(shard, outcomes)
 
     async def _unexcused(self, project: str, words: Words) -> Words:
         """Without what two people called a false alarm in this very slide: every month's tables say it again."""
@@ -196,7 +198,7 @@ class SearchAgain:
 
     # --- what was found ---------------------------------------------------------------------------------------
 
-    async def _write(self, shard: Shard, outcomes: Sequence[Outcome], words: Words) -> None:
+    async def _write(self, shard: Shard, outcomes: Sequence[Outcome]) -> None:
         hits = [one.number for one in outcomes if one.outcome == "found"]
         if hits:
             await self._tell_others(shard, hits)
@@ -207,7 +209,7 @@ class SearchAgain:
                 _Q["put_search"],
                 [{**common, "number": one.number, "outcome": one.outcome, "strings": one.strings, "forms": one.forms,
                   "bytes": one.bytes, "root": one.root,
-                  "sought": [self._tag(word) for word in words[one.number]] if one.outcome == "found" else None}
+                  "sought": [self._tag(word) for word in one.words] if one.outcome == "found" else None}
                  for one in outcomes],
             )  # fmt: skip
             if hits:
@@ -339,13 +341,15 @@ def _sum(known: Found | None, more: Found) -> Found:
     if known is None:
         return more
     strings = -1 if -1 in (known.strings, more.strings) else more.strings
-    return Found(more.number, strings, more.forms, known.bytes + more.bytes, known.found or more.found)
+    words = tuple(sorted({*known.words, *more.words}))
+    return Found(more.number, strings, more.forms, known.bytes + more.bytes, known.found or more.found, words)
 
 
 def _outcome(slide: Any, found: Found | None) -> Outcome:
     """A hit counts even where other bytes of the slide could not be searched."""
     if found is not None and found.found:
-        return Outcome(slide.number, slide.root, "found", max(0, found.strings), found.forms, found.bytes)
+        strings = max(0, found.strings)
+        return Outcome(slide.number, slide.root, "found", strings, found.forms, found.bytes, found.words)
     if found is None or found.strings < 0:
         return Outcome(slide.number, slide.root, "unsearched")
     return Outcome(slide.number, slide.root, "clean", found.strings, found.forms, found.bytes)

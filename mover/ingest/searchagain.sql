@@ -14,7 +14,7 @@ select s.number, s.tier, coalesce(s.root, s.digest) as root from mover.slide s
  order by s.number;
 
 -- name: excused
--- What was sought in these slides when they were withdrawn, and was called a false alarm since.
+-- What was found in these slides when they were withdrawn, and was called a false alarm since.
 select d.number, d.sought from mover.slide_search d
  where d.number = any (%(numbers)s) and d.outcome = 'found' and d.sought is not null
    and exists (select from mover.slide_ruling r where r.number = d.number and r.action = 'reinstate'

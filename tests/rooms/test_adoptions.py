@@ -24,7 +24,7 @@ from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.ingest import adopting
 from mover.ingest import adoptions as module
 from mover.model import wire
-from mover.model.ids import is_number
+from mover.model.ids import is_number, make_number
 from mover.model.sidecar import decode_sidecar, sidecar_key, slide_folder
 from mover.sandbox import Sandbox
 from tests.rooms.rig import OTHER, PROJECT, Rig
@@ -356,6 +356,15 @@ async def test_slides_that_stand_already_are_known_and_not_read_again(rig: Rig) 
 
     assert done.verdicts.keys() == {"known"} and lines[slide.key]["number"] == slide.number
     assert is_number(slide.number) and len(rig.rows("select 1 from mover.slide")) == 1
+
+
+async def test_who_only_looked_keeps_nobody_from_adopting(rig: Rig) -> None:
+    """A verdict draws the number that the slide would have; the slide is known when it is one."""
+    fill(rig, {"slide_1.svs": await clean_svs(rig)}, below=f"slides/{make_number(bytes(range(10)))}")
+    looked, _ = await scan(rig, replace(ASKED, prefix="slides", register=False, trust_names=True))
+    adopted, _ = await scan(rig, replace(ASKED, prefix="slides", trust_names=True))
+
+    assert looked.slides == {"judged": 1} and adopted.slides == {"registered": 1}
 
 
 # --- kills -------------------------------------------------------------------------------------------------------

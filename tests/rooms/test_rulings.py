@@ -21,7 +21,7 @@ from mover.sandbox import Sandbox
 from mover.transfer import Transfer
 from tests.rooms.rig import OTHER, PROJECT, Rig
 from tests.rooms.test_records import OUTCOMES, Ward, number
-from tests.rooms.test_search_again import planted, rows
+from tests.rooms.test_search_again import planted, rows, stand
 from tests.support import objects
 from tests.support.postgres import Dsns
 
@@ -102,6 +102,22 @@ async def test_another_word_withdraws_a_reinstated_slide_again(ward: Ward) -> No
     asked = await rulings.ask("demo", "ann", number(1), FALSE)
     await rulings.decide("demo", "cora", asked.id, GRANT)
     rows(ward, "update mover.slide_search set sought = sought[1:0] where outcome = 'found'")
+    [batch] = rows(ward, "select id from mover.batch")
+    again = await ward.aligned(batch.id, ward.write(outcomes=NEWS, folder="again"))
+
+    assert [one.number for one in again.withdrawn] == [number(1)]
+
+
+async def test_only_what_was_found_is_excused_and_not_all_that_was_sought(ward: Ward) -> None:
+    """Two people judged a name in a slide. The same patient's number, sought then and not there, was judged by nobody."""
+    record_set = await planted(ward)
+    await ward.work(record_set)
+    rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
+    asked = await rulings.ask("demo", "ann", number(1), FALSE)
+    await rulings.decide("demo", "cora", asked.id, GRANT)
+    for key in (sidecar_key(number(1)), f"slides/{number(1)}/1/{number(1)}.svs"):
+        ward.archive.remove(key)
+    stand(ward, 1, b"seen with Kowalczyk, 99845614")
     [batch] = rows(ward, "select id from mover.batch")
     again = await ward.aligned(batch.id, ward.write(outcomes=NEWS, folder="again"))
 
