@@ -169,6 +169,8 @@ def test_a_file_that_never_stops_changing_is_named_torn_and_the_snapshot_incompl
             while not stop.is_set():
                 file.write(b"x")
 
+    # large, so that the writer comes by while it is read
+    (out / "model.pt").write_bytes(bytes(range(256)) * (256 << 10))
     writer = threading.Thread(target=append)
     writer.start()
     try:

@@ -22,13 +22,14 @@ from mover.policy import Loaded, PolicyBook
 from mover.protect.keeping import check_means, rules
 from mover.tiers import immutable
 from mover.tiers.locking import LockingTier, ObjectLocks, object_locks
+from tests.repository import conftest as repositories
 from tests.repository.conftest import Restic
 from tests.rooms.dump_rig import records
 from tests.rooms.rig import PROJECT, Rig, who
 from tests.support.postgres import Dsns
 from tests.support.seaweed import bucket_client, locked_bucket, object_tier, set_default_lock
 
-pytest_plugins = ["tests.repository.conftest"]
+restic = repositories.restic
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 
 DAY_S = 86_400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,7 @@ class Ward:
     def __init__(self, root: Path, dsns: Dsns, database: Database, vault: Vault, sandbox: Sandbox) -> None:
         self.root, self.dsns, self.database, self.vault, self.sandbox = root, dsns, database, vault, sandbox
         self.policy = msgspec.convert(POLICY, RecordsPolicy)
-        folder = root.with_name(f"{root.name}-archive")
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="archive-", dir=root.parent))
         identity = identities.establish(folder, name="archive", zone="deidentified")
         self.archive = PosixTier("archive", "deidentified", folder, role="archive", identity=identity)
         self.records = self.room()

@@ -109,7 +109,7 @@ async def test_another_word_withdraws_a_reinstated_slide_again(ward: Ward) -> No
 
 
 async def test_only_what_was_found_is_excused_and_not_all_that_was_sought(ward: Ward) -> None:
-    """Two people judged a name in a slide. The same patient's number, sought then and not there, was judged by nobody."""
+    """Two people judged a name in a slide. The patient's number, sought then and not there, was judged by nobody."""
     record_set = await planted(ward)
     await ward.work(record_set)
     rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")

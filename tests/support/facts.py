@@ -38,6 +38,12 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "adoption", **of, id=f"adoption-{mark}", tier="archive", prefix="", trust_names=False, reason="told",
            created_by="ann")  # fmt: skip
     insert(conn, "adoption_file", **of, adoption_id=f"adoption-{mark}", key=b"a", verdict="suspect", size_bytes=1)
+    insert(conn, "adoption_slide", **of, adoption_id=f"adoption-{mark}", number=number, scan=DIGEST, sidecar="{}",
+           evidence="{}", marks="{}")  # fmt: skip
+    insert(conn, "slide_ruling", **of, id=f"ruling-{mark}", number=number, action="remove", reason="it is in there",
+           asked_by="ann")  # fmt: skip
+    insert(conn, "slide_removal", **of, ruling_id=f"ruling-{mark}", place=1, tier="archive", key="k", digest=DIGEST,
+           size_bytes=1)  # fmt: skip
     insert(conn, "record_set", **of, id=records, batch_id=batch, policy="records", version=1, source="sealed-s",
            created_by="ann")  # fmt: skip
     insert(conn, "ledger", **of, record_set_id=records, table_name="images", line=1, state="image-without-row")
@@ -64,6 +70,13 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            requested_by="ann", requested_person="ann", requested_at="2026-01-01Z", not_before="2026-01-02Z",
            lapses_at="2026-02-02Z")  # fmt: skip
     insert(conn, "protect_turn", **of, id=f"turn-{mark}", policy="protect", kind="keep")
+    insert(conn, "protected_folder", **of, id=f"folder-{mark}", policy="protect", name="plans")
+    insert(conn, "restore", **of, id=f"restore-{mark}", snapshot_id=snapshot, tier="protect", node="n1", path="/",
+           target="/back", local=True, created_by="ann")  # fmt: skip
+    insert(conn, "lock_renewal", **of, id=f"renewal-{mark}", tier="protect", prefix=mark, retain_s=1)
+    insert(conn, "dump", **of, id=f"dump-{mark}", policy="dump", why="asked", created_by="ann")
+    insert(conn, "dump_copy", **of, dump_id=f"dump-{mark}", tier="archive", key="k")
+    insert(conn, "dump_drill", **of, id=f"drill-{mark}", dump_id=f"dump-{mark}", kind="read", created_by="ann")
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
     insert(conn, "idempotency", **of, key="k", route="POST /v1/batches", body_digest=DIGEST, subject_id=batch)
     insert(conn, "proof", **of, id=f"proof-{mark}", kind="verified", subject_id=f"pack-{mark}", count=1, bytes=1,

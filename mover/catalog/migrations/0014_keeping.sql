@@ -131,6 +131,7 @@ begin
     return new;
 end $$;
 create trigger keep_locked before update on mover.object_lock for each row execute function mover.keep_locked();
+revoke execute on function mover.keep_locked() from public;
 
 reset role;
 
