@@ -10,6 +10,7 @@ import pytest
 
 from mover.catalog import selections
 from mover.catalog.database import Database
+from mover.decide import retries
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import Conflict, Denied, NotFound
@@ -274,6 +275,7 @@ async def test_a_file_that_was_written_anew_after_it_was_read_stays(rig: Rig, mo
         return found
 
     monkeypatch.setattr(module, "_read", then_changed)
+    monkeypatch.setattr(retries, "OUTAGE_FAILURES_MAX", 3)  # a day's tries take a minute
     await worked(rig)
 
     assert (await rig.rulings.view(PROJECT, ruling.id)).state == "failed"  # type: ignore[attr-defined]
