@@ -4,9 +4,9 @@ Everybody gets the same series of CT slices with the headers that scanners write
 people and places in descriptions. Ours surveys, plans, proves by other parsers, digests and makes durable, group by
 group, clocked inside a process whose sandbox is warm (a daemon's); the whole process stands beside. Its rules trust
 objects that say no text is burned in, because no peer looks at pixels, and outputs are not read back, because no peer
-does that either; with eyes open, and with the reading back of the one-shot command, it stands beside. The peers run
-once over the folder, as they come, and as two processes over halves of it, which is how one would use two cores; their
-outputs are digested by one more process, and synced like everybody's.
+does that either; with the reading back of the one-shot command it stands beside, and at the full scale with eyes open,
+at a few objects a second. The peers run once over the folder, as they come, and as two processes over halves of it,
+which is how one would use two cores; their outputs are digested by one more process, and synced like everybody's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def objects(context: Context) -> None:
     place = context.large_place("p15", 10 * count * 600_000)
     corpus = series(place.folder / "corpus", count)
     course = _ObjectCourse(context=context, corpus=corpus, place=place, discard=True)
-    tools = [_ours(), _ours(OURS_COLD, "cold"), *_peers(), _ours(OURS_EYES, "eyes", rounds=1)]
+    tools = [_ours(), _ours(OURS_COLD, "cold"), *_peers()]
+    if context.sizes.name == "full":
+        tools.append(_ours(OURS_EYES, "eyes", rounds=1))
     found = compete(course, tools, amount=count, unit="objects/s", rounds=min(3, context.sizes.rounds))
     work = f"de-identify {count} CT objects of {EDGE_PX} x {EDGE_PX}, digested and durable"
     found.claim("P15", work, tool=inside(OURS), against=[DICOGNITO], goal=8.0)
