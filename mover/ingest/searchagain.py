@@ -59,8 +59,8 @@ Words = dict[str, tuple[str, ...]]
 
 
 class Outcome(Struct, frozen=True):
-    """Of one slide. `words` were found. `unsearched`: its sidecar or a file is not there as it was, or is older than the
-    ranges."""
+    """Of one slide; `words` were found. `unsearched`: its sidecar or a file is not there as it was, or is older than
+    the ranges."""
 
     number: str
     root: str

@@ -87,6 +87,7 @@ def test_images_survive_kills(ward: Ward, hospital: generate.Hospital, note_kill
     invariants.check_rest(ward, client)
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("kills-images-records")
 def test_slides_of_several_files_survive_kills(ward: Ward, note_kills: Callable) -> None:
     """Between two of forty objects, between the last object and the sidecar, between the sidecar and the row: a slide

@@ -121,7 +121,7 @@ def await_point(site: Site, client: SyncClient, transfer: str, point: tuple[str,
     raise AssertionError(f"{point} was never reached: {seen}")
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # each point of it by itself is above
 def test_a_move_killed_again_and_again_ends_with_every_file_once(site: Site) -> None:
     """Killed in planning, in copying, after it, and twice in release."""
     for number in range(FILES):
