@@ -121,8 +121,11 @@ def await_point(site: Site, client: SyncClient, transfer: str, point: tuple[str,
     raise AssertionError(f"{point} was never reached: {seen}")
 
 
-@pytest.mark.soak  # each point of it by itself is above
-def test_a_move_killed_again_and_again_ends_with_every_file_once(site: Site) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [POINTS[1::2], pytest.param(POINTS, marks=pytest.mark.soak)])
+def test_a_move_killed_again_and_again_ends_with_every_file_once(
+    site: Site, points: tuple[tuple[str, int], ...]
+) -> None:
     """Killed in planning, in copying, after it, and twice in release."""
     for number in range(FILES):
         path = site.root / f"nas/in/{number % 7}/{number:05}.bin"
@@ -134,7 +137,7 @@ def test_a_move_killed_again_and_again_ends_with_every_file_once(site: Site) -> 
     client = site.start()
     asked = client.transfers.request(body, key="the-one")
     seen_at_kill = []
-    for point in POINTS:
+    for point in points:
         seen_at_kill.append(await_point(site, client, asked.id, point))
         client.close()
         site.kill()
