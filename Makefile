@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 DEMO   ?= .demo
 # what the tests need from Debian; elsewhere those tests skip and say so
 DEBIAN_PACKAGES := restic xfsprogs git strace
-# twice two cores: the tests wait for disks and daemons a third of their time
-JOBS   ?= 4
+# one more than two cores: the tests wait for disks and daemons a third of their time
+JOBS   ?= 3
 
 # the peers of the benchmark
 BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils restic $(BORG_HEADERS)

@@ -15,7 +15,8 @@ from mover.errors import CatalogError, CatalogUnavailable, Conflict
 from tests.support.facts import NUMBER, whole_project
 from tests.support.postgres import Dsns, add_tiers
 
-pytestmark = pytest.mark.slow
+# restoring grants rights of roles, which all databases of a server share: never two at once
+pytestmark = [*[pytest.mark.slow], pytest.mark.xdist_group("dumping")]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_every_table_of_a_full_database_comes_back_equal(dumper: Dumper) -> None
     with dumper.moment() as moment:
         stream = b"".join(dumper.stream(moment))
     assert moment.facts["mover.slide"].rows == 1 and moment.schema >= "0014"
-    with dumper.scratch("x") as scratch:
+    with dumper.scratch("cut") as scratch:
         scratch.restore([stream])
         assert differing(moment.facts, scratch.facts()) == []
         assert migrate(scratch.dsn) == []
@@ -43,7 +44,7 @@ def test_the_dump_and_its_facts_are_of_one_moment(dumper: Dumper, dsns: Dsns) ->
         with psycopg.connect(dsns.superuser) as conn:
             conn.execute("insert into mover.project (id) values ('later')")
         stream = b"".join(dumper.stream(moment))
-    with dumper.scratch("x") as scratch:
+    with dumper.scratch("torn") as scratch:
         scratch.restore([stream])
         assert differing(moment.facts, scratch.facts()) == []
     assert differing(moment.facts, dumper.facts()) == ["mover.project"]
@@ -67,7 +68,7 @@ def test_a_torn_stream_restores_nothing(dumper: Dumper) -> None:
         yield stream[: len(stream) // 2]
         raise CatalogError("the copy ended")
 
-    with dumper.scratch("x") as scratch:
+    with dumper.scratch("twice") as scratch:
         for torn in ([stream[: len(stream) // 2]], broken(), [b"no dump at all"]):
             with pytest.raises(CatalogError):
                 scratch.restore(torn)
@@ -84,7 +85,7 @@ def test_scratch_databases_are_gone_afterwards_also_those_of_a_killed_drill(
 ) -> None:
     with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
         conn.execute(f"create database {SCRATCH}left")
-        with pytest.raises(ZeroDivisionError), dumper.scratch("x"):
+        with pytest.raises(ZeroDivisionError), dumper.scratch("broken"):
             raise ZeroDivisionError
         assert conn.execute("select from pg_database where starts_with(datname, %s)", [SCRATCH]).fetchall() == []
 

@@ -46,7 +46,9 @@ def kill_through(tier: PosixTier, work: Callable[[Repository], object], after_ea
 
 
 def _hit(repository: Repository) -> set[str]:
-    return {path for damage in repository.check(True).damage for path in damage.paths}
+    """What is lost; a folder that cannot be read stands for all that is below it."""
+    paths = {path for damage in repository.check(True).damage for path in damage.paths}
+    return {path for path in paths if not any(path.startswith(f"{above}/") for above in paths)}
 
 
 def whole(restic: Restic, tmp_path: Path, kept: dict[str, Path]) -> None:
