@@ -9,17 +9,17 @@ there, and never while the plan would break the breaker.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from mover.catalog.queries import load
 from mover.decide.retention import breaks
-from mover.errors import IntegrityError, RepositoryLocked, TierError
+from mover.errors import RepositoryLocked, TierError
 from mover.jobs import Shard, in_thread
 from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.policy import ProtectPolicy
 from mover.protect.site import ProtectSite, patiently
+from mover.protect.taking import check_fresh
 from mover.protect.upkeep import Upkeep, plan_of
 from mover.repository.facts import SnapshotFacts
 from mover.repository.repository import Repository
@@ -104,7 +104,5 @@ def _origin(facts: SnapshotFacts) -> str:
 def _copy(repository: Repository, other: Repository, snapshot_id: str) -> int:
     """Blocking. New bytes of a copy that was read back whole."""
     copy = patiently(lambda: repository.copy_to(other, snapshot_id))
-    check: Any = patiently(lambda: other.check(True, copy.snapshot_id))
-    if not check.ok:
-        raise IntegrityError(f"{len(check.errors)} objects of a fresh copy do not read back", where=copy.snapshot_id)
+    check_fresh(other, copy.snapshot_id)
     return copy.added_bytes

@@ -38,9 +38,10 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.names import path_text
 from mover.model.policy import FolderRule, ProtectPolicy
+from mover.protect import taking
 from mover.protect.retention import Retention
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.taking import VERIFIER, check_fresh, insert_artifacts, root_of
+from mover.protect.taking import EARLIER_FILES_MAX, VERIFIER, check_fresh, insert_artifacts, insert_snapshot, root_of
 from mover.randomness import new_id
 from mover.repository.facts import CheckResult, Disk, Folder, SnapshotResult
 from mover.tiers.zones import overlap
@@ -97,26 +98,32 @@ class Folders:
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             row = await SQL.one(conn, "lock", id=shard.subject_id)
-            earlier = await SQL.one(conn, "earlier", series=series_of(row.id))
-            known = await SQL.many(conn, "digests", snapshot=earlier.id if earlier else None)
         found = next(((p, r) for p, r in self._rules() if (p.name, r.name) == (row.policy, row.name)), None)
         if found is None:
             await self._give_up(shard, "not-found", "the policy no longer names this folder")
             return
         policy, rule = found
+        earlier, digests = await self._earlier(shard, policy)
         try:
             mark = await in_thread(mark_of, rule.path)
-            digests = {f"/{one.path}": one.digest for one in known}
             write = partial(self._write, policy, rule, row, earlier, digests, resuming=shard.claims > 1)
             result = await in_thread(write)
-            check = await in_thread(check_fresh, self._site, policy, result.snapshot_id)
+            check = await in_thread(check_fresh, self._site.repositories.of(policy), result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_up(shard, error.code, error.what)
             return
         await self._keep(shard, policy, result, check, mark)
 
+    async def _earlier(self, shard: Shard, policy: ProtectPolicy) -> tuple[str | None, dict[str, str]]:
+        """What the newest whole snapshot stored."""
+        series = {"series": series_of(shard.subject_id), "policy": policy.name, "tier": policy.repository}
+        async with self._site.database.project(shard.project) as conn:
+            found = await SQL.one(conn, "earlier", **series, most=EARLIER_FILES_MAX)
+            rows = await taking.SQL.many(conn, "digests", snapshot=found.id) if found else []
+        return found and found.repository_id, {f"/{row.path}": row.digest for row in rows}
+
     def _write(
-        self, policy: ProtectPolicy, rule: FolderRule, row: Any, earlier: Any, digests: dict[str, str], *,
+        self, policy: ProtectPolicy, rule: FolderRule, row: Any, earlier: str | None, digests: dict[str, str], *,
         resuming: bool,
     ) -> SnapshotResult:  # fmt: skip
         """Blocking. The tree's root is the folder's name, as the policy has it."""
@@ -130,7 +137,7 @@ class Folders:
                 tags=[series_of(row.id), f"project:{row.project_id}", f"name:{rule.name}"],
                 time=self._site.clock.now(),
                 paths=[rule.path],
-                parent=earlier.repository_id if earlier else None,
+                parent=earlier,
                 parent_digests=digests,
                 resuming=resuming,
             )
@@ -139,19 +146,19 @@ class Folders:
     async def _keep(
         self, shard: Shard, policy: ProtectPolicy, result: SnapshotResult, check: CheckResult, mark: str
     ) -> None:
-        snapshot, series = new_id("snapshot"), series_of(shard.subject_id)
+        series = series_of(shard.subject_id)
         async with self._site.database.project(shard.project) as conn:
-            values = {"id": snapshot, "project": shard.project, "series": series, "tier": policy.repository,
-                      "repository_id": result.snapshot_id, "policy": policy.name, "files": result.files,
-                      "bytes": result.bytes, "added": result.added_bytes}  # fmt: skip
-            await conn.execute(SQL["insert_snapshot"], values)
+            snapshot = await insert_snapshot(
+                conn, policy, project=shard.project, series=series, repository_id=result.snapshot_id,
+                files=result.files, bytes_=result.bytes, added=result.added_bytes,
+            )  # fmt: skip
             files = [(path_text(e.path).lstrip("/"), e.size_bytes, e.blake3) for e in result.entries]
             await insert_artifacts(conn, shard.project, snapshot, files)
             if result.complete:
                 await self._prove(conn, shard, snapshot, result, check, mark)
             else:
                 lost = len(result.torn) + len(result.unreadable)
-                await conn.execute(SQL["incomplete"], {"id": snapshot})
+                await conn.execute(taking.SQL["incomplete"], {"id": snapshot})
                 await conn.execute(SQL["gave_up"], {
                     "id": shard.subject_id, "reason": "protection-incomplete",
                     "explanation": f"{lost} files changed while read or cannot be read",
@@ -166,8 +173,8 @@ class Folders:
     async def _prove(
         self, conn: Connection, shard: Shard, snapshot: str, result: SnapshotResult, check: CheckResult, mark: str
     ) -> None:
-        await conn.execute(SQL["checked"], {"id": snapshot})
-        await conn.execute(SQL["cut_off"], {"series": series_of(shard.subject_id)})
+        await conn.execute(taking.SQL["checked"], {"id": snapshot})
+        await conn.execute(taking.SQL["cut_off"], {"series": series_of(shard.subject_id)})
         await proofs.add(
             conn, project=shard.project, kind="protected", subject=snapshot, count=result.files, bytes=result.bytes,
             root=root_of(result), verifier=VERIFIER,

@@ -20,28 +20,8 @@ select * from mover.protected_folder where id = %(id)s for update
 -- name: earlier
 -- The newest whole snapshot of a series that is still in the repository: its equal files are not read again.
 select id, repository_id from mover.snapshot
- where series = %(series)s and state = 'checked' and doubt is null order by sequence desc limit 1
-
--- name: insert_snapshot
--- A snapshot is written; it protects nothing before it is checked.
-insert into mover.snapshot (id, project_id, series, tier, repository_id, policy, files, bytes, added_bytes)
-values (%(id)s, %(project)s, %(series)s, %(tier)s, %(repository_id)s, %(policy)s, %(files)s, %(bytes)s, %(added)s)
-
--- name: checked
--- Every blob was read back, decrypted and hashed; the database says whether it is like what came before.
-select mover.snapshot_checked(%(id)s)
-
--- name: incomplete
--- Not whole; it stays.
-select mover.snapshot_incomplete(%(id)s)
-
--- name: cut_off
--- Attempts whose snapshot was never checked; a later one is proved now.
-select mover.snapshots_cut_off(%(series)s)
-
--- name: digests
--- What is known of each file of a snapshot.
-select path, digest from mover.artifact where snapshot_id = %(snapshot)s
+ where series = %(series)s and policy = %(policy)s and tier = %(tier)s and state = 'checked' and doubt is null
+   and files <= %(most)s order by sequence desc limit 1
 
 -- name: protected
 -- The newest whole snapshot holds what was seen before it began.

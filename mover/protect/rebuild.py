@@ -29,11 +29,11 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.names import path_text
 from mover.model.policy import ProtectPolicy
+from mover.protect import taking
 from mover.protect.layout import Layout
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.taking import VERIFIER, insert_artifacts, root_of_files
+from mover.protect.taking import VERIFIER, insert_artifacts, insert_snapshot, root_of_files
 from mover.protect.upkeep import Upkeep
-from mover.randomness import new_id
 from mover.repository.facts import SnapshotFacts
 from mover.repository.reader import BlobReader, walk
 from mover.repository.repository import INCOMPLETE_TAG, Repository
@@ -96,15 +96,14 @@ class Rebuild:
         if known is not None or series is None or f"project:{shard.project}" not in facts.tags:
             return "known"
         read = await in_thread(_reread, repository, facts, series.startswith("run:"))
-        snapshot = new_id("snapshot")
         whole = not read.damaged and INCOMPLETE_TAG not in facts.tags
         async with self._site.database.project(shard.project) as conn:
-            values = {"id": snapshot, "project": shard.project, "run": run and run.id, "series": series,
-                      "tier": policy.repository, "repository_id": facts.snapshot_id, "policy": policy.name,
-                      "files": len(read.files), "bytes": read.bytes}  # fmt: skip
-            await conn.execute(SQL["insert_snapshot"], values)
+            snapshot = await insert_snapshot(
+                conn, policy, project=shard.project, series=series, run=run and run.id,
+                repository_id=facts.snapshot_id, files=len(read.files), bytes_=read.bytes,
+            )  # fmt: skip
             await insert_artifacts(conn, shard.project, snapshot, read.files)
-            await conn.execute(SQL["checked" if whole else "incomplete"], {"id": snapshot})
+            await conn.execute(taking.SQL["checked" if whole else "incomplete"], {"id": snapshot})
             if whole:
                 await proofs.add(
                     conn, project=shard.project, kind="protected", subject=snapshot, count=len(read.files),

@@ -28,11 +28,11 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.names import path_text
 from mover.model.policy import CleanPolicy, ProtectPolicy
+from mover.protect import taking
 from mover.protect.layout import Layout, lay_out
 from mover.protect.retention import Retention, series_of
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.taking import VERIFIER, check_fresh, insert_artifacts, root_of
-from mover.randomness import new_id
+from mover.protect.taking import EARLIER_FILES_MAX, VERIFIER, check_fresh, insert_artifacts, insert_snapshot, root_of
 from mover.repository.facts import CheckResult, SnapshotResult
 from mover.tiers.guard import guarded
 from mover.transfer.budgets import Budgets
@@ -40,9 +40,6 @@ from mover.transfer.budgets import Budgets
 SQL = load(__file__)
 
 log = get_logger("protect")
-
-# An earlier snapshot of more files is no parent: their digests are held in memory, some 300 bytes each.
-EARLIER_FILES_MAX = 500_000
 
 
 class _Paying:
@@ -72,18 +69,8 @@ class RunProtection:
             raise NotFound("no such run", where=run)
         if row.ready_at is None:
             raise Conflict(f"the run is {row.state}; only a ready run is finished", where=run)
-        place = self._site.flash[row.tier]
         finish = {"artifacts": body.artifacts, "code": body.code, "logs": body.logs, "environment": body.environment}
-        layout = await asyncio.to_thread(
-            lambda: lay_out(
-                row,
-                finish=finish,
-                roots=policy.roots,
-                flash_root=place.root,
-                seen_as=place.seen_as,
-                forbidden=self._site.forbidden,
-            )  # fmt: skip
-        )
+        layout = await asyncio.to_thread(self._lay_out, row, finish, policy)
         steps = [wire.PlanStep(action="protect", subject=name, reason=why) for name, why in layout.parts]
         steps += [wire.PlanStep(action="missing", subject=part, reason="not in finish") for part in layout.missing]
         return wire.Plan(
@@ -100,10 +87,10 @@ class RunProtection:
                 return
         try:
             flash = self._site.tiers[run.tier]  # its folders are read beside its port: let go when it hangs
-            layout = await in_thread(guarded, lambda _: self._lay_out(run, policy), flash)
+            layout = await in_thread(guarded, lambda _: self._lay_out(run, run.finish or {}, policy), flash)
             await self._own_up(shard, run, policy)
             snapshot, result = await self._snapshot(shard, run, policy, layout)
-            check = await in_thread(check_fresh, self._site, policy, result.snapshot_id)
+            check = await in_thread(check_fresh, self._site.repositories.of(policy), result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_back(shard, error.code, error.what)
             return
@@ -111,15 +98,15 @@ class RunProtection:
             lost = len(result.torn) + len(result.unreadable)
             # it protects nothing, and yet it may hold the only copy of what was deleted since: it stays
             async with self._site.database.project(shard.project) as conn:
-                await conn.execute(SQL["incomplete"], {"id": snapshot})
+                await conn.execute(taking.SQL["incomplete"], {"id": snapshot})
             await self._give_back(shard, "protection-incomplete", f"{lost} files changed while read or cannot be read")
             return
         await self._prove(shard, run, policy, snapshot, result, check)
 
-    def _lay_out(self, run: Any, policy: ProtectPolicy) -> Layout:
+    def _lay_out(self, run: Any, finish: dict[str, Any], policy: ProtectPolicy) -> Layout:
         place = self._site.flash[run.tier]
         return lay_out(
-            run, finish=run.finish or {}, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
+            run, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
             forbidden=self._site.forbidden,
         )  # fmt: skip
 
@@ -133,17 +120,7 @@ class RunProtection:
             rows = await SQL.many(conn, "known", run=run.id)
             known = {row.repository_id for row in rows}
             for cut_off in (s for s in found if f"run:{run.id}" in s.tags and s.snapshot_id not in known):
-                nothing = {"files": 0, "bytes": 0, "added": 0, "missing": []}
-                await self._insert(conn, run, policy, cut_off.snapshot_id, **nothing)
-
-    async def _insert(
-        self, conn: Connection, run: Any, policy: ProtectPolicy, repository_id: str, **counted: object
-    ) -> str:
-        row = {"id": new_id("snapshot"), "project": run.project_id, "run": run.id, "series": series_of(run.id),
-               "tier": policy.repository,
-               "repository_id": repository_id, "policy": policy.name}  # fmt: skip
-        await conn.execute(SQL["insert_snapshot"], {**row, **counted})
-        return str(row["id"])
+                await insert_snapshot(conn, policy, **_of(run), repository_id=cut_off.snapshot_id, files=0, bytes_=0)
 
     async def _snapshot(
         self, shard: Shard, run: Any, policy: ProtectPolicy, layout: Layout
@@ -156,9 +133,9 @@ class RunProtection:
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            snapshot = await self._insert(
-                conn, run, policy, result.snapshot_id, files=result.files, bytes=result.bytes,
-                added=result.added_bytes, missing=list(layout.missing),
+            snapshot = await insert_snapshot(
+                conn, policy, **_of(run), repository_id=result.snapshot_id, files=result.files, bytes_=result.bytes,
+                added=result.added_bytes, missing=layout.missing,
             )  # fmt: skip
             files = [(path_text(layout.run_path(path)), size, digest) for path, size, digest in artifacts]
             await insert_artifacts(conn, shard.project, snapshot, files)
@@ -169,7 +146,7 @@ class RunProtection:
         series = {"series": series_of(run.id), "policy": policy.name, "tier": policy.repository}
         async with self._site.database.project(shard.project) as conn:
             found = await SQL.one(conn, "earlier", **series, most=EARLIER_FILES_MAX)
-            rows = await SQL.many(conn, "digests", snapshot=found.id) if found else []
+            rows = await taking.SQL.many(conn, "digests", snapshot=found.id) if found else []
         return found and found.repository_id, {Layout.path_in_snapshot(row.path): row.digest for row in rows}
 
     def _write(
@@ -210,8 +187,8 @@ class RunProtection:
         async with self._site.database.project(shard.project) as conn:
             locked = await SQL.one(conn, "lock_run", id=run.id)
             check_transition(locked.state, "protected", subject=run.id)
-            await conn.execute(SQL["checked"], {"id": snapshot})
-            await conn.execute(SQL["cut_off"], {"series": series_of(run.id)})
+            await conn.execute(taking.SQL["checked"], {"id": snapshot})
+            await conn.execute(taking.SQL["cut_off"], {"series": series_of(run.id)})
             proof = await proofs.add(
                 conn,
                 project=shard.project,
@@ -250,3 +227,8 @@ class RunProtection:
         """The attempts are used up: the run waits in `ready` with the reason; nothing is cleaned."""
         await SQL.one(conn, "back_to_ready", id=shard.subject_id, reason=error.code, explanation=error.what)
         await self._site.record(conn, shard.project, "run not protected", shard.subject_id, reason=error.code)
+
+
+def _of(run: Any) -> dict[str, Any]:
+    """Whose snapshot it is."""
+    return {"project": run.project_id, "run": run.id, "series": series_of(run.id)}

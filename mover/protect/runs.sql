@@ -18,21 +18,6 @@ select s.id, s.repository_id from mover.snapshot s
    and s.files <= %(most)s and exists (select from mover.artifact a where a.snapshot_id = s.id)
  order by s.sequence desc limit 1
 
--- name: digests
--- What is known of each file of a snapshot.
-select path, digest from mover.artifact where snapshot_id = %(snapshot)s
-
--- name: insert_snapshot
--- A snapshot is written; it protects nothing before it is checked.
-insert into mover.snapshot (id, project_id, run_id, series, tier, repository_id, policy, files, bytes, added_bytes,
-                            missing)
-values (%(id)s, %(project)s, %(run)s, %(series)s, %(tier)s, %(repository_id)s, %(policy)s, %(files)s, %(bytes)s,
-        %(added)s, %(missing)s)
-
--- name: checked
--- Every blob was read back, decrypted and hashed; the database says whether it is like what came before.
-select mover.snapshot_checked(%(id)s) as doubt
-
 -- name: protected
 -- The proof stands.
 update mover.run set state = 'protected', protected_proof = %(proof)s, explanation = null where id = %(id)s
@@ -53,11 +38,3 @@ returning id
 -- name: known
 -- Every snapshot of a run that the catalog knows.
 select repository_id from mover.snapshot where run_id = %(run)s
-
--- name: incomplete
--- Not whole; it stays.
-select mover.snapshot_incomplete(%(id)s)
-
--- name: cut_off
--- Attempts whose snapshot was never checked; the run is protected by a later one now.
-select mover.snapshots_cut_off(%(series)s)

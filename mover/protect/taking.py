@@ -1,8 +1,8 @@
-"""What every fresh snapshot goes through, whatever it holds: read back, its files' digests kept, its root."""
+"""What every snapshot's row goes through, whatever it holds: written, its files' digests kept, read back, its root."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from blake3 import blake3
 
@@ -11,17 +11,34 @@ from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.errors import IntegrityError
 from mover.model.policy import ProtectPolicy
-from mover.protect.site import ProtectSite, patiently
+from mover.protect.site import patiently
+from mover.randomness import new_id
 from mover.repository.facts import CheckResult, SnapshotResult
+from mover.repository.repository import Repository
 
 SQL = load(__file__)
 VERIFIER = f"mover.protect {__version__}"
+# An earlier snapshot of more files is no parent: their digests are held in memory, some 300 bytes each.
+EARLIER_FILES_MAX = 500_000
 
 
-def check_fresh(site: ProtectSite, policy: ProtectPolicy, repository_id: str) -> CheckResult:
+async def insert_snapshot(
+    conn: Connection, policy: ProtectPolicy, *, project: str, series: str, repository_id: str, files: int, bytes_: int,
+    added: int = 0, run: str | None = None, missing: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Its row, `written`; it protects nothing before it is checked. The id."""
+    snapshot = new_id("snapshot")
+    values = {"id": snapshot, "project": project, "run": run, "series": series, "tier": policy.repository,
+              "repository_id": repository_id, "policy": policy.name, "files": files, "bytes": bytes_, "added": added,
+              "missing": list(missing)}  # fmt: skip
+    await conn.execute(SQL["insert_snapshot"], values)
+    return snapshot
+
+
+def check_fresh(repository: Repository, repository_id: str) -> CheckResult:
     """Blocking. Every blob of it read back cold, opened and hashed. Raises IntegrityError: nothing is protected by a
     snapshot that does not read back."""
-    check = patiently(lambda: site.repositories.of(policy).check(True, repository_id))
+    check = patiently(lambda: repository.check(True, repository_id))
     if not check.ok:
         raise IntegrityError(f"{len(check.errors)} objects of a fresh snapshot do not read back", where=repository_id)
     return check
