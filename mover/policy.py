@@ -234,6 +234,14 @@ def _about_folders(policy: ProtectPolicy) -> Iterator[tuple[Path_, str]]:
             yield (*here, "cron"), problem
 
 
+def _about_protect(policy: ProtectPolicy) -> Iterator[tuple[Path_, str]]:
+    yield from _about_folders(policy)
+    if policy.copy is not None and policy.copy.repository == policy.repository:
+        yield ("copy", "to"), "a tier is no second place beside itself"
+    if policy.lock_s is not None and policy.append_only is not None:
+        yield ("append_only",), "a bucket has `lock_s`, a folder `append_only`; a tier is one of the two"
+
+
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
     if isinstance(policy, BudgetPolicy):
@@ -241,11 +249,7 @@ def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     if isinstance(policy, DumpPolicy):
         yield from _about_dump(policy)
     if isinstance(policy, ProtectPolicy):
-        yield from _about_folders(policy)
-        if policy.copy is not None and policy.copy.repository == policy.repository:
-            yield ("copy", "to"), "a tier is no second place beside itself"
-    if isinstance(policy, ProtectPolicy) and policy.lock_s is not None and policy.append_only is not None:
-        yield ("append_only",), "a bucket has `lock_s`, a folder `append_only`; a tier is one of the two"
+        yield from _about_protect(policy)
     if isinstance(policy, MovePolicy) and policy.when is not None:
         try:
             parse_when(policy.when)
