@@ -29,6 +29,7 @@ from mover.decide.tables import (
     Misfit,
     Value,
     allowed_values,
+    key_text,
     mask,
     no_values,
     reader_of,
@@ -189,12 +190,7 @@ def _key_reader(rule: ColumnRule, extensions: Sequence[str]) -> Callable[[str], 
         return lambda cell: _barcode(pattern, cell)
 
     def read(cell: str) -> tuple[Key, ...]:
-        text = unicodedata.normalize("NFC", cell).strip()
-        if text and pattern:
-            match = pattern.search(text)
-            if match is None or not match[1]:
-                raise Misfit
-            text = match[1]
+        text = key_text(cell, pattern)
         if not text or (rule.rule == "patient" and says_no_id(text)):
             return ()
         key = canonical_image(text, extensions) if rule.rule == "image" else fold(text)

@@ -18,6 +18,7 @@ from mover.decide.tables.cells import (
     Misfit,
     Value,
     allowed_values,
+    key_text,
     mask,
     neutralise,
     no_values,
@@ -31,6 +32,6 @@ from mover.decide.tables.rows import FEW_MISFITS, Layout, TypedRow, arrange, che
 __all__ = [
     "AGE_EDGE", "FEW_MISFITS", "GRAMMARS", "Layout", "MAX_FACTS", "Misfit", "TypedRow", "Value",
     "allowed_values", "arrange", "check_misfits", "check_policy", "column_problems", "fact_columns",
-    "fact_name", "link_columns", "mask", "neutralise", "no_values", "reader_of", "readings", "release",
+    "fact_name", "key_text", "link_columns", "mask", "neutralise", "no_values", "reader_of", "readings", "release",
     "suspects", "tokens", "type_rows", "vocabulary",
 ]  # fmt: skip

@@ -37,6 +37,18 @@ class Misfit(Exception):
     """A cell is not of its class. Carries nothing: the cell may hold a name."""
 
 
+def key_text(cell: str, pattern: re.Pattern[str] | None) -> str:
+    """The part of a cell that names somebody or something: what the rule's pattern takes out of it. Raises Misfit where
+    it takes nothing; an empty cell names nobody."""
+    text = unicodedata.normalize("NFC", cell).strip()
+    if not text or pattern is None:
+        return text
+    match = pattern.search(text)
+    if match is None or not match[1]:
+        raise Misfit
+    return str(match[1])
+
+
 def reader_of(rule: ColumnRule) -> Callable[[str], Value]:
     """The function that types a cell of this column: a value, None for an empty cell, or Misfit."""
     synonyms = {fold(said): meant for said, meant in rule.map.items()}

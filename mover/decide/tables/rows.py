@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
@@ -11,7 +10,7 @@ from msgspec import Struct
 from mover.decide.folding import fold
 from mover.decide.matching import LINKS, canonical_image
 from mover.decide.patients import says_no_id
-from mover.decide.tables.cells import Misfit, Value, mask, reader_of
+from mover.decide.tables.cells import Misfit, Value, key_text, mask, reader_of
 from mover.decide.tables.columns import fact_name, is_fact
 from mover.errors import PlaceUnknown, StructureInvalid
 from mover.model.policy import ColumnRule, TableRule
@@ -164,12 +163,7 @@ def _key_reader(link: str, rule: ColumnRule, extensions: Sequence[str]) -> Calla
     pattern = re.compile(rule.pattern) if rule.pattern else None
 
     def read_key(cell: str) -> str | None:
-        text = unicodedata.normalize("NFC", cell).strip()
-        if text and pattern:
-            match = pattern.search(text)
-            if match is None or not match[1]:
-                raise Misfit
-            text = match[1]
+        text = key_text(cell, pattern)
         key = canonical_image(text, extensions) if link == "image" else fold(text)
         return key or None
 
