@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,12 @@ from mover.errors import TierUnavailable
 from mover.model.tiers import TierKind, TierRole, Traits, Zone
 
 SQL = load(__file__)
+
+
+async def server_now(conn: Connection) -> datetime:
+    """The database's clock: the only one that decides."""
+    now: datetime = (await SQL.one(conn, "server_now")).now
+    return now
 
 
 async def ensure_project(conn: Connection, project: str) -> None:

@@ -1,3 +1,7 @@
+-- name: server_now
+-- The clock that decides (D12), at this very moment.
+select clock_timestamp() as now
+
 -- name: ensure_project
 -- The project of the settings exists.
 insert into mover.project (id) values (%(id)s) on conflict (id) do nothing

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from mover import audit
 from mover.catalog.database import Connection, Database
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.moving import FINAL, WORKING, Refusal, csv_cell, is_due, judge_way, parse_when
@@ -334,9 +335,9 @@ class Transfers:
                 continue
             async with self._database.project(project) as conn:
                 last = await SQL.one(conn, "last_of", policy=policy.name)
-                now = await SQL.one(conn, "now")
+                now = await server_now(conn)
             running = last is not None and last.state not in FINAL
-            if is_due(now.now, last=last.created_at if last else None, every_s=policy.every_s, running=running):
+            if is_due(now, last=last.created_at if last else None, every_s=policy.every_s, running=running):
                 began += await self._begin(project, policy, last.id if last else "first")
         return began
 

@@ -58,7 +58,3 @@ select e.id, e.at, e.source, e.target, e.kind, e.size_bytes, e.mtime_ns, e.state
 -- name: last_of
 -- The newest transfer of a policy.
 select id, state, created_at from mover.transfer where policy = %(policy)s order by created_at desc limit 1
-
--- name: now
--- The server's clock (D12).
-select now() as now

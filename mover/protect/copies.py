@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.decide.retention import breaks
 from mover.errors import RepositoryLocked, TierError
@@ -76,7 +77,7 @@ class Copies:
         """Copies of what the first repository let go of, file and all."""
         async with self._site.database.project(shard.project) as conn:
             rows = await SQL.many(conn, "gone", policy=policy.name, tier=policy.repository)
-            now = (await SQL.one(conn, "now")).now
+            now = await server_now(conn)
         gone = {row.repository_id for row in rows}
         forgotten = await in_thread(
             lambda: other.forget([one.snapshot_id for one in other.snapshots() if _origin(one) in gone])

@@ -7,7 +7,3 @@ select repository_id from mover.snapshot
 -- What was forgotten, and whose file was removed from the first repository by us.
 select repository_id from mover.snapshot
  where policy = %(policy)s and tier = %(tier)s and state = 'forgotten' and purged_at is not null
-
--- name: now
--- The server's clock.
-select now() as now

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from mover import metrics
 from mover.catalog.database import Connection
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.clock import monotonic_s
 from mover.errors import IntegrityError, MoverError, NotFound, RepositoryLocked, TierError
@@ -157,7 +158,7 @@ class Drills:
         if other is None:
             return None
         async with self._site.database.project(shard.project) as conn:
-            now = (await SQL.one(conn, "now")).now
+            now = await server_now(conn)
         repository = self._site.repositories.of(policy)
         return await in_thread(lambda: patiently(lambda: repository.repair_from(other, now=now)))
 

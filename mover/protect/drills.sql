@@ -36,7 +36,3 @@ select (select extract(epoch from now() - min(since))::double precision from (
             select coalesce(finished_at, ready_at) from mover.run where state in ('finishing', 'protecting')) as waits
        ) as point_s,
        (select (l.bytes / nullif(p.bytes, 0) * p.seconds)::double precision from largest l, pace p) as time_s
-
--- name: now
--- The server's clock.
-select now() as now

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from mover import metrics
 from mover.catalog.database import Connection
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.decide.keeping import HOUR_S, State, changed, enough_s, renewal_due
 from mover.errors import EntryMissing, MoverError, TierUnavailable
@@ -98,7 +99,7 @@ class Locks:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             row = await SQL.one(conn, "renewal", id=shard.subject_id)
             known = {r.repository_id: r.state for r in await SQL.many(conn, "known", tier=row.tier)}
-            now = (await SQL.one(conn, "now")).now
+            now = await server_now(conn)
         place = (row.tier, row.prefix)
         rule = next((one for one in rules(self._site.policies) if (one.tier, one.prefix) == place), None)
         if rule is None or row.state != "running":
@@ -205,7 +206,7 @@ class Locks:
         rule = next((one for one in rules(self._site.policies) if one.tier == shard.subject_id), None)
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            now = (await SQL.one(conn, "now")).now
+            now = await server_now(conn)
             if rule is None:
                 await finish_shard(conn, shard)
                 return

@@ -5,10 +5,6 @@ on conflict (tier) do update set asked_at = now(), policy = excluded.policy, mea
  where l.asked_at < now() - make_interval(secs => %(every_s)s)
 returning l.tier
 
--- name: now
--- The server's clock.
-select now() as now
-
 -- name: tier_lock
 -- What the last probes found, held for a change.
 select * from mover.tier_lock where tier = %(tier)s for update

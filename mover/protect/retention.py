@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mover.catalog.database import Connection, Database
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.decide import retention
 from mover.decide.retention import SnapshotRecord, Terms, Verdict, terms_of
@@ -69,7 +70,7 @@ class Retention:
         self, conn: Connection, policy: ProtectPolicy, series: list[str], keep: KeepRules
     ) -> list[tuple[str, list[Verdict]]]:
         rows = await SQL.many(conn, "standing", policy=policy.name, series=series, limit=SERIES_MAX)
-        now = (await SQL.one(conn, "now")).now
+        now = await server_now(conn)
         if len(rows) == SERIES_MAX and len(series) > 1:  # more than is judged at once: each alone
             return [pair for one in series for pair in await self._judged(conn, policy, [one], keep)]
         return [
@@ -110,7 +111,7 @@ class Retention:
         async with self._site.database.project(project) as conn:
             values = {"policy": policy.name, "series": series, "limit": HISTORY_MAX + 1}
             rows = await SQL.many(conn, "history", **values)
-            now = (await SQL.one(conn, "now")).now
+            now = await server_now(conn)
         if len(rows) > HISTORY_MAX:
             raise LimitExceeded(f"more than {HISTORY_MAX} snapshots to think about", hint="Name one run.")
         rows.sort(key=lambda row: str(row.series))

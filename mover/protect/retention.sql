@@ -7,10 +7,6 @@ select mover.terms_follow(%(policy)s, %(wanted)s::jsonb, %(node)s) as terms
 select policy, terms, wanted, since, large_until, mover.terms_shorter(terms, wanted) as shorter
   from mover.protect_terms order by policy
 
--- name: now
--- The only clock that decides here.
-select clock_timestamp() as now
-
 -- name: series
 -- The next series of a policy, by name.
 select series from mover.snapshot_series where policy = %(policy)s and series > %(after)s order by series limit %(limit)s

@@ -27,6 +27,7 @@ import msgspec
 
 from mover import metrics
 from mover.catalog.database import Connection
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.decide.retention import breaks
 from mover.errors import MoverError, RepositoryLocked, TierError
@@ -119,7 +120,7 @@ class Upkeep:
     async def _look(self, shard: Shard, policy: ProtectPolicy) -> int:
         """Snapshot files that left the repository, and not by us."""
         async with self._site.database.project(shard.project) as conn:
-            listed_at = await _now(conn)
+            listed_at = await server_now(conn)
         present = await in_thread(lambda: self._site.repositories.of(policy).snapshot_ids())
         async with self._site.database.project(shard.project) as conn:
             values = {"policy": policy.name, "present": present, "listed_at": listed_at, "node": self._site.node}
@@ -144,7 +145,7 @@ class Upkeep:
         """How many were forgotten, and how many the rules keep again."""
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            if not self._clocks_agree(await _now(conn), policy):
+            if not self._clocks_agree(await server_now(conn), policy):
                 return 0, 0
             values = {"policy": policy.name, "limit": FORGOTTEN_AT_ONCE, "node": self._site.node}
             over = await RETENTION.many(conn, "over", **values)
@@ -181,7 +182,7 @@ class Upkeep:
             return
         missing = await self._look(shard, policy)
         async with self._site.database.project(shard.project) as conn:
-            now, breaker = await _now(conn), await SQL.one(conn, "opened", policy=policy.name)
+            now, breaker = await server_now(conn), await SQL.one(conn, "opened", policy=policy.name)
         if missing or breaker is None or not self._clocks_agree(now, policy):
             why = f"{missing} snapshots are missing from the repository: their packs are all that is left of them"
             await self.end(shard, policy, "waiting", why if missing else "no terms hold yet, or clocks differ", {}, {})
@@ -248,11 +249,6 @@ class Upkeep:
             metrics.SHORTENINGS_WAITING.labels("file").inc(bool(one.shorter))
         for waiting in seen.waiting:
             metrics.SHORTENINGS_WAITING.labels(waiting.kind).inc()
-
-
-async def _now(conn: Connection) -> datetime:
-    found: datetime = (await RETENTION.one(conn, "now")).now
-    return found
 
 
 def _forget(repository: Repository, rows: Sequence[Any]) -> list[str]:
