@@ -14,6 +14,7 @@ from blake3 import blake3
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
 from mover.decide.cleanup import CleanStep, Standing, plan_cleanup
 from mover.decide.lifecycle import check_transition
 from mover.errors import IntegrityError, MoverError, NotProtected
@@ -24,8 +25,10 @@ from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, manifest_root
 from mover.model.names import path_text
 from mover.runs.roots import FlashRoots, hash_file, run_key
-from mover.runs.runs import SQL, Flash, Runs
+from mover.runs.runs import Runs
+from mover.runs.site import Flash, entries_of, lock, strays_of
 
+SQL = load(__file__)
 # until it is looked again whether somebody still works on the run
 OTHERS_S = 1.0
 
@@ -36,7 +39,7 @@ async def plan_for(database: Database, run: Any, roots: FlashRoots) -> list[Clea
     """What cleanup would do with everything that stands in the root now, and why. Artifacts are hashed, so no
     transaction is open meanwhile."""
     async with database.project(run.project_id) as conn:
-        entries = await SQL.many(conn, "entries", run=run.id)
+        entries = await entries_of(conn, run.id)
         artifacts = await SQL.many(conn, "artifacts", run=run.id)
     digests = {e.path: e.digest for e in entries}
     own = await in_thread(roots.within, lambda _: _own_files(roots, run))
@@ -93,7 +96,7 @@ class Clean:
         a run that ends here is never staged or protected again, and whoever still works on it is waited for."""
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            run = await SQL.one(conn, "lock", id=shard.subject_id)
+            run = await lock(conn, shard.subject_id)
             if run.state == "cleaning":
                 pass
             elif run.state in ("protected", "cancelled", "failed"):
@@ -166,7 +169,7 @@ class Clean:
         removed = [s for s in steps if s.action == "remove"]
         async with self._database.project(shard.project) as conn:
             # of all attempts: each records a stray before it moves it
-            strays = await (await conn.execute(SQL["strays"], {"run": run.id})).fetchall()
+            strays = await strays_of(conn, run.id)
             proof = await proofs.add(
                 conn,
                 project=shard.project,

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
@@ -38,10 +39,11 @@ from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, encode_manifest, parse_manifest
 from mover.model.recipe import plain_copy
 from mover.runs.roots import FlashRoots, Requester, content_key
-from mover.runs.runs import SQL, Flash
+from mover.runs.site import Flash, entries_of, expression_of, get, lock
 from mover.tiers.port import ReadTier, WriteTier
 from mover.transfer import Transfer
 
+SQL = load(__file__)
 RECORDS = "records.parquet"
 # beside the copy itself: manifests, records.parquet, and what jobs write into out/
 HEADROOM_BYTES = 64 << 20
@@ -86,7 +88,7 @@ class Stage:
 
     async def stage(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
-            run = await SQL.one(conn, "get", id=shard.subject_id)
+            run = await get(conn, shard.subject_id)
             await self._refuse_withdrawn(conn, shard.subject_id, list(shard.members))
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await SQL.many(conn, "entries_by_path", **parameters)
@@ -96,7 +98,7 @@ class Stage:
                 if not await self._stage_entry(shard, run, entry):
                     break
         async with self._database.project(shard.project) as conn:
-            run = await SQL.one(conn, "lock", id=shard.subject_id)
+            run = await lock(conn, shard.subject_id)
             await finish_shard(conn, shard)
             if run.state == "staging" and await siblings_open(conn, shard) == 0:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
@@ -236,7 +238,7 @@ class Stage:
             if not await self._may_stage(conn, shard):
                 await finish_shard(conn, shard)
                 return
-            run = await SQL.one(conn, "get", id=shard.subject_id)
+            run = await get(conn, shard.subject_id)
             records = await self._records(conn, run.id)
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
@@ -249,9 +251,9 @@ class Stage:
             written = {"project": shard.project, "run": run.id, "path": RECORDS}
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["put_written"], {**written, "size_bytes": len(records), "digest": digest})
-            entries = await SQL.many(conn, "entries", run=run.id)
-            expression = await SQL.one(conn, "expression", selection=run.selection_id)
-        manifest = self._manifest(run, entries, expression.expression if expression else None)
+            entries = await entries_of(conn, run.id)
+            expression = await expression_of(conn, run.selection_id)
+        manifest = self._manifest(run, entries, expression)
         await in_thread(self._write_root, roots, run, entries, manifest)
         await self._prove_ready(shard, run, manifest)
 
@@ -266,7 +268,7 @@ class Stage:
         say `staged`. They are staged again, and the seal after them."""
         listing = await in_thread(self._flash[run.tier].roots.listing, run.id)
         async with self._database.project(shard.project) as conn:
-            entries = await SQL.many(conn, "entries", run=run.id)
+            entries = await entries_of(conn, run.id)
             lost = [e.path for e in entries if e.number is not None and e.path not in listing]
             if not lost:
                 return False
@@ -338,7 +340,7 @@ class Stage:
         async with self._database.project(shard.project) as conn:
             await conn.execute(SQL["share_withdrawals"])
             await self._refuse_withdrawn(conn, run.id)
-            locked = await SQL.one(conn, "lock", id=run.id)
+            locked = await lock(conn, run.id)
             await finish_shard(conn, shard)
             if locked.state == "staging":
                 check_transition("staging", "sealed", subject=run.id)

@@ -1,0 +1,234 @@
+"""Asking for a run: the set is frozen and remembered under its key, or refused whole, with every offender."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+from msgspec import Struct
+from psycopg.types.json import Jsonb
+
+from mover.catalog import facts, selections
+from mover.catalog.database import Connection
+from mover.catalog.queries import load
+from mover.decide.layout import slide_path
+from mover.errors import Conflict, NotFound, RequestInvalid, RunRefused
+from mover.model import wire
+from mover.model.access import Identity
+from mover.model.facts import SLIDE_COLUMNS
+from mover.model.policy import StagePolicy
+from mover.randomness import new_id
+from mover.runs.site import PLAN_STEPS_MAX, RunSite, get
+
+SQL = load(__file__)
+
+
+class _Chosen(Struct, frozen=True):
+    selection_id: str
+    offenders: list[dict[str, Any]]
+    explanation: str
+
+
+class Requests:
+    def __init__(self, site: RunSite) -> None:
+        self._site = site
+
+    async def ask(
+        self, identity: Identity, body: wire.RunRequest, *, key: str, request: str = ""
+    ) -> tuple[str, str | None]:
+        """The run of this key, and the tier on which it waits to be let in if this request made it.
+
+        Raises Conflict for the same key with another body.
+        """
+        policy = self._policy(body)
+        run = new_id("run")
+        async with self._site.database.project(identity.project) as conn:
+            earlier = await self._remember(conn, identity.project, key, body, run)
+            if earlier is not None:
+                return earlier, None
+            offenders = await self._create(conn, identity, body, policy, run)
+            action = "run refused" if offenders else "run requested"
+            await self._site.record(conn, identity, action, run, request=request)
+        return run, policy.flash
+
+    async def plan(self, identity: Identity, body: wire.RunRequest) -> wire.Plan:
+        """What `request` would stage, and how; nothing is kept."""
+        policy = self._policy(body)
+        async with self._site.database.project(identity.project) as conn, conn.transaction(force_rollback=True):
+            chosen = await self._choose(conn, identity.project, body, policy)
+            if chosen.offenders:
+                raise RunRefused("the set is not whole", details=named(chosen.offenders, body))
+            rows = await self._selected(conn, policy.flash, chosen.selection_id)
+        steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
+        copied = sum(s.bytes for s in steps if s.action == "copy")
+        counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
+        return wire.Plan(
+            step="stage",
+            counts=counts,
+            bytes=copied,
+            steps=steps[:PLAN_STEPS_MAX],
+            truncated=len(steps) > PLAN_STEPS_MAX,
+        )
+
+    def _policy(self, body: wire.RunRequest) -> StagePolicy:
+        given = [name for name in ("cohort", "expression", "files", "like") if getattr(body, name) is not None]
+        if len(given) != 1:
+            raise RequestInvalid("a run names exactly one of cohort, expression, files and like")
+        policies = self._site.policies
+        policy = policies.get(body.policy, StagePolicy) if body.policy else policies.default(StagePolicy)
+        if body.tier is not None and body.tier != policy.flash:
+            raise RequestInvalid(f"policy {policy.name} stages to {policy.flash}, not to {body.tier}")
+        if policy.flash not in self._site.flash:
+            raise RequestInvalid(f"{policy.flash} is not a flash tier of this node")
+        return policy
+
+    async def _remember(self, conn: Connection, project: str, key: str, body: wire.RunRequest, run: str) -> str | None:
+        """The earlier run of this key, or None after binding the key to the new one.
+
+        The insert waits for a concurrent request with the same key, so exactly one of them makes a run.
+        """
+        digest = blake3(msgspec.json.encode(body, order="sorted")).hexdigest()
+        # a key is the caller's own words, which may hold anything; for "the same again" its digest is enough (D10)
+        key = blake3(key.encode()).hexdigest()
+        bound = await SQL.one(
+            conn, "remember", project=project, key=key, route="POST /v1/runs", body_digest=digest, subject=run
+        )
+        if bound is not None:
+            return None
+        earlier = await SQL.one(conn, "remembered", project=project, key=key)
+        assert earlier is not None
+        if earlier.body_digest != digest:
+            raise Conflict(
+                "this Idempotency-Key already stands for another request",
+                where=earlier.subject_id,
+                hint="Use a fresh key for a new run; scheduler ids wrap, so add the submit time.",
+            )
+        return str(earlier.subject_id)
+
+    async def _create(
+        self,
+        conn: Connection,
+        identity: Identity,
+        body: wire.RunRequest,
+        policy: StagePolicy,
+        run: str,
+    ) -> list[dict[str, Any]]:
+        chosen = await self._choose(conn, identity.project, body, policy)
+        refused = bool(chosen.offenders)
+        await conn.execute(
+            SQL["insert_run"],
+            {
+                "id": run,
+                "project": identity.project,
+                "selection": None if refused else chosen.selection_id,
+                "tier": policy.flash,
+                "policy": policy.name,
+                "state": "refused" if refused else "requested",
+                "reason": "set-not-whole" if refused else None,
+                "explanation": chosen.explanation if refused else None,
+                "offenders": Jsonb(selections.storable(chosen.offenders)) if refused else None,
+                "actor": identity.actor,
+                "uid": identity.posix_uid,
+                "gid": identity.posix_gid,
+                "layout": body.layout or policy.layout,
+                "label": body.layout_label or policy.layout_label,
+                "lease_s": body.lease_s or policy.lease_s,
+            },
+        )
+        if not refused:
+            await self._write_entries(conn, identity.project, run, body, policy, chosen.selection_id)
+        return chosen.offenders
+
+    async def _choose(self, conn: Connection, project: str, body: wire.RunRequest, policy: StagePolicy) -> _Chosen:
+        """The frozen selection, or every offender that keeps the set from being whole."""
+        if body.files is not None:
+            known, offenders = await selections.resolve_numbers(conn, project, body.files)
+            if offenders or not known:
+                return _Chosen("", offenders or [{"why": "empty"}], f"{len(offenders)} of {len(body.files)} unusable")
+            frozen = await selections.freeze(conn, project, numbers=known)
+        elif body.like is not None:
+            earlier = await get(conn, body.like)
+            if earlier.selection_id is None:
+                raise NotFound("no such run to repeat", where=body.like)
+            gone = await selections.withdrawn_since(conn, earlier.selection_id)
+            if gone:
+                offenders = [{"number": number, "why": "quarantined"} for number in gone]
+                return _Chosen("", offenders, f"{len(gone)} of its slides were withdrawn since")
+            return _Chosen(earlier.selection_id, [], "")
+        else:
+            cohort_id, expression = None, body.expression
+            if body.cohort is not None:
+                cohort_id, expression = await self._cohort(conn, body.cohort)
+            frozen = await selections.freeze(conn, project, expression=expression, cohort_id=cohort_id)
+        if frozen.count == 0:
+            return _Chosen("", [{"why": "empty"}], "the expression selects no slide")
+        return _Chosen(frozen.selection_id, [], "")
+
+    async def _cohort(self, conn: Connection, reference: str) -> tuple[str, str]:
+        name, _, version = reference.partition("@")
+        number = int(version) if version.isdigit() else None
+        row = await SQL.one(conn, "cohort", ref=reference, name=name, version=number)
+        if row is None:
+            raise NotFound("no such cohort", where=reference)
+        return row.id, row.expression
+
+    async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
+        return await SQL.many(conn, "selected", tier=tier, selection=selection)
+
+    async def _write_entries(
+        self,
+        conn: Connection,
+        project: str,
+        run: str,
+        body: wire.RunRequest,
+        policy: StagePolicy,
+        selection: str,
+    ) -> None:
+        layout, label = body.layout or policy.layout, body.layout_label or policy.layout_label
+        if layout == "label" and not label:
+            raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
+        if label and label not in {*await facts.columns(conn), *SLIDE_COLUMNS}:
+            raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
+        entries = [
+            {
+                "project": project,
+                "run": run,
+                "path": slide_path(
+                    row.number,
+                    row.extension,
+                    layout=layout,
+                    facts=row.facts,
+                    label=label,
+                    name=row.name,
+                    several=row.several,
+                ),
+                "number": row.number,
+                "size_bytes": row.size_bytes,
+                "digest": row.digest,
+                "archive_tier": row.tier,
+                "archive_key": row.key,
+            }
+            for row in await self._selected(conn, policy.flash, selection)
+        ]
+        async with conn.cursor() as cursor:
+            await cursor.executemany(SQL["insert_entry"], entries)
+
+
+def _step_of(number: str, files: list[Any]) -> wire.PlanStep:
+    """What staging does with one slide: whatever of it is not on flash is copied."""
+    absent = [file for file in files if not file.standing]
+    return wire.PlanStep(
+        action="copy" if absent else "link",
+        subject=number,
+        reason=f"from {absent[0].tier}" if absent else "stands on the flash tier",
+        bytes=sum(file.size_bytes for file in absent or files),
+    )
+
+
+def named(offenders: list[dict[str, Any]], body: wire.RunRequest) -> list[dict[str, Any]]:
+    """Offenders with the names as the requester wrote them. The catalog keeps only masked shapes: what is no
+    number may be a name (D10), and goes back to nobody but who sent it."""
+    files = body.files or []
+    return [{"name": files[o["position"] - 1], **o} if o.get("position") else o for o in offenders]
