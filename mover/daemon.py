@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import threading
@@ -17,14 +16,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import aiofiles
 import aiofiles.os
 import msgspec
 import uvloop
 
-from mover import __version__, audit, log, metrics
+from mover import __version__, log, metrics
 from mover.access import Access
 from mover.api.app import make_app
 from mover.api.audit import Trail
@@ -33,18 +31,15 @@ from mover.api.serve import Server, serve
 from mover.catalog import instance
 from mover.catalog.database import Database
 from mover.catalog.dumping import Dumper
-from mover.catalog.migrate import migrate
-from mover.catalog.postgres import Embedded
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.decide.fitness import lost
 from mover.deid.custody import Custody
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
-from mover.deid.upkeep import Upkeep
-from mover.deid.vault import ClosedVault, Vault, VaultKey
-from mover.deid.vaultkeys import PublicPart, RevealKey
-from mover.errors import CatalogUnavailable, ConfigError, Conflict, EntryMissing, MoverError, SettingsInvalid, TierHung
+from mover.deid.vault import ClosedVault, Vault
+from mover.deid.vaultkeys import PublicPart
+from mover.errors import CatalogUnavailable, ConfigError, EntryMissing, MoverError, SettingsInvalid, TierHung
 from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
@@ -56,14 +51,12 @@ from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import BudgetPolicy, DumpPolicy, ImagesPolicy
+from mover.model.policy import BudgetPolicy, ImagesPolicy
 from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
+from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
 from mover.policy import PolicyBook, load_policies
-from mover.protect import dumpdrills
-from mover.protect.dumpdrills import Compared
-from mover.protect.dumpfiles import Told
 from mover.protect.dumps import QUEUE as VAULT_QUEUE
 from mover.protect.dumps import Means, dump_policies
 from mover.protect.keeping import Seal, check_means, wants_seal
@@ -83,7 +76,6 @@ from mover.tiers import mounts
 from mover.tiers.fitness import check_traits
 from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.object import ObjectTier
-from mover.tiers.port import ReadTier
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import GuardedTier, RetryTier
 from mover.tiers.zones import check_site, refuse_changed
@@ -151,27 +143,13 @@ def watch(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> 
         signal.signal(number, lambda *_: ended.set())
     roots = {t.name: t.path for t in settings.tiers.values() if t.zone == "deidentified" and t.path is not None}
     notifier = Notifier(environment.notify_socket)
-    with _catalog(settings) as dsn, contextlib.closing(Watcher(dsn, roots)) as watcher:
+    with open_catalog(settings) as dsn, contextlib.closing(Watcher(dsn, roots)) as watcher:
         watcher.turn()
         notifier.ready(f"watching {' '.join(watcher.tiers)}")
         if ready is not None:
             ready(watcher.tiers)
         watcher.run(stopped=ended.is_set, alive=notifier.watchdog)
         notifier.stopping()
-
-
-@contextlib.contextmanager
-def _catalog(settings: Settings) -> Iterator[str]:
-    """The daemon's own DSN; of the embedded database a share, so that whoever ends last stops it."""
-    chosen = settings.database
-    if chosen.dsn is not None:
-        yield chosen.dsn
-        return
-    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
-    try:
-        yield embedded.start().daemon_dsn
-    finally:
-        embedded.stop()
 
 
 async def run(
@@ -239,11 +217,11 @@ class House:
 @contextlib.asynccontextmanager
 async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIterator[House]:
     async with contextlib.AsyncExitStack() as stack:
-        dsns = await stack.enter_async_context(_database(settings))
+        dsns = await stack.enter_async_context(open_database(settings))
         size = settings.database.pool_size
         database = await Database.open(dsns.daemon, name="mover", max_size=size)
         stack.push_async_callback(database.close)
-        keeping = await _open_vault(settings, dsns, database, stack)
+        keeping = await open_vault(settings, dsns, database, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
         guards = await asyncio.to_thread(_guards, settings)
         silent = [name for name, guard in guards.items() if guard.hung]
@@ -280,148 +258,6 @@ async def _leave_shares(shares: Shares) -> None:
     """The others need not wait until this daemon is stale."""
     with contextlib.suppress(CatalogUnavailable):
         await shares.leave()
-
-
-async def _open_vault(settings: Settings, dsns: Dsns, database: Database, stack: contextlib.AsyncExitStack) -> Keeping:
-    """Only the process of the identified zone holds the vault's key and its connection (D20). What was erased is
-    erased again before anybody asks: the database may come from a backup."""
-    if settings.role == "clean":
-        return Keeping(ClosedVault(), ClosedVault())
-    key = VaultKey.newest(settings.vault_key)
-    own = await Database.open(dsns.vault, name="mover-vault", max_size=4)
-    stack.push_async_callback(own.close)
-    public, site, node = PublicPart(settings.vault_public), settings.site, settings.node
-    renew = partial(VaultKey.another, settings.vault_key)
-    vault = Vault(own, key, site=site, node=node, public=public, renew=renew)
-    custody = Custody(vault, own, database, site=site, node=node, stones=settings.vault_tombstones, public=public)
-    return Keeping(vault, custody)
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """The vault for the work, and what custodians ask of it; a clean process has neither."""
-
-    vault: Vault
-    custody: Custody | ClosedVault
-
-
-@contextlib.asynccontextmanager
-async def open_upkeep(settings: Settings, *, actor: str) -> AsyncIterator[Upkeep]:
-    """Work on all rows of the vault, beside a daemon that runs or without one."""
-    async with contextlib.AsyncExitStack() as stack:
-        dsns = await stack.enter_async_context(_database(settings))
-        own = await Database.open(dsns.vault, name="mover-vault-upkeep", max_size=2)
-        stack.push_async_callback(own.close)
-        yield Upkeep(own, project=settings.project, node=f"{settings.node}-vault", actor=actor)
-
-
-# --- the vault's dumps, for a person with both key files -----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DumpDone:
-    """What a person's drill or restore showed. `recorded`: the catalog knows the dump, and the record stands there."""
-
-    dump: str
-    taken_at: str
-    compared: Compared
-    recorded: bool = False
-    erased: int = 0
-
-
-async def drill_dump(
-    settings: Settings, *, tier: str | None, dump: str | None, key: RevealKey, actor: str, purpose: str
-) -> DumpDone:
-    """Restore into a scratch database beside a daemon that runs or without one, compare, drop."""
-    policies = await asyncio.to_thread(load_policies, settings.policies)
-    async with _database(settings) as dsns:
-        began_s = monotonic_s()
-        dumper = Dumper(_dump_dsn(dsns, settings), bin_dir=settings.database.bin_dir)
-        told, compared = await asyncio.to_thread(
-            _taken, settings, policies, tier, dump, lambda *where: dumpdrills.drill(dumper, *where, key=key)
-        )
-        database = await Database.open(dsns.daemon, name="mover-drill", max_size=2)
-        try:
-            node = f"{settings.node}-vault"
-            recorded = await dumpdrills.record_drill(
-                database, settings.project, node=node, dump=told.dump, actor=actor, purpose=purpose,
-                compared=compared, seconds=monotonic_s() - began_s,
-            )  # fmt: skip
-        finally:
-            await database.close()
-    return DumpDone(told.dump, told.taken_at, compared, recorded)
-
-
-async def restore_dump(
-    settings: Settings, *, tier: str | None, dump: str | None, key: RevealKey, actor: str, purpose: str
-) -> DumpDone:
-    """Into an empty database, with no daemon on this state directory. Order: restored whole and compared; migrated to
-    this software's schema; what was erased since is erased again; the record. A kill after the first leaves a database
-    that is not empty: its next start migrates and erases, and only the record is missing."""
-    policies = await asyncio.to_thread(load_policies, settings.policies)
-    with locked_state(settings.state_dir):
-        async with _bare_database(settings) as dsns:
-            superuser = _dump_dsn(dsns, settings)
-            dumper = Dumper(superuser, bin_dir=settings.database.bin_dir)
-            told, compared = await asyncio.to_thread(
-                _taken, settings, policies, tier, dump, lambda *where: dumpdrills.restore(dumper, *where, key=key)
-            )
-            await asyncio.to_thread(migrate, superuser)
-            erased = await _restored(settings, dsns, told.dump, actor=actor, purpose=purpose)
-    return DumpDone(told.dump, told.taken_at, compared, True, erased)
-
-
-async def _restored(settings: Settings, dsns: Dsns, dump: str, *, actor: str, purpose: str) -> int:
-    async with contextlib.AsyncExitStack() as stack:
-        database = await Database.open(dsns.daemon, name="mover-restore", max_size=2)
-        stack.push_async_callback(database.close)
-        keeping = await _open_vault(settings, dsns, database, stack)
-        assert isinstance(keeping.custody, Custody)  # a clean process was refused by the command
-        erased = await keeping.custody.honour(settings.project)
-        async with database.project(settings.project) as conn:
-            await audit.record(
-                conn, project=settings.project, node=f"{settings.node}-vault", actor=actor, action="vault restored",
-                subject=dump, reason=purpose, details={"erased_again": erased},
-            )  # fmt: skip
-    return erased
-
-
-def _taken(
-    settings: Settings, policies: PolicyBook, tier: str | None, dump: str | None,
-    work: Callable[[ReadTier, Told, str], Compared],
-) -> tuple[Told, Compared]:  # fmt: skip
-    """Blocking. Finds the dump by its sidecar, which this vault's key must have signed."""
-    policy = policies.default(DumpPolicy)
-    name = tier or policy.targets[0]
-    if name not in settings.tiers:
-        raise SettingsInvalid(f"there is no tier {name}", where=str(settings.file))
-    opened = _make_tier(settings.tiers[name], None)
-    opened.check_identity()
-    vault_key = VaultKey.newest(settings.vault_key)
-    told = dumpdrills.trusted(opened, policy.prefix, dump, key=vault_key, site=settings.site)
-    return told, work(opened, told, policy.prefix)
-
-
-def _dump_dsn(dsns: Dsns, settings: Settings) -> str:
-    if dsns.dump is None:
-        raise SettingsInvalid("there is no `dump_dsn_file` in `database`", where=str(settings.file))
-    return dsns.dump
-
-
-@contextlib.asynccontextmanager
-async def _bare_database(settings: Settings) -> AsyncIterator[Dsns]:
-    """As `_database`, and not migrated: a dump is restored into nothing."""
-    chosen = settings.database
-    if not chosen.embedded:
-        async with _database(settings) as dsns:
-            yield dsns
-        return
-    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
-    server = await asyncio.to_thread(embedded.start)
-    try:
-        yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn), server.superuser_dsn)
-    finally:
-        await asyncio.to_thread(embedded.stop)
 
 
 async def _build(
@@ -529,38 +365,6 @@ def _served(settings: Settings) -> list[str]:
     return [tier.name for tier in settings.tiers.values() if tier.zone in zones[settings.role]]
 
 
-class Dsns(msgspec.Struct, frozen=True):
-    daemon: str
-    vault: str
-    queue: str
-    # of a role that may read everything, for dumps; None where the settings name none
-    dump: str | None = None
-
-
-@contextlib.asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Dsns]:
-    """Embedded: start it, migrate, and stop it at the end. Given: the administrator migrates (`mover db`)."""
-    chosen = settings.database
-    if not chosen.embedded:
-        assert chosen.dsn is not None and chosen.vault_dsn is not None
-        yield Dsns(chosen.dsn, chosen.vault_dsn, _on_queue(chosen.dsn), chosen.dump_dsn)
-        return
-    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
-    server = await asyncio.to_thread(embedded.start)
-    try:
-        await asyncio.to_thread(migrate, server.superuser_dsn)
-        yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn), server.superuser_dsn)
-    finally:
-        await asyncio.to_thread(embedded.stop)
-
-
-def _on_queue(dsn: str) -> str:
-    """Procrastinate's tables live in their own schema; it names them without one."""
-    from psycopg.conninfo import make_conninfo
-
-    return make_conninfo(dsn, options="-c search_path=queue")
-
-
 async def _register(settings: Settings, database: Database, policies: PolicyBook) -> None:
     async with database.instance() as conn:
         await instance.ensure_project(conn, settings.project)
@@ -623,7 +427,7 @@ async def _open_tier(tier: Tier, database: Database, budgets: Budgets, guard: Gu
     if row:
         refuse_changed(tier, kind=row.kind, zone=row.zone, role=row.role)
     identity = row.identity if row else await asyncio.to_thread(_established, tier, guard)
-    bare = _make_tier(tier, identity)
+    bare = make_tier(tier, identity)
     made = bare if guard is None else GuardedTier(bare, guard)
     try:
         await asyncio.to_thread(made.check_identity)
@@ -651,20 +455,13 @@ def _established(tier: Tier, guard: Guard | None) -> str:
 def _establish(tier: Tier) -> str:
     """First sight: pin a read-only root, or write the identity a writable tier will be held to."""
     if tier.kind == "object":
-        made = _make_tier(tier, None)
+        made = make_tier(tier, None)
         assert isinstance(made, ObjectTier)
         return made.establish()
     assert tier.path is not None
     if tier.read_only:
         return identities.pin(tier.path)
     return identities.establish(tier.path, name=tier.name, zone=tier.zone)
-
-
-def _make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
-    if tier.kind == "posix":
-        assert tier.path is not None
-        return PosixTier(tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity)
-    return ObjectTier.of(tier, identity=identity)
 
 
 async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
@@ -796,21 +593,12 @@ async def _follow_transfers(house: House) -> None:
 
 
 async def _follow_keeping(house: House) -> None:
-    """Rules, trash and prune, lock probes and renewals, dumps of vault and catalog, drills: each when its time has
-    come."""
+    """What `Protecting` does by itself: each part when its time has come."""
     while True:
         end_if_cancelled()
         try:
-            began = await house.protecting.locks.begin_due(house.settings.project)
-            began += await house.protecting.dumps.begin_due(house.settings.project)
-            began += await house.protecting.upkeep.begin_due(house.settings.project)
-            began += await house.protecting.drills.begin_due(house.settings.project)
-            began += await house.protecting.copies.begin_due(house.settings.project)
-            began += await house.protecting.folders.begin_due(house.settings.project)
-            await house.protecting.locks.measure()
-            await house.protecting.dumps.measure()
-            await house.protecting.upkeep.measure(house.settings.project)
-            await house.protecting.drills.measure(house.settings.project)
+            began = await house.protecting.begin_due(house.settings.project)
+            await house.protecting.measure(house.settings.project)
             if began:
                 logger.info("keeping follows policies", count=began)
         except CatalogUnavailable as error:
@@ -876,20 +664,6 @@ async def _until_stopped() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-@contextlib.contextmanager
-def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
-    """One daemon per state directory: what an earlier process held may be taken back because it is dead."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(state_dir / "daemon.lock", "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict(
-                "another daemon runs on this state directory", where=str(state_dir), hint="Stop it first."
-            ) from error
-        yield file
 
 
 # --- faces ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from mover.cli.common import with_client, with_output
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
-    from mover.daemon import DumpDone
+    from mover.console import DumpDone
     from mover.model import wire
     from mover.sdk import SyncClient
 
@@ -85,7 +85,7 @@ def drill(
     import asyncio
 
     from mover.cli.vault import _actor, _identified
-    from mover.daemon import drill_dump
+    from mover.console import drill_dump
     from mover.deid.vaultkeys import RevealKey
 
     settings, key = _identified(ctx.obj), RevealKey.join(key_a, key_b)
@@ -112,7 +112,7 @@ def restore(
     import asyncio
 
     from mover.cli.vault import _actor, _identified
-    from mover.daemon import restore_dump
+    from mover.console import restore_dump
     from mover.deid.vaultkeys import RevealKey
 
     settings, key = _identified(ctx.obj), RevealKey.join(key_a, key_b)

@@ -182,7 +182,7 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     """
     import asyncio
 
-    from mover.daemon import open_upkeep
+    from mover.console import open_upkeep
     from mover.deid.vaultkeys import VaultKey, next_path, write_new
 
     settings = _identified(ctx.obj)
@@ -265,7 +265,7 @@ def keys_rotate(
     """Seal every original for a new pair. Killed, or beside a running daemon, the same command does what is left."""
     import asyncio
 
-    from mover.daemon import open_upkeep
+    from mover.console import open_upkeep
     from mover.deid.vaultkeys import PublicKey, RevealKey, encode_file, new_pair, write_over
 
     settings = _identified(ctx.obj)
@@ -454,7 +454,7 @@ def _actor() -> str:
 def _adopt(settings: Settings, public: Any) -> int:
     import asyncio
 
-    from mover.daemon import open_upkeep
+    from mover.console import open_upkeep
     from mover.deid.vaultkeys import VaultKey
 
     async def work() -> int:

@@ -26,9 +26,8 @@ class Protecting:
     """`snapshots`, `versions`, `restores` and `retention` answer people; `runs` plans what a finish would protect, and
     handles its shards; `folders` are protected by themselves; `holds` and `shortenings` are what one person may do and
     what takes two; `upkeep` carries rules out; `drills` try whether it comes back, `copies` keep
-    a second repository; `rebuild` finds again what the
-    catalog forgot; `locks` keeps what is kept from being deleted; `dumps` holds vault and catalog, where `means` are
-    given."""
+    a second repository; `rebuild` finds again what the catalog forgot; `locks` keeps what is kept from being deleted;
+    `dumps` holds vault and catalog, where `means` are given. `begin_due` and `measure` are the daemon's turns."""
 
     def __init__(self, site: ProtectSite, means: Means | None = None) -> None:
         self.retention = Retention(site)
@@ -46,7 +45,20 @@ class Protecting:
         self._restoring = Restoring(site)
         self.locks = Locks(site)
         self.dumps = Dumps(site, means)
-        self._drills = DumpDrills(site, self.dumps)
+        self._dump_drills = DumpDrills(site, self.dumps)
+
+    async def begin_due(self, project: str) -> int:
+        """Rules, trash and prune, drills and copies, folders, lock probes and renewals, dumps: each when its time has
+        come; how many began. Any number of daemons begin one."""
+        parts = (self.locks, self.dumps, self.upkeep, self.drills, self.copies, self.folders)
+        return sum([await part.begin_due(project) for part in parts])
+
+    async def measure(self, project: str) -> None:
+        """The gauges, as the catalog has them."""
+        await self.locks.measure()
+        await self.dumps.measure()
+        await self.upkeep.measure(project)
+        await self.drills.measure(project)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -63,7 +75,7 @@ class Protecting:
             "lock-renew": self.locks.renew,
             "lock-probe": self.locks.probe,
             "dump-make": self.dumps.make,
-            "dump-drill": self._drills.drill,
+            "dump-drill": self._dump_drills.drill,
         }
 
     def failure_handlers(self) -> dict[str, FailureHandler]:
@@ -80,5 +92,5 @@ class Protecting:
             "restore": self._restoring.failed,
             "lock-renew": self.locks.renewal_failed,
             "dump-make": self.dumps.failed,
-            "dump-drill": self._drills.failed,
+            "dump-drill": self._dump_drills.failed,
         }
