@@ -6,19 +6,22 @@ guessed. Every making and every end of a token is an audit record in the same tr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import pwd
 from pathlib import Path
 from typing import Any
 
 import aiofiles
+from msgspec import structs
 
 from mover import audit
 from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
-from mover.decide.access import may_use_socket
-from mover.errors import NotFound, RequestInvalid, SettingsInvalid, Unauthenticated
+from mover.decide.access import may_use_socket, why_not_act_for
+from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
 from mover.randomness import new_id, new_secret
@@ -62,6 +65,15 @@ class Access:
             raise Unauthenticated("this user of the local socket needs a token")
         return Identity(actor=f"uid:{uid}", role="admin", project=self._project, posix_uid=uid, posix_gid=gid)
 
+    async def acting(self, identity: Identity, uid: int) -> Identity:
+        """A scheduler in the name of a user of its machines: of the group that its token stands for, as this
+        machine knows its users, asked anew each time. The audit names both."""
+        member = identity.posix_gid in await asyncio.to_thread(_groups_of, uid)
+        why = why_not_act_for(identity.role, uid, member=member, own_uid=self._own_uid)
+        if why:
+            raise Denied(why, where=f"uid {uid}", hint="Add the user to the project's group, or ask another project.")
+        return structs.replace(identity, actor=f"{identity.actor} for uid:{uid}", posix_uid=uid)
+
     async def make_token(self, identity: Identity, body: wire.TokenRequest, *, request: str = "") -> wire.Token:
         """The only answer that ever holds the secret."""
         if body.expires_at is not None:
@@ -69,6 +81,11 @@ class Access:
                 raise RequestInvalid("expires_at needs an offset, such as Z", where="$.expires_at")
             if body.expires_at <= self._clock.now():
                 raise RequestInvalid("expires_at lies in the past", where="$.expires_at")
+        if body.role == "scheduler" and (body.posix_uid is not None or not body.posix_gid):
+            raise RequestInvalid(
+                "a scheduler has no uid of its own and one group, the project's", where="$.posix_gid",
+                hint="Give the group whose members' jobs it may run: --gid.",
+            )  # fmt: skip
         secret = PREFIX + new_secret()
         token_id = await self._add(
             identity.project, secret, body, maker=identity.actor, proof=identity.proven, request=request
@@ -118,23 +135,28 @@ class Access:
     async def _add(
         self, project: str, secret: str, body: wire.TokenRequest, *, maker: str, proof: bytes | None, request: str
     ) -> str:
-        """The row and its audit record commit together; a known secret writes neither. The database writes down
-        whose tokens are one person's, by the maker's proof."""
+        """The database writes the row and its audit record together, and whose tokens are one person's, by the maker's
+        proof; of a known secret it writes nothing."""
         token_id = new_id("token")
         values = {
             "id": token_id, "hash": _hash(secret), "actor": body.actor, "role": body.role, "maker": proof,
             "posix_uid": body.posix_uid, "posix_gid": body.posix_gid, "expires_at": body.expires_at,
+            "by": maker, "node": self._node, "request": request,
         }  # fmt: skip
         async with self._database.project(project) as conn:
             await conn.execute(_QUERIES["ensure_project"], {"project": project})
             with refusals():
-                added = await _QUERIES.one(conn, "add", **values)
-            if added.added:
-                await audit.record(
-                    conn, project=project, node=self._node, actor=maker, action="token made",
-                    subject=token_id, request=request, details={"role": body.role, "for": body.actor},
-                )  # fmt: skip
+                await _QUERIES.one(conn, "add", **values)
         return token_id
+
+
+def _groups_of(uid: int) -> frozenset[int]:
+    """Of a user this machine does not know: none. A directory service may take its time, so call it in a thread."""
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return frozenset()
+    return frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
 async def _read_secret(path: Path) -> str | None:

@@ -3,9 +3,9 @@
 select id, actor, role, project_id, posix_uid, posix_gid from mover.token_by_hash(%(hash)s);
 
 -- name: add
--- A new token, by the one function that makes them. A secret that is already known changes nothing.
+-- A new token and its audit record, by the one function that makes them. A secret that is already known changes nothing.
 select mover.token_add(%(id)s, %(hash)s, %(actor)s, %(role)s, %(posix_uid)s, %(posix_gid)s, %(expires_at)s,
-                       %(maker)s) as added;
+                       %(maker)s, %(by)s, %(node)s, %(request)s) as added;
 
 -- name: of_project
 -- Every token of a project, newest first; the table is instance-wide, so the project stands in the question.

@@ -22,7 +22,9 @@ class RulingsQuery(Query, frozen=True):
 )
 async def ask(call: Call[wire.RulingRequest, Query]) -> wire.Ruling:
     """Ask that a withdrawn slide be reinstated, or that its bytes be removed; a second person decides."""
-    return await call.rooms.rulings.ask(call.project, call.actor, call.id, call.body, request=call.request)
+    rulings = call.rooms.rulings
+    person = await rulings.person(call.identity)
+    return await rulings.ask(call.project, call.actor, call.id, call.body, person=person, request=call.request)
 
 
 @OPERATIONS.add("GET", "/v1/rulings", "rulings.read", wire.RulingPage, query=RulingsQuery)
@@ -41,4 +43,6 @@ async def view(call: Call[None, Waiting]) -> wire.Ruling:
 @OPERATIONS.add("POST", "/v1/rulings/{id}/decide", "rulings.decide", wire.Ruling, body=wire.RulingDecision)
 async def decide(call: Call[wire.RulingDecision, Query]) -> wire.Ruling:
     """The second person grants or declines."""
-    return await call.rooms.rulings.decide(call.project, call.actor, call.id, call.body, request=call.request)
+    rulings = call.rooms.rulings
+    person = await rulings.person(call.identity)
+    return await rulings.decide(call.project, call.actor, call.id, call.body, person=person, request=call.request)

@@ -273,7 +273,6 @@ create table mover.aligned (
     aligned_at  timestamptz not null default now(),
     primary key (project_id, number)
 );
-create index aligned_facts on mover.aligned using gin (facts jsonb_path_ops);
 
 -- === step 3b: cohorts, selections, runs =================================================================
 
@@ -297,13 +296,6 @@ create table mover.selection (
     bytes       bigint not null,
     root        text not null,                      -- digest over the sorted numbers and slide digests
     frozen_at   timestamptz not null default now()
-);
-
-create table mover.selection_slide (
-    project_id  text not null references mover.project,
-    selection_id text not null references mover.selection,
-    number      text not null references mover.slide,
-    primary key (selection_id, number)
 );
 
 create type mover.run_state as enum (
@@ -694,7 +686,7 @@ revoke create on schema mover from mover_dispatch;
 grant select, insert, update on all tables in schema mover to mover_daemon;
 -- history is not rewritten by the daemon's own role
 revoke insert, update on mover.audit_record, mover.audit_head from mover_daemon;
-revoke update on mover.proof, mover.policy, mover.slide, mover.selection, mover.selection_slide, mover.cohort,
+revoke update on mover.proof, mover.policy, mover.slide, mover.selection, mover.cohort,
     mover.artifact, mover.stray, mover.slide_grant from mover_daemon;
 grant delete on mover.content to mover_daemon;
 grant delete on mover.ledger, mover.record_set to mover_daemon;
@@ -3151,3 +3143,215 @@ create policy by_project on mover.protected_folder using (project_id = (select m
 grant select, insert, update on mover.protected_folder to mover_daemon;
 
 reset role;
+-- === a second person is somebody else, and no transaction sleeps through a delay =============================================
+
+set role mover_owner;
+
+-- A transaction's now() stands still. One that was begun days ago would write days-old times: a delay that is over as
+-- soon as it begins, a trash that is emptied at once, a token as old as it likes.
+create function mover.awake() returns void language plpgsql as $$
+begin
+    if now() < clock_timestamp() - interval '15 minutes' then
+        raise exception 'a transaction that stood open for so long decides nothing here' using errcode = 'MV102';
+    end if;
+end $$;
+
+create or replace function mover.protect_record(in_node text, in_actor text, in_action text, in_subject text,
+                                                in_reason text, in_details jsonb) returns void
+    language plpgsql security definer set search_path = mover, pg_temp as $$
+begin
+    perform mover.awake();
+    perform mover.audit_append(mover.current_project(), in_node, jsonb_build_object('actor', in_actor, 'action',
+        in_action, 'subject', in_subject, 'reason', in_reason, 'request', '', 'details', in_details)::text);
+end $$;
+
+-- attempts whose snapshot was never checked, while a later one of the series was: nothing rests on them
+create or replace function mover.snapshots_cut_off(in_series text) returns bigint
+    language sql security definer set search_path = mover, pg_temp as $$
+    select mover.awake();
+    with moved as (
+        update mover.snapshot s set state = 'trashed', trashed_at = now(), trashed_for = 'cut-off',
+               reasons = '{cut off before it was checked}',
+               trash_until = now() + mover.terms_time((select t.terms from mover.protect_terms t where t.policy = s.policy),
+                                                     'trash_s', 1209600)
+         where s.series = in_series and s.state = 'written' and s.doubt is null
+           and exists (select from mover.snapshot n where n.policy = s.policy and n.series = s.series
+                          and n.sequence > s.sequence and n.state = 'checked' and n.missing_at is null)
+        returning 1)
+    select count(*) from moved
+$$;
+
+-- Forgotten, but its file is still there, and the daemon, which sees the files, finds that the rules keep it: what had
+-- displaced it has no file. It stands again.
+create function mover.snapshots_back(in_ids text[], in_node text) returns bigint
+    language plpgsql security definer set search_path = mover, pg_temp as $$
+declare back text[];
+begin
+    with changed as (
+        update mover.snapshot set state = 'checked', forgotten_at = null, trash_until = null
+         where id = any (in_ids) and state = 'forgotten' and trashed_for is null and purged_at is null returning id)
+    select array_agg(id) into back from changed;
+    if back is null then return 0; end if;
+    perform mover.protect_record(in_node, 'daemon', 'snapshots kept after all', '', 'rows without a file had displaced them',
+                                 jsonb_build_object('snapshots', to_jsonb(back)));
+    return cardinality(back);
+end $$;
+
+-- The only way to a token; `in_maker` is the digest of the maker's secret, null for the machine. A token and its audit
+-- record come together, whoever calls: a second person that nobody has seen arrive is none.
+drop function mover.token_add(text, bytea, text, text, integer, integer, timestamptz, bytea);
+create function mover.token_add(in_id text, in_hash bytea, in_actor text, in_role text, in_uid integer, in_gid integer,
+                                in_expires timestamptz, in_maker bytea, in_by text, in_node text, in_request text)
+    returns boolean
+    language plpgsql security definer set search_path = mover, pg_temp as $$
+declare maker mover.token;
+begin
+    perform mover.awake();
+    if in_maker is not null then
+        select * into maker from mover.token t where t.hash = in_maker and t.revoked_at is null
+           and (t.expires_at is null or t.expires_at > now()) and t.role = 'admin';
+        if maker.id is null then
+            raise exception 'only a live admin token makes tokens' using errcode = 'MV103';
+        end if;
+    end if;
+    insert into mover.token (id, hash, actor, role, project_id, posix_uid, posix_gid, expires_at, made_by, person)
+    values (in_id, in_hash, in_actor, in_role, mover.current_project(), in_uid, in_gid, in_expires, maker.id,
+            coalesce(maker.person, in_id))
+    on conflict do nothing;
+    if not found then return false; end if;
+    perform mover.audit_append(mover.current_project(), in_node, jsonb_build_object('actor', coalesce(maker.actor, in_by),
+        'action', 'token made', 'subject', in_id, 'reason', '', 'request', in_request,
+        'details', jsonb_build_object('role', in_role, 'for', in_actor, 'by the machine', maker.id is null))::text);
+    return true;
+end $$;
+
+-- whose word this is: the machine's, or that of the person whose tokens this one belongs to
+create function mover.person_of(in_proof bytea, in_actor text) returns text
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select (mover.asker_of(in_proof, in_actor)).person
+$$;
+
+alter table mover.slide_ruling add column asked_person text;    -- null: asked before this was written down
+
+reset role;
+
+do $$
+declare f text;
+begin
+    foreach f in array array[
+        'snapshots_back(text[], text)', 'person_of(bytea, text)',
+        'token_add(text, bytea, text, text, integer, integer, timestamptz, bytea, text, text, text)'] loop
+        execute format('revoke execute on function mover.%s from public', f);
+        execute format('grant execute on function mover.%s to mover_daemon', f);
+    end loop;
+    revoke execute on function mover.awake() from public;
+end $$;
+
+-- === a scheduler acts for the members of its project's group ==============================================================
+
+set role mover_owner;
+
+-- It has no user of its own and one group, the project's: whom it may act for is asked of that group each time.
+alter table mover.token drop constraint token_role_check;
+alter table mover.token
+    add constraint token_role_check check (role in ('viewer', 'operator', 'admin', 'custodian', 'scheduler')),
+    add constraint token_scheduler_check check (role <> 'scheduler' or (posix_uid is null and posix_gid > 0));
+
+reset role;
+
+-- === facts as columns: what cohorts are asked of ===========================================================
+
+set role mover_owner;
+
+-- Where a slide stands in a project's columns: given once, in order, never again. Selections are lists of places.
+create table mover.slide_place (
+    project_id  text not null references mover.project,
+    place       integer not null check (place >= 0),
+    number      text not null,
+    primary key (project_id, place),
+    unique (project_id, number),
+    foreign key (project_id, number) references mover.slide_grant (project_id, number)
+);
+
+-- One column of 32,768 places, packed (`decide.vectors`). Made from slide and aligned, and made anew at any time:
+-- row level security binds it by its own key, so it is read through an index whatever is asked.
+create table mover.fact_block (
+    project_id  text not null references mover.project,
+    name        text not null,                      -- record:<fact> or slide:<column>
+    block       integer not null,                   -- place / 32768
+    body        bytea not null,
+    primary key (project_id, name, block)
+);
+alter table mover.fact_block alter column body set storage external;
+
+-- Slides whose facts were written since their block was: they are read row by row until it is made anew. A row per
+-- write, never updated: two writers of one slide never wait for each other here.
+create table mover.fact_mark (
+    project_id  text not null references mover.project,
+    id          bigint generated always as identity,
+    number      text not null,
+    primary key (project_id, id)
+);
+
+create function mover.mark_facts() returns trigger language plpgsql as $$
+begin
+    insert into mover.fact_mark (project_id, number) select project_id, number from written;
+    return null;
+end $$;
+revoke execute on function mover.mark_facts() from public;
+create trigger mark_facts after insert on mover.slide_grant referencing new table as written
+    for each statement execute function mover.mark_facts();
+create trigger mark_facts after insert on mover.aligned referencing new table as written
+    for each statement execute function mover.mark_facts();
+create trigger mark_changed_facts after update on mover.aligned referencing new table as written
+    for each statement execute function mover.mark_facts();
+
+-- A frozen list, once for all selections of that root: two bytes a slide.
+create table mover.selection_list (
+    project_id  text not null references mover.project,
+    root        text not null,
+    block       integer not null,
+    offsets     smallint[] not null,                -- places within the block, ascending
+    primary key (project_id, root, block)
+);
+
+-- The list of a selection, slide by slide.
+create view mover.selection_slide with (security_invoker = true) as
+    select s.project_id, s.id as selection_id, p.number
+      from mover.selection s
+      join mover.selection_list l on l.project_id = s.project_id and l.root = s.root
+      cross join lateral unnest(l.offsets) as o (at)
+      join mover.slide_place p on p.project_id = s.project_id and p.place = l.block * 32768 + o.at;
+
+do $$
+declare t text;
+begin
+    foreach t in array array['slide_place', 'fact_block', 'fact_mark', 'selection_list'] loop
+        execute format('alter table mover.%I enable row level security', t);
+        execute format('alter table mover.%I force row level security', t);
+        execute format('create policy by_project on mover.%I using (project_id = (select mover.current_project()))'
+                       ' with check (project_id = (select mover.current_project()))', t);
+    end loop;
+end $$;
+
+grant select on mover.selection_slide to mover_daemon;
+grant select, insert on mover.slide_place, mover.selection_list to mover_daemon;
+grant select, insert, update, delete on mover.fact_block to mover_daemon;
+grant select, insert, delete on mover.fact_mark to mover_daemon;
+
+reset role;
+
+grant create on schema mover to mover_dispatch;
+set role mover_dispatch;
+
+-- projects in which something was written since its columns were
+create function mover.projects_marked() returns table (project_id text)
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select id from mover.project p where exists (select from mover.fact_mark m where m.project_id = p.id)
+$$;
+
+reset role;
+revoke create on schema mover from mover_dispatch;
+grant select on mover.fact_mark to mover_dispatch;
+revoke execute on function mover.projects_marked() from public;
+grant execute on function mover.projects_marked() to mover_daemon;

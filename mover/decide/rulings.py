@@ -37,10 +37,10 @@ def why_not_ask(action: Action, slide: Withdrawn) -> str:
     return ""
 
 
-def why_not_decide(action: Action, *, asked_by: str, actor: str, runs: int) -> str:
+def why_not_decide(action: Action, *, same_person: bool, runs: int) -> str:
     """Why this person cannot decide it now; empty where they can. `runs` hold the slide, as far as that matters."""
-    if actor == asked_by:
-        return "who asked cannot decide; a second person does"
+    if same_person:
+        return "who asked cannot decide; a second person does, and the tokens that one person made are one person"
     if action == "remove" and runs:
         return f"{runs} runs hold the slide; end them first"
     return ""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from mover import audit
-from mover.catalog.database import Connection, Database
+from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.queries import load
 from mover.decide.rulings import Withdrawn, why_not_ask, why_not_decide
 from mover.errors import ChangedWhileReading, Conflict, Denied, DigestMismatch, EntryMissing, MoverError, NotFound
@@ -23,6 +23,7 @@ from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
+from mover.model.access import Identity
 from mover.model.sidecar import decode_sidecar, sidecar_key
 from mover.randomness import new_id
 from mover.tiers.guard import guarded
@@ -50,9 +51,17 @@ class Rulings:
 
     # --- ask and decide -------------------------------------------------------------------------------------
 
+    async def person(self, identity: Identity) -> str:
+        """Whose word this is: all tokens that one person made are that person's."""
+        async with self._database.project(identity.project) as conn:
+            with refusals():
+                row = await _Q.one(conn, "person", proof=identity.proven, actor=identity.actor)
+        return str(row.person)
+
     async def ask(
-        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, request: str = ""
-    ) -> wire.Ruling:
+        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, person: str | None = None,
+        request: str = "",
+    ) -> wire.Ruling:  # fmt: skip
         async with self._database.project(project) as conn:
             row = await _Q.one(conn, "withdrawn", number=number)
             if row is None:
@@ -62,7 +71,7 @@ class Rulings:
                 raise Conflict(why, where=number)
             id = new_id("ruling")
             values = {"id": id, "project": project, "number": number, "action": body.action, "reason": body.reason}
-            if await _Q.one(conn, "ask", **values, actor=actor) is None:
+            if await _Q.one(conn, "ask", **values, actor=actor, person=person) is None:
                 raise Conflict("somebody asked about this slide already", where=number,
                                hint="See `mover slide rulings`; a second person grants or declines.")  # fmt: skip
             told = _ruling(await _Q.one(conn, "get", id=id))
@@ -70,8 +79,9 @@ class Rulings:
         return told
 
     async def decide(
-        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, request: str = ""
-    ) -> wire.Ruling:
+        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, person: str | None = None,
+        request: str = "",
+    ) -> wire.Ruling:  # fmt: skip
         """The second person's word. A slide is reinstated with it; its bytes go by a shard of their own."""
         async with self._database.project(project) as conn:
             row = await _Q.one(conn, "lock", id=id)
@@ -80,7 +90,8 @@ class Rulings:
             if row.state != "asked":
                 raise Conflict(f"the ruling is {row.state}", where=id)
             holders = await _Q.many(conn, "holders", number=row.number)
-        await self._check(row, actor, holders if body.decision == "grant" else ())
+        same = actor == row.asked_by or (person is not None and person == row.asked_person)
+        self._check(row, holders if body.decision == "grant" else (), same=same)
         if body.decision == "grant" and row.action == "reinstate":
             await self._tell_others(project, row.number, holders)
         async with self._database.project(project) as conn:
@@ -98,11 +109,11 @@ class Rulings:
             )  # fmt: skip
         return told
 
-    async def _check(self, row: Any, actor: str, holders: Sequence[Any]) -> None:
+    def _check(self, row: Any, holders: Sequence[Any], *, same: bool) -> None:
         runs = len({one.run_id for one in holders if one.run_id})
-        why = why_not_decide(row.action, asked_by=row.asked_by, actor=actor, runs=runs)
+        why = why_not_decide(row.action, same_person=same, runs=runs)
         if why:
-            raise (Denied if actor == row.asked_by else Conflict)(why, where=row.id)
+            raise (Denied if same else Conflict)(why, where=row.id)
 
     async def _carry_out(self, conn: Connection, project: str, row: Any) -> dict[str, Any]:
         slide = await _Q.one(conn, "withdrawn", number=row.number)

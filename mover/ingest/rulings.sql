@@ -6,9 +6,13 @@ select s.number, s.tier, w.reason, w.removed_at, exists (
 
 -- name: ask
 -- One open question about a slide; none where somebody asked already.
-insert into mover.slide_ruling (id, project_id, number, action, reason, asked_by)
-values (%(id)s, %(project)s, %(number)s, %(action)s, %(reason)s, %(actor)s)
+insert into mover.slide_ruling (id, project_id, number, action, reason, asked_by, asked_person)
+values (%(id)s, %(project)s, %(number)s, %(action)s, %(reason)s, %(actor)s, %(person)s)
 on conflict do nothing returning id
+
+-- name: person
+-- Whose word this is, by the proof of it.
+select mover.person_of(%(proof)s, %(actor)s) as person
 
 -- name: get
 -- One ruling.

@@ -78,6 +78,20 @@ class Retention:
             for name, found in groupby(rows, key=lambda row: str(row.series))
         ]
 
+    async def beside(self, conn: Connection, policy: ProtectPolicy, series: list[str]) -> list[Any]:
+        """All rows of these series that count for a rule, and those that are forgotten and whose file may be there."""
+        return await SQL.many(conn, "beside", policy=policy.name, series=series, limit=SERIES_MAX)
+
+    async def kept_of(self, conn: Connection, policy: ProtectPolicy, rows: list[Any]) -> set[str]:
+        """What the terms that hold keep, when these rows, by series, are all there are."""
+        keep, now = (await self.terms(conn, policy)).keep, await server_now(conn)
+        return {
+            verdict.id
+            for _, found in groupby(rows, key=lambda row: str(row.series))
+            for verdict in retention.plan(_records(found), keep, now=now)
+            if verdict.keep
+        }
+
     async def series_after(self, conn: Connection, policy: ProtectPolicy, after: str) -> list[str]:
         values = {"policy": policy.name, "after": after, "limit": SERIES_AT_ONCE}
         return [row.series for row in await SQL.many(conn, "series", **values)]

@@ -21,6 +21,20 @@ select s.id, s.series, s.sequence, s.recorded_at, s.tags, s.bytes,
  where s.policy = %(policy)s and s.series = any (%(series)s) and s.state = 'checked'
  order by s.series, s.sequence desc limit %(limit)s
 
+-- name: beside
+-- What counts for the rules of these series, newest first of each, and what is forgotten with its file perhaps there.
+select s.id, s.series, s.sequence, s.recorded_at, s.tags, s.bytes, s.repository_id, s.doubt,
+       exists (select from mover.hold h where h.snapshot_id = s.id and h.released_at is null
+                  and (h.until is null or h.until > now())) as held
+  from mover.snapshot s
+ where s.policy = %(policy)s and s.series = any (%(series)s) and s.trashed_for is null
+   and (s.state in ('checked', 'trashed') or s.state = 'forgotten' and s.purged_at is null)
+ order by s.series, s.sequence desc limit %(limit)s
+
+-- name: back
+-- Forgotten ones that the rules keep after all.
+select mover.snapshots_back(%(ids)s, %(node)s)
+
 -- name: history
 -- Every record of a policy or of one series, forgotten ones too; attempts that were cut off are none.
 select s.id, s.series, s.sequence, s.recorded_at, s.tags, s.bytes, s.state,
@@ -49,7 +63,7 @@ select snapshot, repository, comes_back from mover.trash_over(%(policy)s, %(limi
 
 -- name: unpurged
 -- Forgotten ones whose file may still be there.
-select id, repository_id, series from mover.snapshot
+select id, repository_id, series, trashed_for from mover.snapshot
  where policy = %(policy)s and state = 'forgotten' and purged_at is null order by sequence limit %(limit)s
 
 -- name: purged

@@ -7,7 +7,9 @@ A *keep* turn (shard `protect-keep`, hourly), in this order, because each step c
    kept, counts for nothing, and is an alarm: somebody with the repository's keys was at work;
 3. every series is judged; what no rule keeps goes to the trash, as far as the database and the breaker let it;
 4. what was in the trash for long enough becomes `forgotten` in the database, which judges it once more; then its file
-   is removed, then the row says so. A crash between leaves a forgotten row whose file the next turn removes.
+   is removed, then the row says so. A crash between leaves a forgotten row whose file the next turn removes. Before
+   that the daemon judges by what it sees itself: rows without a file that names their series count for nothing, whoever
+   told the database that they have one. What was displaced by such rows stands again.
 
 A *prune* turn (shard `protect-prune`) plans first. It waits while any snapshot of the repository is missing, because
 the packs of what somebody else removed are all that is left of it, and while more packs would go than the breaker lets
@@ -63,6 +65,8 @@ class Upkeep:
 
     def __init__(self, site: ProtectSite, retention: Retention, agreed: Shortenings) -> None:
         self._site, self._retention, self._agreed = site, retention, agreed
+        # of the snapshot files that are there: as many as a repository has
+        self._tags: dict[str, tuple[str, ...]] = {}
 
     # --- what begins ----------------------------------------------------------------------------------------------
 
@@ -151,9 +155,37 @@ class Upkeep:
             over = await RETENTION.many(conn, "over", **values)
         async with self._site.database.project(shard.project) as conn:
             rows = await RETENTION.many(conn, "unpurged", policy=policy.name, limit=FORGOTTEN_AT_ONCE)
+        back = await self._displaced(shard, policy, [row for row in rows if row.trashed_for is None])
         if rows:
-            await self._remove(shard, policy, rows)
-        return sum(not one.comes_back for one in over), sum(one.comes_back for one in over)
+            await self._remove(shard, policy, [row for row in rows if row.id not in back])
+        returned = {one.snapshot for one in over if one.comes_back} | back
+        return len({one.snapshot for one in over} - returned), len(returned)
+
+    async def _displaced(self, shard: Shard, policy: ProtectPolicy, rows: Sequence[Any]) -> set[str]:
+        """Of forgotten rows those that the rules keep when only rows with a file of their series count."""
+        if not rows:
+            return set()
+        async with self._site.database.project(shard.project) as conn:
+            beside = await self._retention.beside(conn, policy, sorted({row.series for row in rows}))
+        held = await in_thread(self._with_files, self._site.repositories.of(policy), beside)
+        async with self._site.database.project(shard.project) as conn:
+            kept = await self._retention.kept_of(conn, policy, held)
+            back = sorted(kept & {row.id for row in rows})
+            if back:
+                log.error("snapshots displaced by rows without a file", policy=policy.name, count=len(back))
+                await conn.execute(RETENTION["back"], {"ids": back, "node": self._site.node})
+        return set(back)
+
+    def _with_files(self, repository: Repository, rows: Sequence[Any]) -> list[Any]:
+        """Blocking. The rows whose file is there and names their series. A file never changes: each is read once."""
+        there = set(repository.snapshot_ids())
+        for missing in self._tags.keys() - there:
+            del self._tags[missing]
+        for file_id in {row.repository_id for row in rows} & there - self._tags.keys():
+            facts = repository.facts(file_id)
+            if facts is not None:
+                self._tags[file_id] = facts.tags
+        return [row for row in rows if row.series in self._tags.get(row.repository_id, ())]
 
     async def _remove(self, shard: Shard, policy: ProtectPolicy, rows: Sequence[Any]) -> None:
         """The files of forgotten rows. A file that says to be of another series than its row is nobody's to remove."""

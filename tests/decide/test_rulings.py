@@ -26,11 +26,11 @@ def test_what_may_be_asked(action: Action, slide: Withdrawn, may: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "actor", "runs", "may"),
+    ("action", "same", "runs", "may"),
     [
-        ("reinstate", "cora", 0, True), ("reinstate", "ann", 0, False), ("reinstate", "cora", 3, True),
-        ("remove", "cora", 0, True), ("remove", "cora", 1, False), ("remove", "ann", 0, False),
+        ("reinstate", False, 0, True), ("reinstate", True, 0, False), ("reinstate", False, 3, True),
+        ("remove", False, 0, True), ("remove", False, 1, False), ("remove", True, 0, False),
     ],
 )  # fmt: skip
-def test_a_second_person_grants_and_no_bytes_go_under_a_run(action: Action, actor: str, runs: int, may: bool) -> None:
-    assert (why_not_decide(action, asked_by="ann", actor=actor, runs=runs) == "") is may
+def test_a_second_person_grants_and_no_bytes_go_under_a_run(action: Action, same: bool, runs: int, may: bool) -> None:
+    assert (why_not_decide(action, same_person=same, runs=runs) == "") is may
