@@ -35,7 +35,7 @@ from mover.protect.keeping import HIDDEN, PASSING, Rule, bring_back_doors, rules
 from mover.protect.site import ProtectSite
 from mover.randomness import new_id
 from mover.repository.kept import Kept, keys_to_keep
-from mover.tiers.locking import AppendOnlyTier, LockingTier, below, innermost, object_locks
+from mover.tiers.locking import AppendOnlyTier, KeepingTier, LockingTier, below, innermost, object_locks
 from mover.tiers.lockprobe import Probe, probe_files, probe_objects
 
 SQL = load(__file__)
@@ -116,14 +116,12 @@ class Locks:
         swept = await in_thread(self._sweep, rule, tier)
         await self._end(shard, kept, missing, swept, "")
 
-    def _tier(self, rule: Rule) -> LockingTier | AppendOnlyTier:
+    def _tier(self, rule: Rule) -> KeepingTier:
         kept = self._site.repositories.kept_tier(rule.tier, rule.prefix)
-        assert isinstance(kept, LockingTier | AppendOnlyTier)  # the rule says so
+        assert isinstance(kept, KeepingTier)  # the rule says so
         return kept
 
-    def _look(
-        self, rule: Rule, tier: LockingTier | AppendOnlyTier, known: Mapping[str, str]
-    ) -> tuple[tuple[str, ...], Kept]:
+    def _look(self, rule: Rule, tier: KeepingTier, known: Mapping[str, str]) -> tuple[tuple[str, ...], Kept]:
         """Blocking. Snapshots are brought back first, because only then can be told what is needed; but only those that
         the catalog keeps: another client may forget its own. Index files, and then packs, come back when what is needed
         cannot be told without them."""
@@ -140,7 +138,7 @@ class Locks:
         return tuple(back), keys_to_keep(repository, forgotten=forgotten)
 
     async def _turn(
-        self, shard: Shard, rule: Rule, tier: LockingTier | AppendOnlyTier, keys: list[str], *, now: datetime,
+        self, shard: Shard, rule: Rule, tier: KeepingTier, keys: list[str], *, now: datetime,
         needed: int, back: int,
     ) -> Turn:  # fmt: skip
         async with self._site.database.project(shard.project) as conn:
@@ -172,7 +170,7 @@ class Locks:
                 count=len(keys), keys=list(keys[:MISSING_TOLD]),
             )  # fmt: skip
 
-    def _sweep(self, rule: Rule, tier: LockingTier | AppendOnlyTier) -> int:
+    def _sweep(self, rule: Rule, tier: KeepingTier) -> int:
         """Blocking. What was removed long ago still holds its hidden versions; those that ran out go."""
         if not isinstance(tier, LockingTier):
             return 0
@@ -286,9 +284,7 @@ def _slices(keys: Sequence[str]) -> Iterator[list[str]]:
             return
 
 
-def _brought_back(
-    tier: LockingTier | AppendOnlyTier, prefix: str, kind: str, *, only: Collection[str] | None = None
-) -> list[str]:
+def _brought_back(tier: KeepingTier, prefix: str, kind: str, *, only: Collection[str] | None = None) -> list[str]:
     """Blocking."""
     if not isinstance(tier, LockingTier):
         return []
@@ -297,7 +293,7 @@ def _brought_back(
     return [key for key in wanted if tier.bring_back(key)]
 
 
-def _keep(tier: LockingTier | AppendOnlyTier, keys: Sequence[str], until: datetime) -> Turn:
+def _keep(tier: KeepingTier, keys: Sequence[str], until: datetime) -> Turn:
     """Blocking, with KEEPERS threads. One that is not there may only be hidden."""
 
     def keep(key: str) -> tuple[str, datetime | None, str]:

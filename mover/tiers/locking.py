@@ -113,9 +113,36 @@ class ObjectLocks:
         return gone
 
 
-class LockingTier(_Wrapper):
-    """What is put stays for `retain_s`. `passing` are prefixes of what is not kept, `hidden` of what is hidden when it
-    is removed."""
+class KeepingTier(_Wrapper):
+    """What is put is kept from then on. `passing` are prefixes of what is not."""
+
+    def __init__(self, inner: Any, *, passing: tuple[str, ...]) -> None:
+        super().__init__(inner)
+        self._passing = passing
+
+    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
+        try:
+            self._inner.put(key, chunks, size_bytes=size_bytes)
+        except EntryExists:
+            self._keep(key)  # an earlier put of ours may have been cut off before it was kept
+            raise
+        self._keep(key)
+
+    def _keep(self, key: str) -> None:
+        if not key.startswith(self._passing):
+            self.keep(key)
+
+    def keep(self, key: str, until: datetime | None = None) -> datetime | None:
+        """Until then, or for as long as this tier keeps what is put; what holds now. EntryMissing."""
+        raise NotImplementedError
+
+    def bring_back(self, key: str) -> bool:
+        """Whether it was only hidden, and is seen again. In a folder nothing ever is."""
+        return False
+
+
+class LockingTier(KeepingTier):
+    """What is put stays for `retain_s`. `hidden` are prefixes of what is hidden when it is removed."""
 
     def __init__(
         self,
@@ -128,29 +155,16 @@ class LockingTier(_Wrapper):
         hidden: tuple[str, ...] = (),
         clock: Clock = SYSTEM,
     ) -> None:
-        super().__init__(inner)
+        super().__init__(inner, passing=passing)
         self.locks, self.retain_s, self.mode = locks, retain_s, mode
-        self._passing, self._hidden, self._clock = passing, hidden, clock
+        self._hidden, self._clock = hidden, clock
 
-    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
-        try:
-            self._inner.put(key, chunks, size_bytes=size_bytes)
-        except EntryExists:
-            # an earlier put of ours may have been cut off before it was locked for long
-            self._keep(key)
-            raise
-        self._keep(key)
-
-    def _keep(self, key: str) -> None:
-        if not key.startswith(self._passing):
-            self.keep(key, self._clock.now() + timedelta(seconds=self.retain_s))
-
-    def keep(self, key: str, until: datetime) -> datetime:
-        """Locked until then, or longer where it was already; what holds now. EntryMissing also when it is hidden."""
+    def keep(self, key: str, until: datetime | None = None) -> datetime:
+        """Locked until then, or longer where it was already. EntryMissing also when it is hidden."""
+        until = until or self._clock.now() + timedelta(seconds=self.retain_s)
         return self.locks.extend(key, until=until, mode=self.mode).until
 
     def bring_back(self, key: str) -> bool:
-        """Whether it was only hidden, and is seen again."""
         return self.locks.unhide(key)
 
     def remove(self, key: str) -> None:
@@ -171,27 +185,15 @@ class FreeingTier(_Wrapper):
         self._locks.free(key)
 
 
-class AppendOnlyTier(_Wrapper):
+class AppendOnlyTier(KeepingTier):
     """Files become immutable once they are published. `seal` sets the attribute through somebody who may (another
     process: this one cannot take it off again, see `immutable`)."""
 
     def __init__(
         self, inner: Any, folder: PosixTier, seal: Callable[[int], None], *, passing: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(inner)
-        self._folder, self._seal, self._passing = folder, seal, passing
-
-    def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
-        try:
-            self._inner.put(key, chunks, size_bytes=size_bytes)
-        except EntryExists:
-            self._keep(key)
-            raise
-        self._keep(key)
-
-    def _keep(self, key: str) -> None:
-        if not key.startswith(self._passing):
-            self.keep(key)
+        super().__init__(inner, passing=passing)
+        self._folder, self._seal = folder, seal
 
     def keep(self, key: str, until: datetime | None = None) -> datetime | None:
         """Immutable, for as long as root leaves it so. EntryMissing."""
@@ -199,10 +201,6 @@ class AppendOnlyTier(_Wrapper):
             if not is_immutable(file.fileno()):
                 self._seal(file.fileno())
         return until
-
-    def bring_back(self, key: str) -> bool:
-        """Nothing is ever only hidden in a folder."""
-        return False
 
     def remove(self, key: str) -> None:
         with self._folder.open(key) as file:

@@ -129,7 +129,7 @@ async def test_a_killed_pass_goes_on_where_it_was(site: Site, monkeypatch: pytes
     asked: list[str] = []
     real = LockingTier.keep
 
-    def keep(self: LockingTier, key: str, until: datetime) -> datetime:
+    def keep(self: LockingTier, key: str, until: datetime | None = None) -> datetime:
         asked.append(key)
         if len(asked) == 4:
             raise TierUnavailable("away")
