@@ -41,7 +41,15 @@ from mover.model.policy import FolderRule, ProtectPolicy
 from mover.protect import taking
 from mover.protect.retention import Retention
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.taking import EARLIER_FILES_MAX, VERIFIER, check_fresh, insert_artifacts, insert_snapshot, root_of
+from mover.protect.taking import (
+    EARLIER_FILES_MAX,
+    VERIFIER,
+    check_fresh,
+    insert_artifacts,
+    insert_snapshot,
+    links_of,
+    root_of,
+)
 from mover.randomness import new_id
 from mover.repository.facts import CheckResult, Disk, Folder, SnapshotResult
 from mover.tiers.zones import overlap
@@ -108,11 +116,13 @@ class Folders:
             mark = await in_thread(mark_of, rule.path)
             write = partial(self._write, policy, rule, row, earlier, digests, resuming=shard.claims > 1)
             result = await in_thread(write)
-            check = await in_thread(check_fresh, self._site.repositories.of(policy), result.snapshot_id)
+            repository = self._site.repositories.of(policy)
+            check = await in_thread(check_fresh, repository, result.snapshot_id)
+            links = await in_thread(links_of, repository, result.snapshot_id)
         except (Denied, RequestInvalid, NotFound) as error:
             await self._give_up(shard, error.code, error.what)
             return
-        await self._keep(shard, policy, result, check, mark)
+        await self._keep(shard, policy, result, links, check, mark)
 
     async def _earlier(self, shard: Shard, policy: ProtectPolicy) -> tuple[str | None, dict[str, str]]:
         """What the newest whole snapshot stored."""
@@ -144,15 +154,17 @@ class Folders:
         )
 
     async def _keep(
-        self, shard: Shard, policy: ProtectPolicy, result: SnapshotResult, check: CheckResult, mark: str
-    ) -> None:
+        self, shard: Shard, policy: ProtectPolicy, result: SnapshotResult, links: list[tuple[str, int, str]],
+        check: CheckResult, mark: str,
+    ) -> None:  # fmt: skip
         series = series_of(shard.subject_id)
         async with self._site.database.project(shard.project) as conn:
             snapshot = await insert_snapshot(
                 conn, policy, project=shard.project, series=series, repository_id=result.snapshot_id,
                 files=result.files, bytes_=result.bytes, added=result.added_bytes,
             )  # fmt: skip
-            files = [(path_text(e.path).lstrip("/"), e.size_bytes, e.blake3) for e in result.entries]
+            held = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
+            files = [(path_text(path).lstrip("/"), size, digest) for path, size, digest in held]
             await insert_artifacts(conn, shard.project, snapshot, files)
             if result.complete:
                 await self._prove(conn, shard, snapshot, result, check, mark)

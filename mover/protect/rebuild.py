@@ -32,7 +32,7 @@ from mover.model.policy import ProtectPolicy
 from mover.protect import taking
 from mover.protect.layout import Layout
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.taking import VERIFIER, insert_artifacts, insert_snapshot, root_of_files
+from mover.protect.taking import VERIFIER, insert_artifacts, insert_snapshot, link_digest, root_of_files
 from mover.protect.upkeep import Upkeep
 from mover.repository.facts import SnapshotFacts
 from mover.repository.reader import BlobReader, walk
@@ -142,7 +142,7 @@ def _digest(reader: BlobReader, node: Node) -> str | None:
     """As `runs` and `folders` write it down: BLAKE3 of a file, the target of a link. None for what holds nothing, empty
     for what cannot be read."""
     if node.type == "symlink":
-        return path_text(f"link:{os.fsdecode(node.target)}")
+        return link_digest(os.fsdecode(node.target))
     if node.type != "file":
         return None
     hasher = blake3()

@@ -32,7 +32,15 @@ from mover.protect import taking
 from mover.protect.layout import Layout, lay_out
 from mover.protect.retention import Retention, series_of
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.taking import EARLIER_FILES_MAX, VERIFIER, check_fresh, insert_artifacts, insert_snapshot, root_of
+from mover.protect.taking import (
+    EARLIER_FILES_MAX,
+    VERIFIER,
+    check_fresh,
+    insert_artifacts,
+    insert_snapshot,
+    links_of,
+    root_of,
+)
 from mover.repository.facts import CheckResult, SnapshotResult
 from mover.tiers.guard import guarded
 from mover.transfer.budgets import Budgets
@@ -129,7 +137,7 @@ class RunProtection:
         earlier, digests = await self._earlier(shard, run, policy)
         write = partial(self._write, run, policy, layout, parent=earlier, digests=digests, resuming=shard.claims > 1)
         result = await in_thread(guarded, lambda _: patiently(write), flash)
-        links = await in_thread(self._links, policy, result.snapshot_id)
+        links = await in_thread(links_of, self._site.repositories.of(policy), result.snapshot_id)
         artifacts = [(e.path, e.size_bytes, e.blake3) for e in result.entries] + links
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -165,14 +173,6 @@ class RunProtection:
             resuming=resuming,
             progress=_Paying(self._site.budgets, policy.flash),
         )
-
-    def _links(self, policy: ProtectPolicy, snapshot_id: str) -> list[tuple[str, int, str]]:
-        """Symlinks hold no content; their target is what must not change."""
-        return [
-            (entry.path, 0, path_text(f"link:{entry.target}"))
-            for entry in self._site.repositories.of(policy).ls(snapshot_id, "/", recursive=True)
-            if entry.kind == "symlink"
-        ]
 
     async def _prove(
         self,

@@ -10,6 +10,7 @@ from mover import __version__
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.errors import IntegrityError
+from mover.model.names import path_text
 from mover.model.policy import ProtectPolicy
 from mover.protect.site import patiently
 from mover.randomness import new_id
@@ -44,10 +45,21 @@ def check_fresh(repository: Repository, repository_id: str) -> CheckResult:
     return check
 
 
+def links_of(repository: Repository, repository_id: str) -> list[tuple[str, int, str]]:
+    """Blocking. (path in the snapshot, 0, `link_digest`) of each symlink."""
+    entries = repository.ls(repository_id, "/", recursive=True)
+    return [(one.path, 0, link_digest(one.target)) for one in entries if one.kind == "symlink"]
+
+
+def link_digest(target: str) -> str:
+    """Symlinks hold no content: their target is what must not change."""
+    return path_text(f"link:{target}")
+
+
 async def insert_artifacts(
     conn: Connection, project: str, snapshot: str, files: Iterable[tuple[str, int, str]]
 ) -> None:
-    """(path as text, size, digest) of each file: cleanup, versions and the next snapshot ask for it."""
+    """(path as text, size, digest) of each file and link: cleanup, versions and the next snapshot ask for it."""
     async with conn.cursor() as cursor:
         await cursor.executemany(
             SQL["insert_artifact"],
