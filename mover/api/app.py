@@ -39,14 +39,14 @@ from mover.api import (
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
 from mover.api.operation import Call, Operation, Streamed, Waiting
-from mover.api.parsing import read_body, read_key, read_path, read_query
+from mover.api.parsing import ACTS_FOR, read_acts_for, read_body, read_key, read_path, read_query
 from mover.api.peers import is_local, peer_credentials
 from mover.api.problems import answer_errors
 from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
 from mover.api.waiting import Waits
 from mover.clock import SYSTEM, Clock
-from mover.decide.access import ACTIONS, judge
+from mover.decide.access import ACTIONS, judge, needs_somebody
 from mover.errors import Denied, NotFound, RequestInvalid, Unauthenticated
 from mover.log import bound, get_logger
 from mover.model import wire
@@ -135,7 +135,8 @@ async def _admit(request: web.Request, house: _House) -> Identity:
             raise Unauthenticated("a token is needed")
         identity = house.access.peer(uid=credentials.uid, gid=credentials.gid)
     house.gate.pass_one(identity.token_id or identity.actor)
-    return identity
+    uid = read_acts_for(request)
+    return identity if uid is None else await house.access.acting(identity, uid)
 
 
 async def _authenticate(secret: str, house: _House, *, address: str) -> Identity:
@@ -155,6 +156,8 @@ def _allow(identity: Identity, action: str) -> None:
     if verdict == "denied":
         hint = f"Use a token of another role: {', '.join(sorted(ACTIONS[action]))}."
         raise Denied(f"the role {identity.role} may not do this", where=action, hint=hint)
+    if needs_somebody(identity.role, action) and identity.posix_uid is None:
+        raise Denied("a scheduler asks for somebody", where=action, hint=f"Send the job's uid as {ACTS_FOR}.")
 
 
 async def _parse(request: web.Request, operation: Operation, house: _House, identity: Identity) -> Call[Any, Any]:

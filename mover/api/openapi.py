@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mover.api.operation import ID_PATTERN, Operation, Planned
+from mover.api.parsing import ACTS_FOR, UID_MAX
 from mover.decide.access import ACTIONS
 from mover.model import wire
 
@@ -104,7 +105,12 @@ def _headers(operation: Operation) -> list[dict[str, Any]]:
     if operation.method != "POST":
         return []
     shape = {"type": "string", "minLength": 1, "maxLength": 200}
-    return [{"name": "Idempotency-Key", "in": "header", "required": operation.key == "required", "schema": shape}]
+    key = {"name": "Idempotency-Key", "in": "header", "required": operation.key == "required", "schema": shape}
+    if operation.action != "runs.request":
+        return [key]
+    uid = {"type": "integer", "minimum": 1, "maximum": UID_MAX}
+    told = "The uid of the job's user; sent by a scheduler, and by nobody else."
+    return [key, {"name": ACTS_FOR, "in": "header", "required": False, "schema": uid, "description": told}]
 
 
 def _reference(shape: type) -> dict[str, str]:

@@ -21,6 +21,9 @@ _PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
 _QUOTED_VALUE = re.compile(r"^(Invalid enum value) .*$", re.DOTALL)
 _LENGTH = re.compile(r"^Expected `str` of length (?P<bound>[<>]=) (?P<count>\d+)$")
 _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
+_UID_SHAPE = re.compile(r"^[0-9]{1,10}\Z")
+ACTS_FOR = "Mover-Acts-For"
+UID_MAX = 2**31 - 1
 _ID_SHAPE = re.compile(ID_PATTERN)
 
 
@@ -95,6 +98,16 @@ def read_key(request: web.Request, *, required: bool) -> str:
     if key and not _KEY_SHAPE.match(key):
         raise RequestInvalid("a key is 1 to 200 printable ASCII characters", where="Idempotency-Key")
     return key
+
+
+def read_acts_for(request: web.Request) -> int | None:
+    """The uid in whose name a scheduler asks; None where it asks for itself."""
+    said = request.headers.get(ACTS_FOR)
+    if said is None:
+        return None
+    if not _UID_SHAPE.match(said) or int(said) > UID_MAX:
+        raise RequestInvalid("a uid is a number of at most 31 bits", where=ACTS_FOR)
+    return int(said)
 
 
 def invalid(error: msgspec.DecodeError, *, root: str) -> RequestInvalid:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.sdk import SyncClient
 
-ROLES = ["viewer", "operator", "admin", "custodian"]
+ROLES = ["viewer", "operator", "admin", "custodian", "scheduler"]
 
 
 @click.group("token", cls=WholeLines)
@@ -26,7 +26,7 @@ def command() -> None:
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What it may do.")
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it lives; default: until it is revoked.")
 @click.option("--uid", "posix_uid", type=click.IntRange(0), help="Whose rights open artifact paths.")
-@click.option("--gid", "posix_gid", type=click.IntRange(0), help="And the group's.")
+@click.option("--gid", "posix_gid", type=click.IntRange(0), help="And the group's; a scheduler acts for its members.")
 @with_client
 def make(
     *,

@@ -1,7 +1,8 @@
 """Who may do what: one table, read by the API for every route and by the tests for every role.
 
 viewer < operator < admin is a ladder for the ordinary work. Looking into the vault is no step of it: an admin
-runs the machine and sees no names; a custodian sees names (with a purpose, audited) and runs nothing.
+runs the machine and sees no names; a custodian sees names (with a purpose, audited) and runs nothing. A scheduler
+is no person: it does with runs what its jobs' users ask, in the name of one of them at a time.
 What a role may not even read is answered as if it were not there.
 """
 
@@ -16,24 +17,26 @@ ROLES: tuple[Role, ...] = get_args(Role)
 _LADDER: frozenset[Role] = frozenset({"viewer", "operator", "admin"})
 _WORK: frozenset[Role] = frozenset({"operator", "admin"})
 _ADMIN: frozenset[Role] = frozenset({"admin"})
-_ALL: frozenset[Role] = frozenset(ROLES)
+_PEOPLE: frozenset[Role] = frozenset(ROLES) - {"scheduler"}
+_RUNS: frozenset[Role] = _WORK | {"scheduler"}
+_LOOK: frozenset[Role] = _LADDER | {"scheduler"}
 
 ACTIONS: dict[str, frozenset[Role]] = {
-    "status.read": _ALL,
-    "metrics.read": _ALL,
-    "tiers.read": _LADDER,
+    "status.read": frozenset(ROLES),
+    "metrics.read": _PEOPLE,
+    "tiers.read": _LOOK,
     "policies.read": _LADDER,
     # a custodian finds the packs to reveal by their ids and reasons
-    "batches.read": _ALL,
+    "batches.read": _PEOPLE,
     "batches.declare": _WORK,
     # says what was done and by which rules, and names nobody
     "batches.certify": frozenset({"operator", "admin", "custodian"}),
-    "quarantine.read": _ALL,
+    "quarantine.read": _PEOPLE,
     "quarantine.decide": _WORK,
     "adoptions.read": _LADDER,
     "adoptions.request": _WORK,
     # a withdrawn slide comes back, or goes for good: who grants may look at the names, and is not who asked
-    "rulings.read": _ALL,
+    "rulings.read": _PEOPLE,
     "rulings.ask": _WORK,
     "rulings.decide": frozenset({"custodian"}),
     "names.reveal": frozenset({"operator", "custodian"}),
@@ -43,7 +46,7 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "vault.erase": frozenset({"custodian"}),
     "vault.import": frozenset({"custodian"}),
     # sealed, and told by ids and counts alone
-    "dumps.read": _ALL,
+    "dumps.read": _PEOPLE,
     "dumps.make": _WORK,
     "dumps.drill": _WORK,
     "scans.read": _LADDER,
@@ -53,12 +56,12 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "records.declare": _WORK,
     "cohorts.read": _LADDER,
     "cohorts.save": _WORK,
-    "runs.read": _LADDER,
-    "runs.request": _WORK,
-    "runs.heartbeat": _WORK,
-    "runs.finish": _WORK,
-    "runs.clean": _WORK,
-    "runs.cancel": _WORK,
+    "runs.read": _LOOK,
+    "runs.request": _RUNS,
+    "runs.heartbeat": _RUNS,
+    "runs.finish": _RUNS,
+    "runs.clean": _RUNS,
+    "runs.cancel": _RUNS,
     "folders.read": _LADDER,
     "folders.protect": _WORK,
     "snapshots.read": _LADDER,
@@ -99,6 +102,24 @@ def judge(role: Role, action: str) -> Verdict:
         return "allowed"
     noun = action.partition(".")[0]
     return "denied" if may(role, f"{noun}.read") else "hidden"
+
+
+def why_not_act_for(role: Role, uid: int, *, member: bool, own_uid: int) -> str:
+    """Why a token may not act for this user, or nothing. The daemon's own user would open the paths a run names
+    with the daemon's rights, and root with everybody's."""
+    if role != "scheduler":
+        return "only a scheduler's token acts for others"
+    if uid in (0, own_uid):
+        return "nobody acts for root or for the daemon's own user"
+    if not member:
+        return "this user is no member of the group the token stands for"
+    return ""
+
+
+def needs_somebody(role: Role, action: str) -> bool:
+    """A scheduler asks for a run in the name of its job's user, whose the run then is. It ends it by itself: a user
+    who left the group meanwhile must not keep a run from being protected."""
+    return role == "scheduler" and action == "runs.request"
 
 
 def may_use_socket(peer_uid: int, *, own_uid: int) -> bool:

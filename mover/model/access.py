@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Role = Literal["viewer", "operator", "admin", "custodian"]
+Role = Literal["viewer", "operator", "admin", "custodian", "scheduler"]
 
 
 class Identity(Struct, frozen=True):

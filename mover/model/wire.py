@@ -1100,7 +1100,7 @@ class AuditVerdict(Answer, frozen=True, kw_only=True):
 
 class TokenRequest(Body, frozen=True):
     actor: ShortText
-    role: Literal["viewer", "operator", "admin", "custodian"]
+    role: Literal["viewer", "operator", "admin", "custodian", "scheduler"]
     expires_at: datetime | None = None
     posix_uid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
     posix_gid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None

@@ -16,8 +16,10 @@ from mover.sdk.transport import Ask, Transport
 class Client:
     """A daemon's nouns. Use it as `async with Client(url, token=…) as client`, or call `close`."""
 
-    def __init__(self, url: str, *, token: str | None = None, ca_file: str | None = None) -> None:
-        self._transport = Transport(url, token=token, ca_file=ca_file)
+    def __init__(
+        self, url: str, *, token: str | None = None, ca_file: str | None = None, acts_for: int | None = None
+    ) -> None:
+        self._transport = Transport(url, token=token, ca_file=ca_file, acts_for=acts_for)
         self.url = url
         self.batches = nouns.Batches(self._transport)
         self.quarantine = nouns.Quarantine(self._transport)

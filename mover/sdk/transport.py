@@ -45,13 +45,17 @@ class Ask(Struct, frozen=True):
 
 
 class Transport:
-    """`url` is http(s)://host:port or unix:///path/of/socket."""
+    """`url` is http(s)://host:port or unix:///path/of/socket. `acts_for`: the uid in whose name a scheduler's token
+    asks for runs."""
 
-    def __init__(self, url: str, *, token: str | None = None, ca_file: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, token: str | None = None, ca_file: str | None = None, acts_for: int | None = None
+    ) -> None:
         self._url = urlsplit(url)
         self._shown = url
         self._token = token
         self._ca_file = ca_file
+        self._acts_for = acts_for
         self._session: aiohttp.ClientSession | None = None
         _refuse_open_secrets(url, token)
 
@@ -146,6 +150,8 @@ class Transport:
             headers["Idempotency-Key"] = ask.key
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        if self._acts_for is not None:
+            headers["Mover-Acts-For"] = str(self._acts_for)
         return headers
 
     def _unreachable(self, ask: Ask, error: Exception) -> ServiceUnreachable:

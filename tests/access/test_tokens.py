@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pwd
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from mover import audit
 from mover.access import PREFIX, Access, Identity
 from mover.catalog.database import Database
-from mover.errors import NotFound, RequestInvalid, SettingsInvalid, Unauthenticated
+from mover.errors import Denied, NotFound, RequestInvalid, SettingsInvalid, Unauthenticated
 from mover.model import wire
 from tests.support.postgres import Dsns
 
@@ -133,3 +134,29 @@ def test_the_peer_of_the_local_socket_keeps_its_own_rights(access: Access) -> No
     assert access.peer(uid=990, gid=991).posix_gid == 991
     with pytest.raises(Unauthenticated):
         access.peer(uid=1000, gid=1000)
+
+
+async def test_a_scheduler_acts_for_the_members_of_its_group_as_this_machine_knows_them(access: Access) -> None:
+    """The project's isolation on a cluster: who is not in its group gets none of its slides through a job script."""
+    nobody = pwd.getpwnam("nobody")
+    made = await access.make_token(
+        ADMIN, wire.TokenRequest(actor="slurm", role="scheduler", posix_gid=nobody.pw_gid)
+    )
+    scheduler = await access.authenticate(made.secret or "")
+    acting = await access.acting(scheduler, nobody.pw_uid)
+    assert (acting.posix_uid, acting.posix_gid) == (nobody.pw_uid, nobody.pw_gid)
+    assert acting.actor == f"slurm for uid:{nobody.pw_uid}"
+    for stranger in (pwd.getpwnam("games").pw_uid, 2**31 - 7, 0):
+        with pytest.raises(Denied):
+            await access.acting(scheduler, stranger)
+    with pytest.raises(Denied):
+        await access.acting(ADMIN, nobody.pw_uid)
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(None, None), (None, 0), (1000, 100)])
+async def test_a_scheduler_has_one_group_and_no_user(access: Access, uid: int | None, gid: int | None) -> None:
+    """With a uid of its own it could forget to say for whom it asks, and everybody's run would be its own."""
+    with pytest.raises(RequestInvalid):
+        await access.make_token(
+            ADMIN, wire.TokenRequest(actor="slurm", role="scheduler", posix_uid=uid, posix_gid=gid)
+        )

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import structs
+
 from mover.api import Rooms
 from mover.errors import NotFound, NotProtected, RunRefused, Unauthenticated
 from mover.model import wire
@@ -614,7 +616,7 @@ class SmallAccess(Room):
 
     async def authenticate(self, secret: str) -> Identity:
         role = secret.removeprefix("mvr_")
-        if role not in ("viewer", "operator", "admin", "custodian"):
+        if role not in ("viewer", "operator", "admin", "custodian", "scheduler"):
             raise Unauthenticated("the token is unknown, expired or revoked")
         return Identity(actor=f"a-{role}", role=role, project=self._project, token_id=f"token-{role}")  # type: ignore[arg-type]
 
@@ -622,6 +624,9 @@ class SmallAccess(Room):
         if uid != self._known_uid:
             raise Unauthenticated("this user of the local socket needs a token")
         return Identity(actor=f"uid:{uid}", role="admin", project=self._project, posix_uid=uid, posix_gid=gid)
+
+    async def acting(self, identity: Identity, uid: int) -> Identity:
+        return structs.replace(identity, actor=f"{identity.actor} for uid:{uid}", posix_uid=uid)
 
     async def make_token(self, identity: Identity, body: wire.TokenRequest, *, request: str = "") -> wire.Token:
         return wire.Token(id="token-1", actor=body.actor, role=body.role, secret="mvr_secret")

@@ -4,67 +4,67 @@ from __future__ import annotations
 
 import pytest
 
-from mover.decide.access import ACTIONS, ROLES, judge, may, may_use_socket
+from mover.decide.access import ACTIONS, ROLES, judge, may, may_use_socket, needs_somebody, why_not_act_for
 
 TABLE = """
-                    viewer operator admin custodian
-status.read         +      +        +     +
-metrics.read        +      +        +     +
-tiers.read          +      +        +     .
-policies.read       +      +        +     .
-batches.read        +      +        +     +
-batches.declare     -      +        +     -
-batches.certify     -      +        +     +
-dumps.read          +      +        +     +
-dumps.make          -      +        +     -
-dumps.drill         -      +        +     -
-quarantine.read     +      +        +     +
-quarantine.decide   -      +        +     -
-adoptions.read      +      +        +     .
-adoptions.request   -      +        +     .
-rulings.read        +      +        +     +
-rulings.ask         -      +        +     -
-rulings.decide      -      -        -     +
-names.reveal        .      +        .     +
-vault.read          .      .        .     +
-vault.reveal        .      .        .     +
-vault.erase         .      .        .     +
-vault.import        .      .        .     +
-slides.read         +      +        +     .
-records.read        +      +        +     .
-records.declare     -      +        +     .
-cohorts.read        +      +        +     .
-cohorts.save        -      +        +     .
-runs.read           +      +        +     .
-runs.request        -      +        +     .
-runs.heartbeat      -      +        +     .
-runs.finish         -      +        +     .
-runs.clean          -      +        +     .
-runs.cancel         -      +        +     .
-snapshots.read      +      +        +     .
-snapshots.check     -      +        +     .
-snapshots.rebuild   -      -        +     .
-folders.read        +      +        +     .
-folders.protect     -      +        +     .
-snapshots.hold      -      +        +     .
-shortenings.read    +      +        +     .
-shortenings.ask     -      +        +     .
-shortenings.approve -      -        +     .
-restores.read       +      +        +     .
-restores.request    -      +        +     .
-transfers.read      +      +        +     .
-transfers.request   -      +        +     .
-transfers.steer     -      +        +     .
-transfers.approve   -      +        +     .
-transfers.restore   -      +        +     .
-scans.read          +      +        +     .
-scans.declare       -      +        +     .
-verifications.read  +      +        +     .
-verifications.request -    +        +     .
-audit.read          .      .        +     +
-tokens.read         .      .        +     .
-tokens.make         .      .        +     .
-tokens.revoke       .      .        +     .
+                    viewer operator admin custodian scheduler
+status.read         +      +        +     +         +
+metrics.read        +      +        +     +         .
+tiers.read          +      +        +     .         +
+policies.read       +      +        +     .         .
+batches.read        +      +        +     +         .
+batches.declare     -      +        +     -         .
+batches.certify     -      +        +     +         .
+dumps.read          +      +        +     +         .
+dumps.make          -      +        +     -         .
+dumps.drill         -      +        +     -         .
+quarantine.read     +      +        +     +         .
+quarantine.decide   -      +        +     -         .
+adoptions.read      +      +        +     .         .
+adoptions.request   -      +        +     .         .
+rulings.read        +      +        +     +         .
+rulings.ask         -      +        +     -         .
+rulings.decide      -      -        -     +         .
+names.reveal        .      +        .     +         .
+vault.read          .      .        .     +         .
+vault.reveal        .      .        .     +         .
+vault.erase         .      .        .     +         .
+vault.import        .      .        .     +         .
+slides.read         +      +        +     .         .
+records.read        +      +        +     .         .
+records.declare     -      +        +     .         .
+cohorts.read        +      +        +     .         .
+cohorts.save        -      +        +     .         .
+runs.read           +      +        +     .         +
+runs.request        -      +        +     .         +
+runs.heartbeat      -      +        +     .         +
+runs.finish         -      +        +     .         +
+runs.clean          -      +        +     .         +
+runs.cancel         -      +        +     .         +
+snapshots.read      +      +        +     .         .
+snapshots.check     -      +        +     .         .
+snapshots.rebuild   -      -        +     .         .
+folders.read        +      +        +     .         .
+folders.protect     -      +        +     .         .
+snapshots.hold      -      +        +     .         .
+shortenings.read    +      +        +     .         .
+shortenings.ask     -      +        +     .         .
+shortenings.approve -      -        +     .         .
+restores.read       +      +        +     .         .
+restores.request    -      +        +     .         .
+transfers.read      +      +        +     .         .
+transfers.request   -      +        +     .         .
+transfers.steer     -      +        +     .         .
+transfers.approve   -      +        +     .         .
+transfers.restore   -      +        +     .         .
+scans.read          +      +        +     .         .
+scans.declare       -      +        +     .         .
+verifications.read  +      +        +     .         .
+verifications.request -    +        +     .         .
+audit.read          .      .        +     +         .
+tokens.read         .      .        +     .         .
+tokens.make         .      .        +     .         .
+tokens.revoke       .      .        +     .         .
 """
 VERDICTS = {"+": "allowed", "-": "denied", ".": "hidden"}
 CELLS = [
@@ -103,3 +103,18 @@ def test_who_runs_the_machine_and_who_sees_names_are_two_people() -> None:
 def test_the_local_socket_knows_root_and_the_daemons_user_only() -> None:
     assert may_use_socket(0, own_uid=990) and may_use_socket(990, own_uid=990)
     assert not may_use_socket(1000, own_uid=990)
+
+
+def test_a_scheduler_acts_for_members_of_its_group_and_for_nobody_who_could_open_everything() -> None:
+    """Paths that a run names are opened with its user's rights: root's or the daemon's would open everybody's."""
+    assert why_not_act_for("scheduler", 1000, member=True, own_uid=990) == ""
+    assert "no member" in why_not_act_for("scheduler", 1000, member=False, own_uid=990)
+    assert all("root" in why_not_act_for("scheduler", uid, member=True, own_uid=990) for uid in (0, 990))
+    people = set(ROLES) - {"scheduler"}
+    assert all("scheduler" in why_not_act_for(role, 1000, member=True, own_uid=990) for role in people)
+
+
+def test_a_scheduler_asks_for_somebody_and_ends_by_itself() -> None:
+    """A user who left the group must not keep a run from being protected and cleaned."""
+    assert [action for action in ACTIONS if needs_somebody("scheduler", action)] == ["runs.request"]
+    assert not needs_somebody("operator", "runs.request")
