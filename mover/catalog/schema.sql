@@ -2240,7 +2240,7 @@ create table mover.protect_request (
     id          text primary key,
     project_id  text not null references mover.project,
     kind        text not null check (kind in ('shorten', 'forget', 'empty-trash', 'release-hold', 'agree', 'untag',
-                                              'large')),
+                                              'large', 'remove-key')),
     policy      text,
     subjects    text[] not null default '{}',
     wanted      jsonb not null default '{}',
@@ -2403,10 +2403,12 @@ create function mover.terms_shorter(in_old jsonb, in_new jsonb) returns text[] l
         union all
         select w from (select jsonb_object_keys(in_old) w union select jsonb_object_keys(in_new)) every_word
          where w <> 'keep' and case
+             when w = 'copy' then coalesce(in_old ->> w, '') not in ('', coalesce(in_new ->> w, ''))
              when jsonb_typeof(coalesce(in_old -> w, '0')) <> 'number'
                   or jsonb_typeof(coalesce(in_new -> w, '0')) <> 'number'
                  then in_old -> w is distinct from in_new -> w
-             when w = 'breaker_percent' then mover.terms_number(in_new, w) > mover.terms_number(in_old, w)
+             when w = 'copy_every_s' and mover.terms_number(in_old, w) = 0 then false
+             when w in ('breaker_percent', 'copy_every_s') then mover.terms_number(in_new, w) > mover.terms_number(in_old, w)
              else mover.terms_number(in_new, w) < mover.terms_number(in_old, w) end
     ) s
 $$;
@@ -2693,7 +2695,7 @@ create function mover.request_policies(in_kind text, in_policy text, in_subjects
     language plpgsql stable security definer set search_path = mover, pg_temp as $$
 declare found_ones text[]; known bigint;
 begin
-    if in_kind in ('shorten', 'large') then
+    if in_kind in ('shorten', 'large', 'remove-key') then
         if not exists (select from mover.protect_terms where policy = in_policy) then
             raise exception 'no such protect policy' using errcode = 'MV101';
         end if;
@@ -2833,6 +2835,8 @@ begin
             update mover.snapshot set tags = array(select t from unnest(tags) t
                                                     where not (r.wanted -> 'tags') ? t order by 1)
              where id = any (r.subjects);
+        when 'remove-key' then
+            null;   -- the daemon removes it from the repository before this transaction ends
     end case;
     get diagnostics changed = row_count;
     update mover.protect_request set applied_at = now() where id = in_id;
@@ -3714,5 +3718,47 @@ create or replace function mover.vouched(in_tier text, in_prefix bytea)
      where in_prefix = ''::bytea or k.key = in_prefix
         or substring(k.key from 1 for length(in_prefix) + 1) = in_prefix || '/'::bytea
 $$;
+
+reset role;
+
+-- === the edges of protection: snapshots by tag and time, the second copy and keys among what takes two persons =============
+
+set role mover_owner;
+
+-- Listing of snapshots by time, of a series, in a state or with a tag: each question has its index.
+create index snapshot_recorded on mover.snapshot (project_id, recorded_at, sequence);
+create index snapshot_of_series_recorded on mover.snapshot (project_id, series, recorded_at, sequence);
+create index snapshot_of_policy_recorded on mover.snapshot (project_id, policy, state, recorded_at, sequence);
+
+-- Tags again, for listing alone: below row level security no index is used for what an array holds.
+create table mover.tagged_snapshot (
+    project_id  text not null references mover.project,
+    tag         text not null,
+    recorded_at timestamptz not null,
+    sequence    bigint not null,
+    snapshot_id text not null,
+    primary key (project_id, tag, recorded_at, sequence),
+    foreign key (project_id, snapshot_id) references mover.snapshot (project_id, id) on delete cascade
+);
+create index tagged_snapshot_of on mover.tagged_snapshot (project_id, snapshot_id);
+
+alter table mover.tagged_snapshot enable row level security;
+alter table mover.tagged_snapshot force row level security;
+create policy by_project on mover.tagged_snapshot using (project_id = (select mover.current_project()))
+    with check (project_id = (select mover.current_project()));
+
+create function mover.snapshot_tags_follow() returns trigger language plpgsql as $$
+begin
+    delete from mover.tagged_snapshot where project_id = new.project_id and snapshot_id = new.id;
+    insert into mover.tagged_snapshot (project_id, tag, recorded_at, sequence, snapshot_id)
+    select distinct new.project_id, t, new.recorded_at, new.sequence, new.id from unnest(new.tags) t;
+    return null;
+end $$;
+revoke execute on function mover.snapshot_tags_follow() from public;
+create trigger snapshot_tags_first after insert on mover.snapshot for each row when (new.tags <> '{}')
+    execute function mover.snapshot_tags_follow();
+create trigger snapshot_tags_follow after update of tags on mover.snapshot for each row
+    when (new.tags is distinct from old.tags) execute function mover.snapshot_tags_follow();
+grant select on mover.tagged_snapshot to mover_daemon;
 
 reset role;
