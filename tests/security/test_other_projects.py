@@ -33,8 +33,7 @@ INTO_ANOTHER_PROJECT = {
                    values ('demo', '{SECOND}', '{{}}', 'records-b')""",
     "selection": f"""insert into mover.selection (id, project_id, cohort_id, count, bytes, root)
                      values ('s', 'demo', 'cohort-b', 1, 1, '{DIGEST}')""",
-    "selection_slide": f"""insert into mover.selection_slide (project_id, selection_id, number)
-                           values ('demo', 'selection-b', '{NUMBER}')""",
+    "slide_place": f"""insert into mover.slide_place (project_id, place, number) values ('demo', 9, '{SECOND}')""",
     "run": """insert into mover.run (id, project_id, selection_id, tier, policy, requested_by)
               values ('r', 'demo', 'selection-b', 'flash', 'stage', 'eve')""",
 }

@@ -40,8 +40,10 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "adoption_file", **of, adoption_id=f"adoption-{mark}", key=b"a", verdict="suspect", size_bytes=1)
     insert(conn, "adoption_slide", **of, adoption_id=f"adoption-{mark}", number=number, scan=DIGEST, sidecar="{}",
            evidence="{}", marks="{}")  # fmt: skip
+    insert(conn, "slide_copy", number=number, tier="flash")
     insert(conn, "slide_ruling", **of, id=f"ruling-{mark}", number=number, action="remove", reason="it is in there",
-           asked_by="ann")  # fmt: skip
+           asked_by="ann", state="granted", decided_by="cora", manifests=0)  # fmt: skip
+    insert(conn, "slide_withdrawal", number=number, reason="identifier-found-later", found_by=records)
     insert(conn, "slide_removal", **of, ruling_id=f"ruling-{mark}", place=1, tier="archive", key="k", digest=DIGEST,
            size_bytes=1)  # fmt: skip
     insert(conn, "record_set", **of, id=records, batch_id=batch, policy="records", version=1, source="sealed-s",
@@ -55,13 +57,16 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            body="{}", issued_by="ann")  # fmt: skip
     insert(conn, "cohort", **of, id=cohort, name="all", version=1, expression="true", created_by="ann")
     insert(conn, "selection", **of, id=selection, cohort_id=cohort, count=1, bytes=10, root=DIGEST)
-    insert(conn, "selection_slide", **of, selection_id=selection, number=number)
+    insert(conn, "slide_place", **of, place=0, number=number)
+    insert(conn, "fact_block", **of, name="slide:number", block=0, body=b"")
+    insert(conn, "selection_list", **of, root=DIGEST, block=0, offsets=[0])
     insert(conn, "run", **of, id=run, selection_id=selection, tier="flash", policy="stage", requested_by="ann")
     insert(conn, "run_entry", **of, run_id=run, path="a.svs", number=number, size_bytes=10, digest=DIGEST,
            archive_tier="archive", archive_key=f"{number}/1/{number}.svs")  # fmt: skip
     insert(conn, "stray", **of, run_id=run, path="x", size_bytes=1, why="stranger", moved_to="y")
     insert(conn, "snapshot", **of, id=snapshot, run_id=run, tier="protect", repository_id=DIGEST + mark,
            policy="protect", files=1, bytes=1, added_bytes=1)  # fmt: skip
+    insert(conn, "tagged_snapshot", **of, tag="best", recorded_at="2026-01-01Z", sequence=1, snapshot_id=snapshot)
     insert(conn, "snapshot_series", **of, policy="protect", series=f"run:{run}", files=1, bytes=1)
     insert(conn, "hold", **of, id=f"hold-{mark}", snapshot_id=snapshot, reason="a paper", placed_by="ann",
            placed_person="ann")  # fmt: skip
@@ -73,6 +78,9 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "protected_folder", **of, id=f"folder-{mark}", policy="protect", name="plans")
     insert(conn, "restore", **of, id=f"restore-{mark}", snapshot_id=snapshot, tier="protect", node="n1", path="/",
            target="/back", local=True, created_by="ann")  # fmt: skip
+    insert(conn, "archive_turn", **of, id=f"turn-{mark}", policy="archive", created_by="ann")
+    insert(conn, "archive_doubt", **of, tier="archive", key="k", reason="digest-mismatch")
+    insert(conn, "run_records", **of, digest=DIGEST, body=b"r")
     insert(conn, "lock_renewal", **of, id=f"renewal-{mark}", tier="protect", prefix=mark, retain_s=1)
     insert(conn, "dump", **of, id=f"dump-{mark}", policy="dump", why="asked", created_by="ann")
     insert(conn, "dump_copy", **of, dump_id=f"dump-{mark}", tier="archive", key="k")
