@@ -577,13 +577,15 @@ async def _sweep_tier(tier: Tier, opened: AnyTier) -> None:
 
 
 async def _follow_transfers(house: House) -> None:
-    """What move and verify policies begin when its time has come, and what was held in a trash long enough."""
+    """What move, verify and archive policies begin when its time has come, and what was held in a trash long enough."""
     while True:
         end_if_cancelled()
         try:
             began = await house.moving.transfers.begin_due(house.settings.project)
             began += await house.moving.verifications.begin_due(house.settings.project)
+            began += await house.moving.archives.begin_due(house.settings.project)
             await house.moving.verifications.measure(house.settings.project)
+            await house.moving.archives.measure(house.settings.project)
             purges = await house.moving.releases.begin_purges()
             if began or purges:
                 logger.info("transfers follow policies", count=began, removed=purges)

@@ -106,6 +106,15 @@ VERIFY_OPEN = _gauge(
     "tier", "kind",
 )  # fmt: skip
 
+ARCHIVE_UNCOPIED = _gauge(
+    "mover_archive_slides_uncopied", "Slides published more than a day ago without a whole second copy. Alarm above 0.",
+    "policy",
+)  # fmt: skip
+ARCHIVE_DAMAGED = _gauge(
+    "mover_archive_files_damaged", "Files of slides found damaged or gone on either tier, not repaired. Alarm above 0.",
+    "policy",
+)  # fmt: skip
+
 RUNS = _gauge("mover_runs", "Runs by state, as the catalog counted them last.", "state")
 STAGE_SECONDS = _histogram("mover_run_stage_seconds", "From admission to ready.")
 STAGED_BYTES = _counter("mover_run_staged_bytes_total", "Bytes brought into run roots.", "how")

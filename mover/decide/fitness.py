@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from mover.model.policy import ImagesPolicy, MovePolicy, Policy, ProtectPolicy, StagePolicy
+from mover.model.policy import ArchivePolicy, ImagesPolicy, MovePolicy, Policy, ProtectPolicy, StagePolicy
 from mover.model.tiers import TraitName, Traits
 
 # what the lack of a trait means, as a person reads it
@@ -40,6 +40,12 @@ def needs(policy: Policy) -> Iterator[Need]:
             yield Need("from", policy.archive, "range_read")
         case ProtectPolicy(lock_s=int()):
             yield Need("lock_s", policy.repository, "object_lock")
+        case ArchivePolicy():
+            if policy.second_copy is not None:
+                yield Need("second_copy", policy.second_copy, "conditional_put")
+            if policy.lock_s is not None:
+                for tier in filter(None, (policy.tier, policy.second_copy)):
+                    yield Need("lock_s", tier, "object_lock")
         case MovePolicy():
             yield Need("from", policy.source, "range_read")
             yield Need("to", policy.target, "conditional_put")

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from mover.model.policy import VerifyPolicy
+from mover.model.policy import ArchivePolicy, VerifyPolicy
 from mover.model.tiers import Fingerprint, TierKind, TierRole
 
 Kind = Literal["bit-rot", "changed", "missing", "stranger", "unreadable"]
@@ -104,6 +104,19 @@ def is_due(policy: VerifyPolicy, *, last_age_s: float | None, known_for_s: float
     """Every `every_s` after the last one began; the first so long after the policy was first seen, so that a site
     that installs ten of them does not read ten tiers in its first minute."""
     return (known_for_s if last_age_s is None else last_age_s) >= policy.every_s
+
+
+def of_archive(policy: ArchivePolicy) -> tuple[VerifyPolicy, ...]:
+    """Both copies are read, each repaired from the other; one that stands alone is not this policy's to read."""
+    if policy.second_copy is None:
+        return ()
+    return tuple(
+        VerifyPolicy(
+            name=f"{policy.name}/{tier}", tier=tier, repair_from=other, share_per_day=policy.share_per_day,
+            strangers=False,
+        )  # fmt: skip
+        for tier, other in ((policy.tier, policy.second_copy), (policy.second_copy, policy.tier))
+    )
 
 
 def portion_bytes(policy: VerifyPolicy, total_bytes: int) -> int:

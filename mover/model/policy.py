@@ -314,6 +314,21 @@ class VerifyPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="verify"
     repair_from: Name | None = None
 
 
+class ArchivePolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="archive", tag_field="kind"):
+    """Published slides stay stageable: a second copy on another tier, both read again now and then, each repaired from
+    the other, and locks for as long as a kept manifest names the slide. Nothing is ever removed by it."""
+
+    name: Name
+    tier: Name
+    second_copy: Name | None = None
+    every_s: Annotated[int, Meta(ge=60)] = 3_600
+    # where there are two copies, this part of each is read again a day, oldest proof first
+    share_per_day: Annotated[float, Meta(gt=0, le=1)] = 1 / 30
+    # object tiers: what a kept manifest names cannot be deleted for so long, and is locked anew at half of it
+    lock_s: Annotated[int, Meta(ge=86_400, le=3_155_760_000)] | None = None
+    lock_mode: Literal["compliance", "governance"] = "compliance"
+
+
 class ReleaseRule(Struct, frozen=True, forbid_unknown_fields=True):
     """What happens to sources once their copies are proved: moved aside, held, then purged. Beyond `entries` and
     `percent` of the tier (whichever is more) a second person approves."""
@@ -378,6 +393,7 @@ Policy = (
     | CleanPolicy
     | BudgetPolicy
     | VerifyPolicy
+    | ArchivePolicy
     | MovePolicy
     | DumpPolicy
 )

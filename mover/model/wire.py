@@ -988,6 +988,43 @@ class Finding(Answer, frozen=True, kw_only=True):
     at: datetime
 
 
+class ArchiveTurn(Answer, frozen=True, kw_only=True):
+    """One turn of an archive policy: slides copied, files locked on, and what could not be."""
+
+    state: Literal["running", "done", "failed"]
+    started_at: datetime
+    finished_at: datetime | None = None
+    copied: int
+    bytes: int
+    failed: int
+    locked: int
+    missing: int
+    explanation: str | None = None
+
+
+class Archive(Answer, frozen=True, kw_only=True):
+    """How the slides of an archive policy stand. `late`: without a whole second copy a day after they were published;
+    `damaged`: files found so on either tier and not repaired; `doubted`: such as are read again now; `locked_until`:
+    when the first lock runs out."""
+
+    policy: str
+    tier: str
+    second_copy: str | None = None
+    slides: int
+    bytes: int
+    copied: int
+    late: int
+    failed: int
+    damaged: int
+    doubted: int
+    locked_until: datetime | None = None
+    turn: ArchiveTurn | None = None
+
+
+class Archives(Answer, frozen=True, kw_only=True):
+    archives: list[Archive]
+
+
 class FindingPage(Answer, frozen=True, kw_only=True):
     findings: list[Finding]
     next: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mover.catalog.database import Database
 from mover.jobs import FailureHandler, Handler
+from mover.moving.archives import Archives
 from mover.moving.move import Carries, Move
 from mover.moving.places import Ends, Place
 from mover.moving.plan import Planner
@@ -41,6 +42,7 @@ class Moving:
         self.transfers = Transfers(database, ends, policies, planner, self.move, self.releases, node=node)
         self.verify = Verify(database, ends, transfer, node=node)
         self.verifications = Verifications(database, ends, policies, node=node)
+        self.archives = Archives(database, ends, policies, transfer, self.verifications, node=node)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -49,7 +51,7 @@ class Moving:
             "transfer-release": self.releases.release,
             "transfer-restore": self.releases.bring_back,
             "transfer-purge": self.releases.purge,
-            "verify": self.verify.verify,
+            "verify": self.verify.verify, **self.archives.handlers(),
         }
 
     def failure_handlers(self) -> dict[str, FailureHandler]:
@@ -59,7 +61,7 @@ class Moving:
             "transfer-release": self.releases.failed,
             "transfer-restore": self.releases.failed,
             "transfer-purge": self.releases.failed,
-            "verify": self.verify.failed,
+            "verify": self.verify.failed, **self.archives.failure_handlers(),
         }
 
 

@@ -5,7 +5,7 @@ Only deidentified tiers are verified: the catalog holds digests of no others, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -14,7 +14,7 @@ from blake3 import blake3
 from mover import audit, metrics
 from mover.catalog.database import Connection, Database
 from mover.decide.moving import clean_prefix, csv_cell
-from mover.decide.verification import is_due, portion_bytes
+from mover.decide.verification import is_due, of_archive, portion_bytes
 from mover.errors import Conflict, MoverError, NotFound, RequestInvalid
 from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import cancel_shards, tier_queue
@@ -22,10 +22,10 @@ from mover.log import get_logger
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.names import key_text, name_bytes, name_text, text_key
-from mover.model.policy import VerifyPolicy
+from mover.model.policy import ArchivePolicy, VerifyPolicy
 from mover.moving.places import Ends
 from mover.moving.verify import FINAL, SEALED_RUNS, SQL
-from mover.policy import PolicyBook
+from mover.policy import Loaded, PolicyBook
 from mover.randomness import new_id
 from mover.tiers import beneath
 
@@ -258,23 +258,33 @@ class Verifications:
         began = 0
         async with self._database.project(project) as conn:
             await conn.execute(SQL["prune"], {"days": KEPT_DAYS, "limit": PRUNED_AT_ONCE})
-        for loaded in (policies or self._policies).all():
-            policy = loaded.policy
-            if isinstance(policy, VerifyPolicy) and policy.tier in self._ends.tiers:
+        for declared, policy in _readings((policies or self._policies).all()):
+            if policy.tier in self._ends.tiers:
                 try:
-                    began += await self._begin(project, policy)
+                    began += await self._begin(project, policy, declared=declared)
                 except MoverError as error:
                     # one policy that cannot begin keeps no other from it
                     log.warning("verification not begun", policy=policy.name, code=error.code)
         return began
 
-    async def _begin(self, project: str, policy: VerifyPolicy) -> bool:
+    async def begin_list(
+        self, conn: Connection, project: str, tier: str, keys: tuple[bytes, ...], *, repair_from: str | None
+    ) -> None:
+        """What somebody found damaged or gone is read at once, and repaired where another copy stands."""
+        verification, by = new_id("verification"), "archive"
+        await self._create(conn, project, by, Asked(tier, "list", keys=keys, repair_from=repair_from), verification)
+        await audit.record(
+            conn, project=project, node=self._node, actor=by, action="verification begun", subject=verification,
+            reason="archived files were not what the catalog says", details={"tier": tier, "entries": len(keys)},
+        )  # fmt: skip
+
+    async def _begin(self, project: str, policy: VerifyPolicy, *, declared: str) -> bool:
         self._check_tier(policy.tier, where=policy.name)
         self._check_copy(policy.tier, policy.repair_from)
         prefix = _prefix(policy.prefix)
         async with self._database.project(project) as conn:
             await conn.execute(SQL["lock_policy"], {"project": project, "policy": policy.name})
-            last = await SQL.one(conn, "last_of", policy=policy.name)
+            last = await SQL.one(conn, "last_of", policy=policy.name, declared=declared)
             if last.running or not is_due(policy, last_age_s=last.age_s, known_for_s=last.known_s or 0.0):
                 return False
             total = await SQL.one(conn, "total", tier=policy.tier, prefix=name_bytes(prefix))
@@ -307,6 +317,15 @@ class Verifications:
             conn, project=identity.project, node=self._node, actor=identity.actor, action=action,
             subject=verification, request=request,
         )  # fmt: skip
+
+
+def _readings(policies: Sequence[Loaded]) -> Iterator[tuple[str, VerifyPolicy]]:
+    """With the name of the policy that declares them: a verify policy one, an archive policy one of each copy."""
+    for loaded in policies:
+        if isinstance(loaded.policy, VerifyPolicy):
+            yield loaded.name, loaded.policy
+        if isinstance(loaded.policy, ArchivePolicy):
+            yield from ((loaded.name, one) for one in of_archive(loaded.policy))
 
 
 def _prefix(text: str) -> str:

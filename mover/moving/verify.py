@@ -293,7 +293,8 @@ class Verify:
         """Why it could not be repaired, or "". The copy's tier away, the own one full: raised, and tried again."""
         copies = self._ends.tier(row.repair_from)
         async with self._database.project(shard.project) as conn:
-            values = {"tier": row.repair_from, "digest": finding.expected, "limit": COPIES_TRIED}
+            values = {"tier": row.repair_from, "digest": finding.expected, "limit": COPIES_TRIED,
+                      "key": finding.key, "subject": finding.subject}  # fmt: skip
             keys = [name_text(bytes(one.key)) for one in await SQL.many(conn, "second_copies", **values)]
         copy = await in_thread(whole_copy, copies, keys, finding.expected)
         if copy is None:
@@ -372,6 +373,7 @@ class Verify:
             await self._put_whole(conn, row, [(bytes(finding.key), Look(written, finding.expected))])
             changes = {"finding": finding.id, "copy_tier": row.repair_from, "explanation": "repaired and read back"}
             await conn.execute(SQL["repaired"], changes)
+            await conn.execute(SQL["unlocked"], {"tier": row.tier, "key": name_text(bytes(finding.key))})
             await audit.record(
                 conn, project=row.project_id, node=self._node, actor=row.created_by, action="entry repaired",
                 subject=row.id, reason=finding.kind, details=said,

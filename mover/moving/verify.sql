@@ -163,6 +163,10 @@ update mover.verification_finding
  where id = %(finding)s and state = 'open'
 returning id
 
+-- name: unlocked
+-- What was brought over is a new object, which no lock of the old one holds.
+delete from mover.object_lock where tier = %(tier)s and key = %(key)s
+
 -- name: second_copies
 -- Keys of another tier under which the same bytes were verified.
 select key from (
@@ -171,7 +175,12 @@ select key from (
     union all
     select convert_to(s.key, 'UTF8'), null from mover.slide s where s.tier = %(tier)s and s.digest = %(digest)s
     union all
-    select convert_to(f.key, 'UTF8'), null from mover.slide_file f where f.tier = %(tier)s and f.digest = %(digest)s) c
+    select convert_to(f.key, 'UTF8'), null from mover.slide_file f where f.tier = %(tier)s and f.digest = %(digest)s
+    union all
+    select %(key)s::bytea, null  -- both copies of a slide stand under the same keys
+     where exists (select from mover.slide s where s.number = %(subject)s and s.tier = %(tier)s)
+        or exists (select from mover.slide_copy y
+                    where y.number = %(subject)s and y.tier = %(tier)s and y.state = 'whole')) c
  order by verified_at desc nulls last limit %(limit)s
 
 -- name: counts
@@ -205,7 +214,7 @@ select error_code as code, error from mover.shard
 select (select extract(epoch from now() - max(created_at))::float8 from mover.verification where policy = %(policy)s) as age_s,
        (select count(*) from mover.verification
          where policy = %(policy)s and state not in ('complete', 'failed', 'aborted')) as running,
-       (select extract(epoch from now() - min(loaded_at))::float8 from mover.policy where name = %(policy)s) as known_s
+       (select extract(epoch from now() - min(loaded_at))::float8 from mover.policy where name = %(declared)s) as known_s
 
 -- name: prune
 -- Lines of old reports about what was whole; findings stay for ever.

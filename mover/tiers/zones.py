@@ -16,6 +16,7 @@ from msgspec import Struct
 from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
 from mover.model.policy import (
+    ArchivePolicy,
     CleanPolicy,
     DumpPolicy,
     ImagesPolicy,
@@ -87,6 +88,8 @@ def _wrong_ends(one: Loaded, settings: Settings, place: _Places) -> Iterator[Mis
         yield from (document.mistake((key,), what) for key, what in _about_move(one.policy, settings))
     if isinstance(one.policy, VerifyPolicy):
         yield from (document.mistake((key,), what) for key, what in _about_verify(one.policy, settings))
+    if isinstance(one.policy, ArchivePolicy):
+        yield from (document.mistake((key,), what) for key, what in _about_archive(one.policy, settings))
     if isinstance(one.policy, DumpPolicy):
         yield from (document.mistake(("to", at), what) for at, what in _about_dump(one.policy, settings, place))
     if isinstance(one.policy, ProtectPolicy):
@@ -119,6 +122,16 @@ def _about_verify(policy: VerifyPolicy, settings: Settings) -> Iterator[tuple[st
         yield "repair_from", f"{tier.name} is read-only: nothing can be repaired on it"
     if policy.repair_from == policy.tier:
         yield "repair_from", "a tier is no second copy of itself"
+
+
+def _about_archive(policy: ArchivePolicy, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Two archive tiers that are written: on others people or other workflows remove what is theirs."""
+    for key, name in (("tier", policy.tier), ("second_copy", policy.second_copy)):
+        tier = settings.tiers.get(name) if name else None
+        if tier is not None and (tier.role != "archive" or tier.zone != "deidentified" or tier.read_only):
+            yield key, f"{tier.name} is no deidentified archive tier that can be written"
+    if policy.second_copy == policy.tier:
+        yield "second_copy", "a tier is no second copy of itself"
 
 
 def _about_keeping(policy: ProtectPolicy, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,228 @@
+"""Datasets are kept with their runs: second copies with proofs, damage mended from the other copy, and a run that is
+staged again exactly although the archive's own copy is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from mover import metrics
+from mover.catalog.database import Database
+from mover.errors import NotFound
+from mover.model import wire
+from mover.model.policy import ArchivePolicy
+from mover.model.sidecar import sidecar_key
+from mover.moving import archives as module
+from mover.moving.archives import Archives
+from mover.moving.places import Ends, Place
+from mover.moving.verifications import Verifications
+from mover.moving.verify import Verify
+from mover.policy import Loaded, PolicyBook
+from mover.tiers import identity as identities
+from mover.tiers.posix import PosixTier
+from mover.transfer import Transfer
+from tests.rooms.rig import OTHER, PROJECT, Rig, who
+from tests.support.postgres import Dsns
+
+pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
+POLICY = ArchivePolicy(name="archive", tier="archive", second_copy="mirror", every_s=3600, share_per_day=1)
+
+
+class Killed(BaseException):
+    """Between two of our own steps; nothing catches it."""
+
+
+class Ward(Rig):
+    """The rig with a mirror of its archive."""
+
+    def __init__(self, folder: Path, dsns: Dsns, database: Database) -> None:
+        super().__init__(folder, dsns, database)
+        (folder / "mirror").mkdir()
+        identity = identities.establish(folder / "mirror", name="mirror", zone="deidentified")
+        self.use("mirror", PosixTier("mirror", "deidentified", folder / "mirror", role="archive", identity=identity))
+
+    def use(self, name: str, tier: Any, policy: ArchivePolicy = POLICY) -> None:
+        """A tier takes its place, and the rooms are put together anew."""
+        self.tiers[name] = tier
+        self.rows(
+            "insert into mover.tier (name, kind, zone, role, identity, traits)"
+            " values (%s, %s, 'deidentified', 'archive', 'test', '{}') on conflict do nothing", name, tier.kind,
+        )  # fmt: skip
+        places = {
+            n: Place("archive", path=self.folder / n if self.tiers[n].kind == "posix" else None)
+            for n in ("archive", "mirror") if n in self.tiers
+        }  # fmt: skip
+        ends = Ends(self.tiers, places)  # type: ignore[arg-type]
+        book = PolicyBook([Loaded(policy=policy, file="archive.yaml", text="", digest="")])
+        verify = Verify(self.database, ends, Transfer(), node="n1")
+        self.verifications = Verifications(self.database, ends, book, node="n1")
+        self.archives = Archives(self.database, ends, book, Transfer(), self.verifications, node="n1")
+        self.handlers |= {"verify": verify.verify, **self.archives.handlers()}
+        self.on_failed |= {"verify": verify.failed, **self.archives.failure_handlers()}
+
+    async def turn(self) -> wire.Archive:
+        """A turn to its end, whatever the time, with the readings that it asks for."""
+        self.rows("update mover.archive_turn set started_at = started_at - interval '2 hours'")
+        await self.archives.begin_due(PROJECT)
+        await self.work("archive-keep")
+        await self.archives.begin_due(PROJECT)
+        await self.work("verify")
+        [seen] = (await self.archives.list(PROJECT)).archives
+        return seen
+
+    def path(self, tier: str, number: str) -> Path:
+        return self.folder / tier / f"slides/{number}/1/{number}.svs"
+
+    def copies(self) -> dict[str, tuple[str, str | None]]:
+        return {one.number: (one.state, one.reason) for one in self.rows("select * from mover.slide_copy")}
+
+
+@pytest.fixture
+def ward(tmp_path: Path, dsns: Dsns, database: Database) -> Ward:
+    return Ward(tmp_path, dsns, database)
+
+
+def rot(path: Path) -> None:
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+# --- second copies ---------------------------------------------------------------------------------------------
+
+
+async def test_every_published_slide_is_copied_once_read_back_and_proved(ward: Ward) -> None:
+    """The proof is over all files of the slide on that tier; a turn with nothing to do writes nothing."""
+    numbers = ward.slides([1000, 70_000, 3])
+    seen = await ward.turn()
+
+    assert (seen.slides, seen.copied, seen.failed, seen.turn and seen.turn.copied) == (3, 3, 0, 3)
+    for number in numbers:
+        assert ward.path("mirror", number).read_bytes() == ward.path("archive", number).read_bytes()
+    [proof, *_] = ward.rows("select p.* from mover.slide_copy c join mover.proof p on p.id = c.proof order by c.number")
+    [slide, *_] = ward.rows("select * from mover.slide order by number")
+    assert (proof.kind, proof.count, proof.bytes, proof.root) == ("verified", 1, 1000, slide.digest)
+    assert proof.details == {"tier": "mirror", "from": "archive"}
+    again = await ward.turn()
+    assert again.turn is not None and (again.turn.state, again.turn.copied, again.late) == ("done", 0, 0)
+    assert ward.actions().count("archive kept") == 1
+
+
+async def test_a_copy_that_was_cut_off_goes_on_and_the_row_is_there_before_the_first_byte(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever removes a slide has to know every tier on which bytes of it may stand."""
+    [number] = ward.slides([5000])
+    inner = Archives._carry
+
+    def dying(self: Archives, *given: Any) -> Any:
+        assert ward.copies() == {number: ("writing", None)} and not ward.path("mirror", number).exists()
+        inner(self, *given)
+        raise Killed
+
+    monkeypatch.setattr(Archives, "_carry", dying)
+    await ward.archives.begin_due(PROJECT)
+    with pytest.raises(Killed):
+        await ward.archives.keep(await ward.claim("archive-keep"))
+    assert ward.copies() == {number: ("writing", None)} and ward.path("mirror", number).exists()
+    monkeypatch.setattr(Archives, "_carry", inner)
+    ward.lapse()
+    await ward.archives.keep(await ward.claim("archive-keep"))
+
+    assert ward.copies() == {number: ("whole", None)}
+
+
+async def test_what_is_withdrawn_is_not_copied_and_a_copy_that_was_begun_ends(ward: Ward) -> None:
+    numbers = ward.slides([10, 20])
+    ward.rows("insert into mover.slide_copy (number, tier) values (%s, 'mirror')", numbers[0])
+    for number in numbers:
+        ward.rows("insert into mover.slide_withdrawal values (%s, 'identifier-found-later', 'x')", number)
+    await ward.turn()
+
+    assert ward.copies() == {numbers[0]: ("failed", "identifier-found-later")}
+    assert not any(ward.path("mirror", number).exists() for number in numbers)
+    with pytest.raises(psycopg.errors.CheckViolation, match="withdrawn"):
+        ward.rows("insert into mover.slide_copy (number, tier) values (%s, 'mirror')", numbers[1])
+
+
+async def test_the_database_takes_no_copy_for_whole_without_a_proof_over_all_its_files(ward: Ward) -> None:
+    """Whatever becomes of our code: a proof of another tier, of fewer files, or none."""
+    [number] = ward.slides([10])
+    digest = ward.rows("select digest from mover.slide")[0].digest
+    ward.rows("insert into mover.slide_copy (number, tier) values (%s, 'mirror')", number)
+    for at, (count, root, tier) in enumerate([(2, digest, "mirror"), (1, "cd" * 32, "mirror"), (1, digest, "flash")]):
+        ward.rows(
+            "insert into mover.proof (id, project_id, kind, subject_id, count, bytes, root, verifier, details)"
+            " values (%s, %s, 'verified', %s, %s, 10, %s, 't', jsonb_build_object('tier', %s::text))",
+            f"p{at}", PROJECT, number, count, root, tier,
+        )  # fmt: skip
+        with pytest.raises(psycopg.errors.CheckViolation, match="all files"):
+            ward.rows("update mover.slide_copy set state = 'whole', proof = %s", f"p{at}")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        ward.rows("update mover.slide_copy set state = 'whole'")
+    with pytest.raises(psycopg.errors.CheckViolation, match="itself"):
+        ward.rows("insert into mover.slide_copy (number, tier) values (%s, 'archive')", number)
+
+
+async def test_a_stranger_under_the_copys_name_stays_and_is_told(ward: Ward) -> None:
+    [number] = ward.slides([10])
+    ward.path("mirror", number).parent.mkdir(parents=True)
+    ward.path("mirror", number).write_bytes(b"somebody else's")
+    ward.rows("update mover.slide set created_at = now() - interval '2 days'")
+    seen = await ward.turn()
+    await ward.archives.measure(PROJECT)
+
+    assert (seen.copied, seen.failed, seen.late) == (0, 1, 1) and ward.copies() == {number: ("failed", "entry-exists")}
+    assert ward.path("mirror", number).read_bytes() == b"somebody else's"
+    assert metrics.ARCHIVE_UNCOPIED.labels("archive")._value.get() == 1
+    ward.path("mirror", number).unlink()
+    assert (await ward.turn()).copied == 1
+
+
+async def test_a_turn_is_asked_for_by_name_and_one_at_a_time(ward: Ward) -> None:
+    ward.slides([10])
+    asked = await ward.archives.ask(who(), "archive")
+    again = await ward.archives.ask(who(), "archive")
+    assert asked.turn is not None and again.turn is not None and asked.turn.started_at == again.turn.started_at
+    assert len(ward.rows("select 1 from mover.shard where kind = 'archive-keep'")) == 1
+    with pytest.raises(NotFound):
+        await ward.archives.ask(who(), "attic")
+    assert ward.actions() == ["archive turn asked"]
+
+
+# --- damage ----------------------------------------------------------------------------------------------------
+
+
+async def test_both_copies_are_read_again_and_each_is_mended_from_the_other(ward: Ward) -> None:
+    """One byte of the first copy, and the whole second of another slide; also what has no entry of its own yet."""
+    numbers = ward.slides([5000, 6000])
+    await ward.turn()
+    whole = {number: ward.path("archive", number).read_bytes() for number in numbers}
+    rot(ward.path("archive", numbers[0]))
+    ward.path("mirror", numbers[1]).unlink()
+    ward.rows("insert into mover.policy values ('archive', 'd', 'archive', '', now() - interval '2 days')")
+    assert await ward.verifications.begin_due(PROJECT) == 2
+    await ward.work("verify")
+
+    found = ward.rows("select tier, kind, state, repaired_from from mover.verification_finding order by tier")
+    assert [tuple(one) for one in found] == [
+        ("archive", "bit-rot", "repaired", "mirror"), ("mirror", "missing", "repaired", "archive"),
+    ]  # fmt: skip
+    for number in numbers:
+        assert {ward.path(tier, number).read_bytes() for tier in ("archive", "mirror")} == {whole[number]}
+
+
+async def test_a_damaged_original_is_not_copied_but_doubted_and_told_as_long_as_it_stands(ward: Ward) -> None:
+    """A copy of rot would look like a proof."""
+    [number] = ward.slides([5000])
+    rot(ward.path("archive", number))
+    seen = await ward.turn()
+    await ward.archives.measure(PROJECT)
+
+    assert (seen.copied, seen.failed, seen.damaged, seen.doubted) == (0, 1, 1, 0)
+    assert not ward.path("mirror", number).exists()
+    assert metrics.ARCHIVE_DAMAGED.labels("archive")._value.get() == 1
