@@ -1,0 +1,106 @@
+"""One run from its request to its end, over a daemon that may go away and come back at any point.
+
+Every step looks at the run before it acts and is safe to repeat, so whoever drives it may be killed anywhere and
+started again: the request is known by its key, and what a lost answer had already begun is found begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from mover.clock import SYSTEM, Clock
+from mover.errors import Conflict, MoverError, StillWorking
+from mover.model import wire
+from mover.sdk import Client
+
+T = TypeVar("T")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+# `cancelled` and `failed` rest until their root is gone, which is `cleaned`
+ENDED = frozenset({"cleaned", "refused"})
+OVER = ENDED | {"cleaning", "cancelled", "failed"}
+# what brings a run nearer to its end; the other states pass by themselves
+VERBS = {
+    **dict.fromkeys(("requested", "admitted", "staging", "sealed"), "cancel"),
+    "ready": "finish",
+    **dict.fromkeys(("protected", "cleaning", "cancelled", "failed"), "clean"),
+}
+PROTECTED = frozenset({"protected", "cleaning", "cleaned"})
+
+
+async def patiently(ask: Callable[[], Awaitable[T]], *, limit_s: float, clock: Clock = SYSTEM) -> T:
+    """Ask again while the daemon cannot be reached or says `later`; after `limit_s` its last answer is raised."""
+    deadline_s = clock.monotonic_s() + limit_s
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await ask()
+        except MoverError as error:
+            if error.retry != "later" or clock.monotonic_s() + pause_s > deadline_s:
+                raise
+        await clock.sleep(pause_s)
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+class Following:
+    """Runs of one client; no step goes on asking for longer than `limit_s`."""
+
+    def __init__(self, client: Client, *, limit_s: float, clock: Clock = SYSTEM) -> None:
+        self._runs = client.runs
+        self._limit_s = limit_s
+        self._clock = clock
+
+    async def request(self, body: wire.RunRequest, *, key: str) -> wire.Run:
+        return await self._patiently(lambda: self._runs.request(body, key=key))
+
+    async def until_ready(self, run: str) -> wire.Run:
+        """Ready, or at an end: look at the state that comes back."""
+        return await self._patiently(lambda: self._runs.wait(run))
+
+    async def heartbeat(self, run: str) -> wire.Run:
+        return await self._patiently(lambda: self._runs.heartbeat(run))
+
+    async def finish(self, run: str, body: wire.FinishRequest) -> wire.Run:
+        """Protected, or `ready` again with the reason why it could not be; a run that never was ready as it is.
+        Conflict when an earlier finish, such as that of a lapsed lease, protects other things than this one names."""
+        seen = await self._view(run)
+        if seen.ready_at is None:
+            return seen
+        await self._patiently(lambda: self._runs.finish(run, body))
+        return await self.protected(run)
+
+    async def protected(self, run: str) -> wire.Run:
+        """The end of a finish that is under way."""
+        return await self._patiently(lambda: self._runs.wait(run, until=PROTECTED | {"ready"}))
+
+    async def end(self, run: str) -> wire.Run:
+        """Whatever state it is in, to its root's end: what is not ready is cancelled, what is ready is protected
+        and then cleaned. A run that cannot be protected stays `ready`, and its lease sees to it."""
+        deadline_s = self._clock.monotonic_s() + self._limit_s
+        seen, asked = await self._view(run), set[str]()
+        while seen.state not in ENDED:
+            verb = VERBS.get(seen.state)
+            if verb == "finish" and verb in asked:
+                return seen
+            if verb is not None and verb not in asked:
+                asked.add(verb)
+                await self._ask(verb, run)
+            if self._clock.monotonic_s() > deadline_s:
+                raise StillWorking(f"the run is {seen.state}", where=run)
+            await self._clock.sleep(FIRST_PAUSE_S)
+            seen = await self._view(run)
+        return seen
+
+    async def _ask(self, verb: str, run: str) -> None:
+        """Conflict means that the run went on meanwhile: it is looked at again."""
+        try:
+            await self._patiently(lambda: getattr(self._runs, verb)(run))
+        except Conflict:
+            return
+
+    async def _view(self, run: str) -> wire.Run:
+        return await self._patiently(lambda: self._runs.view(run))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(ask, limit_s=self._limit_s, clock=self._clock)
