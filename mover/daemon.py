@@ -60,7 +60,7 @@ from mover.policy import PolicyBook, load_policies
 from mover.protect.dumps import QUEUE as VAULT_QUEUE
 from mover.protect.dumps import Means, dump_policies
 from mover.protect.keeping import Seal, check_means, wants_seal
-from mover.protect.retention import with_locks_in_force
+from mover.protect.retention import policies_in_force
 from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.randomness import random_bytes
@@ -104,6 +104,9 @@ TEMPORARY_AGE_S = 6 * 3600.0
 # on a flash tier everything else belongs to runs: a job may call its own files what it likes
 CONTENT_FOLDER = ".mover/content"
 
+# in the state directory: files of a repository here are made immutable, so the next start needs the means again
+SEALING = "sealing"
+
 logger = log.get_logger("daemon")
 
 AnyTier = PosixTier | ObjectTier | RetryTier
@@ -123,7 +126,9 @@ def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> N
 
 @contextlib.contextmanager
 def _sealing(settings: Settings) -> Iterator[Seal | None]:
-    if settings.role == "identified" or not wants_seal(load_policies(settings.policies)):
+    """Asked for by a policy's file, or by the terms that held at the last start, whatever less a file says now."""
+    wanted = (settings.state_dir / SEALING).exists() or wants_seal(load_policies(settings.policies))
+    if settings.role == "identified" or not wanted:
         yield None
         return
     from mover.tiers.immutable import Sealer, give_up
@@ -131,6 +136,13 @@ def _sealing(settings: Settings) -> Iterator[Seal | None]:
     with contextlib.closing(Sealer.start()) as sealer:
         give_up()
         yield sealer
+
+
+def _remember_sealing(state_dir: Path, wanted: bool) -> None:
+    if wanted:
+        (state_dir / SEALING).touch()
+    else:
+        (state_dir / SEALING).unlink(missing_ok=True)
 
 
 def watch(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> None:
@@ -235,7 +247,7 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         await _check_traits(policies, tiers, database)
         await _register(settings, database, policies)
         declared = policies
-        policies = await with_locks_in_force(database, settings.project, declared, node=settings.node)
+        policies = await policies_in_force(database, settings.project, declared, node=settings.node)
         if isinstance(keeping.custody, Custody):
             await keeping.custody.honour(settings.project)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
@@ -243,6 +255,7 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
         await asyncio.to_thread(check_means, policies, tiers, seal=seal)
+        _remember_sealing(settings.state_dir, wants_seal(policies))
         house = await _build(
             settings, database, keeping, policies, declared, tiers, sandbox, dsns, budgets, carrier, seal
         )
@@ -286,6 +299,9 @@ async def _build(
             database=database, tiers=tiers, flash=places, policies=policies,
             repositories=Repositories(tiers, policies, settings.repository_password_file, seal=seal),
             forbidden=tuple(t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None),
+            kept_clear=tuple(
+                t.path for t in settings.tiers.values() if t.role in ("archive", "protect") and t.path is not None
+            ),
             node=node, budgets=budgets, declared=declared,
         ),
         _dump_means(settings, policies, keeping, dsns),

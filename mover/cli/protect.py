@@ -31,7 +31,7 @@ def show(*, mover: SyncClient, out: Output) -> int:
     for one in seen.policies:
         alarms = [f"[red]{one.missing} missing[/]"] * bool(one.missing)
         alarms += [f"[red]{one.doubtful} doubtful[/]"] * bool(one.doubtful)
-        waits = [f"its file shortens {', '.join(one.shorter)}"] * bool(one.shorter)
+        waits = [_about_file(one.shorter)] * bool(one.shorter)
         waits += [f"{turn.kind}: {turn.explanation}" for turn in one.turns if turn.explanation]
         counts = ", ".join(f"{count} {state}" for state, count in sorted(one.snapshots.items()))
         rows.append((one.policy, counts, _terms(one.terms), " ".join(alarms), "; ".join(waits)))
@@ -39,6 +39,12 @@ def show(*, mover: SyncClient, out: Output) -> int:
     for waiting in seen.waiting:
         out.note(_line(waiting))
     return 5 if any(one.missing or one.doubtful for one in seen.policies) else 0
+
+
+def _about_file(shorter: list[str]) -> str:
+    if shorter == ["file"]:
+        return "no file names this policy any more: its snapshots stay, and nobody judges or renews them"
+    return f"its file would shorten {', '.join(shorter)}"
 
 
 def _terms(terms: dict[str, object]) -> str:

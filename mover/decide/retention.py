@@ -25,12 +25,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, structs
 
 from mover.errors import RequestInvalid
-from mover.model.policy import KeepRules, ProtectPolicy
+from mover.model.policy import KeepRules, ProtectPolicy, SecondRule
 
 Doubt = Literal["flood", "collapsed", "missing"]
 COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -173,24 +173,44 @@ class Terms(Struct, frozen=True):
     breaker_percent: int = 0
     lock_s: int = 0
     lock_strength: int = 0  # 2: nobody can unlock; 1: who has a special right can; 0: not locked
+    copy: str = ""  # tier/prefix of the second repository
+    copy_every_s: int = 0
 
 
 def terms_of(policy: ProtectPolicy) -> Terms:
     strength = 2 if policy.lock_s and policy.lock_mode == "compliance" else 1
+    second = policy.copy
     return Terms(
         policy.keep, policy.trash_s, policy.delay_s, policy.breaker_percent, policy.lock_s or 0,
         strength if policy.lock_s or policy.append_only else 0,
+        f"{second.repository}/{second.prefix}" if second else "", second.every_s if second else 0,
     )  # fmt: skip
 
 
-def locked_by(policy: ProtectPolicy, terms: Terms) -> ProtectPolicy:
-    """The policy with the object lock that holds, whatever shorter thing its file says."""
-    said = terms_of(policy)
-    if not terms.lock_s or (said.lock_s >= terms.lock_s and said.lock_strength >= terms.lock_strength):
-        return policy
+def in_force(policy: ProtectPolicy, terms: Terms) -> ProtectPolicy:
+    """The policy with what holds of it whatever less its file says: what is done by a policy's own words, without the
+    database, is its lock, its immutable files, its second repository and how much may go at once."""
+    changes = _locked(terms_of(policy), terms) | _copied(policy, terms)
+    if 0 < terms.breaker_percent < policy.breaker_percent:
+        changes["breaker_percent"] = terms.breaker_percent
+    return structs.replace(policy, **changes) if changes else policy
+
+
+def _locked(said: Terms, terms: Terms) -> dict[str, Any]:
+    if said.lock_s >= terms.lock_s and said.lock_strength >= terms.lock_strength:
+        return {}
+    if not terms.lock_s:
+        return {"append_only": "chattr"} if not said.lock_s else {}
     strict = max(said.lock_strength, terms.lock_strength) == 2
-    mode: Literal["compliance", "governance"] = "compliance" if strict else "governance"
-    return structs.replace(policy, lock_s=max(said.lock_s, terms.lock_s), lock_mode=mode, append_only=None)
+    mode = "compliance" if strict else "governance"
+    return {"lock_s": max(said.lock_s, terms.lock_s), "lock_mode": mode, "append_only": None}
+
+
+def _copied(policy: ProtectPolicy, terms: Terms) -> dict[str, Any]:
+    if not {"copy", "copy_every_s"} & set(shorter(terms, terms_of(policy))):
+        return {}
+    repository, _, prefix = terms.copy.partition("/")
+    return {"copy": SecondRule(repository=repository, prefix=prefix, every_s=terms.copy_every_s)}
 
 
 def shorter(before: Terms, after: Terms) -> tuple[str, ...]:
@@ -201,6 +221,10 @@ def shorter(before: Terms, after: Terms) -> tuple[str, ...]:
     found += [word for word in lengths if getattr(after, word) < getattr(before, word)]
     if after.breaker_percent > before.breaker_percent:
         found.append("breaker_percent")
+    if before.copy and after.copy != before.copy:
+        found.append("copy")
+    if 0 < before.copy_every_s < after.copy_every_s:
+        found.append("copy_every_s")
     return tuple(sorted(found))
 
 

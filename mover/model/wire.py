@@ -414,7 +414,28 @@ class RunRequest(Body, frozen=True):
     layout: Literal["flat", "number", "label"] | None = None
     layout_label: str | None = None
     lease_s: Annotated[int, Meta(ge=60, le=31_536_000)] | None = None
+    # who waits for space is let in by priority, then by deadline, then in the order of arrival
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0
+    # a run that was not let in by then is refused
+    deadline: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class Estimate(Answer, frozen=True, kw_only=True):
+    """Seconds until ready: eight of ten runs like this one took between low and high."""
+
+    low_s: float
+    likely_s: float
+    high_s: float
+    based_on: int  # runs
+
+
+class QueuePlace(Answer, frozen=True, kw_only=True):
+    """Where a run stands in the line before its tier. It begins when `missing_bytes` were released: what it and those
+    ahead of it ask for, beyond what is not promised now."""
+
+    position: int
+    ahead_bytes: int
+    missing_bytes: int | None = None  # None where this node does not know the tier's capacity
 
 
 class Run(Answer, frozen=True, kw_only=True):
@@ -424,7 +445,11 @@ class Run(Answer, frozen=True, kw_only=True):
     policy: str
     reason: str | None = None
     explanation: str | None = None
-    offenders: list[dict[str, Any]] = []
+    offenders: list[dict[str, Any]] = []  # all of them; in a page of runs the first
+    offenders_count: int = 0
+    priority: int = 0
+    deadline: datetime | None = None
+    queue: QueuePlace | None = None  # while it waits
     root: str | None = None  # as the requester's jobs see it (`seen_as`)
     out: str | None = None
     count: int = 0
@@ -438,15 +463,44 @@ class Run(Answer, frozen=True, kw_only=True):
     ready_at: datetime | None = None
     cleaned_at: datetime | None = None
     expression: str | None = None
-    estimate_s: float | None = None
+    estimate: Estimate | None = None  # None where there is no history to learn from
     snapshots: list[str] = []
     strays: list[dict[str, Any]] = []
     proofs: list[Proof] = []
+    # the run it repeats, and once it is sealed whether its manifest is that run's, byte for byte
+    like: str | None = None
+    exact: bool | None = None
+    # slides of its kept manifest that two persons removed since: it cannot be staged again exactly
+    removed: list[str] = []
 
 
 class RunPage(Answer, frozen=True, kw_only=True):
     runs: list[Run]
     next: str | None = None
+
+
+class RunEvent(Answer, frozen=True, kw_only=True):
+    """A state the run came into; `id` is what a cut-off watcher names in `Last-Event-ID`."""
+
+    id: int
+    run: str
+    state: str
+    reason: str | None = None
+    at: datetime
+
+
+class RunProgress(Answer, frozen=True, kw_only=True):
+    """How far it is between two states."""
+
+    run: str
+    state: str
+    count: int
+    bytes: int
+    staged_count: int
+    staged_bytes: int
+    rate_bytes_s: float | None = None
+    queue: QueuePlace | None = None
+    estimate: Estimate | None = None
 
 
 class StagedEntry(Answer, frozen=True, kw_only=True):
@@ -639,7 +693,7 @@ class ProtectTurn(Answer, frozen=True, kw_only=True):
     """One turn of a repository's upkeep: what it planned, what it did, and why it waits when it does."""
 
     id: str
-    kind: Literal["keep", "prune"]
+    kind: Literal["keep", "prune", "drill", "sample", "whole", "copy", "rebuild"]
     state: Literal["running", "waiting", "done", "failed"]
     plan: dict[str, Any] = {}
     counts: dict[str, Any] = {}
@@ -649,7 +703,8 @@ class ProtectTurn(Answer, frozen=True, kw_only=True):
 
 
 class ProtectTerms(Answer, frozen=True, kw_only=True):
-    """What holds for a policy's snapshots, whatever its file says; `shorter` waits for two persons."""
+    """What holds for a policy's snapshots, whatever its file says; `shorter` waits for two persons, `file` in it being
+    that no file names the policy any more."""
 
     policy: str
     terms: dict[str, Any]

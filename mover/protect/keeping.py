@@ -80,7 +80,8 @@ def kept(tier: Any, rule: Rule | None, *, seal: Seal | None) -> Any:
     if seal is None or not isinstance(folder, PosixTier):
         raise SettingsInvalid(
             "nothing here makes files immutable", where=rule.tier,
-            hint="Start the daemon with CAP_LINUX_IMMUTABLE (docs/protection.md), or take `append_only` away.",
+            hint="Start the daemon with CAP_LINUX_IMMUTABLE (docs/protection.md). Once two persons agreed "
+            "(mover protect ask shorten), `append_only` may leave the policy.",
         )  # fmt: skip
     # index files are made again from the packs (`repair index`): left open, so that a prune can replace them
     return AppendOnlyTier(tier, folder, seal, passing=(*passing, *below(rule.prefix, "index/")))

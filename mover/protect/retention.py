@@ -151,14 +151,14 @@ async def follow(conn: Connection, policy: ProtectPolicy, *, node: str) -> Terms
     return msgspec.convert(row.terms, Terms, strict=False)
 
 
-async def with_locks_in_force(database: Database, project: str, policies: PolicyBook, *, node: str) -> PolicyBook:
-    """The book with the object locks that hold: whoever takes `lock_s` out of a file unlocks nothing by that."""
+async def policies_in_force(database: Database, project: str, policies: PolicyBook, *, node: str) -> PolicyBook:
+    """The book as it holds: whoever takes a lock, `append_only` or the second copy out of a file undoes nothing."""
     held = []
     for one in policies.all():
         policy = one.policy
         if isinstance(policy, ProtectPolicy):
             async with database.project(project) as conn:
-                policy = retention.locked_by(policy, await follow(conn, policy, node=node))
+                policy = retention.in_force(policy, await follow(conn, policy, node=node))
         held.append(msgspec.structs.replace(one, policy=policy))
     return PolicyBook(held)
 

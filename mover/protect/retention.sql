@@ -21,6 +21,11 @@ select s.id, s.series, s.sequence, s.recorded_at, s.tags, s.bytes,
  where s.policy = %(policy)s and s.series = any (%(series)s) and s.state = 'checked'
  order by s.series, s.sequence desc limit %(limit)s
 
+-- name: files
+-- Which file each row says it has.
+select repository_id, series from mover.snapshot
+ where policy = %(policy)s and state in ('written', 'checked', 'trashed')
+
 -- name: beside
 -- What counts for the rules of these series, newest first of each, and what is forgotten with its file perhaps there.
 select s.id, s.series, s.sequence, s.recorded_at, s.tags, s.bytes, s.repository_id, s.doubt,

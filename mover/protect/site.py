@@ -12,7 +12,7 @@ from msgspec import Struct
 from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s, pause
-from mover.errors import NotFound, RepositoryLocked
+from mover.errors import NotFound, RepositoryLocked, TierUnavailable
 from mover.model.access import Identity
 from mover.model.policy import ProtectPolicy
 from mover.policy import PolicyBook
@@ -70,6 +70,10 @@ class Repositories:
 
     def kept_tier(self, name: str, prefix: str) -> PruneTier:
         """The tier with the means around it that keep this repository's files from being deleted, if it has any."""
+        if name not in self._tiers:
+            raise TierUnavailable(
+                "a policy keeps its repository on this tier, which is not in the settings", where=name
+            )
         rule = next((r for r in rules(self._policies) if (r.tier, r.prefix) == (name, prefix.strip("/"))), None)
         tier = kept(self._tiers[name], rule, seal=self._seal)
         assert isinstance(tier, PruneTier)
@@ -88,6 +92,8 @@ class ProtectSite(Struct, frozen=True, kw_only=True):
     node: str
     clock: Clock = SYSTEM
     budgets: Budgets = UNLIMITED
+    # roots of tiers that hold what nobody replaces by hand, archives and repositories: nothing is restored into them
+    kept_clear: tuple[Path, ...] = ()
     # as the files say; `policies` has the object locks that hold instead, where the files say less
     declared: PolicyBook | None = None
 

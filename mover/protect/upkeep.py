@@ -3,8 +3,9 @@
 A *keep* turn (shard `protect-keep`, hourly), in this order, because each step counts on the one before:
 
 1. what two persons agreed on is carried out; the terms that hold are read;
-2. the repository's snapshot files are listed: a row whose file is gone, and not by us, is missing from now on. It is
-   kept, counts for nothing, and is an alarm: somebody with the repository's keys was at work;
+2. the repository's snapshot files are listed: a row whose file is gone, and not by us, or names another series, is
+   missing from now on. It is kept, counts for nothing, and is an alarm: somebody with the repository's keys was at
+   work;
 3. every series is judged; what no rule keeps goes to the trash, as far as the database and the breaker let it;
 4. what was in the trash for long enough becomes `forgotten` in the database, which judges it once more; then its file
    is removed, then the row says so. A crash between leaves a forgotten row whose file the next turn removes. Before
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,7 +34,7 @@ from mover.catalog.database import Connection
 from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.decide.retention import breaks
-from mover.errors import MoverError, RepositoryLocked, TierError
+from mover.errors import MoverError, RepositoryDamaged, RepositoryLocked, TierError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
@@ -50,6 +52,8 @@ from mover.repository.repository import Repository
 
 SQL = load(__file__)
 KEEP_EVERY_S = 3600
+# of so many snapshot files the tags are remembered
+TAGS_MAX = 200_000
 FORGOTTEN_AT_ONCE = 1000
 CLOCKS_APART_S = 300.0
 PRUNE_PATIENCE_S = 60.0
@@ -65,7 +69,6 @@ class Upkeep:
 
     def __init__(self, site: ProtectSite, retention: Retention, agreed: Shortenings) -> None:
         self._site, self._retention, self._agreed = site, retention, agreed
-        # of the snapshot files that are there: as many as a repository has
         self._tags: dict[str, tuple[str, ...]] = {}
 
     # --- what begins ----------------------------------------------------------------------------------------------
@@ -124,8 +127,9 @@ class Upkeep:
     async def _look(self, shard: Shard, policy: ProtectPolicy) -> int:
         """Snapshot files that left the repository, and not by us."""
         async with self._site.database.project(shard.project) as conn:
-            listed_at = await server_now(conn)
-        present = await in_thread(lambda: self._site.repositories.of(policy).snapshot_ids())
+            listed_at, rows = await server_now(conn), await RETENTION.many(conn, "files", policy=policy.name)
+        held = await in_thread(self._with_files, self._site.repositories.of(policy), rows)
+        present = [row.repository_id for row in held]
         async with self._site.database.project(shard.project) as conn:
             values = {"policy": policy.name, "present": present, "listed_at": listed_at, "node": self._site.node}
             lost = await RETENTION.many(conn, "present", **values)
@@ -177,14 +181,16 @@ class Upkeep:
         return set(back)
 
     def _with_files(self, repository: Repository, rows: Sequence[Any]) -> list[Any]:
-        """Blocking. The rows whose file is there and names their series. A file never changes: each is read once."""
+        """Blocking. The rows whose file is there, can be read, and names their series. A file never changes: each is
+        read once."""
         there = set(repository.snapshot_ids())
-        for missing in self._tags.keys() - there:
-            del self._tags[missing]
+        if len(self._tags) > TAGS_MAX:
+            self._tags.clear()
         for file_id in {row.repository_id for row in rows} & there - self._tags.keys():
-            facts = repository.facts(file_id)
-            if facts is not None:
-                self._tags[file_id] = facts.tags
+            with suppress(RepositoryDamaged):
+                facts = repository.facts(file_id)
+                self._tags |= {file_id: facts.tags} if facts is not None else {}
+        rows = [row for row in rows if row.repository_id in there]
         return [row for row in rows if row.series in self._tags.get(row.repository_id, ())]
 
     async def _remove(self, shard: Shard, policy: ProtectPolicy, rows: Sequence[Any]) -> None:
@@ -265,10 +271,18 @@ class Upkeep:
             terms = await RETENTION.many(conn, "terms")
             turns = {row.policy: await SQL.many(conn, "turns", policy=row.policy) for row in terms}
             waits = await shortenings.waiting(conn)
+        with_file = {one.name for one in self._site.policies.all()}
         return wire.Protection(
-            policies=[_terms(row, [c for c in counts if c.policy == row.policy], turns[row.policy]) for row in terms],
+            policies=[
+                _terms(
+                    row, [c for c in counts if c.policy == row.policy], turns[row.policy],
+                    # of a policy that left the files nobody judges, renews or prunes anything: everything stays
+                    shorter=list(row.shorter) if row.policy in with_file else ["file"],
+                )
+                for row in terms
+            ],
             waiting=waits,
-        )
+        )  # fmt: skip
 
     async def measure(self, project: str) -> None:
         """Gauges for the alarms; what is over disappears."""
@@ -315,9 +329,9 @@ def _said(shard: Shard, plan: dict[str, int], counts: dict[str, int]) -> dict[st
     }  # fmt: skip
 
 
-def _terms(row: Any, counts: Sequence[Any], turns: Sequence[Any]) -> wire.ProtectTerms:
+def _terms(row: Any, counts: Sequence[Any], turns: Sequence[Any], *, shorter: list[str]) -> wire.ProtectTerms:
     return wire.ProtectTerms(
-        policy=row.policy, terms=row.terms, since=row.since, shorter=list(row.shorter),
+        policy=row.policy, terms=row.terms, since=row.since, shorter=shorter,
         snapshots={c.state: c.count for c in counts}, doubtful=sum(c.doubtful for c in counts),
         missing=sum(c.missing for c in counts),
         turns=[

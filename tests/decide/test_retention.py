@@ -15,14 +15,14 @@ from mover.decide.retention import (
     Terms,
     Verdict,
     breaks,
-    locked_by,
+    in_force,
     plan,
     shorter,
     simulate,
     terms_of,
 )
 from mover.errors import RequestInvalid
-from mover.model.policy import ProtectPolicy
+from mover.model.policy import ProtectPolicy, SecondRule
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(hours=60_000)
@@ -316,11 +316,29 @@ def test_a_lock_holds_as_long_and_as_strictly_as_was_promised() -> None:
     assert shorter(terms_of(strict), terms_of(mild)) == ("lock_strength",)
     assert shorter(terms_of(replace(bare, append_only="chattr")), terms_of(bare)) == ("lock_strength",)
 
-    assert locked_by(bare, terms_of(strict)) == strict
-    assert locked_by(mild, terms_of(strict)) == replace(mild, lock_mode="compliance")
-    assert locked_by(bare, terms_of(mild)) == mild
+    assert in_force(bare, terms_of(strict)) == strict
+    assert in_force(mild, terms_of(strict)) == replace(mild, lock_mode="compliance")
+    assert in_force(bare, terms_of(mild)) == mild
     for longer in (strict, bare):
-        assert locked_by(longer, terms_of(bare)) is longer
+        assert in_force(longer, terms_of(bare)) is longer
+    sealed = replace(bare, append_only="chattr")
+    assert in_force(bare, terms_of(sealed)) == sealed
+    assert in_force(strict, terms_of(sealed)) is strict
+
+
+def test_a_second_copy_goes_on_where_and_as_often_as_was_promised() -> None:
+    """Two copies that one person can make one, or copy once in a century, are one."""
+    bare = ProtectPolicy(name="p", flash="f", repository="r", breaker_percent=100)
+    twice = replace(bare, copy=SecondRule(repository="other", prefix="a/b", every_s=60), breaker_percent=5)
+    moved = replace(twice, copy=SecondRule(repository="third", prefix="a/b", every_s=60))
+    seldom = replace(twice, copy=SecondRule(repository="other", prefix="a/b", every_s=10**9))
+    assert shorter(terms_of(twice), terms_of(bare)) == ("breaker_percent", "copy")
+    assert shorter(terms_of(twice), terms_of(moved)) == ("copy",)
+    assert shorter(terms_of(twice), terms_of(seldom)) == ("copy_every_s",)
+    assert shorter(terms_of(bare), terms_of(seldom)) == ()
+    for less in (bare, moved, seldom):
+        assert in_force(less, terms_of(twice)) == twice
+    assert in_force(twice, terms_of(bare)) is twice
 
 
 @pytest.mark.parametrize(("removed", "total", "verdict"), [(20, 20, False), (21, 100, True), (100, 1000, False)])

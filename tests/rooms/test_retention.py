@@ -19,8 +19,8 @@ from mover.decide import retention
 from mover.decide.retention import SnapshotRecord, Terms
 from mover.errors import Conflict, Denied, NotFound, RequestInvalid, TierUnavailable
 from mover.model import wire
-from mover.model.policy import KeepRules, ProtectPolicy
-from mover.protect.retention import with_locks_in_force
+from mover.model.policy import KeepRules, ProtectPolicy, SecondRule
+from mover.protect.retention import policies_in_force
 from mover.protect.room import Protecting
 from mover.protect.snapshots import SQL as SNAPSHOTS
 from mover.repository.facts import Folder
@@ -97,7 +97,10 @@ async def test_the_database_calls_the_same_terms_shorter(rig: Keeping) -> None:
     chance = random.Random(3)
 
     def terms() -> Terms:
-        return Terms(rules(chance), chance.randrange(3), chance.randrange(3), chance.randrange(3))
+        return Terms(
+            rules(chance), chance.randrange(3), chance.randrange(3), chance.randrange(3),
+            copy=chance.choice(["", "a/b", "c/"]), copy_every_s=chance.choice([0, 0, 60, 3600]),
+        )  # fmt: skip
 
     pairs = [(terms(), terms()) for _ in range(400)] + [(one, one) for one in [terms()]]
     pairs += [(Terms(KeepRules(), 1, 1, 1), terms()), (terms(), Terms(KeepRules(), 9, 9, 0))]
@@ -615,11 +618,11 @@ async def test_a_plan_of_a_shortening_says_what_would_go(rig: Keeping) -> None:
 async def test_a_lock_that_leaves_the_file_stays_in_force(rig: Keeping) -> None:
     """The daemon starts with the locks that hold; the file's wish waits for two persons, and is seen."""
     rig.policy(lock_s=30 * 86_400)
-    book = await with_locks_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    book = await policies_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
     assert book.get("protect", ProtectPolicy) == rig.policy()
 
     declared = rig.policy(lock_s=None)
-    book = await with_locks_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    book = await policies_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
     assert book.get("protect", ProtectPolicy).lock_s == 30 * 86_400
     assert (await rig.upkeep.view(PROJECT)).policies[0].shorter == ["lock_s", "lock_strength"]
 
@@ -632,8 +635,25 @@ async def test_a_lock_that_leaves_the_file_stays_in_force(rig: Keeping) -> None:
     await started.shortenings.approve(MACHINE, asked.id)
     rig.let_pass(asked.id)
     await started.shortenings.apply_due(PROJECT)
-    book = await with_locks_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    book = await policies_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
     assert book.get("protect", ProtectPolicy) == declared
+
+
+async def test_a_copy_and_immutable_files_that_leave_the_file_stay_and_a_lost_file_is_told(rig: Keeping) -> None:
+    """The two words that once were only an alarm. A policy without a file has nobody who renews and judges."""
+    both = rig.policy(append_only="chattr", copy=SecondRule(repository="other", prefix="two", every_s=60))
+    book = await policies_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    assert book.get("protect", ProtectPolicy) == both
+
+    rig.policy(append_only=None, copy=None)
+    book = await policies_in_force(rig.database, PROJECT, rig.site.policies, node="n1")
+    assert book.get("protect", ProtectPolicy) == both
+    assert (await rig.upkeep.view(PROJECT)).policies[0].shorter == ["copy", "lock_strength"]
+
+    rig.site.policies._by_name.pop("protect")
+    assert (await rig.upkeep.view(PROJECT)).policies[0].shorter == ["file"]
+    await rig.upkeep.measure(PROJECT)
+    assert metrics.SHORTENINGS_WAITING.labels("file")._value.get() == 1
 
 
 # --- many -----------------------------------------------------------------------------------------------------------

@@ -52,6 +52,14 @@ def test_the_daemon_has_not_the_right_to_undo_what_it_keeps_and_says_so(ward: Wa
                 assert not int(line.split()[1], 16) >> CAP_LINUX_IMMUTABLE & 1, line
         ward.quiet()
         assert "protect is not immutable" not in " ".join(client.status().warnings)
+    ward.stop()
+    word = "append_only: chattr\n"
+    file = ward.site.policies / "protect.yaml"
+    file.write_text(file.read_text().replace(word, ""))
+    with ward.start() as client:  # one person's edit takes nothing away: the means are there as before
+        [policy] = client.snapshots.protection().policies
+        assert (policy.policy, policy.shorter) == ("protect", ["lock_strength"])
+        assert [t.lock.means for t in client.tiers() if t.lock is not None] == ["immutable files"]
     kept = [p for p in files(ward) if "keys" in p.parts or p.name == "config"]
     assert len(kept) == 2
     for path in kept:
