@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from mover.api.operation import Call, Limit, Operations, Paged, PathQuery, Query, ShortQuery
@@ -12,6 +13,11 @@ OPERATIONS = Operations()
 
 class SnapshotsQuery(Paged, frozen=True):
     run: ShortQuery | None = None
+    series: ShortQuery | None = None
+    tag: ShortQuery | None = None
+    policy: ShortQuery | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     state: Literal["written", "checked", "trashed", "forgotten"] | None = None
 
 
@@ -23,9 +29,13 @@ class FilesQuery(Query, frozen=True):
 
 @OPERATIONS.add("GET", "/v1/snapshots", "snapshots.read", wire.SnapshotPage, query=SnapshotsQuery)
 async def list_snapshots(call: Call[None, SnapshotsQuery]) -> wire.SnapshotPage:
-    """The snapshots of the project, of one run, or in one state (the trash: `trashed`), newest first."""
+    """The project's snapshots, newest on record first: of a run, a series or a tag, or a policy's in one state (the
+    trash: `trashed`), recorded from `since` to before `until`."""
     query = call.query
-    return await call.rooms.snapshots.list(call.project, query.run, query.state, query.after, query.limit)
+    return await call.rooms.snapshots.list(
+        call.project, run=query.run, series=query.series, tag=query.tag, state=query.state, policy=query.policy,
+        since=query.since, until=query.until, after=query.after, limit=query.limit,
+    )  # fmt: skip
 
 
 # the two fixed paths stand before {id}, which would take them

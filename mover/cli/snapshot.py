@@ -24,17 +24,26 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--run", help="Only those of this run.")
+@click.option("--series", help="Only those of this series, as `folder:<id>`: what one folder or run left.")
+@click.option("--tag", help="Only those with this tag.")
 @click.option("--trash", is_flag=True, help="Only what is in the trash.")
+@click.option("--policy", help="Whose trash; the default policy's when it is not said.")
+@click.option("--since", type=click.DateTime(), help="Only what was recorded from then on; UTC.")
+@click.option("--until", type=click.DateTime(), help="Only what was recorded before; UTC.")
 @after_option
 @limit_option
 @with_client
 def list_snapshots(
-    *, mover: SyncClient, out: Output, run: str | None, trash: bool, after: str | None, limit: int
-) -> None:
-    """The snapshots of the project, newest first."""
+    *, mover: SyncClient, out: Output, run: str | None, series: str | None, tag: str | None, trash: bool,
+    policy: str | None, since: datetime | None, until: datetime | None, after: str | None, limit: int,
+) -> None:  # fmt: skip
+    """The snapshots of the project, newest first: by one of --run, --series, --tag and --trash."""
     from mover.cli.output import size, state
 
-    page = mover.snapshots.list(run=run, state="trashed" if trash else None, after=after, limit=limit)
+    page = mover.snapshots.list(
+        run=run, series=series, tag=tag, state="trashed" if trash else None, policy=policy, since=_utc(since),
+        until=_utc(until), after=after, limit=limit,
+    )  # fmt: skip
     rows = [
         (s.id, state(s.state), _marks(s), s.run, s.files, size(s.bytes), size(s.added_bytes), s.repository_id[:8],
          s.trash_until or "", s.recorded_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 from mover.catalog.queries import load
@@ -15,7 +16,7 @@ from mover.protect.retention import series_of
 from mover.protect.site import PAGE_MAX, PLAN_STEPS_MAX, ProtectSite, patiently
 
 SQL = load(__file__)
-LAST = (1 << 63) - 1
+BEGIN, END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 Found = list[Any]  # in a class that has a method `list`, the word means that method
 
 
@@ -24,26 +25,44 @@ class Snapshots:
         self._site = site
 
     async def list(
-        self, project: str, run: str | None = None, state: str | None = None, after: str | None = None,
-        limit: int = PAGE_MAX,
+        self, project: str, *, run: str | None = None, series: str | None = None, tag: str | None = None,
+        state: str | None = None, policy: str | None = None, since: datetime | None = None,
+        until: datetime | None = None, after: str | None = None, limit: int = PAGE_MAX,
     ) -> wire.SnapshotPage:  # fmt: skip
-        """Newest first, of all, of one run, or of the default policy's in one state. What a page costs does not
-        depend on how many there are: each question has its index."""
-        if run is not None and state is not None:
-            raise RequestInvalid("a run's snapshots are listed whole: name the run or the state", where="state")
+        """Newest on record first, from `since` to before `until`: all, those of a run, a series or a tag, or a policy's
+        in one state. What a page costs does not depend on how many there are: each question has its index."""
+        name, values = self._question(run=run, series=series, tag=tag, state=state, policy=policy)
+        bounds = [(_zoned("until", until) or END, 0)]
+        if after is not None:
+            row = await get(self._site, project, after)
+            bounds.append((row.recorded_at, row.sequence))
+        at, before = min(bounds)
         limit = min(limit, PAGE_MAX)
-        before = LAST if after is None else (await get(self._site, project, after)).sequence
-        values: dict[str, object] = {"before": before, "limit": limit + 1}
-        name = "page"
-        if run is not None:
-            name, values["series"] = "page_of_series", series_of(run)
-        elif state is not None:
-            policy = self._site.policies.default(ProtectPolicy).name
-            name, values["policy"], values["state"] = "page_of_state", policy, state
+        values |= {"at": at, "before": before, "since": _zoned("since", since) or BEGIN, "limit": limit + 1}
         async with self._site.database.project(project) as conn:
             rows = await SQL.many(conn, name, **values)
         seen = [_snapshot(row) for row in rows[:limit]]
         return wire.SnapshotPage(snapshots=seen, next=seen[-1].id if len(rows) > limit else None)
+
+    def _question(
+        self, *, run: str | None, series: str | None, tag: str | None, state: str | None, policy: str | None
+    ) -> tuple[str, dict[str, object]]:
+        asked = [name for name, value in (("run", run), ("series", series), ("tag", tag), ("state", state)) if value]
+        if len(asked) > 1:
+            raise RequestInvalid(f"snapshots are listed by one of run, series, tag and state, not by {len(asked)}",
+                                 where=" ".join(asked))  # fmt: skip
+        if policy is not None and state is None:
+            raise RequestInvalid("a policy is named beside a state, as the trash of one policy", where="policy")
+        if state is not None:
+            chosen = self._site.policies.default(ProtectPolicy) if policy is None else self._named(policy)
+            return "page_of_state", {"policy": chosen.name, "state": state}
+        if tag is not None:
+            return "page_of_tag", {"tag": tag}
+        series = series_of(run) if run is not None else series
+        return ("page", {}) if series is None else ("page_of_series", {"series": series})
+
+    def _named(self, policy: str) -> ProtectPolicy:
+        return self._site.policies.get(policy, ProtectPolicy)
 
     async def view(self, project: str, snapshot: str) -> wire.Snapshot:
         row = await get(self._site, project, snapshot)
@@ -90,6 +109,12 @@ async def get(site: ProtectSite, project: str, snapshot: str) -> Any:
     if row is None:
         raise NotFound("no such snapshot", where=snapshot)
     return row
+
+
+def _zoned(name: str, time: datetime | None) -> datetime | None:
+    if time is not None and time.tzinfo is None:
+        raise RequestInvalid(f"{name} needs an offset, such as Z", where=name)
+    return time
 
 
 def _snapshot(row: Any, holds: Found | None = None) -> wire.Snapshot:

@@ -1,17 +1,30 @@
 -- name: page
--- Newest first, from where the page before ended.
+-- Newest first, from where the page before ended, down to `since`.
 select *, mover.is_held(id) as held from mover.snapshot
- where sequence < %(before)s order by sequence desc limit %(limit)s
+ where (recorded_at, sequence) < (%(at)s, %(before)s) and recorded_at >= %(since)s
+ order by recorded_at desc, sequence desc limit %(limit)s
 
 -- name: page_of_series
 -- The same of one series.
 select *, mover.is_held(id) as held from mover.snapshot
- where series = %(series)s and sequence < %(before)s order by sequence desc limit %(limit)s
+ where series = %(series)s and (recorded_at, sequence) < (%(at)s, %(before)s) and recorded_at >= %(since)s
+ order by recorded_at desc, sequence desc limit %(limit)s
 
 -- name: page_of_state
--- The same of what is in one state: the trash, above all.
+-- The same of what is in one state of a policy: the trash, above all.
 select *, mover.is_held(id) as held from mover.snapshot
- where policy = %(policy)s and state = %(state)s and sequence < %(before)s order by sequence desc limit %(limit)s
+ where policy = %(policy)s and state = %(state)s and (recorded_at, sequence) < (%(at)s, %(before)s)
+   and recorded_at >= %(since)s
+ order by recorded_at desc, sequence desc limit %(limit)s
+
+-- name: page_of_tag
+-- The same of what bears a tag. The page is found first, then each of its rows: a limit that the planner cannot undo.
+select s.*, mover.is_held(s.id) as held from (
+    select recorded_at, sequence, snapshot_id from mover.tagged_snapshot
+     where tag = %(tag)s and (recorded_at, sequence) < (%(at)s, %(before)s) and recorded_at >= %(since)s
+     order by recorded_at desc, sequence desc limit %(limit)s) t,
+   lateral (select * from mover.snapshot where id = t.snapshot_id limit 1) s
+ order by t.recorded_at desc, t.sequence desc
 
 -- name: holds
 -- The holds on a snapshot that are not over.

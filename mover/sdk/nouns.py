@@ -205,8 +205,9 @@ class Rulings(Noun):
         body = wire.RulingRequest(action=action, reason=reason)
         return await self._transport.send(Ask("POST", f"/v1/slides/{number}/rulings", body=body), wire.Ruling)
 
-    async def decide(self, id: str, decision: Any, *, reason: str) -> wire.Ruling:
-        body = wire.RulingDecision(decision=decision, reason=reason)
+    async def decide(self, id: str, decision: Any, *, reason: str, manifests: int = 0) -> wire.Ruling:
+        """`manifests`: as many kept ones as are known to break by a removal."""
+        body = wire.RulingDecision(decision=decision, reason=reason, manifests=manifests)
         return await self._transport.send(Ask("POST", f"/v1/rulings/{id}/decide", body=body), wire.Ruling)
 
     async def list(self, *, open: bool = False, after: str | None = None, limit: int = 100) -> wire.RulingPage:
@@ -350,13 +351,33 @@ class Cohorts(Noun):
     async def get(self, ref: str) -> wire.Cohort:
         return await self._get(f"/v1/cohorts/{ref}", wire.Cohort)
 
-    async def columns(self) -> ColumnList:
-        answer: wire.Columns = await self._get("/v1/columns", wire.Columns)
+    async def columns(self, *, values: bool = False) -> ColumnList:
+        """`values`: also the most frequent values of each, for whoever completes an expression."""
+        answer: wire.Columns = await self._get("/v1/columns", wire.Columns, values="true" if values else None)
         return answer.columns
 
     async def count(self, expression: str) -> wire.Count:
         body = wire.CountRequest(expression=expression)
         return await self._transport.send(Ask("POST", "/v1/cohorts/count", body=body, repeatable=True), wire.Count)
+
+    async def explain(self, expression: str) -> wire.Explanation:
+        body = wire.CountRequest(expression=expression)
+        ask = Ask("POST", "/v1/cohorts/explain", body=body, repeatable=True)
+        return await self._transport.send(ask, wire.Explanation)
+
+    async def describe(self, expression: str | None = None, *, columns: Sequence[str] | None = None) -> wire.Description:
+        """Counts of values, histograms and missing facts of what the expression selects, or of all slides."""
+        body = wire.DescribeRequest(expression=expression, columns=[*columns] if columns else None)
+        ask = Ask("POST", "/v1/cohorts/describe", body=body, repeatable=True)
+        return await self._transport.send(ask, wire.Description)
+
+    async def freeze(self, ref: str) -> wire.Selection:
+        """Again is another selection of the same root, which costs nothing but its row."""
+        ask = Ask("POST", f"/v1/cohorts/{ref}/freeze", repeatable=True)
+        return await self._transport.send(ask, wire.Selection)
+
+    async def selection(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.SelectionPage:
+        return await self._get(f"/v1/selections/{id}", wire.SelectionPage, after=after, limit=limit)
 
 
 class Runs(Noun):
@@ -535,11 +556,16 @@ class Folders(Noun):
 
 class Snapshots(Noun):
     async def list(
-        self, *, run: str | None = None, state: str | None = None, after: str | None = None, limit: int = 100
-    ) -> wire.SnapshotPage:
+        self, *, run: str | None = None, series: str | None = None, tag: str | None = None, state: str | None = None,
+        policy: str | None = None, since: datetime | None = None, until: datetime | None = None,
+        after: str | None = None, limit: int = 100,
+    ) -> wire.SnapshotPage:  # fmt: skip
+        """By one of run, series, tag and state (of a policy); recorded from `since` to before `until`."""
+        times = {name: time and time.isoformat() for name, time in (("since", since), ("until", until))}
         return await self._get(
-            "/v1/snapshots", wire.SnapshotPage, run=run, state=state, after=after, limit=limit
-        )
+            "/v1/snapshots", wire.SnapshotPage, run=run, series=series, tag=tag, state=state, policy=policy,
+            after=after, limit=limit, **times,
+        )  # fmt: skip
 
     async def view(self, id: str) -> wire.Snapshot:
         return await self._get(f"/v1/snapshots/{id}", wire.Snapshot)

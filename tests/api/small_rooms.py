@@ -127,11 +127,31 @@ class SmallCohorts(Room):
     async def get(self, project: str, ref: str) -> wire.Cohort:
         return self._cohort(ref)
 
-    async def columns(self, project: str) -> wire.Columns:
-        return wire.Columns(columns=[wire.Column(name="gleason", type="integer", table="case")])
+    async def columns(self, project: str, *, values: bool = False) -> wire.Columns:
+        top: list[Any] | None = [7, 8] if values else None
+        return wire.Columns(columns=[wire.Column(name="gleason", type="integer", table="case", values=top)])
 
     async def count(self, project: str, expression: str) -> tuple[int, int]:
         return 2, 9
+
+    async def explain(self, project: str, expression: str) -> wire.Explanation:
+        clause = wire.Clause(depth=0, words="gleason is at least 7", count=2)
+        return wire.Explanation(expression=expression, count=2, bytes=9, slides=4, row_by_row=1, clauses=[clause],
+                                columns=["gleason"], plan=["Index Scan of fact_block by fact_block_pkey"])  # fmt: skip
+
+    async def describe(self, project: str, body: wire.DescribeRequest) -> wire.Description:
+        spread = wire.Distribution(
+            column="gleason", type="integer", known=2, missing=1, distinct=1, low=7, high=7,
+            values=[wire.ValueCount(value=7, count=2)], histogram=[wire.Bin(low=7, high=8, count=2)],
+        )  # fmt: skip
+        return wire.Description(count=3, bytes=9, columns=[spread])
+
+    async def freeze(self, project: str, actor: str, ref: str) -> wire.Selection:
+        return wire.Selection(id="selection-1", cohort="cohort-1", expression="gleason >= 7", count=2, bytes=9,
+                              root="ab" * 32, frozen_at=AT)  # fmt: skip
+
+    async def selection(self, project: str, id: str, after: str | None, limit: int) -> wire.SelectionPage:
+        return wire.SelectionPage(selection=await self.freeze(project, "a", "prostate"), numbers=["N1", "N2"])
 
 
 class SmallRuns(Room):
@@ -200,9 +220,8 @@ class SmallSnapshots(Room):
             files=1, bytes=2, added_bytes=1, recorded_at=AT, series="run:run-1",
         )  # fmt: skip
 
-    async def list(
-        self, project: str, run: str | None, state: str | None, after: str | None, limit: int
-    ) -> wire.SnapshotPage:
+    async def list(self, project: str, **asked: Any) -> wire.SnapshotPage:
+        self.saw("list", asked)
         return wire.SnapshotPage(snapshots=[self._snapshot("snapshot-1")])
 
     async def view(self, project: str, id: str) -> wire.Snapshot:
@@ -412,14 +431,19 @@ class SmallVerifications(Room):
 class SmallRulings:
     """One ruling, granted at once."""
 
+    async def person(self, identity: Identity) -> str:
+        return identity.actor
+
     async def ask(
-        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, request: str = ""
-    ) -> wire.Ruling:
+        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, person: str | None = None,
+        request: str = "",
+    ) -> wire.Ruling:  # fmt: skip
         return await self.view(project, "ruling-1")
 
     async def decide(
-        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, request: str = ""
-    ) -> wire.Ruling:
+        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, person: str | None = None,
+        request: str = "",
+    ) -> wire.Ruling:  # fmt: skip
         return await self.view(project, id)
 
     async def view(self, project: str, id: str) -> wire.Ruling:

@@ -41,7 +41,7 @@ def test_what_holds_and_what_waits_are_told_and_an_alarm_fails_the_command(
 ) -> None:
     """A script that watches for vanished snapshots needs no parser."""
     quiet = mover("--url", daemon.url, "protect", "show")
-    assert quiet.status == 0 and "last 3, trash_s 1" in quiet.out and "its file shortens keep.last" in quiet.out
+    assert quiet.status == 0 and "last 3, trash_s 1" in quiet.out and "its file would shorten keep.last" in quiet.out
     assert "waits for a second person" in quiet.out
 
     room = daemon.rooms.upkeep

@@ -43,7 +43,7 @@ async def test_no_keep_rule_forgets_the_snapshot_that_proves_a_run_protected(rig
     await rig.runs.clean(who(), run)
     await rig.work()
 
-    [snapshot] = (await rig.protecting.snapshots.list(PROJECT, run)).snapshots
+    [snapshot] = (await rig.protecting.snapshots.list(PROJECT, run=run)).snapshots
     assert snapshot.state == "checked"
     assert snapshot.reasons == [f"on record for less than {7 * 86_400} s"]
     found = await rig.runs.view(PROJECT, run)

@@ -44,7 +44,7 @@ async def finished(rig: Rig, key: str = "1", **files: bytes) -> tuple[str, Path]
 
 
 async def newest(rig: Rig, run: str) -> str:
-    return (await rig.protecting.snapshots.list(PROJECT, run)).snapshots[0].id
+    return (await rig.protecting.snapshots.list(PROJECT, run=run)).snapshots[0].id
 
 
 def asked(snapshot: str, to: Path, **more: Any) -> wire.RestoreRequest:

@@ -664,18 +664,30 @@ async def test_ten_thousand_snapshots_are_listed_a_page_at_a_time_at_a_bounded_c
     """What a page costs does not depend on how many there are, nor on how deep one has read."""
     ids = rig.rows_of([timedelta(hours=12_000 - at) for at in range(10_000)])
     rig.rows("update mover.snapshot set state = 'trashed', trash_until = now() where sequence %% 100 = 0")
-    rig.rows("analyze mover.snapshot")
+    rig.rows("update mover.snapshot set tags = '{all}' || case when sequence %% 50 = 0 then '{best}'::text[] end")
+    rig.rows("analyze mover.snapshot, mover.tagged_snapshot")
     snapshots = rig.protecting.snapshots
-    deep = await snapshots.list(PROJECT, None, None, ids[5000], 100)
+    deep = await snapshots.list(PROJECT, after=ids[5000], limit=100)
     assert [one.id for one in deep.snapshots] == ids[4900:5000][::-1] and deep.next == ids[4900]
-    assert (await snapshots.list(PROJECT, "r1", None, ids[2], 100)).next is None
-    seen = (await snapshots.list(PROJECT, None, "trashed", None, 1000)).snapshots
+    assert (await snapshots.list(PROJECT, run="r1", after=ids[2], limit=100)).next is None
+    seen = (await snapshots.list(PROJECT, state="trashed", policy="protect")).snapshots
     assert len(seen) == 100 and {one.state for one in seen} == {"trashed"}
-    with pytest.raises(RequestInvalid):
-        await snapshots.list(PROJECT, "r1", "trashed", None, 10)
+    tagged = (await snapshots.list(PROJECT, tag="best", limit=1000)).snapshots
+    assert {int(one.id.removeprefix("snapshot-")) % 50 for one in tagged} == {0} and len(tagged) == 200
+    first, last = [(await snapshots.view(PROJECT, ids[at])).recorded_at for at in (100, 150)]
+    between = {"since": first, "until": last}
+    some = await snapshots.list(PROJECT, series="run:r1", **between)
+    assert [one.id for one in some.snapshots] == ids[100:150][::-1] and some.next is None
+    assert [one.id for one in (await snapshots.list(PROJECT, tag="best", **between)).snapshots] == ["snapshot-150"]
+    for wrong in ({"run": "r1", "state": "trashed"}, {"policy": "protect"}, {"since": datetime(2026, 1, 1)}):
+        with pytest.raises(RequestInvalid):
+            await snapshots.list(PROJECT, **wrong)  # type: ignore[arg-type]
 
-    values = {"before": 5000, "limit": 101, "series": "run:r1", "policy": "protect", "state": "trashed"}
-    for name in ("page", "page_of_series", "page_of_state"):
+    values = {
+        "at": datetime.now(UTC) - timedelta(hours=7000), "before": 5000, "since": datetime.min.replace(tzinfo=UTC),
+        "limit": 101, "series": "run:r1", "policy": "protect", "state": "trashed", "tag": "all",
+    }  # fmt: skip
+    for name in ("page", "page_of_series", "page_of_state", "page_of_tag"):
         async with rig.database.project(PROJECT) as conn:
             cursor = await conn.execute("explain (analyze, buffers, format text) " + SNAPSHOTS[name], values)
             plan = "\n".join(row[0] for row in await cursor.fetchall())
