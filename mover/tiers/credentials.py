@@ -12,6 +12,7 @@ from __future__ import annotations
 import configparser
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -221,7 +222,16 @@ def quiet_session():  # type: ignore[no-untyped-def]
     session = get_session()
     for name in ("config_file", "credentials_file"):
         session.set_config_variable(name, "/dev/null")
+    session.register_component("data_loader", descriptions())
     return session
+
+
+@cache
+def descriptions():  # type: ignore[no-untyped-def]
+    """The description of S3 is a megabyte of JSON: parsed once for all tiers."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _read_token(path: Path) -> str:

@@ -13,19 +13,18 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import create_loader
 from msgspec import Struct
 
 from mover.errors import EntryExists, EntryMissing, LimitExceeded, MoverError, TierUnavailable
 from mover.model.tiers import LOCK_MODES, LockMode
-from mover.tiers.credentials import Keyring
+from mover.tiers.credentials import Keyring, descriptions
 from mover.tiers.object_errors import REFUSED, STALE_KEYS, of_answer
 from mover.tiers.object_place import RESENDS, Place
 
@@ -281,7 +280,7 @@ class Control:
         for name in ("config_file", "credentials_file"):
             session.set_config_variable(name, "/dev/null")  # only the settings say who we are
         session.register_component("credential_provider", _Provider(self._keys))
-        session.register_component("data_loader", _loader())
+        session.register_component("data_loader", descriptions())
         made = session.create_client(
             "s3",
             region_name=where.region,
@@ -290,12 +289,6 @@ class Control:
             config=_config(where),
         )
         return await made.__aenter__()
-
-
-@cache
-def _loader() -> Any:
-    """The description of S3 is a megabyte of JSON: parsed once for all tiers."""
-    return create_loader()
 
 
 def _close(opened: list[Any]) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,6 +77,7 @@ def set_default_lock(client: Any, bucket: str, mode: LockMode | None) -> None:
     )
 
 
+@cache
 def bucket_client(server: seaweed.Seaweed) -> Any:
     """The store's own API with the tests' credential: what an attacker who stole it would use."""
     keys = read_credentials(Path(server.credentials_file))
