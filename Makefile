@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= .demo
 # what the tests need from Debian; elsewhere those tests skip and say so
-DEBIAN_PACKAGES := restic xfsprogs git strace
+DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge
 # one more than two cores: the tests wait for disks and daemons a third of their time
 JOBS   ?= 3
 
@@ -37,11 +37,15 @@ serve: $(VENV)/.demo-installed
 stop:
 	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --stop; fi
 
+# Daemons, parsing children and commands start by the hundred: nobody shall compile the same modules in each of them,
+# not even where the environment asks for that.
+COMPILED := $(BIN)/python -m compileall -q -j 0 mover scanners && env -u PYTHONDONTWRITEBYTECODE
+
 test: $(VENV)/.test-installed deps
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)
+	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)
 
 soak: $(VENV)/.test-installed deps
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
+	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
 
 bench: bench-deps $(VENV)/.bench-installed
 	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH); status=$$?; \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -91,6 +92,12 @@ def sandbox() -> Iterator[Sandbox]:
     """The process's own sandbox for slides, objects and tables: its zygote loads every parser once."""
     with slide_sandbox(max_children=2) as ready:
         yield ready
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests live as long as the process: the collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,7 +18,7 @@ SIZES = msgspec.structs.replace(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["P1", "P5", "P10"])
+@pytest.mark.parametrize("name", ["P1", *(pytest.param(race, marks=pytest.mark.soak) for race in ("P5", "P10"))])
 def test_a_race_runs_to_its_claims_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     """The whole way: corpus, our engine and its catalog as processes, whatever peers are here, claims."""
     if not peers.find("rsync") or not peers.find("restic"):

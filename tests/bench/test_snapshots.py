@@ -29,10 +29,12 @@ def legs_of(tmp_path: Path, tool: Tool) -> _Legs:
     return _Legs(context, place, corpora.checkpoint(place.folder / "tree", 200_000), tool)
 
 
+@pytest.mark.parametrize("tool", [COPY, snapshots.TOOLS[0]], ids=["cp", "ours"])
 @pytest.mark.slow
-def test_a_tool_that_does_all_three_legs_has_a_run_of_each_and_leaves_nothing(tmp_path: Path) -> None:
-    legs = legs_of(tmp_path, COPY)
+def test_a_tool_that_does_all_three_legs_has_a_run_of_each_and_leaves_nothing(tmp_path: Path, tool: Tool) -> None:
+    legs = legs_of(tmp_path, tool)
     legs.run(0)
+    assert not legs.tally("first").failure
     assert [len(legs.tally(leg).runs) for leg in snapshots.LEGS] == [1, 1, 1]
     assert legs.sizes["second"] > 0.2
     assert sorted(path.name for path in (tmp_path / "root" / "p10").iterdir()) == ["tree", "tree-versions"]
