@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from mover.errors import Denied, NotFound, RequestInvalid
 from mover.repository.reading import Requester
 from mover.repository.reading_child import THROUGH_FLAGS
-from mover.tiers.zones import inside
+from mover.tiers.zones import overlap
 
 READ, WRITE, SEARCH = 4, 2, 1
 
@@ -26,7 +26,7 @@ def restore_place(
     to: str, *, requester: Requester | None, local: bool, roots: Sequence[str], forbidden: Sequence[Path]
 ) -> Iterator[Path]:
     """The target as a path through the open folder that will hold it. Denied where this requester may not make a
-    folder, and in an identified tier; RequestInvalid for a path that is no plain absolute one.
+    folder, and in or around a `forbidden` place; RequestInvalid for a path that is no plain absolute one.
 
     root and the daemon's own user, whom the kernel names on the local socket (`local`), may name any place; others
     one below a declared root. A token's user is an API admin's word: it must not open root's whole machine. Without
@@ -43,8 +43,8 @@ def restore_place(
         raise Denied("a folder on the way to the restore's target is a link or not a folder", where=to) from error
     try:
         real = os.readlink(f"/proc/self/fd/{folder}")
-        if any(inside(Path(real), tier) for tier in forbidden):
-            raise Denied("nothing is restored into an identified tier")
+        if any(overlap(Path(real) / pure.name, tier) for tier in forbidden):
+            raise Denied("nothing is restored into an identified tier, an archive or a repository, nor around one")
         yield Path(f"/proc/self/fd/{folder}") / pure.name
     finally:
         os.close(folder)

@@ -32,11 +32,11 @@ from mover.model.policy import ProtectPolicy
 from mover.protect.places import restore_place, rights_of
 from mover.protect.site import PAGE_MAX, PLAN_STEPS_MAX, ProtectSite, patiently
 from mover.protect.snapshots import get as get_snapshot
+from mover.protect.sources import Source, source_of
 from mover.randomness import new_id
 from mover.repository.inplace import Comparison, Preview
 from mover.repository.reader import find_node, walk
 from mover.repository.reading import Requester
-from mover.repository.repository import Repository
 from mover.repository.staging import FOLDER_FLAGS
 from mover.repository.weighing import Weight, weigh
 
@@ -68,7 +68,10 @@ class Place(Struct, frozen=True):
 
     def open(self, site: ProtectSite) -> AbstractContextManager[Path]:
         roots = site.policies.default(ProtectPolicy).roots
-        return restore_place(self.to, requester=self.requester, local=self.local, roots=roots, forbidden=site.forbidden)
+        return restore_place(
+            self.to, requester=self.requester, local=self.local, roots=roots,
+            forbidden=(*site.forbidden, *site.kept_clear),
+        )  # fmt: skip
 
     def may_write(self, facts: os.stat_result) -> bool:
         """May this requester replace what stands in a folder? In a sticky one only its owner may."""
@@ -119,8 +122,7 @@ class Restores:
         """What would come, what it would take, and, in place, what it would replace: that is read."""
         snapshot = await self._snapshot(identity.project, body)
         place = await self._judged(identity, body)
-        repository = self._site.repositories.of_row(snapshot)
-        planner = _Planner(self._site, repository, snapshot.repository_id, place, body)
+        planner = _Planner(self._site, snapshot, place, body)
         plan, weight = await asyncio.to_thread(lambda: patiently(planner.plan))
         async with self._site.database.project(identity.project) as conn:
             rows = await SQL.many(conn, "measured", tier=snapshot.tier, limit=MEASURED)
@@ -250,24 +252,24 @@ async def _view(conn: Connection, row: Any) -> wire.Restore:
 class _Planner:
     """Blocking: what a restore would do, from the trees, and in place from what stands there."""
 
-    def __init__(
-        self, site: ProtectSite, repository: Repository, snapshot: str, place: Place, body: wire.RestoreRequest
-    ) -> None:
-        self._site, self._repository, self._snapshot = site, repository, snapshot
-        self._place, self._body = place, body
+    def __init__(self, site: ProtectSite, snapshot: Any, place: Place, body: wire.RestoreRequest) -> None:
+        self._site, self._snapshot, self._place, self._body = site, snapshot, place, body
 
     def plan(self) -> tuple[wire.Plan, Weight]:
-        with self._place.open(self._site) as target, self._repository.looking(self._snapshot) as (blobs, root):
+        source = source_of(self._site, self._snapshot)
+        with self._place.open(self._site) as target, source.looking() as (blobs, root):
             weight = weigh(blobs, root, self._body.path)
             space = os.statvfs(target.parent)
         if self._body.in_place:
             with self._place.open(self._site) as target:
-                preview = look(self._repository, self._snapshot, self._body.path, target, self._place.may_write)
+                preview = look(source, self._snapshot, self._body.path, target, self._place.may_write)
             steps, counts, digest = _replacing(preview)
             truncated = len(preview.losses) + preview.unknown_count > len(steps)
         else:
-            steps, counts, digest = self._coming(), {}, None
+            steps, counts, digest = self._coming(source), {}, None
             truncated = weight.files + weight.folders + weight.symlinks > len(steps)
+        if source.instead:
+            steps = [wire.PlanStep(action="read-copy", subject=source.second, reason=source.instead), *steps]
         counts |= {"restore": weight.files, "folders": weight.folders, "packs": weight.packs, "lost": weight.lost}
         plan = wire.Plan(
             step="restore", counts=counts, bytes=weight.bytes, steps=steps, truncated=truncated, digest=digest,
@@ -275,10 +277,10 @@ class _Planner:
         )  # fmt: skip
         return plan, weight
 
-    def _coming(self) -> list[wire.PlanStep]:
+    def _coming(self, source: Source) -> list[wire.PlanStep]:
         """The first entries, what is wanted first before the others."""
         first = self._body.first
-        with self._repository.looking(self._snapshot) as (blobs, root):
+        with source.looking() as (blobs, root):
             node = find_node(blobs, root, self._body.path)
             if node is not None and node.subtree is None:
                 members = [(node.name, node)]
@@ -299,10 +301,11 @@ class _Planner:
 
 
 def look(
-    repository: Repository, snapshot: str, path: str, target: Path, may_write: Callable[[os.stat_result], bool]
+    source: Source, snapshot: Any, path: str, target: Path, may_write: Callable[[os.stat_result], bool]
 ) -> Preview:
-    """Blocking, as long as reading what stands there takes. Denied where this requester may not change a folder."""
-    with repository.looking(snapshot) as (blobs, root):
+    """Blocking, as long as reading what stands there takes. Denied where this requester may not change a folder. Its
+    digest is the same, whichever repository is looked into."""
+    with source.looking() as (blobs, root):
         node = find_node(blobs, root, path)
         folder = os.open(target, FOLDER_FLAGS)
         try:
@@ -313,7 +316,7 @@ def look(
                 comparison.of_tree(root if node is None or node.subtree is None else node.subtree)
         finally:
             os.close(folder)
-        return comparison.preview(snapshot, path)
+        return comparison.preview(snapshot.repository_id, path)
 
 
 def _replacing(preview: Preview) -> tuple[list[wire.PlanStep], dict[str, int], str]:

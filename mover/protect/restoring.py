@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mover import metrics
 from mover.catalog.database import Connection
 from mover.clock import monotonic_s
@@ -27,9 +29,9 @@ from mover.protect.layout import Layout
 from mover.protect.restores import FINAL, SQL, look, place_of
 from mover.protect.site import PLAN_STEPS_MAX, ProtectSite, patiently
 from mover.protect.snapshots import get as get_snapshot
+from mover.protect.sources import Source, source_of
 from mover.repository.facts import RestoreResult
 from mover.repository.inplace import Preview
-from mover.repository.repository import Repository
 from mover.repository.restore import Order, clear, keep_preview, kept_preview
 from mover.repository.weighing import Weight, weigh
 
@@ -189,15 +191,16 @@ class _Work:
         self._place = place_of(row)
 
     @property
-    def _repository(self) -> Repository:
-        return self._site.repositories.of_row(self._snapshot)
+    def _source(self) -> Source:
+        """Found anew for each step: a first repository that went away since is no reason to stop."""
+        return source_of(self._site, self._snapshot)
 
     def weigh(self) -> Weight:
         return patiently(self._weigh)
 
     def _weigh(self) -> Weight:
         """A target without room is found before anything is written there, unless an earlier attempt wrote already."""
-        with self._repository.looking(self._snapshot.repository_id) as (blobs, root):
+        with self._source.looking() as (blobs, root):
             weight = weigh(blobs, root, self._row.path)
         with self._place.open(self._site) as target:
             space = os.statvfs(target.parent)
@@ -211,15 +214,20 @@ class _Work:
         return patiently(self._restore)
 
     def _restore(self) -> RestoreResult:
+        source = self._source
         with self._place.open(self._site) as target:
             order = Order(
                 owner=self._place.requester, first=tuple(self._row.first), name=self._row.id,
-                digest_of=self._digest_of, replace=self._agreed(target), may_write=self._place.may_write,
+                digest_of=self._digest_of, replace=self._agreed(source, target), may_write=self._place.may_write,
                 first_landed=self._watch.first_landed,
             )  # fmt: skip
-            return self._repository.restore(
-                self._snapshot.repository_id, target, path=self._row.path, order=order, progress=self._watch
+            result = source.repository.restore(
+                source.snapshot, target, path=self._row.path, order=order, progress=self._watch, spare=source.spare
             )
+        told = source.told(result)
+        if told:
+            log.warning("restored from the second repository", restore=self._row.id, tier=source.second)
+        return msgspec.structs.replace(result, warnings=[*told, *result.warnings])
 
     def _digest_of(self, path: bytes) -> str | None:
         """What the catalog wrote down when the file was protected."""
@@ -231,14 +239,14 @@ class _Work:
                 return found
         return None
 
-    def _agreed(self, target: Path) -> Preview | None:
+    def _agreed(self, source: Source, target: Path) -> Preview | None:
         """What somebody agreed to, as it was then. After a kill the folder looks otherwise: by our own work."""
         if self._row.agreed is None:
             return None
         kept = kept_preview(target, self._row.id)
         if kept is not None:
             return kept
-        preview = look(self._repository, self._snapshot.repository_id, self._row.path, target, self._place.may_write)
+        preview = look(source, self._snapshot, self._row.path, target, self._place.may_write)
         if preview.digest != self._row.agreed:
             raise Conflict(
                 "what stands there is not what the plan showed; nothing was replaced", where=self._row.id,

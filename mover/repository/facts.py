@@ -141,7 +141,7 @@ class RestoreResult(Struct, frozen=True):
     """`warnings` name what could not be set (owners, xattrs) or has no content to restore; `damaged` are the
     files left out because a blob of theirs is lost; `left` is what was not restored because something stood there that
     nobody had agreed to replace. What was replaced lies in `aside`, a folder beside the target ("": nothing was).
-    Every byte of every file counted here was verified."""
+    `spared` blobs came from another repository. Every byte of every file counted here was verified."""
 
     target: Path
     files: int
@@ -152,6 +152,7 @@ class RestoreResult(Struct, frozen=True):
     damaged: list[str]
     left: list[str] = []
     aside: str = ""
+    spared: int = 0
 
     @property
     def complete(self) -> bool:

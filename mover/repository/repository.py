@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -65,6 +65,7 @@ from mover.repository.reader import BlobReader, find_node, list_entries, walk
 from mover.repository.reading import Requester
 from mover.repository.restore import Order, Restore
 from mover.repository.resuming import unnamed_packs
+from mover.repository.spare import Opening, SparedReader
 from mover.repository.tree import format_time, parse_time
 from mover.repository.writer import ParentView, Walk
 from mover.tiers.port import PruneTier
@@ -344,24 +345,38 @@ class Repository:
         owner: Requester | None = None,
         order: Order | None = None,
         progress: Progress | None = None,
+        spare: Opening | None = None,
     ) -> RestoreResult:
         """Restore a folder's members, or the one file at `path`, into the folder `target`: a new one, or, with an
-        order that replaces, one that stands. The caller looks at `complete`, and clears a restore with a name."""
-        with self.looking(snapshot_id) as (reader, root):
+        order that replaces, one that stands. The caller looks at `complete`, and clears a restore with a name. What
+        this repository does not give comes from the `spare` one, and the result says how much."""
+        with self.looking(snapshot_id, spare=spare) as (reader, root):
             node = find_node(reader, root, path)
             restore = Restore(reader, target, order or Order(owner=owner), progress=progress)
             if node is not None and node.subtree is None:
-                return restore.run(lambda: iter([(node.name, node)]), top=None)
-            subtree = root if node is None or node.subtree is None else node.subtree
-            return restore.run(lambda: walk(reader, subtree), top=node)
+                result = restore.run(lambda: iter([(node.name, node)]), top=None)
+            else:
+                subtree = root if node is None or node.subtree is None else node.subtree
+                result = restore.run(lambda: walk(reader, subtree), top=node)
+            return msgspec.structs.replace(result, spared=reader.taken) if isinstance(reader, SparedReader) else result
 
     @contextmanager
-    def looking(self, snapshot_id: str) -> Iterator[tuple[BlobReader, bytes]]:
+    def looking(self, snapshot_id: str, *, spare: Opening | None = None) -> Iterator[tuple[BlobReader, bytes]]:
         """A snapshot's blobs and the id of its tree, locked for as long as somebody walks it: nothing of it is
         pruned meanwhile."""
+        with self.reading() as reader:
+            root = bytes.fromhex(self._require(snapshot_id).tree_id)
+            if spare is None:
+                yield reader, root
+                return
+            with closing(SparedReader(reader, spare)) as spared:
+                yield spared, root
+
+    @contextmanager
+    def reading(self) -> Iterator[BlobReader]:
+        """Blobs by their ids; nothing is pruned meanwhile."""
         with locked(self._files, self._key, clock=self._clock):
-            facts = self._require(snapshot_id)
-            yield self._reader(), bytes.fromhex(facts.tree_id)
+            yield self._reader()
 
     def check(
         self, read_data: bool, snapshot_id: str | None = None, *, sample: float | None = None, seed: str = ""

@@ -104,6 +104,17 @@ def test_an_identified_tier_is_refused_also_to_root_and_through_a_link(tmp_path:
                 try_place(to, tmp_path, requester, tmp_path / "source", local=True)
 
 
+def test_no_folder_that_holds_a_forbidden_place_is_a_target(tmp_path: Path) -> None:
+    """A restore in place into the folder above would replace things in the tier below it."""
+    (tmp_path / "all/source").mkdir(parents=True)
+    me = Requester(os.geteuid(), os.getegid())
+    with pytest.raises(Denied):
+        try_place(tmp_path / "all", tmp_path, me, tmp_path / "all/source", local=True)
+    (tmp_path / "door").symlink_to(tmp_path / "all/source")
+    with pytest.raises(Denied):
+        try_place(tmp_path / "door", tmp_path, me, tmp_path / "all/source", local=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root")
 def test_without_posix_rights_only_the_daemons_own_folders_are_written_to(tmp_path: Path) -> None:
     """Found: any operator's token could have root write into any folder below a declared root."""
