@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from mover.decide.restoring import rank
+from mover.decide.restoring import Loss, rank
 from mover.errors import Conflict, MoverError, TierDenied, TierError, TierFull
 from mover.repository import filling
 from mover.repository.facts import Progress, RestoreResult
@@ -37,7 +37,7 @@ from mover.repository.filling import BATCH_BYTES, BATCH_FILES, WORKERS, Digest, 
 from mover.repository.inplace import Preview, mark_of
 from mover.repository.reader import BlobReader
 from mover.repository.reading import Requester
-from mover.repository.staging import FOLDER_FLAGS, Staging, move
+from mover.repository.staging import FOLDER_FLAGS, NAME_BYTES_MAX, Staging, move
 from mover.repository.tree import Node
 from mover.tiers import beneath
 
@@ -196,8 +196,8 @@ class Restore:
         facts = self._stat_landed(path)
         if facts is None:
             return False
-        if path in self._losses:
-            return self._staging.has_aside(path)
+        if path in self._losses:  # killed just before the exchange, the old thing stands there and aside
+            return self._staging.aside(path) not in (None, facts.st_ino)
         if node.type == "symlink":
             return stat_bits.S_ISLNK(facts.st_mode)
         return stat_bits.S_ISREG(facts.st_mode) and facts.st_size == node.size
@@ -351,17 +351,37 @@ class Restore:
         return all(stat_bits.S_ISDIR(mode) for mode in both)
 
     def _merge_one(self, source: int, target: int, name: bytes, path: bytes) -> None:
-        """What stands there goes aside first; a crash between the two leaves the name free, the old thing whole in
-        `aside` and the new one in `rest`, and the restore goes on from there."""
+        """The new thing takes the name of the old one in one step, and the old one has its name aside before. Where
+        there is no such step (a folder stands there, or the file system has none), what stands there goes aside first:
+        a crash between the two leaves the name free, the old thing whole in `aside` and the new one in `rest`, and the
+        restore goes on from there."""
         loss = self._losses.get(path)
-        if loss is not None:
+        inode = self._agreed_inode(loss, target, name, path) if loss is not None else None
+        if loss is not None and inode is not None:
+            if self._staging.exchange(source, target, path, inode=inode):
+                return
             with suppress(FileNotFoundError):
                 if mark_of(os.lstat(name, dir_fd=target)) == loss.standing.mark:
                     self._staging.put_aside(target, path)
+        if loss is not None and self._staging.aside(path) == os.lstat(name, dir_fd=source).st_ino:
+            os.unlink(name, dir_fd=source)  # killed just after the exchange: this is the old thing
+            return
         try:
             move(source, name, target, name)
         except FileExistsError:
             self._leave([path])
+            if self._staging.aside(path) is not None:  # after a kill and a change at once: which is ours, nobody knows
+                self._staging.put_aside(source, path, to=path[: -len(name)] + name[:NAME_BYTES_MAX] + b".other")
+
+    def _agreed_inode(self, loss: Loss, target: int, name: bytes, path: bytes) -> int | None:
+        """Of what stands there, if it is what somebody agreed to see replaced. After a kill it may have its name aside
+        already."""
+        try:
+            facts = os.lstat(name, dir_fd=target)
+        except FileNotFoundError:
+            return None
+        agreed = mark_of(facts) == loss.standing.mark or facts.st_ino == self._staging.aside(path)
+        return facts.st_ino if agreed else None
 
     def _leave(self, paths: list[bytes]) -> None:
         """Somebody put something there meanwhile: it stays, and what was to come there is not restored."""

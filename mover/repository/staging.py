@@ -19,6 +19,7 @@ import os
 import stat as stat_bits
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from mover.errors import Conflict, RepositoryLocked
@@ -27,6 +28,8 @@ from mover.tiers import beneath
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NAME_BYTES_MAX = 200
+# no link to a folder, to somebody else's file, or at all; nothing stands there any more
+_NO_LINK = (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOENT)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -115,34 +118,74 @@ class Staging:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
-    def put_aside(self, folder: int, path: bytes) -> None:
-        """What stands at the path, whose last folder is open, goes to the same path below `aside`."""
-        *above, name = path.split(b"/")
+    def put_aside(self, folder: int, path: bytes, *, to: bytes = b"") -> None:
+        """What stands at the path, whose last folder is open, goes to the same path below `aside`, or to another."""
+        *above, wanted = (to or path).split(b"/")
         inner = beneath.make_folders(self._fd, [b"aside", *above], mode=0o700)
         try:
-            move(folder, name, inner, name)
+            move(folder, path.rpartition(b"/")[2], inner, wanted)
         finally:
             os.close(inner)
 
-    def has_aside(self, path: bytes) -> bool:
+    def exchange(self, source: int, target: int, path: bytes, *, inode: int) -> bool:
+        """What was restored takes the name of what stands at the path, whose folders are open, in one step; the old
+        thing, of this inode, has a name below `aside` from before that step on. False where that cannot be had (a
+        folder stands there, the file system knows no such step) or somebody changed what stands there meanwhile: then
+        all is as it was. Killed in between, asked again it goes on."""
+        if not self._exchanges:
+            return False
+        *above, name = path.split(b"/")
+        inner = beneath.make_folders(self._fd, [b"aside", *above], mode=0o700)
         try:
-            os.lstat(b"aside/" + path, dir_fd=self._fd)
-        except (FileNotFoundError, NotADirectoryError):
+            with suppress(FileExistsError):  # from before a kill
+                os.link(name, name, src_dir_fd=target, dst_dir_fd=inner, follow_symlinks=False)
+            if _inode(inner, name) == inode:
+                beneath.exchange(source, name, target, name)
+                if _inode(source, name) == inode:
+                    os.unlink(name, dir_fd=source)
+                    return True
+                beneath.exchange(source, name, target, name)
+            os.unlink(name, dir_fd=inner)
+        except OSError as failure:
+            if failure.errno not in _NO_LINK:
+                raise
+        finally:
+            os.close(inner)
+        return False
+
+    @cached_property
+    def _exchanges(self) -> bool:
+        """Does this file system know the step? Tried on two names of our own."""
+        for name in (b"one", b"other"):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=self._fd))
+        try:
+            beneath.exchange(self._fd, b"one", self._fd, b"other")
+        except OSError as failure:
+            if failure.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
             return False
         return True
+
+    def aside(self, path: bytes) -> int | None:
+        """The inode of what was put aside for this path, delivered already or not."""
+        return _inode(self._fd, b"aside/" + path) or _inode(self._parent, self._replaced + b"/" + path)
+
+    @property
+    def _replaced(self) -> bytes:
+        return self._target[:NAME_BYTES_MAX] + b".replaced-" + self.name.encode()
 
     def deliver_aside(self, owner: tuple[int, int] | None, paths: Iterable[bytes]) -> str:
         """What was replaced gets a name beside the target, for its owner to look through; "" when nothing was. The
         folders that we made on the way to `paths` become the owner's; what was moved keeps its own."""
-        name = self._target[:NAME_BYTES_MAX] + b".replaced-" + self.name.encode()
+        name = self._replaced
         try:
             if owner is not None:
                 for folder in {b"aside", *(b"aside/" + above for path in paths for above in _above(path))}:
                     with suppress(FileNotFoundError):
                         os.chown(folder, *owner, dir_fd=self._fd, follow_symlinks=False)
             os.rename(b"aside", name, src_dir_fd=self._fd, dst_dir_fd=self._parent)
-        except FileNotFoundError:
-            return ""
+        except FileNotFoundError:  # delivered before a kill, or there was nothing
+            return os.fsdecode(name) if _stands(self._parent, name) else ""
         os.fsync(self._parent)
         return os.fsdecode(name)
 
@@ -185,8 +228,11 @@ def _above(path: bytes) -> list[bytes]:
 
 
 def _stands(folder: int, name: bytes) -> bool:
+    return _inode(folder, name) is not None
+
+
+def _inode(folder: int, path: bytes) -> int | None:
     try:
-        os.lstat(name, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    return True
+        return os.lstat(path, dir_fd=folder).st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -34,6 +34,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _OPENAT2 = 437
 _BENEATH = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
 _SYNC_WRITE = 2  # SYNC_FILE_RANGE_WRITE: start the disk, do not wait
 _NO_SUCH_RENAME = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -249,6 +250,13 @@ def rename_noreplace_only(folder: int, source: bytes, target: bytes) -> None:
 def rename_between(old: int, source: bytes, new: int, target: bytes) -> None:
     """The kernel's no-replace rename from one folder to another of the same file system."""
     if _LIBC.renameat2(old, source, new, target, _RENAME_NOREPLACE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def exchange(old: int, one: bytes, new: int, other: bytes) -> None:
+    """Two names of one file system lead to each other's things, in one step: no moment without either."""
+    if _LIBC.renameat2(old, one, new, other, _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
 
 from mover.errors import Conflict, Denied, RepositoryLocked, TierFull, TierUnavailable
-from mover.repository import filling, restore
+from mover.repository import filling
 from mover.repository.inplace import Comparison, Preview
 from mover.repository.reader import find_node
 from mover.repository.reading import Requester
@@ -25,6 +27,7 @@ from mover.repository.restore import MARKER, Order, clear, keep_preview, kept_pr
 from mover.repository.staging import FOLDER_FLAGS, Staging
 from mover.repository.tree import Node
 from mover.repository.weighing import _Scale, weigh
+from mover.tiers import beneath
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import Fault, FaultyTier
 from tests.repository.conftest import PASSWORD, Restic, listing, take
@@ -286,37 +289,116 @@ def test_what_changes_after_the_preview_stays_and_is_named(repository: Repositor
     assert (out / "shard1.pt").read_bytes() == b"new since" and not done.aside
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_restore_in_place_that_is_cut_off_loses_neither_the_old_nor_the_new(
-    repository: Repository, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_restore_in_place_cut_off_at_any_step_loses_nothing_and_no_file_is_absent(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool, after: bool
 ) -> None:
-    """Between moving aside and moving in, both exist; the next attempt goes on by the preview that was agreed to."""
-    result = take(repository, out)
-    before = listing(out)
-    spoil(out)
-    spoilt = listing(out)
-    keep_preview(out, NAME, preview_of(repository, result.snapshot_id, out))
-    moves = []
+    """At each call that changes a name, once before and once after it. Where the file system can exchange two names,
+    at every moment every file has a name with the old or the new content; the next attempt goes on by the preview that
+    was agreed to."""
+    source = tmp_path / "source"
+    small(source)
+    wanted, snapshot = listing(source), take(repository, source).snapshot_id
+    spoil(source)
+    spoilt = listing(source)
+    for nth in range(1, 100):
+        out = tmp_path / f"{nth}" / "out"
+        out.parent.mkdir()
+        subprocess.run(["cp", "-a", source, out], check=True)
+        keep_preview(out, NAME, preview_of(repository, snapshot, out))
+        with monkeypatch.context() as patched:
+            calls = _cut(patched, nth, after=after)
+            if not exchanges:
+                patched.setattr(beneath, "exchange", _refused)
+            died = False
+            try:
+                _in_place(repository, snapshot, out)
+            except KeyboardInterrupt:
+                died = True
+        if exchanges:
+            for name in {b"shard0.pt", b"shard1.pt", b"logs/again", b"logs/a.log"}:
+                content = Path(os.fsdecode(os.path.join(os.fsencode(out), name))).read_bytes()
+                assert content in (wanted[name][5], spoilt[name][5]), name
+        if died:
+            _in_place(repository, snapshot, out)
+        clear(out, NAME)
+        assert {name: facts[5:] for name, facts in listing(out).items() if name != b"thesis.tex"} == {
+            name: facts[5:] for name, facts in wanted.items()
+        }
+        aside = listing(out.parent / f"out.replaced-{NAME}")
+        assert all(aside[name][5:] == spoilt[name][5:] for name in aside) and len(aside) == 6
+        assert sorted(path.name for path in out.parent.iterdir()) == ["out", f"out.replaced-{NAME}"]
+        if not died:
+            break
+        assert len(calls) >= nth
+    assert 8 <= nth < 99
 
-    def cut(*words: object) -> None:
-        moves.append(words)
-        if len(moves) == at:
-            raise KeyboardInterrupt
-        real(*words)  # type: ignore[arg-type]
 
-    real = restore.move
-    with monkeypatch.context() as patched:
-        patched.setattr(restore, "move", cut)
-        with pytest.raises(KeyboardInterrupt):
-            _in_place(repository, result.snapshot_id, out)
-    _in_place(repository, result.snapshot_id, out)
+def small(out: Path) -> None:
+    """What `out` is, in little."""
+    (out / "logs").mkdir(parents=True)
+    for number in range(3):
+        (out / f"shard{number}.pt").write_bytes(b"%d" % number * 3000)
+    os.link(out / "shard0.pt", out / "logs/again")
+    (out / "logs/a.log").write_text("step\n" * 100)
+    os.symlink("shard0.pt", out / "newest")
+
+
+def _cut(patched: pytest.MonkeyPatch, nth: int, *, after: bool) -> list[str]:
+    """KeyboardInterrupt at the nth call that gives, takes or exchanges a name in the target or aside."""
+    calls: list[str] = []
+
+    def dying(real: Callable[..., None], word: str) -> Callable[..., None]:
+        def call(*words: Any, **more: Any) -> None:
+            calls.append(word)
+            if len(calls) == nth and not after:
+                raise KeyboardInterrupt
+            real(*words, **more)
+            if len(calls) == nth and after:
+                raise KeyboardInterrupt
+
+        return call
+
+    patched.setattr(beneath, "exchange", dying(beneath.exchange, "exchange"))
+    patched.setattr(beneath, "rename_between", dying(beneath.rename_between, "move"))
+    patched.setattr(os, "link", dying(os.link, "link"))
+    patched.setattr(os, "rename", dying(os.rename, "rename"))
+    return calls
+
+
+def _refused(*_: object) -> None:
+    raise OSError(errno.EINVAL, "this file system knows no such rename")
+
+
+@pytest.mark.parametrize("when", [b"one", b"shard1.pt"])
+def test_what_somebody_changes_at_the_moment_of_the_exchange_stays(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: bytes
+) -> None:
+    """Between the last look and the step, before the old thing got its second name and after it: what comes out of the
+    exchange is looked at, and goes back."""
+    out = tmp_path / "out"
+    small(out)
+    snapshot = take(repository, out).snapshot_id
+    (out / "shard1.pt").write_bytes(b"agreed")
+    preview = preview_of(repository, snapshot, out)
+    real = beneath.exchange
+
+    seen = []
+
+    def meanwhile(old: int, one: bytes, new: int, other: bytes) -> None:
+        seen.append(one)
+        if seen.count(when) == 1:
+            (tmp_path / "fresh").write_bytes(b"changed just now")
+            os.rename(tmp_path / "fresh", out / "shard1.pt")
+            seen.append(when)
+        real(old, one, new, other)
+
+    monkeypatch.setattr(beneath, "exchange", meanwhile)
+    done = repository.restore(snapshot, out, path="/artifacts", order=Order(name=NAME, replace=preview))
     clear(out, NAME)
 
-    assert {name: facts[5:] for name, facts in listing(out).items() if name != b"thesis.tex"} == {
-        name: facts[5:] for name, facts in before.items()
-    }
-    aside = listing(tmp_path / f"out.replaced-{NAME}")
-    assert all(aside[name] == spoilt[name] for name in aside if name != b"logs") and len(aside) == 6
+    assert done.left == ["shard1.pt"] and (out / "shard1.pt").read_bytes() == b"changed just now"
 
 
 def _in_place(repository: Repository, snapshot: str, out: Path) -> None:
