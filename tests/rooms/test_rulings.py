@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
+from mover.access import Access
 from mover.catalog import selections
 from mover.catalog.database import Database
 from mover.decide import retries
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
-from mover.errors import Conflict, Denied, NotFound
+from mover.errors import Conflict, Denied, NotFound, RunRefused
 from mover.ingest import rulings as module
 from mover.ingest.rulings import Rulings
 from mover.model import wire
+from mover.model.access import Identity
 from mover.model.sidecar import sidecar_key, slide_folder
 from mover.sandbox import Sandbox
 from mover.transfer import Transfer
-from tests.rooms.rig import OTHER, PROJECT, Rig
+from tests.rooms.rig import OTHER, PROJECT, Rig, who
 from tests.rooms.test_records import OUTCOMES, Ward, number
 from tests.rooms.test_search_again import planted, rows, stand
 from tests.support import objects
@@ -56,6 +59,27 @@ def rig(tmp_path: Path, dsns: Dsns, database: Database, vault: Vault, sandbox: S
     made.handlers |= made.rulings.handlers()  # type: ignore[attr-defined]
     made.on_failed |= made.rulings.failure_handlers()  # type: ignore[attr-defined]
     return made
+
+
+async def test_tokens_that_one_person_made_are_one_person(ward: Ward) -> None:
+    """A stolen admin token makes a token for `bob`, and bob agrees: that is one pair of hands."""
+    rulings = Rulings(ward.database, {"archive": ward.archive}, Transfer(), node="n1")
+    access = Access(ward.database, project=PROJECT, node="n1", own_uid=990)
+    machine = Identity(actor="uid:0", role="admin", project=PROJECT)
+
+    async def token(actor: str, maker: Identity) -> Identity:
+        made = await access.make_token(maker, wire.TokenRequest(actor=actor, role="admin"))
+        return await access.authenticate(made.secret or "")
+
+    eve, ann = await token("eve", machine), await token("ann", machine)
+    bob = await token("bob", eve)
+    assert len({await rulings.person(one) for one in (eve, bob)}) == 1
+    assert len({await rulings.person(one) for one in (eve, ann, machine)}) == 3
+    await ward.work(await planted(ward))
+    asked = await rulings.ask(PROJECT, "eve", number(1), FALSE, person=await rulings.person(eve))
+    with pytest.raises(Denied):
+        await rulings.decide(PROJECT, "bob", asked.id, GRANT, person=await rulings.person(bob))
+    assert (await rulings.decide(PROJECT, "ann", asked.id, GRANT, person=await rulings.person(ann))).state == "done"
 
 
 # --- back --------------------------------------------------------------------------------------------------------
@@ -304,3 +328,62 @@ async def test_a_removal_that_was_cut_off_goes_on_by_its_list(rig: Rig, monkeypa
     assert files(rig, number) == [] and done.state == "done"
     assert rig.actions().count("slide removal begun") == rig.actions().count("slide removed") == 1
     assert OTHER not in {row.project_id for row in rig.rows("select project_id from mover.slide_ruling")}
+
+
+async def test_a_slide_that_kept_manifests_name_goes_only_by_who_knows_how_many_and_the_runs_say_so(
+    rig: Rig,
+) -> None:
+    """Privacy beats the promise to stage a dataset again; but nobody breaks it unawares, which the database sees to."""
+    number = await withdrawn(rig)
+    rig.rows("delete from mover.slide_withdrawal")
+    run = await rig.request([number], key="k")
+    await rig.work()
+    rig.rows("update mover.run set state = 'cancelled'")
+    rig.rows("insert into mover.slide_withdrawal (number, reason, found_by) values (%s, %s, 'x')", number, CODE)
+    rulings: Rulings = rig.rulings  # type: ignore[attr-defined]
+    asked = await rulings.ask(PROJECT, "ann", number, GONE)
+    assert asked.manifests == 1
+    for told in (0, 2):
+        with pytest.raises(Conflict, match="1 kept manifests name the slide") as refused:
+            await rulings.decide(PROJECT, "cora", asked.id, msgspec.structs.replace(GRANT, manifests=told))
+        assert refused.value.details == [{"run": run.id}] and "--manifests 1" in refused.value.advice
+    assert (await rig.runs.view(PROJECT, run.id)).removed == []
+    rig.rows("update mover.slide_ruling set state = 'granted', decided_by = 'cora'")
+    with pytest.raises(psycopg.errors.CheckViolation, match="two persons"):
+        rig.rows("insert into mover.slide_removal (project_id, ruling_id, place, tier, key, digest, size_bytes)"
+                 " values (%s, %s, 0, 'archive', 'k', %s, 1)", PROJECT, asked.id, "ab" * 32)  # fmt: skip
+    rig.rows("update mover.slide_ruling set state = 'asked', decided_by = null")
+    await rulings.decide(PROJECT, "cora", asked.id, msgspec.structs.replace(GRANT, manifests=1))
+    await rig.work()
+
+    assert files(rig, number) == [] and (await rulings.view(PROJECT, asked.id)).manifests == 1
+    assert (await rig.runs.view(PROJECT, run.id)).removed == [number]
+    with pytest.raises(RunRefused) as offenders:
+        await rig.runs.request(who(), wire.RunRequest(like=run.id), key="k2")
+    assert offenders.value.details == [{"number": number, "why": "removed"}]
+
+
+async def test_a_removal_takes_every_copy_and_waits_for_one_that_is_being_made(rig: Rig) -> None:
+    """A copy that nobody thought of would keep the name for good."""
+    number = await withdrawn(rig)
+    rig.rows("delete from mover.slide_withdrawal")
+    rig.rows("insert into mover.slide_copy (number, tier) values (%s, 'protect')", number)
+    rig.rows("insert into mover.slide_withdrawal (number, reason, found_by) values (%s, %s, 'x')", number, CODE)
+    keys = files(rig, number)
+    for key in keys:
+        rig.tiers["protect"].put(key, [rig.tiers["archive"].read(key)])  # type: ignore[attr-defined]
+    ruling = await grant(rig, number)
+    await rig.work("slide-remove")
+    waiting = await rig.rulings.view(PROJECT, ruling.id)  # type: ignore[attr-defined]
+    assert (waiting.state, waiting.explanation) == ("granted", "it waits: a copy to protect is under way")
+    with pytest.raises(psycopg.errors.CheckViolation, match="not gone"):
+        rig.rows("update mover.slide_withdrawal set removed_at = now()")
+    assert files(rig, number) == keys
+    rig.rows("update mover.slide_copy set state = 'failed', reason = %s", CODE)
+    rig.due()
+    await rig.work("slide-remove")
+
+    assert files(rig, number) == [] == [one.key for one in rig.tiers["protect"].list(slide_folder(number))]
+    assert (await rig.rulings.view(PROJECT, ruling.id)).state == "done"  # type: ignore[attr-defined]
+    with pytest.raises(psycopg.errors.CheckViolation, match="not gone"):
+        rig.rows("update mover.slide_withdrawal set removed_at = null")

@@ -263,7 +263,7 @@ async def test_the_daemons_role_loses_nothing_by_the_functions_it_may_call(site:
     for snapshot in everything:
         say("select mover.snapshot_incomplete(%s)", snapshot)
         say("select mover.snapshot_checked(%s)", snapshot)
-    say("select mover.token_add('t1', '\\x01', 'bob', 'admin', null, null, null, null)")
+    say("select mover.token_add('t1', '\\x01', 'bob', 'admin', null, null, null, null, 'x', 'n1', '')")
     for kind, policy, subjects in (
         ("forget", None, everything), ("release-hold", None, [site.hold_id]), ("large", "protect", []),
     ):  # fmt: skip
@@ -282,6 +282,78 @@ async def test_the_daemons_role_loses_nothing_by_the_functions_it_may_call(site:
     assert {row.kind for row in site.rows("select kind from mover.protect_request where applied_at is null")} >= {
         "forget", "release-hold", "large"
     }  # fmt: skip
+
+
+def say_as_daemon(site: Site, statement: str, *values: object) -> Any:
+    """The rows, or the error."""
+    with psycopg.connect(site.dsns.daemon) as conn:
+        conn.execute("select set_config('mover.project', 'demo', true)")
+        try:
+            return conn.execute(statement, values).fetchall()  # type: ignore[call-overload]
+        except psycopg.Error as error:
+            return error
+
+
+async def test_rows_that_the_daemons_role_calls_present_displace_nothing_in_the_end(site: Site) -> None:
+    """It tells the database which files there are, and may lie. The daemon looks again before a file goes: what was
+    displaced by rows without a file, or by a stranger's file, stands again."""
+    (site.folder / "own").mkdir()
+    site.restic("backup", "--tag", "mine", str(site.folder / "own"))
+    [stranger] = set(site.repository.snapshot_ids()) - {
+        row.repository_id for row in site.rows("select repository_id from mover.snapshot")
+    }
+    fakes = site.rows_of([30 * DAY - at * DAY for at in range(5)])
+    site.rows("update mover.snapshot set repository_id = %s where id = %s", stranger, fakes[-1])
+    for state, age in (("trashed", "15 days"), ("forgotten", "0 days")):
+        files = site.rows("select array_agg(repository_id) as all from mover.snapshot")[0].all
+        say_as_daemon(site, "select mover.snapshots_present('protect', %s, now() + interval '1 day', 'n1')", files)
+        say_as_daemon(site, "select mover.snapshots_trash('protect', 'run:r1', %s, 'n1')", sorted(site.all))
+        say_as_daemon(site, "select mover.trash_over('protect', 1000, 'n1')")
+        assert {row.state for row in site.rows("select state from mover.snapshot where id = any (%s)", site.kept)} == {
+            state
+        }, "the lie works so far, or this test proves nothing"
+        site.rows("update mover.snapshot set trash_until = now() - %s::interval where state = 'trashed'", age)
+
+    await site.turn()
+    assert site.lost() == set()
+    assert "snapshots kept after all" in site.actions()
+    await site.months_later()
+    assert site.lost() == set()
+
+
+async def test_a_transaction_that_stood_open_for_days_decides_nothing(site: Site) -> None:
+    """Its now() stands still: a delay that it writes down would be over, a trash empty at once, a token old enough."""
+    [body] = site.rows("select prosrc as text from pg_proc where oid = 'mover.awake()'::regprocedure")
+    assert "'15 minutes'" in body.text
+    short = body.text.replace("'15 minutes'", "'1 millisecond'")
+    site.rows(f"create or replace function mover.awake() returns void language plpgsql as $f${short}$f$")
+    for number in range(4):
+        site.snapshot(age=(30 - number) * DAY)
+    asked = site.rows("insert into mover.protect_request (id, project_id, kind, policy, reason, requested_by,"
+                      " requested_person, requested_at, not_before, lapses_at) values ('r', 'demo', 'large', 'protect',"
+                      " 'xyz', 'x', 'x', now() - interval '9 days', now() - interval '6 days', now() + interval '9 days')"
+                      " returning id")  # fmt: skip
+    for statement in (
+        "select mover.request_make('q', 'large', 'protect', '{}', '{}', 'tidying', null, 'uid:0', 'n1')",
+        f"select mover.request_approve('{asked[0].id}', null, 'uid:0', 'n1')",
+        "select mover.token_add('t', '\\x01', 'bob', 'admin', null, null, null, null, 'x', 'n1', '')",
+        f"select mover.snapshots_trash('protect', 'run:r1', array['{site.kept[0]}'], 'n1')",
+        "select mover.snapshots_cut_off('run:r1')",
+        f"select mover.hold_place('h', '{site.kept[0]}', 'reason', null, null, 'x', 'n1')",
+    ):
+        refused = say_as_daemon(site, f"with slept as materialized (select pg_sleep(0.01)) {statement} from slept")
+        assert isinstance(refused, psycopg.Error) and refused.sqlstate == "MV102", (statement, refused)
+    assert not site.rows("select 1 from mover.token where id = 't'")
+
+
+async def test_a_second_person_never_comes_unseen(site: Site) -> None:
+    """The daemon's role can make a token as if the machine had; then it stands in the audit, and it is young."""
+    made = say_as_daemon(
+        site, "select mover.token_add('t9', '\\x09', 'bob', 'admin', null, null, null, null, 'uid:0', 'n9', '')"
+    )
+    assert made == [(True,)]
+    [record] = site.rows("select body::jsonb as body from mover.audit_record where body::jsonb ->> 'subject' = 't9'")
+    assert (record.body["action"], record.body["details"]["by the machine"]) == ("token made", True)
 
 
 async def test_rows_without_a_file_displace_nothing_even_when_they_have_grown_old(site: Site) -> None:
