@@ -72,7 +72,7 @@ class Database:
     async def project(self, project_id: str) -> AsyncIterator[Connection]:
         """One transaction that sees and writes this project only; commits on exit, rolls back on error."""
         async with self.instance() as conn:
-            await conn.execute("select set_config('mover.project', %s, true)", [project_id])
+            await turn_to(conn, project_id)
             yield conn
 
     @asynccontextmanager
@@ -93,6 +93,12 @@ class Database:
             )  # fmt: skip
             async with conn:
                 yield conn
+
+
+async def turn_to(conn: Connection, project_id: str) -> None:
+    """The rest of the transaction sees and writes this project only. Who turns from one to another does the
+    house's own work, such as sharing a tier out, and carries nothing over."""
+    await conn.execute("select set_config('mover.project', %s, true)", [project_id])
 
 
 @contextmanager

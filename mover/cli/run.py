@@ -38,6 +38,8 @@ def command() -> None:
 @click.option("--label", help="The fact that names the folders of layout `label`.")
 @click.option("--lease", "lease_s", type=click.IntRange(60), metavar="SECONDS", help="How long without a heartbeat.")
 @click.option("--priority", type=click.IntRange(-10, 10), default=0, help="Before or after others.")
+@click.option("--deadline", type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]), metavar="2026-11-22T18:00:00+0100",
+              help="Refused when it was not let in by then; sooner ones are let in first.")  # fmt: skip
 @wait_option
 @timeout_option
 @plan_option
@@ -227,6 +229,22 @@ def _status(run: wire.Run) -> int:
     return 1 if run.state in ("refused", "failed", "expired") else 0
 
 
+def _place(queue: wire.QueuePlace | None) -> str | None:
+    from mover.cli.output import size
+
+    if queue is None:
+        return None
+    missing = "" if queue.missing_bytes is None else f", waits until {size(queue.missing_bytes)} are released"
+    return f"{queue.position} of those who wait{missing}"
+
+
+def _estimate(estimate: wire.Estimate | None) -> str | None:
+    if estimate is None:
+        return None
+    runs = "1 run" if estimate.based_on == 1 else f"{estimate.based_on} runs"
+    return f"{estimate.low_s:.0f} to {estimate.high_s:.0f} s, likely {estimate.likely_s:.0f} s (by {runs})"
+
+
 def _show(out: Output, run: wire.Run) -> None:
     from mover.cli.output import proofs, size, state
 
@@ -241,7 +259,8 @@ def _show(out: Output, run: wire.Run) -> None:
             ("why", " – ".join(part for part in (run.reason, run.explanation) if part)),
             ("expression", run.expression),
             ("staged", staged if run.count else None),
-            ("ready in", None if run.estimate_s is None else f"about {run.estimate_s:.0f} s"),
+            ("place", _place(run.queue)),
+            ("ready in", _estimate(run.estimate)),
             ("root", run.root),
             ("out", run.out),
             ("manifest", run.manifest_root),

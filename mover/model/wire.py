@@ -280,8 +280,12 @@ class RulingRequest(Body, frozen=True):
 
 
 class RulingDecision(Body, frozen=True):
+    """`manifests`: of kept ones, as many as are known to name a slide that is to be removed; none of them can be staged
+    again exactly after it."""
+
     decision: Literal["grant", "decline"]
     reason: Annotated[str, Meta(min_length=8, max_length=512)]
+    manifests: Annotated[int, Meta(ge=0)] = 0
 
 
 class Ruling(Answer, frozen=True, kw_only=True):
@@ -297,6 +301,8 @@ class Ruling(Answer, frozen=True, kw_only=True):
     decided_by: str | None = None
     decided_at: datetime | None = None
     decision: str | None = None
+    # kept manifests that name the slide: now, or when the second person was told of them
+    manifests: int = 0
     explanation: str | None = None
 
 
@@ -377,10 +383,14 @@ class Cohort(Answer, frozen=True, kw_only=True):
 
 
 class Column(Answer, frozen=True, kw_only=True):
+    """`allowed`: what it can be, where a policy lists that. `values`: the most frequent ones of the newest slides,
+    where they were asked for and say something about slides rather than name them."""
+
     name: str
     type: str
     table: str
     allowed: list[str] | None = None
+    values: list[str | int | float | bool] | None = None
 
 
 class Columns(Answer, frozen=True, kw_only=True):
@@ -400,6 +410,87 @@ class CountRequest(Body, frozen=True):
 class Count(Answer, frozen=True, kw_only=True):
     count: int
     bytes: int
+
+
+class Clause(Answer, frozen=True, kw_only=True):
+    """One part of an expression in words; `depth` 0 is the whole. `count`: slides for which it holds by itself."""
+
+    depth: int
+    words: str
+    count: int
+
+
+class Explanation(Answer, frozen=True, kw_only=True):
+    """What an expression says, and how it is found. `columns` are read whole through an index; `row_by_row` of the
+    `slides` were written since their columns were made. `plan`: how PostgreSQL reads them, by its own estimate."""
+
+    expression: str
+    count: int
+    bytes: int
+    slides: int
+    row_by_row: int
+    clauses: list[Clause]
+    columns: list[str]
+    plan: list[str]
+
+
+class DescribeRequest(Body, frozen=True):
+    """How the values of some columns (all facts, when none is named) are spread over what an expression selects;
+    over all slides without one."""
+
+    expression: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+    columns: Annotated[list[ShortText], Meta(min_length=1, max_length=100)] | None = None
+
+
+class ValueCount(Answer, frozen=True, kw_only=True):
+    value: str | int | float | bool
+    count: int
+
+
+class Bin(Answer, frozen=True, kw_only=True):
+    """From `low`, included, to `high`, excluded."""
+
+    low: float
+    high: float
+    count: int
+
+
+class Distribution(Answer, frozen=True, kw_only=True):
+    """`distinct` is null beyond 10,000; `values` are the most frequent ones, none where they name slides or people."""
+
+    column: str
+    type: str
+    known: int
+    missing: int
+    distinct: int | None
+    values: list[ValueCount]
+    low: float | None = None
+    high: float | None = None
+    histogram: list[Bin] = []
+
+
+class Description(Answer, frozen=True, kw_only=True):
+    count: int
+    bytes: int
+    columns: list[Distribution]
+
+
+class Selection(Answer, frozen=True, kw_only=True):
+    """A frozen list of slides. `root`: digest over their numbers and digests, so that equal lists have equal roots."""
+
+    id: str
+    cohort: str | None
+    expression: str | None
+    count: int
+    bytes: int
+    root: str
+    frozen_at: datetime
+
+
+class SelectionPage(Answer, frozen=True, kw_only=True):
+    selection: Selection
+    numbers: list[str]
+    next: str | None = None
 
 
 class RunRequest(Body, frozen=True):

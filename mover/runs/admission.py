@@ -1,15 +1,23 @@
-"""Letting waiting runs in: capacity that concurrent requests can never over-commit (the judgement is
-`decide.admission`)."""
+"""Letting waiting runs in: capacity that concurrent requests can never over-commit (judged in `decide.admission`).
+
+A judgement goes through a tier's whole line, in one transaction under the tier's row lock, and whoever asks while one
+is under way shares the next: two hundred requests at once cost a handful of judgements. What takes long, cutting a run
+into shards, comes after the lock. A crash in between leaves runs that are `admitted`; the next judgement begins them.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from typing import Any
 
+import msgspec
+
 from mover.catalog import selections
-from mover.catalog.database import Connection
+from mover.catalog.database import Connection, turn_to
 from mover.catalog.queries import load
-from mover.decide.admission import Admission, TierSpace, admit
-from mover.errors import IdentifierFoundLater, RequestError, TierError
+from mover.decide.admission import Admission, TierSpace, admit, copy
+from mover.errors import IdentifierFoundLater, TierError
 from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
@@ -19,6 +27,8 @@ from mover.runs.site import RunSite, step
 SQL = load(__file__)
 # runs judged at one go; those behind them are judged at the next
 WAITING_MAX = 1000
+# runs that are cut into shards at one go
+BEGIN_MAX = 1000
 
 log = get_logger("runs")
 
@@ -26,89 +36,64 @@ log = get_logger("runs")
 class Admissions:
     def __init__(self, site: RunSite) -> None:
         self._site = site
+        self._turns: dict[str, _Turns] = defaultdict(_Turns)
 
     async def admit_waiting(self, tier: str) -> None:
-        """Let waiting runs in, oldest first and whatever their project, until one has to wait on.
+        """Let waiting runs in, whatever their project, in the order of their line.
 
         Called when a run is requested, when space was freed, and by the daemon from time to time: nothing waits
-        for an event that was lost. A crash in between leaves runs that are judged the next time.
+        for an event that was lost.
         """
+        turns = self._turns[tier]
+        turns.asked += 1
+        ticket = turns.asked
+        async with turns.lock:
+            if turns.judged >= ticket:
+                return
+            last = turns.asked
+            waiting = await self._judge_line(tier)
+            turns.judged = last
+        if waiting:
+            await self._begin_admitted(tier)
+
+    async def _judge_line(self, tier: str) -> bool:
+        """Whether anybody waited. The folder below an unmounted tier has a size too, which says nothing."""
         async with self._site.database.instance() as conn:
-            parameters = {"tier": tier, "limit": WAITING_MAX}
-            waiting = await SQL.many(conn, "waiting", **parameters)
-        if not waiting:
-            return
+            found = await SQL.one(conn, "anybody", tier=tier)
+        if not found.waiting:
+            return bool(found.admitted)
         try:
-            # the folder below an unmounted tier has a size too, which says nothing
             await in_thread(self._site.flash[tier].roots.check_identity)
-            for one in waiting:
-                async with self._site.database.project(one.project_id) as conn:
-                    if not await self._admit(conn, tier, one.run_id):
-                        return
+            async with self._site.database.instance() as conn:
+                await self._judge_locked(conn, tier)
         except TierError as error:
             log.warning("admission waits", tier=tier, code=error.code)
-
-    async def _admit(self, conn: Connection, tier: str, run_id: str) -> bool:
-        """Judge one run, under the tier's lock. False when it waits, and all that came later with it."""
-        locked = await SQL.one(conn, "lock_tier", tier=tier)
-        run = await SQL.one(conn, "lock_waiting", id=run_id)
-        if run is None:
-            return True
-        policy = self._known_policy(run.policy)
-        if policy is None:
-            await self._explain_once(conn, run, f"the policy {run.policy} is not loaded")
-            return True
-        if run.selection_id is not None and await selections.withdrawn_since(conn, run.selection_id):
-            await self._refuse_withdrawn(conn, run)
-            return True
-        verdict = await self._judge(conn, tier, run, policy, locked.capacity_bytes)
-        if verdict.verdict == "wait":
-            await self._explain_once(conn, run, verdict.reason)
-            return False
-        if verdict.verdict == "refuse":
-            await step(conn, run.id, "requested", "refused", reason="too-large", why=verdict.reason)
-        else:
-            await self._begin(conn, tier, run, policy)
-        refused = verdict.verdict == "refuse"
-        await self._site.record_own(
-            conn, run.project_id, "run refused" if refused else "run admitted", run.id,
-            reason="too-large" if refused else "",
-        )  # fmt: skip
         return True
 
-    async def _refuse_withdrawn(self, conn: Connection, run: Any) -> None:
-        """Asked for before, it waited for space while a slide of it was withdrawn."""
-        code = IdentifierFoundLater.code
-        await step(conn, run.id, "requested", "refused", reason=code, why="a slide of it was withdrawn meanwhile")
-        await self._site.record_own(conn, run.project_id, "run refused", run.id, reason=code)
-
-    def _known_policy(self, name: str) -> StagePolicy | None:
-        try:
-            return self._site.policies.get(name, StagePolicy)
-        except RequestError:
-            return None
-
-    async def _judge(
-        self, conn: Connection, tier: str, run: Any, policy: StagePolicy, declared: int | None
-    ) -> Admission:
-        capacity, free = await in_thread(self._site.flash[tier].roots.space)
-        promised = await SQL.one(conn, "reserved", tier=tier)
+    async def _judge_locked(self, conn: Connection, tier: str) -> None:
+        locked = await SQL.one(conn, "lock_tier", tier=tier)
+        # first what is on its way and then what is free: an entry that lands in between counts twice, not never
         outstanding = await SQL.one(conn, "outstanding", tier=tier)
-        to_copy = await SQL.one(conn, "to_copy", run=run.id, tier=tier)
-        evictable = await SQL.one(conn, "evictable_bytes", run=run.id, tier=tier)
-        assert promised and outstanding and to_copy and evictable
+        capacity, free = await in_thread(self._site.flash[tier].roots.space)
         space = TierSpace(
-            capacity_bytes=min(capacity, declared or capacity),
-            free_bytes=free + evictable.bytes,
-            promised_bytes=promised.bytes,
-            outstanding_bytes=outstanding.bytes,
-            reserve_bytes=policy.reserve_bytes,
-        )
-        return admit(run.bytes, to_copy.bytes, space)
+            capacity_bytes=min(capacity, locked.capacity_bytes or capacity), free_bytes=free, promised_bytes=0,
+            outstanding_bytes=outstanding.bytes, reserve_bytes=0,
+        )  # fmt: skip
+        holders = [row.bytes for row in await SQL.many(conn, "holders", tier=tier)]
+        await _Line(self._site, conn, tier, space, holders).judge()
 
-    async def _begin(self, conn: Connection, tier: str, run: Any, policy: StagePolicy) -> None:
-        await conn.execute(SQL["reserve"], {"id": run.id, "bytes": run.bytes})
-        await step(conn, run.id, "requested", "admitted")
+    async def _begin_admitted(self, tier: str) -> None:
+        async with self._site.database.instance() as conn:
+            admitted = await SQL.many(conn, "admitted", tier=tier, limit=BEGIN_MAX)
+        for one in admitted:
+            async with self._site.database.project(one.project_id) as conn:
+                run = await SQL.one(conn, "lock_admitted", id=one.run_id)
+                # None: cancelled meanwhile, or begun by another daemon
+                policy = self._site.policy(run.policy) if run else None
+                if policy is not None:
+                    await self._begin(conn, run, policy)
+
+    async def _begin(self, conn: Connection, run: Any, policy: StagePolicy) -> None:
         await step(conn, run.id, "admitted", "staging")
         paths = [row.path for row in await SQL.many(conn, "paths", run=run.id)]
         size = policy.entries_per_shard
@@ -116,11 +101,100 @@ class Admissions:
             conn,
             run.project_id,
             [
-                NewShard(tier_queue(tier), "run-stage", run.id, tuple(paths[at : at + size]), priority=5)
+                NewShard(tier_queue(run.tier), "run-stage", run.id, tuple(paths[at : at + size]), priority=5)
                 for at in range(0, len(paths), size)
             ],
         )
 
-    async def _explain_once(self, conn: Connection, run: Any, why: str) -> None:
-        if run.explanation != why:
-            await conn.execute(SQL["explain_waiting"], {"id": run.id, "explanation": why})
+
+class _Turns:
+    """Who asked for a judgement of a tier, and up to whom it was given."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.asked = self.judged = 0
+
+
+class _Line:
+    """One judgement of a tier's line, in a transaction that holds the tier."""
+
+    def __init__(self, site: RunSite, conn: Connection, tier: str, space: TierSpace, holders: list[int]) -> None:
+        self._site, self._conn, self._tier = site, conn, tier
+        self._space, self._holders = space, holders
+        self._ahead: list[int] = []
+        self._short_of_room = False
+        # written last, in the order of the projects: each record holds its chain until the commit
+        self._records: list[tuple[str, str, str, str]] = []
+
+    async def judge(self) -> None:
+        for run in await SQL.many(self._conn, "queue", tier=self._tier, limit=WAITING_MAX):
+            policy = self._site.policy(run.policy)
+            if policy is None:
+                await self._explain(run, f"the policy {run.policy} is not loaded")
+            else:
+                await self._judge(run, policy)
+        for project, action, run_id, reason in sorted(self._records):
+            await turn_to(self._conn, project)
+            await self._site.record_own(self._conn, project, action, run_id, reason=reason)
+
+    async def _judge(self, run: Any, policy: StagePolicy) -> None:
+        space = self._space_of(policy)
+        verdict = admit(run.bytes, space, ahead=self._ahead, holders=self._holders)
+        if run.overdue:
+            await self._refuse(run, "deadline-passed", "its deadline passed before there was room")
+        elif verdict.verdict == "refuse":
+            await self._refuse(run, "too-large", verdict.reason)
+        elif verdict.verdict == "wait":
+            self._ahead.append(run.bytes)
+        else:
+            await self._admit(run, space)
+
+    async def _admit(self, run: Any, space: TierSpace) -> None:
+        """It may have its bytes; is there room for what it copies, and is its set still whole?"""
+        if not await self._hold(run):
+            return
+        if await selections.withdrawn_since(self._conn, run.selection_id):
+            code = IdentifierFoundLater.code
+            await self._refuse(run, code, "a slide of it was withdrawn meanwhile")
+            return
+        to_copy = (await SQL.one(self._conn, "to_copy", run=run.run_id, tier=self._tier)).bytes
+        if (await self._room(run, to_copy, space)).verdict == "wait":
+            self._ahead.append(run.bytes)
+            self._short_of_room = True
+            return
+        await step(self._conn, run.run_id, "requested", "admitted")
+        await self._conn.execute(SQL["reserve"], {"id": run.run_id, "bytes": run.bytes, "to_copy": to_copy})
+        self._records.append((run.project_id, "run admitted", run.run_id, ""))
+        self._holders.append(run.bytes)
+        self._space = _with(self._space, outstanding_bytes=self._space.outstanding_bytes + to_copy)
+
+    async def _room(self, run: Any, to_copy: int, space: TierSpace) -> Admission:
+        """What no live run holds can be given up for this one; it is counted only where it is needed."""
+        found = copy(to_copy, space, passing=self._short_of_room)
+        if found.verdict == "admit" or self._short_of_room:
+            return found
+        idle = await SQL.one(self._conn, "evictable_bytes", run=run.run_id, tier=self._tier)
+        return copy(to_copy, _with(space, free_bytes=space.free_bytes + idle.bytes))
+
+    def _space_of(self, policy: StagePolicy) -> TierSpace:
+        return _with(self._space, promised_bytes=sum(self._holders), reserve_bytes=policy.reserve_bytes)
+
+    async def _refuse(self, run: Any, reason: str, why: str) -> None:
+        if not await self._hold(run):
+            return
+        await step(self._conn, run.run_id, "requested", "refused", reason=reason, why=why)
+        self._records.append((run.project_id, "run refused", run.run_id, reason))
+
+    async def _hold(self, run: Any) -> bool:
+        """From here on nobody cancels it until the commit. False when somebody did."""
+        await turn_to(self._conn, run.project_id)
+        return await SQL.one(self._conn, "hold_waiting", id=run.run_id) is not None
+
+    async def _explain(self, run: Any, why: str) -> None:
+        await turn_to(self._conn, run.project_id)
+        await self._conn.execute(SQL["explain_waiting"], {"id": run.run_id, "explanation": why})
+
+
+def _with(space: TierSpace, **changes: int) -> TierSpace:
+    return msgspec.structs.replace(space, **changes)
+

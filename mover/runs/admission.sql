@@ -1,27 +1,31 @@
--- name: lock_tier
--- Admission decisions of one tier happen one after the other.
-select name, capacity_bytes from mover.tier where name = %(tier)s for update
+-- name: anybody
+-- Is there anything to judge or to begin?
+select exists (select from mover.run_queue(%(tier)s, 1)) as waiting,
+       exists (select from mover.runs_admitted(%(tier)s, 1)) as admitted
 
--- name: reserved
--- Bytes promised to live runs of every project.
-select mover.tier_reserved(%(tier)s) as bytes
+-- name: lock_tier
+-- Judgements of one tier happen one after the other; a run that is being asked for refers to the tier and waits for none.
+select capacity_bytes from mover.tier where name = %(tier)s for no key update
 
 -- name: outstanding
--- Bytes of those promises that are not on the tier yet.
+-- Bytes promised to live runs of every project that are not on the tier yet.
 select mover.tier_outstanding(%(tier)s) as bytes
+
+-- name: holders
+-- What live runs of every project were promised.
+select bytes from mover.run_holders(%(tier)s)
+
+-- name: queue
+-- Runs that wait for space on a tier, of every project, in the order in which they are let in.
+select run_id, project_id, selection_id, policy, bytes, overdue from mover.run_queue(%(tier)s, %(limit)s)
+
+-- name: hold_waiting
+-- A run that still waits, held for the verdict.
+select id from mover.run where id = %(id)s and state = 'requested' for update
 
 -- name: reserve
 -- Promise the run its bytes on the tier.
-update mover.run set reserved_bytes = %(bytes)s where id = %(id)s
-
--- name: waiting
--- Runs that wait for space on a tier, of every project, oldest first.
-select run_id, project_id from mover.runs_waiting(%(tier)s, %(limit)s)
-
--- name: lock_waiting
--- A run that still waits, held for the verdict, with the bytes it asks for.
-select r.*, coalesce(s.bytes, 0) as bytes from mover.run r left join mover.selection s on s.id = r.selection_id
- where r.id = %(id)s and r.state = 'requested' for update of r
+update mover.run set reserved_bytes = %(bytes)s, copy_bytes = %(to_copy)s, admitted_at = now() where id = %(id)s
 
 -- name: to_copy
 -- Bytes of a run whose digests do not stand on the tier yet.
@@ -30,10 +34,6 @@ select coalesce(sum(size_bytes), 0)::bigint as bytes from (
      where e.run_id = %(run)s
        and not exists (select from mover.content c where c.tier = %(tier)s and c.digest = e.digest)) missing
 
--- name: paths
--- Entries that are not staged yet, for cutting into shards.
-select path from mover.run_entry where run_id = %(run)s and staged_at is null order by path
-
 -- name: evictable_bytes
 -- What eviction could give back to a run that does not want it itself.
 select coalesce(sum(c.size_bytes), 0)::bigint as bytes from mover.content c
@@ -41,5 +41,18 @@ select coalesce(sum(c.size_bytes), 0)::bigint as bytes from mover.content c
    and c.digest not in (select digest from mover.run_entry where run_id = %(run)s)
 
 -- name: explain_waiting
--- Why a run is not let in yet.
-update mover.run set explanation = %(explanation)s where id = %(id)s and state = 'requested'
+-- Why a run does not even stand in the line.
+update mover.run set explanation = %(explanation)s
+ where id = %(id)s and state = 'requested' and explanation is distinct from %(explanation)s
+
+-- name: admitted
+-- Runs that were let in and whose staging has not begun.
+select run_id, project_id from mover.runs_admitted(%(tier)s, %(limit)s)
+
+-- name: lock_admitted
+-- One of them, held to begin; another daemon may be at it.
+select * from mover.run where id = %(id)s and state = 'admitted' for update skip locked
+
+-- name: paths
+-- Entries that are not staged yet, for cutting into shards.
+select path from mover.run_entry where run_id = %(run)s and staged_at is null order by path

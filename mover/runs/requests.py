@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 from typing import Any
 
@@ -23,44 +24,68 @@ from mover.randomness import new_id
 from mover.runs.site import PLAN_STEPS_MAX, RunSite, get
 
 SQL = load(__file__)
+# entries written by one statement
+ENTRIES_SLICE = 10_000
+# a key whose run came so far stands for nothing any more: asking again is a mistake, not a repetition (D13)
+OVER = frozenset("finishing protecting protected cleaning cleaned cancelled failed".split())
 
 
 class _Chosen(Struct, frozen=True):
-    selection_id: str
-    offenders: list[dict[str, Any]]
-    explanation: str
+    """A frozen selection, or what keeps the set from being whole."""
+
+    selection_id: str = ""
+    offenders: list[dict[str, Any]] = []
+    explanation: str = ""
+    # the run that is repeated exactly: its files under its names, whatever policies and facts say by now
+    like: Any = None
+
+
+class _Layout(Struct, frozen=True):
+    name: str
+    label: str | None
+
+
+class Asked(Struct, frozen=True):
+    """The run of a key. `refused` and why, when this very request was."""
+
+    run: str
+    tier: str
+    new: bool = False
+    refused: list[dict[str, Any]] = []
+    explanation: str = ""
 
 
 class Requests:
     def __init__(self, site: RunSite) -> None:
         self._site = site
 
-    async def ask(
-        self, identity: Identity, body: wire.RunRequest, *, key: str, request: str = ""
-    ) -> tuple[str, str | None]:
-        """The run of this key, and the tier on which it waits to be let in if this request made it.
+    async def ask(self, identity: Identity, body: wire.RunRequest, *, key: str, request: str = "") -> Asked:
+        """The run of this key; a new one waits to be let in, or was refused.
 
-        Raises Conflict for the same key with another body.
+        Raises Conflict for the same key with another body, or of a run that is over.
         """
         policy = self._policy(body)
         run = new_id("run")
         async with self._site.database.project(identity.project) as conn:
             earlier = await self._remember(conn, identity.project, key, body, run)
             if earlier is not None:
-                return earlier, None
-            offenders = await self._create(conn, identity, body, policy, run)
-            action = "run refused" if offenders else "run requested"
+                return Asked(earlier, policy.flash)
+            chosen = await self._create(conn, identity, body, policy, run)
+            action = "run refused" if chosen.offenders else "run requested"
             await self._site.record(conn, identity, action, run, request=request)
-        return run, policy.flash
+        return Asked(
+            run, policy.flash, new=not chosen.offenders, refused=named(chosen.offenders, body),
+            explanation=chosen.explanation,
+        )  # fmt: skip
 
     async def plan(self, identity: Identity, body: wire.RunRequest) -> wire.Plan:
         """What `request` would stage, and how; nothing is kept."""
         policy = self._policy(body)
         async with self._site.database.project(identity.project) as conn, conn.transaction(force_rollback=True):
-            chosen = await self._choose(conn, identity.project, body, policy)
+            chosen = await self._choose(conn, identity.project, body)
             if chosen.offenders:
                 raise RunRefused("the set is not whole", details=named(chosen.offenders, body))
-            rows = await self._selected(conn, policy.flash, chosen.selection_id)
+            rows = await SQL.many(conn, "selected", tier=policy.flash, selection=chosen.selection_id)
         steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
         copied = sum(s.bytes for s in steps if s.action == "copy")
         counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
@@ -99,72 +124,72 @@ class Requests:
             return None
         earlier = await SQL.one(conn, "remembered", project=project, key=key)
         assert earlier is not None
+        hint = "Use a fresh key for a new run, as cluster/job/submit-time/restart: scheduler ids wrap and are requeued."
         if earlier.body_digest != digest:
             raise Conflict(
-                "this Idempotency-Key already stands for another request",
-                where=earlier.subject_id,
-                hint="Use a fresh key for a new run; scheduler ids wrap, so add the submit time.",
+                "this Idempotency-Key already stands for another request", where=earlier.subject_id, hint=hint
+            )
+        if earlier.state in OVER:
+            raise Conflict(
+                f"the run of this Idempotency-Key is over: it is {earlier.state}", where=earlier.subject_id, hint=hint
             )
         return str(earlier.subject_id)
 
     async def _create(
-        self,
-        conn: Connection,
-        identity: Identity,
-        body: wire.RunRequest,
-        policy: StagePolicy,
-        run: str,
-    ) -> list[dict[str, Any]]:
-        chosen = await self._choose(conn, identity.project, body, policy)
+        self, conn: Connection, identity: Identity, body: wire.RunRequest, policy: StagePolicy, run: str
+    ) -> _Chosen:
+        chosen = await self._choose(conn, identity.project, body)
+        layout = await self._layout(conn, body, policy, chosen)
         refused = bool(chosen.offenders)
-        await conn.execute(
-            SQL["insert_run"],
-            {
-                "id": run,
-                "project": identity.project,
-                "selection": None if refused else chosen.selection_id,
-                "tier": policy.flash,
-                "policy": policy.name,
-                "state": "refused" if refused else "requested",
-                "reason": "set-not-whole" if refused else None,
-                "explanation": chosen.explanation if refused else None,
-                "offenders": Jsonb(selections.storable(chosen.offenders)) if refused else None,
-                "actor": identity.actor,
-                "uid": identity.posix_uid,
-                "gid": identity.posix_gid,
-                "layout": body.layout or policy.layout,
-                "label": body.layout_label or policy.layout_label,
-                "lease_s": body.lease_s or policy.lease_s,
-            },
-        )
+        values = {
+            "id": run,
+            "project": identity.project,
+            "selection": None if refused else chosen.selection_id,
+            "tier": policy.flash,
+            "policy": policy.name,
+            "state": "refused" if refused else "requested",
+            "reason": "set-not-whole" if refused else None,
+            "explanation": chosen.explanation if refused else None,
+            "offenders": Jsonb(selections.storable(chosen.offenders), msgspec.json.encode) if refused else None,
+            "actor": identity.actor,
+            "uid": identity.posix_uid,
+            "gid": identity.posix_gid,
+            "layout": layout.name,
+            "label": layout.label,
+            "lease_s": body.lease_s or policy.lease_s,
+            "priority": body.priority,
+            "deadline": body.deadline,
+            "like": None if refused or chosen.like is None else chosen.like.id,
+        }
+        await conn.execute(SQL["insert_run"], values)
         if not refused:
-            await self._write_entries(conn, identity.project, run, body, policy, chosen.selection_id)
-        return chosen.offenders
+            await self._write_entries(conn, run, policy, chosen, layout)
+        return chosen
 
-    async def _choose(self, conn: Connection, project: str, body: wire.RunRequest, policy: StagePolicy) -> _Chosen:
+    async def _choose(self, conn: Connection, project: str, body: wire.RunRequest) -> _Chosen:
         """The frozen selection, or every offender that keeps the set from being whole."""
         if body.files is not None:
             known, offenders = await selections.resolve_numbers(conn, project, body.files)
             if offenders or not known:
-                return _Chosen("", offenders or [{"why": "empty"}], f"{len(offenders)} of {len(body.files)} unusable")
+                return _Chosen(offenders=offenders or [{"why": "empty"}], explanation=_unusable(offenders, body.files))
             frozen = await selections.freeze(conn, project, numbers=known)
         elif body.like is not None:
             earlier = await get(conn, body.like)
             if earlier.selection_id is None:
                 raise NotFound("no such run to repeat", where=body.like)
-            gone = await selections.withdrawn_since(conn, earlier.selection_id)
+            gone = await SQL.many(conn, "unstageable", run=earlier.id, limit=selections.OFFENDERS_LIMIT)
             if gone:
-                offenders = [{"number": number, "why": "quarantined"} for number in gone]
-                return _Chosen("", offenders, f"{len(gone)} of its slides were withdrawn since")
-            return _Chosen(earlier.selection_id, [], "")
+                offenders = [one._asdict() for one in gone]
+                return _Chosen(offenders=offenders, explanation=f"{len(gone)} of its slides cannot be staged any more")
+            return _Chosen(earlier.selection_id, like=earlier)
         else:
             cohort_id, expression = None, body.expression
             if body.cohort is not None:
                 cohort_id, expression = await self._cohort(conn, body.cohort)
             frozen = await selections.freeze(conn, project, expression=expression, cohort_id=cohort_id)
         if frozen.count == 0:
-            return _Chosen("", [{"why": "empty"}], "the expression selects no slide")
-        return _Chosen(frozen.selection_id, [], "")
+            return _Chosen(offenders=[{"why": "empty"}], explanation="the expression selects no slide")
+        return _Chosen(frozen.selection_id)
 
     async def _cohort(self, conn: Connection, reference: str) -> tuple[str, str]:
         name, _, version = reference.partition("@")
@@ -174,46 +199,56 @@ class Requests:
             raise NotFound("no such cohort", where=reference)
         return row.id, row.expression
 
-    async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
-        return await SQL.many(conn, "selected", tier=tier, selection=selection)
+    async def _layout(
+        self, conn: Connection, body: wire.RunRequest, policy: StagePolicy, chosen: _Chosen
+    ) -> _Layout:
+        """As it was asked for; as it was, where an earlier run is repeated; else as the policy has it."""
+        if chosen.like is not None and body.layout is None:
+            return _Layout(chosen.like.layout, chosen.like.layout_label)
+        layout = _Layout(body.layout or policy.layout, body.layout_label or policy.layout_label)
+        if chosen.offenders:
+            return layout
+        if layout.name == "label" and not layout.label:
+            raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
+        if layout.label and layout.label not in {*await facts.columns(conn), *SLIDE_COLUMNS}:
+            raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
+        return layout
 
     async def _write_entries(
-        self,
-        conn: Connection,
-        project: str,
-        run: str,
-        body: wire.RunRequest,
-        policy: StagePolicy,
-        selection: str,
+        self, conn: Connection, run: str, policy: StagePolicy, chosen: _Chosen, layout: _Layout
     ) -> None:
-        layout, label = body.layout or policy.layout, body.layout_label or policy.layout_label
-        if layout == "label" and not label:
-            raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
-        if label and label not in {*await facts.columns(conn), *SLIDE_COLUMNS}:
-            raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
-        entries = [
-            {
-                "project": project,
-                "run": run,
-                "path": slide_path(
-                    row.number,
-                    row.extension,
-                    layout=layout,
-                    facts=row.facts,
-                    label=label,
-                    name=row.name,
-                    several=row.several,
-                ),
-                "number": row.number,
-                "size_bytes": row.size_bytes,
-                "digest": row.digest,
-                "archive_tier": row.tier,
-                "archive_key": row.key,
-            }
-            for row in await self._selected(conn, policy.flash, selection)
-        ]
-        async with conn.cursor() as cursor:
-            await cursor.executemany(SQL["insert_entry"], entries)
+        """Every file the run root will hold, and how many and how large they are."""
+        if chosen.like is not None and (layout.name, layout.label) == (chosen.like.layout, chosen.like.layout_label):
+            await conn.execute(SQL["repeat_entries"], {"run": run, "like": chosen.like.id})
+        else:
+            rows = await SQL.many(conn, "selected", tier=policy.flash, selection=chosen.selection_id)
+            for start in range(0, len(rows), ENTRIES_SLICE):
+                entries = [_entry_of(row, layout) for row in rows[start : start + ENTRIES_SLICE]]
+                await conn.execute(
+                    SQL["insert_entries"], {"run": run, "entries": Jsonb(entries, msgspec.json.encode)}
+                )
+        await conn.execute(SQL["count_entries"], {"run": run})
+
+
+def _entry_of(row: Any, layout: _Layout) -> dict[str, Any]:
+    return {
+        "path": slide_path(
+            row.number, row.extension, layout=layout.name, facts=row.facts, label=layout.label, name=row.name,
+            several=row.several,
+        ),
+        "number": row.number,
+        "size_bytes": row.size_bytes,
+        "digest": row.digest,
+        "archive_tier": row.tier,
+        "archive_key": row.key,
+    }  # fmt: skip
+
+
+def _unusable(offenders: list[dict[str, Any]], files: list[str]) -> str:
+    """How many of what was named cannot be used, by what is wrong with them."""
+    kinds = Counter(str(one["why"]) for one in offenders)
+    why = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"{len(offenders)} of {len(files)} unusable" + (f": {why}" if why else "")
 
 
 def _step_of(number: str, files: list[Any]) -> wire.PlanStep:

@@ -1,13 +1,14 @@
+-- name: remembered
+-- The run an idempotency key already stands for.
+select i.subject_id, i.body_digest, r.state::text from mover.idempotency i join mover.run r on r.id = i.subject_id
+ where i.project_id = %(project)s and i.key = %(key)s
+
 -- name: remember
 -- Bind a key to its run, in the transaction that makes the run.
 insert into mover.idempotency (project_id, key, route, body_digest, subject_id)
 values (%(project)s, %(key)s, %(route)s, %(body_digest)s, %(subject)s)
 on conflict (project_id, key) do nothing
 returning subject_id
-
--- name: remembered
--- The run an idempotency key already stands for.
-select subject_id, body_digest from mover.idempotency where project_id = %(project)s and key = %(key)s
 
 -- name: cohort
 -- A cohort by id, name@version, or name (its newest version).
@@ -32,11 +33,40 @@ select f.number, s.extension, f.name, s.files_count > 0 as several, f.size_bytes
 -- name: insert_run
 -- A run begins as requested.
 insert into mover.run (id, project_id, selection_id, tier, policy, state, reason, explanation, offenders,
-                       requested_by, posix_uid, posix_gid, layout, layout_label, lease_s)
+                       requested_by, posix_uid, posix_gid, layout, layout_label, lease_s, priority, deadline, like_id)
 values (%(id)s, %(project)s, %(selection)s, %(tier)s, %(policy)s, %(state)s, %(reason)s, %(explanation)s,
-        %(offenders)s, %(actor)s, %(uid)s, %(gid)s, %(layout)s, %(label)s, %(lease_s)s)
+        %(offenders)s, %(actor)s, %(uid)s, %(gid)s, %(layout)s, %(label)s, %(lease_s)s, %(priority)s, %(deadline)s,
+        %(like)s)
 
--- name: insert_entry
--- One file the run root will hold.
+-- name: insert_entries
+-- Files the run root will hold.
 insert into mover.run_entry (project_id, run_id, path, number, size_bytes, digest, archive_tier, archive_key)
-values (%(project)s, %(run)s, %(path)s, %(number)s, %(size_bytes)s, %(digest)s, %(archive_tier)s, %(archive_key)s)
+select (select mover.current_project()), %(run)s, e.* from jsonb_to_recordset(%(entries)s)
+    as e (path text, number text, size_bytes bigint, digest text, archive_tier text, archive_key text)
+
+-- name: unstageable
+-- Slides of an earlier run that no run may take any more, and why: withdrawn, removed for good, or without a whole copy
+-- as far as the last reading of each tier says.
+select distinct e.number,
+       case when w.number is null then 'archive-lost' when w.removed_at is null then 'quarantined' else 'removed' end as why
+  from mover.run_entry e left join mover.slide_withdrawal w using (number)
+ where e.run_id = %(run)s and e.number is not null
+   and (w.number is not null or not exists (
+        select from (select e.archive_tier as tier
+                      union all
+                     select c.tier from mover.slide_copy c where c.number = e.number and c.state = 'whole') t
+         where not exists (select from mover.verification_finding f
+                            where f.tier = t.tier and f.key = convert_to(e.archive_key, 'UTF8') and f.state = 'open')))
+ order by e.number limit %(limit)s
+
+-- name: repeat_entries
+-- The files of an earlier run, each where it lay.
+insert into mover.run_entry (project_id, run_id, path, number, size_bytes, digest, archive_tier, archive_key)
+select project_id, %(run)s, path, number, size_bytes, digest, archive_tier, archive_key
+  from mover.run_entry where run_id = %(like)s and number is not null
+
+-- name: count_entries
+-- What a run asks for in all.
+update mover.run set (wanted_files, wanted_bytes) =
+    (select count(*), coalesce(sum(size_bytes), 0) from mover.run_entry where run_id = %(run)s)
+ where id = %(run)s

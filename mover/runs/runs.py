@@ -45,10 +45,12 @@ class Runs:
         Raises Conflict for the same key with another body, and RunRefused, listing every offender, when the
         set is not whole: then nothing was moved.
         """
-        run, tier = await self._requests.ask(identity, body, key=key, request=request)
-        if tier is not None:
-            await self.admit_waiting(tier)
-        answer = await self.view(identity.project, run)
+        asked = await self._requests.ask(identity, body, key=key, request=request)
+        if asked.refused:
+            raise RunRefused(asked.explanation, where=asked.run, details=asked.refused)
+        if asked.new:
+            await self.admit_waiting(asked.tier)
+        answer = await self.view(identity.project, asked.run)
         if answer.state == "refused":
             raise RunRefused(answer.explanation or "refused", where=answer.id, details=named(answer.offenders, body))
         return answer

@@ -10,8 +10,9 @@ from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.lifecycle import check_transition
-from mover.errors import NotFound
+from mover.errors import NotFound, RequestError
 from mover.model.access import Identity
+from mover.model.policy import StagePolicy
 from mover.policy import PolicyBook
 from mover.runs.roots import FlashRoots
 
@@ -34,6 +35,19 @@ class RunSite(Struct, frozen=True):
     flash: dict[str, Flash]
     policies: PolicyBook
     node: str
+
+    def policy(self, name: str) -> StagePolicy | None:
+        """As it is loaded now; a run may have been asked for under one that is not any more."""
+        try:
+            return self.policies.get(name, StagePolicy)
+        except RequestError:
+            return None
+
+    def policies_like(self, name: str) -> list[str]:
+        """Every policy that stages between the same two tiers."""
+        own = self.policy(name)
+        every = [one.policy for one in self.policies.all() if isinstance(one.policy, StagePolicy)]
+        return [p.name for p in every if own and (p.archive, p.flash) == (own.archive, own.flash)] or [name]
 
     async def record(self, conn: Connection, identity: Identity, action: str, run: str, *, request: str = "") -> None:
         """What somebody did to a run, in the transaction that does it."""

@@ -50,7 +50,7 @@ def root(rig: Rig, run: str) -> Path:
 async def test_space_that_another_project_frees_lets_waiting_runs_in_oldest_first(rig: Rig) -> None:
     """A flash tier is shared: a run must not wait for ever because the space was another project's."""
     big, small = rig.slides([3000, 1000], projects=(PROJECT, OTHER))
-    rig.roots.limit = Space(capacity=4000, free=4000 << 20)
+    rig.roots.limit = Space(capacity=3999, free=4000 << 20)
     holding = await rig.request([big], key="1")
     waiting = await rig.request([big], key="2", project=OTHER)
     behind = await rig.request([small], key="3")
