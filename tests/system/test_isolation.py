@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,11 +25,10 @@ from mover.errors import Conflict, IllegalTransition
 from mover.model import wire
 from mover.randomness import new_secret
 from mover.sdk import SyncClient
-from tests.system.ward import WAIT_S, Ward
+from tests.system.ward import WAIT_S, Ward, ending
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("isolation")]
 
-SECOND = "second"
 ALL = wire.RunRequest(expression="size_bytes > 0")
 ONE = ("protection-incomplete", "1 files changed while read or cannot be read")
 REFUSED = {
@@ -38,30 +38,26 @@ REFUSED = {
 }
 
 
-@pytest.fixture
-def client(settled: Ward) -> Iterator[SyncClient]:
-    with settled.start() as client:
+@pytest.fixture(scope="module")
+def site(worked: Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    """One site for all that leaves the settings alone: each test has runs and a second project of its own."""
+    ward = Ward.copy(tmp_path_factory.mktemp("isolation") / "site", worked)
+    with ending([ward]):
+        yield ward
+
+
+@pytest.fixture(scope="module")
+def client(site: Ward) -> Iterator[SyncClient]:
+    with site.start() as client:
         yield client
 
 
-@pytest.fixture
-def token(settled: Ward, client: SyncClient) -> str:
-    """Of an admin of another project on the same daemon."""
-    return asyncio.run(make_token(settled))
-
-
-@pytest.fixture
-def stranger(settled: Ward, token: str) -> Iterator[SyncClient]:
-    with settled.client(token) as client:
-        yield client
-
-
-async def make_token(ward: Ward) -> str:
-    """As the administrator of the second project's own `mover init` would."""
+async def make_token(ward: Ward, project: str) -> str:
+    """Of an admin of another project on the same daemon, as that project's own `mover init` would make it."""
     secret = "mvr_" + new_secret()
     database = await Database.open(Embedded(ward.site.state).start().daemon_dsn, name="test", max_size=1)
     try:
-        access = Access(database, project=SECOND, node="demo", own_uid=os.geteuid())
+        access = Access(database, project=project, node="demo", own_uid=os.geteuid())
         await access.adopt(secret, wire.TokenRequest(actor="stranger", role="admin"))
     finally:
         await database.close()
@@ -81,11 +77,12 @@ def ready(client: SyncClient, body: wire.RunRequest, key: str) -> wire.Run:
 CUSTODIANS = {"/v1/vault"}
 
 
-def test_another_project_sees_nothing_through_any_route(settled: Ward, client: SyncClient, token: str) -> None:
+def test_another_project_sees_nothing_through_any_route(site: Ward, client: SyncClient) -> None:
     """Every GET of the API document is tried: lists are empty of the first project, its ids are not there."""
+    token = asyncio.run(make_token(site, "second"))
     run = ready(client, ALL, "isolation/1")
     ids = known_ids(client, run)
-    paths = json.loads(get(settled, "/openapi.json", token)[1])["paths"]
+    paths = json.loads(get(site, "/openapi.json", token)[1])["paths"]
     tried = 0
     for path in sorted(p for p, verbs in paths.items() if "get" in verbs):
         parameters = re.findall(r"{(\w+)}", path)
@@ -93,7 +90,7 @@ def test_another_project_sees_nothing_through_any_route(settled: Ward, client: S
         needed = [f"{one['name']}=x" for one in said if one["in"] == "query" and one.get("required")]
         query = "?" * bool(needed) + "&".join(needed)
         for value in ids if parameters else [""]:
-            status, body = get(settled, re.sub(r"{\w+}", value, path) + query, token)
+            status, body = get(site, re.sub(r"{\w+}", value, path) + query, token)
             assert status == (404 if parameters or path in CUSTODIANS else 200), (path, status)
             assert not any(known in body for known in ids if known != value), path
             tried += 1
@@ -120,19 +117,20 @@ def get(ward: Ward, path: str, token: str) -> tuple[int, str]:
 
 
 def test_a_scan_that_two_projects_deliver_has_one_number_and_is_granted_to_both(
-    settled: Ward, client: SyncClient, stranger: SyncClient, hospital: generate.Hospital
+    site: Ward, client: SyncClient, hospital: generate.Hospital
 ) -> None:
     """D19: the number belongs to the scan and the site, not to who delivered it first."""
     folder, count = next(iter(hospital.declared.items()))
-    assert stranger.slides.list().slides == []
-    minted = settled.look("select count(*) as n from vault.number")
-    batch = stranger.batches.declare(wire.BatchRequest(folder=folder, expected_count=count))
-    batch = stranger.batches.wait(batch.id, timeout_s=WAIT_S)
-    assert batch.state == "complete" and set(batch.packs) == {"duplicate", "quarantined"}
-    mine = {pack.number for pack in client.batches.packs(settled.batch_of(folder), state="published").packs}
-    theirs = {slide.number for slide in stranger.slides.list(limit=1000).slides}
+    minted = site.look("select count(*) as n from vault.number")
+    with site.client(asyncio.run(make_token(site, "third"))) as stranger:
+        assert stranger.slides.list().slides == []
+        batch = stranger.batches.declare(wire.BatchRequest(folder=folder, expected_count=count))
+        batch = stranger.batches.wait(batch.id, timeout_s=WAIT_S)
+        assert batch.state == "complete" and set(batch.packs) == {"duplicate", "quarantined"}
+        theirs = {slide.number for slide in stranger.slides.list(limit=1000).slides}
+    mine = {pack.number for pack in client.batches.packs(site.batch_of(folder), state="published").packs}
     assert theirs == mine
-    assert settled.look("select count(*) as n from vault.number") == minted
+    assert site.look("select count(*) as n from vault.number") == minted
     assert len(client.slides.list(limit=1000).slides) > len(theirs)
 
 
@@ -141,11 +139,12 @@ def test_a_scan_that_two_projects_deliver_has_one_number_and_is_granted_to_both(
 
 def test_the_same_request_twice_is_one_run_and_another_body_under_its_key_is_refused(client: SyncClient) -> None:
     """Scheduler ids wrap and jobs are requeued: a key stands for one request for ever (D13)."""
+    before = len(client.runs.list().runs)
     first = client.runs.request(ALL, key="job/1")
     assert client.runs.request(ALL, key="job/1").id == first.id
     with pytest.raises(Conflict):
         client.runs.request(wire.RunRequest(expression="size_bytes > 1"), key="job/1")
-    assert len(client.runs.list().runs) == 1
+    assert len(client.runs.list().runs) == before + 1
 
 
 def test_two_requests_at_once_with_one_key_are_one_run(client: SyncClient) -> None:
@@ -158,20 +157,21 @@ def test_two_requests_at_once_with_one_key_are_one_run(client: SyncClient) -> No
 # --- leases, cancelling, finishing ------------------------------------------------------------------------
 
 
-def test_a_lapsed_lease_leads_to_protection_and_then_to_cleanup(settled: Ward, client: SyncClient) -> None:
+def test_a_lapsed_lease_leads_to_protection_and_then_to_cleanup(site: Ward, client: SyncClient) -> None:
     """A job that died without a word: its artifacts are kept, its space comes back, nothing is just deleted."""
     run = ready(client, wire.RunRequest(expression="size_bytes > 0", lease_s=60), "lease/1")
     (Path(run.out or "") / "weights.bin").write_bytes(b"the only copy" * 1000)
-    settled.change("update mover.run set lease_until = now() - interval '1 hour' where id = %s", run.id)
+    site.change("update mover.run set lease_until = now() - interval '1 hour' where id = %s", run.id)
     run = client.runs.wait(run.id, until=frozenset({"cleaned"}), timeout_s=WAIT_S)
     assert (run.state, len(run.snapshots)) == ("cleaned", 1)
-    restored = settled.site.restored / "lapsed"
-    settled.restore(client, run.snapshots[0], restored, "/artifacts")
+    restored = site.site.restored / "lapsed"
+    site.restore(client, run.snapshots[0], restored, "/artifacts")
     assert (restored / "weights.bin").read_bytes() == b"the only copy" * 1000
 
 
-def test_cancelling_a_run_while_it_is_staged_removes_its_partial_root(settled: Ward, client: SyncClient) -> None:
+def test_cancelling_a_run_while_it_is_staged_removes_its_partial_root(site: Ward, client: SyncClient) -> None:
     """What was staged of it must not lie around, and the next run is not disturbed."""
+    shutil.rmtree(site.flash / ".mover" / "content", ignore_errors=True)  # so that bytes are copied, which takes longer
     for attempt in range(10):
         run = client.runs.request(ALL, key=f"cancel/{attempt}")
         try:
@@ -179,23 +179,23 @@ def test_cancelling_a_run_while_it_is_staged_removes_its_partial_root(settled: W
         except IllegalTransition:
             continue        # it was ready sooner than it was cancelled
         run = client.runs.wait(run.id, until=frozenset({"cleaned"}), timeout_s=WAIT_S)
-        cleaned = settled.look("select state::text, cleaned_proof from mover.run where id = %s", run.id)
+        cleaned = site.look("select state::text, cleaned_proof from mover.run where id = %s", run.id)
         assert cleaned[0].cleaned_proof or run.state == "cancelled"
         break
     else:
         raise AssertionError("every run was ready before it could be cancelled")
-    settled.quiet()
-    assert not (settled.flash / "runs" / run.id).exists()
-    assert settled.look("select state::text from mover.run where id = %s", run.id)[0].state == "cleaned"
+    site.quiet()
+    assert not (site.flash / "runs" / run.id).exists()
+    assert site.look("select state::text from mover.run where id = %s", run.id)[0].state == "cleaned"
     ready(client, ALL, "cancel/after")
 
 
 @pytest.mark.parametrize("trouble", ["fifo", "unreadable", "outside", "link"])
 def test_what_cannot_be_protected_sends_the_run_back_to_ready_with_the_reason(
-    settled: Ward, client: SyncClient, trouble: str, tmp_path: Path
+    site: Ward, client: SyncClient, trouble: str, tmp_path: Path
 ) -> None:
     """Silently leaving a file out of the snapshot would let cleanup delete its only copy (I5)."""
-    with settled.client(posix_token(client)) as job, reachable(settled.flash):
+    with site.client(posix_token(client)) as job, reachable(site.flash):
         run = ready(job, wire.RunRequest(expression="size_bytes > 0"), f"trouble/{trouble}")
         out = Path(run.out or "")
         (out / "good.txt").write_text("good")
