@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Operations, Query
+from mover.api.operation import Call, Operations, Paged, Query
 from mover.model import wire
 
 OPERATIONS = Operations()
+
+
+class WithValues(Query, frozen=True):
+    values: bool = False
 
 
 @OPERATIONS.add("POST", "/v1/cohorts", "cohorts.save", wire.Cohort, body=wire.CohortRequest, status=201)
@@ -21,6 +25,18 @@ async def count(call: Call[wire.CountRequest, Query]) -> wire.Count:
     return wire.Count(count=slides, bytes=size_bytes)
 
 
+@OPERATIONS.add("POST", "/v1/cohorts/explain", "cohorts.read", wire.Explanation, body=wire.CountRequest)
+async def explain(call: Call[wire.CountRequest, Query]) -> wire.Explanation:
+    """An expression in words, how many slides each of its clauses selects alone, and how they are found."""
+    return await call.rooms.cohorts.explain(call.project, call.body.expression)
+
+
+@OPERATIONS.add("POST", "/v1/cohorts/describe", "cohorts.read", wire.Description, body=wire.DescribeRequest)
+async def describe(call: Call[wire.DescribeRequest, Query]) -> wire.Description:
+    """How the values of columns are spread over what an expression names today."""
+    return await call.rooms.cohorts.describe(call.project, call.body)
+
+
 @OPERATIONS.add("GET", "/v1/cohorts", "cohorts.read", wire.CohortPage)
 async def list_cohorts(call: Call[None, Query]) -> wire.CohortPage:
     """The saved cohorts of the project."""
@@ -33,7 +49,19 @@ async def get(call: Call[None, Query]) -> wire.Cohort:
     return await call.rooms.cohorts.get(call.project, call.id)
 
 
-@OPERATIONS.add("GET", "/v1/columns", "cohorts.read", wire.Columns)
-async def columns(call: Call[None, Query]) -> wire.Columns:
-    """What an expression may ask about."""
-    return await call.rooms.cohorts.columns(call.project)
+@OPERATIONS.add("POST", "/v1/cohorts/{ref}/freeze", "cohorts.save", wire.Selection, status=201)
+async def freeze(call: Call[None, Query]) -> wire.Selection:
+    """Write down the slides that a cohort names now; the list never changes."""
+    return await call.rooms.cohorts.freeze(call.project, call.actor, call.id)
+
+
+@OPERATIONS.add("GET", "/v1/selections/{id}", "cohorts.read", wire.SelectionPage, query=Paged)
+async def selection(call: Call[None, Paged]) -> wire.SelectionPage:
+    """One frozen list, with a page of its numbers."""
+    return await call.rooms.cohorts.selection(call.project, call.id, call.query.after, call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/columns", "cohorts.read", wire.Columns, query=WithValues)
+async def columns(call: Call[None, WithValues]) -> wire.Columns:
+    """What an expression may ask about; with `values=true` also the most frequent values."""
+    return await call.rooms.cohorts.columns(call.project, values=call.query.values)

@@ -1,48 +1,42 @@
-"""Selections: cohort expressions as SQL, frozen lists of slides, and lists that people bring.
+"""Selections: what an expression selects now, frozen lists of slides, and lists that people bring.
 
-The tree that `decide.cohort` read is compiled with psycopg's composition: every word of it is ours, every value a
-parameter. Slides are those granted to the project; facts stand beside them where records were aligned, so an
-expression on facts selects aligned slides only, and one on the slides' own columns selects them all.
+Slides are those granted to the project and not withdrawn; facts stand beside them where records were aligned, so an
+expression on facts selects aligned slides only, and one on the slides' own columns selects them all. Expressions are
+judged over columns (`catalog.factcolumns`, `decide.vectors`); none becomes SQL.
 
-Facts are compared row by row, on purpose: the planner may not use an index on `facts` ahead of row level
-security, because none of jsonb's operators is leakproof.
+A frozen list is kept once for all selections of its root, as places: two bytes a slide, and no copy of anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from decimal import Decimal
-from typing import Any, LiteralString
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
 
+import numpy as np
 from blake3 import blake3
 from msgspec import Struct
-from psycopg import sql
 
-from mover.catalog import facts, queries
+from mover.catalog import factcolumns, facts, queries
 from mover.catalog.database import Connection
-from mover.decide.cohort import (
-    All,
-    Any_,
-    Between,
-    Column,
-    Compare,
-    IsNull,
-    Like,
-    Node,
-    Not,
-    OneOf,
-    Sampled,
-    Scalar,
-    parse,
-)
+from mover.catalog.factcolumns import SIZE, Part
+from mover.decide.cohort import Node, parse
+from mover.decide.cohortwords import Clause, clauses
+from mover.decide.spread import Spread
 from mover.decide.tables import mask
+from mover.decide.vectors import BLOCK, Mask, judge, keys_of
 from mover.errors import LimitExceeded, RequestInvalid, RunRefused
 from mover.model.ids import is_number
 from mover.randomness import new_id
 
+Item = TypeVar("Item")
+
 SLIDES_LIMIT = 1_000_000  # of one selection
 NUMBERS_SLICE = 10_000
 OFFENDERS_LIMIT = 1000
+CLAUSES_LIMIT = 100  # of an expression that is explained
 
 _Q = queries.load(__file__)
 
@@ -56,11 +50,90 @@ class Frozen(Struct, frozen=True):
     root: str
 
 
-async def count(conn: Connection, project: str, expression: str) -> tuple[int, int]:
+async def count(conn: Connection, expression: str) -> tuple[int, int]:
     """How many slides an expression selects now, and their bytes."""
-    where, values = compile_node(parse(expression, await facts.columns(conn)))
-    [row] = await (await conn.execute(_COUNT.format(where=where), {**values, "project": project})).fetchall()
-    return int(row.count), int(row.bytes)
+    return (await counts(conn, [expression]))[0]
+
+
+async def counts(conn: Connection, expressions: Sequence[str]) -> list[tuple[int, int]]:
+    """Of several expressions, in one look at the columns."""
+    known = await facts.columns(conn)
+    nodes = [parse(expression, known) for expression in expressions]
+    sums = [0] * (2 * len(nodes))
+
+    def look(part: Part) -> list[int]:
+        return [figure for node in nodes for figure in _weighed(_chosen(node, part), part)]
+
+    async for found in _over(conn, set().union(*map(keys_of, nodes)), look):
+        sums = [sum(one) for one in zip(sums, *found, strict=True)]
+    return list(zip(sums[::2], sums[1::2], strict=True))
+
+
+class Explained(Struct, frozen=True):
+    """What the whole selects, what each clause would select alone, and how that was found."""
+
+    count: int
+    bytes: int
+    clauses: list[tuple[Clause, int]]
+    columns: list[str]
+    slides: int
+    row_by_row: int  # of these slides: written since their columns were made
+
+
+async def explain(conn: Connection, expression: str) -> Explained:
+    """Judges every clause apart, over all slides."""
+    node = await _read(conn, expression)
+    told = list(clauses(node))
+    if len(told) > CLAUSES_LIMIT:
+        raise LimitExceeded(f"the expression has {len(told)} clauses; {CLAUSES_LIMIT} are explained at most")
+
+    def apart(part: Part) -> list[int]:
+        selected, size_bytes = _weighed(_chosen(node, part), part)
+        alone = [int((judge(one.node, part.columns, part.rows).yes & part.here).sum()) for one in told]
+        slides = int(part.here.sum())
+        return [selected, size_bytes, slides, 0 if part.first is not None else slides, *alone]
+
+    sums = [0] * (4 + len(told))
+    async for found in _over(conn, keys_of(node), apart):
+        sums = [sum(one) for one in zip(sums, *found, strict=True)]
+    return Explained(
+        sums[0],
+        sums[1],
+        list(zip(told, sums[4:], strict=True)),
+        sorted(keys_of(node)),
+        slides=sums[2],
+        row_by_row=sums[3],
+    )
+
+
+async def spreads(
+    conn: Connection, expression: str | None, types: dict[str, str], *, newest: int | None = None
+) -> tuple[int, int, dict[str, Spread]]:
+    """How the values of these columns (by their keys) are spread over what an expression selects, or over all
+    slides; with the count and the bytes. Numbers with very many values are looked at twice."""
+    node = await _read(conn, expression) if expression is not None else None
+    found = {name: Spread(type_) for name, type_ in types.items()}
+    sums = [0, 0]
+
+    def look(part: Part) -> tuple[int, int]:
+        chosen = _chosen(node, part)
+        for name, spread in found.items():
+            spread.add(part.columns.get(name), chosen)
+        return _weighed(chosen, part)
+
+    def look_again(part: Part) -> None:
+        chosen = _chosen(node, part)
+        for name in wide:
+            found[name].add_again(part.columns.get(name), chosen)
+
+    asked = keys_of(node) if node is not None else set()
+    async for weights in _over(conn, asked | set(types), look, newest=newest):
+        sums = [sum(one) for one in zip(sums, *weights, strict=True)]
+    wide = [name for name, spread in found.items() if spread.again]
+    if wide:
+        async for _ in _over(conn, asked | set(wide), look_again, newest=newest):
+            pass
+    return sums[0], sums[1], found
 
 
 async def freeze(
@@ -78,7 +151,7 @@ async def freeze(
     if expression is not None:
         rows = await _selected(conn, project, expression)
     else:
-        rows = await _named(conn, numbers or ())
+        rows = await _named(conn, project, numbers or ())
     return await _write(conn, project, rows, cohort=cohort_id, expression=expression)
 
 
@@ -128,26 +201,87 @@ def _why_not(number: str, *, known: set[str], withdrawn: set[str], usable: dict[
     return "quarantined" if number in withdrawn else None
 
 
-# --- freezing --------------------------------------------------------------------------------------------
+# --- looking -----------------------------------------------------------------------------------------------
+
+
+async def _read(conn: Connection, expression: str) -> Node:
+    return parse(expression, await facts.columns(conn))
+
+
+async def _over(
+    conn: Connection, wanted: set[str], look: Callable[[Part], Item], *, newest: int | None = None
+) -> AsyncIterator[list[Item]]:
+    """What `look` says of every part of the project, in a thread."""
+    async with aclosing(factcolumns.parts(conn, wanted, newest=newest)) as every:
+        async for some in every:
+            yield await asyncio.to_thread(_looked, look, some)
+
+
+def _looked(look: Callable[[Part], Item], some: Sequence[Part]) -> list[Item]:
+    return [look(part) for part in some]
+
+
+def _chosen(node: Node | None, part: Part) -> Mask:
+    return part.here if node is None else judge(node, part.columns, part.rows).yes & part.here
+
+
+def _weighed(chosen: Mask, part: Part) -> tuple[int, int]:
+    size = part.columns[SIZE]
+    if size.codes is None:
+        return int(chosen.sum()), int(size.values[chosen].sum())
+    counts = np.bincount(size.codes[chosen], minlength=len(size.values) + 1)[1:]
+    return int(chosen.sum()), int((counts * size.values).sum())
+
+
+# --- freezing ----------------------------------------------------------------------------------------------
 
 
 async def _selected(conn: Connection, project: str, expression: str) -> list[Any]:
-    where, values = compile_node(parse(expression, await facts.columns(conn)))
-    query = _SELECT.format(where=where)
-    cursor = await conn.execute(query, {**values, "project": project, "limit": SLIDES_LIMIT + 1})
-    rows = await cursor.fetchall()
-    if len(rows) > SLIDES_LIMIT:
-        raise LimitExceeded(f"the expression selects more than {SLIDES_LIMIT} slides", hint="Narrow it, or sample.")
-    return rows
+    places: list[int] = []
+    numbers: list[str] = []
+    node = await _read(conn, expression)
+    async for found in _over(conn, keys_of(node), lambda part: _picked(node, part)):
+        for at, named in found:
+            places += at
+            numbers += named
+        if len(places) + len(numbers) > SLIDES_LIMIT:
+            raise LimitExceeded(f"the expression selects more than {SLIDES_LIMIT} slides", hint="Narrow it, or sample.")
+    return await _at(conn, places) + await _placed(conn, project, numbers)
 
 
-async def _named(conn: Connection, numbers: Sequence[str]) -> list[Any]:
+def _picked(node: Node, part: Part) -> tuple[list[int], list[str]]:
+    """The places of what is chosen; of marked slides the numbers."""
+    chosen: list[int] = np.flatnonzero(_chosen(node, part)).tolist()
+    if part.first is not None:
+        return [part.first + at for at in chosen], []
+    return [], [part.numbers[at] for at in chosen]
+
+
+async def _at(conn: Connection, places: Sequence[int]) -> list[Any]:
+    return [
+        row
+        for start in range(0, len(places), NUMBERS_SLICE)
+        for row in await _rows(conn, "slides_at", places=places[start : start + NUMBERS_SLICE])
+    ]
+
+
+async def _placed(conn: Connection, project: str, numbers: Sequence[str]) -> list[Any]:
+    """The slides of these numbers that the project may see, each with its place."""
     wanted = sorted(set(numbers))
     rows = [
         row
         for start in range(0, len(wanted), NUMBERS_SLICE)
-        for row in await _rows(conn, "slides_by_number", numbers=wanted[start : start + NUMBERS_SLICE])
+        for row in await _rows(conn, "slides_placed", numbers=wanted[start : start + NUMBERS_SLICE])
     ]
+    without = [row.number for row in rows if row.place is None]
+    if not without:
+        return rows
+    await factcolumns.place(conn, project, without)
+    return await _placed(conn, project, numbers)
+
+
+async def _named(conn: Connection, project: str, numbers: Sequence[str]) -> list[Any]:
+    rows = await _placed(conn, project, numbers)
     if len(rows) != len(numbers):
         raise RunRefused(f"{len(numbers) - len(rows)} of {len(numbers)} numbers are unknown or named twice")
     return rows
@@ -156,6 +290,7 @@ async def _named(conn: Connection, numbers: Sequence[str]) -> list[Any]:
 async def _write(
     conn: Connection, project: str, rows: list[Any], *, cohort: str | None, expression: str | None
 ) -> Frozen:
+    rows.sort(key=lambda row: row.number)
     lines = "".join(f"{row.number} {row.digest}\n" for row in rows)
     frozen = Frozen(
         selection_id=new_id("selection"),
@@ -168,105 +303,21 @@ async def _write(
         {"id": frozen.selection_id, "project": project, "cohort": cohort, "expression": expression,
          "count": frozen.count, "bytes": frozen.bytes, "root": frozen.root},
     )  # fmt: skip
-    for start in range(0, len(rows), NUMBERS_SLICE):
-        part = [row.number for row in rows[start : start + NUMBERS_SLICE]]
-        values = {"project": project, "selection": frozen.selection_id, "numbers": part}
-        await conn.execute(_Q["add_selection_slides"], values)
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            _Q["add_list"],
+            [{"project": project, "root": frozen.root, "block": block, "offsets": offsets}
+             for block, offsets in _by_block(row.place for row in rows)],
+        )  # fmt: skip
     return frozen
+
+
+def _by_block(places: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+    blocks: dict[int, list[int]] = defaultdict(list)
+    for place in sorted(places):
+        blocks[place // BLOCK].append(place % BLOCK)
+    yield from blocks.items()
 
 
 async def _rows(conn: Connection, name: str, **values: object) -> list[Any]:
     return await (await conn.execute(_Q[name], values)).fetchall()
-
-
-# --- expressions as SQL ------------------------------------------------------------------------------------
-
-_FROM: LiteralString = """
-  from mover.slide_grant g
-  join mover.slide s on s.number = g.number
-  left join mover.aligned a on a.project_id = g.project_id and a.number = g.number
- where g.project_id = %(project)s
-   and not exists (select from mover.slide_withdrawal w where w.number = g.number) and """
-# a slide is all of its files
-_BYTES: LiteralString = "(s.size_bytes + s.files_bytes)"
-_WHAT: LiteralString = "select s.number, " + _BYTES + " as size_bytes, coalesce(s.root, s.digest) as digest"
-_SELECT = sql.SQL(_WHAT + _FROM + "({where}) order by s.number limit %(limit)s")
-_COUNT = sql.SQL("select count(*), coalesce(sum(" + _BYTES + "), 0) as bytes" + _FROM + "({where})")
-
-_OPERATORS: dict[str, LiteralString] = {"=": "=", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-# the slide's columns that are not in its document of facts
-_OWN: dict[str, LiteralString] = {
-    "number": "s.number",
-    # DICOM objects name their patient themselves, by the same pseudonym
-    "subject": "coalesce(a.subject, s.facts ->> 'subject')",
-    "family": "s.family",
-    "extension": "s.extension",
-    "size_bytes": _BYTES,
-}
-_FACT_KEYS = {"mpp": "mpp_x"}
-
-
-def compile_node(node: Node) -> tuple[sql.Composable, dict[str, Any]]:
-    """A condition over `s` (slide) and `a` (aligned) with its parameters."""
-    compiler = _Compiler()
-    return compiler.condition(node), compiler.values
-
-
-class _Compiler:
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def condition(self, node: Node) -> sql.Composable:
-        match node:
-            case All(parts):
-                return self._joined(" and ", parts)
-            case Any_(parts):
-                return self._joined(" or ", parts)
-            case Not(inner):
-                return sql.SQL("(not {})").format(self.condition(inner))
-            case Compare(left, operator, right):
-                other = self._column(right) if isinstance(right, Column) else self._value(right)
-                return sql.SQL("({} {} {})").format(self._column(left), sql.SQL(_OPERATORS[operator]), other)
-            case OneOf(column, values):
-                items = sql.SQL(", ").join(self._value(value) for value in values)
-                return sql.SQL("({} in ({}))").format(self._column(column), items)
-            case Between(column, low, high):
-                bounds = (self._column(column), self._value(low), self._value(high))
-                return sql.SQL("({} between {} and {})").format(*bounds)
-            case IsNull(column):
-                return sql.SQL("({} is null)").format(self._column(column))
-            case Like(column, pattern, any_case):
-                # an empty escape: a backslash in a pattern is a backslash
-                word = sql.SQL("ilike") if any_case else sql.SQL("like")
-                return sql.SQL("({} {} {} escape '')").format(self._column(column), word, self._value(pattern))
-            case Sampled(fraction, seed):
-                return self._sampled(fraction, seed)
-
-    def _joined(self, word: LiteralString, parts: Iterable[Node]) -> sql.Composable:
-        return sql.SQL("({})").format(sql.SQL(word).join(self.condition(part) for part in parts))
-
-    def _column(self, column: Column) -> sql.Composable:
-        if column.home == "slide" and column.name in _OWN:
-            return sql.SQL(_OWN[column.name])
-        document = sql.SQL("a.facts" if column.home == "record" else "s.facts")
-        key = self._value(_FACT_KEYS.get(column.name, column.name) if column.home == "slide" else column.name)
-        text = sql.SQL("({}->>{}::text)").format(document, key)
-        if column.type in ("text", "date"):
-            # dates stand in ISO 8601, whose order is that of its letters
-            return sql.SQL('{} collate "C"').format(text) if column.type == "date" else text
-        kind, cast = ("boolean", sql.SQL("boolean")) if column.type == "boolean" else ("number", sql.SQL("numeric"))
-        # the type is asked for first: an error would otherwise stop a cohort over one odd document
-        guard = sql.SQL("jsonb_typeof({}->{}::text) = {}").format(document, key, self._value(kind))
-        return sql.SQL("(case when {} then {}::{} end)").format(guard, text, cast)
-
-    def _value(self, value: Scalar) -> sql.Composable:
-        name = f"v{len(self.values)}"
-        self.values[name] = Decimal(repr(value)) if isinstance(value, float) else value
-        return sql.Placeholder(name)
-
-    def _sampled(self, fraction: float, seed: int) -> sql.Composable:
-        """SHA-256 of seed and number as a 32-bit number: the same in every database, for ever."""
-        text = self._value(f"{seed}:")
-        share = self._value(int(fraction * 2**32))
-        digest = sql.SQL("encode(substr(sha256(convert_to({}::text || s.number, 'UTF8')), 1, 4), 'hex')").format(text)
-        return sql.SQL("(('x' || {})::bit(32)::bigint < {})").format(digest, share)

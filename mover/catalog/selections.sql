@@ -3,14 +3,25 @@
 insert into mover.selection (id, project_id, cohort_id, expression, count, bytes, root)
 values (%(id)s, %(project)s, %(cohort)s, %(expression)s, %(count)s, %(bytes)s, %(root)s);
 
--- name: add_selection_slides
--- The list itself, by number.
-insert into mover.selection_slide (project_id, selection_id, number)
-select %(project)s, %(selection)s, n from unnest(%(numbers)s::text[]) as n;
+-- name: add_list
+-- One block of a list; the same list is there already when its root is.
+insert into mover.selection_list (project_id, root, block, offsets)
+values (%(project)s, %(root)s, %(block)s, %(offsets)s::smallint[])
+on conflict (project_id, root, block) do nothing;
+
+-- name: slides_at
+-- The slides at these places.
+select s.number, p.place, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest
+  from mover.slide_place p join mover.slide s on s.number = p.number where p.place = any (%(places)s);
+
+-- name: slides_placed
+-- Of these numbers, the slides this project may see, and their places where they have one.
+select s.number, p.place, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest
+  from mover.slide s left join mover.slide_place p on p.number = s.number where s.number = any (%(numbers)s);
 
 -- name: slides_by_number
 -- Of these numbers, the slides this project may see.
-select number, size_bytes + files_bytes as size_bytes, coalesce(root, digest) as digest from mover.slide where number = any (%(numbers)s) order by number;
+select number from mover.slide where number = any (%(numbers)s);
 
 -- name: withdrawn
 -- Of these numbers, those that were withdrawn at this site, or whose every pack in this project waits in quarantine.

@@ -11,6 +11,7 @@ from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
+    from mover.model import wire
     from mover.sdk import SyncClient
 
 
@@ -50,11 +51,12 @@ def show(*, mover: SyncClient, out: Output, cohort: str) -> None:
 
 
 @command.command("columns")
+@click.option("--values", is_flag=True, help="Show what the newest slides have most often, too.")
 @with_client
-def columns(*, mover: SyncClient, out: Output) -> None:
+def columns(*, mover: SyncClient, out: Output, values: bool) -> None:
     """What an expression may ask about."""
-    found = mover.cohorts.columns()
-    rows = [(c.name, c.type, c.table, ", ".join(c.allowed or [])) for c in found]
+    found = mover.cohorts.columns(values=values)
+    rows = [(c.name, c.type, c.table, ", ".join(map(str, (c.values if values else c.allowed) or []))) for c in found]
     out.table(found, "column type table values", rows, empty="no columns yet: no record set is aligned")
 
 
@@ -67,6 +69,90 @@ def count(*, mover: SyncClient, out: Output, expression: str) -> None:
 
     found = mover.cohorts.count(expression)
     out.facts(found, [("slides", found.count), ("bytes", size(found.bytes))])
+
+
+@command.command("explain")
+@click.argument("expression")
+@with_client
+def explain(*, mover: SyncClient, out: Output, expression: str) -> None:
+    """EXPRESSION in words, how many slides each clause selects alone, and how they are found."""
+    from rich.markup import escape
+
+    from mover.cli.output import size
+
+    found = mover.cohorts.explain(expression)
+    rows = [(f"{c.count:,}", "  " * c.depth + escape(c.words)) for c in found.clauses]
+    out.table(found, "slides> clause", rows, empty="")
+    out.note(f"selects {found.count:,} of {found.slides:,} slides, {size(found.bytes)}")
+    late = f"; {found.row_by_row:,} slides were written since and are read row by row" if found.row_by_row else ""
+    out.note(f"reads the columns {', '.join(found.columns)}{late}")
+    for line in found.plan:
+        out.note(f"  {line}")
+
+
+@command.command("describe")
+@click.argument("expression", required=False)
+@click.option("--column", "columns", multiple=True, help="Only this column; may be said again.")
+@with_client
+def describe(*, mover: SyncClient, out: Output, expression: str | None, columns: tuple[str, ...]) -> None:
+    """How the values of columns are spread over what EXPRESSION names today, or over all slides."""
+    from mover.cli.output import size
+
+    found = mover.cohorts.describe(expression, columns=columns)
+    if out.as_json:
+        out.json(found)
+        return
+    out.note(f"{found.count:,} slides, {size(found.bytes)}")
+    for one in found.columns:
+        many = f"{one.distinct:,}" if one.distinct is not None else "very many"
+        out.note(f"\n[bold]{one.column}[/] ({one.type}): {one.known:,} known, {one.missing:,} missing, {many} values")
+        _bars(_counts(one), one.known)
+
+
+@command.command("freeze")
+@click.argument("cohort")
+@with_client
+def freeze(*, mover: SyncClient, out: Output, cohort: str) -> None:
+    """Write down the slides that COHORT (name, name@version or id) names now; the list never changes."""
+    from mover.cli.output import size
+
+    found = mover.cohorts.freeze(cohort)
+    shown = [("selection", found.id), ("slides", found.count), ("bytes", size(found.bytes)), ("root", found.root)]
+    out.facts(found, shown)
+    out.note(f"its numbers: mover cohort numbers {found.id}")
+
+
+@command.command("numbers")
+@click.argument("selection")
+@with_client
+def numbers(*, mover: SyncClient, out: Output, selection: str) -> None:
+    """The slide numbers of a frozen list, one a line."""
+    after: str | None = None
+    while True:
+        page = mover.cohorts.selection(selection, after=after, limit=1000)
+        for number in page.numbers:
+            click.echo(number)
+        after = page.next
+        if after is None:
+            return
+
+
+def _counts(one: wire.Distribution) -> list[tuple[str, int]]:
+    """Few values by name, in order where they are numbers; many numbers in steps."""
+    if one.histogram and (one.distinct is None or one.distinct > len(one.histogram)):
+        return [(f"{b.low:g} to {b.high:g}", b.count) for b in one.histogram]
+    numbers = all(isinstance(v.value, int | float) for v in one.values)
+    values = sorted(one.values, key=lambda v: v.value) if numbers else one.values
+    return [(str(v.value), v.count) for v in values]
+
+
+def _bars(counted: list[tuple[str, int]], known: int) -> None:
+    """A row a value, as long as its share of the largest."""
+    most = max((count for _, count in counted), default=0)
+    width = max((len(name) for name, _ in counted), default=0)
+    for name, count in counted:
+        bar = "#" * round(30 * count / most) if most else ""
+        click.echo(f"  {name:>{width}}  {count:>11,}  {100 * count / max(1, known):5.1f} %  {bar}")
 
 
 def _show(out: Output, cohort: object) -> None:

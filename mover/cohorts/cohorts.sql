@@ -25,3 +25,13 @@ returning id, name, version, expression, created_at;
 -- The newest version of every name.
 select distinct on (name) id, name, version, expression, created_at from mover.cohort
  order by name, version desc limit %(limit)s;
+
+
+-- name: selection
+-- One frozen list.
+select id, cohort_id as cohort, expression, count, bytes, root, frozen_at from mover.selection where id = %(id)s;
+
+-- name: numbers
+-- A page of its slides.
+select number from mover.selection_slide where selection_id = %(selection)s and number > %(after)s
+ order by number limit %(limit)s;

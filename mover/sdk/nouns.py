@@ -365,9 +365,9 @@ class Cohorts(Noun):
         ask = Ask("POST", "/v1/cohorts/explain", body=body, repeatable=True)
         return await self._transport.send(ask, wire.Explanation)
 
-    async def describe(self, expression: str | None = None, *, columns: Sequence[str] | None = None) -> wire.Description:
+    async def describe(self, expression: str | None = None, *, columns: Sequence[str] = ()) -> wire.Description:
         """Counts of values, histograms and missing facts of what the expression selects, or of all slides."""
-        body = wire.DescribeRequest(expression=expression, columns=[*columns] if columns else None)
+        body = wire.DescribeRequest(expression=expression, columns=[*columns] or None)
         ask = Ask("POST", "/v1/cohorts/describe", body=body, repeatable=True)
         return await self._transport.send(ask, wire.Description)
 

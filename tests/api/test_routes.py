@@ -20,6 +20,7 @@ BODIES: dict[str, Any] = {
     "DumpRequest": {},
     "CohortRequest": {"name": "prostate", "expression": "gleason >= 7"},
     "CountRequest": {"expression": "gleason >= 7"},
+    "DescribeRequest": {"expression": "gleason >= 7", "columns": ["gleason"]},
     "RunRequest": {"cohort": "prostate"},
     "TransferRequest": {"sources": [{"tier": "nas", "prefix": "in"}], "to": "cold"},
     "VerificationRequest": {"tier": "archive"},

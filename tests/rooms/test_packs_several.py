@@ -102,9 +102,9 @@ async def test_a_folder_of_slices_is_one_slide_and_names_nobody(rig: Rig) -> Non
     total = sum(map(len, files.values()))
     async with rig.database.project(PROJECT) as conn:
         asked = "family = 'dicom' and modality = 'CT' and size_bytes = " + str(total)
-        assert await selections.count(conn, PROJECT, asked) == (1, total)
-        assert (await selections.count(conn, PROJECT, "modality = 'MR'"))[0] == 0
-        assert (await selections.count(conn, PROJECT, f"subject = '{made[0].PatientID}'"))[0] == 1
+        assert await selections.count(conn, asked) == (1, total)
+        assert (await selections.count(conn, "modality = 'MR'"))[0] == 0
+        assert (await selections.count(conn, f"subject = '{made[0].PatientID}'"))[0] == 1
 
 
 async def test_a_run_root_holds_every_file_of_a_slide_in_every_layout(rig: Rig) -> None:

@@ -139,7 +139,7 @@ async def test_nobody_takes_a_withdrawn_slide_any_more(ward: Ward) -> None:
         async with ward.database.project(project) as conn:
             usable, offenders = await selections.resolve_numbers(conn, project, [number(1)])
             assert (usable, [one["why"] for one in offenders]) == ([], ["quarantined"])
-            assert (await selections.count(conn, project, "mpp > 0"))[0] == there
+            assert (await selections.count(conn, "mpp > 0"))[0] == there
 
 
 async def test_a_kill_between_search_and_withdrawal_ends_withdrawn_all_the_same(
