@@ -13,10 +13,15 @@ import msgspec
 import pytest
 
 from mover.catalog.database import Database
+from mover.errors import Denied
+from mover.model import wire
+from mover.model.access import Identity
 from mover.model.policy import FolderRule, ProtectPolicy, SecondRule
 from mover.policy import Loaded
+from mover.protect.restores import Restores
 from mover.tiers import identity
 from mover.tiers.posix import PosixTier
+from tests.repository.conftest import listing
 from tests.rooms.rig import POLICIES, PROJECT, Rig, who
 from tests.support.postgres import Dsns
 
@@ -95,6 +100,88 @@ async def test_what_neither_has_is_said_and_nothing_is_called_repaired(rig: Rig)
             folder.mkdir()
     found = await turn(rig, "whole")
     assert found.state == "failed" and found.counts["damaged"] > 0
+
+
+# --- a restore that needs the second -------------------------------------------------------------------------
+
+
+ROOT = Identity(actor="root", role="admin", project=PROJECT, posix_uid=os.geteuid(), posix_gid=os.getegid())
+
+
+async def restored(rig: Rig, to: Path, **more: Any) -> wire.Restore:
+    newest = rig.rows("select id from mover.snapshot order by sequence desc limit 1")[0].id
+    body = wire.RestoreRequest(snapshot=newest, to=str(to), path="/plans", **more)
+    asked = await rig.protecting.restores.request(ROOT, body, key=str(to))
+    await rig.work("restore")
+    return await rig.protecting.restores.view(PROJECT, asked.id)
+
+
+def lose(rig: Rig, tier: str, what: str) -> None:
+    """Of a repository: its packs, its index, its snapshot files, its keys, or all there is."""
+    root = rig.folder / tier
+    if what == "everything":
+        for path in list(root.iterdir()):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (root / what).rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    "what", ["data", "everything", *(pytest.param(one, marks=SOAK) for one in ("index", "snapshots", "keys"))]
+)
+async def test_a_restore_goes_on_from_the_second_repository_and_says_so(rig: Rig, what: str) -> None:
+    """Whatever the first has lost: with the second whole, everything comes back, and in place by the same digest."""
+    plans = rig.folder / "plans"
+    wanted = listing(plans)
+    body = wire.RestoreRequest(
+        snapshot=rig.rows("select id from mover.snapshot order by sequence desc limit 1")[0].id, to=str(plans),
+        path="/plans", in_place=True,
+    )  # fmt: skip
+    (plans / "a").write_bytes(b"spoilt")
+    agreed = (await rig.protecting.restores.plan_request(ROOT, body)).digest
+    lose(rig, "protect", what)
+    rig.protecting.restores._site.repositories._opened.clear()  # as after a start
+
+    done = await restored(rig, rig.folder / "back")
+    plan = await rig.protecting.restores.plan_request(ROOT, body)
+    in_place = await restored(rig, plans, in_place=True, agreed=agreed)
+
+    for one in (done, in_place):
+        assert (one.state, one.damaged_count, one.left_count) == ("complete", 0, 0), one
+        assert any("second repository, on second" in words for words in one.warnings)
+    assert listing(rig.folder / "back") == wanted == listing(plans)
+    assert plan.digest == agreed and plan.counts["lost"] == 0
+    whole = what not in ("data", "index")
+    assert [step.subject for step in plan.steps if step.action == "read-copy"] == ["second"] * whole
+    restic(rig, "second", "check", "--read-data")
+
+
+async def test_what_neither_repository_gives_is_named_and_a_failure_is_the_firsts(rig: Rig) -> None:
+    """The copy helps where it can; where not, a person hears what ails the first."""
+    lose(rig, "protect", "data")
+    lose(rig, "second", "data")
+    seen = await restored(rig, rig.folder / "back")
+    assert (seen.state, seen.reason) == ("failed", "repository-damaged") and "neither" in (seen.explanation or "")
+    lose(rig, "protect", "snapshots")
+    lose(rig, "second", "snapshots")
+    gone = await restored(rig, rig.folder / "none")
+    assert (gone.state, gone.reason) == ("failed", "not-found")
+
+
+async def test_nothing_is_restored_into_a_repository(rig: Rig) -> None:
+    """A stolen token with a uid of its own choice would replace packs; the second repository is one, too."""
+    site = msgspec.structs.replace(
+        rig.protecting.restores._site, kept_clear=(rig.folder / "protect", rig.folder / "second")
+    )
+    newest = rig.rows("select id from mover.snapshot order by sequence desc limit 1")[0].id
+    for to in ("protect/back", "protect", "second/data/00", ""):
+        body = wire.RestoreRequest(snapshot=newest, to=str(rig.folder / to), in_place=to == "")
+        with pytest.raises(Denied):
+            await Restores(site).plan_request(ROOT, body)
 
 
 async def test_the_second_forgets_only_what_the_first_has_let_go_of(rig: Rig) -> None:
