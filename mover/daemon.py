@@ -97,6 +97,8 @@ SWEEP_S = 3600.0
 BUDGETS_S = 5.0
 # how soon a lock probe, a renewal, a dump or a drill begins when its time has come
 KEEPING_S = 20.0
+# how long what was written of slides is read row by row
+COLUMNS_S = 15.0
 # a lock probe is due each hour: after two nobody may believe an old answer
 PROBE_STALE_S = 7200.0
 # a live attempt keeps writing, and one that paused for longer only begins anew
@@ -184,6 +186,7 @@ async def run(
                 group.create_task(house.shares.run(), name="shares"),
                 group.create_task(_follow_transfers(house), name="transfers"),
                 group.create_task(_follow_keeping(house), name="keeping"),
+                group.create_task(_make_columns(house), name="columns"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -297,7 +300,9 @@ async def _build(
     protecting = Protecting(
         ProtectSite(
             database=database, tiers=tiers, flash=places, policies=policies,
-            repositories=Repositories(tiers, policies, settings.repository_password_file, seal=seal),
+            repositories=Repositories(
+                tiers, policies, settings.repository_password_file, seal=seal, pins=settings.state_dir / "repositories"
+            ),
             forbidden=tuple(t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None),
             kept_clear=tuple(
                 t.path for t in settings.tiers.values() if t.role in ("archive", "protect") and t.path is not None
@@ -536,6 +541,17 @@ async def _measure(house: House) -> None:
             metrics.TIER_FREE.labels(tier.name).set(tier.free_bytes)
 
 
+async def _make_columns(house: House) -> None:
+    """What was written of slides goes into the columns that cohorts are asked of; until then it is read row by row."""
+    while True:
+        end_if_cancelled()
+        try:
+            await house.cohorts.build_columns()
+        except CatalogUnavailable as error:
+            logger.warning("columns wait", code=error.code)
+        await SYSTEM.sleep(COLUMNS_S)
+
+
 async def _follow_budgets(house: House) -> None:
     """A budget that was changed holds within seconds, without a restart: an operator who sees a clinic's NAS suffer
     edits one file. A file with a mistake changes nothing, and is said once."""
@@ -707,6 +723,8 @@ async def _listen(house: House) -> Server:
         holds=house.protecting.holds,
         shortenings=house.protecting.shortenings,
         upkeep=house.protecting.upkeep,
+        turns=house.protecting.turns,
+        keys=house.protecting.keys,
         protection=house.protecting.runs,
         transfers=house.moving.transfers,
         verifications=house.moving.verifications,
