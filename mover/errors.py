@@ -139,6 +139,13 @@ class RepositoryLocked(Conflict):
     hint = "Wait until the other process is done; a lock left by a dead process lapses after 30 minutes."
 
 
+class RepositoryChanged(Conflict):
+    """Not the snapshot repository that was here before: another one, or none. Nothing is written there."""
+
+    code = "repository-changed"
+    hint = "Bring back the repository that was here, or the tier's mount. `where` is its tier and prefix."
+
+
 class NotProtected(Conflict):
     """Cleanup asked for before protection is proved; `details` lists what is unprotected."""
 
@@ -276,6 +283,13 @@ class IntegrityError(MoverError):
 
 class DigestMismatch(IntegrityError):
     code, retry = "digest-mismatch", "elsewhere"
+
+
+class ArchiveLost(IntegrityError):
+    """Every copy of an archived file is gone or damaged; the offenders name all of them that a run needed."""
+
+    code = "archive-lost"
+    hint = "See `mover archive list`; bring the file back from the tier's own backup, or leave the slide out."
 
 
 class ChangedWhileReading(IntegrityError):

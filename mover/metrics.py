@@ -117,6 +117,9 @@ ARCHIVE_DAMAGED = _gauge(
 
 RUNS = _gauge("mover_runs", "Runs by state, as the catalog counted them last.", "state")
 STAGE_SECONDS = _histogram("mover_run_stage_seconds", "From admission to ready.")
+STAGED_FROM_COPY = _counter(
+    "mover_staged_from_copy_total", "Files staged from a second copy, the first being damaged, gone or away.", "tier"
+)
 STAGED_BYTES = _counter("mover_run_staged_bytes_total", "Bytes brought into run roots.", "how")
 STRAYS = _counter("mover_run_strays_total", "Stranger files moved aside at cleanup.")
 

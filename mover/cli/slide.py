@@ -92,11 +92,14 @@ def rulings(*, mover: SyncClient, out: Output, open_: bool, after: str | None, l
 @command.command("grant")
 @click.argument("ruling")
 @click.option("--reason", required=True, help="What you looked at; it stands in the audit record.")
+@click.option("--manifests", default=0, help="So many kept manifests name a slide that is to be removed: I know.")
 @timeout_option
 @with_client
-def grant(*, mover: SyncClient, out: Output, ruling: str, reason: str, timeout_s: float | None) -> int:
+def grant(
+    *, mover: SyncClient, out: Output, ruling: str, reason: str, manifests: int, timeout_s: float | None
+) -> int:
     """Grant what somebody else asked, as a custodian; wait until it is done. Exit status 1 when it failed."""
-    mover.rulings.decide(ruling, "grant", reason=reason)
+    mover.rulings.decide(ruling, "grant", reason=reason, manifests=manifests)
     done = mover.rulings.wait(ruling, timeout_s=timeout_s)
     _show(out, done)
     return 0 if done.state == "done" else 1
@@ -128,6 +131,7 @@ def _show(out: Output, one: wire.Ruling) -> None:
             ("state", state(one.state)),
             ("asked", f"{one.asked_by}: {one.reason}"),
             ("decided", f"{one.decided_by}: {one.decision}" if one.decided_by else None),
+            ("manifests", f"{one.manifests} kept ones that name it break by this" if one.manifests else None),
             ("why", one.explanation),
         ],
     )

@@ -37,10 +37,14 @@ def why_not_ask(action: Action, slide: Withdrawn) -> str:
     return ""
 
 
-def why_not_decide(action: Action, *, same_person: bool, runs: int) -> str:
-    """Why this person cannot decide it now; empty where they can. `runs` hold the slide, as far as that matters."""
+def why_not_decide(action: Action, *, same_person: bool, runs: int, manifests: int = 0, told: int = 0) -> str:
+    """Why this person cannot decide it now; empty where they can. `runs` hold the slide, as far as that matters;
+    `manifests` that are kept name it, and `told` of them the person knows of. They keep nobody's name in the archive,
+    and nobody breaks them without knowing."""
     if same_person:
         return "who asked cannot decide; a second person does, and the tokens that one person made are one person"
     if action == "remove" and runs:
         return f"{runs} runs hold the slide; end them first"
+    if action == "remove" and manifests != told:
+        return f"{manifests} kept manifests name the slide and could not be staged again exactly"
     return ""

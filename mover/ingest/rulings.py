@@ -1,14 +1,19 @@
 """The way back of a withdrawal, and the way out: two people reinstate a slide, or remove its bytes for good.
 
 Removing goes the other way round than publishing: the sidecar first, so that nothing vouches for what goes; the files;
-then the word that they are gone. What a kill leaves, step by step: nothing; the list of what is to go, each with the
-digest that was read and the mark it was read under; some of it gone, and the list says what is left. A file that is not
-what the catalog says, or not what was read, stops the removal: nobody knows what that is.
+then the word that they are gone. All of it wherever a copy was begun, and every version that a bucket keeps. A kept
+manifest holds nobody's name in the archive: it says from then on that it cannot be staged exactly, and the second
+person says how many such manifests there are.
+
+What a kill leaves, step by step: nothing; the list of what is to go, each with the digest that was read and the mark it
+was read under; some of it gone, and the list says what is left. A file that is not what the catalog says, or not what
+was read, stops the removal: nobody knows what that is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from blake3 import blake3
@@ -17,9 +22,18 @@ from mover import audit
 from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.queries import load
 from mover.decide.rulings import Withdrawn, why_not_ask, why_not_decide
-from mover.errors import ChangedWhileReading, Conflict, Denied, DigestMismatch, EntryMissing, MoverError, NotFound
+from mover.errors import (
+    ChangedWhileReading,
+    Conflict,
+    Denied,
+    DigestMismatch,
+    EntryLocked,
+    EntryMissing,
+    MoverError,
+    NotFound,
+)
 from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard, in_thread
-from mover.jobs.shards import renew_shard, tier_queue
+from mover.jobs.shards import postpone_shard, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
@@ -27,11 +41,15 @@ from mover.model.access import Identity
 from mover.model.sidecar import decode_sidecar, sidecar_key
 from mover.randomness import new_id
 from mover.tiers.guard import guarded
+from mover.tiers.locking import freeing
 from mover.tiers.port import PruneTier, ReadTier
 from mover.transfer import Transfer
 
 KIND: Final = "slide-remove"
 PAGE_MAX: Final = 1000
+PINS_TOLD: Final = 100
+# a removal waits for a copy that is being made, and for locks that have not run out
+WAIT_S: Final = 3600
 
 _Q = load(__file__)
 log = get_logger("ingest")
@@ -90,8 +108,10 @@ class Rulings:
             if row.state != "asked":
                 raise Conflict(f"the ruling is {row.state}", where=id)
             holders = await _Q.many(conn, "holders", number=row.number)
+            pins = await _Q.many(conn, "manifests", number=row.number)
         same = actor == row.asked_by or (person is not None and person == row.asked_person)
-        self._check(row, holders if body.decision == "grant" else (), same=same)
+        grants = body.decision == "grant"
+        self._check(row, holders if grants else (), pins if grants else (), same=same, told=grants * body.manifests)
         if body.decision == "grant" and row.action == "reinstate":
             await self._tell_others(project, row.number, holders)
         async with self._database.project(project) as conn:
@@ -100,20 +120,26 @@ class Rulings:
             if row.state != "asked":
                 raise Conflict(f"the ruling is {row.state}", where=id)
             state = "granted" if body.decision == "grant" else "declined"
-            await conn.execute(_Q["decide"], {"id": id, "state": state, "actor": actor, "reason": body.reason})
+            decided = {"id": id, "state": state, "actor": actor, "reason": body.reason, "manifests": len(pins)}
+            await conn.execute(_Q["decide"], decided)
             details = await self._carry_out(conn, project, row) if state == "granted" else {}
             told = _ruling(await _Q.one(conn, "get", id=id))
             await self._audit(
                 conn, project, actor, f"slide {row.action} {state}", row.number, body.reason, request=request,
-                asked_by=row.asked_by, **details,
+                asked_by=row.asked_by, manifests=len(pins), **details,
             )  # fmt: skip
         return told
 
-    def _check(self, row: Any, holders: Sequence[Any], *, same: bool) -> None:
+    def _check(
+        self, row: Any, holders: Sequence[Any], pins: Sequence[Any], *, same: bool, told: int = 0
+    ) -> None:
+        """The runs of other projects are counted, and not named."""
         runs = len({one.run_id for one in holders if one.run_id})
-        why = why_not_decide(row.action, same_person=same, runs=runs)
+        why = why_not_decide(row.action, same_person=same, runs=runs, manifests=len(pins), told=told)
         if why:
-            raise (Denied if same else Conflict)(why, where=row.id)
+            own = [{"run": one.run_id} for one in pins if one.project_id == row.project_id]
+            hint = f"Who knows that says so: --manifests {len(pins)}." if pins and not runs else ""
+            raise (Denied if same else Conflict)(why, where=row.id, hint=hint, details=own[:PINS_TOLD])
 
     async def _carry_out(self, conn: Connection, project: str, row: Any) -> dict[str, Any]:
         slide = await _Q.one(conn, "withdrawn", number=row.number)
@@ -159,15 +185,17 @@ class Rulings:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             ruling = await _Q.one(conn, "get", id=shard.subject_id)
             intended: Sequence[Any] = await _Q.many(conn, "intended", id=ruling.id)
+            copying = await _Q.many(conn, "copying", number=ruling.number)
+        if copying:
+            await self._wait(shard, f"a copy to {copying[0].tier} is under way")
+            return
         if not intended:
             intended = await self._intend(shard, ruling)
-        for one in intended:
-            if one.state == "intended":
-                tier = self._tier(one.tier)
-                await in_thread(guarded, lambda _, one=one, tier=tier: _remove(tier, one), tier)
-                async with self._database.project(shard.project) as conn:
-                    await renew_shard(conn, shard, lease_s=LEASE_S)
-                    await conn.execute(_Q["removed"], {"ruling": ruling.id, "place": one.place})
+        try:
+            await self._remove_all(shard, intended)
+        except EntryLocked as locked:
+            await self._wait(shard, locked.what)
+            return
         async with self._database.project(shard.project) as conn:
             await conn.execute(_Q["gone"], {"number": ruling.number})
             await conn.execute(_Q["end"], {"id": ruling.id, "state": "done", "explanation": None})
@@ -177,6 +205,21 @@ class Rulings:
                 files=len(intended), bytes=sum(one.size_bytes for one in intended),
             )  # fmt: skip
         log.warning("slide removed", number=ruling.number, count=len(intended))
+
+    async def _remove_all(self, shard: Shard, intended: Sequence[Any]) -> None:
+        for one in intended:
+            if one.state == "intended":
+                tier = self._tier(one.tier)
+                await in_thread(guarded, lambda _, one=one, tier=tier: _remove(tier, one), tier)
+                async with self._database.project(shard.project) as conn:
+                    await renew_shard(conn, shard, lease_s=LEASE_S)
+                    await conn.execute(_Q["removed"], {"ruling": shard.subject_id, "place": one.place})
+
+    async def _wait(self, shard: Shard, why: str) -> None:
+        """Granted, and not yet to be had: a lock is shortened by nobody, for no reason."""
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(_Q["explain"], {"id": shard.subject_id, "explanation": f"it waits: {why}"})
+            await postpone_shard(conn, shard, delay_s=WAIT_S, error=why)
 
     async def _intend(self, shard: Shard, ruling: Any) -> Sequence[Any]:
         """What is to go, each read once more: a name alone removes nothing."""
@@ -226,16 +269,14 @@ def _read(tiers: dict[str, PruneTier], number: str, files: list[Any], transfer: 
     """The sidecar and every file that stands still, as they are now. Raises DigestMismatch for one that is not what
     the catalog says."""
     found = []
-    main = tiers[files[0].tier]
-    try:
-        with main.open(sidecar_key(number)) as opened:
-            data = opened.read(0, opened.size_bytes)
-            mark = opened.fingerprint().mark
-        if decode_sidecar(data).number != number:
-            raise DigestMismatch("the sidecar speaks of another slide", where=number)
-        found.append(_intent(files[0].tier, sidecar_key(number), blake3(data).hexdigest(), len(data), mark))
-    except EntryMissing:
-        pass  # an earlier removal that failed took it
+    for name in dict.fromkeys(one.tier for one in files):
+        with suppress(EntryMissing):  # an earlier removal that failed took it
+            with tiers[name].open(sidecar_key(number)) as opened:
+                data = opened.read(0, opened.size_bytes)
+                mark = opened.fingerprint().mark
+            if decode_sidecar(data).number != number:
+                raise DigestMismatch("the sidecar speaks of another slide", where=number)
+            found.append(_intent(name, sidecar_key(number), blake3(data).hexdigest(), len(data), mark))
     for one in files:
         try:
             mark = tiers[one.tier].stat(one.key).fingerprint.mark
@@ -258,7 +299,7 @@ def _remove(tier: PruneTier, one: Any) -> None:
         now = tier.stat(one.key).fingerprint
         if (now.mark, now.size_bytes) != (one.mark, one.size_bytes):
             raise ChangedWhileReading("a file of the slide was written anew meanwhile", where=tier.name)
-        tier.remove(one.key)
+        freeing(tier).remove(one.key)  # with every version that a bucket keeps
     except EntryMissing:
         return
 
@@ -271,5 +312,5 @@ def _ruling(row: Any) -> wire.Ruling:
     return wire.Ruling(
         id=row.id, number=row.number, action=row.action, state=row.state, reason=row.reason, asked_by=row.asked_by,
         asked_at=row.asked_at, decided_by=row.decided_by, decided_at=row.decided_at, decision=row.decision,
-        explanation=row.explanation,
+        manifests=row.named if row.action == "remove" else 0, explanation=row.explanation,
     )  # fmt: skip

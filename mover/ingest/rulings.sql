@@ -15,8 +15,9 @@ on conflict do nothing returning id
 select mover.person_of(%(proof)s, %(actor)s) as person
 
 -- name: get
--- One ruling.
-select * from mover.slide_ruling where id = %(id)s
+-- One ruling, with how many kept manifests name the slide.
+select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.number))) as named
+  from mover.slide_ruling r where id = %(id)s
 
 -- name: lock
 -- One ruling, for who decides it now.
@@ -24,18 +25,24 @@ select * from mover.slide_ruling where id = %(id)s for update
 
 -- name: page
 -- The newest rulings, or those that wait for a second person.
-select * from mover.slide_ruling
+select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.number))) as named
+  from mover.slide_ruling r
  where (%(after)s::text is null or id < %(after)s) and (not %(open)s or state = 'asked')
  order by id desc limit %(limit)s
 
 -- name: decide
 -- The second person's word.
-update mover.slide_ruling set state = %(state)s, decided_by = %(actor)s, decided_at = now(), decision = %(reason)s
+update mover.slide_ruling set state = %(state)s, decided_by = %(actor)s, decided_at = now(), decision = %(reason)s,
+       manifests = %(manifests)s
  where id = %(id)s and state = 'asked'
 
 -- name: end
 -- What was granted is done, or failed.
 update mover.slide_ruling set state = %(state)s, explanation = %(explanation)s where id = %(id)s and state = 'granted'
+
+-- name: explain
+-- Why what was granted waits.
+update mover.slide_ruling set explanation = %(explanation)s where id = %(id)s and state = 'granted'
 
 -- name: lock_withdrawals
 -- As for withdrawals: a run becomes ready before, or after.
@@ -57,13 +64,27 @@ returning id
 select project_id, run_id from mover.slide_holders(array[%(number)s]) order by project_id, run_id
 
 -- name: files
--- Every file of a slide as the catalog knows it, beside its sidecar.
-select s.tier, s.key, s.digest, s.size_bytes from mover.slide s where s.number = %(number)s
- union all
-select f.tier, f.key, f.digest, f.size_bytes from mover.slide_file f where f.number = %(number)s
- union all
-select s.tier, s.thumbnail_key, s.thumbnail_digest, s.thumbnail_bytes from mover.slide s
- where s.number = %(number)s and s.thumbnail_key is not null
+-- Every file of a slide as the catalog knows it, beside its sidecar: where it was published, and wherever a copy of it
+-- was begun.
+with places as (
+    select tier, 0 as at from mover.slide where number = %(number)s
+     union all select tier, 1 from mover.slide_copy where number = %(number)s),
+known as (
+    select s.key, s.digest, s.size_bytes from mover.slide s where s.number = %(number)s
+     union all
+    select f.key, f.digest, f.size_bytes from mover.slide_file f where f.number = %(number)s
+     union all
+    select s.thumbnail_key, s.thumbnail_digest, s.thumbnail_bytes from mover.slide s
+     where s.number = %(number)s and s.thumbnail_key is not null)
+select p.tier, k.key, k.digest, k.size_bytes from places p cross join known k order by p.at, p.tier, k.key
+
+-- name: copying
+-- A copy of the slide that is being made, or was cut off: its end comes first.
+select tier from mover.slide_copy where number = %(number)s and state = 'writing'
+
+-- name: manifests
+-- Kept manifests that name a slide, whatever the project.
+select project_id, run_id from mover.slide_pins(%(number)s)
 
 -- name: intend
 -- Written down before anything goes.

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from psycopg.types.json import Jsonb
 
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
@@ -24,9 +25,9 @@ from mover.clock import SYSTEM, Clock
 from mover.decide.eviction import Idle, plan_eviction
 from mover.decide.lifecycle import check_transition
 from mover.errors import (
+    ArchiveLost,
     ChangedWhileReading,
     DigestMismatch,
-    EntryExists,
     EntryMissing,
     IdentifierFoundLater,
     IntegrityError,
@@ -37,16 +38,18 @@ from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, encode_manifest, parse_manifest
-from mover.model.recipe import plain_copy
-from mover.runs.roots import FlashRoots, Requester, content_key
+from mover.runs.fetch import Fetch, set_aside
+from mover.runs.roots import FlashRoots, Requester
 from mover.runs.site import Flash, entries_of, expression_of, get, lock
-from mover.tiers.port import ReadTier, WriteTier
+from mover.tiers.port import ReadTier
 from mover.transfer import Transfer
 
 SQL = load(__file__)
 RECORDS = "records.parquet"
 # beside the copy itself: manifests, records.parquet, and what jobs write into out/
 HEADROOM_BYTES = 64 << 20
+# a larger table of facts is not kept beside its run; one of a million slides has about 50 MB
+RECORDS_KEPT_BYTES = 256 << 20
 # idle digests looked at for one copy; with small files the next copy goes on
 EVICT_MAX = 10_000
 OFFENDERS_MAX = 100
@@ -78,9 +81,8 @@ class Stage:
         clock: Clock = SYSTEM,
     ) -> None:
         self._database = database
-        self._tiers = tiers
         self._flash = flash
-        self._transfer = transfer
+        self._fetch = Fetch(database, tiers, flash, transfer)
         self._node = node
         self._clock = clock
 
@@ -93,16 +95,31 @@ class Stage:
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await SQL.many(conn, "entries_by_path", **parameters)
         await in_thread(self._flash[run.tier].roots.check_identity)
-        if await self._begin(shard, run):
-            for entry in entries:
-                if not await self._stage_entry(shard, run, entry):
-                    break
+        lost = await self._stage_entries(shard, run, entries) if await self._begin(shard, run) else []
         async with self._database.project(shard.project) as conn:
             run = await lock(conn, shard.subject_id)
             await finish_shard(conn, shard)
-            if run.state == "staging" and await siblings_open(conn, shard) == 0:
+            if lost:
+                await conn.execute(SQL["add_offenders"], {"run": run.id, "offenders": Jsonb(lost)})
+            if run.state != "staging" or await siblings_open(conn, shard) > 0:
+                return
+            if count := len(lost) + len(run.offenders or []):
+                await self.failed(conn, shard, ArchiveLost(f"{count} files have no whole copy in the archive"))
+            else:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
                 await add_shards(conn, shard.project, [seal])
+
+    async def _stage_entries(self, shard: Shard, run: Any, entries: list[Any]) -> list[dict[str, str]]:
+        """Every entry, until the run is not staged any more. Those without a whole copy are named together, and not
+        one a try: the run fails when all of it was looked at."""
+        lost = []
+        for entry in entries:
+            try:
+                if not await self._stage_entry(shard, run, entry):
+                    break
+            except ArchiveLost as error:
+                lost.append({"number": entry.number, "path": entry.path, "why": error.code})
+        return lost
 
     async def _refuse_withdrawn(self, conn: Connection, run: str, paths: list[str] | None = None) -> None:
         """Selected before, and withdrawn since: no byte of it goes to flash, and no root with it becomes ready."""
@@ -129,7 +146,7 @@ class Stage:
         how = "linked" if await self._stands(shard, run.tier, entry) else "copied"
         if how == "copied":
             await self._make_room(shard, run.tier, entry.size_bytes)
-            await self._fetch(run.tier, entry)
+            await self._fetch.fetch(shard, run.tier, entry)
         roots = self._flash[run.tier].roots
         async with self._database.project(shard.project) as conn:
             # our link and the new mark are one step for everybody else, and nobody evicts in between
@@ -160,15 +177,10 @@ class Stage:
                 await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
                 return False
             except DigestMismatch:
-                await in_thread(self._set_aside, tier, entry.digest)
+                await in_thread(set_aside, self._flash[tier], tier, entry.digest)
                 await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
                 return False
         return True
-
-    def _set_aside(self, tier: str, digest: str) -> None:
-        """Other runs may hold the same inode: a person has to know."""
-        log.error("content damaged", tier=tier, digest=digest)
-        self._flash[tier].roots.set_aside(digest)
 
     async def _make_room(self, shard: Shard, tier: str, need_bytes: int) -> None:
         """Evict what no live run holds, least recently used first, when the copy would not fit otherwise."""
@@ -198,35 +210,6 @@ class Stage:
             if await SQL.one(conn, "content", **held) is None:
                 await in_thread(self._flash[tier].roots.evict, digest)
 
-    async def _fetch(self, tier: str, entry: Any) -> None:
-        """Copy from the archive into the content store; the engine re-reads it cold."""
-        source, target = self._tiers[entry.archive_tier], self._tiers[tier]
-        assert isinstance(target, WriteTier)
-        await in_thread(self._copy, source, target, entry)
-
-    def _copy(self, source: ReadTier, target: WriteTier, entry: Any) -> None:
-        key = content_key(entry.digest)
-        with source.open(entry.archive_key) as opened:
-            try:
-                moved = self._transfer.run_recipe(
-                    plain_copy(entry.size_bytes),
-                    source=opened,
-                    source_tier=source,
-                    target=target,
-                    key=key,
-                    expected=entry.digest,
-                )
-            except EntryExists:
-                # an earlier attempt, or another run, put it there before its row was written
-                try:
-                    self._flash[target.name].roots.check_content(entry.digest)
-                except DigestMismatch as error:
-                    self._set_aside(target.name, entry.digest)
-                    raise ChangedWhileReading("content on flash was damaged and is fetched anew") from error
-                return
-        if moved.digest.blake3 != entry.digest:
-            raise DigestMismatch("the archive holds other bytes than the catalog says", where=entry.number)
-
     async def _remember(self, conn: Connection, tier: str, entry: Any, mark: str) -> None:
         parameters = {"tier": tier, "digest": entry.digest, "size_bytes": entry.size_bytes, "mark": mark}
         await conn.execute(SQL["put_content"], parameters)
@@ -239,7 +222,7 @@ class Stage:
                 await finish_shard(conn, shard)
                 return
             run = await get(conn, shard.subject_id)
-            records = await self._records(conn, run.id)
+            records = await self._records(conn, run)
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
         await self._settle(run.tier)
@@ -251,6 +234,9 @@ class Stage:
             written = {"project": shard.project, "run": run.id, "path": RECORDS}
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await conn.execute(SQL["put_written"], {**written, "size_bytes": len(records), "digest": digest})
+            if len(records) <= RECORDS_KEPT_BYTES:
+                kept = {"project": shard.project, "digest": digest, "body": records}
+                await conn.execute(SQL["keep_records"], kept)
             entries = await entries_of(conn, run.id)
             expression = await expression_of(conn, run.selection_id)
         manifest = self._manifest(run, entries, expression)
@@ -279,9 +265,12 @@ class Stage:
         log.warning("entries lost before the seal", run=run.id, count=len(lost))
         return True
 
-    async def _records(self, conn: Connection, run: str) -> bytes:
-        """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns."""
-        rows = await SQL.many(conn, "aligned", run=run)
+    async def _records(self, conn: Connection, run: Any) -> bytes:
+        """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns. Of a run that
+        repeats another, the facts of then."""
+        if run.like_id and (kept := await SQL.one(conn, "records_of", run=run.id, path=RECORDS)) is not None:
+            return bytes(kept.body)
+        rows = await SQL.many(conn, "aligned", run=run.id)
         columns = {row.name: row.type for row in await SQL.many(conn, "columns")}
         return await in_thread(_parquet, rows, columns)
 

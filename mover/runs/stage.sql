@@ -2,6 +2,10 @@
 -- The entries a shard is to stage.
 select * from mover.run_entry where run_id = %(run)s and path = any(%(paths)s) and staged_at is null order by path
 
+-- name: add_offenders
+-- Files of which no copy is whole; the run fails with all of them.
+update mover.run set offenders = coalesce(offenders, '[]') || %(offenders)s where id = %(run)s
+
 -- name: mark_staged
 -- An entry whose flash copy was read back cold.
 update mover.run_entry set staged_at = now(), staged_how = %(how)s where run_id = %(run)s and path = %(path)s
@@ -64,6 +68,17 @@ select e.path, s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, s
        coalesce(a.subject, s.facts ->> 'subject') as subject, a.facts
   from mover.run_entry e join mover.slide s using (number) left join mover.aligned a on a.number = s.number
  where e.run_id = %(run)s and e.archive_key = s.key order by e.path collate "C"
+
+-- name: keep_records
+-- Facts change; what a run was given stays known.
+insert into mover.run_records (project_id, digest, body) values (%(project)s, %(digest)s, %(body)s) on conflict do nothing
+
+-- name: records_of
+-- What the run that this one repeats was given, if it came so far, and the files have the same names here.
+select r.body from mover.run n join mover.run l on l.id = n.like_id
+  join mover.run_entry e on e.run_id = l.id and e.path = %(path)s and e.number is null
+  join mover.run_records r on r.digest = e.digest
+ where n.id = %(run)s and (n.layout, coalesce(n.layout_label, '')) = (l.layout, coalesce(l.layout_label, ''))
 
 -- name: columns
 -- The typed columns of the project.

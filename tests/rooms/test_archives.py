@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from mover import metrics
 from mover.catalog.database import Database
-from mover.errors import NotFound
+from mover.errors import NotFound, RunRefused
 from mover.model import wire
 from mover.model.policy import ArchivePolicy
-from mover.model.sidecar import sidecar_key
-from mover.moving import archives as module
 from mover.moving.archives import Archives
 from mover.moving.places import Ends, Place
 from mover.moving.verifications import Verifications
@@ -24,7 +23,7 @@ from mover.policy import Loaded, PolicyBook
 from mover.tiers import identity as identities
 from mover.tiers.posix import PosixTier
 from mover.transfer import Transfer
-from tests.rooms.rig import OTHER, PROJECT, Rig, who
+from tests.rooms.rig import PROJECT, Rig, who
 from tests.support.postgres import Dsns
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
@@ -226,3 +225,102 @@ async def test_a_damaged_original_is_not_copied_but_doubted_and_told_as_long_as_
     assert (seen.copied, seen.failed, seen.damaged, seen.doubted) == (0, 1, 1, 0)
     assert not ward.path("mirror", number).exists()
     assert metrics.ARCHIVE_DAMAGED.labels("archive")._value.get() == 1
+
+
+# --- staged again exactly ----------------------------------------------------------------------------------------
+
+
+async def ready(ward: Ward, files: list[str], key: str = "k", **more: Any) -> wire.Run:
+    body = wire.RunRequest(**({"files": files} if files else {}), **more)
+    asked = await ward.runs.request(who(), body, key=key)
+    await ward.work()
+    return await ward.runs.view(PROJECT, asked.id)
+
+
+def emptied(ward: Ward) -> None:
+    """Years later: nothing of it stands on flash."""
+    for path in (ward.folder / "flash" / ".mover" / "content").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    ward.rows("delete from mover.content")
+
+
+def fact(ward: Ward, number: str, grade: int) -> None:
+    ward.rows("insert into mover.fact_column (project_id, name, type, table_name) values (%s, 'grade', 'integer', 't')"
+              " on conflict do nothing", PROJECT)  # fmt: skip
+    ward.rows("insert into mover.batch (id, project_id, tier, policy, folder, created_by) values"
+              " ('b', %s, 'intake', 'images', 'f', 'ann') on conflict do nothing", PROJECT)  # fmt: skip
+    ward.rows("insert into mover.record_set (id, project_id, batch_id, policy, version, source, created_by) values"
+              " ('r', %s, 'b', 'records', 1, 's', 'ann') on conflict do nothing", PROJECT)  # fmt: skip
+    ward.rows("insert into mover.aligned (project_id, number, facts, record_set_id) values"
+              " (%s, %s, jsonb_build_object('grade', %s::int), 'r')"
+              " on conflict (project_id, number) do update set facts = excluded.facts",
+              PROJECT, number, grade)  # fmt: skip
+
+
+async def test_a_dataset_is_staged_again_exactly_from_the_second_copy_and_the_first_is_mended(ward: Ward) -> None:
+    """One byte of one slide rotted, another is gone, facts were corrected, and the policy lays out anew: the manifest's
+    root is the same. Years lie between, and the scientist does not have to know any of it."""
+    numbers = ward.slides([5000, 6000, 7000])
+    fact(ward, numbers[0], 3)
+    first = await ready(ward, numbers, layout="flat")
+    await ward.turn()
+    emptied(ward)
+    fact(ward, numbers[0], 4)
+    rot(ward.path("archive", numbers[0]))
+    ward.path("archive", numbers[1]).unlink()
+    again = await ready(ward, [], "k2", like=first.id)
+
+    assert (again.state, again.like, again.exact, again.removed) == ("ready", first.id, True, [])
+    assert again.manifest_root == first.manifest_root is not None
+    other = await ready(ward, numbers, "k3", layout="flat")
+    assert other.manifest_root != first.manifest_root and other.like is None
+    renamed = await ready(ward, [], "k4", like=first.id, layout="number")
+    assert (renamed.state, renamed.like, renamed.exact) == ("ready", first.id, False)
+    table = pq.read_table(ward.folder / "flash" / "runs" / renamed.id / "records.parquet").to_pylist()
+    assert table[0]["path"] == f"data/{numbers[0]}/{numbers[0]}.svs" and table[0]["grade"] == 4
+    assert {row.key: row.reason for row in ward.rows("select * from mover.archive_doubt")} == {
+        f"slides/{numbers[0]}/1/{numbers[0]}.svs": "digest-mismatch",
+        f"slides/{numbers[1]}/1/{numbers[1]}.svs": "entry-missing",
+    }
+    seen = await ward.turn()
+    assert (seen.damaged, seen.doubted) == (0, 0)
+    for number in numbers:
+        assert ward.path("archive", number).read_bytes() == ward.path("mirror", number).read_bytes()
+
+
+async def test_what_has_no_whole_copy_is_refused_with_every_name(ward: Ward) -> None:
+    """First found out by staging, all offenders at once; then known, and refused before a byte is moved."""
+    numbers = ward.slides([5000, 6000, 7000])
+    first = await ready(ward, numbers)
+    await ward.turn()
+    emptied(ward)
+    for number in numbers[:2]:
+        rot(ward.path("archive", number))
+    rot(ward.path("mirror", numbers[0]))
+    ward.path("mirror", numbers[1]).unlink()
+    failed = await ready(ward, [], "k2", like=first.id)
+
+    assert (failed.state, failed.reason) in (("cleaned", "archive-lost"), ("failed", "archive-lost"))
+    assert sorted(one["number"] for one in failed.offenders) == numbers[:2]
+    assert {one["why"] for one in failed.offenders} == {"archive-lost"}
+    seen = await ward.turn()
+    assert seen.damaged == 4
+    with pytest.raises(RunRefused) as refused:
+        await ready(ward, [], "k3", like=first.id)
+    assert refused.value.details == [{"number": number, "why": "archive-lost"} for number in numbers[:2]]
+
+
+async def test_while_a_copy_cannot_be_looked_at_a_run_waits(ward: Ward) -> None:
+    """An unmounted tier is no loss."""
+    [number] = ward.slides([5000])
+    await ward.turn()
+    ward.path("archive", number).unlink()
+    mirror = ward.tiers.pop("mirror")
+    waiting = await ready(ward, [number])
+    assert waiting.state == "staging" and "tier-unavailable" in str(waiting.explanation)
+    ward.tiers["mirror"] = mirror
+    ward.due()
+    await ward.work()
+
+    assert (await ward.runs.view(PROJECT, waiting.id)).state == "ready"

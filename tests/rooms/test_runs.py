@@ -13,6 +13,7 @@ from blake3 import blake3
 from mover.catalog.database import Database
 from mover.clock import SystemClock
 from mover.errors import ChangedWhileReading, Conflict, LeaseLost, NotFound, RunRefused, TierUnavailable
+from mover.jobs import Shard
 from mover.model import wire
 from mover.repository import writer
 from mover.repository.cutting import FileReader
@@ -138,14 +139,14 @@ async def test_a_run_cancelled_while_a_slide_was_copied_leaves_no_root_behind(ri
     """The copy takes seconds; the cancellation and the whole cleanup fit into them."""
     run = await rig.request(rig.slides([1000]), key="1")
     shard = await rig.claim("run-stage")
-    fetch = rig.stage._fetch
+    fetch = rig.stage._fetch.fetch
 
-    async def slow(tier: str, entry: Any) -> None:
-        await fetch(tier, entry)
+    async def slow(shard: Shard, tier: str, entry: Any) -> None:
+        await fetch(shard, tier, entry)
         await rig.runs.cancel(who(), run.id)
         await rig.work("run-clean")
 
-    rig.stage._fetch = slow  # type: ignore[method-assign]
+    rig.stage._fetch.fetch = slow  # type: ignore[method-assign]
     await rig.stage.stage(shard)
     rig.due()
     await rig.work()
@@ -265,15 +266,15 @@ async def test_content_that_was_evicted_under_our_hands_is_fetched_again(rig: Ri
     [slide] = rig.slides([1000])
     run = await rig.request([slide], key="1")
     digest = rig.rows("select digest from mover.slide")[0].digest
-    fetch, evictions = rig.stage._fetch, []
+    fetch, evictions = rig.stage._fetch.fetch, []
 
-    async def evicted(tier: str, entry: Any) -> None:
-        await fetch(tier, entry)
+    async def evicted(shard: Shard, tier: str, entry: Any) -> None:
+        await fetch(shard, tier, entry)
         if not evictions:
             evictions.append(digest)
             rig.roots.evict(digest)
 
-    rig.stage._fetch = evicted  # type: ignore[method-assign]
+    rig.stage._fetch.fetch = evicted  # type: ignore[method-assign]
     await rig.work()
     assert rig.run(run.id).state == "staging"
     rig.due()
