@@ -715,6 +715,7 @@ async def _listen(house: House) -> Server:
         cohorts=house.cohorts,
         runs=house.runs,
         rebuild=house.protecting.rebuild,
+        archives=house.moving.archives,
         folders=house.protecting.folders,
         snapshots=house.protecting.snapshots,
         restores=house.protecting.restores,

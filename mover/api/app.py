@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 from mover import metrics
 from mover.api import (
     adoptions,
+    archives,
     audit,
     batches,
     cohorts,
@@ -66,6 +67,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *transfers.OPERATIONS,
     *verify.OPERATIONS,
     *restores.OPERATIONS,
+    *archives.OPERATIONS,
     *folders.OPERATIONS,
     *snapshots.OPERATIONS,
     *shortenings.OPERATIONS,

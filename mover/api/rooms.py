@@ -155,6 +155,11 @@ class Rebuild(Protocol):
     async def request(self, identity: Identity, /) -> wire.Rebuilds: ...
 
 
+class Archives(Protocol):
+    async def list(self, project: str, /) -> wire.Archives: ...
+    async def ask(self, identity: Identity, id: str, /, *, request: str = "") -> wire.Archive: ...
+
+
 class Folders(Protocol):
     async def list(self, project: str, /) -> wire.ProtectedFolders: ...
     async def ask(self, identity: Identity, id: str, /) -> wire.ProtectedFolder: ...
@@ -276,6 +281,7 @@ class Rooms:
     cohorts: Cohorts
     runs: Runs
     rebuild: Rebuild
+    archives: Archives
     folders: Folders
     snapshots: Snapshots
     restores: Restores

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("mover.cli.transfer", "Follow and steer copies and moves."),
     "verify": ("mover.cli.verify", "Read a tier, a run or a list again, and compare with the catalog."),
     "verification": ("mover.cli.verification", "What was read again: progress, findings, reports."),
+    "archive": ("mover.cli.archive", "Second copies, locks and damage of published slides."),
     "folder": ("mover.cli.folder", "Plain folders that policies protect: when, how far, now."),
     "snapshot": ("mover.cli.snapshot", "Step 4: what is protected, and its check."),
     "protect": ("mover.cli.protect", "Step 4: the terms that hold, what waits, and what takes two persons."),

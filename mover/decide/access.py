@@ -62,6 +62,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "runs.finish": _RUNS,
     "runs.clean": _RUNS,
     "runs.cancel": _RUNS,
+    "archives.read": _LADDER,
+    "archives.keep": _WORK,
     "folders.read": _LADDER,
     "folders.protect": _WORK,
     "snapshots.read": _LADDER,

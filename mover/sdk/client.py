@@ -32,6 +32,7 @@ class Client:
         self.runs = nouns.Runs(self._transport)
         self.transfers = nouns.Transfers(self._transport)
         self.verifications = nouns.Verifications(self._transport)
+        self.archives = nouns.Archives(self._transport)
         self.folders = nouns.Folders(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
         self.shortenings = nouns.Shortenings(self._transport)
@@ -89,6 +90,7 @@ class SyncClient:
     runs: Any
     transfers: Any
     verifications: Any
+    archives: Any
     folders: Any
     snapshots: Any
     shortenings: Any

@@ -541,6 +541,18 @@ class Verifications(Noun):
         return await self._transport.send(ask, wire.Verification)
 
 
+class Archives(Noun):
+    """Second copies and locks of published slides, as archive policies want them."""
+
+    async def list(self) -> list[wire.Archive]:
+        page: wire.Archives = await self._get("/v1/archives", wire.Archives)
+        return page.archives
+
+    async def keep(self, id: str) -> wire.Archive:
+        """Copy and lock what is due now; by the policy's name."""
+        return await self._transport.send(Ask("POST", f"/v1/archives/{id}/keep", repeatable=True), wire.Archive)
+
+
 class Folders(Noun):
     """Plain folders that policies protect."""
 

@@ -202,6 +202,21 @@ class SmallRebuild(Room):
         return wire.Rebuilds(policies=["protect"])
 
 
+class SmallArchives(Room):
+    def _archive(self, id: str) -> wire.Archive:
+        turn = wire.ArchiveTurn(state="done", started_at=AT, copied=1, bytes=1, failed=0, locked=0, missing=0)
+        return wire.Archive(
+            policy=id, tier="archive", slides=1, bytes=1, copied=0, late=0, failed=0, damaged=0, doubted=0, turn=turn
+        )
+
+    async def list(self, project: str) -> wire.Archives:
+        return wire.Archives(archives=[self._archive("archive")])
+
+    async def ask(self, identity: Identity, id: str, *, request: str = "") -> wire.Archive:
+        self.saw("keep", identity, id)
+        return self._archive(id)
+
+
 class SmallFolders(Room):
     def _folder(self, id: str) -> wire.ProtectedFolder:
         return wire.ProtectedFolder(id=id, policy="protect", name="plans", path="/srv/plans", state="idle")
@@ -695,6 +710,7 @@ def small_rooms() -> Rooms:
         cohorts=SmallCohorts(),
         runs=SmallRuns(),
         rebuild=SmallRebuild(),
+        archives=SmallArchives(),
         folders=SmallFolders(),
         snapshots=SmallSnapshots(),
         restores=SmallRestores(),

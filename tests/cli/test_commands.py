@@ -167,6 +167,8 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("snapshot", "hold"): ("snapshot-1", "--reason", "a paper", "--until", "2027-01-01"),
     ("snapshot", "untrash"): ("snapshot-1", "--reason", "a paper"),
     ("snapshot", "tag"): ("snapshot-1", "paper"),
+    ("archive", "list"): (),
+    ("archive", "keep"): ("archive",),
     ("folder", "list"): (),
     ("folder", "protect"): ("plans",),
     ("protect", "show"): (),

@@ -46,6 +46,8 @@ snapshots.check     -      +        +     .         .
 snapshots.rebuild   -      -        +     .         .
 folders.read        +      +        +     .         .
 folders.protect     -      +        +     .         .
+archives.read       +      +        +     .         .
+archives.keep       -      +        +     .         .
 snapshots.hold      -      +        +     .         .
 shortenings.read    +      +        +     .         .
 shortenings.ask     -      +        +     .         .
