@@ -12,7 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from mover.errors import SettingsInvalid, TierUnavailable
-from mover.model.policy import ProtectPolicy
+from mover.model.policy import ArchivePolicy, Policy, ProtectPolicy
 from mover.model.tiers import LockMode
 from mover.policy import PolicyBook
 from mover.tiers.immutable import takes_attribute
@@ -28,7 +28,8 @@ Seal = Callable[[int], None]
 
 
 class Rule(Struct, frozen=True):
-    """How one repository is kept. `retain_s` and `mode` are of object lock."""
+    """How one repository is kept. `retain_s` and `mode` are of object lock. An archive is probed as a repository is;
+    its locks are renewed where its slides are known (`moving.archives`)."""
 
     policy: str
     tier: str
@@ -36,16 +37,29 @@ class Rule(Struct, frozen=True):
     means: Means
     retain_s: int = 0
     mode: LockMode = "COMPLIANCE"
+    repository: bool = True
 
 
 def rules(policies: PolicyBook) -> list[Rule]:
-    """One for each repository that is kept by some means, in order of tier and prefix."""
+    """One for each repository and archive that is kept by some means, in order of tier and prefix."""
     found: dict[tuple[str, str], Rule] = {}
     for one in policies.all():
-        if isinstance(one.policy, ProtectPolicy) and (rule := _rule(one.policy)) is not None:
+        for rule in _rules_of(one.policy):
             place = (rule.tier, rule.prefix)
             found[place] = _stricter(found[place], rule) if place in found else rule
     return [found[place] for place in sorted(found)]
+
+
+def _rules_of(policy: Policy) -> list[Rule]:
+    if isinstance(policy, ProtectPolicy):
+        return [rule] if (rule := _rule(policy)) is not None else []
+    if isinstance(policy, ArchivePolicy) and policy.lock_s is not None:
+        mode: LockMode = "COMPLIANCE" if policy.lock_mode == "compliance" else "GOVERNANCE"
+        return [
+            Rule(policy.name, tier, "", "object lock", policy.lock_s, mode, repository=False)
+            for tier in (policy.tier, policy.second_copy) if tier is not None
+        ]  # fmt: skip
+    return []
 
 
 def _rule(policy: ProtectPolicy) -> Rule | None:
@@ -61,7 +75,7 @@ def _rule(policy: ProtectPolicy) -> Rule | None:
 def _stricter(one: Rule, other: Rule) -> Rule:
     longer = one if one.retain_s >= other.retain_s else other
     mode: LockMode = "COMPLIANCE" if "COMPLIANCE" in (one.mode, other.mode) else "GOVERNANCE"
-    return Rule(longer.policy, one.tier, one.prefix, longer.means, longer.retain_s, mode)
+    return Rule(longer.policy, one.tier, one.prefix, longer.means, longer.retain_s, mode, longer.repository)
 
 
 def kept(tier: Any, rule: Rule | None, *, seal: Seal | None) -> Any:

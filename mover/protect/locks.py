@@ -69,7 +69,8 @@ class Locks:
         for rule in rules(self._site.policies):
             if rule.tier in self._site.tiers:
                 began += await self._begin_probe(project, rule)
-                began += await self._begin_renewal(project, rule)
+                if rule.repository:
+                    began += await self._begin_renewal(project, rule)
         return began
 
     async def _begin_probe(self, project: str, rule: Rule) -> bool:

@@ -3,28 +3,37 @@ staged again exactly although the archive's own copy is gone."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 
 from mover import metrics
 from mover.catalog.database import Database
+from mover.demo.seaweed import Seaweed
 from mover.errors import NotFound, RunRefused
+from mover.ingest.rulings import Rulings
 from mover.model import wire
 from mover.model.policy import ArchivePolicy
+from mover.model.sidecar import Sidecar, encode_sidecar, sidecar_key
 from mover.moving.archives import Archives
 from mover.moving.places import Ends, Place
 from mover.moving.verifications import Verifications
 from mover.moving.verify import Verify
 from mover.policy import Loaded, PolicyBook
+from mover.protect.keeping import rules
 from mover.tiers import identity as identities
+from mover.tiers.locking import object_locks
 from mover.tiers.posix import PosixTier
 from mover.transfer import Transfer
 from tests.rooms.rig import PROJECT, Rig, who
 from tests.support.postgres import Dsns
+from tests.support.seaweed import locked_bucket, object_tier
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 POLICY = ArchivePolicy(name="archive", tier="archive", second_copy="mirror", every_s=3600, share_per_day=1)
@@ -75,6 +84,29 @@ class Ward(Rig):
     def path(self, tier: str, number: str) -> Path:
         return self.folder / tier / f"slides/{number}/1/{number}.svs"
 
+    def several(self, number: str) -> list[str]:
+        """The slide gets a second file, a thumbnail and a sidecar; their keys."""
+        one, thumbnail = f"slides/{number}/1/im2.dcm", f"slides/{number}/1/{number}.jpg"
+        sidecar = Sidecar(
+            number=number, site="ward", family="dicom", extension="svs", key=f"slides/{number}/1/{number}.svs",
+            size_bytes=1000, blake3="ab" * 32, segments=(), thumbnail=None, facts={}, evidence={}, created_at="",
+            software="t",
+        )  # fmt: skip
+        for key, data in ((one, b"another"), (thumbnail, b"small"), (sidecar_key(number), encode_sidecar(sidecar))):
+            self.tiers["archive"].put(key, [data], size_bytes=len(data))  # type: ignore[attr-defined]
+        self.rows("insert into mover.slide_file (number, name, size_bytes, digest, tier, key)"
+                  " values (%s, 'im2.dcm', 7, %s, 'archive', %s)",
+                  number, blake3(b"another").hexdigest(), one)  # fmt: skip
+        self.rows("update mover.slide set files_count = 1, files_bytes = 7, root = %s, thumbnail_key = %s,"
+                  " thumbnail_bytes = 5, thumbnail_digest = %s where number = %s",
+                  "cd" * 32, thumbnail, blake3(b"small").hexdigest(), number)  # fmt: skip
+        return [one, thumbnail, sidecar_key(number)]
+
+    async def read(self, tier: str) -> wire.Verification:
+        asked = await self.verifications.request(who(), wire.VerificationRequest(tier=tier))
+        await self.work("verify")
+        return await self.verifications.view(PROJECT, asked.id)
+
     def copies(self) -> dict[str, tuple[str, str | None]]:
         return {one.number: (one.state, one.reason) for one in self.rows("select * from mover.slide_copy")}
 
@@ -97,6 +129,7 @@ def rot(path: Path) -> None:
 async def test_every_published_slide_is_copied_once_read_back_and_proved(ward: Ward) -> None:
     """The proof is over all files of the slide on that tier; a turn with nothing to do writes nothing."""
     numbers = ward.slides([1000, 70_000, 3])
+    beside = ward.several(numbers[0])
     seen = await ward.turn()
 
     assert (seen.slides, seen.copied, seen.failed, seen.turn and seen.turn.copied) == (3, 3, 0, 3)
@@ -104,8 +137,12 @@ async def test_every_published_slide_is_copied_once_read_back_and_proved(ward: W
         assert ward.path("mirror", number).read_bytes() == ward.path("archive", number).read_bytes()
     [proof, *_] = ward.rows("select p.* from mover.slide_copy c join mover.proof p on p.id = c.proof order by c.number")
     [slide, *_] = ward.rows("select * from mover.slide order by number")
-    assert (proof.kind, proof.count, proof.bytes, proof.root) == ("verified", 1, 1000, slide.digest)
+    assert (proof.kind, proof.count, proof.bytes, proof.root) == ("verified", 3, 1000 + 7 + 5, slide.root)
+    for key in beside:
+        assert (ward.folder / "mirror" / key).read_bytes() == (ward.folder / "archive" / key).read_bytes()
+    assert beside[-1] == sidecar_key(numbers[0]) and (await ward.read("mirror")).entries == 5
     assert proof.details == {"tier": "mirror", "from": "archive"}
+    assert (await ward.read("mirror")).findings == {}  # nor is a sidecar there a stranger
     again = await ward.turn()
     assert again.turn is not None and (again.turn.state, again.turn.copied, again.late) == ("done", 0, 0)
     assert ward.actions().count("archive kept") == 1
@@ -324,3 +361,97 @@ async def test_while_a_copy_cannot_be_looked_at_a_run_waits(ward: Ward) -> None:
     await ward.work()
 
     assert (await ward.runs.view(PROJECT, waiting.id)).state == "ready"
+
+
+# --- kept ----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_file_of_a_slide_is_released_from_either_tier_whatever_our_code_thinks(ward: Ward) -> None:
+    """A name alone is not enough: what a transfer took for a stray on the mirror is a dataset's second copy."""
+    [number] = ward.slides([1000])
+    keys = [f"slides/{number}/1/{number}.svs", *ward.several(number)]
+    await ward.turn()
+    ward.rows("insert into mover.transfer (id, project_id, verb, sources, target, request, created_by)"
+              " values ('t', %s, 'move', '{mirror}', 'flash', '{}', 'ann')", PROJECT)  # fmt: skip
+    for at, tier in enumerate(("archive", "mirror", "protect")):
+        ward.rows("insert into mover.release (id, project_id, transfer_id, tier, entries, bytes, hold_s, epoch,"
+                  " requested_by) values (%s, %s, 't', %s, 1, 1, 1, '1', 'ann')", tier, PROJECT, tier)  # fmt: skip
+        for place, key in enumerate([*keys, "slides/other", "a\\xff"]):
+            ward.rows(
+                "insert into mover.release_entry (project_id, release_id, entry_id, source, size_bytes, digest)"
+                " values (%s, %s, %s, %s, 1, %s)", PROJECT, tier, 100 * at + place, key.encode(), "ab" * 32,
+            )  # fmt: skip
+    left = "update mover.release_entry set state = 'leaving', trash = 't', device = 1, inode = 1 where entry_id = %s"
+    for at in range(3):
+        for place in range(len(keys) + 2):
+            if at < 2 and place < len(keys):
+                with pytest.raises(psycopg.errors.CheckViolation, match="not released"):
+                    ward.rows(left, 100 * at + place)
+            else:
+                ward.rows(left, 100 * at + place)
+    async with ward.database.project(PROJECT) as conn:
+        held = await conn.execute("select key from mover.keys_held('mirror', %s)", [keys])
+        assert {row[0] for row in await held.fetchall()} == set(keys)
+
+
+DAY_S = 86_400
+
+
+async def test_what_a_kept_manifest_names_is_locked_on_and_a_withdrawn_slide_goes_when_its_lock_has_run_out(
+    ward: Ward, weed: Seaweed
+) -> None:
+    """Locks are extended, never shortened, and not for a slide that has to go; a removal says what it waits for. The
+    bucket is probed with our own credential, as a repository's is."""
+    bucket = locked_bucket(weed, mode="GOVERNANCE")
+    policy = msgspec.structs.replace(POLICY, second_copy=None, lock_s=8 * DAY_S, lock_mode="governance")
+    ward.use("archive", object_tier(bucket, "archive"), policy)
+    pinned, withdrawn, loose = ward.slides([10, 20, 30])
+    await ready(ward, [pinned, withdrawn])
+    ward.rows("insert into mover.slide_withdrawal values (%s, 'identifier-found-later', 'x')", withdrawn)
+    locks = object_locks(ward.tiers["archive"])
+    assert locks is not None
+
+    def days(number: str) -> float:
+        lock = locks.of(f"slides/{number}/1/{number}.svs")
+        assert lock is not None
+        return (lock.until - datetime.now(UTC)).total_seconds() / DAY_S
+
+    seen = await ward.turn()
+    assert seen.turn is not None and (seen.turn.state, seen.turn.locked, seen.turn.missing) == ("done", 1, 0)
+    assert days(pinned) == pytest.approx(8, abs=0.1) and max(days(withdrawn), days(loose)) < 1.1
+    assert seen.locked_until is not None
+    again = await ward.turn()
+    assert again.turn is not None and again.turn.locked == 0
+    ward.use("archive", ward.tiers["archive"], msgspec.structs.replace(policy, lock_s=40 * DAY_S))
+    await ward.turn()
+    assert days(pinned) == pytest.approx(40, abs=0.1)
+    ward.use("archive", ward.tiers["archive"], policy)
+    await ward.turn()
+    assert days(pinned) == pytest.approx(40, abs=0.1)
+    with pytest.raises(psycopg.errors.CheckViolation, match="never shortened"):
+        ward.rows("update mover.object_lock set until = now()")
+
+    rulings = Rulings(ward.database, ward.tiers, Transfer(), node="n1")
+    ward.handlers |= rulings.handlers()
+    ward.rows("update mover.run set state = 'cancelled'")
+    body = wire.RulingRequest(action="remove", reason="the label's name is in it")
+    asked = await rulings.ask(PROJECT, "ann", withdrawn, body)
+    granted = wire.RulingDecision(decision="grant", reason="looked at it closely", manifests=1)
+    await rulings.decide(PROJECT, "cora", asked.id, granted)
+    await ward.work("slide-remove")
+    waiting = await rulings.view(PROJECT, asked.id)
+    assert waiting.state == "granted" and "locked until" in str(waiting.explanation)
+    key = f"slides/{withdrawn}/1/{withdrawn}.svs"
+    for one in list(locks.control.versions(locks.full_key(key))):
+        locks.control.delete_version(one.key, one.id, bypass=True)  # as if a day had passed
+    ward.due()
+    await ward.work("slide-remove")
+    assert (await rulings.view(PROJECT, asked.id)).state == "done"
+
+    book = PolicyBook([Loaded(policy=policy, file="a.yaml", text="", digest="")])
+    [rule] = rules(book)
+    assert (rule.tier, rule.means, rule.repository) == ("archive", "object lock", False)
+    ward.protecting.locks._site.policies._by_name["archive"] = book.loaded("archive")
+    assert await ward.protecting.locks.begin_due(PROJECT) == 1
+    await ward.work("lock-probe")
+    assert (await ward.protecting.locks.told())["archive"].state == "not immutable"  # governance, and our own right
