@@ -2,7 +2,7 @@
 The run of a job, by Slurm's burst_buffer/lua: staged while the job is pending and no GPU is held, protected and
 cleaned after it. Stands beside slurm.conf; docs/schedulers.md tells how it is set up. A job says:
 
-  #BB_LUA pool=flash capacity=2TB              (optional: Slurm's own account of the flash tier)
+  #BB_LUA pool=flash capacity=2000             (optional: GiB in Slurm's own account of the flash tier)
   #BB_LUA stage_in cohort=prostate@3           (or expression="...", files=/path/of/list, like=RUN)
   #BB_LUA stage_out code=/home/ana/model       (optional: beside the run's out/, which is always kept)
 

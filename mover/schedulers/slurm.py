@@ -122,10 +122,9 @@ class Records:
             (self._folder / f"{record.job}.env").unlink(missing_ok=True)
 
     def pools(self, tiers: list[wire.Tier]) -> None:
-        """The flash tiers as Slurm's pools, in bytes by the GiB."""
-        gib = 1 << 30
+        """The flash tiers as Slurm's pools, in GiB: Slurm 22.05 reads no quantity beyond 32 bits."""
         pools = [
-            {"id": tier.name, "quantity": tier.capacity_bytes // gib * gib, "granularity": gib}
+            {"id": tier.name, "quantity": tier.capacity_bytes >> 30, "granularity": 1}
             for tier in tiers
             if tier.role == "flash" and tier.capacity_bytes
         ]

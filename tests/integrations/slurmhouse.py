@@ -1,0 +1,157 @@
+"""A real Slurm for a test: munged, slurmctld and one slurmd with keys, sockets and ports of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+OURS = Path(__file__).parents[2] / "integrations" / "slurm"
+WAIT_S = 60.0
+
+SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld}
+SlurmdPort={slurmd}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+SlurmUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+TaskProlog={ours}/task_prolog.sh
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_interval=1,sched_min_interval=100000
+BurstBufferType=burst_buffer/lua
+KillWait=2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
+PartitionName=main Nodes=n1 Default=YES MaxTime=INFINITE OverSubscribe=FORCE:8 State=UP
+"""
+
+
+def missing() -> list[str]:
+    return [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+
+
+class SlurmHouse:
+    def __init__(self, folder: Path, *, command: str, state: Path) -> None:
+        self.folder = folder
+        self._parts: list[subprocess.Popen[bytes]] = []
+        self._environment = {
+            **os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+            "PYTHONPATH": str(OURS.parents[1]),
+        }  # fmt: skip
+        self._write(command, state)
+
+    def _write(self, command: str, state: Path) -> None:
+        for part in ("state", "spool"):
+            (self.folder / part).mkdir()
+        (self.folder / "munge.key").write_bytes(os.urandom(1024))
+        (self.folder / "munge.key").chmod(0o600)
+        ports = [_free_port() for _ in range(2)]
+        conf = SLURM_CONF.format(
+            host=socket.gethostname().partition(".")[0], ctld=ports[0], slurmd=ports[1], folder=self.folder, ours=OURS
+        )
+        (self.folder / "slurm.conf").write_text(conf)
+        shutil.copy(OURS / "burst_buffer.conf", self.folder)
+        lua = (OURS / "burst_buffer.lua").read_text()
+        lua = lua.replace('"/usr/bin/mover-slurm --config /etc/mover/slurm.yaml"', f'"{command}"')
+        (self.folder / "burst_buffer.lua").write_text(lua.replace('"/var/lib/mover-slurm"', f'"{state}"'))
+
+    def start(self) -> None:
+        at = self.folder
+        self._run_part(
+            "munged", "--foreground", "--force", "-S", f"{at}/munge.socket", "--key-file", f"{at}/munge.key",
+            "--log-file", f"{at}/munged.log", "--pid-file", f"{at}/munged.pid", "--seed-file", f"{at}/munge.seed",
+        )  # fmt: skip
+        self._await(lambda: (at / "munge.socket").exists())
+        self._run_part("slurmctld", "-D")
+        self._run_part("slurmd", "-D", "-N", "n1")
+        self._await(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"))
+
+    def stop(self) -> None:
+        for part in reversed(self._parts):
+            part.terminate()
+        for part in reversed(self._parts):
+            try:
+                part.wait(10)
+            except subprocess.TimeoutExpired:
+                part.kill()
+                part.wait()
+
+    def _run_part(self, *command: str) -> None:
+        with open(self.folder / f"{command[0]}.out", "ab") as log:
+            self._parts.append(
+                subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment)
+            )
+
+    # --- as a user ------------------------------------------------------------------------------------------
+
+    def submit(self, script: str, *, uid: int, gid: int, home: Path, **options: str) -> str:
+        """sbatch as a user of the machine; the job's id, or what sbatch said."""
+        path = home / f"job-{time.monotonic_ns()}.sh"
+        path.write_text(script)
+        path.chmod(0o755)
+        said = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        done = subprocess.run(
+            ["sbatch", "--parsable", "-o", f"{home}/%j.out", *said, str(path)], cwd=home, user=uid, group=gid,
+            extra_groups=[], env=self._environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return (done.stdout or done.stderr).strip()
+
+    def ask(self, *command: str) -> str:
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    def facts(self, job: str) -> Mapping[str, str]:
+        """`scontrol show job`, for people; good enough for a test whose jobs have plain names."""
+        words = self.ask("scontrol", "-o", "show", "job", job).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def state(self, job: str) -> str:
+        return self.facts(job).get("JobState", "")
+
+    def await_state(self, job: str, *states: str) -> Mapping[str, str]:
+        self._await(lambda: self.state(job) in states, job)
+        return self.facts(job)
+
+    def await_reason(self, job: str, part: str) -> Mapping[str, str]:
+        self._await(lambda: part in self.facts(job).get("Reason", ""), job)
+        return self.facts(job)
+
+    def await_over(self, job: str) -> Mapping[str, str]:
+        """Its burst buffer is torn down too."""
+        self._await(
+            lambda: self.state(job) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+            and self.facts(job).get("BurstBufferState", "complete") == "complete",
+            job,
+        )
+        return self.facts(job)
+
+    def _await(self, met: Callable[[], object], job: str = "") -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not met():
+            told = self.ask("scontrol", "show", "job", job) if job else ""
+            logs = "".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.out"))
+            assert time.monotonic() < deadline, told + logs
+            time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
