@@ -2,7 +2,7 @@
 
 `parse` turns a text into a frozen tree of the few things a cohort may say (comparison, and/or/not, in, between,
 is null, like, literals, known columns, `sampled`). Whatever else the parser understands is refused where it
-stands. `mover.catalog.selections` compiles the tree to parametrised SQL; no text of the expression reaches it.
+stands. `mover.decide.vectors` judges the tree over columns of facts; nothing of an expression ever becomes SQL.
 
 An expression is kept, shown to the whole project and written into manifests, so it may hold no identifier (D10):
 comments are refused, and a text in it must be one that the column can hold, or shaped like it.
@@ -13,6 +13,7 @@ stage is unknown; say `or stage is null`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
@@ -28,6 +29,9 @@ from sqlglot.tokens import Token, TokenType
 from mover.errors import ExpressionInvalid
 from mover.model.facts import SLIDE_COLUMNS, FactColumn
 from mover.model.ids import CROCKFORD
+
+# it warns of what it does not know by quoting it, and an expression may hold what no log may (I2)
+logging.getLogger("sqlglot").disabled = True
 
 MAX_CHARS = 8192
 MAX_TOKENS = 4000
