@@ -179,6 +179,7 @@ async def run(
             stopping = group.create_task(_until_stopped(), name="signals")
             loops = [
                 group.create_task(house.worker.run(), name="worker"),
+                group.create_task(house.runs.watch.listen(), name="watch"),
                 group.create_task(_housekeeping(house), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
                 group.create_task(_sweep_temporaries(house), name="sweep"),

@@ -6,8 +6,9 @@ without rights learns nothing from how its body would have been judged.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from mover.api import (
     cohorts,
     dumps,
     folders,
+    protection,
     quarantine,
     records,
     restores,
@@ -40,12 +42,13 @@ from mover.api import (
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
 from mover.api.operation import Call, Operation, Streamed, Waiting
-from mover.api.parsing import ACTS_FOR, read_acts_for, read_body, read_key, read_path, read_query
+from mover.api.parsing import ACTS_FOR, read_acts_for, read_body, read_key, read_last_event, read_path, read_query
 from mover.api.peers import is_local, peer_credentials
 from mover.api.problems import answer_errors
 from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
-from mover.api.waiting import Waits
+from mover.api.streaming import Streams
+from mover.api.waiting import Changed, Waits
 from mover.clock import SYSTEM, Clock
 from mover.decide.access import ACTIONS, judge, needs_somebody
 from mover.errors import Denied, NotFound, RequestInvalid, Unauthenticated
@@ -71,6 +74,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *folders.OPERATIONS,
     *snapshots.OPERATIONS,
     *shortenings.OPERATIONS,
+    *protection.OPERATIONS,
     *audit.OPERATIONS,
     *tokens.OPERATIONS,
     *service.OPERATIONS,
@@ -87,6 +91,7 @@ class _House:
     limits: Limits
     gate: Gate
     waits: Waits
+    streams: Streams
     clock: Clock
 
 
@@ -95,7 +100,7 @@ def make_app(
 ) -> web.Application:
     """The caller serves it with `api.serve`, which also holds the bounds that HTTP's own parser keeps."""
     limits = limits or Limits()
-    house = _House(rooms, access, version, limits, Gate(limits, clock), Waits(limits, clock), clock)
+    house = _House(rooms, access, version, limits, Gate(limits, clock), Waits(limits, clock), Streams(limits), clock)
     app = web.Application(middlewares=[_account(house), answer_errors], client_max_size=limits.body_bytes)
     for operation in OPERATIONS:
         app.router.add_route(operation.method, operation.path, _endpoint(operation, house))
@@ -103,6 +108,7 @@ def make_app(
 
     async def stop_waiting(_: web.Application) -> None:
         house.waits.closing = True
+        house.streams.close()
 
     app.on_shutdown.append(stop_waiting)
     return app
@@ -166,9 +172,13 @@ async def _parse(request: web.Request, operation: Operation, house: _House, iden
     query = read_query(request, operation.query)
     planned = getattr(query, "plan", False)
 
-    async def until(look: Callable[[], Awaitable[Any]], final: frozenset[str]) -> Any:
+    async def until(
+        look: Callable[[], Awaitable[Any]], final: frozenset[str], changed: Changed | None = None, /
+    ) -> Any:
         assert isinstance(query, Waiting)
-        return await house.waits.until_changed(look, final, query=query, gone=lambda: request.transport is None)
+        return await house.waits.until_changed(
+            look, final, query=query, gone=lambda: request.transport is None, changed=changed
+        )
 
     return Call(
         rooms=house.rooms,
@@ -180,6 +190,8 @@ async def _parse(request: web.Request, operation: Operation, house: _House, iden
         body=await read_body(request, operation, timeout_s=house.limits.body_timeout_s),
         request=request_id(request),
         until=until,
+        streamed=partial(house.streams.framed, identity.token_id or identity.actor),
+        last_event=read_last_event(request),
     )
 
 
@@ -206,6 +218,10 @@ async def _stream(request: web.Request, lines: AsyncIterator[bytes], media_type:
         if request.transport is not None:
             request.transport.abort()
         raise
+    finally:
+        # whoever makes the pieces is told that nobody takes them any more
+        if isinstance(lines, AsyncGenerator):
+            await lines.aclose()
     return response
 
 

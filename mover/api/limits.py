@@ -31,6 +31,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     callers: Annotated[int, Meta(ge=1)] = 10_000
     # long polls open at the same time
     waiting: Annotated[int, Meta(ge=1)] = 1_000
+    # event streams open at the same time, of all callers and of one (a scheduler watches many jobs with one token)
+    streams: Annotated[int, Meta(ge=1)] = 1_000
+    caller_streams: Annotated[int, Meta(ge=1)] = 200
 
 
 class Gate:

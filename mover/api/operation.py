@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -51,9 +51,21 @@ class Waiting(Query, frozen=True):
     state: ShortQuery | None = None
 
 
+class Until(Protocol):
+    def __call__(
+        self,
+        look: Callable[[], Awaitable[Any]],
+        final: frozenset[str],
+        changed: Callable[[float], Awaitable[None]] | None = None,
+        /,
+    ) -> Awaitable[Any]:
+        """`changed` returns as soon as another look may be worth it; without it the look is taken every so often."""
+
+
 @dataclass(frozen=True)
 class Call(Generic[B, Q]):
-    """One request, parsed and allowed. `until` is the long poll of `waiting`."""
+    """One request, parsed and allowed. `until` is the long poll of `waiting`, `streamed` the framing of `streaming`,
+    and `last_event` what a stream is to go on after."""
 
     rooms: Rooms
     access: AccessRoom
@@ -63,7 +75,9 @@ class Call(Generic[B, Q]):
     path: dict[str, str]
     key: str
     request: str
-    until: Callable[[Callable[[], Awaitable[Any]], frozenset[str]], Awaitable[Any]]
+    until: Until
+    streamed: Callable[[AsyncIterator[Any]], AsyncIterator[bytes]]
+    last_event: int = 0
 
     @property
     def project(self) -> str:

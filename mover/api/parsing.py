@@ -21,6 +21,7 @@ _PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
 _QUOTED_VALUE = re.compile(r"^(Invalid enum value) .*$", re.DOTALL)
 _LENGTH = re.compile(r"^Expected `str` of length (?P<bound>[<>]=) (?P<count>\d+)$")
 _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
+_EVENT_SHAPE = re.compile(r"[0-9]{1,18}\Z")
 _UID_SHAPE = re.compile(r"^[0-9]{1,10}\Z")
 ACTS_FOR = "Mover-Acts-For"
 UID_MAX = 2**31 - 1
@@ -98,6 +99,14 @@ def read_key(request: web.Request, *, required: bool) -> str:
     if key and not _KEY_SHAPE.match(key):
         raise RequestInvalid("a key is 1 to 200 printable ASCII characters", where="Idempotency-Key")
     return key
+
+
+def read_last_event(request: web.Request) -> int:
+    """What an event stream goes on after; 0 from its beginning."""
+    said = request.headers.get("Last-Event-ID", "0")
+    if not _EVENT_SHAPE.match(said):
+        raise RequestInvalid("an event is a number of at most 18 digits", where="Last-Event-ID")
+    return int(said)
 
 
 def read_acts_for(request: web.Request) -> int | None:

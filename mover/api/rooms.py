@@ -7,6 +7,7 @@ that changes something takes the request's id, so that one id runs through answe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -144,6 +145,10 @@ class Runs(Protocol):
     async def list(self, project: str, after: str | None, limit: int, /) -> wire.RunPage: ...
     async def manifest(self, project: str, id: str, /) -> str: ...
     async def ready(self, project: str, id: str, after: str | None, limit: int, /) -> StagedEntries: ...
+    def watching(self, id: str, /) -> AbstractContextManager[Callable[[float], Awaitable[None]]]: ...
+    def events(
+        self, project: str, id: str, /, *, after: int
+    ) -> AsyncIterator[wire.RunEvent | wire.RunProgress]: ...
     async def heartbeat(self, project: str, id: str, /) -> wire.Run: ...
     async def finish(self, identity: Identity, id: str, body: wire.FinishRequest, /) -> wire.Run: ...
     async def clean(self, identity: Identity, id: str, /) -> wire.Run: ...
@@ -196,7 +201,7 @@ class Versions(Protocol):
 
 
 class Retention(Protocol):
-    async def forget_plan(self, project: str, /) -> wire.Plan: ...
+    async def forget_plan(self, project: str, policy: str | None, /) -> wire.Plan: ...
     async def simulate(self, project: str, body: wire.SimulationRequest, /) -> wire.Simulation: ...
 
 
@@ -217,6 +222,19 @@ class Shortenings(Protocol):
 
 class Upkeep(Protocol):
     async def view(self, project: str, /) -> wire.Protection: ...
+
+
+class Turns(Protocol):
+    async def request(
+        self, identity: Identity, body: wire.TurnRequest, /, *, request: str = ""
+    ) -> wire.ProtectTurn: ...
+    async def plan_request(self, identity: Identity, body: wire.TurnRequest, /) -> wire.Plan: ...
+    async def view(self, project: str, id: str, /) -> wire.ProtectTurn: ...
+
+
+class Keys(Protocol):
+    async def list(self, policy: str | None, /, *, second: bool) -> wire.RepositoryKeys: ...
+    async def add(self, identity: Identity, body: wire.KeyRequest, /, *, request: str = "") -> wire.RepositoryKeys: ...
 
 
 class RunProtection(Protocol):
@@ -290,6 +308,8 @@ class Rooms:
     holds: Holds
     shortenings: Shortenings
     upkeep: Upkeep
+    turns: Turns
+    keys: Keys
     protection: RunProtection
     transfers: Transfers
     verifications: Verifications

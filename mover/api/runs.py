@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Operations, Paged, Planned, Query, Waiting
+from mover.api.operation import Call, Operations, Paged, Planned, Query, Streamed, Waiting
+from mover.api.streaming import MEDIA_TYPE
 from mover.model import wire
 
 OPERATIONS = Operations()
@@ -30,7 +31,15 @@ async def list_runs(call: Call[None, Paged]) -> wire.RunPage:
 @OPERATIONS.add("GET", "/v1/runs/{id}", "runs.read", wire.Run, query=Waiting)
 async def view(call: Call[None, Waiting]) -> wire.Run:
     """One run; with `wait`, as soon as its state changes or is final."""
-    return await call.until(lambda: call.rooms.runs.view(call.project, call.id), FINAL)
+    with call.rooms.runs.watching(call.id) as changed:
+        return await call.until(lambda: call.rooms.runs.view(call.project, call.id), FINAL, changed)
+
+
+@OPERATIONS.add("GET", "/v1/runs/{id}/events", "runs.read", str, media_type=MEDIA_TYPE)
+async def events(call: Call[None, Query]) -> Streamed:
+    """Server-sent events: every state with its id (`Last-Event-ID` resumes), and progress with its pace in between."""
+    items = call.rooms.runs.events(call.project, call.id, after=call.last_event)
+    return Streamed(call.streamed(items), MEDIA_TYPE)
 
 
 @OPERATIONS.add("GET", "/v1/runs/{id}/manifest", "runs.read", str, media_type="application/jsonl; charset=utf-8")
@@ -75,5 +84,5 @@ async def clean(call: Call[None, Planned]) -> wire.Run | wire.Plan:
 
 @OPERATIONS.add("POST", "/v1/runs/{id}/cancel", "runs.cancel", wire.Run, status=202)
 async def cancel(call: Call[None, Query]) -> wire.Run:
-    """Give up a run that is not ready yet."""
+    """Give up a run, wherever it is; what a job wrote already is protected before anything goes."""
     return await call.rooms.runs.cancel(call.identity, call.id)

@@ -1,7 +1,8 @@
 """The long poll: an answer as soon as the state is another, at the latest after `wait` seconds.
 
 The room is asked again and again, first soon, then every half second: one indexed row, and no listener that
-could miss a notification. The loop ends early when the daemon stops or the caller has gone.
+could miss a notification. A room that says when something changed is asked then, and seldom otherwise. The loop
+ends early when the daemon stops or the caller has gone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from mover.errors import LimitExceeded
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 0.5
+TOLD_PAUSE_S = 2.0
+Changed = Callable[[float], Awaitable[None]]
 
 
 class Waits:
@@ -34,6 +37,7 @@ class Waits:
         *,
         query: Waiting,
         gone: Callable[[], bool],
+        changed: Changed | None = None,
     ) -> Any:
         """`look` answers with something that has a `state`."""
         seen = await look()
@@ -44,7 +48,7 @@ class Waits:
             raise LimitExceeded(f"{self._limits.waiting} requests wait already")
         self._open += 1
         try:
-            return await self._poll(look, seen, final, known=known, wait_s=query.wait, gone=gone)
+            return await self._poll(look, seen, final, known=known, wait_s=query.wait, gone=gone, changed=changed)
         finally:
             self._open -= 1
 
@@ -57,6 +61,7 @@ class Waits:
         known: str,
         wait_s: float,
         gone: Callable[[], bool],
+        changed: Changed | None,
     ) -> Any:
         deadline_s = self._clock.monotonic_s() + wait_s
         pause_s = FIRST_PAUSE_S
@@ -64,7 +69,10 @@ class Waits:
             left_s = deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
                 break
-            await self._clock.sleep(min(pause_s, left_s))
+            if changed is None:
+                await self._clock.sleep(min(pause_s, left_s))
+            else:
+                await changed(min(TOLD_PAUSE_S, left_s))
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
             seen = await look()
         return seen

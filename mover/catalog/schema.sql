@@ -639,11 +639,10 @@ create function mover.token_by_hash(in_hash bytea)
      where hash = in_hash and revoked_at is null and (expires_at is null or expires_at > now())
 $$;
 
--- bytes of a tier that live runs have reserved, whatever their project: admission counts them all
+-- bytes of a tier that were promised to runs, whatever their project: a promise ends when the root is gone
 create function mover.tier_reserved(in_tier text) returns bigint
     language sql stable security definer set search_path = mover, pg_temp as $$
-    select coalesce(sum(reserved_bytes), 0) from mover.run
-     where tier = in_tier and state in ('admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected', 'cleaning')
+    select coalesce(sum(reserved_bytes), 0) from mover.run where tier = in_tier and reserved_bytes > 0
 $$;
 
 -- does a number stand in the archive, whatever project published it? (a scan has one number per site)
@@ -3414,12 +3413,11 @@ create function mover.run_queue(in_tier text, in_limit integer)
      order by priority desc, deadline, created_at, id limit in_limit
 $$;
 
--- what live runs hold on a tier, whatever the project, and for how long they have
+-- what runs hold on a tier, whatever the project, and for how long they have: a promise ends when the root is gone
 create function mover.run_holders(in_tier text) returns table (bytes bigint, held_s double precision)
     language sql stable security definer set search_path = mover, pg_temp as $$
     select reserved_bytes, extract(epoch from now() - coalesce(admitted_at, created_at)) from mover.run
      where tier = in_tier and reserved_bytes > 0
-       and state in ('admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected', 'cleaning')
 $$;
 
 -- runs that were let in and whose staging has not begun: whoever let them in may have died

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HOLDING = frozenset({"ready"})
 # a run that could not be protected whole goes back to `ready` and says why: that ends the wait too
 PROTECTED = frozenset({"protected", "cleaning", "ready"})
+# a cleanup that failed for good leaves the run `protected` again, with the reason
+CLEANED = frozenset({"cleaned", "protected"})
 
 
 @click.group("run", cls=WholeLines)
@@ -194,16 +196,16 @@ def clean(*, mover: SyncClient, out: Output, run: str, wait: bool, timeout_s: fl
         return 0
     seen = mover.runs.clean(run)
     if wait:
-        seen = _wait(mover, out, run, frozenset(), timeout_s)
+        seen = _wait(mover, out, run, CLEANED, timeout_s)
     _show(out, seen)
-    return _status(seen)
+    return 1 if wait and seen.state != "cleaned" else _status(seen)
 
 
 @command.command("cancel")
 @click.argument("run")
 @with_client
 def cancel(*, mover: SyncClient, out: Output, run: str) -> None:
-    """Give up a run that is not ready yet; what was staged of it is removed."""
+    """Give up a run, wherever it is. What its job wrote is protected before anything is removed."""
     _show(out, mover.runs.cancel(run))
 
 

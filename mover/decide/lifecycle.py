@@ -15,7 +15,8 @@ RUN: dict[str, tuple[str, ...]] = {
     # back to ready when protection was not whole: nothing is cleaned, the scientist may finish again
     "protecting": ("protected", "ready"),
     "protected": ("cleaning",),
-    "cleaning": ("cleaned",),
+    # back when the root could not be removed: the reason is on it, and cleaning is asked for again
+    "cleaning": ("cleaned", "protected", "failed"),
     # a run that never became ready has nothing to protect; its partial root is removed
     "cancelled": ("cleaning",),
     "failed": ("cleaning",),
@@ -24,11 +25,6 @@ RUN: dict[str, tuple[str, ...]] = {
 }
 
 FINAL = frozenset({"refused", "cleaned", "cancelled", "failed"})
-# states in which the flash tier still holds, or will hold, the run's bytes
-HOLDING = frozenset(
-    {"admitted", "staging", "sealed", "ready", "finishing", "protecting", "protected", "cleaning"}
-)
-
 
 def check_transition(before: str, after: str, *, subject: str) -> None:
     """Raise IllegalTransition unless the table allows the step."""

@@ -541,6 +541,7 @@ class Run(Answer, frozen=True, kw_only=True):
     priority: int = 0
     deadline: datetime | None = None
     queue: QueuePlace | None = None  # while it waits
+    event: int = 0  # the last of its events (`GET /v1/runs/{id}/events`)
     root: str | None = None  # as the requester's jobs see it (`seen_as`)
     out: str | None = None
     count: int = 0
@@ -746,10 +747,11 @@ class Simulation(Answer, frozen=True, kw_only=True):
 
 
 class ShorteningRequest(Body, frozen=True):
-    """What would make protection shorter. `shorten` and `large` name a policy, `release-hold` holds, the others
-    snapshots; `untag` also the tags that go. Nothing happens before another person approved and the delay passed."""
+    """What would make protection shorter. `shorten` and `large` name a policy, `remove-key` a policy and keys of its
+    repositories, `release-hold` holds, the others snapshots; `untag` also the tags that go. Nothing happens before
+    another person approved and the delay passed."""
 
-    kind: Literal["shorten", "forget", "empty-trash", "release-hold", "agree", "untag", "large"]
+    kind: Literal["shorten", "forget", "empty-trash", "release-hold", "agree", "untag", "large", "remove-key"]
     reason: Reason
     policy: ShortText | None = None
     subjects: Annotated[list[ShortText], Meta(max_length=1000)] = []
@@ -784,6 +786,7 @@ class ProtectTurn(Answer, frozen=True, kw_only=True):
     """One turn of a repository's upkeep: what it planned, what it did, and why it waits when it does."""
 
     id: str
+    policy: str
     kind: Literal["keep", "prune", "drill", "sample", "whole", "copy", "rebuild"]
     state: Literal["running", "waiting", "done", "failed"]
     plan: dict[str, Any] = {}
@@ -791,6 +794,37 @@ class ProtectTurn(Answer, frozen=True, kw_only=True):
     explanation: str | None = None
     started_at: datetime
     finished_at: datetime | None = None
+
+
+class TurnRequest(Body, frozen=True):
+    """A turn of a policy's upkeep, now and not by the clock; of the default policy when none is named."""
+
+    kind: Literal["keep", "prune", "drill", "sample", "whole", "copy"]
+    policy: ShortText | None = None
+
+
+class KeyRequest(Body, frozen=True):
+    """One more password for a policy's repository. It is in a file that the daemon reads, `repository-key-<name>`
+    beside its own password file or among its systemd credentials: no password is ever in a request."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    policy: ShortText | None = None
+    second: bool = False  # of the policy's second repository
+
+
+class RepositoryKey(Answer, frozen=True, kw_only=True):
+    """What a key file says of itself; nothing of it is authenticated. `current`: the daemon works with it."""
+
+    id: str
+    made_by: str
+    created: str
+    current: bool
+
+
+class RepositoryKeys(Answer, frozen=True, kw_only=True):
+    tier: str
+    prefix: str
+    keys: list[RepositoryKey]
 
 
 class ProtectTerms(Answer, frozen=True, kw_only=True):

@@ -16,7 +16,6 @@ from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.cleanup import CleanStep, Standing, plan_cleanup
-from mover.decide.lifecycle import check_transition
 from mover.errors import IntegrityError, MoverError, NotProtected
 from mover.jobs import Shard, finish_shard, in_thread
 from mover.jobs.shards import others_running, postpone_shard, renew_shard
@@ -26,7 +25,7 @@ from mover.model.manifest import ManifestEntry, manifest_root
 from mover.model.names import path_text
 from mover.runs.roots import FlashRoots, hash_file, run_key
 from mover.runs.runs import Runs
-from mover.runs.site import Flash, entries_of, lock, strays_of
+from mover.runs.site import Flash, entries_of, lock, step, strays_of
 
 SQL = load(__file__)
 # until it is looked again whether somebody still works on the run
@@ -97,11 +96,7 @@ class Clean:
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             run = await lock(conn, shard.subject_id)
-            if run.state == "cleaning":
-                pass
-            elif run.state in ("protected", "cancelled", "failed"):
-                check_transition(run.state, "cleaning", subject=run.id)
-            else:
+            if run.state not in ("protected", "cancelled", "failed", "cleaning"):
                 await self._end(conn, shard, run)
                 return None
             # D6: the state machine alone is not believed; the proof row is looked at again before bytes go
@@ -110,6 +105,8 @@ class Clean:
             if await others_running(conn, shard):
                 await postpone_shard(conn, shard, delay_s=OTHERS_S)
                 return None
+            if run.state != "cleaning":
+                await step(conn, run.id, run.state, "cleaning", reason=run.reason, why=run.explanation)
             return run
 
     async def _end(self, conn: Connection, shard: Shard, run: Any) -> None:
@@ -118,19 +115,18 @@ class Clean:
         await finish_shard(conn, shard)
 
     async def _record_strays(self, conn: Connection, run: Any, steps: list[CleanStep]) -> None:
-        for step in steps:
-            if step.action == "stray":
-                await conn.execute(
-                    SQL["put_stray"],
-                    {
-                        "project": run.project_id,
-                        "run": run.id,
-                        "path": path_text(step.path),
-                        "size_bytes": step.size_bytes,
-                        "why": step.reason,
-                        "moved_to": f".mover/strays/{run.id}/{path_text(step.path)}",
-                    },
-                )
+        for stray in (one for one in steps if one.action == "stray"):
+            await conn.execute(
+                SQL["put_stray"],
+                {
+                    "project": run.project_id,
+                    "run": run.id,
+                    "path": path_text(stray.path),
+                    "size_bytes": stray.size_bytes,
+                    "why": stray.reason,
+                    "moved_to": f".mover/strays/{run.id}/{path_text(stray.path)}",
+                },
+            )
 
     async def _record_plan(self, conn: Connection, shard: Shard, run: Any, steps: list[CleanStep]) -> None:
         """Before the first byte goes: an attempt that is cut off proves nothing, and its successor sees only what
@@ -156,10 +152,9 @@ class Clean:
         is a stranger too: then the removal stops, and the next attempt plans from what is left."""
         roots.unseal(run)
         roots.withdraw(run)
-        for step in steps:
-            if step.action == "stray":
-                roots.move_stray(run, step.path)
-        roots.remove(run, {step.path: step.mark for step in steps if step.action == "remove"})
+        for stray in (one for one in steps if one.action == "stray"):
+            roots.move_stray(run, stray.path)
+        roots.remove(run, {one.path: one.mark for one in steps if one.action == "remove"})
         # a tier that went away meanwhile would look empty too
         roots.check_identity()
         if not roots.is_gone(run):
@@ -196,9 +191,15 @@ class Clean:
         log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
-        """Cleanup that failed leaves the rest of the root where it is and says why; asking again tries again."""
-        explanation = f"{error.code}: {error.what}"
-        await conn.execute(SQL["explain"], {"id": shard.subject_id, "explanation": explanation})
+        """Cleanup that failed for good leaves the rest of the root where it is, and the run where it came from, with
+        the reason: who waits for it learns why, and asking again tries again."""
+        run = await lock(conn, shard.subject_id)
+        why = f"not cleaned: {error.code}: {error.what}"
+        if run.state == "cleaning":
+            back = "protected" if run.protected_proof else "failed"
+            await step(conn, run.id, "cleaning", back, reason="cleanup-failed", why=why)
+        else:
+            await conn.execute(SQL["explain"], {"id": run.id, "explanation": why})
         await audit.record(
             conn,
             project=shard.project,

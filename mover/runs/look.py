@@ -106,6 +106,7 @@ class Look:
             priority=row.priority,
             deadline=row.deadline,
             queue=queue,
+            event=row.event,
             estimate=estimate,
             root=seen if present else None,
             out=f"{seen}/out" if present and row.ready_at else None,

@@ -4,6 +4,7 @@ select r.id, r.tier, r.policy, r.state::text, r.reason, r.explanation, r.priorit
        r.wanted_bytes, r.copy_bytes, r.manifest_root, r.lease_until, r.created_at, r.ready_at, r.finished_at, r.cleaned_at,
        r.like_id, (select l.manifest_root from mover.run l where l.id = r.like_id) as like_root,
        coalesce(r.ready_proof, r.protected_proof, r.cleaned_proof) is not null as proved,
+       coalesce((select max(v.seq) from mover.run_event v where v.run_id = r.id), 0) as event,
        (select x.expression from mover.selection x where x.id = r.selection_id) as expression,
        coalesce(jsonb_array_length(r.offenders), 0) as offenders_count,
        case when %(offenders)s::integer is null then r.offenders

@@ -7,6 +7,8 @@ audit record that belong to the change. Asking is in `requests`, letting in in `
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -26,8 +28,11 @@ from mover.runs.admission import Admissions
 from mover.runs.look import PAGE_MAX, Look, StagedEntries
 from mover.runs.requests import Requests, named
 from mover.runs.site import PLAN_STEPS_MAX, Flash, RunSite, get, lock, step
+from mover.runs.watch import Watch
 
 SQL = load(__file__)
+# nothing is left to give up
+GIVEN_UP = frozenset({"cleaning", "cleaned", "cancelled", "failed"})
 
 __all__ = ["Flash", "Runs"]
 
@@ -36,6 +41,7 @@ class Runs:
     def __init__(self, database: Database, flash: dict[str, Flash], policies: PolicyBook, *, node: str) -> None:
         self._site = RunSite(database, flash, policies, node)
         self._requests, self._admissions, self._look = Requests(self._site), Admissions(self._site), Look(self._site)
+        self.watch = Watch(database, self._look)
 
     # --- request and look -----------------------------------------------------------------------------------
 
@@ -76,6 +82,18 @@ class Runs:
     async def ready(self, project: str, run: str, after: str | None = None, limit: int = PAGE_MAX) -> StagedEntries:
         """Entries that may be read already, in order of path."""
         return await self._look.ready(project, run, after, limit)
+
+    @contextmanager
+    def watching(self, run: str) -> Iterator[Callable[[float], Awaitable[None]]]:
+        """What waits, for so many seconds at most, until the run may have changed."""
+        with self.watch.over(run) as changes:
+            yield changes.wait
+
+    def events(
+        self, project: str, run: str, *, after: int
+    ) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
+        """What happens to it, as it happens."""
+        return self.watch.events(project, run, after=after)
 
     # --- hold and end ---------------------------------------------------------------------------------------
 
@@ -130,16 +148,26 @@ class Runs:
         return len(lapsed)
 
     async def cancel(self, identity: Identity, run: str) -> wire.Run:
-        """Stop a run that is not ready yet; what was staged of it is removed."""
+        """Give a run up, wherever it is. One that was never ready is removed. Of one that was, what the job wrote is
+        protected first, as after a lapsed lease; one that is on its way to its end goes to it without a rest."""
         async with self._site.database.project(identity.project) as conn:
             row = await lock(conn, run)
-            if row.state != "cancelled":
-                check_transition(row.state, "cancelled", subject=run)
-                await cancel_shards(conn, run)
-                await step(conn, run, row.state, "cancelled", reason="cancelled")
-                await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", run)])
+            if row.state not in GIVEN_UP:
+                await self._cancel(conn, row)
                 await self._site.record(conn, identity, "run cancelled", run)
         return await self.view(identity.project, run)
+
+    async def _cancel(self, conn: Connection, row: Any) -> None:
+        if row.state == "ready":
+            await self._finish(conn, row, {}, clean_after=True, reason="cancelled")
+        elif row.state in ("finishing", "protecting"):
+            await conn.execute(SQL["clean_after"], {"id": row.id})
+        elif row.state == "protected":
+            await self._clean(conn, row)
+        else:
+            await step(conn, row.id, row.state, "cancelled", reason="cancelled")
+            await cancel_shards(conn, row.id)
+            await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", row.id)])
 
     async def clean(self, identity: Identity, run: str) -> wire.Run:
         """Remove the run root. NotProtected, with what is unprotected, before protection is proved."""
@@ -147,13 +175,16 @@ class Runs:
             row = await lock(conn, run)
             if row.state not in ("protected", "cleaning", "cleaned", "cancelled", "failed"):
                 raise await self._not_protected(row)
-            if row.state == "protected":
-                await step(conn, run, "protected", "cleaning", reason=row.reason)
             # a cleanup that failed is asked for again; one under way is left alone
             if row.state != "cleaned" and (await SQL.one(conn, "cleaning_shards", run=run)).open == 0:
-                await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", run)])
+                await self._clean(conn, row)
                 await self._site.record(conn, identity, "run cleaning asked", run)
         return await self.view(identity.project, run)
+
+    async def _clean(self, conn: Connection, row: Any) -> None:
+        if row.state == "protected":
+            await step(conn, row.id, "protected", "cleaning", reason=row.reason)
+        await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", row.id)])
 
     async def _not_protected(self, row: Any) -> NotProtected | Conflict:
         if row.ready_at is None:

@@ -21,3 +21,7 @@ select run_id, project_id from mover.runs_lapsed()
 -- name: lock_lapsed
 -- A run whose lease has lapsed by the server's clock, held for its end.
 select * from mover.run where id = %(id)s and state = 'ready' and lease_until < now() for update
+
+-- name: clean_after
+-- Nobody wants the run any more: it is cleaned as soon as it is protected.
+update mover.run set clean_after = true where id = %(id)s

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 from mover.model import wire
 from mover.sdk import nouns
 from mover.sdk.transport import Ask, Transport
+
+_END = object()
 
 
 class Client:
@@ -36,6 +39,8 @@ class Client:
         self.folders = nouns.Folders(self._transport)
         self.snapshots = nouns.Snapshots(self._transport)
         self.shortenings = nouns.Shortenings(self._transport)
+        self.turns = nouns.Turns(self._transport)
+        self.keys = nouns.Keys(self._transport)
         self.restores = nouns.Restores(self._transport)
         self.vault = nouns.Vault(self._transport)
         self.dumps = nouns.Dumps(self._transport)
@@ -94,6 +99,8 @@ class SyncClient:
     folders: Any
     snapshots: Any
     shortenings: Any
+    turns: Any
+    keys: Any
     restores: Any
     vault: Any
     dumps: Any
@@ -162,4 +169,18 @@ class _SyncNoun:
         method = getattr(self._noun, name)
         if not callable(method):
             return method
+        if inspect.isasyncgenfunction(method):
+            return lambda *args, **kwargs: self._iterated(method(*args, **kwargs))
         return lambda *args, **kwargs: self._run(method(*args, **kwargs))
+
+    def _iterated(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        """One after the other, as the caller asks for them; who stops asking closes it."""
+
+        async def following() -> Any:
+            return await anext(items, _END)
+
+        try:
+            while (item := self._run(following())) is not _END:
+                yield item
+        finally:
+            self._run(items.aclose())

@@ -4,12 +4,16 @@ twin."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from mover.errors import StillWorking
+from msgspec import structs
+
+from mover.errors import LimitExceeded, StillWorking
 from mover.model import wire
+from mover.sdk.events import run_events
 from mover.sdk.transport import Ask, Transport
 
 # how long one long poll lasts: short when a person watches the counts move
@@ -380,6 +384,14 @@ class Cohorts(Noun):
         return await self._get(f"/v1/selections/{id}", wire.SelectionPage, after=after, limit=limit)
 
 
+def _after(run: wire.Run, event: wire.RunEvent | wire.RunProgress) -> wire.Run:
+    """The run as the event tells it; all else as it was last seen."""
+    if isinstance(event, wire.RunEvent):
+        return structs.replace(run, state=event.state, reason=event.reason, event=event.id)
+    said = {name: getattr(event, name) for name in ("count", "bytes", "staged_count", "staged_bytes")}
+    return structs.replace(run, state=event.state, queue=event.queue, estimate=event.estimate, **said)
+
+
 class Runs(Noun):
     ENDED = frozenset({"cleaned", "refused", "failed", "cancelled"})
 
@@ -404,11 +416,40 @@ class Runs(Noun):
         progress: Progress | None = None,
         timeout_s: float | None = None,
     ) -> wire.Run:
-        """Until one of `until` or an end; look at the state that comes back."""
-        return await wait_until(
-            lambda wait, state: self.view(id, wait=wait, state=state), until | self.ENDED,
-            progress=progress, timeout_s=timeout_s,
-        )  # fmt: skip
+        """Until one of `until` or an end; look at the state that comes back. Follows the run's events, and falls back
+        to long polls where the daemon has no stream to spare."""
+        ends = until | self.ENDED
+        seen = await self.view(id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                seen = await self._follow(seen, ends, progress)
+        except TimeoutError:
+            raise StillWorking(f"not done after {timeout_s:g} s", where=id) from None
+        except LimitExceeded:
+            return await wait_until(
+                lambda wait, state: self.view(id, wait=wait, state=state), ends, progress=progress, timeout_s=timeout_s
+            )
+        return seen
+
+    async def _follow(self, seen: wire.Run, ends: frozenset[str], progress: Progress | None) -> wire.Run:
+        if progress is not None:
+            progress(seen)
+        if seen.state in ends:
+            return seen
+        async with aclosing(self.events(seen.id, after=seen.event)) as events:
+            async for event in events:
+                seen = _after(seen, event)
+                if progress is not None:
+                    progress(seen)
+                if seen.state in ends:
+                    break
+        return await self.view(seen.id)
+
+    async def events(self, id: str, *, after: int = 0) -> AsyncGenerator[wire.RunEvent | wire.RunProgress, None]:
+        """Every state after event `after`, then each as it comes, and how far it is in between; until the run's end."""
+        async with aclosing(run_events(self._transport, id, after=after)) as events:
+            async for event in events:
+                yield event
 
     async def manifest(self, id: str) -> str:
         return await self._get(f"/v1/runs/{id}/manifest", str)
@@ -573,10 +614,9 @@ class Snapshots(Noun):
         after: str | None = None, limit: int = 100,
     ) -> wire.SnapshotPage:  # fmt: skip
         """By one of run, series, tag and state (of a policy); recorded from `since` to before `until`."""
-        times = {name: time and time.isoformat() for name, time in (("since", since), ("until", until))}
         return await self._get(
             "/v1/snapshots", wire.SnapshotPage, run=run, series=series, tag=tag, state=state, policy=policy,
-            after=after, limit=limit, **times,
+            since=since and since.isoformat(), until=until and until.isoformat(), after=after, limit=limit,
         )  # fmt: skip
 
     async def view(self, id: str) -> wire.Snapshot:
@@ -587,8 +627,8 @@ class Snapshots(Noun):
     ) -> wire.SnapshotFiles:
         return await self._get(f"/v1/snapshots/{id}/files", wire.SnapshotFiles, path=path, after=after, limit=limit)
 
-    async def forget_plan(self) -> wire.Plan:
-        return await self._get("/v1/snapshots/forget-plan", wire.Plan)
+    async def forget_plan(self, *, policy: str | None = None) -> wire.Plan:
+        return await self._get("/v1/snapshots/forget-plan", wire.Plan, policy=policy)
 
     async def simulate(self, body: wire.SimulationRequest) -> wire.Simulation:
         ask = Ask("POST", "/v1/snapshots/simulate", body=body, repeatable=True, timeout_s=600)
@@ -670,6 +710,46 @@ class Restores(Noun):
     async def cancel(self, id: str) -> wire.Restore:
         """Twice is once."""
         return await self._transport.send(Ask("POST", f"/v1/restores/{id}/cancel", repeatable=True), wire.Restore)
+
+
+class Turns(Noun):
+    """Upkeep of a policy's repository, now and not by the clock."""
+
+    FINAL = frozenset({"done", "waiting", "failed"})
+
+    async def request(self, body: wire.TurnRequest) -> wire.ProtectTurn:
+        """One that runs already is that one."""
+        ask = Ask("POST", "/v1/protection/turns", body=body, repeatable=True)
+        return await self._transport.send(ask, wire.ProtectTurn)
+
+    async def plan_request(self, body: wire.TurnRequest) -> wire.Plan:
+        """Of a prune it reads the repository's index, which takes what it takes."""
+        ask = Ask("POST", "/v1/protection/turns", query={"plan": True}, body=body, repeatable=True, timeout_s=None)
+        return await self._transport.send(ask, wire.Plan)
+
+    async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.ProtectTurn:
+        return await self._view(f"/v1/protection/turns/{id}", wire.ProtectTurn, wait, state)
+
+    async def wait(
+        self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
+    ) -> wire.ProtectTurn:
+        """Until an end: look at the state that comes back; `waiting` says for what."""
+        return await wait_until(
+            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
+            progress=progress, timeout_s=timeout_s,
+        )  # fmt: skip
+
+
+class Keys(Noun):
+    """Passwords of the policies' repositories. One is removed by two persons: a shortening of kind `remove-key`."""
+
+    async def list_keys(self, *, policy: str | None = None, second: bool = False) -> wire.RepositoryKeys:
+        return await self._get("/v1/protection/keys", wire.RepositoryKeys, policy=policy, second=second or None)
+
+    async def add_key(self, body: wire.KeyRequest) -> wire.RepositoryKeys:
+        """The password is in a file on the daemon's machine that `name` names."""
+        ask = Ask("POST", "/v1/protection/keys", body=body, repeatable=True, timeout_s=None)
+        return await self._transport.send(ask, wire.RepositoryKeys)
 
 
 class Shortenings(Noun):

@@ -42,6 +42,9 @@ class Ask(Struct, frozen=True):
     key: str = ""
     repeatable: bool = False
     timeout_s: float | None = REQUEST_TIMEOUT_S
+    # for how long nothing may be heard on an open connection; and, of a stream, the event to go on after
+    silence_s: float | None = None
+    last_event: int = 0
 
 
 class Transport:
@@ -121,7 +124,7 @@ class Transport:
             params=_parameters(ask.query),
             data=None if ask.body is None else msgspec.json.encode(ask.body),
             headers=self._headers(ask),
-            timeout=aiohttp.ClientTimeout(total=ask.timeout_s, sock_connect=10),
+            timeout=aiohttp.ClientTimeout(total=ask.timeout_s, sock_connect=10, sock_read=ask.silence_s),
             allow_redirects=False,
         )
 
@@ -148,6 +151,8 @@ class Transport:
             headers["Content-Type"] = "application/json"
         if ask.key:
             headers["Idempotency-Key"] = ask.key
+        if ask.last_event:
+            headers["Last-Event-ID"] = str(ask.last_event)
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         if self._acts_for is not None:

@@ -4,7 +4,8 @@ made up. The real rooms are tested where they live; nothing here pretends to be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -179,6 +180,23 @@ class SmallRuns(Room):
         ]
         return [entry for entry in entries if entry.path > (after or "")][:limit]
 
+    @contextmanager
+    def watching(self, id: str) -> Iterator[Callable[[float], Awaitable[None]]]:
+        yield asyncio.sleep
+
+    async def events(self, project: str, id: str, *, after: int) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
+        """Two states and a look in between, then nothing until somebody sets `asked`."""
+        self.saw("events", project, id, after)
+        self.asked.clear()
+        if id == "run-none":
+            raise NotFound("no such run", where=id)
+        for number, state in ((3, "staging"), (4, "ready")):
+            if number > after:
+                yield wire.RunEvent(id=number, run=id, state=state, at=AT)
+                yield wire.RunProgress(run=id, state=state, count=2, bytes=20, staged_count=1, staged_bytes=10)
+        await self.asked.wait()
+        yield wire.RunEvent(id=5, run=id, state="cleaned", at=AT)
+
     async def heartbeat(self, project: str, id: str) -> wire.Run:
         self.saw("heartbeat", project, id)
         return run(id, "ready")
@@ -297,7 +315,7 @@ class SmallProtection(Room):
 
 
 class SmallRetention(Room):
-    async def forget_plan(self, project: str) -> wire.Plan:
+    async def forget_plan(self, project: str, policy: str | None = None) -> wire.Plan:
         return PLAN
 
     async def simulate(self, project: str, body: wire.SimulationRequest) -> wire.Simulation:
@@ -352,13 +370,40 @@ class SmallShortenings(Room):
 class SmallUpkeep(Room):
     async def view(self, project: str) -> wire.Protection:
         terms = {"keep": {"last": 3}, "trash_s": 1}
-        turn = wire.ProtectTurn(id="turn-1", kind="prune", state="waiting", explanation="too much", started_at=AT)
+        turn = wire.ProtectTurn(
+            id="turn-1", policy="protect", kind="prune", state="waiting", explanation="too much", started_at=AT
+        )
         one = wire.ProtectTerms(
             policy="protect", terms=terms, since=AT, shorter=["keep.last"], snapshots={"checked": 3},
             turns=[turn],
         )  # fmt: skip
         waiting = SmallShortenings()._shortening("shortening-1")
         return wire.Protection(policies=[one], waiting=[waiting])
+
+
+class SmallTurns(Room):
+    async def request(self, identity: Identity, body: wire.TurnRequest, *, request: str = "") -> wire.ProtectTurn:
+        self.saw("request", identity.actor, body)
+        return await self.view(identity.project, "turn-1")
+
+    async def plan_request(self, identity: Identity, body: wire.TurnRequest) -> wire.Plan:
+        return PLAN
+
+    async def view(self, project: str, id: str) -> wire.ProtectTurn:
+        return wire.ProtectTurn(
+            id=id, policy="protect", kind="prune", state="done", counts={"swept": 2, "freed_bytes": 9}, started_at=AT
+        )
+
+
+class SmallKeys(Room):
+    async def list(self, policy: str | None, *, second: bool) -> wire.RepositoryKeys:
+        self.saw("list", policy, second)
+        key = wire.RepositoryKey(id="ab" * 32, made_by="mover@n1", created="2026-01-01T00:00:00Z", current=True)
+        return wire.RepositoryKeys(tier="protect", prefix="", keys=[key])
+
+    async def add(self, identity: Identity, body: wire.KeyRequest, *, request: str = "") -> wire.RepositoryKeys:
+        self.saw("add", identity.actor, body)
+        return await self.list(body.policy, second=body.second)
 
 
 class SmallTransfers(Room):
@@ -718,6 +763,8 @@ def small_rooms() -> Rooms:
         retention=SmallRetention(),
         holds=SmallHolds(),
         shortenings=SmallShortenings(),
+        turns=SmallTurns(),
+        keys=SmallKeys(),
         upkeep=SmallUpkeep(),
         protection=SmallProtection(),
         transfers=SmallTransfers(),

@@ -50,10 +50,10 @@ def root(rig: Rig, run: str) -> Path:
 
 async def test_space_that_another_project_frees_lets_waiting_runs_in_oldest_first(rig: Rig) -> None:
     """A flash tier is shared: a run must not wait for ever because the space was another project's."""
-    big, small = rig.slides([3000, 1000], projects=(PROJECT, OTHER))
-    rig.roots.limit = Space(capacity=3999, free=4000 << 20)
+    big, other, small = rig.slides([3000, 2900, 1500], projects=(PROJECT, OTHER))
+    rig.roots.limit = Space(capacity=4499, free=4000 << 20)
     holding = await rig.request([big], key="1")
-    waiting = await rig.request([big], key="2", project=OTHER)
+    waiting = await rig.request([other], key="2", project=OTHER)
     behind = await rig.request([small], key="3")
     assert (holding.state, waiting.state, behind.state) == ("staging", "requested", "requested")
     assert waiting.explanation and "promised to other runs" in waiting.explanation

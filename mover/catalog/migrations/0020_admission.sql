@@ -45,17 +45,27 @@ create trigger tell_new_run after insert on mover.run for each row execute funct
 create trigger tell_run after update of state on mover.run for each row
     when (old.state is distinct from new.state) execute function mover.tell_run();
 
-reset role;
-
 -- what stands already, across projects
+alter table mover.run no force row level security;
+alter table mover.selection no force row level security;
 update mover.run r set wanted_bytes = s.bytes, wanted_files = s.count,
        admitted_at = case when r.state not in ('requested', 'refused') and r.reserved_bytes > 0 then r.created_at end
   from mover.selection s where s.id = r.selection_id;
+alter table mover.run force row level security;
+alter table mover.selection force row level security;
+
+reset role;
 
 grant create on schema mover to mover_dispatch;
 set role mover_dispatch;
 
 drop function mover.runs_waiting(text, integer);
+
+-- a promise ends when the root is gone, and not before
+create or replace function mover.tier_reserved(in_tier text) returns bigint
+    language sql stable security definer set search_path = mover, pg_temp as $$
+    select coalesce(sum(reserved_bytes), 0) from mover.run where tier = in_tier and reserved_bytes > 0
+$$;
 
 -- runs that wait for space on a tier, whatever the project: the more important first, then who needs it sooner, then
 -- who came first
@@ -67,12 +77,11 @@ create function mover.run_queue(in_tier text, in_limit integer)
      order by priority desc, deadline, created_at, id limit in_limit
 $$;
 
--- what live runs hold on a tier, whatever the project, and for how long they have
+-- what runs hold on a tier, whatever the project, and for how long they have: a promise ends when the root is gone
 create function mover.run_holders(in_tier text) returns table (bytes bigint, held_s double precision)
     language sql stable security definer set search_path = mover, pg_temp as $$
     select reserved_bytes, extract(epoch from now() - coalesce(admitted_at, created_at)) from mover.run
      where tier = in_tier and reserved_bytes > 0
-       and state in ('admitted', 'staging', 'sealed', 'ready', 'finishing', 'protecting', 'protected', 'cleaning')
 $$;
 
 -- runs that were let in and whose staging has not begun: whoever let them in may have died

@@ -1,0 +1,60 @@
+"""Reading server-sent events, and coming back after the last one when the connection breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import msgspec
+
+from mover.errors import ServiceUnreachable
+from mover.model import wire
+from mover.sdk.transport import Ask, Transport
+
+# the daemon says something every fifteen seconds; who hears nothing for so long hears nobody
+SILENCE_S = 60.0
+PAUSE_S = 2.0
+# connections in a row on which nothing new was heard
+ATTEMPTS = 5
+# one event, as it stands in memory
+EVENT_BYTES_MAX = 1 << 20
+
+Seen = wire.RunEvent | wire.RunProgress
+_TYPES: dict[str, type[wire.RunEvent] | type[wire.RunProgress]] = {
+    "state": wire.RunEvent,
+    "progress": wire.RunProgress,
+}
+
+
+async def run_events(transport: Transport, run: str, *, after: int) -> AsyncGenerator[Seen, None]:
+    """Until the run's end. A broken connection is opened again after the last state that was heard, so none is
+    missed and none comes twice; ServiceUnreachable when that does not help."""
+    silent = 0
+    while True:
+        ask = Ask("GET", f"/v1/runs/{run}/events", last_event=after, timeout_s=None, silence_s=SILENCE_S)
+        try:
+            async for seen in _parsed(transport.stream(ask)):
+                silent = 0
+                if isinstance(seen, wire.RunEvent):
+                    after = seen.id
+                yield seen
+            return
+        except ServiceUnreachable:
+            silent += 1
+            if silent >= ATTEMPTS:
+                raise
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _parsed(pieces: AsyncIterator[bytes]) -> AsyncIterator[Seen]:
+    """Events of kinds that are known here; a newer daemon may know more."""
+    rest = b""
+    async for piece in pieces:
+        *events, rest = (rest + piece).split(b"\n\n")
+        if len(rest) > EVENT_BYTES_MAX:
+            raise ServiceUnreachable(f"an event of more than {EVENT_BYTES_MAX} bytes")
+        for event in events:
+            fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if ": " in line)
+            kind = _TYPES.get(fields.get("event", ""))
+            if kind is not None:
+                yield msgspec.json.decode(fields["data"], type=kind)
