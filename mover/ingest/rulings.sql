@@ -65,7 +65,7 @@ select project_id, run_id from mover.slide_holders(array[%(number)s]) order by p
 
 -- name: files
 -- Every file of a slide as the catalog knows it, beside its sidecar: where it was published, and wherever a copy of it
--- was begun.
+-- was begun; and what a repair moved aside.
 with places as (
     select tier, 0 as at from mover.slide where number = %(number)s
      union all select tier, 1 from mover.slide_copy where number = %(number)s),
@@ -76,7 +76,11 @@ known as (
      union all
     select s.thumbnail_key, s.thumbnail_digest, s.thumbnail_bytes from mover.slide s
      where s.number = %(number)s and s.thumbnail_key is not null)
-select p.tier, k.key, k.digest, k.size_bytes from places p cross join known k order by p.at, p.tier, k.key
+select p.tier, k.key, k.digest, k.size_bytes, p.at from places p cross join known k
+ union all
+select f.tier, f.quarantine, f.found, f.found_bytes, 2 from mover.verification_finding f
+ where f.subject = %(number)s and starts_with(f.quarantine, '.mover/quarantine/') and f.found is not null
+ order by at, tier, key
 
 -- name: copying
 -- A copy of the slide that is being made, or was cut off: its end comes first.

@@ -3,6 +3,7 @@ staged again exactly although the archive's own copy is gone."""
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,54 @@ async def test_a_copy_that_was_cut_off_goes_on_and_the_row_is_there_before_the_f
     await ward.archives.keep(await ward.claim("archive-keep"))
 
     assert ward.copies() == {number: ("whole", None)}
+
+
+@pytest.mark.soak
+async def test_a_turn_that_is_killed_at_any_of_its_steps_leaves_only_work_to_repeat(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step once the last: no bytes on the mirror without a row, no row that is whole without all its bytes."""
+    numbers = ward.slides([1000, 2000, 3000])
+    ward.several(numbers[0])
+    left = [0]
+
+    def counted(inner: Any) -> Any:
+        def step(*given: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return inner(*given, **more)
+
+        return step
+
+    monkeypatch.setattr(Archives, "_carry_file", counted(Archives._carry_file))
+    monkeypatch.setattr(Archives, "_carry_sidecar", counted(Archives._carry_sidecar))
+    monkeypatch.setattr(ward.database, "project", counted(ward.database.project))
+    at = 0
+    while True:
+        at += 1
+        ward.rows("delete from mover.slide_copy")
+        ward.rows("delete from mover.archive_turn")
+        ward.rows("update mover.shard set state = 'cancelled' where state in ('waiting', 'running')")
+        shutil.rmtree(ward.folder / "mirror" / "slides", ignore_errors=True)
+        await ward.archives.begin_due(PROJECT)
+        shard = await ward.claim("archive-keep")
+        left[0] = at
+        try:
+            await ward.archives.keep(shard)
+        except Killed:
+            known = ward.copies()
+            for path in (ward.folder / "mirror" / "slides").rglob("*"):
+                assert path.is_dir() or path.relative_to(ward.folder / "mirror").parts[1] in known
+        done, left[0] = left[0] > 0, 0
+        ward.lapse()
+        if not done:
+            await ward.archives.keep(await ward.claim("archive-keep"))
+        assert ward.copies() == dict.fromkeys(numbers, ("whole", None))
+        assert (await ward.read("mirror")).findings == {}
+        if done:
+            break
+    assert at > 10
 
 
 async def test_what_is_withdrawn_is_not_copied_and_a_copy_that_was_begun_ends(ward: Ward) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import psycopg
 import pytest
+from blake3 import blake3
 
 from mover.access import Access
 from mover.catalog import selections
 from mover.catalog.database import Database
 from mover.decide import retries
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
 from mover.errors import Conflict, Denied, NotFound, RunRefused
 from mover.ingest import rulings as module
@@ -39,12 +39,6 @@ GRANT = wire.RulingDecision(decision="grant", reason="looked at it with the path
 
 class Killed(BaseException):
     """Between two of our own steps; nothing catches it."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=2) as made:
-        yield made
 
 
 @pytest.fixture
@@ -372,6 +366,14 @@ async def test_a_removal_takes_every_copy_and_waits_for_one_that_is_being_made(r
     keys = files(rig, number)
     for key in keys:
         rig.tiers["protect"].put(key, [rig.tiers["archive"].read(key)])  # type: ignore[attr-defined]
+    aside = ".mover/quarantine/finding-1"
+    rig.tiers["archive"].put(aside, [b"what rotted"])  # type: ignore[attr-defined]
+    rig.rows("insert into mover.verification (id, project_id, tier, scope, strangers, created_by)"
+             " values ('v', %s, 'archive', 'tier', false, 'x')", PROJECT)  # fmt: skip
+    rig.rows("insert into mover.verification_finding (id, project_id, verification_id, tier, key, kind, source,"
+             " subject, found, found_bytes, quarantine)"
+             " values ('f', %s, 'v', 'archive', 'k', 'bit-rot', 'slide', %s, %s, 11, %s)",
+             PROJECT, number, blake3(b"what rotted").hexdigest(), aside)  # fmt: skip
     ruling = await grant(rig, number)
     await rig.work("slide-remove")
     waiting = await rig.rulings.view(PROJECT, ruling.id)  # type: ignore[attr-defined]
@@ -384,6 +386,7 @@ async def test_a_removal_takes_every_copy_and_waits_for_one_that_is_being_made(r
     await rig.work("slide-remove")
 
     assert files(rig, number) == [] == [one.key for one in rig.tiers["protect"].list(slide_folder(number))]
+    assert not (rig.folder / "archive" / aside).exists()
     assert (await rig.rulings.view(PROJECT, ruling.id)).state == "done"  # type: ignore[attr-defined]
     with pytest.raises(psycopg.errors.CheckViolation, match="not gone"):
         rig.rows("update mover.slide_withdrawal set removed_at = null")
