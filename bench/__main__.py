@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 from rich.console import Console
 
-from bench import corpora, deid, dicom, files, limits, objects, pictures, results, snapshots, tables, walks
+from bench import cohorts, corpora, deid, dicom, files, limits, objects, pictures, results, snapshots, tables, walks
 from bench.context import FULL, REPOSITORY, SMOKE, USUAL, Context, Sizes
 from bench.places import NoRoom, demand_room, remove_leftovers
 from bench.results import LATEST, Results
@@ -37,6 +37,7 @@ RACES: dict[str, Callable[[Context], None]] = {
     "P10-small": snapshots.small,
     "P10-memory": snapshots.memory,
     "P15": dicom.objects,
+    "P16": cohorts.cohorts,
     "growth": files.growth,
 }
 ALIASES = {"P7": "P6", "P11": "P10", "P12": "P10", "memory": "growth"}  # raced together
