@@ -21,6 +21,10 @@ class SnapshotsQuery(Paged, frozen=True):
     state: Literal["written", "checked", "trashed", "forgotten"] | None = None
 
 
+class PolicyQuery(Query, frozen=True):
+    policy: ShortQuery | None = None
+
+
 class FilesQuery(Query, frozen=True):
     path: PathQuery = "/"
     after: PathQuery | None = None
@@ -29,8 +33,9 @@ class FilesQuery(Query, frozen=True):
 
 @OPERATIONS.add("GET", "/v1/snapshots", "snapshots.read", wire.SnapshotPage, query=SnapshotsQuery)
 async def list_snapshots(call: Call[None, SnapshotsQuery]) -> wire.SnapshotPage:
-    """The project's snapshots, newest on record first: of a run, a series or a tag, or a policy's in one state (the
-    trash: `trashed`), recorded from `since` to before `until`."""
+    """The project's snapshots, newest on record first: of a run, a series or a tag, or of a policy in one state.
+
+    The trash is `trashed`; `since` and `until` bound when they were recorded."""
     query = call.query
     return await call.rooms.snapshots.list(
         call.project, run=query.run, series=query.series, tag=query.tag, state=query.state, policy=query.policy,
@@ -39,10 +44,10 @@ async def list_snapshots(call: Call[None, SnapshotsQuery]) -> wire.SnapshotPage:
 
 
 # the two fixed paths stand before {id}, which would take them
-@OPERATIONS.add("GET", "/v1/snapshots/forget-plan", "snapshots.read", wire.Plan)
-async def forget_plan(call: Call[None, Query]) -> wire.Plan:
-    """What the retention rules would keep and forget now, each with its reason; nothing is changed."""
-    return await call.rooms.retention.forget_plan(call.project)
+@OPERATIONS.add("GET", "/v1/snapshots/forget-plan", "snapshots.read", wire.Plan, query=PolicyQuery)
+async def forget_plan(call: Call[None, PolicyQuery]) -> wire.Plan:
+    """What the rules of a policy would keep and forget now, each with its reason; nothing is changed."""
+    return await call.rooms.retention.forget_plan(call.project, call.query.policy)
 
 
 @OPERATIONS.add("POST", "/v1/snapshots/simulate", "snapshots.read", wire.Simulation, body=wire.SimulationRequest)

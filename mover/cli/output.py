@@ -74,12 +74,12 @@ class Output:
         if not self.as_json:
             console().print(text, highlight=False, soft_wrap=True)
 
-    def plan(self, plan: wire.Plan) -> None:
+    def plan(self, plan: wire.Plan, *, done: str = "Nothing was changed.") -> None:
         if self.as_json:
             self.json(plan)
             return
         counts = ", ".join(f"{count} {name}" for name, count in plan.counts.items())
-        self.note(f"[bold]plan of {plan.step}[/]: {counts or 'nothing'}; {size(plan.bytes)}. Nothing was changed.")
+        self.note(f"[bold]plan of {plan.step}[/]: {counts or 'nothing'}; {size(plan.bytes)}. {done}")
         rows = [(step.action, step.subject, size(step.bytes) if step.bytes else "", step.reason) for step in plan.steps]
         self.table(plan, "action subject bytes> reason", rows, empty="nothing to do")
         if plan.truncated:

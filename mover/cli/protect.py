@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import after_option, limit_option, plan_option, with_client
+from mover.cli.common import after_option, limit_option, plan_option, timeout_option, wait_option, with_client
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mover.model import wire
     from mover.sdk import SyncClient
 
-KINDS = ("shorten", "forget", "empty-trash", "release-hold", "agree", "untag", "large")
+KINDS = ("shorten", "forget", "empty-trash", "release-hold", "agree", "untag", "large", "remove-key")
 
 
 @click.group("protect", cls=WholeLines)
@@ -73,10 +73,172 @@ def rebuild(*, mover: SyncClient, out: Output) -> None:
     out.note("it goes on in the daemon: mover protect show, mover snapshot list")
 
 
+policy_option = click.option("--policy", help="The protect policy; the default one when it is not said.")
+
+
+def planned(kind: str, first_line: str, rest: str) -> None:
+    """`mover protect KIND`, which says what it would do before it does it."""
+
+    @command.command(kind, help=f"{first_line}\n\n{rest}")
+    @policy_option
+    @click.option("--plan/--apply", "plan", default=None, help="Only say what would be done; or say it and do it.")
+    @wait_option
+    @timeout_option
+    @with_client
+    def run(
+        *, mover: SyncClient, out: Output, policy: str | None, plan: bool | None, wait: bool, timeout_s: float | None
+    ) -> int:
+        from mover.model import wire
+
+        if plan is None:
+            raise click.UsageError("say --plan, which changes nothing, or --apply")
+        body = wire.TurnRequest(kind=kind, policy=policy)  # type: ignore[arg-type]
+        if plan or not out.as_json:
+            out.plan(mover.turns.plan_request(body), done="Nothing was changed." if plan else "It begins now.")
+        return 0 if plan else _turn(mover, out, body, wait=wait, timeout_s=timeout_s)
+
+
+planned(
+    "keep", "Judge every snapshot of a policy by its rules now: what no rule keeps goes to the trash.",
+    "What was in the trash for long enough is forgotten. The same as every hour by itself; no limit is passed by it.",
+)  # fmt: skip
+planned(
+    "prune", "Mark the packs that no snapshot needs, and remove those that were marked for long enough.",
+    "The same as every day by itself: it waits while a snapshot is missing, and while too much would go at once.",
+)  # fmt: skip
+
+
+def _begun(kind: str, first_line: str) -> None:
+    @command.command(kind, help=first_line)
+    @policy_option
+    @wait_option
+    @timeout_option
+    @with_client
+    def run(*, mover: SyncClient, out: Output, policy: str | None, wait: bool, timeout_s: float | None) -> int:
+        from mover.model import wire
+
+        word = {"check": "whole"}.get(kind, kind)
+        return _turn(mover, out, wire.TurnRequest(kind=word, policy=policy), wait=wait, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+
+_begun("check", "Read every pack of a policy's repository in the background; damage is named by snapshot and path.")
+_begun("sample", "Read a share of the packs, chosen by chance, in the background.")
+_begun("drill", "Restore a few random files of a random kept snapshot, compare them, and remove them again.")
+_begun("copy", "Carry what is kept to the policy's second repository now.")
+
+
+def _turn(mover: SyncClient, out: Output, body: wire.TurnRequest, *, wait: bool, timeout_s: float | None) -> int:
+    """5, as for a damaged repository, when it waits for somebody or found something wrong."""
+    from mover.cli.output import Bar
+
+    seen = mover.turns.request(body)
+    if wait:
+        with Bar(out, total=_share) as bar:
+            seen = mover.turns.wait(seen.id, progress=bar, timeout_s=timeout_s)
+    show_turn(out, seen)
+    if not wait:
+        out.note("follow it: mover protect show, or the same command with --wait")
+    return 5 if seen.state in ("waiting", "failed") else 0
+
+
+def _share(seen: wire.ProtectTurn) -> tuple[int, int]:
+    """Of a prune, packs removed of those that go; of others nobody knows beforehand."""
+    return seen.counts.get("swept", 0), seen.plan.get("sweep", 0)
+
+
+def show_turn(out: Output, seen: wire.ProtectTurn) -> None:
+    from mover.cli.output import state
+
+    out.facts(
+        seen,
+        [
+            ("turn", f"{seen.kind} of {seen.policy} ({seen.id})"),
+            ("state", state(seen.state)),
+            ("why", seen.explanation),
+            ("did", _counted(seen.counts)),
+            ("began", seen.started_at),
+            ("ended", seen.finished_at),
+        ],
+    )
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """What was done, in words: bytes as sizes, and nothing that is nothing."""
+    from mover.cli.output import size
+
+    said = []
+    for name, count in counts.items():
+        is_bytes, word = name == "bytes" or name.endswith("_bytes"), name.replace("_", " ").removesuffix(" bytes")
+        said += [f"{word} {size(count)}" if is_bytes else f"{count} {word}"] * bool(count)
+    return ", ".join(said) or "nothing was to be done"
+
+
+@command.group("keys", cls=WholeLines)
+def keys() -> None:
+    """Passwords of a policy's repository. Whoever holds one can read everything in it."""
+
+
+second_option = click.option("--second", is_flag=True, help="Of the policy's second repository.")
+
+
+@keys.command("list")
+@policy_option
+@second_option
+@with_client
+def list_keys(*, mover: SyncClient, out: Output, policy: str | None, second: bool) -> None:
+    """The keys, as they say of themselves; which one the daemon works with."""
+    _show_keys(out, mover.keys.list_keys(policy=policy, second=second))
+
+
+@keys.command("add")
+@click.argument("name")
+@policy_option
+@second_option
+@with_client
+def add_key(*, mover: SyncClient, out: Output, name: str, policy: str | None, second: bool) -> None:
+    """One more password, from the file repository-key-NAME on the daemon's machine.
+
+    Put that file beside the daemon's own password file, readable by the daemon alone, or give it as a systemd
+    credential (LoadCredential=repository-key-NAME:...). A password is never typed here, and never sent.
+    """
+    from mover.model import wire
+
+    _show_keys(out, mover.keys.add_key(wire.KeyRequest(name=name, policy=policy, second=second)))
+    out.note("the file is not needed any more by the daemon: keep the password elsewhere, and remove the file")
+
+
+@keys.command("remove")
+@click.argument("key")
+@policy_option
+@click.option("--reason", required=True, help="Why; everybody reads it.")
+@with_client
+def remove_key(*, mover: SyncClient, out: Output, key: str, policy: str | None, reason: str) -> None:
+    """Ask that KEY (its whole id, or the beginning) be removed: another person approves, and the delay passes.
+
+    Whoever has seen the repository's master key reads on what is there; and the last key never goes.
+    """
+    from mover.errors import NotFound
+    from mover.model import wire
+
+    known = mover.keys.list_keys(policy=policy).keys
+    found = [one.id for one in known if one.id.startswith(key)]
+    if len(found) > 1:
+        raise NotFound(f"{len(found)} keys begin so", where=key, hint="Say more of the id: mover protect keys list")
+    body = wire.ShorteningRequest(kind="remove-key", reason=reason, policy=policy, subjects=found or [key])
+    _tell(out, mover.shortenings.ask(body))
+    out.note("another person approves it: mover protect approve ID")
+
+
+def _show_keys(out: Output, seen: wire.RepositoryKeys) -> None:
+    rows = [(one.id[:16], "the daemon's" if one.current else "", one.made_by, one.created[:19]) for one in seen.keys]
+    out.note(f"keys of {seen.tier}:{seen.prefix}")
+    out.table(seen, "key used made-by made", rows, empty="no key")
+
+
 @command.command("ask")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("subjects", nargs=-1)
-@click.option("--policy", help="Of `shorten` and `large`: the protect policy.")
+@click.option("--policy", help="Of `shorten`, `large` and `remove-key`: the protect policy.")
 @click.option("--tag", "tags", multiple=True, help="Of `untag`: a tag that goes; may be repeated.")
 @click.option("--reason", required=True, help="Why; everybody reads it.")
 @plan_option
@@ -85,7 +247,7 @@ def ask(
     *, mover: SyncClient, out: Output, kind: str, subjects: tuple[str, ...], policy: str | None, tags: tuple[str, ...],
     reason: str, plan: bool,
 ) -> None:  # fmt: skip
-    """Ask for what shortens protection, of SUBJECTS (snapshots; of release-hold, holds)."""
+    """Ask for what shortens protection, of SUBJECTS: snapshots; of release-hold, holds; of remove-key, keys."""
     from mover.model import wire
 
     body = wire.ShorteningRequest(

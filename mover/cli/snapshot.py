@@ -133,10 +133,11 @@ def diff(
 
 
 @command.command("plan")
+@click.option("--policy", help="By whose rules; the default policy's when it is not said.")
 @with_client
-def plan(*, mover: SyncClient, out: Output) -> None:
-    """What the retention rules would keep and forget now, with reasons; changes nothing."""
-    out.plan(mover.snapshots.forget_plan())
+def plan(*, mover: SyncClient, out: Output, policy: str | None) -> None:
+    """What the rules of a policy would keep and forget now, with reasons; changes nothing."""
+    out.plan(mover.snapshots.forget_plan(policy=policy))
 
 
 @command.command("simulate")

@@ -70,6 +70,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "snapshots.check": _WORK,
     "snapshots.rebuild": _ADMIN,
     "snapshots.hold": _WORK,
+    "snapshots.turn": _WORK,
+    "snapshots.keys": _ADMIN,
     # asking is one person's, approving another's: the database tells who is one
     "shortenings.read": _LADDER,
     "shortenings.ask": _WORK,

@@ -57,6 +57,7 @@ class Verdict(Struct, frozen=True):
     id: str
     keep: bool
     reasons: tuple[str, ...]
+    bytes: int = 0
 
 
 def plan(snapshots: Sequence[SnapshotRecord], keep: KeepRules, *, now: datetime | None = None) -> list[Verdict]:
@@ -78,7 +79,7 @@ def plan(snapshots: Sequence[SnapshotRecord], keep: KeepRules, *, now: datetime 
     _keep_within(counted, keep.within_s, reasons)
     lost = f"no rule keeps it ({spoken(keep)})"
     return [
-        Verdict(snapshot.id, bool(reasons[snapshot.id]), tuple(reasons[snapshot.id]) or (lost,))
+        Verdict(snapshot.id, bool(reasons[snapshot.id]), tuple(reasons[snapshot.id]) or (lost,), snapshot.bytes)
         for snapshot in newest_first
     ]
 

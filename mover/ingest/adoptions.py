@@ -56,7 +56,7 @@ from mover.model.tiers import Entry, Fingerprint
 from mover.randomness import new_id, new_number
 from mover.sandbox import Sandbox
 from mover.tiers.guard import guarded
-from mover.tiers.port import PruneTier, ReadTier
+from mover.tiers.port import PruneTier, ReadTier, prunable
 from mover.transfer import Transfer
 
 SCAN: Final = "adopt-scan"
@@ -107,6 +107,8 @@ class Adoptions:
         why, hint = why_not_here(zone=tier.zone, role=place.role)
         if why:
             raise RequestInvalid(why, where=body.tier, hint=hint)
+        if body.register:
+            prunable(tier)  # sidecars are put there
         await in_thread(guarded, lambda _: tier.check_identity(), tier)
         async with self._database.project(project) as conn:
             standing = await _Q.one(conn, "standing", tier=body.tier, prefix=prefix, trust_names=body.trust_names)
@@ -135,6 +137,7 @@ class Adoptions:
                 raise NotFound("no such adoption", where=id)
             if row.state in ("registering", "complete"):
                 return await self._view(conn, id)
+            prunable(self._tiers[row.tier])  # sidecars are put there
             if await _Q.one(conn, "take", id=id) is None:
                 raise Conflict(f"the adoption is {row.state}", where=id, hint="Wait for its scan, or scan again.")
             await add_shards(conn, project, [NewShard(tier_queue(row.tier), REGISTER, id)])
@@ -269,8 +272,7 @@ class Adoptions:
     async def register_slides(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
             row = await _Q.one(conn, "get", id=shard.subject_id)
-        tier = self._tiers[row.tier]
-        assert isinstance(tier, PruneTier)
+        tier = prunable(self._tiers[row.tier])
         await in_thread(guarded, lambda _: tier.check_identity(), tier)
         count = 0
         while True:

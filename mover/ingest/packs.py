@@ -51,7 +51,7 @@ from mover.policy import PolicyBook
 from mover.randomness import new_id, random_bytes
 from mover.sandbox import Sandbox
 from mover.tiers.guard import guarded
-from mover.tiers.port import PruneTier, ReadTier
+from mover.tiers.port import ReadTier, prunable
 from mover.transfer import Transfer
 
 MARKER_MAX_BYTES = 16 << 20
@@ -245,8 +245,7 @@ class Packs:
             await self._outcomes.quarantine(case, error)
 
     async def _publish(self, case: Case, policy: ImagesPolicy, keys: list[str]) -> None:
-        source, archive = self._tiers[policy.source], self._tiers[policy.archive]
-        assert isinstance(archive, PruneTier)
+        source, archive = self._tiers[policy.source], prunable(self._tiers[policy.archive])
         members = members_of(keys)
         profile = applied(self._policies.profile(policy.profile), dicom=members.kind == "dicom")
         sources = await self._digest(source, members)

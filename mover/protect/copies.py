@@ -19,7 +19,7 @@ from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.policy import ProtectPolicy
-from mover.protect.site import ProtectSite, patiently
+from mover.protect.site import ProtectSite, patiently, second_of
 from mover.protect.taking import check_fresh
 from mover.protect.upkeep import Upkeep, plan_of
 from mover.repository.facts import SnapshotFacts
@@ -89,13 +89,6 @@ class Copies:
             return {"forgotten": len(forgotten), "freed_bytes": 0}
         done = await in_thread(lambda: other.prune(grace=grace, now=now))
         return {"forgotten": len(forgotten), "freed_bytes": done.freed_bytes}
-
-
-def second_of(site: ProtectSite, policy: ProtectPolicy) -> Repository | None:
-    """The policy's second repository, opened."""
-    if policy.copy is None:
-        return None
-    return site.repositories.at(policy.copy.repository, policy.copy.prefix)
 
 
 def _origin(facts: SnapshotFacts) -> str:

@@ -27,9 +27,8 @@ from mover.errors import IntegrityError, MoverError, NotFound, RepositoryLocked,
 from mover.jobs import Shard, in_thread
 from mover.log import get_logger
 from mover.model.policy import ProtectPolicy
-from mover.protect.copies import second_of
 from mover.protect.layout import Layout
-from mover.protect.site import ProtectSite, patiently
+from mover.protect.site import ProtectSite, patiently, second_of
 from mover.protect.upkeep import Upkeep
 from mover.repository.facts import CheckResult, Damage, RepairResult
 from mover.transfer.digest import digest_stream

@@ -46,7 +46,7 @@ from mover.protect.dumpfiles import SEALED, Told, Written
 from mover.protect.site import ProtectSite
 from mover.randomness import new_id, random_bytes
 from mover.tiers.locking import freeing
-from mover.tiers.port import PruneTier
+from mover.tiers.port import PruneTier, prunable
 
 SQL = load(__file__)
 # served by the process that holds the vault and its keys
@@ -151,8 +151,7 @@ class Dumps:
         await self.rotate(shard.project, policy)
 
     def _tiers(self, policy: DumpPolicy) -> tuple[PruneTier, PruneTier]:
-        one, other = (freeing(self._site.tiers[name]) for name in policy.targets)
-        assert isinstance(one, PruneTier) and isinstance(other, PruneTier)
+        one, other = (freeing(prunable(self._site.tiers[name])) for name in policy.targets)
         return one, other
 
     async def _take(self, shard: Shard, policy: DumpPolicy, tier: PruneTier) -> None:

@@ -96,27 +96,33 @@ class Retention:
         values = {"policy": policy.name, "after": after, "limit": SERIES_AT_ONCE}
         return [row.series for row in await SQL.many(conn, "series", **values)]
 
-    async def forget_plan(self, project: str) -> wire.Plan:
+    async def forget_plan(self, project: str, policy_name: str | None = None) -> wire.Plan:
         """What the terms that hold would forget now, with the reason of each verdict; nothing is changed."""
-        policy = self._site.policies.default(ProtectPolicy)
+        policy = self.named(policy_name)
         async with self._site.database.project(project) as conn:
             return await self.plan_by(conn, policy, (await self.terms(conn, policy)).keep)
 
     async def plan_by(self, conn: Connection, policy: ProtectPolicy, keep: KeepRules) -> wire.Plan:
-        steps: list[wire.PlanStep] = []
-        counts, after = {"keep": 0, "forget": 0}, ""
+        """What goes stands first; its bytes are of the snapshots, before anything that they share is counted once."""
+        steps: dict[str, list[wire.PlanStep]] = {"forget": [], "keep": []}
+        counts, after, size_bytes = {"keep": 0, "forget": 0}, "", 0
         while page := await self.series_after(conn, policy, after):
             for _, verdicts in await self._judged(conn, policy, page, keep):
                 for verdict in verdicts:
                     action = "keep" if verdict.keep else "forget"
                     counts[action] += 1
-                    if len(steps) < PLAN_STEPS_MAX:
-                        reason = "; ".join(verdict.reasons)
-                        steps.append(wire.PlanStep(action=action, subject=verdict.id, reason=reason))
+                    size_bytes += 0 if verdict.keep else verdict.bytes
+                    if len(steps[action]) < PLAN_STEPS_MAX:
+                        step = wire.PlanStep(
+                            action=action, subject=verdict.id, bytes=verdict.bytes, reason="; ".join(verdict.reasons)
+                        )
+                        steps[action].append(step)
             after = page[-1]
+        told = (steps["forget"] + steps["keep"])[:PLAN_STEPS_MAX]
         return wire.Plan(
-            step="forget", counts=counts, bytes=0, steps=steps, truncated=sum(counts.values()) > len(steps)
-        )
+            step=f"forget of {policy.name}", counts=counts, bytes=size_bytes, steps=told,
+            truncated=sum(counts.values()) > len(told),
+        )  # fmt: skip
 
     async def simulate(self, project: str, body: wire.SimulationRequest) -> wire.Simulation:
         """What these rules would have kept and will keep; nothing is changed, and no policy is."""

@@ -9,6 +9,7 @@ from mover.protect.dumpdrills import DumpDrills
 from mover.protect.dumps import Dumps, Means
 from mover.protect.folders import Folders
 from mover.protect.holds import Holds
+from mover.protect.keys import Keys
 from mover.protect.locks import Locks
 from mover.protect.rebuild import Rebuild
 from mover.protect.restores import Restores
@@ -18,6 +19,7 @@ from mover.protect.runs import RunProtection
 from mover.protect.shortenings import Shortenings
 from mover.protect.site import ProtectSite
 from mover.protect.snapshots import Snapshots
+from mover.protect.turns import Turns
 from mover.protect.upkeep import Upkeep
 from mover.protect.versions import Versions
 
@@ -25,9 +27,10 @@ from mover.protect.versions import Versions
 class Protecting:
     """`snapshots`, `versions`, `restores` and `retention` answer people; `runs` plans what a finish would protect, and
     handles its shards; `folders` are protected by themselves; `holds` and `shortenings` are what one person may do and
-    what takes two; `upkeep` carries rules out; `drills` try whether it comes back, `copies` keep
-    a second repository; `rebuild` finds again what the catalog forgot; `locks` keeps what is kept from being deleted;
-    `dumps` holds vault and catalog, where `means` are given. `begin_due` and `measure` are the daemon's turns."""
+    what takes two; `upkeep` carries rules out, and `turns` when somebody says so; `keys` are the repositories'
+    passwords; `drills` try whether it comes back, `copies` keep a second repository; `rebuild` finds again what the
+    catalog forgot; `locks` keeps what is kept from being deleted; `dumps` holds vault and catalog, where `means` are
+    given. `begin_due` and `measure` are the daemon's turns."""
 
     def __init__(self, site: ProtectSite, means: Means | None = None) -> None:
         self.retention = Retention(site)
@@ -39,6 +42,8 @@ class Protecting:
         self.upkeep = Upkeep(site, self.retention, self.shortenings)
         self.drills = Drills(site, self.upkeep)
         self.copies = Copies(site, self.upkeep)
+        self.turns = Turns(site, self.upkeep, self.retention)
+        self.keys = Keys(site)
         self.rebuild = Rebuild(site, self.upkeep)
         self.restores = Restores(site)
         self.versions = Versions(site)

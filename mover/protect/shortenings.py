@@ -1,7 +1,8 @@
 """What makes protection shorter: asked by one person, approved by another, after a delay, carried out once.
 
 Shorter rules of a policy's file, forgetting what the rules keep, emptying the trash before its time, releasing a hold,
-taking a tag away, agreeing that a suddenly small or flooding snapshot is right, and a deletion beyond the breaker. Who
+taking a tag away, agreeing that a suddenly small or flooding snapshot is right, a deletion beyond the breaker, and
+removing a key of a repository. Who
 is a person, what is open and what is over is the database's to say (migration 0012): a holder of the daemon's own
 database role, or of an admin token and all the tokens it makes, is still one person.
 """
@@ -15,11 +16,13 @@ import msgspec
 from mover.catalog.database import Connection, refusals
 from mover.catalog.queries import load
 from mover.decide.retention import terms_of
-from mover.errors import Conflict, NotFound, RequestInvalid
+from mover.errors import Conflict, Denied, NotFound, RequestInvalid, TierError
+from mover.jobs import in_thread
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.policy import ProtectPolicy
+from mover.protect.keys import check_removable, remove_keys
 from mover.protect.retention import Retention
 from mover.protect.site import PAGE_MAX, ProtectSite
 from mover.randomness import new_id
@@ -42,6 +45,8 @@ class Shortenings:
             "subjects": sorted(set(body.subjects)), "wanted": msgspec.json.encode(wanted).decode(),
             "reason": body.reason,
         }  # fmt: skip
+        if body.kind == "remove-key" and policy is not None:
+            await in_thread(check_removable, self._site, self._retention.named(policy.name), body.subjects)
         async with self._site.database.project(identity.project) as conn:
             if policy is not None:
                 await self._retention.terms(conn, policy)
@@ -61,8 +66,8 @@ class Shortenings:
         return wire.Plan(step="shorten", counts={body.kind: len(steps)}, bytes=0, steps=steps)
 
     def _wanted(self, body: wire.ShorteningRequest) -> tuple[ProtectPolicy | None, dict[str, Any]]:
-        of_policy = body.kind in ("shorten", "large")
-        if of_policy == bool(body.subjects) or (body.kind == "untag") != bool(body.tags):
+        of_policy = body.kind in ("shorten", "large", "remove-key")
+        if (body.kind in ("shorten", "large")) == bool(body.subjects) or (body.kind == "untag") != bool(body.tags):
             raise RequestInvalid(
                 "`shorten` and `large` name a policy, the others what they are about; only `untag` names tags"
             )
@@ -92,15 +97,23 @@ class Shortenings:
         """Carry out what two persons agreed on and whose delay is over; how many. One that cannot be carried out any
         more keeps no other from it."""
         async with self._site.database.project(project) as conn:
-            due = [row.id for row in await SQL.many(conn, "due", limit=PAGE_MAX)]
+            due = await SQL.many(conn, "due", limit=PAGE_MAX)
         applied = 0
         for one in due:
             try:
-                async with self._site.database.project(project) as conn:
-                    with refusals():
-                        applied += bool((await SQL.one(conn, "apply", id=one, node=self._site.node)).applied)
-            except (Conflict, NotFound) as error:
-                log.warning("shortening not carried out", subject=one, code=error.code)
+                applied += await self._apply(project, one)
+            except (Conflict, NotFound, Denied, TierError) as error:
+                log.warning("shortening not carried out", subject=one.id, code=error.code)
+        return applied
+
+    async def _apply(self, project: str, due: Any) -> bool:
+        """A key leaves the repository before the transaction says so: killed between, the next turn finds it gone."""
+        async with self._site.database.project(project) as conn:
+            with refusals():
+                applied = bool((await SQL.one(conn, "apply", id=due.id, node=self._site.node)).applied)
+            if applied and due.kind == "remove-key":
+                policy = self._retention.named(due.policy)
+                await in_thread(remove_keys, self._site, policy, list(due.subjects))
         return applied
 
     async def view(self, project: str, shortening: str) -> wire.Shortening:

@@ -13,7 +13,7 @@ select mover.request_withdraw(%(id)s, %(proof)s, %(actor)s, %(node)s)
 
 -- name: due
 -- Approved, and the delay is over.
-select id from mover.protect_request
+select id, kind, policy, subjects from mover.protect_request
  where approved_at is not null and not_before <= now() and lapses_at > now() and applied_at is null
    and withdrawn_at is null order by not_before, id limit %(limit)s
 

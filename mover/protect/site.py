@@ -12,14 +12,22 @@ from msgspec import Struct
 from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock, monotonic_s, pause
-from mover.errors import NotFound, RepositoryLocked, TierUnavailable
+from mover.errors import (
+    Denied,
+    NotFound,
+    RepositoryChanged,
+    RepositoryLocked,
+    RequestInvalid,
+    SettingsInvalid,
+    TierUnavailable,
+)
 from mover.model.access import Identity
 from mover.model.policy import ProtectPolicy
 from mover.policy import PolicyBook
 from mover.protect.keeping import Seal, bring_back_doors, kept, rules
 from mover.repository.reading import Requester
 from mover.repository.repository import Repository, create_repository, open_repository
-from mover.tiers.port import PruneTier, ReadTier
+from mover.tiers.port import PruneTier, ReadTier, prunable
 from mover.transfer.budgets import UNLIMITED, Budgets
 
 PAGE_MAX = 1000
@@ -27,6 +35,7 @@ PLAN_STEPS_MAX = 1000
 # who forgets holds the repository alone, for moments
 LOCK_PATIENCE_S = 60.0
 LOCK_PAUSE_S = 0.25
+PASSWORD_MIN = 12  # bytes of a further key's
 Answer = TypeVar("Answer")
 
 
@@ -39,12 +48,15 @@ class RunPlace(Struct, frozen=True):
 
 class Repositories:
     """The repositories of the policies, each opened once: its key costs a scrypt. One that does not exist yet is
-    created. `seal` makes files immutable, where a policy asks for it."""
+    created. `seal` makes files immutable, where a policy asks for it; in the folder `pins` stands which repository was
+    where."""
 
     def __init__(
-        self, tiers: Mapping[str, ReadTier], policies: PolicyBook, password_file: Path, *, seal: Seal | None = None
-    ) -> None:
+        self, tiers: Mapping[str, ReadTier], policies: PolicyBook, password_file: Path, *, seal: Seal | None = None,
+        pins: Path | None = None,
+    ) -> None:  # fmt: skip
         self._tiers, self._policies, self._password_file, self._seal = tiers, policies, password_file, seal
+        self._pins = pins
         self._opened: dict[tuple[str, str], Repository] = {}
         self._opening = threading.Lock()
 
@@ -58,26 +70,68 @@ class Repositories:
     def at(self, name: str, prefix: str) -> Repository:
         with self._opening:
             if (name, prefix) not in self._opened:
-                tier = self.kept_tier(name, prefix)
-                bring_back_doors(tier, prefix)
-                password = self._password_file.read_bytes().strip()
-                try:
-                    repository = open_repository(tier, password, prefix=prefix)
-                except NotFound:
-                    repository = create_repository(tier, password, prefix=prefix)
-                self._opened[(name, prefix)] = repository
+                self._opened[(name, prefix)] = self._open(name, prefix)
             return self._opened[(name, prefix)]
+
+    def _open(self, name: str, prefix: str) -> Repository:
+        """One that this node has seen before is never made anew: whatever took it away may give it back."""
+        tier = self.kept_tier(name, prefix)
+        bring_back_doors(tier, prefix)
+        password = read_password(self._password_file)
+        pin = self._pins and self._pins / f"{name}{prefix and '-' + prefix.replace('/', '-')}"
+        seen = pin.read_text("ascii").strip() if pin and pin.exists() else None
+        try:
+            repository = open_repository(tier, password, prefix=prefix)
+        except NotFound:
+            if seen is not None:
+                raise _changed(name, prefix, "is gone", pin) from None
+            repository = create_repository(tier, password, prefix=prefix)
+        except Denied as error:
+            hint = f"Put the password of one of its keys into {self._password_file}, and try again."
+            raise Denied(error.what, where=f"{name}:{prefix}", hint=hint) from error
+        if seen not in (None, repository.repository_id):
+            raise _changed(name, prefix, "was replaced by another", pin)
+        if pin is not None and seen is None:
+            pin.parent.mkdir(mode=0o700, exist_ok=True)
+            pin.write_text(repository.repository_id, "ascii")
+        return repository
+
+    def password_named(self, name: str) -> bytes:
+        """Blocking. Of a further key, from a file beside the daemon's own."""
+        password = read_password(self._password_file.with_name(f"repository-key-{name}"))
+        if len(password) < PASSWORD_MIN:
+            raise RequestInvalid(f"a password has at least {PASSWORD_MIN} bytes", where=f"repository-key-{name}")
+        return password
 
     def kept_tier(self, name: str, prefix: str) -> PruneTier:
         """The tier with the means around it that keep this repository's files from being deleted, if it has any."""
         if name not in self._tiers:
-            raise TierUnavailable(
-                "a policy keeps its repository on this tier, which is not in the settings", where=name
-            )
+            raise TierUnavailable("a policy has its repository on a tier that the settings do not name", where=name)
         rule = next((r for r in rules(self._policies) if (r.tier, r.prefix) == (name, prefix.strip("/"))), None)
-        tier = kept(self._tiers[name], rule, seal=self._seal)
-        assert isinstance(tier, PruneTier)
-        return tier
+        return prunable(kept(prunable(self._tiers[name]), rule, seal=self._seal))
+
+
+def read_password(path: Path) -> bytes:
+    """Blocking. It is in no error, as nothing of the file is."""
+    try:
+        password = path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsInvalid(
+            f"the file with the repository's password cannot be read ({type(error).__name__})",
+            where=str(path),
+            hint=f"Put it there, readable by the daemon alone, or give the systemd credential {path.name}.",
+        ) from error
+    if not password:
+        raise SettingsInvalid("the file with the repository's password is empty", where=str(path),
+                              hint="A new file needs the password the repository was made with.")  # fmt: skip
+    return password
+
+
+def _changed(name: str, prefix: str, what: str, pin: Path | None) -> RepositoryChanged:
+    return RepositoryChanged(
+        f"the snapshot repository that was here {what}", where=f"{name}:{prefix}",
+        hint=f"Bring it back, or mount what is missing. Nothing was written. If it is so on purpose, remove {pin}.",
+    )  # fmt: skip
 
 
 class ProtectSite(Struct, frozen=True, kw_only=True):
@@ -114,6 +168,13 @@ class ProtectSite(Struct, frozen=True, kw_only=True):
             conn, project=project, node=self.node, actor=actor, action=action, subject=subject, reason=reason,
             request=request, details=dict(details),
         )  # fmt: skip
+
+
+def second_of(site: ProtectSite, policy: ProtectPolicy) -> Repository | None:
+    """The policy's second repository, opened."""
+    if policy.copy is None:
+        return None
+    return site.repositories.at(policy.copy.repository, policy.copy.prefix)
 
 
 def requester_of(identity: Identity) -> Requester | None:

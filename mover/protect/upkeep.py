@@ -85,7 +85,9 @@ class Upkeep:
         loaded = (one.policy for one in self._site.policies.all())
         return [p for p in loaded if isinstance(p, ProtectPolicy) and p.repository in self._site.tiers]
 
-    async def begin(self, project: str, policy: ProtectPolicy, kind: str, *, every_s: int) -> bool:
+    async def begin(
+        self, project: str, policy: ProtectPolicy, kind: str, *, every_s: int, priority: int = PRIORITY
+    ) -> bool:
         async with self._site.database.project(project) as conn:
             await conn.execute(SQL["lock_policy"], {"project": project, "policy": policy.name})
             last = await SQL.one(conn, "last", policy=policy.name, kind=kind)
@@ -93,7 +95,7 @@ class Upkeep:
                 return False
             turn = new_id("turn")
             await conn.execute(SQL["begin"], {"id": turn, "project": project, "policy": policy.name, "kind": kind})
-            shard = NewShard(tier_queue(policy.repository), f"protect-{kind}", turn, priority=PRIORITY)
+            shard = NewShard(tier_queue(policy.repository), f"protect-{kind}", turn, priority=priority)
             await add_shards(conn, project, [shard])
         return True
 
@@ -334,9 +336,12 @@ def _terms(row: Any, counts: Sequence[Any], turns: Sequence[Any], *, shorter: li
         policy=row.policy, terms=row.terms, since=row.since, shorter=shorter,
         snapshots={c.state: c.count for c in counts}, doubtful=sum(c.doubtful for c in counts),
         missing=sum(c.missing for c in counts),
-        turns=[
-            wire.ProtectTurn(id=t.id, kind=t.kind, state=t.state, plan=t.plan, counts=t.counts,
-                             explanation=t.explanation, started_at=t.started_at, finished_at=t.finished_at)
-            for t in turns
-        ],
+        turns=[turn_view(t) for t in turns],
+    )  # fmt: skip
+
+
+def turn_view(row: Any) -> wire.ProtectTurn:
+    return wire.ProtectTurn(
+        id=row.id, policy=row.policy, kind=row.kind, state=row.state, plan=row.plan, counts=row.counts,
+        explanation=row.explanation, started_at=row.started_at, finished_at=row.finished_at,
     )  # fmt: skip

@@ -29,6 +29,10 @@ update mover.protect_turn set plan = plan || %(plan)s::jsonb, counts = counts ||
 -- How it ended.
 update mover.protect_turn set state = %(state)s, explanation = %(explanation)s, finished_at = now() where id = %(id)s
 
+-- name: newest
+-- The newest turn of a kind.
+select * from mover.protect_turn where policy = %(policy)s and kind = %(kind)s
+
 -- name: turns
 -- The newest turns of a policy.
 select * from mover.protect_turn where policy = %(policy)s order by kind

@@ -292,6 +292,10 @@ class Repository:
         """One more password for the same repository; returns the key file's id, proved by opening it."""
         return keys.add_key(self._files, self._key, password)
 
+    def key_opened_by(self, password: bytes) -> str | None:
+        """The key file that this password opens, if any."""
+        return keys.key_of(self._files, self._key, password)
+
     def remove_key(self, key_id: str, *, other_password: bytes | None = None) -> None:
         """The key in use goes only when `other_password` opens another that stays; so the last never goes."""
         self._key_id = keys.remove_key(
@@ -302,7 +306,7 @@ class Repository:
         """A new key in the place of the one in use; its id. Killed between the two, both open the repository. The
         caller next stores the new password where the old one was, before anything else."""
         before = self._key_id
-        standing = keys.key_of(self._files, self._key, password)  # of a change that was killed
+        standing = self.key_opened_by(password)  # of a change that was killed
         new = standing or self.add_key(password)
         if new != before:
             self.remove_key(before, other_password=password)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from mover.errors import TierDenied
 from mover.model.source import ByteSource
 from mover.model.tiers import Entry, Fingerprint, TierKind, Traits, Zone
 
@@ -74,3 +75,16 @@ class WriteTier(ReadTier, Protocol):
 class PruneTier(WriteTier, Protocol):
     def remove(self, key: str) -> None:
         """Remove one file by exact key; EntryMissing when it is not there."""
+
+
+def prunable(tier: ReadTier) -> PruneTier:
+    """The tier as one to write on and to remove from; TierDenied, before anything is begun, where it is only read."""
+    innermost: Any = tier
+    while (beneath := getattr(innermost, "_inner", None)) is not None:
+        innermost = beneath
+    if not isinstance(tier, PruneTier) or getattr(innermost, "read_only", False):
+        raise TierDenied(
+            "the settings let this tier only be read", where=tier.name,
+            hint="Take `read_only` out of the tier's settings, or let the policy name another tier.",
+        )  # fmt: skip
+    return tier

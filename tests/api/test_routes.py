@@ -29,6 +29,8 @@ BODIES: dict[str, Any] = {
     "HoldRequest": {"reason": "a paper"},
     "TagRequest": {"tags": ["paper"]},
     "SimulationRequest": {"keep": {"last": 3}},
+    "TurnRequest": {"kind": "prune", "policy": "protect"},
+    "KeyRequest": {"name": "anns"},
     "ShorteningRequest": {"kind": "shorten", "policy": "protect", "reason": "too many"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
     "ScanRequest": {"tier": "archive"},

@@ -60,3 +60,34 @@ def test_a_plan_of_a_shortening_is_shown_and_nothing_is_asked(mover: Mover, daem
     said = mover("--url", daemon.url, "protect", "ask", "forget", "snapshot-1", "--reason", "too old", "--plan")
     assert said.status == 0 and "Nothing was changed" in said.out
     assert not daemon.rooms.shortenings.calls  # type: ignore[attr-defined]
+
+
+def test_a_prune_says_what_it_will_do_before_it_does_it_and_what_it_did(
+    mover: Mover, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody removes packs by a word that was meant to look; what waits for somebody fails the command."""
+    said = mover("--url", daemon.url, "protect", "prune")
+    assert said.status == 2 and "--apply" in said.err
+    room = daemon.rooms.turns
+    said = mover("--url", daemon.url, "protect", "prune", "--plan")
+    assert said.status == 0 and "Nothing was changed." in said.out and not room.calls  # type: ignore[attr-defined]
+    said = mover("--url", daemon.url, "protect", "prune", "--apply", "--wait")
+    assert said.status == 0 and "It begins now." in said.out and "2 swept, freed 9 B" in said.out
+
+    async def view(project: str, id: str) -> wire.ProtectTurn:
+        turn = await type(room).view(room, project, id)  # type: ignore[arg-type]
+        return replace(turn, state="waiting", explanation="3 snapshots are missing")
+
+    monkeypatch.setattr(room, "view", view)
+    said = mover("--url", daemon.url, "protect", "prune", "--apply", "--wait")
+    assert said.status == 5 and "3 snapshots are missing" in said.out
+
+
+def test_keys_are_added_by_the_name_of_a_file_and_removed_by_asking(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "protect", "keys", "add", "anns")
+    assert said.status == 0 and "the daemon's" in said.out and "remove the file" in said.out
+    said = mover("--url", daemon.url, "protect", "keys", "add", "../etc/passwd")
+    assert said.status != 0 and "passwd" not in said.out
+    mover("--url", daemon.url, "protect", "keys", "remove", "abab", "--reason", "she left")
+    [(_, (_, body))] = [call for call in daemon.rooms.shortenings.calls if call[0] == "ask"]  # type: ignore[attr-defined]
+    assert (body.kind, body.subjects) == ("remove-key", ["ab" * 32]), "a beginning of the id is enough"

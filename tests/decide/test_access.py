@@ -44,10 +44,12 @@ runs.cancel         -      +        +     .         +
 snapshots.read      +      +        +     .         .
 snapshots.check     -      +        +     .         .
 snapshots.rebuild   -      -        +     .         .
-folders.read        +      +        +     .         .
-folders.protect     -      +        +     .         .
+snapshots.turn      -      +        +     .         .
+snapshots.keys      -      -        +     .         .
 archives.read       +      +        +     .         .
 archives.keep       -      +        +     .         .
+folders.read        +      +        +     .         .
+folders.protect     -      +        +     .         .
 snapshots.hold      -      +        +     .         .
 shortenings.read    +      +        +     .         .
 shortenings.ask     -      +        +     .         .

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ from msgspec.structs import replace
 
 from mover.catalog.database import Database
 from mover.decide.adoption import CleanLook
-from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault
-from mover.errors import Conflict, NotFound, RequestInvalid
+from mover.errors import Conflict, NotFound, RequestInvalid, TierDenied
 from mover.ingest import adopting
 from mover.ingest import adoptions as module
 from mover.model import wire
 from mover.model.ids import is_number, make_number
 from mover.model.sidecar import decode_sidecar, sidecar_key, slide_folder
 from mover.sandbox import Sandbox
+from mover.tiers.posix import PosixTier
 from tests.rooms.rig import OTHER, PROJECT, Rig
 from tests.support import objects
 from tests.support.mirax import mirax
@@ -41,12 +40,6 @@ CTS = {f"S24-771001/im{n}.dcm": objects.ct(n) for n in (1, 2, 3)}
 
 class Killed(BaseException):
     """Between two of our own steps; nothing catches it."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with slide_sandbox(max_children=2) as made:
-        yield made
 
 
 @pytest.fixture
@@ -539,3 +532,25 @@ def test_the_database_knows_no_registered_slide_without_its_proof(rig: Rig) -> N
     with pytest.raises(psycopg.errors.CheckViolation):
         rig.rows(slide, "0" * 17, "0" * 64, "registered")
     rig.rows(slide, "0" * 17, "0" * 64, "judged")
+
+
+async def test_nothing_is_registered_where_no_sidecar_can_be_put(rig: Rig) -> None:
+    """The adoption stays as it is, and says what to do; once the tier may be written it goes on."""
+    main, parts = mirax(stem="S24-1")
+    [made] = (await cleaned(rig, {"S24-1.mrxs": main, **parts})).values()
+    fill(rig, made)
+    asked = await rig.adoptions.request(PROJECT, "ann", replace(ASKED, register=False))
+    await rig.work("adopt-scan")
+    writable = rig.tiers["archive"]
+    rig.adoptions._tiers["archive"] = PosixTier(  # type: ignore[index]
+        "archive", "deidentified", rig.folder / "archive", role="archive", read_only=True
+    )
+    with pytest.raises(TierDenied, match="only be read"):
+        await rig.adoptions.register(PROJECT, "ann", asked.id, wire.AdoptionRegister("looked at"))
+    assert (await rig.adoptions.view(PROJECT, asked.id)).state == "scanned"
+    with pytest.raises(TierDenied):
+        await rig.adoptions.request(PROJECT, "ann", replace(ASKED, prefix="other"))
+    rig.adoptions._tiers["archive"] = writable  # type: ignore[index]
+    assert (
+        await rig.adoptions.register(PROJECT, "ann", asked.id, wire.AdoptionRegister("again"))
+    ).state == "registering"

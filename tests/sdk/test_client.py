@@ -72,6 +72,8 @@ BODIES = {
     "Runs": wire.RunRequest(cohort="c"),
     "Tokens": wire.TokenRequest(actor="a", role="viewer"),
     "Snapshots": wire.SimulationRequest(keep=KeepRules(last=3)),
+    "Turns": wire.TurnRequest(kind="prune"),
+    "Keys": wire.KeyRequest(name="anns"),
     "Shortenings": wire.ShorteningRequest(kind="shorten", reason="too many"),
     "reveal": wire.VaultRevealRequest(["S1"], "call the ward"),
     "export": wire.VaultExportRequest("uids", "score the release"),
@@ -93,7 +95,7 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
     ):
         others = {
             "tokens": admin, "audit": admin, "shortenings": admin, "vault": custodian, "rulings.decide": custodian,
-            "snapshots.rebuild": admin,
+            "snapshots.rebuild": admin, "keys": admin,
         }  # fmt: skip
         for noun_name, noun in vars(operator).items():
             if not isinstance(noun, Noun):
