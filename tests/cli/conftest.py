@@ -15,6 +15,13 @@ from mover.api import Rooms, Server, make_app, serve
 from mover.cli import main
 from mover.settings import Listen
 from tests.api.small_rooms import SmallAccess, small_rooms
+from tests.support.warm import warm_runs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> Iterator[None]:
+    with warm_runs():
+        yield
 
 
 @dataclass
