@@ -37,19 +37,26 @@ CONTENTS = st.one_of(
     st.binary(max_size=300),
     st.tuples(st.binary(min_size=1, max_size=8), st.integers(1, 40_000)).map(lambda pair: pair[0] * pair[1]),
 )
+# giving files away needs root; without it all are one's own
+OWNERS = st.sampled_from([(0, 0), (1000, 1000), (64_001, 7)] if os.geteuid() == 0 else [(-1, -1)])
 XATTRS = st.dictionaries(
     st.text("abcxyz._-019", min_size=1, max_size=8).map(lambda name: f"user.{name}"),
     st.binary(min_size=1, max_size=40),
     max_size=2,
 )
 FILES = st.fixed_dictionaries(
-    {"kind": st.just("file"), "data": CONTENTS, "mode": MODES, "time": TIMES, "xattrs": XATTRS, "hole": st.booleans()}
-)
+    {"kind": st.just("file"), "data": CONTENTS, "mode": MODES, "time": TIMES, "xattrs": XATTRS, "hole": st.booleans(),
+     "owner": OWNERS}
+)  # fmt: skip
 # Targets that are not UTF-8 travel in a field that restic 0.14 does not know yet: it spoils them both ways.
 TARGETS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30)
-LINKS = st.fixed_dictionaries({"kind": st.just("link"), "target": TARGETS.map(str.encode)})
+LINKS = st.fixed_dictionaries(
+    {"kind": st.just("link"), "target": TARGETS.map(str.encode), "time": TIMES, "owner": OWNERS}
+)
 HARD = st.fixed_dictionaries({"kind": st.just("hard")})
-FOLDERS = st.fixed_dictionaries({"kind": st.just("folder"), "mode": MODES, "time": TIMES, "xattrs": XATTRS})
+FOLDERS = st.fixed_dictionaries(
+    {"kind": st.just("folder"), "mode": MODES, "time": TIMES, "xattrs": XATTRS, "owner": OWNERS}
+)
 ENTRIES = st.dictionaries(NAMES, st.one_of(FILES, FILES, LINKS, HARD, FOLDERS), max_size=6)
 TREES = st.lists(ENTRIES, min_size=1, max_size=4)  # one folder's entries; each next list goes into the last folder
 
@@ -70,6 +77,7 @@ def make(root: bytes, levels: list[dict[bytes, dict[str, object]]]) -> None:
                 inner = path
             elif words["kind"] == "link":
                 os.symlink(words["target"], path)  # type: ignore[arg-type]
+                _facts(path, words)
             elif words["kind"] == "hard" and first is not None:
                 os.link(first, path)
             else:
@@ -94,17 +102,20 @@ def _file(path: bytes, words: dict[str, object]) -> None:
 def _facts(path: bytes, words: dict[str, object]) -> None:
     for name, value in words.get("xattrs", {}).items():  # type: ignore[attr-defined]
         os.setxattr(path, name, value)
-    os.chmod(path, words.get("mode", 0o644))  # type: ignore[arg-type]
+    os.chown(path, *words.get("owner", (-1, -1)), follow_symlinks=False)  # type: ignore[misc]
+    if words["kind"] != "link":
+        os.chmod(path, words.get("mode", 0o644))  # type: ignore[arg-type]
     when: int = words.get("time", 10**18)  # type: ignore[assignment]
-    os.utime(path, ns=(when, when))
+    os.utime(path, ns=(when, when), follow_symlinks=False)
 
 
 def everything(folder: Path) -> dict[bytes, tuple[object, ...]]:
-    """`listing`, and which names are one file."""
+    """`listing`, which names are one file, whose group's each is, and when a link was made."""
     found = listing(folder)
     groups: dict[int, set[bytes]] = {}
     for name in found:
         facts = os.lstat(os.path.join(os.fsencode(folder), name))
+        found[name] += (facts.st_gid, facts.st_mtime_ns)
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1:
             groups.setdefault(facts.st_ino, set()).add(name)
     together = {name: tuple(sorted(group)) for group in groups.values() for name in group}
