@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -146,16 +145,22 @@ def test_every_metric_is_set_somewhere_and_every_set_metric_exists() -> None:
 # --- style -------------------------------------------------------------------------------------------------
 
 
-@cache
+@pytest.fixture(scope="module")
 def trees() -> list[tuple[Path, ast.Module]]:
+    """All of our code, parsed once and forgotten with this module: it is millions of objects."""
     return [(path.relative_to(ROOT), ast.parse(path.read_text("utf-8"))) for path in CODE]
 
 
-def test_functions_fit_the_eye() -> None:
+in_one_process = pytest.mark.xdist_group("the parsed house")
+Trees = list[tuple[Path, ast.Module]]
+
+
+@in_one_process
+def test_functions_fit_the_eye(trees: Trees) -> None:
     """House style 4."""
     long = [
         f"{path}:{node.lineno} {node.name} has {node.end_lineno - node.lineno + 1} lines"
-        for path, tree in trees()
+        for path, tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno is not None
@@ -164,11 +169,12 @@ def test_functions_fit_the_eye() -> None:
     assert long == []
 
 
-def test_nothing_is_swallowed_where_identity_is_judged() -> None:
+@in_one_process
+def test_nothing_is_swallowed_where_identity_is_judged(trees: Trees) -> None:
     """House style 8: in `decide`, `deid` and `scanners` a handler names what it catches."""
     broad = [
         f"{path}:{node.lineno}"
-        for path, tree in trees()
+        for path, tree in trees
         if path.parts[0] == "scanners" or path.parts[1] in ("decide", "deid")
         for node in ast.walk(tree)
         if isinstance(node, ast.ExceptHandler) and _is_broad(node)
@@ -181,11 +187,12 @@ def _is_broad(handler: ast.ExceptHandler) -> bool:
     return bool(caught & {"", "Exception", "BaseException"})
 
 
-def test_only_the_faces_print() -> None:
+@in_one_process
+def test_only_the_faces_print(trees: Trees) -> None:
     """What is printed goes past the log's allow-list of fields, so a name could get out that way (I2)."""
     printed = [
         f"{path}:{node.lineno}"
-        for path, tree in trees()
+        for path, tree in trees
         if path.parts[1] not in ("cli", "demo")
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -195,11 +202,12 @@ def test_only_the_faces_print() -> None:
     assert printed == []
 
 
-def test_the_record_is_the_last_statement_of_its_transaction() -> None:
+@in_one_process
+def test_the_record_is_the_last_statement_of_its_transaction(trees: Trees) -> None:
     """D21: the head of the audit chain is locked for as long as its transaction goes on after the record."""
     late = [
         f"{path}:{block.lineno}"
-        for path, tree in trees()
+        for path, tree in trees
         for block in ast.walk(tree)
         if isinstance(block, ast.AsyncWith) and _is_transaction(block) and _goes_on_after_the_record(block.body)
     ]
@@ -251,15 +259,32 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     assert found == []
 
 
-def test_time_and_chance_come_through_their_doors():
+@in_one_process
+def test_time_and_chance_come_through_their_doors(trees: Trees) -> None:
     """D17: tests move the clock instead of waiting, and chance has one source that can be named to an auditor."""
     doors = {"time": "mover/clock.py", "random": "mover/randomness.py", "secrets": "mover/randomness.py"}
     doors |= {"uuid": "mover/randomness.py"}
     found = []
-    for path in sorted([*(ROOT / "mover").rglob("*.py"), *(ROOT / "scanners").rglob("*.py")]):
-        place = str(path.relative_to(ROOT))
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path, tree in trees:
+        place = str(path)
+        for node in ast.walk(tree):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             found += [f"{place}: {name}" for name in names if doors.get(name.partition(".")[0], place) != place]
     assert not found
+
+
+# these hand variables on to programs they start, and decide nothing by them
+PASS_ON = ("mover/sandbox/", "mover/demo/", "mover/walk/readers.py")
+
+
+@in_one_process
+def test_nobody_but_the_settings_reads_the_environment(trees: Trees) -> None:
+    """A setting that comes from a variable nobody lists cannot be found when it is wrong."""
+    readers = {
+        str(path)
+        for path, tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+    }
+    assert {path for path in readers if not path.startswith(PASS_ON)} == {"mover/settings.py"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -167,18 +166,3 @@ def test_the_environment_says_only_what_surrounds_us() -> None:
         config=Path("mover.yaml"), credentials_dir=None, journal=True, notify_socket="@x", watchdog_s=30.0,
         runtime_dir=None, token_file=None, url=None,
     )  # fmt: skip
-
-
-# these hand variables on to programs they start, and decide nothing by them
-PASS_ON = ("mover/sandbox/", "mover/demo/", "mover/walk/readers.py")
-
-
-def test_nobody_else_reads_the_environment() -> None:
-    """A setting that comes from a variable nobody lists cannot be found when it is wrong."""
-    root = Path(settings.__file__).parent.parent
-    readers = set()
-    for path in [*root.glob("mover/**/*.py"), *root.glob("scanners/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
-                readers.add(str(path.relative_to(root)))
-    assert {path for path in readers if not path.startswith(PASS_ON)} == {"mover/settings.py"}
