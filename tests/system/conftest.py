@@ -11,20 +11,14 @@ import pytest
 
 from mover.demo import generate, seaweed
 from mover.model import wire
+from tests.demo.conftest import small_hospital
 from tests.system.ward import WAIT_S, Ward, copy_hospital, ending
-
-SCALE = 0.02
 
 
 @pytest.fixture(scope="session")
 def hospital(shared: Callable[[str, Callable[[Path], None]], Path]) -> generate.Hospital:
-    """Two batches of small slides with every planted fault and identifier; about 40 MB."""
-
-    def fill(folder: Path) -> None:
-        generate.build_hospital(folder, scale=SCALE, seed=11)
-
-    # found whole, it is used as it is
-    return generate.build_hospital(shared("hospital", fill), scale=SCALE, seed=11)
+    """Two batches of small slides with every planted fault and identifier; those of the demo's tests too."""
+    return small_hospital(shared)
 
 
 @pytest.fixture

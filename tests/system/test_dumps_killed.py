@@ -25,7 +25,6 @@ from tests.system.ward import WAIT_S, Ward
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dumps")]
 
 SEED = 5
-KILLS = 4
 
 
 @pytest.fixture
@@ -68,18 +67,19 @@ def command(ward: Ward, *words: str) -> dict[str, Any]:
     return dict(json.loads(told.stdout))
 
 
-def test_a_dump_killed_anywhere_is_made_in_the_end_and_then_slides_are_released(dumped: Ward) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.soak)])
+def test_a_dump_killed_anywhere_is_made_in_the_end_and_then_slides_are_released(dumped: Ward, kills: int) -> None:
     """Until a dump is verified no slide is released. The power goes in the middle, again and again; what is left is
     the old dump or the new one, on both tiers."""
     chance = random.Random(SEED)
     dumped.start()
     # rows enough for a second's work, so that there is a middle to be hit
     dumped.change("create table mover.bulk as select g, md5(g::text) as text from generate_series(1, 400000) as g")
-    for _ in range(KILLS):
+    for _ in range(kills):
         with dumped.start() as client:
             client.dumps.make(wire.DumpRequest())
         dumped.kill("dump", after_s=chance.random() * 1.2)
-    assert len(dumped.kills) >= KILLS // 2, "too few kills met a dump at work"
+    assert len(dumped.kills) >= kills // 2, "too few kills met a dump at work"
     with dumped.start() as client:
         batch = client.batches.declare(wire.BatchRequest(folder="b1", expected_count=2))
         dump = until(lambda: verified(client), "no dump was verified")

@@ -33,7 +33,7 @@ PER_PIECE = 3           # one piece of work is killed at most so often in a row
 STRANGER = b"left by nobody the manifest knows"
 
 
-@pytest.fixture(params=[pytest.param(5, id="5-points"), pytest.param(25, id="25-points", marks=pytest.mark.soak)])
+@pytest.fixture(params=[pytest.param(3, id="3-points"), pytest.param(25, id="25-points", marks=pytest.mark.soak)])
 def points(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 

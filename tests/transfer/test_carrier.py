@@ -599,7 +599,8 @@ def _words(path: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+# the first waits for reports, the second for a temporary file
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3, 4))])
 def test_kill_9_at_any_point_leaves_whole_files_and_no_worker(tmp_path: Path, seed: int) -> None:
     """R3: what was reported stands there; what stands under a final name is whole; the next run ends the work."""
     source, target = posix_tier(tmp_path / "source", "archive"), posix_tier(tmp_path / "target", "flash")
