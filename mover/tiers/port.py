@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from mover.errors import TierDenied
 from mover.model.source import ByteSource
@@ -82,9 +82,10 @@ def prunable(tier: ReadTier) -> PruneTier:
     innermost: Any = tier
     while (beneath := getattr(innermost, "_inner", None)) is not None:
         innermost = beneath
-    if not isinstance(tier, PruneTier) or getattr(innermost, "read_only", False):
+    # not isinstance: that would ask a tier for its traits, which may be away
+    if not hasattr(innermost, "remove") or getattr(innermost, "read_only", False):
         raise TierDenied(
             "the settings let this tier only be read", where=tier.name,
             hint="Take `read_only` out of the tier's settings, or let the policy name another tier.",
         )  # fmt: skip
-    return tier
+    return cast(PruneTier, tier)
