@@ -3531,7 +3531,9 @@ begin
                        ' with check (project_id = (select mover.current_project()))', t);
     end loop;
 end $$;
-grant select, insert, update on mover.slide_copy, mover.archive_turn to mover_daemon;
+-- where bytes of a slide may stand is never forgotten
+grant select, insert, update (state, reason, tried_at, proof) on mover.slide_copy to mover_daemon;
+grant select, insert, update on mover.archive_turn to mover_daemon;
 grant select, insert, delete on mover.archive_doubt to mover_daemon;
 grant select, insert on mover.run_records to mover_daemon;
 grant select on mover.slide_copy to mover_dispatch;

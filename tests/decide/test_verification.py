@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.decide.verification import Known, Look, Place, is_due, judge, obstacle, portion_bytes
-from mover.model.policy import VerifyPolicy
+from mover.decide.verification import Known, Look, Place, is_due, judge, obstacle, of_archive, portion_bytes
+from mover.model.policy import ArchivePolicy, VerifyPolicy
 from mover.model.tiers import Fingerprint
 
 GOOD, BAD = "a" * 64, "b" * 64
@@ -101,3 +101,12 @@ def test_the_portions_of_the_days_cover_the_whole_in_the_time_their_share_says(
     readings = 86_400 / every / share
     assert 1 <= portion <= total
     assert portion == total or (portion + 1) * readings >= total * (1 - 1e-9)
+
+
+def test_of_two_copies_each_is_read_and_mended_from_the_other() -> None:
+    """One that stands alone is left to a verify policy of its own: there is nothing to mend it from."""
+    two = ArchivePolicy(name="kept", tier="a", second_copy="b", share_per_day=0.5)
+    assert [(one.name, one.tier, one.repair_from, one.share_per_day) for one in of_archive(two)] == [
+        ("kept/a", "a", "b", 0.5), ("kept/b", "b", "a", 0.5),
+    ]  # fmt: skip
+    assert of_archive(ArchivePolicy(name="kept", tier="a")) == ()

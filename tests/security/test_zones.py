@@ -33,6 +33,7 @@ ENDS = {
     "images": "kind: images\nname: images\nfrom: {}\nto: {}\n",
     "stage": "kind: stage\nname: stage\nfrom: {}\nto: {}\n",
     "protect": "kind: protect\nname: protect\nfrom: {}\nto: {}\n",
+    "archive": "kind: archive\nname: archive\ntier: {}\nsecond_copy: {}\n",
     "clean": "kind: clean\nname: clean\nfrom: {}\n",
     "records": "kind: records\nname: records\nfrom: {}\ntables:\n  - name: images1\n"
     "    columns: {{f: {{class: image}}}}\n",
@@ -55,7 +56,8 @@ def whole(kind: str, *ends: str) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "ends"),
-    [("images", ("intake", "archive")), ("stage", ("archive", "flash")), ("protect", ("flash", "protect")),
+    [("archive", ("archive", "elsewhere")), ("images", ("intake", "archive")), ("stage", ("archive", "flash")),
+     ("protect", ("flash", "protect")),
      ("clean", ("flash",)), ("records", ("intake",)), ("images", ("elsewhere", "archive"))],
 )  # fmt: skip
 def test_policies_that_go_the_right_way_pass(tmp_path: Path, kind: str, ends: tuple[str, ...]) -> None:
@@ -73,6 +75,9 @@ def test_policies_that_go_the_right_way_pass(tmp_path: Path, kind: str, ends: tu
         ("stage", ("archive", "intake"), 4),
         ("protect", ("flash", "intake"), 4),
         ("protect", ("intake", "protect"), 3),
+        ("archive", ("intake", "elsewhere"), 3),
+        ("archive", ("archive", "archive"), 4),   # a tier is no second copy of itself
+        ("archive", ("archive", "flash"), 4),     # where other workflows remove what is theirs
         ("clean", ("intake",), 3),
         ("records", ("archive",), 3),
     ],

@@ -81,6 +81,16 @@ def test_a_policy_may_ask_for_a_lock(tmp_path: Path) -> None:
     check_traits(policies, {"archive": msgspec.structs.replace(ABLE, object_lock=True)})
 
 
+def test_an_archive_policy_needs_locks_of_both_tiers_and_a_second_that_overwrites_nothing(tmp_path: Path) -> None:
+    policies = book(tmp_path, "kind: archive\nname: archive\ntier: one\nsecond_copy: two\nlock_s: 86400\n")
+    locking = msgspec.structs.replace(ABLE, object_lock=True)
+    check_traits(policies, {"one": locking, "two": locking})
+    with pytest.raises(PolicyInvalid) as caught:
+        check_traits(policies, {"one": ABLE, "two": msgspec.structs.replace(ABLE, conditional_put=False)})
+    lacks = [" ".join(str(one["what"]).split()[:3]) for one in caught.value.details]
+    assert lacks == ["two lacks conditional_put:", "one lacks object_lock:", "two lacks object_lock:"]
+
+
 @pytest.mark.slow
 async def test_the_daemon_does_not_start_with_a_policy_its_tiers_cannot_keep(tmp_path: Path, dsns: Dsns) -> None:
     """By what was found when the tiers were opened; a file system keeps nothing from being deleted."""
