@@ -47,7 +47,8 @@ select distinct m.number from mover.fact_mark m
 
 -- name: drop_strangers
 -- Marks of slides that the project may not see: nothing of them is ever asked.
-delete from mover.fact_mark m where m.number = any (%(numbers)s)
+delete from mover.fact_mark m using unnest(%(numbers)s::text[]) as n (number)
+ where m.number = n.number
    and not exists (select from mover.slide_grant g where g.project_id = m.project_id and g.number = m.number);
 
 -- name: may_build

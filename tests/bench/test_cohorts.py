@@ -12,6 +12,7 @@ from bench.context import SMOKE, Context
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_count_by_columns_is_the_count_by_documents_also_when_blocks_are_repeated(tmp_path: Path) -> None:
     """The race itself compares both ways and ends where they differ; ten times the blocks are ten times the slides."""
     told: list[str] = []
