@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,32 +25,81 @@ def command() -> None:
 @command.command("show")
 @with_client
 def show(*, mover: SyncClient, out: Output) -> int:
-    """What holds for each protect policy; exit status 5 when snapshots are missing or doubtful."""
+    """What holds for each protect policy, how its last turns ended, what waits; exit status 5 when snapshots are
+    missing or doubtful."""
     seen = mover.snapshots.protection()
-    rows = []
-    for one in seen.policies:
-        alarms = [f"[red]{one.missing} missing[/]"] * bool(one.missing)
-        alarms += [f"[red]{one.doubtful} doubtful[/]"] * bool(one.doubtful)
-        waits = [_about_file(one.shorter)] * bool(one.shorter)
-        waits += [f"{turn.kind}: {turn.explanation}" for turn in one.turns if turn.explanation]
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(one.snapshots.items()))
-        rows.append((one.policy, counts, _terms(one.terms), " ".join(alarms), "; ".join(waits)))
-    out.table(seen, "policy snapshots holds alarms waits", rows, empty="nothing was protected yet")
-    for waiting in seen.waiting:
-        out.note(_line(waiting))
+    if out.as_json:
+        out.json(seen)
+    elif not seen.policies:
+        out.note("nothing was protected yet")
+    else:
+        for one in seen.policies:
+            _show_policy(out, one)
+        for waiting in seen.waiting:
+            out.note(_line(waiting))
     return 5 if any(one.missing or one.doubtful for one in seen.policies) else 0
+
+
+def _show_policy(out: Output, one: wire.ProtectTerms) -> None:
+    from mover.cli.output import state
+
+    alarms = [f"[red]{one.missing} missing[/]: their files left the repository, and not by us"] * bool(one.missing)
+    alarms += [f"[red]{one.doubtful} doubtful[/]: kept until two persons agree"] * bool(one.doubtful)
+    counts = ", ".join(f"{count} {word}" for word, count in sorted(one.snapshots.items())) or "none yet"
+    out.facts(
+        one,
+        [
+            ("policy", one.policy),
+            ("snapshots", counts),
+            ("alarms", "; ".join(alarms)),
+            ("keeps", _kept(one.terms)),
+            ("terms", _terms(one.terms)),
+            ("waits", _about_file(one.shorter) if one.shorter else None),
+        ],
+    )
+    rows = [(t.kind, state(t.state), t.started_at, t.explanation or _counted(t.counts)) for t in one.turns]
+    out.table(one, "turn state began what", rows, empty="no turn yet")
 
 
 def _about_file(shorter: list[str]) -> str:
     if shorter == ["file"]:
         return "no file names this policy any more: its snapshots stay, and nobody judges or renews them"
-    return f"its file would shorten {', '.join(shorter)}"
+    return f"its file would shorten {', '.join(shorter)}, which takes two persons: mover protect ask shorten"
 
 
-def _terms(terms: dict[str, object]) -> str:
-    keep = terms.get("keep")
-    rules = [f"{name} {value}" for name, value in (keep.items() if isinstance(keep, dict) else ()) if value]
-    return ", ".join([*rules, *(f"{name} {value}" for name, value in sorted(terms.items()) if name != "keep")])
+def _kept(terms: dict[str, Any]) -> str:
+    """The rules as people say them."""
+    keep = terms.get("keep") or {}
+    said = [
+        f"{name} {value}" for name, value in keep.items() if value and name not in ("tags", "within_s", "at_least_s")
+    ]
+    said += [f"tag {tag}" for tag in keep.get("tags") or ()]
+    if keep.get("within_s"):
+        said.append(f"within {_time(keep['within_s'])}")
+    if keep.get("at_least_s"):
+        said = [*(said or ["everything"]), f"what is younger than {_time(keep['at_least_s'])} anyway"]
+    return ", ".join(said or ["everything"])
+
+
+def _terms(terms: dict[str, Any]) -> str:
+    found = [f"trash {_time(terms.get('trash_s', 0))}", f"a shortening waits {_time(terms.get('delay_s', 0))}"]
+    found.append(f"{terms.get('breaker_percent', 0)} % go at once at most")
+    if terms.get("lock_s"):
+        found.append(
+            f"locked for {_time(terms['lock_s'])}, {'governance' if terms['lock_strength'] < 2 else 'compliance'}"
+        )
+    elif terms.get("lock_strength"):
+        found.append("files immutable")
+    if terms.get("copy"):
+        found.append(f"second copy on {terms['copy'].rstrip('/')}")
+    return ", ".join(found)
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:g} s"
 
 
 def _line(one: wire.Shortening) -> str:
@@ -210,9 +259,10 @@ def add_key(*, mover: SyncClient, out: Output, name: str, policy: str | None, se
 @keys.command("remove")
 @click.argument("key")
 @policy_option
+@second_option
 @click.option("--reason", required=True, help="Why; everybody reads it.")
 @with_client
-def remove_key(*, mover: SyncClient, out: Output, key: str, policy: str | None, reason: str) -> None:
+def remove_key(*, mover: SyncClient, out: Output, key: str, policy: str | None, second: bool, reason: str) -> None:
     """Ask that KEY (its whole id, or the beginning) be removed: another person approves, and the delay passes.
 
     Whoever has seen the repository's master key reads on what is there; and the last key never goes.
@@ -220,7 +270,7 @@ def remove_key(*, mover: SyncClient, out: Output, key: str, policy: str | None, 
     from mover.errors import NotFound
     from mover.model import wire
 
-    known = mover.keys.list_keys(policy=policy).keys
+    known = mover.keys.list_keys(policy=policy, second=second).keys
     found = [one.id for one in known if one.id.startswith(key)]
     if len(found) > 1:
         raise NotFound(f"{len(found)} keys begin so", where=key, hint="Say more of the id: mover protect keys list")
@@ -247,7 +297,18 @@ def ask(
     *, mover: SyncClient, out: Output, kind: str, subjects: tuple[str, ...], policy: str | None, tags: tuple[str, ...],
     reason: str, plan: bool,
 ) -> None:  # fmt: skip
-    """Ask for what shortens protection, of SUBJECTS: snapshots; of release-hold, holds; of remove-key, keys."""
+    """Ask for what shortens protection; another person approves, and the policy's delay passes.
+
+    \b
+    shorten       take over what the policy's file says (--policy)
+    forget        SNAPSHOT... to the trash, though rules keep them
+    empty-trash   SNAPSHOT... out of the trash before their time
+    release-hold  HOLD... before their end
+    agree         SNAPSHOT... are right as they are: no flood, no collapse
+    untag         SNAPSHOT... lose a tag (--tag)
+    large         for a day more may go at once than the breaker lets (--policy)
+    remove-key    KEY... of the policy's repositories (--policy)
+    """
     from mover.model import wire
 
     body = wire.ShorteningRequest(

@@ -45,11 +45,11 @@ def list_snapshots(
         until=_utc(until), after=after, limit=limit,
     )  # fmt: skip
     rows = [
-        (s.id, state(s.state), _marks(s), s.run, s.files, size(s.bytes), size(s.added_bytes), s.repository_id[:8],
+        (s.id, state(s.state), _marks(s), s.series, s.files, size(s.bytes), size(s.added_bytes), s.repository_id[:8],
          s.trash_until or "", s.recorded_at)
         for s in page.snapshots
     ]  # fmt: skip
-    columns = "snapshot state marks run files> bytes> added> restic until recorded"
+    columns = "snapshot state marks of files> bytes> added> restic until recorded"
     out.table(page, columns, rows, empty="no snapshots yet")
     if page.next:
         out.note(f"more: --after {page.next}")
@@ -73,7 +73,7 @@ def show(*, mover: SyncClient, out: Output, snapshot: str) -> None:
         [
             ("snapshot", seen.id),
             ("state", state(seen.state)),
-            ("run", seen.run),
+            ("of", seen.series),
             ("files", seen.files),
             ("bytes", f"{size(seen.bytes)}, {size(seen.added_bytes)} of them new"),
             ("missing", ", ".join(seen.missing)),

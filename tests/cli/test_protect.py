@@ -41,7 +41,7 @@ def test_what_holds_and_what_waits_are_told_and_an_alarm_fails_the_command(
 ) -> None:
     """A script that watches for vanished snapshots needs no parser."""
     quiet = mover("--url", daemon.url, "protect", "show")
-    assert quiet.status == 0 and "last 3, trash_s 1" in quiet.out and "its file would shorten keep.last" in quiet.out
+    assert quiet.status == 0 and "keeps  last 3" in quiet.out and "its file would shorten keep.last" in quiet.out
     assert "waits for a second person" in quiet.out
 
     room = daemon.rooms.upkeep
@@ -91,3 +91,32 @@ def test_keys_are_added_by_the_name_of_a_file_and_removed_by_asking(mover: Mover
     mover("--url", daemon.url, "protect", "keys", "remove", "abab", "--reason", "she left")
     [(_, (_, body))] = [call for call in daemon.rooms.shortenings.calls if call[0] == "ask"]  # type: ignore[attr-defined]
     assert (body.kind, body.subjects) == ("remove-key", ["ab" * 32]), "a beginning of the id is enough"
+
+
+def test_terms_are_told_in_words_and_days_and_the_last_turns_below_them(
+    mover: Mover, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is woken at night reads days, not seconds, and nothing that does not hold."""
+    room = daemon.rooms.upkeep
+    seen = daemon._run(room.view("demo"))
+    keep = {"last": 20, "daily": 0, "within_s": 7200, "at_least_s": 604_800, "tags": ["paper"]}
+    terms = {
+        "keep": keep, "trash_s": 1_209_600, "delay_s": 90, "breaker_percent": 10, "lock_s": 7_776_000,
+        "lock_strength": 2, "copy": "two/", "copy_every_s": 60,
+    }  # fmt: skip
+    sealed = {"keep": {}, "trash_s": 3600, "delay_s": 3600, "breaker_percent": 5, "lock_strength": 1, "copy": ""}
+    both = [replace(seen.policies[0], terms=terms), replace(seen.policies[0], terms=sealed, shorter=["file"], turns=[])]
+
+    async def view(project: str) -> wire.Protection:
+        return replace(seen, policies=both)
+
+    monkeypatch.setattr(room, "view", view)
+    said = mover("--url", daemon.url, "protect", "show").out
+    for words in (
+        "last 20, tag paper, within 2 hours, what is younger than 7 days anyway",
+        "trash 14 days, a shortening waits 90 s, 10 % go at once at most, locked for 90 days, compliance, "
+        "second copy on two",
+        "keeps  everything", "files immutable", "no file names this policy any more", "no turn yet", "too much",
+    ):  # fmt: skip
+        assert words in said, said
+    assert "copy_every_s" not in said and "daily" not in said
