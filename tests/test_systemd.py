@@ -46,7 +46,7 @@ def test_metric_names_carry_their_unit_and_our_name() -> None:
         "mover_info", "mover_shards", "mover_runs", "mover_tier_online", "mover_database_up", "mover_tier_stuck_calls",
         "mover_verify_open_findings", "mover_snapshots_missing", "mover_snapshots_doubtful", "mover_snapshots_trashed",
         "mover_protect_shortenings_waiting", "mover_repository_damage", "mover_recovery_target_missed",
-        "mover_tier_immutable", "mover_release_stopped",
+        "mover_tier_immutable", "mover_release_stopped", "mover_archive_slides_uncopied", "mover_archive_files_damaged",
     }  # fmt: skip
     assert {name for name in metrics.names() if not units.match(name)} == plain
     assert b"mover_http_requests_total" in metrics.render()

@@ -504,3 +504,21 @@ async def test_what_a_kept_manifest_names_is_locked_on_and_a_withdrawn_slide_goe
     assert await ward.protecting.locks.begin_due(PROJECT) == 1
     await ward.work("lock-probe")
     assert (await ward.protecting.locks.told())["archive"].state == "not immutable"  # governance, and our own right
+
+
+async def test_the_second_copy_may_be_a_bucket_and_the_first_is_mended_from_it(ward: Ward, weed: Seaweed) -> None:
+    """Two places that fail in the same way are one."""
+    numbers = ward.slides([5000, 6000])
+    ward.use("mirror", object_tier(weed, "mirror"))
+    first = await ready(ward, numbers)
+    seen = await ward.turn()
+    assert (seen.copied, seen.late) == (2, 0)
+    whole = ward.path("archive", numbers[0]).read_bytes()
+    emptied(ward)
+    rot(ward.path("archive", numbers[0]))
+    again = await ready(ward, [], "k2", like=first.id)
+
+    assert (again.state, again.exact) == ("ready", True)
+    seen = await ward.turn()
+    assert (seen.damaged, seen.doubted) == (0, 0) and ward.path("archive", numbers[0]).read_bytes() == whole
+    assert (await ward.read("mirror")).findings == {}
