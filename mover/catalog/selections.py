@@ -182,7 +182,7 @@ async def resolve_numbers(
 
 async def withdrawn_since(conn: Connection, selection: str) -> list[str]:
     """Slides of a frozen list that no run may take any more, the first of them."""
-    rows = await _rows(conn, "withdrawn_of_selection", selection=selection, limit=OFFENDERS_LIMIT)
+    rows = await _rows(conn, "withdrawn_of_selection", selection=selection, size=BLOCK, limit=OFFENDERS_LIMIT)
     return [row.number for row in rows]
 
 

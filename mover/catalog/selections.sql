@@ -31,6 +31,10 @@ select number from mover.pack where number = any (%(numbers)s)
  group by number having bool_and(state in ('quarantined', 'excluded'));
 
 -- name: withdrawn_of_selection
--- Slides of a frozen list that were withdrawn since.
-select x.number from mover.selection_slide x join mover.slide_withdrawal w using (number)
- where x.selection_id = %(selection)s order by x.number limit %(limit)s;
+-- Slides of a frozen list that were withdrawn since. From the withdrawals, which are few, and not from the list.
+select w.number from mover.slide_withdrawal w
+  join mover.slide_place p on p.number = w.number
+  join mover.selection s on s.id = %(selection)s
+  join mover.selection_list l on l.root = s.root and l.block = p.place / %(size)s
+   and (p.place %% %(size)s)::smallint = any (l.offsets)
+ order by w.number limit %(limit)s;

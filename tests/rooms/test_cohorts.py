@@ -148,6 +148,9 @@ async def test_an_expression_selects_exactly_what_it_says(
     assert await cohorts.build_columns() == 3 and await cohorts.build_columns() == 0
     await check()
     assert (await cohorts.explain(PROJECT, "alive")).row_by_row == 0
+    async with database.project(PROJECT) as conn:
+        early = (await selections.freeze(conn, PROJECT, expression="family = 'aperio'")).selection_id
+        assert await selections.withdrawn_since(conn, early) == []
     late = documents(30, seed=4)
     changed, gone = sorted(stands)[::17], sorted(stands)[5::40]
     stands |= dict(zip(fill(dsns, late, first=500), late, strict=True))
@@ -160,6 +163,8 @@ async def test_an_expression_selects_exactly_what_it_says(
         for number in gone:
             insert(conn, "slide_withdrawal", number=number, reason="identifier-found-later", found_by="r")
             del stands[number]
+    async with database.project(PROJECT) as conn:
+        assert await selections.withdrawn_since(conn, early) == gone
     await check()
     assert (await cohorts.explain(PROJECT, "alive")).row_by_row == len({*changed} - {*gone}) + 30
     await cohorts.build_columns()
