@@ -66,6 +66,7 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "stray", **of, run_id=run, path="x", size_bytes=1, why="stranger", moved_to="y")
     insert(conn, "snapshot", **of, id=snapshot, run_id=run, tier="protect", repository_id=DIGEST + mark,
            policy="protect", files=1, bytes=1, added_bytes=1)  # fmt: skip
+    insert(conn, "lineage", **of, run_id=run, event="START")
     insert(conn, "tagged_snapshot", **of, tag="best", recorded_at="2026-01-01Z", sequence=1, snapshot_id=snapshot)
     insert(conn, "snapshot_series", **of, policy="protect", series=f"run:{run}", files=1, bytes=1)
     insert(conn, "hold", **of, id=f"hold-{mark}", snapshot_id=snapshot, reason="a paper", placed_by="ann",
