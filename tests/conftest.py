@@ -15,6 +15,7 @@ from mover.catalog.postgres import EmbeddedServer
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.vault import Vault, VaultKey
 from mover.demo.seaweed import Seaweed
+from mover.repository import crypto, locks
 from mover.sandbox import Sandbox
 from tests.support import summary
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
@@ -92,6 +93,17 @@ def sandbox() -> Iterator[Sandbox]:
     """The process's own sandbox for slides, objects and tables: its zygote loads every parser once."""
     with slide_sandbox(max_children=2) as ready:
         yield ready
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_keys() -> Iterator[None]:
+    """The scrypt cost is stored in each key file, so a cheap one is as valid, for restic too; and who waits whether
+    another client locks at this moment proves nothing by waiting longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crypto, "SCRYPT_N", 1024)
+        patch.setattr(crypto, "SCRYPT_P", 1)
+        patch.setattr(locks, "SETTLE_S", 0.005)
+        yield
 
 
 def pytest_collection_finish() -> None:
