@@ -65,6 +65,7 @@ from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.randomness import random_bytes
 from mover.runs.clean import Clean
+from mover.runs.lineage import Lineage, Target
 from mover.runs.roots import FlashRoots
 from mover.runs.runs import Flash, Runs
 from mover.runs.stage import Stage
@@ -188,6 +189,7 @@ async def run(
                 group.create_task(_follow_transfers(house), name="transfers"),
                 group.create_task(_follow_keeping(house), name="keeping"),
                 group.create_task(_make_columns(house), name="columns"),
+                group.create_task(_tell_lineage(house), name="lineage"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -298,20 +300,16 @@ async def _build(
     rulings, runs = Rulings(database, tiers, transfer, node=node), Runs(database, flash, policies, node=node)
     stage = Stage(database, tiers, flash, transfer, node=node)
     clean = Clean(database, flash, runs, node=node)
-    protecting = Protecting(
-        ProtectSite(
-            database=database, tiers=tiers, flash=places, policies=policies,
-            repositories=Repositories(
-                tiers, policies, settings.repository_password_file, seal=seal, pins=settings.state_dir / "repositories"
-            ),
-            forbidden=tuple(t.path for t in settings.tiers.values() if t.zone == "identified" and t.path is not None),
-            kept_clear=tuple(
-                t.path for t in settings.tiers.values() if t.role in ("archive", "protect") and t.path is not None
-            ),
-            node=node, budgets=budgets, declared=declared,
+    site_of_protection = ProtectSite(
+        database=database, tiers=tiers, flash=places, policies=policies,
+        repositories=Repositories(
+            tiers, policies, settings.repository_password_file, seal=seal, pins=settings.state_dir / "repositories"
         ),
-        _dump_means(settings, policies, keeping, dsns),
+        forbidden=_roots(settings, lambda tier: tier.zone == "identified"),
+        kept_clear=_roots(settings, lambda tier: tier.role in ("archive", "protect")),
+        node=node, budgets=budgets, declared=declared,
     )  # fmt: skip
+    protecting = Protecting(site_of_protection, _dump_means(settings, policies, keeping, dsns))
     scans = _scans(settings, database, vault, tiers, budgets)
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
     worker = Worker(
@@ -340,6 +338,10 @@ async def _build(
         rulings, scans, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
     )  # fmt: skip
+
+
+def _roots(settings: Settings, wanted: Callable[[Tier], bool]) -> tuple[Path, ...]:
+    return tuple(tier.path for tier in settings.tiers.values() if tier.path is not None and wanted(tier))
 
 
 def _dump_means(settings: Settings, policies: PolicyBook, keeping: Keeping, dsns: Dsns) -> Means | None:
@@ -551,6 +553,16 @@ async def _make_columns(house: House) -> None:
         except CatalogUnavailable as error:
             logger.warning("columns wait", code=error.code)
         await SYSTEM.sleep(COLUMNS_S)
+
+
+async def _tell_lineage(house: House) -> None:
+    """Where the settings name a receiver, runs' begins and ends are told it; elsewhere there is nothing to do."""
+    wanted = house.settings.lineage
+    if wanted is None or house.settings.role == "identified":
+        await asyncio.Event().wait()
+        return
+    secret = (await asyncio.to_thread(wanted.token_file.read_text)).strip() if wanted.token_file else None
+    await Lineage(house.database, Target(wanted.url, wanted.namespace, secret)).run()
 
 
 async def _follow_budgets(house: House) -> None:
