@@ -342,9 +342,9 @@ async def test_a_count_reads_by_index_as_the_projects_own_role(dsns: Dsns, datab
         [row] = await (await conn.execute("select row_security_active('mover.fact_block') as bound")).fetchall()
 
     assert row.bound
-    assert any(line.startswith("Index Scan of fact_block by fact_block_pkey") for line in plans), plans
+    assert "Index Scan of fact_block by fact_block_pkey, about 1 rows" in plans
     assert any("of slide_place by slide_place_pkey" in line for line in plans), plans
-    assert not any(line.startswith("Seq Scan of fact_block") for line in plans)
+    assert not any(line.startswith("Seq Scan of fact_block") for line in plans), plans
 
 
 async def test_what_is_written_faster_than_columns_are_made_is_said(
