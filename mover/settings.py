@@ -122,6 +122,14 @@ class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
     parsers: Count = 2
 
 
+class LineageFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Runs' begins and ends as OpenLineage events, posted to this URL."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s@]+$")]
+    namespace: str = "mover"
+    token_file: str | None = None
+
+
 class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1]
     site: Name
@@ -148,6 +156,7 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     certificate_key: str | None = None
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
+    lineage: LineageFile | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -210,6 +219,12 @@ class Tier(Struct, frozen=True):
     calls_max: int = 16
 
 
+class Lineage(Struct, frozen=True):
+    url: str
+    namespace: str
+    token_file: Path | None
+
+
 class Settings(Struct, frozen=True):
     file: Path
     site: str
@@ -229,6 +244,7 @@ class Settings(Struct, frozen=True):
     workers: WorkersFile
     log_level: str
     drill_keys: tuple[Path, Path] | None = None
+    lineage: Lineage | None = None
 
     def tiers_of(self, *, role: TierRole) -> list[Tier]:
         return [tier for tier in self.tiers.values() if tier.role == role]
@@ -387,7 +403,13 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         drill_keys=(folder / written.drill_key_a, folder / written.drill_key_b)
         if written.drill_key_a and written.drill_key_b
         else None,
+        lineage=_lineage(written.lineage, folder) if written.lineage else None,
     )
+
+
+def _lineage(written: LineageFile, folder: Path) -> Lineage:
+    token_file = folder / written.token_file if written.token_file else None
+    return Lineage(url=written.url, namespace=written.namespace, token_file=token_file)
 
 
 def _secret_path(name: str, given: str | None, folder: Path, state: Path, environment: Environment) -> Path:

@@ -6,13 +6,19 @@ started again: the request is known by its key, and what a lost answer had alrea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from mover.clock import SYSTEM, Clock
-from mover.errors import Conflict, MoverError, StillWorking
+from mover.errors import Conflict, MoverError, RequestInvalid, SettingsInvalid, StillWorking
 from mover.model import wire
-from mover.sdk import Client
+from mover.schedulers import words
+from mover.sdk import Client, SyncClient
 
 T = TypeVar("T")
 
@@ -64,7 +70,7 @@ class Following:
     async def finish(self, run: str, body: wire.FinishRequest) -> wire.Run:
         """Protected, or `ready` again with the reason why it could not be; a run that never was ready as it is.
         Conflict when an earlier finish, such as that of a lapsed lease, protects other things than this one names."""
-        seen = await self._view(run)
+        seen = await self.view(run)
         if seen.ready_at is None:
             return seen
         await self._patiently(lambda: self._runs.finish(run, body))
@@ -78,7 +84,7 @@ class Following:
         """Whatever state it is in, to its root's end: what is not ready is cancelled, what is ready is protected
         and then cleaned. A run that cannot be protected stays `ready`, and its lease sees to it."""
         deadline_s = self._clock.monotonic_s() + self._limit_s
-        seen, asked = await self._view(run), set[str]()
+        seen, asked = await self.view(run), set[str]()
         while seen.state not in ENDED:
             verb = VERBS.get(seen.state)
             if verb == "finish" and verb in asked:
@@ -89,7 +95,7 @@ class Following:
             if self._clock.monotonic_s() > deadline_s:
                 raise StillWorking(f"the run is {seen.state}", where=run)
             await self._clock.sleep(FIRST_PAUSE_S)
-            seen = await self._view(run)
+            seen = await self.view(run)
         return seen
 
     async def _ask(self, verb: str, run: str) -> None:
@@ -99,8 +105,72 @@ class Following:
         except Conflict:
             return
 
-    async def _view(self, run: str) -> wire.Run:
+    async def view(self, run: str) -> wire.Run:
         return await self._patiently(lambda: self._runs.view(run))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         return await patiently(ask, limit_s=self._limit_s, clock=self._clock)
+
+
+# --- for callers that hand over words and paths ----------------------------------------------------------------
+
+
+class Told(Struct, frozen=True):
+    """What became of a run, as words that fit into any scheduler's event."""
+
+    run: str
+    state: str
+    well: bool
+    why: str = ""
+    root: str | None = None
+    out: str | None = None
+    manifest_root: str | None = None
+    snapshots: list[str] = []
+
+
+async def follow(
+    url: str, token_file: str, run: str, goal: str, finish: dict[str, Any] | None = None, *, limit_s: float = 86_400.0
+) -> Told:
+    """To `ready`, or over `finish` and protection to `cleaned`. Safe to run twice at once and to run again."""
+    if goal not in ("ready", "cleaned"):
+        raise RequestInvalid("a run is followed to `ready` or to `cleaned`", where="goal")
+    async with Client(url, token=read_token(Path(token_file))) as client:
+        following = Following(client, limit_s=limit_s)
+        try:
+            if goal == "ready":
+                seen = await following.until_ready(run)
+            else:
+                seen = await following.finish(run, msgspec.convert(finish or {}, wire.FinishRequest))
+                if seen.state in PROTECTED:
+                    seen = await following.end(run)
+        except MoverError as error:
+            return Told(run, "unknown", False, words.told(error))
+    well = seen.state == goal
+    why = "" if well else words.told_of(seen)
+    return Told(run, seen.state, well, why, seen.root, seen.out, seen.manifest_root, seen.snapshots)
+
+
+def ask_run(url: str, token_file: str, body: wire.RunRequest, *, key: str) -> str:
+    """The run of this key."""
+    with SyncClient(url, token=read_token(Path(token_file))) as client:
+        return str(client.runs.request(body, key=key).id)
+
+
+def give_up(url: str, token_file: str, run: str) -> None:
+    """Cancel a run that is not ready yet; one that is, is left to its lease."""
+    with SyncClient(url, token=read_token(Path(token_file))) as client:
+        try:
+            client.runs.cancel(run)
+        except Conflict:
+            return
+
+
+def read_token(path: Path) -> str:
+    """A scheduler's secret acts for others, so no other may read it."""
+    try:
+        with open(path, encoding="ascii") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise SettingsInvalid("the token file can be read by others", where=str(path), hint=f"chmod 600 {path}")
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid("the token file cannot be read", where=str(path)) from error

@@ -28,7 +28,7 @@ from mover import policy as yaml_reader
 from mover.errors import Conflict, MoverError, NotFound, RequestInvalid, ServiceUnreachable, SettingsInvalid
 from mover.model import wire
 from mover.schedulers import words
-from mover.schedulers.following import ENDED, OVER, PROTECTED, Following
+from mover.schedulers.following import ENDED, OVER, PROTECTED, Following, read_token
 from mover.sdk import Client
 
 # slurmctld ends `data_in` and `data_out` by its own StageInTimeout and StageOutTimeout: at most a day
@@ -395,17 +395,6 @@ def _environment(run: wire.Run) -> dict[str, str]:
         "MOVER_OUT_DIR": run.out or "",
         "MOVER_MANIFEST_ROOT": run.manifest_root or "",
     }
-
-
-def read_token(path: Path) -> str:
-    """A scheduler's secret acts for every user of its project's group, so no other may read it."""
-    try:
-        with open(path, encoding="ascii") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
-                raise SettingsInvalid("the token file can be read by others", where=str(path), hint=f"chmod 600 {path}")
-            return file.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid("the token file cannot be read", where=str(path)) from error
 
 
 def load(path: Path) -> SlurmFile:

@@ -159,6 +159,7 @@ def test_what_cannot_be_is_refused_where_its_author_looks_and_names_nobody(house
     theirs = house.home / "theirs"
     theirs.write_text("root's own\n")
     marker = house.home / "quoted"
+    hostile = f"cohort=\"a'; touch {marker}; '$(touch {marker})\""
     with site.start() as client:
         whole = f"#!/bin/bash\n#BB_LUA stage_in files={listed}\ntrue\n"
         cases = {
@@ -167,7 +168,7 @@ def test_what_cannot_be_is_refused_where_its_author_looks_and_names_nobody(house
             submit(house, whole.replace(f"files={listed}", "cohort=absent")): "no_such_cohort",
             # a stranger to the project's group gets none of its slides
             submit(house, whole.replace(f"files={listed}", 'expression="family is not null"'), user=EVE): "no_member",
-            submit(house, whole.replace(f"files={listed}", f"cohort=\"a'; touch {marker}; '$(touch {marker})\"")): "mover",
+            submit(house, whole.replace(f"files={listed}", hostile)): "no_such_cohort",
         }
         for job, reason in cases.items():
             facts = slurm.await_reason(job, reason)
@@ -222,8 +223,9 @@ def test_what_no_job_stands_for_any_more_is_ended_by_the_timer(house: House) -> 
         job = submit(house, training(house, "sleep 600"), time="10")
         slurm.await_state(job, "RUNNING")
         run = the_run(client, job, house)
-        command = [sys.executable, "-c", "from mover.schedulers.slurm import main; main()", "--config", str(house.config)]
-        kept = subprocess.run([*command, "keep"], env=slurm._environment, capture_output=True, text=True, check=True)
+        code = "from mover.schedulers.slurm import main; main()"
+        command = [sys.executable, "-c", code, "--config", str(house.config), "keep"]
+        kept = subprocess.run(command, env=slurm._environment, capture_output=True, text=True, check=True)
         assert kept.stdout == "ok\n" and not kept.stderr
         assert client.runs.view(run.id).lease_until > run.lease_until
         [pool] = json.loads((site.root.parent / "mover-slurm" / "pools.json").read_bytes())["pools"]
