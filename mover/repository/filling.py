@@ -1,44 +1,51 @@
 """Files out of blobs: what every restore does with the bytes.
 
-Packs are visited in the order in which the files need them, several runs at once; each blob is authenticated, unpacked
-and hashed before it is written. Neighbours of one file are gathered in an aligned buffer and written past the page
-cache where the file system can: measured, that costs a tenth of the time in the kernel, and the device works while the
-next blob is decrypted. What is not aligned, and small files, go through the page cache; both meet at whole pages only.
+Files are filled from their beginning to their end, several lanes at once. The blobs of a step are read from wherever
+they lie, neighbours of one pack in one go; each is authenticated, unpacked and hashed before it is written. They are
+gathered in an aligned buffer and written past the page cache where the file system can: measured, that costs a tenth
+of the time in the kernel, and the device works while another lane decrypts. Of what is not aligned only the ends of a
+lane are left: such bytes go through the page cache, and waiting for them and for the direct writes of the same file in
+turns had cost more than all the rest (a writer with several threads leaves a file's neighbours in several packs).
 
 A file that stood there already (a restore that was killed) is read first: what hashes to its blob is not fetched
 again. Where the catalog knows a file's digest, the whole file must have it, whatever its blobs say.
 
-Bounds: BATCH_FILES open files, RUNS_IN_FLIGHT reads of at most RUN_BYTES (plus one blob), one buffer of STRETCH_BYTES
-for each of WORKERS threads, PENDING_BYTES of content that waits for its turn to be digested.
+Bounds: BATCHES_AT_ONCE + 1 times BATCH_FILES open files, LANES_WAITING lanes of each; for each of WORKERS
+threads reads of RUN_BYTES (plus one blob) and one buffer of STRETCH_BYTES; PENDING_BYTES of content that waits for its
+turn to be digested.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from blake3 import blake3
 from msgspec import Struct
 
 from mover.errors import EntryMissing, IntegrityError, RepositoryDamaged
 from mover.repository.index import Location
+from mover.repository.packs import pack_memory
 from mover.repository.reader import BlobReader
 from mover.repository.tree import Node
 from mover.tiers.beneath import start_writeback
 
 # more threads than cores: those who wait for a device take no core
 WORKERS = max(4, min(2 * (os.cpu_count() or 2), 16))
-BATCH_FILES = 256
+BATCH_FILES = 128
+# One is opened while these are filled.
+BATCHES_AT_ONCE = 2
 BATCH_BYTES = 4 << 30
+LANE_BYTES = 32 << 20
+LANES_WAITING = WORKERS + 2
 RUN_BYTES = 8 << 20
 # Bytes between two wanted blobs that are cheaper to read along than to skip.
 RUN_GAP_BYTES = 128 << 10
-RUNS_IN_FLIGHT = 2 * WORKERS
 ALIGN = 4096
 STRETCH_BYTES = 8 << 20
 # Below this the page cache is the shorter way.
@@ -124,7 +131,7 @@ class Digest:
 
 
 class Piece(Struct, frozen=True):
-    """One blob of a run and everywhere it goes."""
+    """One blob and everywhere it goes."""
 
     blob_id: bytes
     place: Location
@@ -137,35 +144,38 @@ class Filler:
     def __init__(self, blobs: BlobReader, pool: ThreadPoolExecutor, counted: Counted) -> None:
         self._blobs, self._pool, self._counted = blobs, pool, counted
         self._local = threading.local()
-        self._failed = threading.Event()
+        self._failure: BaseException | None = None
 
     def fill(self, opened: Sequence[OpenFile]) -> None:
-        """All of them; those with a lost blob are marked damaged."""
-        places = threading.Semaphore(RUNS_IN_FLIGHT)
+        """All of them; those with a lost blob are marked damaged. For several threads: what fails one fails all."""
+        places = threading.Semaphore(LANES_WAITING)
         futures = []
-        for run in _runs(self._pieces(opened)):
+        for lane in _lanes(self._pieces(opened)):
             places.acquire()
-            future = self._pool.submit(self._write_run, run)
+            future = self._pool.submit(self._write_lane, lane)
             future.add_done_callback(lambda _: places.release())
             futures.append(future)
-            if self._failed.is_set():
+            if self._failure is not None:
                 break
         for future in futures:
             future.result()
+        if self._failure is not None:
+            raise self._failure
         checked = [file for file in opened if file.digest is not None and not file.damaged]
         for file, right in zip(checked, self._pool.map(_has_its_digest, checked), strict=True):
             file.damaged = not right
 
+    def fail(self, failure: BaseException) -> None:
+        """The others need not go on: every caller hears of this one."""
+        self._failure = self._failure or failure
+
     def _pieces(self, opened: Sequence[OpenFile]) -> list[Piece]:
-        """Every distinct blob once, however many files share it; packs in the order in which files need them."""
+        """Every distinct blob once, however many files share it, in the order in which files need them."""
         pieces: dict[bytes, Piece] = {}
         for file in opened:
             for blob_id, place, offset in self._missing(file):
                 pieces.setdefault(blob_id, Piece(blob_id, place, [])).targets.append((file, offset))
-        packs: dict[str, list[Piece]] = {}
-        for piece in pieces.values():
-            packs.setdefault(piece.place.pack_id, []).append(piece)
-        return [piece for pack in packs.values() for piece in sorted(pack, key=lambda piece: piece.place.offset)]
+        return list(pieces.values())
 
     def _missing(self, file: OpenFile) -> list[tuple[bytes, Location, int]]:
         wanted, offset = [], 0
@@ -184,34 +194,44 @@ class Filler:
         self._counted(sum(one[1].size_bytes for one in wanted) - sum(one[1].size_bytes for one in missing))
         return missing
 
-    def _write_run(self, run: list[Piece]) -> None:
-        if self._failed.is_set():
-            return
+    def _write_lane(self, lane: list[Piece]) -> None:
+        stretch = self._stretch()
         try:
-            self._write(run)
-        except BaseException:
-            self._failed.set()  # the others need not go on: the caller hears of this one
+            for step in _steps(lane):
+                if self._failure is not None:
+                    break
+                self._write(step, stretch)
+            stretch.flush()
+        except BaseException as failure:
+            self.fail(failure)
+            with suppress(OSError):
+                stretch.flush()  # what was fetched stands for the next attempt
             raise
 
-    def _write(self, run: list[Piece]) -> None:
-        start, end = run[0].place.offset, run[-1].place.offset + run[-1].place.length
-        pack_id = run[0].place.pack_id
-        try:
-            sealed = memoryview(self._blobs.read_run(pack_id, start, end - start))
-        except (EntryMissing, IntegrityError):
-            _damage(run)
-            return
-        stretch = self._stretch()
-        for piece in run:
-            place = piece.place
-            part = sealed[place.offset - start : place.offset - start + place.length]
+    def _write(self, step: list[Piece], stretch: _Stretch) -> None:
+        sealed = self._read(step)
+        for piece in step:
+            part = sealed.get(piece.blob_id)
             try:
+                if part is None:
+                    raise RepositoryDamaged("a blob is not where the index says")
                 self._open(piece, part, stretch)
             except RepositoryDamaged:
-                _damage([piece])
+                _damage(piece)
                 continue
-            self._counted(place.size_bytes * len(piece.targets))
-        stretch.flush()
+            self._counted(piece.place.size_bytes * len(piece.targets))
+
+    def _read(self, step: list[Piece]) -> dict[bytes, memoryview]:
+        """The sealed blobs of a step but those of a pack that is lost or cut short."""
+        found: dict[bytes, memoryview] = {}
+        for run in _runs(sorted(step, key=lambda piece: (piece.place.pack_id, piece.place.offset))):
+            start, end = run[0].place.offset, run[-1].place.offset + run[-1].place.length
+            with suppress(EntryMissing, IntegrityError):
+                sealed = memoryview(self._blobs.read_run(run[0].place.pack_id, start, end - start))
+                for piece in run:
+                    at = piece.place.offset - start
+                    found[piece.blob_id] = sealed[at : at + piece.place.length]
+        return found
 
     def _open(self, piece: Piece, sealed: memoryview, stretch: _Stretch) -> None:
         """What is stored as it is and goes to one place is decrypted where it is written from."""
@@ -243,15 +263,15 @@ class Filler:
 
 class _Stretch:
     """Neighbouring bytes of one file on their way to the device, at the same place in an aligned buffer as in the
-    file's blocks."""
+    file's blocks. A page that is not full yet waits for the next bytes."""
 
     def __init__(self) -> None:
-        self._buffer = memoryview(mmap.mmap(-1, STRETCH_BYTES + 2 * ALIGN))
+        self._buffer = pack_memory(STRETCH_BYTES + 2 * ALIGN)
         self._file: OpenFile | None = None
-        self._base = self._lead = self._fill = 0
+        self._base = self._lead = self._fill = 0  # where the buffer lies in the file; from where to where it is full
 
     def drop(self) -> None:
-        """Forget what a run that failed has left."""
+        """Forget what a lane that failed has left."""
         self._file = None
 
     def add(self, file: OpenFile, offset: int, plain: bytes) -> None:
@@ -259,11 +279,12 @@ class _Stretch:
 
     def room(self, file: OpenFile, offset: int, length: int) -> memoryview:
         """Where this stretch of the file is to be written to."""
-        if self._file is not file or offset != self._base + self._fill or self._fill + length > len(self._buffer):
+        if self._file is not file or offset != self._base + self._fill:
             self.flush()
             self._lead = self._fill = offset % ALIGN
-            self._base = offset - self._lead
-            self._file = file
+            self._base, self._file = offset - self._lead, file
+        elif self._fill + length > len(self._buffer):
+            self._drain(file)
         self._fill += length
         return self._buffer[self._fill - length : self._fill]
 
@@ -273,17 +294,26 @@ class _Stretch:
 
     def flush(self) -> None:
         file, self._file = self._file, None
-        if file is None:
-            return
-        begin, end = -(-self._lead // ALIGN) * ALIGN, self._fill // ALIGN * ALIGN
-        if file.direct < 0 or end - begin < DIRECT_BYTES:
-            write_all(file.fd, self._buffer[self._lead : self._fill], self._base + self._lead)
-            if self._fill - self._lead >= WRITEBACK_BYTES:
-                start_writeback(file.fd, self._base + self._lead, self._fill - self._lead)
+        if file is not None:
+            self._write(file, self._fill)
+
+    def _drain(self, file: OpenFile) -> None:
+        whole = self._fill // ALIGN * ALIGN
+        self._write(file, whole)
+        rest = self._fill - whole
+        self._buffer[:rest] = self._buffer[whole : self._fill]
+        self._base, self._lead, self._fill = self._base + whole, 0, rest
+
+    def _write(self, file: OpenFile, end: int) -> None:
+        begin, whole = -(-self._lead // ALIGN) * ALIGN, end // ALIGN * ALIGN
+        if file.direct < 0 or whole - begin < DIRECT_BYTES:
+            write_all(file.fd, self._buffer[self._lead : end], self._base + self._lead)
+            if end - self._lead >= WRITEBACK_BYTES:
+                start_writeback(file.fd, self._base + self._lead, end - self._lead)
             return
         write_all(file.fd, self._buffer[self._lead : begin], self._base + self._lead)
-        done = write_direct(file.direct, self._buffer[begin:end], self._base + begin)
-        write_all(file.fd, self._buffer[begin + done : self._fill], self._base + begin + done)
+        done = write_direct(file.direct, self._buffer[begin:whole], self._base + begin)
+        write_all(file.fd, self._buffer[begin + done : end], self._base + begin + done)
 
 
 def _open(path: bytes, folder: int) -> tuple[int, bool]:
@@ -354,10 +384,38 @@ def _may_stay_hole(file: OpenFile, offset: int, length: int) -> bool:
     return not file.stands or _is_hole(file.fd, offset, length)
 
 
-def _damage(pieces: list[Piece]) -> None:
+def _damage(piece: Piece) -> None:
+    for file, _ in piece.targets:
+        file.damaged = True
+
+
+def _lanes(pieces: list[Piece]) -> Iterator[list[Piece]]:
+    """What one thread writes from beginning to end: a long file, or many short ones."""
+    lane: list[Piece] = []
+    size = 0
     for piece in pieces:
-        for file, _ in piece.targets:
-            file.damaged = True
+        file = piece.targets[0][0]
+        if lane and (size >= LANE_BYTES or (file.direct >= 0 and file is not lane[-1].targets[0][0])):
+            yield lane
+            lane, size = [], 0
+        lane.append(piece)
+        size += piece.place.size_bytes
+    if lane:
+        yield lane
+
+
+def _steps(lane: list[Piece]) -> Iterator[list[Piece]]:
+    """What is read before any of it is written."""
+    step: list[Piece] = []
+    size = 0
+    for piece in lane:
+        step.append(piece)
+        size += piece.place.length
+        if size >= RUN_BYTES:
+            yield step
+            step, size = [], 0
+    if step:
+        yield step
 
 
 def _runs(pieces: list[Piece]) -> Iterator[list[Piece]]:
@@ -373,13 +431,9 @@ def _runs(pieces: list[Piece]) -> Iterator[list[Piece]]:
 
 
 def _joins(run: list[Piece], place: Location) -> bool:
-    first, last = run[0].place, run[-1].place
+    last = run[-1].place
     gap = place.offset - (last.offset + last.length)
-    return (
-        place.pack_id == first.pack_id
-        and 0 <= gap <= RUN_GAP_BYTES
-        and place.offset + place.length - first.offset <= RUN_BYTES
-    )
+    return place.pack_id == last.pack_id and 0 <= gap <= RUN_GAP_BYTES
 
 
 def _only_zeros(plain: bytes | memoryview) -> bool:

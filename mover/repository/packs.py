@@ -12,6 +12,7 @@ import hashlib
 import mmap
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -124,8 +125,11 @@ class PackBuilder:
 
 
 def pack_memory(size_bytes: int = PACK_MEMORY_BYTES) -> memoryview:
-    """Pages of their own: aligned for direct writing, and given back to the system as a whole."""
-    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    """Pages of their own: aligned for direct writing, huge where the system has such, and given back as a whole."""
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 def encode_header(blobs: list[PackedBlob]) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -354,9 +354,11 @@ class Repository:
         """Restore a folder's members, or the one file at `path`, into the folder `target`: a new one, or, with an
         order that replaces, one that stands. The caller looks at `complete`, and clears a restore with a name. What
         this repository does not give comes from the `spare` one, and the result says how much."""
-        with self.looking(snapshot_id, spare=spare) as (reader, root):
+        early = spare is None  # a repository that may be away cannot be asked about locks once more
+        with locked(self._files, self._key, clock=self._clock, early=early) as lock, self._spared(spare) as reader:
+            root = bytes.fromhex(self._require(snapshot_id).tree_id)
             node = find_node(reader, root, path)
-            restore = Restore(reader, target, order or Order(owner=owner), progress=progress)
+            restore = Restore(reader, target, order or Order(owner=owner), progress=progress, settle=lock.settle)
             if node is not None and node.subtree is None:
                 result = restore.run(lambda: iter([(node.name, node)]), top=None)
             else:
@@ -368,13 +370,8 @@ class Repository:
     def looking(self, snapshot_id: str, *, spare: Opening | None = None) -> Iterator[tuple[BlobReader, bytes]]:
         """A snapshot's blobs and the id of its tree, locked for as long as somebody walks it: nothing of it is
         pruned meanwhile."""
-        with self.reading() as reader:
-            root = bytes.fromhex(self._require(snapshot_id).tree_id)
-            if spare is None:
-                yield reader, root
-                return
-            with closing(SparedReader(reader, spare)) as spared:
-                yield spared, root
+        with locked(self._files, self._key, clock=self._clock), self._spared(spare) as reader:
+            yield reader, bytes.fromhex(self._require(snapshot_id).tree_id)
 
     @contextmanager
     def reading(self) -> Iterator[BlobReader]:
@@ -446,6 +443,9 @@ class Repository:
 
     def _reader(self) -> BlobReader:
         return BlobReader(self._files, key=self._key, index=self._fresh_index())
+
+    def _spared(self, spare: Opening | None) -> AbstractContextManager[BlobReader]:
+        return nullcontext(self._reader()) if spare is None else closing(SparedReader(self._reader(), spare))
 
     def _require(self, snapshot_id: str) -> SnapshotFacts:
         try:

@@ -21,9 +21,10 @@ import errno
 import os
 import stat as stat_bits
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -33,7 +34,16 @@ from mover.decide.restoring import Loss, rank
 from mover.errors import Conflict, MoverError, TierDenied, TierError, TierFull
 from mover.repository import filling
 from mover.repository.facts import Progress, RestoreResult
-from mover.repository.filling import BATCH_BYTES, BATCH_FILES, WORKERS, Digest, Filler, OpenFile
+from mover.repository.filling import (
+    BATCH_BYTES,
+    BATCH_FILES,
+    BATCHES_AT_ONCE,
+    DIRECT_BYTES,
+    WORKERS,
+    Digest,
+    Filler,
+    OpenFile,
+)
 from mover.repository.inplace import Preview, mark_of
 from mover.repository.reader import BlobReader
 from mover.repository.reading import Requester
@@ -44,6 +54,8 @@ from mover.tiers import beneath
 MARKER = ".mover-restoring-"
 MARKER_TEXT = b"A restore is still working here: what you see is whole, the rest is on its way.\n"
 NAMED_MAX = 1000
+# So many short files wait for long ones: these keep the device busy while names are made.
+SHORT_WAITING = 4096
 
 Members = Callable[[], Iterator[tuple[bytes, Node]]]
 
@@ -70,8 +82,19 @@ class Order(Struct, frozen=True, kw_only=True):
 class Restore:
     """One restore; `run` does it and tells what was done."""
 
-    def __init__(self, blobs: BlobReader, target: Path, order: Order, *, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        blobs: BlobReader,
+        target: Path,
+        order: Order,
+        *,
+        progress: Progress | None,
+        settle: Callable[[], None] = _nothing,
+    ) -> None:
+        """`settle` returns when the repository's lock is sure, or raises: nothing has become visible before. It is
+        waited for while the first files are filled."""
         self._blobs, self._target, self._order, self._progress = blobs, target, order, progress
+        self._settle = settle
         self._losses = {loss.path: loss for loss in order.replace.losses} if order.replace is not None else {}
         self._places = threading.Semaphore(filling.PENDING_BYTES >> 20)
         self._guard = threading.Lock()
@@ -81,6 +104,10 @@ class Restore:
         self._left: list[str] = []
         self._folders: dict[bytes, Node] = {}
         self._links: list[tuple[bytes, Node]] = []
+        self._long: list[tuple[bytes, Node]] = []
+        self._short: list[tuple[bytes, Node]] = []
+        self._fills: deque[Future[None]] = deque()
+        self._places_to_fill = threading.Semaphore(BATCHES_AT_ONCE)
         self._hard: dict[tuple[int, int], bytes] = {}
         self._hard_links: list[tuple[bytes, bytes, Node]] = []
 
@@ -109,10 +136,18 @@ class Restore:
 
     def _restore(self, members: Members, top: Node | None) -> None:
         last = len(self._order.first)
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="restore") as pool:
+        with (
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="restore") as pool,
+            ThreadPoolExecutor(BATCHES_AT_ONCE + 1, thread_name_prefix="restore-batch") as self._batches,
+        ):
+            self._settled = self._batches.submit(self._settle)
             filler = Filler(self._blobs, pool, self._count)
             for group in range(last + 1):
-                found = self._fill_group(members, group, filler)
+                try:
+                    found = self._fill_group(members, group, filler)
+                except BaseException as failure:
+                    filler.fail(failure)
+                    raise
                 if group == last:
                     self._land(top, whole=True)
                 elif found:
@@ -135,9 +170,8 @@ class Restore:
     def _fill_group(self, members: Members, group: int, filler: Filler) -> bool:
         """The files of one pattern, or with the last group everything that is left. True when there was any."""
         last = group == len(self._order.first)
-        batch: list[tuple[bytes, Node]] = []
         above: list[tuple[bytes, Node]] = []
-        size = found = 0
+        found = 0
         for path, node in members():
             if node.type == "dir":
                 above = [one for one in above if path.startswith(one[0] + b"/")] + [(path, node)]
@@ -145,14 +179,14 @@ class Restore:
                 found += 1
                 self._make_folders([one for one in above if path.startswith(one[0] + b"/")])
                 if not self._is_done(path, node):
-                    batch.append((path, node))
-                    size += node.size
+                    (self._long if node.size >= DIRECT_BYTES else self._short).append((path, node))
             elif last:
                 self._make_other(path, node)
-            if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
-                self._fill(batch, filler)
-                batch, size = [], 0
-        self._fill(batch, filler)
+            if len(self._short) >= SHORT_WAITING or len(self._long) >= BATCH_FILES:
+                self._fill_waiting(filler)
+        self._fill_waiting(filler)
+        while self._fills:
+            self._fills.popleft().result()
         self._make_links()
         return found > 0
 
@@ -212,19 +246,45 @@ class Restore:
                 return None
             raise
 
+    def _fill_waiting(self, filler: Filler) -> None:
+        """Long files first, and none waits until short ones are made."""
+        kinds, self._long, self._short = (self._long, self._short), [], []
+        for files in kinds:
+            batch: list[tuple[bytes, Node]] = []
+            size = 0
+            for path, node in files:
+                batch.append((path, node))
+                size += node.size
+                if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+                    self._fill(batch, filler)
+                    batch, size = [], 0
+            if batch:
+                self._fill(batch, filler)
+
     def _fill(self, batch: list[tuple[bytes, Node]], filler: Filler) -> None:
-        opened: list[OpenFile] = []
-        try:
+        """To make files is the work of one thread and no small part of it: the next are made while these are filled."""
+        with ExitStack() as opened:
+            files = []
             for path, node in batch:
                 known = self._order.digest_of(path)
                 digest = Digest(known, self._places) if known else None
-                opened.append(OpenFile(path, node, self._staging.rest, digest=digest))
-            filler.fill(opened)
-            for file in opened:
-                self._finish(file)
+                files.append(OpenFile(path, node, self._staging.rest, digest=digest))
+                opened.callback(files[-1].close)
+            if self._settled.done():
+                self._settled.result()
+            self._places_to_fill.acquire()
+            while self._fills and self._fills[0].done():
+                self._fills.popleft().result()
+            self._fills.append(self._batches.submit(self._fill_opened, files, filler, opened.pop_all()))
+
+    def _fill_opened(self, files: list[OpenFile], filler: Filler, opened: ExitStack) -> None:
+        try:
+            with opened:
+                filler.fill(files)
+                for file in files:
+                    self._finish(file)
         finally:
-            for file in opened:
-                file.close()
+            self._places_to_fill.release()
 
     def _finish(self, file: OpenFile) -> None:
         if file.damaged:
@@ -272,6 +332,7 @@ class Restore:
 
     def _land(self, top: Node | None, *, whole: bool) -> None:
         """What `rest` holds gets its place in the target: by one rename when nothing is there yet, else by name."""
+        self._settled.result()
         for path, node in reversed(self._folders.items()):
             with suppress(FileNotFoundError):  # it has landed with an earlier group
                 self._apply_facts(path, node, None)

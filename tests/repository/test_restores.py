@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from mover.clock import SYSTEM
 from mover.errors import Conflict, Denied, RepositoryLocked, TierFull, TierUnavailable
-from mover.repository import filling
+from mover.repository import filling, locks
 from mover.repository.inplace import Comparison, Preview
 from mover.repository.reader import find_node
 from mover.repository.reading import Requester
@@ -120,6 +121,57 @@ def test_what_stands_is_read_and_only_what_is_wrong_is_fetched_again(
     assert listing(target) == listing(out)
     assert 0 < sum(read) < 4 << 20
     assert (target / "sparse").stat().st_blocks < 1000
+
+
+def test_neighbours_of_a_file_go_to_the_device_together(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they lie in packs. A page written in two halves waits twice for all that is under way to the same file:
+    with one at each end of every blob, that was half of a restore."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "shard.pt").write_bytes(random.Random(5).randbytes((20 << 20) + 100))
+    snapshot = take(repository, out).snapshot_id
+    odd: list[int] = []
+    real = os.pwrite
+
+    def written(fd: int, data: memoryview, offset: int) -> int:
+        odd.extend([offset] if offset % filling.ALIGN or len(data) % filling.ALIGN else [])
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(filling, "LANE_BYTES", 10 << 20)
+    monkeypatch.setattr(os, "pwrite", written)
+
+    done = repository.restore(snapshot, tmp_path / "back", path="/artifacts")
+
+    assert done.complete and listing(tmp_path / "back") == listing(out)
+    assert len(odd) <= 5  # where one lane ends and the next begins, twice at most, and the end of the file
+
+
+def test_a_restore_that_began_beside_a_prune_shows_nothing(
+    repository: Repository, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two who lock at the same moment see each other a moment later only; the restore works meanwhile, unseen."""
+    snapshot, target = take(repository, out).snapshot_id, tmp_path / "back"
+    prune = locks.Lock(repository._files, repository._key, exclusive=True, clock=SYSTEM)
+    locked, settle = threading.Event(), locks.Lock.settle
+
+    def meanwhile(files: int, size_bytes: int) -> None:
+        if not locked.is_set():
+            prune._write()
+            locked.set()
+
+    def late(lock: locks.Lock) -> None:
+        assert locked.wait(10)
+        settle(lock)
+
+    monkeypatch.setattr(locks.Lock, "settle", late)
+
+    with pytest.raises(RepositoryLocked):
+        repository.restore(snapshot, target, path="/artifacts", progress=meanwhile)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "tier"}
+    prune.release()
+    assert repository.restore(snapshot, target, path="/artifacts").complete
 
 
 def _power_cut(*_: object) -> None:
