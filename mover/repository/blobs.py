@@ -27,8 +27,8 @@ from mover.repository.packs import PACK_MEMORY_BYTES, BlobType, Pack, PackBuilde
 # id, offset, sealed length, plain length or 0
 SealedBlob = tuple[bytes, int, int, int]
 
-UPLOADERS = 2
-PACKS_IN_FLIGHT = 4
+UPLOADERS = 4
+PACKS_IN_FLIGHT = UPLOADERS
 INDEX_EVERY_PACKS = 64
 INDEX_EVERY_S = 60.0
 # What waits for its index file is in memory twice, and a third time while the file is written.
@@ -45,7 +45,7 @@ class BlobWriter:
         self._files, self._key, self._index, self._before_put = files, key, index, before_put
         self._guard = threading.Lock()
         self._claimed: dict[BlobType, set[bytes]] = {"data": set(), "tree": set()}
-        self._builders: dict[BlobType, list[PackBuilder]] = {"data": [], "tree": []}
+        self._builders: dict[BlobType, dict[int, PackBuilder]] = {"data": {}, "tree": {}}  # by who used it last
         self._memories: list[memoryview] = []  # of packs that were put, for the next ones
         self._of_thread = threading.local()
         self._uploaders = ThreadPoolExecutor(UPLOADERS, thread_name_prefix="pack-put")
@@ -125,10 +125,12 @@ class BlobWriter:
         return found
 
     def _take_builder(self, kind: BlobType) -> PackBuilder:
-        """Last in, first out: as many open packs as threads that really store at once, no more."""
+        """The one that this thread used last, else anybody's: neighbours lie in one pack, and there are as many open
+        packs as threads that really store at once, no more."""
         with self._guard:
-            if self._builders[kind]:
-                return self._builders[kind].pop()
+            open_packs, own = self._builders[kind], threading.get_ident()
+            if open_packs:
+                return open_packs.pop(own) if own in open_packs else open_packs.popitem()[1]
             memory = self._memories.pop() if self._memories else None
         return PackBuilder(kind, memory)
 
@@ -137,13 +139,13 @@ class BlobWriter:
             self._send(builder)
         else:
             with self._guard:
-                self._builders[builder.kind].append(builder)
+                self._builders[builder.kind][threading.get_ident()] = builder
 
     def _finish_open_packs(self, kind: BlobType) -> None:
         with self._guard:
-            builders, self._builders[kind] = self._builders[kind], []
+            builders, self._builders[kind] = self._builders[kind], {}
         last: PackBuilder | None = None
-        for builder in builders:
+        for builder in builders.values():
             if last is None or last.full:
                 last, full = builder, last
                 if full is not None:

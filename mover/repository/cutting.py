@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Literal, Protocol
 
 from blake3 import blake3
@@ -20,11 +20,14 @@ from pyfastcdc import FastCDC
 from mover.repository.crypto import Buffer
 from mover.repository.facts import Progress
 from mover.repository.nodes import node_of
+from mover.repository.packs import pack_memory
 from mover.repository.reading import Found, found_of
 from mover.repository.tree import Xattr, encode_facts
 
 CUT_MIN_BYTES, CUT_MEAN_BYTES, CUT_MAX_BYTES = 512 << 10, 1 << 20, 8 << 20
 WINDOW_BYTES = 2 * CUT_MAX_BYTES
+# Neighbours that one thread seals into one pack, so that whoever restores reads them in one go.
+GROUP_BYTES = 4 << 20
 READERS = 2
 WINDOWS = READERS + 2
 SEALERS = max(2, min(os.cpu_count() or 2, 16))
@@ -87,8 +90,8 @@ class FileReader:
         self._seed = seed
         self._sealers = ThreadPoolExecutor(SEALERS, thread_name_prefix="seal")
         self._guard = threading.Lock()
-        self._zero_blob: Future[bytes] | None = None
-        self._windows: SimpleQueue[bytearray | None] = SimpleQueue()
+        self._zero_blob: Future[list[bytes]] | None = None
+        self._windows: LifoQueue[memoryview | None] = LifoQueue()
         for _ in range(WINDOWS):
             self._windows.put(None)  # a place; its buffer is made when first needed
 
@@ -134,7 +137,7 @@ class FileReader:
         digest = blake3()
         offset = 0
         content: list[bytes] = []
-        pending: deque[Future[bytes]] = deque()
+        pending: deque[Future[list[bytes]]] = deque()
         hole = _Hole(fd, size)
         while offset < size:
             self._blobs.assert_healthy()
@@ -149,15 +152,16 @@ class FileReader:
             offset += taken
             self._tally.count(size_bytes=taken)
             while pending and pending[0].done():
-                content.append(pending.popleft().result())
-        content += [future.result() for future in pending]
+                content += pending.popleft().result()
+        for future in pending:
+            content += future.result()
         return tuple(content), offset, digest.hexdigest()
 
-    def _zeros(self) -> Future[bytes]:
+    def _zeros(self) -> Future[list[bytes]]:
         """A hole is cut like zeros, which is where FastCDC would cut them, and neither read nor hashed again."""
         with self._guard:
             if self._zero_blob is None:
-                self._zero_blob = self._sealers.submit(self._blobs.store, "data", _ZEROS)
+                self._zero_blob = self._sealers.submit(self._store, [memoryview(_ZEROS)])
             return self._zero_blob
 
     def _read_small(self, fd: int, size: int) -> tuple[tuple[bytes, ...], int, str]:
@@ -167,12 +171,12 @@ class FileReader:
         self._tally.count(size_bytes=len(data))
         return content, len(data), blake3(data).hexdigest()
 
-    def _read_window(self, fd: int, offset: int, size: int, digest: blake3) -> tuple[int, list[Future[bytes]]]:
+    def _read_window(self, fd: int, offset: int, size: int, digest: blake3) -> tuple[int, list[Future[list[bytes]]]]:
         """Cut one window and hand out its chunks. Unless the data ends here the last cut is unproven (it may
         only be where the window ends), so the next window starts there and reads those bytes again."""
-        buffer = self._windows.get() or bytearray(WINDOW_BYTES)
+        buffer = self._windows.get() or pack_memory(WINDOW_BYTES)
         filled = _fill(fd, buffer, offset, min(WINDOW_BYTES, size - offset))
-        view = memoryview(buffer)[:filled]
+        view = buffer[:filled]
         lengths = self._cut(view)
         if offset + filled < size and filled == WINDOW_BYTES:
             lengths.pop()
@@ -186,12 +190,13 @@ class FileReader:
         cutter = FastCDC(CUT_MEAN_BYTES, min_size=CUT_MIN_BYTES, max_size=CUT_MAX_BYTES, seed=self._seed)
         return [chunk.length for chunk in cutter.cut_buf(view)]
 
-    def _hand_out(self, buffer: bytearray, lengths: list[int]) -> list[Future[bytes]]:
-        """The buffer goes back to the pool with its last chunk, whatever becomes of the chunks."""
-        if not lengths:
+    def _hand_out(self, buffer: memoryview, lengths: list[int]) -> list[Future[list[bytes]]]:
+        """The buffer goes back to the pool with its last group, whatever becomes of the chunks."""
+        groups = _groups(buffer, lengths)
+        if not groups:
             self._windows.put(buffer)
             return []
-        left = [len(lengths)]
+        left = [len(groups)]
         guard = threading.Lock()
 
         def one_less(_: object) -> None:
@@ -202,14 +207,26 @@ class FileReader:
                 self._windows.put(buffer)
 
         futures = []
-        start = 0
-        for length in lengths:
-            chunk = memoryview(buffer)[start : start + length]
-            future = self._sealers.submit(self._blobs.store, "data", chunk)
+        for group in groups:
+            future = self._sealers.submit(self._store, group)
             future.add_done_callback(one_less)
             futures.append(future)
-            start += length
         return futures
+
+    def _store(self, group: list[memoryview]) -> list[bytes]:
+        return [self._blobs.store("data", chunk) for chunk in group]
+
+
+def _groups(buffer: memoryview, lengths: list[int]) -> list[list[memoryview]]:
+    groups: list[list[memoryview]] = []
+    start, size = 0, GROUP_BYTES
+    for length in lengths:
+        if size >= GROUP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(buffer[start : start + length])
+        start, size = start + length, size + length
+    return groups
 
 
 class _Hole:
@@ -242,11 +259,10 @@ class _Hole:
         self._next = self._end = min(self._end, self._size)
 
 
-def _fill(fd: int, buffer: bytearray, offset: int, length: int) -> int:
+def _fill(fd: int, buffer: memoryview, offset: int, length: int) -> int:
     filled = 0
-    view = memoryview(buffer)
     while filled < length:
-        got = os.preadv(fd, [view[filled:length]], offset + filled)
+        got = os.preadv(fd, [buffer[filled:length]], offset + filled)
         if got == 0:
             break
         filled += got
