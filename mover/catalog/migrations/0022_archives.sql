@@ -132,13 +132,16 @@ $$;
 -- is this a file of a slide, or what vouches for one, on the tier it was published to or on that of its second copy?
 create function mover.archive_keeps(in_tier text, in_key bytea) returns boolean
     language plpgsql stable security definer set search_path = mover, pg_temp as $$
-declare k text;
+declare k text := encode(in_key, 'escape');
 begin
-    begin
-        k := convert_from(in_key, 'UTF8');
-    exception when others then
-        return false;  -- no key of ours is spelled so
-    end;
+    -- plain names, which nearly all are, need no subtransaction
+    if strpos(k, '\') > 0 then
+        begin
+            k := convert_from(in_key, 'UTF8');
+        exception when others then
+            return false;  -- no key of ours is spelled so
+        end;
+    end if;
     return exists (
         select from (
             select s.number, s.tier from mover.slide s where s.tier in (select name from mover.tier) and s.key = k
