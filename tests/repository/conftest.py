@@ -16,6 +16,10 @@ from mover.repository.facts import Disk, Folder, SnapshotResult
 from mover.repository.repository import Repository, create_repository
 from mover.tiers import identity
 from mover.tiers.posix import PosixTier
+from tests.support import checked
+from tests.support.checked import damaged_on_purpose, every_repository_is_checked
+
+__all__ = ["damaged_on_purpose", "every_repository_is_checked"]
 
 PASSWORD = b"correct horse"
 
@@ -64,6 +68,8 @@ def restic(tmp_path: Path) -> Restic:
             ["restic", *words], env={**environment, **more}, capture_output=True, text=True, timeout=120
         )
         assert not ok or done.returncode == 0, done.stderr
+        if words[0] == "check" and "--read-data" in words and done.returncode == 0:
+            checked.note(more.get("RESTIC_REPOSITORY", environment["RESTIC_REPOSITORY"]))
         return done
 
     return run

@@ -480,6 +480,7 @@ def test_a_full_tier_at_any_put_of_a_prune_loses_nothing_and_a_repeat_finishes(
     whole(repository, restic, tmp_path, kept)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_blob_that_rotted_in_a_wasteful_pack_is_not_carried_on_and_its_pack_stays(
     repository: Repository, tmp_path: Path
 ) -> None:
@@ -567,23 +568,42 @@ def test_a_prune_killed_at_any_change_loses_nothing_and_a_repeat_finishes(
     whole(repository, restic, tmp_path, kept)
 
 
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
 def test_a_forget_killed_at_any_change_leaves_each_snapshot_whole_or_gone(
-    repository: Repository, tier: PosixTier, restic: Restic, tmp_path: Path
+    step: int, repository: Repository, tier: PosixTier, restic: Restic, tmp_path: Path
 ) -> None:
-    """A snapshot file goes in one step; a repeat takes the rest."""
+    """Of one and the same forget every put and remove, once with the call done and once not, while a stock restic backs
+    up. A snapshot file goes in one step; what is kept is whole at each point, and a repeat takes the rest."""
     source = fill(tmp_path / "a", seed=1, files=1)
     kept = {take(repository, source).snapshot_id: source}
     doomed = [take(repository, source).snapshot_id for _ in range(3)]
-    for nth in range(1, 20):
-        died = killed_at(tier, nth % 4 + 1, after=bool(nth % 2), work=lambda opened: opened.forget(doomed))
-        left = {facts.snapshot_id for facts in repository.snapshots()}
+    repo, deaths, left_behind = tmp_path / "tier/repo", 0, set()
+    shutil.copytree(repo, tmp_path / "worn")
+    for place in range(2, 40, step):
+        shutil.rmtree(repo)
+        shutil.copytree(tmp_path / "worn", repo)
+        theirs = threading.Thread(target=restic, args=("backup", "--tag", "theirs", str(source)), kwargs={"ok": False})
+        theirs.start()
+        died = killed_at(tier, place // 2, after=bool(place % 2), work=lambda opened: _patient_forget(opened, doomed))
+        theirs.join()
+        deaths += died
+        left = {facts.snapshot_id for facts in repository.snapshots() if "theirs" not in facts.tags}
         assert set(kept) <= left <= set(kept) | set(doomed)
+        left_behind.add(len(left))
+        assert all(repository.check(True, facts.snapshot_id).ok for facts in repository.snapshots())
+        _patiently(lambda: repository.forget(doomed))
+        assert {facts.snapshot_id for facts in repository.snapshots() if "theirs" not in facts.tags} == set(kept)
         if not died:
             break
 
-    repository.forget(doomed)
-    assert {facts.snapshot_id for facts in repository.snapshots()} == set(kept)
+    assert deaths >= 8 // step + 1 and len(left_behind) >= (4 if step == 1 else 2)
+    restic("unlock")
     whole(repository, restic, tmp_path, kept)
+
+
+def _patient_forget(opened: Repository, doomed: list[str]) -> None:
+    """Beside somebody who backs up; each wait is a lock that was put and taken away again."""
+    _patiently(lambda: opened.forget(doomed))
 
 
 def test_marks_stand_where_rustic_keeps_its_own(repository: Repository, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def green(repository: Repository, restic: Restic, tmp_path: Path, kept: dict[str
 # --- naming ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_damage_is_named_by_the_snapshots_and_paths_it_hits(repository: Repository, out: Path, tmp_path: Path) -> None:
     """A person asks which of the files are gone, not which blob. The second snapshot shares one of the two."""
     first = take(repository, out).snapshot_id
@@ -86,6 +87,7 @@ def test_damage_is_named_by_the_snapshots_and_paths_it_hits(repository: Reposito
     assert not any("artifacts" in error for error in result.errors)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_lost_tree_is_named_by_its_folder(repository: Repository, out: Path, tmp_path: Path) -> None:
     """Everything below it is gone; what stands beside it is not named."""
     from mover.repository.reader import find_node
@@ -103,6 +105,7 @@ def test_a_lost_tree_is_named_by_its_folder(repository: Repository, out: Path, t
     assert {one for each in damage for one in each.snapshots} == {snapshot_id}
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 @pytest.mark.parametrize("what", ["snapshot", "index", "pack cut short", "pack empty"])
 def test_every_kind_of_broken_file_is_an_error_of_the_check_and_not_its_end(
     what: str, repository: Repository, out: Path, tmp_path: Path
@@ -119,6 +122,7 @@ def test_every_kind_of_broken_file_is_an_error_of_the_check_and_not_its_end(
     assert not result.ok and any(victim.name in damage.object for damage in result.damage)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_sampled_check_reads_its_share_and_the_same_seed_reads_the_same(
     repository: Repository, out: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +250,7 @@ def test_a_copy_is_whole_under_other_keys_and_a_repeat_adds_nothing(
     assert (facts.time, facts.tags, facts.tree_id, facts.hostname) == (mine.time, mine.tags, mine.tree_id, "node1")
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_damaged_snapshot_is_not_copied_as_if_it_were_whole(
     repository: Repository, second: Repository, out: Path, restic: Restic, tmp_path: Path
 ) -> None:

@@ -320,6 +320,7 @@ def test_one_flipped_bit_anywhere_in_any_pack_is_found_by_the_full_check(
     assert repository.check(True).errors == []
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_the_proof_of_one_snapshot_reads_all_it_needs_and_nothing_else(
     repository: Repository, out: Path, tmp_path: Path
 ) -> None:
@@ -340,6 +341,7 @@ def test_the_proof_of_one_snapshot_reads_all_it_needs_and_nothing_else(
     assert not broken.ok
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_lost_pack_is_found_without_reading_data(repository: Repository, out: Path, tmp_path: Path) -> None:
     """Structure alone tells: the cheap check runs daily."""
     result = take(repository, out)
@@ -349,6 +351,7 @@ def test_a_lost_pack_is_found_without_reading_data(repository: Repository, out: 
     assert not repository.check(False, result.snapshot_id).ok
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_restore_leaves_out_exactly_the_damaged_file_and_names_it(
     repository: Repository, out: Path, tmp_path: Path
 ) -> None:
@@ -362,6 +365,7 @@ def test_a_restore_leaves_out_exactly_the_damaged_file_and_names_it(
     assert sorted(path.name for path in (tmp_path / "back").rglob("*")) == ["a.log", "logs", "small"]
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_snapshot_file_under_another_name_is_damage(repository: Repository, out: Path, tmp_path: Path) -> None:
     """Names are hashes: a swapped file would show somebody an older state as the newest."""
     result = take(repository, out)

@@ -62,6 +62,7 @@ def restored(repository: Repository, second: Repository, snapshot: str, target: 
     return repository.restore(snapshot, target, path="/artifacts", spare=second.reading)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 @pytest.mark.parametrize("seed", [0, 4, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2, 3, 5))])
 def test_every_blob_comes_from_whichever_repository_still_has_it(
     seed: int, repository: Repository, second: Repository, tier: PosixTier, out: Path, restic: Restic, tmp_path: Path
@@ -124,6 +125,7 @@ def test_a_whole_first_never_opens_the_second(repository: Repository, out: Path,
     assert repository.restore(snapshot, tmp_path / "back", path="/artifacts", spare=never).spared == 0
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_second_that_cannot_be_opened_leaves_the_damage_named(
     repository: Repository, out: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_second_that_cannot_be_opened_leaves_the_damage_named(
         repository.restore("0" * 64, tmp_path / "none", spare=away)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 def test_a_tree_that_both_have_lost_is_an_error_that_says_so(
     repository: Repository, second: Repository, tier: PosixTier, out: Path, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ async def test_every_pack_of_the_first_may_be_lost_and_the_check_brings_all_of_i
     assert (again.state, again.counts["damaged"]) == ("done", 0)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 async def test_what_neither_has_is_said_and_nothing_is_called_repaired(rig: Rig) -> None:
     for tier in ("protect", "second"):
         for folder in (rig.folder / tier / "data").iterdir():
@@ -130,6 +131,7 @@ def lose(rig: Rig, tier: str, what: str) -> None:
 SOAK = pytest.mark.soak
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 @pytest.mark.parametrize(
     "what", ["data", "everything", *(pytest.param(one, marks=SOAK) for one in ("index", "snapshots", "keys"))]
 )
@@ -160,6 +162,7 @@ async def test_a_restore_goes_on_from_the_second_repository_and_says_so(rig: Rig
     restic(rig, "second", "check", "--read-data")
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 async def test_what_neither_repository_gives_is_named_and_a_failure_is_the_firsts(rig: Rig) -> None:
     """The copy helps where it can; where not, a person hears what ails the first."""
     lose(rig, "protect", "data")

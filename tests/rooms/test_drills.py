@@ -55,6 +55,7 @@ async def test_a_drill_restores_random_files_and_finds_them_equal(rig: Rig) -> N
     assert await rig.protecting.drills.begin_due(PROJECT) == 0, "none is due again so soon"
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 async def test_a_flipped_byte_is_found_by_drill_and_checks_and_named_by_path(rig: Rig) -> None:
     """A backup that nobody read is a hope."""
     for pack in (rig.folder / "protect" / "data").rglob("*"):

@@ -95,6 +95,7 @@ def flip_a_byte(pack: Path) -> None:
     pack.write_bytes(content)
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 async def test_what_other_clients_made_and_what_is_damaged_is_told_apart(rig: Rig) -> None:
     """A stranger's snapshot has no series of ours; what cannot be read, content or tree, makes its snapshot incomplete
     and leaves the others whole."""

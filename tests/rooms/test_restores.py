@@ -202,6 +202,7 @@ async def test_another_nodes_restore_is_left_to_it(rig: Rig) -> None:
 # --- what is damaged -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 async def test_damage_is_named_and_everything_else_comes_back(rig: Rig) -> None:
     """A flipped byte in a pack: one file is left out, by name, and the result says so (I7)."""
     run, out = await finished(rig, model__pt=os.urandom(3 << 20), a__log=b"step\n")
