@@ -28,7 +28,7 @@ from mover.model.facts import SLIDE_COLUMNS, FactColumn
 
 MARKS_MAX = 1_000_000  # read row by row at most; beyond it the builder has to catch up first
 READ_BLOCKS = 16  # of one question to the database
-READ_ROWS = 20_000
+READ_ROWS = 5_000  # of one question: psycopg makes rows of them in the event loop
 BUILD_BLOCKS = 4  # of one transaction
 PLACES_SLICE = 50_000
 SIZE = "slide:size_bytes"  # of every slide: how many rows a block has, and how many bytes they are
@@ -211,9 +211,13 @@ async def build(conn: Connection, project: str) -> int:
     blocks = await _Q.many(conn, "marked_blocks", size=BLOCK, marks=PLACES_SLICE, limit=BUILD_BLOCKS)
     types = await _typed(conn)
     for one in blocks:
-        bounds = {"first": one.block * BLOCK, "last": (one.block + 1) * BLOCK - 1}
-        await conn.execute(_Q["take_marks"], bounds)
-        rows = await _Q.many(conn, "rows_by_place", **bounds)
+        first, end = one.block * BLOCK, (one.block + 1) * BLOCK
+        await conn.execute(_Q["take_marks"], {"first": first, "last": end - 1})
+        rows = [
+            row
+            for at in range(first, end, READ_ROWS)
+            for row in await _Q.many(conn, "rows_by_place", first=at, last=min(at + READ_ROWS, end) - 1)
+        ]
         packed = await asyncio.to_thread(_packed, rows, types)
         await conn.execute(_Q["drop_columns"], {"block": one.block, "names": list(packed)})
         async with conn.cursor() as cursor:

@@ -14,6 +14,7 @@ from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.cohort import parse
 from mover.decide.spread import Spread
+from mover.decide.vectors import DRAW
 from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.facts import SLIDE_KEYS
@@ -93,7 +94,7 @@ class Cohorts:
             slides=found.slides,
             row_by_row=found.row_by_row,
             clauses=[wire.Clause(depth=one.depth, words=one.words, count=count) for one, count in found.clauses],
-            columns=found.columns,
+            columns=[_name(key) for key in found.columns if key != DRAW],
             plan=plan,
         )
 
@@ -182,6 +183,12 @@ class Cohorts:
 def _key(column: wire.Column) -> str:
     """What the column is called in blocks."""
     return f"slide:{column.name.removeprefix('slide.')}" if column.table == "slide" else f"record:{column.name}"
+
+
+def _name(key: str) -> str:
+    """What a column of a block is called in an expression."""
+    home, _, name = key.partition(":")
+    return f"slide.{name}" if home == "slide" else name
 
 
 def _with_values(column: wire.Column, spread: Spread | None) -> wire.Column:

@@ -305,12 +305,13 @@ async def test_a_cohort_is_explained_and_described_before_it_is_frozen(dsns: Dsn
     everything = await cohorts.describe(PROJECT, wire.DescribeRequest())
     columns = {one.name: one for one in (await cohorts.columns(PROJECT, values=True)).columns}
 
+    assert (await cohorts.explain(PROJECT, "slide.mpp < 1 and sampled(0.5)")).columns == ["slide.mpp"]
     assert [(one.depth, one.words, one.count) for one in told.clauses] == [
         (0, "all of", 180), (1, "gleason is at least 7", 180), (1, "any of", 270), (2, "stage is 'I'", 270),
         (2, "alive is true", 0),
     ]  # fmt: skip
     assert (told.count, told.slides, told.row_by_row) == (180, 300, 0)
-    assert told.columns == ["record:alive", "record:gleason", "record:stage"]
+    assert told.columns == ["alive", "gleason", "stage"]
     gleason, size, number_ = spread.columns
     assert spread.count == 180 and [(v.value, v.count) for v in gleason.values] == [(7, 90), (8, 90)]
     assert (gleason.known, gleason.missing, size.low, sum(bin.count for bin in size.histogram)) == (180, 0, 0.25, 180)
