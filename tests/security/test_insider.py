@@ -333,8 +333,8 @@ async def test_a_transaction_that_stood_open_for_days_decides_nothing(site: Site
         site.snapshot(age=(30 - number) * DAY)
     asked = site.rows("insert into mover.protect_request (id, project_id, kind, policy, reason, requested_by,"
                       " requested_person, requested_at, not_before, lapses_at) values ('r', 'demo', 'large', 'protect',"
-                      " 'xyz', 'x', 'x', now() - interval '9 days', now() - interval '6 days', now() + interval '9 days')"
-                      " returning id")  # fmt: skip
+                      " 'xyz', 'x', 'x', now() - interval '9 days', now() - interval '6 days',"
+                      " now() + interval '9 days') returning id")  # fmt: skip
     for statement in (
         "select mover.request_make('q', 'large', 'protect', '{}', '{}', 'tidying', null, 'uid:0', 'n1')",
         f"select mover.request_approve('{asked[0].id}', null, 'uid:0', 'n1')",
