@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("archive", cls=WholeLines)
 def command() -> None:
-    """Second copies and locks of published slides.
+    """Second copies, locks and damage of published slides.
 
     Which tiers, and how often, is said by policies of the kind `archive`.
     """
