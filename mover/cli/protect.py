@@ -218,7 +218,7 @@ def _counted(counts: dict[str, int]) -> str:
     said = []
     for name, count in counts.items():
         is_bytes, word = name == "bytes" or name.endswith("_bytes"), name.replace("_", " ").removesuffix(" bytes")
-        said += [f"{word} {size(count)}" if is_bytes else f"{count} {word}"] * bool(count)
+        said += [f"{word} {size(count)}".removeprefix("bytes ") if is_bytes else f"{count} {word}"] * bool(count)
     return ", ".join(said) or "nothing was to be done"
 
 

@@ -50,7 +50,8 @@ def list_snapshots(
         for s in page.snapshots
     ]  # fmt: skip
     columns = "snapshot state marks of files> bytes> added> restic until recorded"
-    out.table(page, columns, rows, empty="no snapshots yet")
+    asked = any((run, series, tag, trash, since, until))
+    out.table(page, columns, rows, empty="no such snapshots" if asked else "no snapshots yet")
     if page.next:
         out.note(f"more: --after {page.next}")
 

@@ -89,7 +89,7 @@ def _own_reasons(snapshot: SnapshotRecord, keep: KeepRules, young_since: datetim
     if snapshot.doubt is not None:
         found.append(DOUBTS[snapshot.doubt])
     if snapshot.recorded_at > young_since:
-        found.append(f"on record for less than {keep.at_least_s} s")
+        found.append(f"on record for less than {lasting(keep.at_least_s)}")
     return found + [f"tag {tag!r} is kept" for tag in keep.tags if tag in snapshot.tags]
 
 
@@ -123,7 +123,7 @@ def _keep_within(counted: list[SnapshotRecord], within_s: int | None, reasons: d
     since = counted[0].recorded_at - timedelta(seconds=within_s)
     for snapshot in counted:
         if snapshot.recorded_at >= since:
-            reasons[snapshot.id].append(f"recorded within {within_s} s of the newest that counts")
+            reasons[snapshot.id].append(f"recorded within {lasting(within_s)} of the newest that counts")
 
 
 @lru_cache(maxsize=PERIODS_REMEMBERED)
@@ -146,8 +146,16 @@ def spoken(keep: KeepRules) -> str:
     """The rules in a person's words, for the reason of what is forgotten."""
     counted = [f"{name} {getattr(keep, name)}" for name in COUNTS if getattr(keep, name)]
     if keep.within_s is not None:
-        counted.append(f"within {keep.within_s} s")
+        counted.append(f"within {lasting(keep.within_s)}")
     return ", ".join(counted + [f"tag {tag!r}" for tag in keep.tags])
+
+
+def lasting(seconds: int) -> str:
+    """A duration as people say it, where it is one of whole days or hours."""
+    for unit, length in (("days", 86_400), ("hours", 3600)):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
 
 
 def _refuse_nonsense(snapshots: Sequence[SnapshotRecord], keep: KeepRules) -> None:

@@ -56,7 +56,10 @@ def _open(parent: PurePosixPath, requester: Requester | None, local: bool, roots
     for root in roots:
         if parent.is_relative_to(root):
             return _descend(root, parent.relative_to(root).parts, requester)
-    raise Denied("restores go below a declared root of the protect policy", where=str(parent))
+    raise Denied(
+        "restores go below a declared root of the protect policy", where=str(parent),
+        hint="Name a folder below one of its `roots`, or ask with a token that acts for a user who may write there.",
+    )  # fmt: skip
 
 
 def _descend(root: str, parts: Sequence[str], requester: Requester | None) -> int:
