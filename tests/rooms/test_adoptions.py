@@ -28,6 +28,7 @@ from mover.sandbox import Sandbox
 from mover.tiers.posix import PosixTier
 from tests.rooms.rig import OTHER, PROJECT, Rig
 from tests.support import objects
+from tests.support.chance import drawn_as_such
 from tests.support.mirax import mirax
 from tests.support.postgres import Dsns
 from tests.support.seaweed import object_tier, shared_weed
@@ -40,6 +41,11 @@ CTS = {f"S24-771001/im{n}.dcm": objects.ct(n) for n in (1, 2, 3)}
 
 class Killed(BaseException):
     """Between two of our own steps; nothing catches it."""
+
+
+@pytest.fixture(autouse=True)
+def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_as_such(monkeypatch)
 
 
 @pytest.fixture

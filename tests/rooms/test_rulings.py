@@ -27,6 +27,7 @@ from tests.rooms.rig import OTHER, PROJECT, Rig, who
 from tests.rooms.test_records import OUTCOMES, Ward, number
 from tests.rooms.test_search_again import planted, rows, stand
 from tests.support import objects
+from tests.support.chance import drawn_as_such
 from tests.support.postgres import Dsns
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
@@ -44,6 +45,11 @@ class Killed(BaseException):
 @pytest.fixture
 async def ward(tmp_path: Path, dsns: Dsns, database: Database, vault: Vault, sandbox: Sandbox) -> AsyncIterator[Ward]:
     yield Ward(tmp_path, dsns, database, vault, sandbox)
+
+
+@pytest.fixture(autouse=True)
+def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_as_such(monkeypatch)
 
 
 @pytest.fixture
