@@ -106,6 +106,19 @@ def _cheap_keys() -> Iterator[None]:
         yield
 
 
+# by the beginning of their names: they take longest
+FIRST = (
+    "tests/system/", "tests/test_house.py::test_style_and_types", "tests/bench/test_smoke.py",
+    "tests/walk/test_kills.py", "tests/deid/test_samples.py", "tests/catalog/test_postgres.py",
+    "tests/transfer/test_carrier.py::test_kill_9",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests begin first, or at the end one process works on and the others have nothing left to do."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
 def pytest_collection_finish() -> None:
     """Thousands of collected tests live as long as the process: the collector need not look at them again and again."""
     gc.collect()
