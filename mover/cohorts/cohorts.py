@@ -116,11 +116,12 @@ class Cohorts:
         async with self._database.project(project) as conn:
             cohort = await self._find(conn, ref)
             frozen = await selections.freeze(conn, project, expression=cohort.expression, cohort_id=cohort.id)
+            answer = await self._selection(conn, frozen.selection_id)
             await audit.record(
                 conn, project=project, node=self._node, actor=actor, action="cohort frozen", subject=cohort.id,
                 details={"selection": frozen.selection_id, "count": frozen.count, "root": frozen.root},
             )  # fmt: skip
-            return await self._selection(conn, frozen.selection_id)
+            return answer
 
     async def selection(self, project: str, id: str, after: str | None, limit: int) -> wire.SelectionPage:
         """One frozen list, with a page of its numbers in their order."""

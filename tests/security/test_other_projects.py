@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.foundations.conftest import SECOND, attacker, populated, two_projects
-from tests.support.facts import DIGEST, NUMBER
+from tests.support.facts import DIGEST
 from tests.support.postgres import Dsns
 
 __all__ = ["attacker", "populated", "two_projects"]
