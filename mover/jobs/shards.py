@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
+from psycopg.types.json import Jsonb
 
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
@@ -13,6 +15,8 @@ from mover.errors import LeaseLost
 from mover.randomness import new_id
 
 SQL = load(__file__)
+# shards written by one statement
+ADD_SLICE = 1000
 
 
 class NewShard(Struct, frozen=True):
@@ -44,20 +48,10 @@ def tier_queue(tier: str) -> str:
 
 async def add_shards(conn: Connection, project: str, shards: Iterable[NewShard]) -> None:
     """Add shards in the caller's transaction; feeders hear of them when it commits."""
-    rows = [
-        {
-            "id": new_id("shard"),
-            "project": project,
-            "queue": shard.queue,
-            "kind": shard.kind,
-            "subject": shard.subject_id,
-            "members": list(shard.members),
-            "priority": shard.priority,
-        }
-        for shard in shards
-    ]
-    async with conn.cursor() as cursor:
-        await cursor.executemany(SQL["add"], rows)
+    rows = [{"id": new_id("shard"), **msgspec.structs.asdict(shard)} for shard in shards]
+    for start in range(0, len(rows), ADD_SLICE):
+        part = Jsonb(rows[start : start + ADD_SLICE], msgspec.json.encode)
+        await conn.execute(SQL["add"], {"project": project, "shards": part})
     await conn.execute(SQL["wake"])
 
 

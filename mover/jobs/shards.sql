@@ -1,7 +1,11 @@
 -- name: add
--- A new shard waits; the notification wakes feeders when the transaction commits.
+-- New shards wait; the notification wakes feeders when the transaction commits.
 insert into mover.shard (id, project_id, queue, kind, subject_id, members, priority)
-values (%(id)s, %(project)s, %(queue)s, %(kind)s, %(subject)s, %(members)s, %(priority)s)
+select s.id, %(project)s, s.queue, s.kind, s.subject_id,
+       array(select m.member from jsonb_array_elements_text(s.members) with ordinality m (member, at) order by m.at),
+       s.priority
+  from jsonb_to_recordset(%(shards)s)
+    as s (id text, queue text, kind text, subject_id text, members jsonb, priority integer)
 
 -- name: wake
 -- Tell every feeder that something may be due.

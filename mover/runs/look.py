@@ -151,24 +151,28 @@ class Look:
         return {"estimate": _told(await self._staging(conn, row, left=left))}
 
     async def _in_line(self, conn: Connection, row: Any) -> dict[str, Any]:
-        line = await SQL.many(conn, "line", tier=row.tier, limit=WAITING_MAX)
-        place = next((at for at, one in enumerate(line) if one.run_id == row.id), None)
+        place = await SQL.one(conn, "place", run=row.id, tier=row.tier, limit=WAITING_MAX)
         if place is None:
             return {}  # let in this moment, or so far behind that it is not judged yet
-        holders = [Hold(one.bytes, one.held_s) for one in await SQL.many(conn, "holders", tier=row.tier)]
-        asked = [one.bytes for one in line[: place + 1]]
-        space = await self._space(row, sum(one.bytes for one in holders))
+        ahead = place.asked - row.wanted_bytes
+        space = await self._space(row, place.promised)
         if space is None:
-            return {"queue": wire.QueuePlace(position=place + 1, ahead_bytes=sum(asked[:-1]))}
-        missing = missing_bytes(asked, space)
-        holds = [one.seconds for one in await SQL.many(conn, "holds", tier=row.tier, limit=HISTORY_MAX)]
-        wait = estimates.waiting(holders, holds, missing_bytes=missing)
+            return {"queue": wire.QueuePlace(position=place.position, ahead_bytes=ahead)}
+        missing = missing_bytes([place.asked], space)
+        wait = await self._waiting(conn, row.tier, missing)
         return {
-            "queue": wire.QueuePlace(position=place + 1, ahead_bytes=sum(asked[:-1]), missing_bytes=missing),
-            "estimate": _told(estimates.together(wait, await self._staging(conn, row))),
-            "explanation": f"place {place + 1} of the line, waits until {missing} bytes are released: "
+            "queue": wire.QueuePlace(position=place.position, ahead_bytes=ahead, missing_bytes=missing),
+            "estimate": _told(estimates.together(wait, await self._staging(conn, row))) if wait else None,
+            "explanation": f"place {place.position} of the line, waits until {missing} bytes are released: "
             f"{space.promised_bytes} of {space.usable_bytes} bytes are promised to other runs",
         }
+
+    async def _waiting(self, conn: Connection, tier: str, missing: int) -> Estimate | None:
+        holds = [one.seconds for one in await SQL.many(conn, "holds", tier=tier, limit=HISTORY_MAX)]
+        if not holds:
+            return None
+        holders = [Hold(one.bytes, one.held_s) for one in await SQL.many(conn, "holders", tier=tier)]
+        return estimates.waiting(holders, holds, missing_bytes=missing)
 
     async def _space(self, row: Any, promised: int) -> TierSpace | None:
         """None where this node does not reach the tier."""

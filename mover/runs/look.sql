@@ -50,12 +50,16 @@ select error_code as code, error from mover.shard
 -- The states a run came into.
 select seq, state::text, reason, at from mover.run_event where run_id = %(run)s and seq > %(after)s order by seq
 
--- name: line
--- Who waits for space on a tier, whatever the project, in the order in which they are let in.
-select run_id, bytes from mover.run_queue(%(tier)s, %(limit)s)
+-- name: place
+-- Where a run stands in the line before its tier, whatever the projects of the others; what it and those ahead of it
+-- ask for, and what is promised now.
+select q.position, q.asked, mover.tier_reserved(%(tier)s) as promised from (
+    select run_id, row_number() over () as position, sum(bytes) over (rows unbounded preceding)::bigint as asked
+      from mover.run_queue(%(tier)s, %(limit)s)) q
+ where q.run_id = %(run)s
 
 -- name: holders
--- What live runs of every project were promised, and since when.
+-- What runs of every project were promised, and since when.
 select bytes, held_s from mover.run_holders(%(tier)s)
 
 -- name: holds

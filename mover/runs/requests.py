@@ -15,6 +15,7 @@ from mover.catalog import facts, selections
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.decide.layout import slide_path
+from mover.decide.vectors import BLOCK
 from mover.errors import Conflict, NotFound, RequestInvalid, RunRefused
 from mover.model import wire
 from mover.model.access import Identity
@@ -85,7 +86,7 @@ class Requests:
             chosen = await self._choose(conn, identity.project, body)
             if chosen.offenders:
                 raise RunRefused("the set is not whole", details=named(chosen.offenders, body))
-            rows = await SQL.many(conn, "selected", tier=policy.flash, selection=chosen.selection_id)
+            rows = await self._selected(conn, policy.flash, chosen.selection_id)
         steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
         copied = sum(s.bytes for s in steps if s.action == "copy")
         counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
@@ -141,6 +142,7 @@ class Requests:
         chosen = await self._choose(conn, identity.project, body)
         layout = await self._layout(conn, body, policy, chosen)
         refused = bool(chosen.offenders)
+        entries = [] if refused else await self._entries(conn, policy, chosen, layout)
         values = {
             "id": run,
             "project": identity.project,
@@ -160,10 +162,13 @@ class Requests:
             "priority": body.priority,
             "deadline": body.deadline,
             "like": None if refused or chosen.like is None else chosen.like.id,
+            "files": len(entries),
+            "bytes": sum(entry["size_bytes"] for entry in entries),
         }
         await conn.execute(SQL["insert_run"], values)
-        if not refused:
-            await self._write_entries(conn, run, policy, chosen, layout)
+        for start in range(0, len(entries), ENTRIES_SLICE):
+            part = Jsonb(entries[start : start + ENTRIES_SLICE], msgspec.json.encode)
+            await conn.execute(SQL["insert_entries"], {"run": run, "entries": part})
         return chosen
 
     async def _choose(self, conn: Connection, project: str, body: wire.RunRequest) -> _Chosen:
@@ -214,20 +219,23 @@ class Requests:
             raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
         return layout
 
-    async def _write_entries(
-        self, conn: Connection, run: str, policy: StagePolicy, chosen: _Chosen, layout: _Layout
-    ) -> None:
-        """Every file the run root will hold, and how many and how large they are."""
-        if chosen.like is not None and (layout.name, layout.label) == (chosen.like.layout, chosen.like.layout_label):
-            await conn.execute(SQL["repeat_entries"], {"run": run, "like": chosen.like.id})
-        else:
-            rows = await SQL.many(conn, "selected", tier=policy.flash, selection=chosen.selection_id)
-            for start in range(0, len(rows), ENTRIES_SLICE):
-                entries = [_entry_of(row, layout) for row in rows[start : start + ENTRIES_SLICE]]
-                await conn.execute(
-                    SQL["insert_entries"], {"run": run, "entries": Jsonb(entries, msgspec.json.encode)}
-                )
-        await conn.execute(SQL["count_entries"], {"run": run})
+    async def _entries(
+        self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: _Layout
+    ) -> list[dict[str, Any]]:
+        """Every file the run root will hold, and where it lies in the archive."""
+        like = chosen.like
+        if like is not None and (layout.name, layout.label) == (like.layout, like.layout_label):
+            return [row._asdict() for row in await SQL.many(conn, "repeated", run=like.id)]
+        rows = await self._selected(conn, policy.flash, chosen.selection_id)
+        return [_entry_of(row, layout) for row in rows]
+
+    async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
+        """Some thousand places at a time: what each costs does not depend on how many there are, nor on what the
+        planner believes of a list that was written a moment ago."""
+        blocks = await SQL.many(conn, "places", selection=selection)
+        places = [block.block * BLOCK + at for block in blocks for at in block.offsets]
+        slices = [places[start : start + ENTRIES_SLICE] for start in range(0, len(places), ENTRIES_SLICE)]
+        return [row for part in slices for row in await SQL.many(conn, "selected", tier=tier, places=part)]
 
 
 def _entry_of(row: Any, layout: _Layout) -> dict[str, Any]:

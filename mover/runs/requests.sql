@@ -16,27 +16,33 @@ select id, expression from mover.cohort
  where id = %(ref)s or (name = %(name)s and (%(version)s::integer is null or version = %(version)s))
  order by version desc limit 1
 
+-- name: places
+-- Where the slides of a selection stand.
+select l.block, l.offsets from mover.selection s join mover.selection_list l on l.project_id = s.project_id and l.root = s.root
+ where s.id = %(selection)s order by l.block
+
 -- name: selected
--- Every file of every slide of a selection, with what the layout needs; a slide's main file, which has no name, first.
+-- Every file of every slide at these places, with what the layout needs; a slide's main file, which has no name, first.
 select f.number, s.extension, f.name, s.files_count > 0 as several, f.size_bytes, f.digest, f.tier, f.key, a.facts,
        c.digest is not null as standing
-  from mover.selection_slide x
+  from mover.slide_place p
   join mover.slide s using (number)
   join lateral (select s.number, null as name, s.size_bytes, s.digest, s.tier, s.key
                 union all
                 select number, name, size_bytes, digest, tier, key from mover.slide_file where number = s.number) f on true
   left join mover.aligned a on a.number = s.number
   left join mover.content c on c.tier = %(tier)s and c.digest = f.digest
- where x.selection_id = %(selection)s
+ where p.place = any (%(places)s)
  order by f.number, f.name collate "C" nulls first
 
 -- name: insert_run
 -- A run begins as requested.
 insert into mover.run (id, project_id, selection_id, tier, policy, state, reason, explanation, offenders,
-                       requested_by, posix_uid, posix_gid, layout, layout_label, lease_s, priority, deadline, like_id)
+                       requested_by, posix_uid, posix_gid, layout, layout_label, lease_s, priority, deadline, like_id,
+                       wanted_files, wanted_bytes)
 values (%(id)s, %(project)s, %(selection)s, %(tier)s, %(policy)s, %(state)s, %(reason)s, %(explanation)s,
         %(offenders)s, %(actor)s, %(uid)s, %(gid)s, %(layout)s, %(label)s, %(lease_s)s, %(priority)s, %(deadline)s,
-        %(like)s)
+        %(like)s, %(files)s, %(bytes)s)
 
 -- name: insert_entries
 -- Files the run root will hold.
@@ -59,14 +65,7 @@ select distinct e.number,
                             where f.tier = t.tier and f.key = convert_to(e.archive_key, 'UTF8') and f.state = 'open')))
  order by e.number limit %(limit)s
 
--- name: repeat_entries
+-- name: repeated
 -- The files of an earlier run, each where it lay.
-insert into mover.run_entry (project_id, run_id, path, number, size_bytes, digest, archive_tier, archive_key)
-select project_id, %(run)s, path, number, size_bytes, digest, archive_tier, archive_key
-  from mover.run_entry where run_id = %(like)s and number is not null
-
--- name: count_entries
--- What a run asks for in all.
-update mover.run set (wanted_files, wanted_bytes) =
-    (select count(*), coalesce(sum(size_bytes), 0) from mover.run_entry where run_id = %(run)s)
- where id = %(run)s
+select path, number, size_bytes, digest, archive_tier, archive_key from mover.run_entry
+ where run_id = %(run)s and number is not null order by path
