@@ -48,9 +48,7 @@ class Lineage:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=DELIVERY_S), trust_env=False
-        ) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DELIVERY_S), trust_env=False) as session:
             while True:
                 end_if_cancelled()
                 try:
@@ -106,7 +104,6 @@ class Lineage:
         async with self._database.project(row.project_id) as conn:
             found = await SQL.one(conn, "facts", run=row.run_id)
         assert found is not None  # a run is never removed
-        facts = RunFacts(**{**found._asdict(), "snapshots": tuple(found.snapshots)})
-        return run_event(
-            row.event, facts, at=row.at, namespace=self._target.namespace, software=f"mover {__version__}"
-        )
+        values = found._asdict() | {"snapshots": tuple(found.snapshots)}
+        facts = RunFacts(**values)
+        return run_event(row.event, facts, at=row.at, namespace=self._target.namespace, software=f"mover {__version__}")

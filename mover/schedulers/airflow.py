@@ -88,4 +88,3 @@ class FinishRun(_RunOperator):
 
     def execute(self, context: Any) -> None:
         self._defer(self.run, "cleaned", self.finish)
-

@@ -26,12 +26,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 # `cancelled` and `failed` rest until their root is gone, which is `cleaned`
 ENDED = frozenset({"cleaned", "refused"})
 OVER = ENDED | {"cleaning", "cancelled", "failed"}
-# what brings a run nearer to its end; the other states pass by themselves
-VERBS = {
-    **dict.fromkeys(("requested", "admitted", "staging", "sealed"), "cancel"),
-    "ready": "finish",
-    **dict.fromkeys(("protected", "cleaning", "cancelled", "failed"), "clean"),
-}
 PROTECTED = frozenset({"protected", "cleaning", "cleaned"})
 
 
@@ -81,17 +75,15 @@ class Following:
         return await self._patiently(lambda: self._runs.wait(run, until=PROTECTED | {"ready"}))
 
     async def end(self, run: str) -> wire.Run:
-        """Whatever state it is in, to its root's end: what is not ready is cancelled, what is ready is protected
-        and then cleaned. A run that cannot be protected stays `ready`, and its lease sees to it."""
+        """Give it up, wherever it is, and see its root gone: what a job wrote is protected first. A run that cannot be
+        protected is `ready` again, and its lease sees to it."""
         deadline_s = self._clock.monotonic_s() + self._limit_s
-        seen, asked = await self.view(run), set[str]()
-        while seen.state not in ENDED:
-            verb = VERBS.get(seen.state)
-            if verb == "finish" and verb in asked:
-                return seen
-            if verb is not None and verb not in asked:
-                asked.add(verb)
-                await self._ask(verb, run)
+        seen = await self.view(run)
+        if seen.state not in ENDED:
+            # a cleanup that failed is asked for again
+            await self._ask("clean" if seen.state in OVER else "cancel", run)
+            seen = await self.view(run)
+        while seen.state not in ENDED | {"ready"}:
             if self._clock.monotonic_s() > deadline_s:
                 raise StillWorking(f"the run is {seen.state}", where=run)
             await self._clock.sleep(FIRST_PAUSE_S)
@@ -157,12 +149,9 @@ def ask_run(url: str, token_file: str, body: wire.RunRequest, *, key: str) -> st
 
 
 def give_up(url: str, token_file: str, run: str) -> None:
-    """Cancel a run that is not ready yet; one that is, is left to its lease."""
+    """Whatever it has come to: what a job wrote is protected, and then it goes."""
     with SyncClient(url, token=read_token(Path(token_file))) as client:
-        try:
-            client.runs.cancel(run)
-        except Conflict:
-            return
+        client.runs.cancel(run)
 
 
 def read_token(path: Path) -> str:

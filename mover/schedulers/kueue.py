@@ -128,8 +128,8 @@ class Api:
 class Controller:
     def __init__(self, settings: KueueFile, api: Api, *, clock: Clock = SYSTEM) -> None:
         self._settings, self._api, self._clock = settings, api, clock
-        self._beaten: dict[str, float] = {}     # run -> when its lease was last kept
-        self._ended: dict[str, None] = {}       # workloads whose run is known to be over, oldest first
+        self._beaten: dict[str, float] = {}  # run -> when its lease was last kept
+        self._ended: dict[str, None] = {}  # workloads whose run is known to be over, oldest first
 
     async def serve(self) -> None:
         """For ever; an API server or a daemon that is away is asked again."""

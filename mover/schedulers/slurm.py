@@ -50,7 +50,7 @@ class SlurmFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     cluster: str
     url: str
-    tokens: dict[str, str]                  # project -> file with the secret of a scheduler's token
+    tokens: dict[str, str]  # project -> file with the secret of a scheduler's token
     state_dir: str = "/var/lib/mover-slurm"
     ca_file: str | None = None
     squeue: str = "squeue"
@@ -61,7 +61,7 @@ class Job(Struct, frozen=True):
 
     id: int
     uid: int
-    submitted: str                          # seconds since 1970
+    submitted: str  # seconds since 1970
     restarts: int
     limit_s: int | None
     exit_status: int
@@ -164,12 +164,10 @@ class Slurm(Struct, frozen=True):
         return {int(line) for line in self._ask("-r", "-O", "JobID:20")}
 
     def _ask(self, *arguments: str) -> list[str]:
-        command = [self.command, "--noheader", "--all", *arguments]
-        environment = {**os.environ, "SLURM_TIME_FORMAT": "%s"}
+        # times as seconds: a local time stands twice in an autumn's night
+        command = ["env", "SLURM_TIME_FORMAT=%s", self.command, "--noheader", "--all", *arguments]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, timeout=SLURM_ANSWERS_S, check=True
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SLURM_ANSWERS_S, check=True)
         except (OSError, subprocess.SubprocessError) as error:
             raise ServiceUnreachable("slurmctld does not answer squeue", where=self.command) from error
         return [line for line in done.stdout.splitlines() if line.strip()]
@@ -202,11 +200,14 @@ def read_list(path: str, *, uid: int) -> list[str]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise RequestInvalid("the list cannot be read by Slurm's user", where="files") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if facts.st_uid != uid or not stat.S_ISREG(facts.st_mode):
             raise RequestInvalid("the list is no file of the job's user", where="files")
-        data = file.read(LIST_LIMIT_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(LIST_LIMIT_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > LIST_LIMIT_BYTES:
         raise RequestInvalid(f"the list is longer than {LIST_LIMIT_BYTES} bytes", where="files")
     try:

@@ -29,6 +29,8 @@ FIRST_PAUSE_S = 0.2
 REQUEST_TIMEOUT_S = 60.0
 CONNECTIONS = 16
 STREAM_STEP_BYTES = 256 << 10
+# what a proxy says while the daemon behind it starts again
+GATEWAY = frozenset({502, 503, 504})
 
 
 class Ask(Struct, frozen=True):
@@ -169,6 +171,8 @@ class Transport:
 def rebuild(raw: bytes, *, status: int, media_type: str) -> MoverError:
     """The error the daemon raised, as the class its code names."""
     if media_type != "application/problem+json":
+        if status in GATEWAY:
+            return ServiceUnreachable(f"a proxy answers {status} in the daemon's place")
         return RequestError(
             f"the answer {status} does not come from a mover daemon",
             hint="Check the URL; a proxy may have answered.",

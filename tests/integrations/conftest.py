@@ -16,9 +16,9 @@ from tests.system.ward import Ward, ending
 __all__ = ["hospital", "site", "standing", "worked"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(worked: Ward) -> Iterator[Ward]:
-    """A site of one's own, not started."""
+    """A site of a module's own, not started."""
     with _copy(worked) as ward:
         yield ward
 

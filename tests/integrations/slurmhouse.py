@@ -136,8 +136,10 @@ class SlurmHouse:
     def await_over(self, job: str) -> Mapping[str, str]:
         """Its burst buffer is torn down too."""
         self._await(
-            lambda: self.state(job) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-            and self.facts(job).get("BurstBufferState", "complete") == "complete",
+            lambda: (
+                self.state(job) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+                and self.facts(job).get("BurstBufferState", "complete") == "complete"
+            ),
             job,
         )
         return self.facts(job)

@@ -52,12 +52,14 @@ class Room:
     def due(self) -> None:
         self.rig.rows("update mover.lineage set not_before = now()")
 
-    async def trained(self, exit_status: int | None) -> str:
+    async def trained(self, exit_status: int | None, *, cancelled: bool = False) -> str:
         """A run to its end."""
         numbers = self.rig.slides([100])
         run = await self.rig.runs.request(ANN, wire.RunRequest(files=numbers), key=f"k/{numbers[0]}")
         await self.rig.work()
-        if exit_status is None:
+        if cancelled:
+            await self.rig.runs.cancel(ANN, run.id)
+        elif exit_status is None:
             self.rig.rows("update mover.run set lease_until = now() - interval '1 s' where id = %s", run.id)
             await self.rig.runs.expire()
         else:
@@ -96,7 +98,7 @@ async def test_a_run_tells_its_begin_and_its_end_with_the_manifest_as_the_datase
         # what the schema 2-0-2 requires of a RunEvent and of its facets
         assert {"eventType", "eventTime", "run", "job", "producer", "schemaURL"} <= event.keys()
         assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
-        assert uuid.UUID(event["run"]["runId"]) == uuid.UUID(start["run"]["runId"])
+        assert uuid.UUID(event["run"]["runId"]).version == 8 and event["run"] == start["run"]
         [data] = event["inputs"]
         assert data["namespace"] == "site" and data["facets"]["version"]["datasetVersion"] == row.manifest_root
         assert data["inputFacets"]["inputStatistics"]["fileCount"] == 1
@@ -120,13 +122,15 @@ async def test_a_receiver_that_is_away_loses_nothing_and_holds_no_run_up(room: R
     assert await room.turn() == 2 and room.events() == ["START", "COMPLETE"]
 
 
-async def test_a_failed_job_and_a_lapsed_lease_end_as_what_they_are(room: Room) -> None:
+async def test_a_failed_job_a_lapsed_lease_and_a_cancelled_run_end_as_what_they_are(room: Room) -> None:
     """COMPLETE would tell a person that the model was trained."""
     await room.trained(3)
     await room.turn()
     await room.trained(None)
     await room.turn()
-    assert room.events() == ["START", "FAIL", "START", "ABORT"]
+    await room.trained(None, cancelled=True)
+    await room.turn()
+    assert room.events() == ["START", "FAIL", "START", "ABORT", "START", "ABORT"]
 
 
 async def test_an_event_that_is_refused_holds_no_other_back_and_is_dropped_in_the_end(room: Room) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mover.api import OPERATIONS, Rooms, Server, make_app, serve
 from mover.errors import (
     Denied,
+    MoverError,
     NotFound,
     NotProtected,
     RequestError,
@@ -266,17 +267,23 @@ async def test_an_absent_daemon_is_said_plainly(tmp_path: Path) -> None:
     assert "running" in caught.value.advice
 
 
-async def test_an_answer_of_something_else_is_not_taken_for_the_daemons(server: Server) -> None:
-    """A proxy's error page is not a mover error."""
+@pytest.mark.parametrize(
+    ("status", "error", "what"),
+    [(404, RequestError, "does not come from a mover daemon"), (502, ServiceUnreachable, "a proxy answers 502")],
+)
+async def test_an_answer_of_something_else_is_not_taken_for_the_daemons(
+    server: Server, status: int, error: type[MoverError], what: str
+) -> None:
+    """A proxy's page is not a mover error; what it says while the daemon starts again may be tried later."""
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 502 Bad\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno")
+        writer.write(b"HTTP/1.1 %d Bad\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno" % status)
         writer.close()
 
     listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
     async with Client(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}") as client:
-        with pytest.raises(RequestError, match="does not come from a mover daemon"):
+        with pytest.raises(error, match=what):
             await client.status()
     listener.close()
 

@@ -28,13 +28,13 @@ grant select, insert, update, delete on mover.lineage to mover_daemon;
 grant select, insert, update on mover.lineage_reader to mover_daemon;
 
 -- A run begins when it is ready for the first time and ends when what it left is proved protected: by its job's exit
--- status, or because nobody kept its lease.
+-- status, or because it was given up or nobody kept its lease.
 create function mover.tell_lineage() returns trigger language plpgsql as $$
 begin
     if exists (select from mover.lineage_reader where seen_at > now() - interval '1 day') then
         insert into mover.lineage (project_id, run_id, event) values (new.project_id, new.id, case
             when old.ready_proof is null then 'START'
-            when new.reason = 'lease-expired' then 'ABORT'
+            when new.reason in ('lease-expired', 'cancelled') then 'ABORT'
             when coalesce((new.finish ->> 'exit')::bigint, 0) <> 0 then 'FAIL'
             else 'COMPLETE' end)
         on conflict do nothing;
