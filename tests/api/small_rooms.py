@@ -185,7 +185,7 @@ class SmallRuns(Room):
         yield asyncio.sleep
 
     async def events(self, project: str, id: str, *, after: int) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
-        """Two states and a look in between, then nothing until somebody sets `asked`."""
+        """Two states and a look in between; of `run-watched` a third as soon as somebody sets `asked`."""
         self.saw("events", project, id, after)
         self.asked.clear()
         if id == "run-none":
@@ -194,8 +194,9 @@ class SmallRuns(Room):
             if number > after:
                 yield wire.RunEvent(id=number, run=id, state=state, at=AT)
                 yield wire.RunProgress(run=id, state=state, count=2, bytes=20, staged_count=1, staged_bytes=10)
-        await self.asked.wait()
-        yield wire.RunEvent(id=5, run=id, state="cleaned", at=AT)
+        if id == "run-watched":
+            await self.asked.wait()
+            yield wire.RunEvent(id=5, run=id, state="cleaned", at=AT)
 
     async def heartbeat(self, project: str, id: str) -> wire.Run:
         self.saw("heartbeat", project, id)
