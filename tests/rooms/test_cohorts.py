@@ -348,6 +348,40 @@ async def test_a_count_reads_by_index_as_the_projects_own_role(dsns: Dsns, datab
     assert not any(line.startswith("Seq Scan of fact_block") for line in plans), plans
 
 
+async def test_what_is_written_while_columns_are_read_or_made_is_counted_once_and_not_lost(
+    dsns: Dsns, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slides get their place and their block between a reader's two looks; a fact changes after the builder read it."""
+    cohorts, standing, packed = Cohorts(database, node="n1"), factcolumns._standing, factcolumns._packed
+    numbers = fill(dsns, [{"gleason": 7}] * 5)
+    await cohorts.build_columns()
+    fill(dsns, [{"gleason": 7}] * 3, first=100)
+
+    async def built_meanwhile(conn: Any) -> Any:
+        found = await standing(conn)
+        assert await cohorts.build_columns() == 1
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(factcolumns, "_standing", built_meanwhile)
+        assert (await cohorts.count(PROJECT, "gleason = 7"))[0] == 8
+
+    def written_meanwhile(rows: Any, types: Any) -> Any:
+        with psycopg.connect(dsns.superuser) as conn:
+            conn.execute("update mover.aligned set facts = '{\"gleason\": 9}' where number = %s", [numbers[0]])
+        monkeypatch.setattr(factcolumns, "_packed", packed)
+        return packed(rows, types)
+
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("update mover.aligned set facts = '{\"gleason\": 8}' where number = %s", [numbers[0]])
+    monkeypatch.setattr(factcolumns, "_packed", written_meanwhile)
+    async with database.project(PROJECT) as conn:
+        assert await factcolumns.build(conn, PROJECT) == 1
+    assert [(await cohorts.count(PROJECT, f"gleason = {n}"))[0] for n in (7, 8, 9)] == [7, 0, 1]
+    await cohorts.build_columns()
+    assert [(await cohorts.count(PROJECT, f"gleason = {n}"))[0] for n in (7, 8, 9)] == [7, 0, 1]
+
+
 async def test_what_is_written_faster_than_columns_are_made_is_said(
     dsns: Dsns, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
