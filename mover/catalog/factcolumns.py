@@ -77,7 +77,8 @@ async def parts(
     for start in range(0, len(standing.marked) if newest is None else min(len(standing.marked), READ_ROWS), READ_ROWS):
         numbers = standing.marked[start : start + READ_ROWS]
         found = await _Q.many(conn, "rows_by_number", numbers=numbers)
-        yield [await asyncio.to_thread(_marked, found, {name: typed[name] for name in names if name in typed})]
+        if found:  # not all of them withdrawn
+            yield [await asyncio.to_thread(_marked, found, {name: typed[name] for name in names if name in typed})]
 
 
 async def _standing(conn: Connection) -> _Standing:

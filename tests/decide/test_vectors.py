@@ -20,7 +20,7 @@ from tests.support.reading import means
 TYPES = {
     "diagnosis": "text", "gleason": "integer", "size_mm": "number", "alive": "boolean", "seen": "date", "year": "year",
 }  # fmt: skip
-COLUMNS = {name: Column(name, type_, "record") for name, type_ in TYPES.items()}  # type: ignore[arg-type]
+COLUMNS = {name: Column(name, type_, "record") for name, type_ in TYPES.items()}
 WORDS = ("PRAD", "BRCA", "LU_D", "it's", "%", "")
 DAYS = ("2019-12-31", "2024-02-29", "2024-03-01")
 NUMBERS: Any = st.integers(5, 10) | st.sampled_from([0.5, 7.5, -1, 2**53 + 1, -(2**40)])

@@ -130,9 +130,9 @@ async def test_an_expression_selects_exactly_what_it_says(
         monkeypatch.setattr(module, "BLOCK", 40)
     monkeypatch.setattr(factcolumns, "READ_BLOCKS", 2)
     view = "create or replace view mover.selection_slide with (security_invoker = true) as "
-    with psycopg.connect(dsns.superuser) as conn:
-        [(said,)] = conn.execute("select pg_get_viewdef('mover.selection_slide')").fetchall()
-        conn.execute(view + said.replace("32768", "40"))
+    with psycopg.connect(dsns.superuser) as root:
+        [(said,)] = root.execute("select pg_get_viewdef('mover.selection_slide')").fetchall()
+        root.execute(view + said.replace("32768", "40"))
     cohorts = Cohorts(database, node="n1")
     stands = dict(zip(fill(dsns, made := documents(120, seed=3)), made, strict=True))
 
@@ -154,14 +154,14 @@ async def test_an_expression_selects_exactly_what_it_says(
     late = documents(30, seed=4)
     changed, gone = sorted(stands)[::17], sorted(stands)[5::40]
     stands |= dict(zip(fill(dsns, late, first=500), late, strict=True))
-    with psycopg.connect(dsns.superuser) as conn:
+    with psycopg.connect(dsns.superuser) as root:
         for number in changed:
             stands[number] = {"gleason": 9, "stage": "II"}
-            conn.execute("insert into mover.aligned (project_id, number, facts, record_set_id) values (%s, %s, %s, %s)"
+            root.execute("insert into mover.aligned (project_id, number, facts, record_set_id) values (%s, %s, %s, %s)"
                          " on conflict (project_id, number) do update set facts = excluded.facts",
                          [PROJECT, number, Jsonb(stands[number]), f"records-{PROJECT}"])  # fmt: skip
         for number in gone:
-            insert(conn, "slide_withdrawal", number=number, reason="identifier-found-later", found_by="r")
+            insert(root, "slide_withdrawal", number=number, reason="identifier-found-later", found_by="r")
             del stands[number]
     async with database.project(PROJECT) as conn:
         assert await selections.withdrawn_since(conn, early) == gone
@@ -367,13 +367,13 @@ async def test_what_is_written_while_columns_are_read_or_made_is_counted_once_an
         assert (await cohorts.count(PROJECT, "gleason = 7"))[0] == 8
 
     def written_meanwhile(rows: Any, types: Any) -> Any:
-        with psycopg.connect(dsns.superuser) as conn:
-            conn.execute("update mover.aligned set facts = '{\"gleason\": 9}' where number = %s", [numbers[0]])
+        with psycopg.connect(dsns.superuser) as root:
+            root.execute("update mover.aligned set facts = '{\"gleason\": 9}' where number = %s", [numbers[0]])
         monkeypatch.setattr(factcolumns, "_packed", packed)
         return packed(rows, types)
 
-    with psycopg.connect(dsns.superuser) as conn:
-        conn.execute("update mover.aligned set facts = '{\"gleason\": 8}' where number = %s", [numbers[0]])
+    with psycopg.connect(dsns.superuser) as root:
+        root.execute("update mover.aligned set facts = '{\"gleason\": 8}' where number = %s", [numbers[0]])
     monkeypatch.setattr(factcolumns, "_packed", written_meanwhile)
     async with database.project(PROJECT) as conn:
         assert await factcolumns.build(conn, PROJECT) == 1
@@ -393,7 +393,7 @@ async def test_what_is_written_faster_than_columns_are_made_is_said(
         await cohorts.count(PROJECT, "gleason = 7")
 
     async with database.project(PROJECT) as conn:
-        assert (await (await conn.execute(factcolumns._Q["may_build"], {"project": PROJECT})).fetchone()).mine
+        assert (await factcolumns._Q.one(conn, "may_build", project=PROJECT)).mine
         assert await cohorts.build_columns() == 0
     assert await asyncio.gather(cohorts.build_columns(), Cohorts(database, node="n2").build_columns()) in (
         [1, 0],
@@ -401,6 +401,10 @@ async def test_what_is_written_faster_than_columns_are_made_is_said(
     )
 
     assert await cohorts.count(PROJECT, "gleason = 7") == (12, sum(range(100, 112)))
+    [late] = fill(dsns, [{"gleason": 7}], first=900)
+    with psycopg.connect(dsns.superuser) as root:
+        insert(root, "slide_withdrawal", number=late, reason="identifier-found-later", found_by="r")
+    assert (await cohorts.count(PROJECT, "gleason = 7 and sampled(1)"))[0] == 12
 
 
 @pytest.mark.slow
