@@ -104,16 +104,16 @@ end
 
 local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 
--- The last line says how it went; Lua 5.1 cannot tell the exit status of a pipe.
+-- Its own last line says how it went; Lua 5.1 cannot tell the exit status of a pipe.
 local function call(verb, job, words)
   if not tostring(job):find("^%d+$") then return slurm.ERROR, "mover: no job id" end
   local parts = { COMMAND, verb, job, "--" }
   for _, word in ipairs(words or {}) do parts[#parts + 1] = quoted(word) end
   local pipe = io.popen(table.concat(parts, " ") .. " 2>&1", "r")
   if not pipe then return slurm.ERROR, "mover: mover-slurm could not be started" end
-  local last = ""
+  local last = "mover-slurm ended without a word"
   for line in pipe:lines() do
-    if line ~= "" then last = line end
+    if line == "ok" or line:find("^error: ") then last = line end
   end
   pipe:close()
   if last == "ok" then return slurm.SUCCESS, "" end

@@ -24,7 +24,7 @@ from msgspec import Struct
 from mover import policy as yaml_reader
 from mover.clock import SYSTEM, Clock
 from mover.errors import Conflict, MoverError, RequestInvalid, SettingsInvalid
-from mover.log import get_logger
+from mover.log import configure, get_logger
 from mover.model import wire
 from mover.schedulers import words
 from mover.schedulers.following import OVER, Following, read_token
@@ -284,6 +284,7 @@ async def _serve(settings: KueueFile) -> None:
 @click.option("--config", type=click.Path(path_type=Path), default="/etc/mover/kueue.yaml", show_default=True)
 def command(config: Path) -> None:
     """Answer Kueue's admission checks for mover; see docs/schedulers.md."""
+    configure()
     asyncio.run(_serve(load(config)))
 
 

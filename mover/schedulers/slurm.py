@@ -5,7 +5,7 @@ job is looked up by Slurm's own word (user, submit time, restarts), the run is a
 small record per job says which run is whose, written before the daemon hears of it: whatever is killed in between
 is found again by `keep`, which a timer calls, or at the latest by the run's own lease.
 
-Each verb ends by printing `ok` or `error: …` as its last line, because Lua 5.1 cannot tell a pipe's exit status.
+Each verb ends by printing a line that is `ok` or begins with `error: `: Lua 5.1 cannot tell a pipe's exit status.
 Nothing here ever drains a node: no verb runs on one, and a daemon that is away is waited for while the job is
 still pending or its nodes are free again.
 """
@@ -28,7 +28,7 @@ from mover import policy as yaml_reader
 from mover.errors import Conflict, MoverError, NotFound, RequestInvalid, ServiceUnreachable, SettingsInvalid
 from mover.model import wire
 from mover.schedulers import words
-from mover.schedulers.following import ENDED, OVER, PROTECTED, Following, read_token
+from mover.schedulers.following import ENDED, OVER, PROTECTED, Following, patiently, read_token
 from mover.sdk import Client
 
 # slurmctld ends `data_in` and `data_out` by its own StageInTimeout and StageOutTimeout: at most a day
@@ -42,7 +42,7 @@ LEASE_LIMITS_S = (60, 31_536_000)
 LIST_LIMIT_BYTES = 32 << 20
 ATTEMPTS_MAX = 100
 RECORDS_MAX = 100_000
-SLURM_ANSWERS_S = 60.0
+SLURM_ANSWERS_S, SLURM_LIMIT_S = 60.0, 300.0
 
 
 class SlurmFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,7 +228,7 @@ class Hook:
 
     async def stage(self, job_id: int, said: list[str]) -> None:
         """`data_in`: the job's run, ready. The job stays pending meanwhile, however long it takes."""
-        job = self._slurm.job(job_id)
+        job = await self._job(job_id)
         record = self._begin(job, words.pairs(said, known=words.STAGE_IN))
         async with self._client(record.project, acts_for=job.uid) as client:
             following = Following(client, limit_s=STAGE_LIMIT_S)
@@ -289,7 +289,7 @@ class Hook:
     async def finish(self, job_id: int, said: list[str]) -> None:
         """`data_out`: what the job wrote, proved protected. Its nodes are free again."""
         record = self._current(job_id)
-        job = self._slurm.job(job_id)
+        job = await self._job(job_id)
         body = words.finish_request(
             words.pairs(said, known=words.STAGE_OUT),
             exit_status=job.exit_status,
@@ -337,7 +337,7 @@ class Hook:
         """By a timer: leases of jobs that still wait or run, the end of what no job stands for any more, and the
         size of the pools. The records are read before the jobs: a job that comes in between has none yet."""
         records = list(self._records.all())
-        listed = self._slurm.listed()
+        listed = await asyncio.to_thread(self._slurm.listed)
         current = {one.job: one for one in sorted(records, key=lambda one: (int(one.submitted), one.restarts))}
         for record in records:
             try:
@@ -360,6 +360,10 @@ class Hook:
                 return  # not ready yet, or already finishing: neither has a lease
 
     # --- small tools --------------------------------------------------------------------------------------------
+
+    async def _job(self, job_id: int) -> Job:
+        """A busy slurmctld is asked again: it is the one who waits for us."""
+        return await patiently(lambda: asyncio.to_thread(self._slurm.job, job_id), limit_s=SLURM_LIMIT_S)
 
     def _current(self, job_id: int) -> Record:
         found = [one for one in self._records.of_job(job_id) if one.run]

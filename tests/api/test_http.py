@@ -69,6 +69,26 @@ async def test_a_refused_run_lists_every_offender(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
+    ("role", "said", "status"),
+    [
+        ("scheduler", "1000", 202),
+        ("scheduler", None, 403),
+        ("scheduler", "root", 422),
+        ("scheduler", "-1", 422),
+        ("scheduler", str(2**31), 422),
+        ("operator", None, 202),
+    ],
+)
+async def test_a_scheduler_says_for_whom_it_asks(served: Served, role: str, said: str | None, status: int) -> None:
+    """Without a user the run would be nobody's, and its job could not write; what is no uid is never guessed."""
+    headers = {"Idempotency-Key": "k/1"} | ({} if said is None else {"Mover-Acts-For": said})
+    async with served.ask("POST", "/v1/runs", role=role, json={"cohort": "c"}, headers=headers) as response:
+        assert response.status == status, await response.text()
+    users = [arguments[0].posix_uid for _, arguments in served.rooms.runs.calls]
+    assert users == ([] if status != 202 else [int(said) if said else None])
+
+
+@pytest.mark.parametrize(
     ("raw", "where"),
     [
         (b'{"folder":"\xff"}', "byte 11"),

@@ -116,7 +116,10 @@ def test_a_job_waits_pending_for_its_cohort_trains_and_leaves_protected_artifact
     go = house.home / "go"
     job = submit(house, training(house, f"while [ ! -e {go} ]; do sleep 0.1; done"), time="10")
     waiting = slurm.await_state(job, "PENDING")
-    assert waiting["BurstBufferState"] in ("pending", "staging-in") and "NodeList" not in slurm.ask("squeue", "-j", job)
+    assert waiting["BurstBufferState"] in ("pending", "staging-in") and waiting["NodeList"] == ""
+    given_up = submit(house, training(house), time="10")
+    slurm._await(lambda: list((site.root.parent / "mover-slurm").glob(f"{given_up}-*.json")))
+    slurm.ask("scancel", given_up)
 
     with site.start() as client:
         slurm.await_state(job, "RUNNING")
@@ -132,8 +135,10 @@ def test_a_job_waits_pending_for_its_cohort_trains_and_leaves_protected_artifact
         assert facts["JobState"] == "COMPLETED" and facts["ExitCode"] == "0:0", (house.home / f"{job}.out").read_text()
         after = client.runs.wait(run.id, until=frozenset({"cleaned"}), timeout_s=WAIT_S)
         assert after.state == "cleaned" and {proof.kind for proof in after.proofs} >= {"ready", "protected", "cleaned"}
+        # the other was cancelled while nobody answered: whatever came of its request is gone too
+        assert slurm.await_over(given_up)["JobState"] == "CANCELLED"
+        slurm._await(lambda: not list((site.root.parent / "mover-slurm").glob("*-*")))
         assert list((site.flash / "runs").iterdir()) == []
-        assert not list((site.root.parent / "mover-slurm").glob(f"{job}*"))
         kept = house.home.parent / "kept"
         site.restore(client, after.snapshots[0], kept, "/")
     found = {path.name: path for path in kept.rglob("*")}
