@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -198,6 +201,22 @@ def test_the_example_of_the_manual_is_read_as_written() -> None:
 
     scanner = Column("scanner", "text", "record")
     assert tree == All((OneOf(DIAGNOSIS, ("PRAD", "BRCA")), HIGH, Like(scanner, "AT2%", False), Sampled(0.1, 7)))
+
+
+def test_the_expressions_of_the_page_on_cohorts_are_read() -> None:
+    """People type off the page: examples, and every row of its table."""
+    page = (Path(__file__).parents[2] / "docs" / "cohorts.md").read_text("utf-8")
+    known = {
+        **COLUMNS,
+        "age": FactColumn("age", "integer", "cases"),
+        "scanner": FactColumn("scanner", "text", "imagery", ("AT2", "AT2 DX")),
+        **{name: FactColumn(name, "boolean", "cases") for name in "abcd"},
+    }
+    rows = [line.split("|")[1] for line in page.partition("| written |")[2].partition("\n\n")[0].splitlines()[2:]]
+    whole = [text for row in rows for text in re.findall("`([^`]+)`", row) if text.split()[0] in {*known, "7", "alive"}]
+    examples = [*re.findall(r'mover cohort \w+ (?:[\w-]+ )?"([^"]+)"', page), *whole]
+
+    assert len(examples) >= 12 and [text for text in examples if not parse(text, known)] == []
 
 
 WORDS = [
