@@ -128,7 +128,7 @@ async def test_only_changed_folders_are_read_and_what_came_of_them_is_merged(war
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
 async def test_after_any_edits_a_scan_of_changes_leaves_a_full_one_nothing_to_find(ward: Ward, seed: int) -> None:
     chance = random.Random(seed)
     plant(ward.flash, *(f"d{n % 7}/e{n % 3}/f{n}" for n in range(60)))
