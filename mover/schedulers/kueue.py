@@ -14,7 +14,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import click
@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from mover import policy as yaml_reader
 from mover.clock import SYSTEM, Clock
-from mover.errors import Conflict, MoverError, RequestInvalid, SettingsInvalid
+from mover.errors import Conflict, MoverError, RequestError, RequestInvalid, SettingsInvalid
 from mover.log import configure, get_logger
 from mover.model import wire
 from mover.schedulers import words
@@ -43,6 +43,8 @@ PAGE, WORKLOADS_MAX = 500, 20_000
 REMEMBERED_MAX = 100_000
 
 log = get_logger("kueue")
+
+S = TypeVar("S", bound=Struct)
 
 
 class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,7 +175,7 @@ class Controller:
 
     async def _act(self, workload: dict[str, Any], check: dict[str, Any], client: Client) -> None:
         if _holds(workload["status"], "Finished"):
-            await self._end(workload, client)
+            await self._end(workload, check, client)
         elif check["state"] == "Pending":
             verdict = await self._judge(workload, client)
             if verdict.state != "Pending":
@@ -200,10 +202,7 @@ class Controller:
         said = _annotation(workload, STAGE_IN)
         if said is None:
             raise RequestInvalid(f"the pods have no annotation {STAGE_IN}", where="podSets")
-        try:
-            body = msgspec.json.decode(said, type=wire.RunRequest)
-        except msgspec.DecodeError as error:
-            raise RequestInvalid(f"{STAGE_IN}: {error}", where="podSets") from None
+        body = _read(said, STAGE_IN, wire.RunRequest)
         key = f"k8s/{self._settings.cluster}/{workload['metadata']['uid']}"
         return await Following(client, limit_s=ASK_LIMIT_S, clock=self._clock).request(body, key=key)
 
@@ -216,20 +215,32 @@ class Controller:
             except Conflict:
                 return  # finishing already
 
-    async def _end(self, workload: dict[str, Any], client: Client) -> None:
-        uid, run = workload["metadata"]["uid"], _told_run(workload)
-        if run is None or uid in self._ended:
+    async def _end(self, workload: dict[str, Any], check: dict[str, Any], client: Client) -> None:
+        """What its pods wrote is protected and its root goes; of a workload that never began, the wait ends."""
+        uid = workload["metadata"]["uid"]
+        if uid in self._ended:
             return
         following = Following(client, limit_s=END_LIMIT_S, clock=self._clock)
+        run = _told_run(workload)
+        try:
+            if run is None and check["state"] == "Pending":
+                run = (await self._run(workload, client)).id
+            if run is not None and not await self._over(workload, run, following):
+                return
+        except RequestError as error:
+            if error.retry == "later":
+                raise
+        _remember(self._ended, uid, None)
+
+    async def _over(self, workload: dict[str, Any], run: str, following: Following) -> bool:
         said = _annotation(workload, STAGE_OUT)
-        body = msgspec.json.decode(said, type=wire.FinishRequest) if said else wire.FinishRequest()
         seen = await following.view(run)
         if seen.state == "ready":
+            body = _read(said, STAGE_OUT, wire.FinishRequest) if said else wire.FinishRequest()
             seen = await following.finish(run, body)
         if seen.state != "ready":
             seen = await following.end(run)
-        if seen.state in OVER:
-            _remember(self._ended, uid, None)
+        return seen.state in OVER
 
 
 def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
@@ -237,6 +248,13 @@ def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
     memory[key] = value
     while len(memory) > REMEMBERED_MAX:
         memory.pop(next(iter(memory)))
+
+
+def _read(said: str, name: str, shape: type[S]) -> S:
+    try:
+        return msgspec.json.decode(said, type=shape)
+    except msgspec.DecodeError as error:
+        raise RequestInvalid(f"{name}: {error}", where="podSets") from None
 
 
 def _holds(status: dict[str, Any], condition: str) -> bool:

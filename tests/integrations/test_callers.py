@@ -148,10 +148,14 @@ async def test_a_workload_is_admitted_when_its_run_is_ready_and_its_run_ends_wit
         run = client.runs.view(told[RUN_ID])
         assert run.state == "ready" and owner(told[OUT_DIR]) == 65534
 
+        api.add("late", stage_in='{"expression": "family is not null"}')
+        api.finish("late")  # somebody deactivated it before its run was ready
         api.finish("train")
         async with asyncio.timeout(WAIT_S):
-            while client.runs.view(run.id).state != "cleaned":
+            while {client.runs.view(run.id).state, client.runs.list(limit=1).runs[0].state} != {"cleaned"}:
                 await controller().turn()
+        # the newest is that of `late`, asked for and given up
+        assert client.runs.list(limit=1).runs[0].id != run.id
         assert client.runs.view(run.id).snapshots
         # told once each, however often the controller looks
         assert sorted(name for name, _ in api.applied) == ["plain", "stranger", "train", "typo", "unknown"]
