@@ -60,9 +60,8 @@ class Migration(Struct, frozen=True):
 
 
 def migrate(dsn: str) -> list[str]:
-    """Applies what is missing and names it. `dsn` is a superuser's, or a login's that may become
-    mover_owner and
-    mover_dispatch (the roles then exist: roles.sql). Any number may call it at once."""
+    """Applies what is missing and names it. `dsn` is a superuser's, or a login's that may become mover_owner,
+    mover_dispatch and mover_guard (the roles then exist: roles.sql). Any number may call it at once."""
     try:
         conn = psycopg.connect(dsn, autocommit=True)
     except psycopg.OperationalError as error:

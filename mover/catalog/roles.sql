@@ -2,7 +2,7 @@
 do $$
 declare r text;
 begin
-    foreach r in array array['mover_owner', 'mover_dispatch'] loop
+    foreach r in array array['mover_owner', 'mover_dispatch', 'mover_guard'] loop
         if not exists (select from pg_roles where rolname = r) then execute format('create role %I nologin', r); end if;
     end loop;
     foreach r in array array['mover_daemon', 'mover_vault'] loop

@@ -117,7 +117,7 @@ def test_a_login_without_superuser_can_migrate_when_the_roles_exist(server: Embe
     """A site's DBA gives no superuser away: roles.sql once, then a login that may become the owner."""
     with psycopg.connect(empty.superuser, autocommit=True) as conn:
         conn.execute("drop role if exists site_admin")
-        conn.execute("create role site_admin login password 'x' in role mover_owner, mover_dispatch")
+        conn.execute("create role site_admin login password 'x' in role mover_owner, mover_dispatch, mover_guard")
         conn.execute(f"grant create on database {empty.database} to site_admin, mover_owner")
     dsn = f"host={server.socket_dir} dbname={empty.database} user=site_admin password=x"
     try:

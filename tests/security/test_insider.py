@@ -210,7 +210,7 @@ REFUSED = [
     "alter table mover.snapshot disable row level security", "drop policy by_project on mover.hold",
     "create or replace function mover.is_held(text) returns boolean language sql as 'select false'",
     "alter function mover.snapshots_kept(text, text) owner to mover_daemon",
-    "set session_replication_role = replica", "set role mover_owner", "set role mover_dispatch",
+    "set session_replication_role = replica", "set role mover_owner", "set role mover_dispatch", "set role mover_guard",
     "set session authorization postgres",
     "select mover.asker_of(null, 'root')", "select mover.request_open('x')",
     "select mover.protect_record('n', 'root', 'all is well', 'x', '', '{}')",
