@@ -41,10 +41,8 @@ class Look:
 
     async def view(self, project: str, run: str) -> wire.Run:
         async with self._site.database.project(project) as conn:
-            rows = await SQL.many(conn, "seen", ids=[run], offenders=None)
-            if not rows:
-                raise NotFound("no such run", where=run)
-            return await self._view(conn, rows[0], **await self._outlook(conn, rows[0]))
+            row = await self._seen(conn, run)
+            return await self._view(conn, row, **await self._outlook(conn, row))
 
     async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.RunPage:
         async with self._site.database.project(project) as conn:
@@ -73,7 +71,7 @@ class Look:
     async def progress(self, project: str, run: str) -> wire.RunProgress:
         """How far it is; the pace is the watcher's to tell, who looks more than once."""
         async with self._site.database.project(project) as conn:
-            row = (await SQL.many(conn, "seen", ids=[run], offenders=0))[0]
+            row = await self._seen(conn, run, offenders=0)
             outlook = await self._outlook(conn, row)
         return wire.RunProgress(
             run=run, state=row.state, count=row.count, bytes=row.bytes, staged_count=row.staged_count,
@@ -85,6 +83,12 @@ class Look:
         async with self._site.database.project(project) as conn:
             rows = await SQL.many(conn, "events", run=run, after=after)
         return [wire.RunEvent(id=row.seq, run=run, state=row.state, reason=row.reason, at=row.at) for row in rows]
+
+    async def _seen(self, conn: Connection, run: str, *, offenders: int | None = None) -> Any:
+        rows = await SQL.many(conn, "seen", ids=[run], offenders=offenders)
+        if not rows:
+            raise NotFound("no such run", where=run)
+        return rows[0]
 
     async def _view(
         self, conn: Connection, row: Any, *, queue: wire.QueuePlace | None = None,
