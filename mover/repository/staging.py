@@ -190,9 +190,11 @@ class Staging:
         return os.fsdecode(name)
 
     def remove(self) -> None:
-        """Nothing of it is left; what was replaced has been delivered before."""
-        with suppress(FileNotFoundError):
-            beneath.remove_tree(self._parent, self._folder)
+        """Nothing of it is left; what was replaced has been delivered before. By its descriptor: whoever may write to
+        the parent can give its name to somebody else's folder, which is not ours to empty."""
+        beneath.empty_tree(self._fd)
+        if _inode(self._parent, self._folder) == os.fstat(self._fd).st_ino:
+            os.rmdir(self._folder, dir_fd=self._parent)
 
     def close(self) -> None:
         fds, self._fds = self._fds, []

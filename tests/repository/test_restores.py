@@ -195,6 +195,21 @@ def test_a_staging_folder_that_others_may_reach_is_not_used(tmp_path: Path) -> N
         Staging(tmp_path / "back", NAME, in_place=False)
 
 
+def test_what_is_put_in_the_place_of_a_staging_folder_is_not_removed_for_it(tmp_path: Path) -> None:
+    """Whoever may write to the parent may give another one's private folder the name of the staging: the daemon would
+    empty it with its own rights."""
+    staging = Staging(tmp_path / "back", NAME, in_place=False)
+    (tmp_path / "anothers").mkdir(mode=0o700)
+    (tmp_path / "anothers" / "thesis").write_text("the only copy")
+    (tmp_path / f".restoring-{NAME}").rename(tmp_path / "put away")
+    (tmp_path / "anothers").rename(tmp_path / f".restoring-{NAME}")
+    staging.remove()
+    staging.close()
+
+    assert (tmp_path / f".restoring-{NAME}" / "thesis").read_text() == "the only copy"
+    assert list((tmp_path / "put away").iterdir()) == []
+
+
 # --- first -----------------------------------------------------------------------------------------------------
 
 
