@@ -125,11 +125,11 @@ class Archives:
     async def _read_doubted(self, project: str) -> int:
         began = 0
         async with self._database.project(project) as conn:
-            tiers = [one.tier for one in await SQL.many(conn, "doubted_tiers")]
-        for tier in tiers:
+            doubted = [one.tier for one in await SQL.many(conn, "doubted_tiers")]
+        for tier in (one for one in doubted if one in self._ends.tiers):  # others wait for a node that reaches them
             async with self._database.project(project) as conn:
                 keys = [one.key for one in await SQL.many(conn, "doubted", tier=tier, limit=DOUBTS_AT_ONCE)]
-                if keys and tier in self._ends.tiers:
+                if keys:
                     spelled = tuple(map(name_bytes, keys))
                     await self._verifications.begin_list(conn, project, tier, spelled, repair_from=self._other(tier))
                     began += 1

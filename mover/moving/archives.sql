@@ -63,8 +63,10 @@ update mover.slide_copy set state = 'whole', proof = %(proof)s, reason = null
  where number = %(number)s and tier = %(tier)s and state = 'writing'
 
 -- name: not_copied
--- Why there is none. What of it stands there is found again, by whoever copies or removes it.
-update mover.slide_copy set state = 'failed', reason = %(reason)s where number = %(number)s and tier = %(tier)s
+-- Why there is none, unless another turn has made it whole meanwhile. What of it stands there is found again, by
+-- whoever copies or removes it.
+update mover.slide_copy set state = 'failed', reason = %(reason)s
+ where number = %(number)s and tier = %(tier)s and state <> 'whole'
 
 -- name: doubt
 -- A file of the archive is not what the catalog says.

@@ -313,6 +313,36 @@ async def test_a_damaged_original_is_not_copied_but_doubted_and_told_as_long_as_
     assert metrics.ARCHIVE_DAMAGED.labels("archive")._value.get() == 1
 
 
+async def test_a_doubt_about_a_tier_that_another_node_serves_waits_for_that_node(ward: Ward) -> None:
+    """A node that cannot read the tier would take the doubt for work and do none."""
+    [number] = ward.slides([5000])
+    await ward.turn()
+    rot(ward.path("mirror", number))
+    key = f"slides/{number}/1/{number}.svs"
+    ward.rows("insert into mover.archive_doubt (project_id, tier, key, reason) values (%s, 'mirror', %s, 'x')",
+              PROJECT, key)  # fmt: skip
+    mirror = ward.tiers.pop("mirror")
+    await ward.archives.begin_due(PROJECT)
+    assert [one.key for one in ward.rows("select key from mover.archive_doubt")] == [key]
+
+    ward.tiers["mirror"] = mirror
+    await ward.archives.begin_due(PROJECT)
+    await ward.work("verify")
+    assert ward.path("mirror", number).read_bytes() == ward.path("archive", number).read_bytes()
+    assert ward.rows("select from mover.archive_doubt") == []
+
+
+async def test_a_copy_that_another_turn_has_made_whole_meanwhile_stays_whole(ward: Ward) -> None:
+    """Two projects may keep one archive: of two turns with the same list the slower one finds its slides copied."""
+    [number] = ward.slides([5000])
+    await ward.turn()
+    ward.rows("update mover.archive_turn set started_at = started_at - interval '2 hours'")
+    await ward.archives.begin_due(PROJECT)
+    [listed] = ward.rows("select %s as number, false as withdrawn", number)
+    await ward.archives._copy(await ward.claim("archive-keep"), listed, "archive", "mirror")
+    assert ward.copies() == {number: ("whole", None)}
+
+
 # --- staged again exactly ----------------------------------------------------------------------------------------
 
 
