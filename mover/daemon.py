@@ -298,7 +298,7 @@ async def _build(
     records = Records(database, vault, tiers, sandbox, policies, site=site, node=node)
     certificates = Certificates(database, policies, sandbox, key_file=settings.certificate_key, site=site, node=node)
     rulings, runs = Rulings(database, tiers, transfer, node=node), Runs(database, flash, policies, node=node)
-    stage = Stage(database, tiers, flash, transfer, node=node)
+    stage = Stage(database, tiers, flash, carrier, node=node)
     clean = Clean(database, flash, runs, node=node)
     site_of_protection = ProtectSite(
         database=database, tiers=tiers, flash=places, policies=policies,

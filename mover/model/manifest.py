@@ -58,17 +58,25 @@ def manifest_root(entries: Iterable[ManifestEntry]) -> str:
     return hasher.hexdigest()
 
 
-def encode_manifest(entries: Iterable[ManifestEntry], *, run: str, cohort: str | None, created: str) -> bytes:
+def make_manifest(
+    entries: Iterable[ManifestEntry], *, run: str, cohort: str | None, created: str
+) -> tuple[ManifestHeader, bytes]:
+    """The header, and the whole file with it."""
     ordered = sort_entries(entries)
+    lines = b"".join(map(_line, ordered))
     header = ManifestHeader(
         run=run,
         cohort=cohort,
         created=created,
         count=len(ordered),
         bytes=sum(e.size_bytes for e in ordered),
-        root=manifest_root(ordered),
+        root=blake3(lines).hexdigest(),
     )
-    return _line(header) + b"".join(_line(e) for e in ordered)
+    return header, _line(header) + lines
+
+
+def encode_manifest(entries: Iterable[ManifestEntry], *, run: str, cohort: str | None, created: str) -> bytes:
+    return make_manifest(entries, run=run, cohort=cohort, created=created)[1]
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -179,9 +179,11 @@ class StagePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="stage", 
     flash: Name = field(name="to")
     layout: Literal["flat", "number", "label"] = "number"
     layout_label: str | None = None         # the fact that names the folders of layout `label`
+    # a slide whose patient nobody knows, in a run with splits: whether it is in two of them nobody can say
+    unknown_patients: Literal["refuse", "allow"] = "refuse"
     lease_s: Annotated[int, Meta(ge=60)] = 86_400
     reserve_bytes: Annotated[int, Meta(ge=0)] = 0
-    entries_per_shard: Annotated[int, Meta(ge=1, le=10_000)] = 16
+    entries_per_shard: Annotated[int, Meta(ge=1, le=10_000)] = 4096   # and at most 8 GiB
 
 
 class FolderRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ SQL = load(__file__)
 WAITING_MAX = 1000
 # runs that are cut into shards at one go
 BEGIN_MAX = 1000
+# a shard of large files
+SHARD_BYTES = 8 << 30
 
 log = get_logger("runs")
 
@@ -95,16 +98,26 @@ class Admissions:
 
     async def _begin(self, conn: Connection, run: Any, policy: StagePolicy) -> None:
         await step(conn, run.id, "admitted", "staging")
-        paths = [row.path for row in await SQL.many(conn, "paths", run=run.id)]
-        size = policy.entries_per_shard
+        shards = cut_shards(await SQL.many(conn, "paths", run=run.id), policy.entries_per_shard)
+        queue = tier_queue(run.tier)
         await add_shards(
-            conn,
-            run.project_id,
-            [
-                NewShard(tier_queue(run.tier), "run-stage", run.id, tuple(paths[at : at + size]), priority=5)
-                for at in range(0, len(paths), size)
-            ],
+            conn, run.project_id, [NewShard(queue, "run-stage", run.id, tuple(part), priority=5) for part in shards]
         )
+
+
+def cut_shards(rows: Iterable[Any], most: int) -> Iterator[list[str]]:
+    """Small files many together, because one sync makes all of them durable; of large ones so few that the nodes of a
+    tier share them."""
+    paths: list[str] = []
+    size = 0
+    for row in rows:
+        if paths and (len(paths) == most or size + row.size_bytes > SHARD_BYTES):
+            yield paths
+            paths, size = [], 0
+        paths.append(row.path)
+        size += row.size_bytes
+    if paths:
+        yield paths
 
 
 class _Turns:
@@ -197,4 +210,3 @@ class _Line:
 
 def _with(space: TierSpace, **changes: int) -> TierSpace:
     return msgspec.structs.replace(space, **changes)
-

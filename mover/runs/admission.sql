@@ -55,4 +55,4 @@ select * from mover.run where id = %(id)s and state = 'admitted' for update skip
 
 -- name: paths
 -- Entries that are not staged yet, for cutting into shards.
-select path from mover.run_entry where run_id = %(run)s and staged_at is null order by path
+select path, size_bytes from mover.run_entry where run_id = %(run)s and staged_at is null order by path

@@ -1,4 +1,7 @@
-"""One archived file to the content store of a flash tier: from the copy it was published as, or from the second one.
+"""Archived files to the content store of a flash tier: from the copies they were published as, or from second ones.
+
+The engine carries them as it carries everything, small ones in groups with one sync, each against the digest that the
+catalog promised. What it could not bring is tried again one by one, from every copy in turn.
 
 What is read is believed only for its digest. A copy that is gone or holds other bytes is a doubt in the catalog: it is
 read again and repaired by whoever keeps the archive (`moving.archives`), while the run goes on from the other.
@@ -6,8 +9,16 @@ read again and repaired by whoever keeps the archive (`moving.archives`), while 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
+from itertools import count
+from typing import Any, cast
+
+from msgspec import Struct
 
 from mover import metrics
 from mover.catalog.database import Database
@@ -24,26 +35,89 @@ from mover.errors import (
 )
 from mover.jobs import Shard, in_thread
 from mover.log import get_logger
+from mover.model.moving import Item, Keep, Options, Outcome
 from mover.model.recipe import plain_copy
 from mover.runs.roots import content_key
 from mover.runs.site import Flash
 from mover.tiers.port import ReadTier, WriteTier
-from mover.transfer import Transfer
+from mover.tiers.staging import StagingTier
+from mover.transfer import Carrier
 
 SQL = load(__file__)
+# what the engine could not bring
+ALONE_AT_ONCE = 4
+# objects whose version is asked for before they are read
+ASKED_AT_ONCE, ASKED_AHEAD = 16, 256
+# content has no owner, mode or time of its own: whoever shares it gives it a mode, and its time says when it came
+OPTIONS = Options(keep=Keep(mode=False, mtime=False))
 
 log = get_logger("runs")
 
 
+class Fetched(Struct, frozen=True):
+    """Entries whose content is durable and read back, and those of which no copy is whole."""
+
+    entries: list[Any]
+    lost: list[Any]
+
+
 class Fetch:
     def __init__(
-        self, database: Database, tiers: Mapping[str, ReadTier], flash: dict[str, Flash], transfer: Transfer
+        self, database: Database, tiers: Mapping[str, ReadTier], flash: dict[str, Flash], carrier: Carrier
     ) -> None:
-        self._database, self._tiers, self._flash, self._transfer = database, tiers, flash, transfer
+        self._database, self._tiers, self._flash, self._carrier = database, tiers, flash, carrier
 
-    async def fetch(self, shard: Shard, tier: str, entry: Any) -> None:
+    async def fetch(self, shard: Shard, tier: str, entries: Sequence[Any]) -> AsyncGenerator[Fetched, None]:
+        """Each entry once, as it comes. While a copy cannot be looked at and none is whole, its tier's error is
+        raised, after all that the engine could bring, and staging waits."""
+        waiting: dict[str, list[Any]] = {}
+        for entry in entries:
+            waiting.setdefault(entry.digest, []).append(entry)
+        for archive in dict.fromkeys(entry.archive_tier for entry in entries):
+            ours = [these[0] for these in waiting.values() if these[0].archive_tier == archive]
+            async with aclosing(self._carried(archive, tier, ours)) as coming:
+                async for digests in coming:
+                    yield Fetched([entry for digest in digests for entry in waiting.pop(digest)], [])
+        left = list(waiting.values())
+        for at in range(0, len(left), ALONE_AT_ONCE):
+            yield await self._alone(shard, tier, left[at : at + ALONE_AT_ONCE])
+
+    async def _carried(self, archive: str, tier: str, entries: list[Any]) -> AsyncGenerator[list[str], None]:
+        """Digests as the engine brings them. What it does not bring is nobody's fault yet, and is tried alone."""
+        source, target = self._tiers.get(archive), self._tiers[tier]
+        if source is None or not entries:
+            return
+        stop = threading.Event()
+        carrying = self._carrier.carry(
+            _items(source, entries), source=source, target=cast(StagingTier, target), options=OPTIONS,
+            stopped=stop.is_set,
+        )  # fmt: skip
+        try:
+            while (outcomes := await in_thread(next, carrying, None)) is not None:
+                yield [one.blake3 for one in outcomes if one.state in ("moved", "present")]
+        except (TierUnavailable, TierDenied) as error:
+            log.warning("archive away", tier=archive, code=error.code)
+        finally:
+            stop.set()
+            await in_thread(cast(Generator[list[Outcome], None, None], carrying).close)
+
+    async def _alone(self, shard: Shard, tier: str, some: list[list[Any]]) -> Fetched:
+        """The first error, when all of them were tried."""
+        tried = await asyncio.gather(*(self._one(shard, tier, these[0]) for these in some), return_exceptions=True)
+        entries, lost = [], []
+        for these, error in zip(some, tried, strict=True):
+            if isinstance(error, ArchiveLost):
+                lost += these
+            elif error is None:
+                entries += these
+        found = next((one for one in tried if one is not None and not isinstance(one, ArchiveLost)), None)
+        if found is not None:
+            raise found
+        return Fetched(entries, lost)
+
+    async def _one(self, shard: Shard, tier: str, entry: Any) -> None:
         """Raises ArchiveLost when every copy was looked at and none is whole. While one cannot be looked at, its
-        tier's error is raised, and staging waits."""
+        tier's error is raised."""
         async with self._database.project(shard.project) as conn:
             copies = await SQL.many(conn, "copies", number=entry.number)
         away: MoverError | None = None
@@ -84,7 +158,7 @@ class Fetch:
             if opened.size_bytes != entry.size_bytes:
                 raise DigestMismatch("the archive holds other bytes than the catalog says", where=entry.number)
             try:
-                self._transfer.run_recipe(
+                self._carrier.transfer.run_recipe(
                     plain_copy(entry.size_bytes), source=opened, source_tier=source, target=target,
                     key=content_key(entry.digest), expected=entry.digest,
                 )  # fmt: skip
@@ -95,6 +169,26 @@ class Fetch:
                 except DigestMismatch as error:
                     set_aside(self._flash[target.name], target.name, entry.digest)
                     raise ChangedWhileReading("content on flash was damaged and is fetched anew") from error
+
+
+def _items(source: ReadTier, entries: Sequence[Any]) -> Iterator[Item]:
+    """As they stand now; one that is missing or of another size is looked at alone. Objects are asked many at once."""
+    if source.kind != "object":
+        yield from filter(None, map(partial(_item, source), count(), entries))
+        return
+    with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="asked") as pool:
+        for at in range(0, len(entries), ASKED_AHEAD):
+            yield from filter(None, pool.map(partial(_item, source), count(at), entries[at : at + ASKED_AHEAD]))
+
+
+def _item(source: ReadTier, id: int, entry: Any) -> Item | None:
+    try:
+        seen = source.stat(entry.archive_key).fingerprint
+    except EntryMissing:
+        return None
+    if seen.size_bytes != entry.size_bytes:
+        return None
+    return Item(id, entry.archive_key, content_key(entry.digest), "file", seen, blake3=entry.digest)
 
 
 def set_aside(flash: Flash, tier: str, digest: str) -> None:

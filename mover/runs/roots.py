@@ -17,11 +17,12 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from blake3 import blake3
 from msgspec import Struct
@@ -40,6 +41,8 @@ LISTING_MAX = 10_000_000
 # folders below each other that are looked into; a deeper one is one stray, moved as it is (each level is an open
 # descriptor, and a hostile job could make any number of them)
 DEPTH_MAX = 200
+# of a file that belongs to one root, and of one whose inode other roots have too
+OWN_MODE, SHARED_MODE = 0o440, 0o444
 CONTENT, STRAYS = ".mover/content", ".mover/strays"
 # NFS: a file that was removed while open stands under a passing name until its last holder closes it; a folder is
 # not empty before. So long a removal waits, and so long a holder may take before we think that its machine died.
@@ -159,13 +162,14 @@ class FlashRoots:
     # --- the content store ------------------------------------------------------------------------------
 
     @_answered
-    def mark(self, digest: str) -> str:
-        """The content file's fingerprint; it moves when anybody touches the inode."""
-        try:
-            facts = os.lstat(self.root / content_key(digest))
-        except FileNotFoundError as error:
-            raise EntryMissing("content is not in the store", where=digest) from error
-        return f"{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}"
+    def marks(self, digests: Iterable[str]) -> dict[str, str]:
+        """The content files' fingerprints, of those that stand; one moves when anybody touches the inode."""
+        found = {}
+        with told("the content store could not be asked"):
+            for digest in digests:
+                with suppress(FileNotFoundError):
+                    found[digest] = content_mark(os.lstat(f"{self.root}/{content_key(digest)}"))
+        return found
 
     @_answered
     def check_content(self, digest: str) -> None:
@@ -176,10 +180,11 @@ class FlashRoots:
             raise DigestMismatch("the content store holds other bytes than its name says", where=digest)
 
     @_answered
-    def evict(self, digest: str) -> None:
-        """Give a content file's space back. The caller has made sure that no live run holds the digest."""
+    def evict(self, digests: Iterable[str]) -> None:
+        """Give content files' space back. The caller has made sure that no live run holds the digests."""
         with told("content could not be evicted"):
-            (self.root / content_key(digest)).unlink(missing_ok=True)
+            for digest in digests:
+                (self.root / content_key(digest)).unlink(missing_ok=True)
 
     @_answered
     def set_aside(self, digest: str) -> None:
@@ -191,31 +196,58 @@ class FlashRoots:
             os.replace(path, aside / digest)
 
     @_answered
-    def place(self, digest: str, run: str, path: str, requester: Requester) -> None:
-        """Share a content file into a run root. Run again after a crash, it leaves the same result. Entries may
-        be read as they come, by the requester's group and by nobody else."""
-        source = self.root / content_key(digest)
-        target = self.run_root(run) / path
+    def share(self, run: str, entries: Sequence[tuple[str, str]], requester: Requester) -> dict[str, str]:
+        """Share content into a run root: (digest, path) each; the marks that the content has afterwards. A digest that
+        is not in the store is left out of both. Run again after a crash, it leaves the same result. Entries may be
+        read as they come, by the requester's group and by nobody else."""
+        root, made = str(self.run_root(run)), {""}
+        shared = []
         with told("content could not be shared into the run root"):
-            self._make_folders(run, target.parent, requester)
-            target.unlink(missing_ok=True)
-            if self._reflink:
-                clone(source, target)
-                give(target, None, requester.gid)
-            else:
-                close_mode(source)
-                os.link(source, target)
+            for digest, path in entries:
+                source = f"{self.root}/{content_key(digest)}"
+                try:
+                    facts = os.lstat(source)
+                except FileNotFoundError:
+                    continue
+                self._make_folders(root, path.rpartition("/")[0], made, requester)
+                self._share(source, facts, f"{root}/{path}", requester)
+                shared.append(digest)
+            return {digest: content_mark(os.lstat(f"{self.root}/{content_key(digest)}")) for digest in shared}
 
-    def _make_folders(self, run: str, folder: Path, requester: Requester) -> None:
+    def _share(self, source: str, facts: os.stat_result, target: str, requester: Requester) -> None:
+        if self._reflink:
+            with suppress(FileNotFoundError):
+                os.unlink(target)
+            clone(source, target)
+            give(target, None, requester.gid)
+            return
+        if stat.S_IMODE(facts.st_mode) != SHARED_MODE:
+            os.chmod(source, SHARED_MODE)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            os.unlink(target)
+            os.link(source, target)
+
+    def _make_folders(self, root: str, folder: str, made: set[str], requester: Requester) -> None:
         """What leads from the root to `folder`, closed to others from the start."""
-        root = self.run_root(run)
-        below = [root / part for part in reversed(folder.relative_to(root).parents)]
-        for one in (*below[1:], folder):
-            try:
-                one.mkdir(mode=0o750)
-            except FileExistsError:
-                continue
-            give(one, None, requester.gid)
+        if folder in made:
+            return
+        self._make_folders(root, folder.rpartition("/")[0], made, requester)
+        try:
+            os.mkdir(f"{root}/{folder}", mode=0o750)
+        except FileExistsError:
+            pass  # another shard's, or ours from before a crash
+        else:
+            give(f"{root}/{folder}", None, requester.gid)
+        made.add(folder)
+
+    @_answered
+    def time_of(self, run: str, path: str) -> str:
+        """When a file of a root was written, by the tier's own clock; rounded up, so that nothing older is later."""
+        with told("a sealed file could not be asked"):
+            written_us = -(-(self.run_root(run) / path).lstat().st_mtime_ns // 1000)
+        return (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=written_us)).isoformat()
 
     # --- the root -----------------------------------------------------------------------------------------
 
@@ -237,49 +269,52 @@ class FlashRoots:
         return digest
 
     @_answered
-    def seal(self, run: str, requester: Requester) -> None:
-        """Modes, owners, `out/`, and everything on stable storage. `data/` is read-only for the requester's
-        group; with hard links the files' modes are shared by all runs, so the folders guard them."""
+    def seal(self, run: str, requester: Requester) -> dict[str, int]:
+        """Modes, owners, `out/`, and everything on stable storage; path -> size of all that was sealed. `data/` is
+        read-only for the requester's group; with hard links the files' modes are shared by all runs, so the folders
+        guard them."""
         with told("the run root could not be sealed"):
-            self._seal(self.run_root(run), requester)
-
-    def _seal(self, root: Path, requester: Requester) -> None:
-        out = root / "out"
-        out.mkdir(exist_ok=True)
-        give(out, requester.uid, requester.gid)
-        out.chmod(0o770)
-        for folder, _, files in os.walk(root / "data", topdown=False, onerror=_raise):
-            for name in files:
-                self._guard(Path(folder) / name, requester)
-            give(Path(folder), None, requester.gid)
-            os.chmod(folder, 0o550)
-        for name in SEALED:
-            if (root / name).exists():
-                self._guard(root / name, requester)
-        give(root, None, requester.gid)
-        root.chmod(0o550)
-        sync_filesystem(root)
-
-    def _guard(self, path: Path, requester: Requester) -> None:
-        if path.stat().st_nlink == 1:
-            give(path, None, requester.gid)
-            path.chmod(0o440)
-        else:
-            close_mode(path)
+            out = self.run_root(run) / "out"
+            out.mkdir(exist_ok=True)
+            give(out, requester.uid, requester.gid)
+            out.chmod(0o770)
+            found = self._below(run, _Guarding(requester))
+            sync_filesystem(self.run_root(run))
+        return found
 
     @_answered
-    def unseal(self, run: str) -> None:
-        """Make a root writable for us again, so that staging may resume or cleanup may begin. What a seal that
-        was killed left half-written goes."""
-        root = self.run_root(run)
-        if not root.exists():
-            return
+    def unseal(self, run: str) -> dict[str, int]:
+        """Make a root writable for us again, so that staging may resume or cleanup may begin; path -> size of what
+        stands there beside `out/`. What a seal that was killed left half-written goes."""
+        if not self.run_root(run).exists():
+            return {}
         with told("the run root could not be opened for us"):
-            root.chmod(0o750)
-            for folder, _, _ in os.walk(root / "data"):
-                os.chmod(folder, 0o750)
+            self.run_root(run).chmod(0o750)
             for name in SEALED:
-                _partial(root / name).unlink(missing_ok=True)
+                _partial(self.run_root(run) / name).unlink(missing_ok=True)
+            return self._below(run, _Opening())
+
+    def _below(self, run: str, handling: _Handling) -> dict[str, int]:
+        """One pass over everything of a root but `out/`, which is the job's."""
+        found: dict[str, int] = {}
+        with self._opened(run_key(run)) as root:
+            self._pass(root, "", handling, found)
+        return found
+
+    def _pass(self, folder_fd: int, relative: str, handling: _Handling, found: dict[str, int]) -> None:
+        handling.folder_begins(folder_fd)
+        with os.scandir(folder_fd) as entries:
+            for entry in entries:
+                path = f"{relative}{entry.name}"
+                if entry.is_dir(follow_symlinks=False) and path.count("/") < DEPTH_MAX:
+                    if path != "out":
+                        with _inner(entry.name, folder_fd) as inner:
+                            self._pass(inner, f"{path}/", handling, found)
+                elif not (self._nfs and beneath.is_passing(os.fsencode(entry.name))):
+                    facts = entry.stat(follow_symlinks=False)
+                    found[path] = facts.st_size
+                    handling.file(folder_fd, entry.name, facts)
+        handling.folder_ends(folder_fd)
 
     @_answered
     def listing(self, run: str, *, below: str = "") -> dict[str, int]:
@@ -464,19 +499,64 @@ def told(what: str) -> Iterator[None]:
         raise beneath.translated(error, what, tier="") from error
 
 
-def close_mode(path: Path) -> None:
-    """Read-only for everybody, if it is not yet: a change of mode moves the content's fingerprint, and what has
-    moved is read whole before it is shared again."""
-    if stat.S_IMODE(path.lstat().st_mode) != 0o444:
-        path.chmod(0o444)
+class _Handling(Protocol):
+    """What is done to each name in one pass over a root."""
+
+    def folder_begins(self, folder_fd: int) -> None: ...
+
+    def file(self, folder_fd: int, name: str, facts: os.stat_result) -> None: ...
+
+    def folder_ends(self, folder_fd: int) -> None: ...
+
+
+class _Opening:
+    def folder_begins(self, folder_fd: int) -> None:
+        if stat.S_IMODE(os.fstat(folder_fd).st_mode) != 0o750:
+            os.fchmod(folder_fd, 0o750)
+
+    def file(self, folder_fd: int, name: str, facts: os.stat_result) -> None:
+        pass
+
+    def folder_ends(self, folder_fd: int) -> None:
+        pass
+
+
+class _Guarding:
+    """Read-only for the requester's group. Of a file of several names only the mode is touched, and only if it has to
+    be: that moves the content's fingerprint, and what has moved is read whole before it is shared again."""
+
+    def __init__(self, requester: Requester) -> None:
+        self._gid = requester.gid
+
+    def folder_begins(self, folder_fd: int) -> None:
+        pass
+
+    def file(self, folder_fd: int, name: str, facts: os.stat_result) -> None:
+        if not stat.S_ISREG(facts.st_mode):
+            return  # a stranger: whoever compares the listing finds it
+        alone = facts.st_nlink == 1
+        if alone and facts.st_gid != self._gid:
+            give(name, None, self._gid, folder_fd=folder_fd)
+        mode = OWN_MODE if alone else SHARED_MODE
+        if stat.S_IMODE(facts.st_mode) != mode:
+            os.chmod(name, mode, dir_fd=folder_fd)
+
+    def folder_ends(self, folder_fd: int) -> None:
+        give(".", None, self._gid, folder_fd=folder_fd)
+        os.fchmod(folder_fd, 0o550)
+
+
+@contextmanager
+def _inner(name: str, folder_fd: int) -> Iterator[int]:
+    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=folder_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _partial(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def hash_file(path: Path) -> str:
@@ -494,11 +574,11 @@ def hash_descriptor(descriptor: int) -> str:
         return hasher.hexdigest()
 
 
-def clone(source: Path, target: Path) -> None:
+def clone(source: str, target: str) -> None:
     """Reflink: a new inode that shares the source's extents until one of them is written."""
     source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o440)
+        target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWN_MODE)
         try:
             fcntl.ioctl(target_fd, FICLONE, source_fd)
         finally:
@@ -507,16 +587,17 @@ def clone(source: Path, target: Path) -> None:
         os.close(source_fd)
 
 
-def give(path: Path, uid: int | None, gid: int | None) -> None:
+def give(path: Path | str, uid: int | None, gid: int | None, *, folder_fd: int | None = None) -> None:
     """Hand a file to the requester where we may; an unprivileged daemon keeps what it owns, and so does root where
     an NFS server takes it for nobody (root_squash)."""
     if os.geteuid() == 0 and (uid, gid) != (None, None):
+        owner, group = -1 if uid is None else uid, -1 if gid is None else gid
         try:
-            os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid, follow_symlinks=False)
+            os.chown(path, owner, group, dir_fd=folder_fd, follow_symlinks=False)
         except PermissionError:
             log.warning("owner kept", code=TierDenied.code, reason="the server does not let us give files away")
     elif gid is not None and gid in os.getgroups():
-        os.chown(path, -1, gid, follow_symlinks=False)
+        os.chown(path, -1, gid, dir_fd=folder_fd, follow_symlinks=False)
 
 
 def sync_filesystem(path: Path) -> None:
@@ -536,6 +617,11 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def content_mark(facts: os.stat_result) -> str:
+    """What moves when anybody touches a file of the content store, by whichever of its names."""
+    return f"{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}"
 
 
 def mark_of(facts: os.stat_result) -> str:

@@ -10,14 +10,18 @@ from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.lifecycle import check_transition
-from mover.errors import NotFound, RequestError
+from mover.errors import IdentifierFoundLater, NotFound, RequestError
+from mover.jobs import Shard
+from mover.jobs.shards import renew_shard
+from mover.jobs.worker import LEASE_S
 from mover.model.access import Identity
 from mover.model.policy import StagePolicy
 from mover.policy import PolicyBook
-from mover.runs.roots import FlashRoots
+from mover.runs.roots import FlashRoots, Requester
 
 SQL = load(__file__)
 PLAN_STEPS_MAX = 1000
+ENTRIES_PAGE = 5000
 
 
 class Flash(Struct, frozen=True):
@@ -81,9 +85,32 @@ async def step(
     await conn.execute(SQL["set_state"], {"id": run, "state": after, "reason": reason, "explanation": why})
 
 
+async def may_stage(conn: Connection, shard: Shard) -> bool:
+    """First in every transaction that touches a root on its way: the shard is still ours, and the run is staged, which
+    it stays until the commit. So no cancellation, and no cleanup behind it, comes between."""
+    await renew_shard(conn, shard, lease_s=LEASE_S)
+    return await SQL.one(conn, "hold_staging", id=shard.subject_id) is not None
+
+
+async def refuse_withdrawn(conn: Connection, run: str, paths: list[str] | None = None) -> None:
+    """Selected before, and withdrawn since: no byte of it goes to flash, and no root with it becomes ready."""
+    row = await SQL.one(conn, "withdrawn", run=run, paths=paths)
+    if row.count:
+        raise IdentifierFoundLater(f"{row.count} slides of the run were withdrawn since it was made", where=run)
+
+
+def requester(run: Any) -> Requester:
+    return Requester(run.posix_uid, run.posix_gid)
+
+
 async def entries_of(conn: Connection, run: str) -> list[Any]:
-    """Every entry of a run, in the manifest's order."""
-    return await SQL.many(conn, "entries", run=run)
+    """Every entry of a run, in the manifest's order. Some thousand at a time: the event loop conducts."""
+    found: list[Any] = []
+    async with conn.cursor("run_entries") as cursor:
+        await cursor.execute(SQL["entries"], {"run": run})
+        while page := await cursor.fetchmany(ENTRIES_PAGE):
+            found += page
+    return found
 
 
 async def strays_of(conn: Connection, run: str) -> list[Any]:

@@ -22,3 +22,12 @@ select path, size_bytes, why, moved_to from mover.stray where run_id = %(run)s o
 -- name: expression
 -- The expression a selection was frozen from.
 select expression from mover.selection where id = %(selection)s
+
+-- name: hold_staging
+-- A run that is staged, and stays so until the commit.
+select id from mover.run where id = %(id)s and state = 'staging' for share
+
+-- name: withdrawn
+-- Slides of a run, or of some of its entries, that were withdrawn since it was asked for.
+select count(distinct e.number) as count from mover.run_entry e join mover.slide_withdrawal w using (number)
+ where e.run_id = %(run)s and (%(paths)s::text[] is null or e.path = any (%(paths)s))

@@ -1,68 +1,49 @@
-"""Step 3b: bring a run's slides to flash and seal its root (shards `run-stage` and `run-seal`).
+"""Step 3b: bring a run's slides to flash (shards `run-stage`).
 
-Order, and what a crash between leaves: content is durable and read back cold under its digest before the
-catalog says it stands there; it is linked into the root before the entry says `staged`; the listing equals
-the manifest before the manifest is sealed; the proof and `ready` are one transaction. A crash anywhere
-leaves work to repeat, never a root that claims more than it holds (I3, I4).
+Order, and what a crash between leaves: content is durable and read back cold under its digest before the catalog says
+it stands there; it is linked into the root before the entries say `staged`; then the root is sealed (`seal`). A crash
+anywhere leaves work to repeat, never a root that claims more than it holds (I3, I4).
+
+What stands on flash is linked in groups, one transaction each, under the locks of all their digests: our links and the
+marks that they moved are one step for everybody else. What does not stand comes as the engine carries it (`fetch`),
+and is linked as it comes. A kill between a group's links and its commit leaves marks that moved, so that this group,
+and no more, is read again before it is shared.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Literal
 
-import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from psycopg.types.json import Jsonb
 
-from mover import __version__, audit, metrics
-from mover.catalog import proofs
+from mover import audit, metrics
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.eviction import Idle, plan_eviction
-from mover.decide.lifecycle import check_transition
-from mover.errors import (
-    ArchiveLost,
-    ChangedWhileReading,
-    DigestMismatch,
-    EntryMissing,
-    IdentifierFoundLater,
-    IntegrityError,
-    MoverError,
-)
+from mover.errors import ArchiveLost, ChangedWhileReading, DigestMismatch, EntryMissing, MoverError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
-from mover.jobs.shards import cancel_shards, renew_shard, tier_queue
-from mover.jobs.worker import LEASE_S
+from mover.jobs.shards import cancel_shards, tier_queue
 from mover.log import get_logger
-from mover.model.manifest import ManifestEntry, encode_manifest, parse_manifest
 from mover.runs.fetch import Fetch, set_aside
-from mover.runs.roots import FlashRoots, Requester
-from mover.runs.site import Flash, entries_of, expression_of, get, lock
+from mover.runs.seal import Seal
+from mover.runs.site import Flash, get, lock, may_stage, refuse_withdrawn, requester
 from mover.tiers.port import ReadTier
-from mover.transfer import Transfer
+from mover.transfer import Carrier
 
 SQL = load(__file__)
-RECORDS = "records.parquet"
 # beside the copy itself: manifests, records.parquet, and what jobs write into out/
 HEADROOM_BYTES = 64 << 20
-# a larger table of facts is not kept beside its run; one of a million slides has about 50 MB
-RECORDS_KEPT_BYTES = 256 << 20
-# idle digests looked at for one copy; with small files the next copy goes on
+# idle digests looked at together; more of them are looked at while there is no room
 EVICT_MAX = 10_000
-OFFENDERS_MAX = 100
+# linked in one transaction: each digest's lock takes a place in the database's shared table
+LINKED_AT_ONCE = 256
+# and what a kill in the middle of them leaves to be read again
+LINKED_BYTES_AT_ONCE = 16 << 30
 
-_ARROW = {
-    "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(),
-    "date": pa.string(), "year": pa.int64(),
-}  # fmt: skip
-_SLIDE_COLUMNS = {"mpp_x": pa.float64(), "mpp_y": pa.float64(), "objective": pa.float64(), "width": pa.int64(),
-                  "height": pa.int64(), "levels": pa.int64()}  # fmt: skip
-# of DICOM objects; they are columns only where some slide of the run has them, so that other tables stay as they were
-_OBJECT_COLUMNS = {"modality": pa.string(), "objects": pa.int64(), "frames": pa.int64(), "rows": pa.int64(),
-                   "columns": pa.int64()}  # fmt: skip
+How = Literal["linked", "copied"]
 
 log = get_logger("runs")
 
@@ -75,23 +56,21 @@ class Stage:
         database: Database,
         tiers: Mapping[str, ReadTier],
         flash: dict[str, Flash],
-        transfer: Transfer,
+        carrier: Carrier,
         *,
         node: str,
         clock: Clock = SYSTEM,
     ) -> None:
         self._database = database
         self._flash = flash
-        self._fetch = Fetch(database, tiers, flash, transfer)
+        self._fetch = Fetch(database, tiers, flash, carrier)
         self._node = node
-        self._clock = clock
-
-    # --- run-stage ------------------------------------------------------------------------------------------
+        self.seal = Seal(database, flash, node=node, clock=clock).seal
 
     async def stage(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
             run = await get(conn, shard.subject_id)
-            await self._refuse_withdrawn(conn, shard.subject_id, list(shard.members))
+            await refuse_withdrawn(conn, shard.subject_id, list(shard.members))
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await SQL.many(conn, "entries_by_path", **parameters)
         await in_thread(self._flash[run.tier].roots.check_identity)
@@ -109,256 +88,138 @@ class Stage:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
                 await add_shards(conn, shard.project, [seal])
 
-    async def _stage_entries(self, shard: Shard, run: Any, entries: list[Any]) -> list[dict[str, str]]:
-        """Every entry, until the run is not staged any more. Those without a whole copy are named together, and not
-        one a try: the run fails when all of it was looked at."""
-        lost = []
-        for entry in entries:
-            try:
-                if not await self._stage_entry(shard, run, entry):
-                    break
-            except ArchiveLost as error:
-                lost.append({"number": entry.number, "path": entry.path, "why": error.code})
-        return lost
-
-    async def _refuse_withdrawn(self, conn: Connection, run: str, paths: list[str] | None = None) -> None:
-        """Selected before, and withdrawn since: no byte of it goes to flash, and no root with it becomes ready."""
-        row = await SQL.one(conn, "withdrawn", run=run, paths=paths)
-        if row.count:
-            raise IdentifierFoundLater(f"{row.count} slides of the run were withdrawn since it was made", where=run)
-
     async def _begin(self, shard: Shard, run: Any) -> bool:
         """The root stands from here on. False when the run is not staged any more."""
         async with self._database.project(shard.project) as conn:
-            if not await self._may_stage(conn, shard):
+            if not await may_stage(conn, shard):
                 return False
-            await in_thread(self._flash[run.tier].roots.begin, run.id, _requester(run))
+            await in_thread(self._flash[run.tier].roots.begin, run.id, requester(run))
             return True
 
-    async def _may_stage(self, conn: Connection, shard: Shard) -> bool:
-        """First in every transaction that touches the root: the shard is still ours, and the run is staged, which
-        it stays until the commit. So no cancellation, and no cleanup behind it, comes between."""
-        await renew_shard(conn, shard, lease_s=LEASE_S)
-        return await SQL.one(conn, "hold_staging", id=shard.subject_id) is not None
+    async def _stage_entries(self, shard: Shard, run: Any, entries: list[Any]) -> list[dict[str, str]]:
+        """Every entry, until the run is not staged any more. Those without a whole copy are named together, and not
+        one a try: the run fails when all of it was looked at."""
+        absent: list[Any] = []
+        lost: list[dict[str, str]] = []
+        for group in groups(entries):
+            left = await self._link_standing(shard, run, group)
+            if left is None:
+                return lost
+            absent += left
+        await self._make_room(shard, run.tier, sum(entry.size_bytes for entry in absent))
+        async with aclosing(self._fetch.fetch(shard, run.tier, absent)) as coming:
+            async for fetched in coming:
+                lost += [{"number": e.number, "path": e.path, "why": ArchiveLost.code} for e in fetched.lost]
+                for group in groups(fetched.entries):
+                    if not await self._link_fetched(shard, run, group):
+                        return lost
+        return lost
 
-    async def _stage_entry(self, shard: Shard, run: Any, entry: Any) -> bool:
-        """Content first, then the link, then the row. False when the run is not staged any more."""
-        how = "linked" if await self._stands(shard, run.tier, entry) else "copied"
-        if how == "copied":
-            await self._make_room(shard, run.tier, entry.size_bytes)
-            await self._fetch.fetch(shard, run.tier, entry)
+    # --- linking --------------------------------------------------------------------------------------------
+
+    async def _link_standing(self, shard: Shard, run: Any, group: list[Any]) -> list[Any] | None:
+        """Link what stands on flash untouched since we last looked at it; what does not stand there. None when the
+        run is not staged any more."""
+        digests = {entry.digest for entry in group}
+        async with self._database.project(shard.project) as conn:
+            known = await self._locked(conn, run.tier, digests)
+            if not await may_stage(conn, shard):
+                return None
+            marks = await in_thread(self._flash[run.tier].roots.marks, known)
+            standing = [entry for entry in group if marks.get(entry.digest, "") == known.get(entry.digest)]
+            linked = await self._link(conn, run, standing, "linked")
+        _count("linked", linked)
+        left = without(group, linked)
+        for digest in sorted(known.keys() & {entry.digest for entry in left}):
+            ours = [entry for entry in left if entry.digest == digest]
+            found = await self._link_moved(shard, run, digest, ours)
+            if found is None:
+                return None
+            left = without(left, found)
+        return left
+
+    async def _link_moved(self, shard: Shard, run: Any, digest: str, entries: list[Any]) -> list[Any] | None:
+        """An inode that moved without us is read whole before it is shared again; those that were linked."""
         roots = self._flash[run.tier].roots
         async with self._database.project(shard.project) as conn:
-            # our link and the new mark are one step for everybody else, and nobody evicts in between
-            await conn.execute(SQL["lock_digest"], {"tier": run.tier, "digest": entry.digest})
-            if not await self._may_stage(conn, shard):
-                return False
-            await in_thread(roots.place, entry.digest, run.id, entry.path, _requester(run))
-            await self._remember(conn, run.tier, entry, await in_thread(roots.mark, entry.digest))
-            await conn.execute(SQL["mark_staged"], {"run": run.id, "path": entry.path, "how": how})
-        metrics.STAGED_BYTES.labels(how).inc(entry.size_bytes)
-        return True
-
-    async def _stands(self, shard: Shard, tier: str, entry: Any) -> bool:
-        """Is the digest on flash already, untouched since we last looked at it?
-
-        An inode that moved without us is read whole before it is shared again.
-        """
-        roots = self._flash[tier].roots
-        async with self._database.project(shard.project) as conn:
-            await conn.execute(SQL["lock_digest"], {"tier": tier, "digest": entry.digest})
-            row = await SQL.one(conn, "content", tier=tier, digest=entry.digest)
-            if row is None:
-                return False
+            known = await self._locked(conn, run.tier, {digest})
+            if digest not in known:
+                return []
             try:
-                if await in_thread(roots.mark, entry.digest) != row.mark:
-                    await in_thread(roots.check_content, entry.digest)
+                if (await in_thread(roots.marks, [digest])).get(digest) != known[digest]:
+                    await in_thread(roots.check_content, digest)
             except (EntryMissing, ChangedWhileReading):
-                await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
-                return False
+                await conn.execute(SQL["drop_content"], {"tier": run.tier, "digest": digest})
+                return []
             except DigestMismatch:
-                await in_thread(set_aside, self._flash[tier], tier, entry.digest)
-                await conn.execute(SQL["drop_content"], {"tier": tier, "digest": entry.digest})
+                await in_thread(set_aside, self._flash[run.tier], run.tier, digest)
+                await conn.execute(SQL["drop_content"], {"tier": run.tier, "digest": digest})
+                return []
+            if not await may_stage(conn, shard):
+                return None
+            linked = await self._link(conn, run, entries, "linked")
+        _count("linked", linked)
+        return linked
+
+    async def _link_fetched(self, shard: Shard, run: Any, group: list[Any]) -> bool:
+        """Link what was read back a moment ago. False when the run is not staged any more."""
+        async with self._database.project(shard.project) as conn:
+            await self._locked(conn, run.tier, {entry.digest for entry in group})
+            if not await may_stage(conn, shard):
                 return False
+            linked = await self._link(conn, run, group, "copied")
+        _count("copied", linked)
+        if len(linked) < len(group):
+            raise ChangedWhileReading("content went away before it was linked", where=run.id)
         return True
+
+    async def _locked(self, conn: Connection, tier: str, digests: set[str]) -> dict[str, str]:
+        """From here to the commit nobody else links, judges or evicts these; digest -> mark of those that are known."""
+        held = {"tier": tier, "digests": list(digests)}
+        await conn.execute(SQL["lock_digests"], held)
+        return {row.digest: row.mark for row in await SQL.many(conn, "contents", **held)}
+
+    async def _link(self, conn: Connection, run: Any, entries: list[Any], how: How) -> list[Any]:
+        """Links, marks, rows; those entries whose content stood there."""
+        if not entries:
+            return []
+        pairs = [(entry.digest, entry.path) for entry in entries]
+        marks = await in_thread(self._flash[run.tier].roots.share, run.id, pairs, requester(run))
+        linked = [entry for entry in entries if entry.digest in marks]
+        sizes = {entry.digest: entry.size_bytes for entry in linked}
+        content = {"digests": list(sizes), "sizes": list(sizes.values()), "marks": [marks[one] for one in sizes]}
+        await conn.execute(SQL["put_contents"], {"tier": run.tier, **content})
+        await conn.execute(SQL["mark_staged"], {"run": run.id, "paths": [e.path for e in linked], "how": how})
+        return linked
+
+    # --- room -----------------------------------------------------------------------------------------------
 
     async def _make_room(self, shard: Shard, tier: str, need_bytes: int) -> None:
         """Evict what no live run holds, least recently used first, when the copy would not fit otherwise."""
         _, free = await in_thread(self._flash[tier].roots.space)
-        if free >= need_bytes + HEADROOM_BYTES:
-            return
-        async with self._database.project(shard.project) as conn:
-            parameters = {"tier": tier, "limit": EVICT_MAX}
-            rows = await SQL.many(conn, "evictable", **parameters)
-        idle = [Idle(row.digest, row.size_bytes) for row in rows]
-        steps = plan_eviction(idle, need_bytes=need_bytes + HEADROOM_BYTES - free)
-        for step in steps:
-            await self._evict(shard.project, tier, step.digest)
-        if steps:
-            log.info("content evicted", tier=tier, count=len(steps), bytes=sum(s.size_bytes for s in steps))
-
-    async def _evict(self, project: str, tier: str, digest: str) -> None:
-        """The row goes before the file, each under the digest's lock: a crash between leaves bytes without a row,
-        which the next staging of that digest finds, reads and adopts; never a row without bytes. Whoever took the
-        digest in between has written its row again, and keeps the file."""
-        held = {"tier": tier, "digest": digest}
-        async with self._database.project(project) as conn:
-            await conn.execute(SQL["lock_digest"], held)
-            await conn.execute(SQL["drop_idle"], held)
-        async with self._database.project(project) as conn:
-            await conn.execute(SQL["lock_digest"], held)
-            if await SQL.one(conn, "content", **held) is None:
-                await in_thread(self._flash[tier].roots.evict, digest)
-
-    async def _remember(self, conn: Connection, tier: str, entry: Any, mark: str) -> None:
-        parameters = {"tier": tier, "digest": entry.digest, "size_bytes": entry.size_bytes, "mark": mark}
-        await conn.execute(SQL["put_content"], parameters)
-
-    # --- run-seal -------------------------------------------------------------------------------------------
-
-    async def seal(self, shard: Shard) -> None:
-        async with self._database.project(shard.project) as conn:
-            if not await self._may_stage(conn, shard):
-                await finish_shard(conn, shard)
+        missing = need_bytes + HEADROOM_BYTES - free if need_bytes else 0
+        while missing > 0:
+            async with self._database.project(shard.project) as conn:
+                rows = await SQL.many(conn, "evictable", tier=tier, limit=EVICT_MAX)
+            steps = plan_eviction([Idle(row.digest, row.size_bytes) for row in rows], need_bytes=missing)
+            if not steps:
                 return
-            run = await get(conn, shard.subject_id)
-            records = await self._records(conn, run)
-        roots = self._flash[run.tier].roots
-        await in_thread(roots.check_identity)
-        await self._settle(run.tier)
-        await in_thread(roots.unseal, run.id)
-        if await self._stage_again(shard, run):
-            return
-        digest = await in_thread(roots.write, run.id, RECORDS, records)
-        async with self._database.project(shard.project) as conn:
-            written = {"project": shard.project, "run": run.id, "path": RECORDS}
-            await renew_shard(conn, shard, lease_s=LEASE_S)
-            await conn.execute(SQL["put_written"], {**written, "size_bytes": len(records), "digest": digest})
-            if len(records) <= RECORDS_KEPT_BYTES:
-                kept = {"project": shard.project, "digest": digest, "body": records}
-                await conn.execute(SQL["keep_records"], kept)
-            entries = await entries_of(conn, run.id)
-            expression = await expression_of(conn, run.selection_id)
-        manifest = self._manifest(run, entries, expression)
-        await in_thread(self._write_root, roots, run, entries, manifest)
-        await self._prove_ready(shard, run, manifest)
+            for at in range(0, len(steps), LINKED_AT_ONCE):
+                await self._evict(shard.project, tier, [step.digest for step in steps[at : at + LINKED_AT_ONCE]])
+            freed = sum(step.size_bytes for step in steps)
+            missing -= freed
+            log.info("content evicted", tier=tier, count=len(steps), bytes=freed)
 
-    async def _settle(self, tier: str) -> None:
-        """Other nodes may have placed entries of this run. What an NFS client knows of names and sizes it may go on
-        believing for a while; the seal compares what stands there, not what was remembered."""
-        if self._flash[tier].settle_s:
-            await self._clock.sleep(self._flash[tier].settle_s)
-
-    async def _stage_again(self, shard: Shard, run: Any) -> bool:
-        """Links are made durable by the seal, all at once: a power cut before it may have lost some whose rows
-        say `staged`. They are staged again, and the seal after them."""
-        listing = await in_thread(self._flash[run.tier].roots.listing, run.id)
-        async with self._database.project(shard.project) as conn:
-            entries = await entries_of(conn, run.id)
-            lost = [e.path for e in entries if e.number is not None and e.path not in listing]
-            if not lost:
-                return False
-            await renew_shard(conn, shard, lease_s=LEASE_S)
-            await conn.execute(SQL["unstage"], {"run": run.id, "paths": lost})
-            await add_shards(conn, shard.project, [NewShard(shard.queue, "run-stage", run.id, tuple(lost), priority=5)])
-            await finish_shard(conn, shard)
-        log.warning("entries lost before the seal", run=run.id, count=len(lost))
-        return True
-
-    async def _records(self, conn: Connection, run: Any) -> bytes:
-        """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns. Of a run that
-        repeats another, the facts of then."""
-        if run.like_id and (kept := await SQL.one(conn, "records_of", run=run.id, path=RECORDS)) is not None:
-            return bytes(kept.body)
-        rows = await SQL.many(conn, "aligned", run=run.id)
-        columns = {row.name: row.type for row in await SQL.many(conn, "columns")}
-        return await in_thread(_parquet, rows, columns)
-
-    def _manifest(self, run: Any, entries: list[Any], expression: str | None) -> bytes:
-        lines = [
-            ManifestEntry(
-                path=e.path,
-                size_bytes=e.size_bytes,
-                blake3=e.digest,
-                slide=e.number,
-                archive=f"{e.archive_tier}/{e.archive_key}" if e.archive_key else None,
-            )
-            for e in entries
-        ]
-        return encode_manifest(lines, run=run.id, cohort=expression, created=run.created_at.isoformat())
-
-    def _write_root(self, roots: FlashRoots, run: Any, entries: list[Any], manifest: bytes) -> None:
-        """Beside `data/` and `records.parquet` stand exactly manifest.jsonl, RUN.json and out/."""
-        self._compare(roots, run.id, {e.path: e.size_bytes for e in entries})
-        roots.write(run.id, "manifest.jsonl", manifest)
-        roots.write(run.id, "RUN.json", self._identity(run, manifest))
-        roots.seal(run.id, _requester(run))
-
-    def _identity(self, run: Any, manifest: bytes) -> bytes:
-        header = parse_manifest(manifest).header
-        facts = {
-            "format": "mover-run",
-            "version": 1,
-            "run": run.id,
-            "project": run.project_id,
-            "selection": run.selection_id,
-            "tier": run.tier,
-            "manifest_root": header.root,
-            "count": header.count,
-            "bytes": header.bytes,
-            "created_at": run.created_at,
-            "software": f"mover {__version__}",
-        }
-        return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
-
-    def _compare(self, roots: FlashRoots, run: str, expected: dict[str, int]) -> None:
-        """Both directions: nothing missing, nothing strange, no other size (I4)."""
-        own = ("manifest.jsonl", "RUN.json")
-        listing = {p: s for p, s in roots.listing(run).items() if p not in own and not p.startswith("out/")}
-        if listing != expected:
-            missing, strange = expected.keys() - listing.keys(), listing.keys() - expected.keys()
-            raise IntegrityError(
-                f"the run root differs from its manifest: {len(missing)} missing, {len(strange)} strange",
-                where=run,
-                details=[{"path": path, "why": "missing"} for path in sorted(missing)[:OFFENDERS_MAX]]
-                + [{"path": path, "why": "strange"} for path in sorted(strange)[:OFFENDERS_MAX]],
-            )
-
-    async def _prove_ready(self, shard: Shard, run: Any, manifest: bytes) -> None:
-        header = parse_manifest(manifest).header
-        async with self._database.project(shard.project) as conn:
-            await conn.execute(SQL["share_withdrawals"])
-            await self._refuse_withdrawn(conn, run.id)
-            locked = await lock(conn, run.id)
-            await finish_shard(conn, shard)
-            if locked.state == "staging":
-                check_transition("staging", "sealed", subject=run.id)
-                await conn.execute(
-                    SQL["seal"], {"id": run.id, "manifest": manifest.decode(), "root": header.root}
-                )
-                proof = await proofs.add(
-                    conn,
-                    project=shard.project,
-                    kind="ready",
-                    subject=run.id,
-                    count=header.count,
-                    bytes=header.bytes,
-                    root=header.root,
-                    verifier=f"mover.runs.stage {__version__}",
-                    details={"node": self._node},
-                )
-                check_transition("sealed", "ready", subject=run.id)
-                await conn.execute(SQL["ready"], {"id": run.id, "proof": proof})
-                metrics.STAGE_SECONDS.observe((self._clock.now() - run.created_at).total_seconds())
-                await audit.record(
-                    conn,
-                    project=shard.project,
-                    node=self._node,
-                    actor="daemon",
-                    action="run ready",
-                    subject=run.id,
-                    details={"count": header.count, "bytes": header.bytes, "root": header.root},
-                )
+    async def _evict(self, project: str, tier: str, digests: list[str]) -> None:
+        """The rows go before the files, each under the digests' locks: a crash between leaves bytes without a row,
+        which the next staging of that digest finds, reads and adopts; never a row without bytes. Whoever took a
+        digest in between has written its row again, and keeps the file."""
+        async with self._database.project(project) as conn:
+            await self._locked(conn, tier, set(digests))
+            await conn.execute(SQL["drop_idle"], {"tier": tier, "digests": digests})
+        async with self._database.project(project) as conn:
+            taken = await self._locked(conn, tier, set(digests))
+            await in_thread(self._flash[tier].roots.evict, [digest for digest in digests if digest not in taken])
 
     # --- failure --------------------------------------------------------------------------------------------
 
@@ -380,37 +241,24 @@ class Stage:
         )
 
 
-def _requester(run: Any) -> Requester:
-    return Requester(run.posix_uid, run.posix_gid)
+def groups(entries: Sequence[Any]) -> Iterator[list[Any]]:
+    """Bounded by their number and by their bytes; a larger one is alone."""
+    group: list[Any] = []
+    size = 0
+    for entry in entries:
+        if group and (len(group) == LINKED_AT_ONCE or size + entry.size_bytes > LINKED_BYTES_AT_ONCE):
+            yield group
+            group, size = [], 0
+        group.append(entry)
+        size += entry.size_bytes
+    if group:
+        yield group
 
 
-def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:
-    """One row per slide, ordered by path; the same rows give the same bytes."""
-    table: dict[str, pa.Array] = {
-        "path": pa.array([r.path for r in rows], pa.string()),
-        "number": pa.array([r.number for r in rows], pa.string()),
-        "subject": pa.array([r.subject for r in rows], pa.string()),
-        "family": pa.array([r.family for r in rows], pa.string()),
-        "size_bytes": pa.array([r.size_bytes for r in rows], pa.int64()),
-    }
-    known = {name for row in rows for name in row.slide_facts or {}}
-    for name, arrow in (_SLIDE_COLUMNS | {n: a for n, a in _OBJECT_COLUMNS.items() if n in known}).items():
-        table[name] = pa.array([_as(arrow, (r.slide_facts or {}).get(name)) for r in rows], arrow)
-    for name, kind in columns.items():
-        arrow = _ARROW[kind]
-        # a fact that is called like a column above keeps both: the record's own gets a prefix
-        key = f"record_{name}" if name in table else name
-        table[key] = pa.array([_as(arrow, (r.facts or {}).get(name)) for r in rows], arrow)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(table), buffer, compression="zstd")
-    return buffer.getvalue()
+def without(entries: list[Any], done: list[Any]) -> list[Any]:
+    paths = {entry.path for entry in done}
+    return [entry for entry in entries if entry.path not in paths]
 
 
-def _as(arrow: pa.DataType, value: object) -> object:
-    if value is None:
-        return None
-    if pa.types.is_floating(arrow):
-        return float(value)  # type: ignore[arg-type]
-    if pa.types.is_string(arrow):
-        return str(value)
-    return value
+def _count(how: How, entries: list[Any]) -> None:
+    metrics.STAGED_BYTES.labels(how).inc(sum(entry.size_bytes for entry in entries))

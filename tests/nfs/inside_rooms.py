@@ -157,7 +157,7 @@ async def test_a_run_is_staged_and_sealed_on_nfs(
         flash = {"flash": Flash(roots, "/flash", None, mounts.stands_on(point).attribute_cache_s)}
         clock = Watch()
         rig.runs = Runs(database, flash, rig.book, node="n1")
-        stage = Stage(database, rig.tiers, flash, Transfer(), node="n1", clock=clock)
+        stage = Stage(database, rig.tiers, flash, rig.carrier, node="n1", clock=clock)
         rig.handlers |= {"run-stage": stage.stage, "run-seal": stage.seal}
 
         numbers = rig.slides([70_000, 5, 3_000_000])

@@ -39,7 +39,7 @@ from mover.sandbox import Sandbox
 from mover.tiers import identity as identities
 from mover.tiers.port import ReadTier
 from mover.tiers.posix import PosixTier
-from mover.transfer import Transfer
+from mover.transfer import Carrier, Transfer
 from tests.support.facts import insert
 from tests.support.postgres import Dsns
 
@@ -82,7 +82,8 @@ class Rig:
         self.roots = SmallRoots(folder / "flash", reflink=reflink, check_identity=self.tiers["flash"].check_identity)
         flash = {"flash": Flash(self.roots, str(folder / "flash"), None)}
         self.runs = Runs(database, flash, book, node="n1")
-        self.stage = Stage(database, self.tiers, flash, Transfer(), node="n1")
+        self.carrier = Carrier(Transfer(), processes=0)
+        self.stage = Stage(database, self.tiers, flash, self.carrier, node="n1")
         self.clean = Clean(database, flash, self.runs, node="n1")
         (folder / "password").write_text("secret")
         self.protecting = Protecting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from mover.jobs import Shard
 from mover.model import wire
 from mover.repository import writer
 from mover.repository.cutting import FileReader
+from mover.runs.fetch import Fetched
 from mover.runs.roots import FlashRoots, content_key
 from mover.runs.runs import Flash
 from mover.runs.stage import Stage
-from mover.transfer import Transfer
 from tests.rooms.rig import OTHER, PROJECT, Rig, Space, who
 from tests.support.postgres import Dsns
 
@@ -141,10 +142,11 @@ async def test_a_run_cancelled_while_a_slide_was_copied_leaves_no_root_behind(ri
     shard = await rig.claim("run-stage")
     fetch = rig.stage._fetch.fetch
 
-    async def slow(shard: Shard, tier: str, entry: Any) -> None:
-        await fetch(shard, tier, entry)
-        await rig.runs.cancel(who(), run.id)
-        await rig.work("run-clean")
+    async def slow(shard: Shard, tier: str, entries: Sequence[Any]) -> AsyncGenerator[Fetched, None]:
+        async for fetched in fetch(shard, tier, entries):
+            await rig.runs.cancel(who(), run.id)
+            await rig.work("run-clean")
+            yield fetched
 
     rig.stage._fetch.fetch = slow  # type: ignore[method-assign]
     await rig.stage.stage(shard)
@@ -184,7 +186,7 @@ async def test_nothing_brings_a_removed_root_back(rig: Rig) -> None:
     from mover.runs.roots import Requester
 
     with pytest.raises(ChangedWhileReading):
-        rig.roots.place(entry.digest, run.id, entry.path, Requester(None, None))
+        rig.roots.share(run.id, [(entry.digest, entry.path)], Requester(None, None))
     with pytest.raises(ChangedWhileReading):
         rig.roots.write(run.id, "manifest.jsonl", b"")
 
@@ -236,13 +238,13 @@ async def test_a_seal_waits_out_what_a_network_client_may_still_believe(rig: Rig
             looked.append(f"waited {duration_s:g} s")
 
     class Watched(FlashRoots):
-        def listing(self, run: str, *, below: str = "") -> dict[str, int]:
+        def unseal(self, run: str) -> dict[str, int]:
             looked.append("looked")
-            return super().listing(run, below=below)
+            return super().unseal(run)
 
     roots = Watched(rig.roots.root, reflink=rig.roots._reflink, check_identity=rig.roots.check_identity)
     flash = {"flash": Flash(roots, "/flash", None, settle_s=60)}
-    stage = Stage(rig.database, rig.tiers, flash, Transfer(), node="n1", clock=Clock())
+    stage = Stage(rig.database, rig.tiers, flash, rig.carrier, node="n1", clock=Clock())
     rig.handlers |= {"run-stage": stage.stage, "run-seal": stage.seal}
     await ready(rig, rig.slides([10]))
     assert looked[:2] == ["waited 60 s", "looked"] and looked.count("waited 60 s") == 1
@@ -268,11 +270,12 @@ async def test_content_that_was_evicted_under_our_hands_is_fetched_again(rig: Ri
     digest = rig.rows("select digest from mover.slide")[0].digest
     fetch, evictions = rig.stage._fetch.fetch, []
 
-    async def evicted(shard: Shard, tier: str, entry: Any) -> None:
-        await fetch(shard, tier, entry)
-        if not evictions:
-            evictions.append(digest)
-            rig.roots.evict(digest)
+    async def evicted(shard: Shard, tier: str, entries: Sequence[Any]) -> AsyncGenerator[Fetched, None]:
+        async for fetched in fetch(shard, tier, entries):
+            if not evictions:
+                evictions.append(digest)
+                rig.roots.evict([digest])
+            yield fetched
 
     rig.stage._fetch.fetch = evicted  # type: ignore[method-assign]
     await rig.work()
@@ -289,7 +292,7 @@ async def test_content_that_a_run_took_meanwhile_is_not_evicted(rig: Rig) -> Non
     await rig.work()
     [content] = rig.rows("select digest from mover.content")
 
-    await rig.stage._evict(PROJECT, "flash", content.digest)
+    await rig.stage._evict(PROJECT, "flash", [content.digest])
 
     assert rig.run(run.id).state == "ready"
     assert (rig.folder / "flash" / content_key(content.digest)).exists()

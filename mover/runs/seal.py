@@ -1,0 +1,236 @@
+"""Step 3b, its end: seal a run's root (shard `run-seal`).
+
+Order, and what a crash between leaves: what stands in the root is compared with what was staged, and what a power cut
+took back is staged again; `records.parquet`, the manifest and `RUN.json` are written and read back; everything gets
+its mode in one pass, whose listing must equal the manifest in both directions; one sync makes it durable; the proof
+and `ready` are one transaction. A crash anywhere leaves a seal to repeat (I3, I4).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mover import __version__, audit, metrics
+from mover.catalog import proofs
+from mover.catalog.database import Connection, Database
+from mover.catalog.queries import load
+from mover.clock import Clock
+from mover.decide.lifecycle import check_transition
+from mover.errors import IntegrityError
+from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
+from mover.jobs.shards import renew_shard
+from mover.jobs.worker import LEASE_S
+from mover.log import get_logger
+from mover.model.manifest import ManifestEntry, ManifestHeader, make_manifest
+from mover.runs.roots import FlashRoots
+from mover.runs.site import Flash, entries_of, expression_of, get, lock, may_stage, refuse_withdrawn, requester
+
+SQL = load(__file__)
+MANIFEST, IDENTITY, RECORDS = "manifest.jsonl", "RUN.json", "records.parquet"
+# a larger table of facts is not kept beside its run; one of a million slides has about 50 MB
+RECORDS_KEPT_BYTES = 256 << 20
+OFFENDERS_MAX = 100
+
+_ARROW = {
+    "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_(),
+    "date": pa.string(), "year": pa.int64(),
+}  # fmt: skip
+_SLIDE_COLUMNS = {"mpp_x": pa.float64(), "mpp_y": pa.float64(), "objective": pa.float64(), "width": pa.int64(),
+                  "height": pa.int64(), "levels": pa.int64()}  # fmt: skip
+# of DICOM objects; they are columns only where some slide of the run has them, so that other tables stay as they were
+_OBJECT_COLUMNS = {"modality": pa.string(), "objects": pa.int64(), "frames": pa.int64(), "rows": pa.int64(),
+                   "columns": pa.int64()}  # fmt: skip
+
+log = get_logger("runs")
+
+
+class Seal:
+    """Handler of the shard that seals a root, on a node that reaches its tier."""
+
+    def __init__(self, database: Database, flash: dict[str, Flash], *, node: str, clock: Clock) -> None:
+        self._database, self._flash, self._node, self._clock = database, flash, node, clock
+
+    async def seal(self, shard: Shard) -> None:
+        async with self._database.project(shard.project) as conn:
+            if not await may_stage(conn, shard):
+                await finish_shard(conn, shard)
+                return
+            run = await get(conn, shard.subject_id)
+            records = await self._records(conn, run)
+        roots = self._flash[run.tier].roots
+        await in_thread(roots.check_identity)
+        await self._settle(run.tier)
+        standing = await in_thread(roots.unseal, run.id)
+        if await self._stage_again(shard, run, standing):
+            return
+        digest = await in_thread(roots.write, run.id, RECORDS, records)
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await self._keep_records(conn, shard, digest, records)
+            entries = await entries_of(conn, run.id)
+            expression = await expression_of(conn, run.selection_id)
+        header, manifest = await in_thread(self._write_root, roots, run, entries, expression)
+        await self._prove_ready(shard, run, header, manifest)
+
+    async def _settle(self, tier: str) -> None:
+        """Other nodes may have placed entries of this run. What an NFS client knows of names and sizes it may go on
+        believing for a while; the seal compares what stands there, not what was remembered."""
+        if self._flash[tier].settle_s:
+            await self._clock.sleep(self._flash[tier].settle_s)
+
+    async def _stage_again(self, shard: Shard, run: Any, standing: dict[str, int]) -> bool:
+        """Links are made durable by the seal, all at once: a power cut before it may have lost some whose rows
+        say `staged`. They are staged again, and the seal after them."""
+        async with self._database.project(shard.project) as conn:
+            entries = await entries_of(conn, run.id)
+            lost = [e.path for e in entries if e.number is not None and e.path not in standing]
+            if not lost:
+                return False
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["unstage"], {"run": run.id, "paths": lost})
+            await add_shards(conn, shard.project, [NewShard(shard.queue, "run-stage", run.id, tuple(lost), priority=5)])
+            await finish_shard(conn, shard)
+        log.warning("entries lost before the seal", run=run.id, count=len(lost))
+        return True
+
+    async def _records(self, conn: Connection, run: Any) -> bytes:
+        """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns. Of a run that
+        repeats another, the facts of then."""
+        if run.like_id and (kept := await SQL.one(conn, "records_of", run=run.id, path=RECORDS)) is not None:
+            return bytes(kept.body)
+        rows = await SQL.many(conn, "aligned", run=run.id)
+        columns = {row.name: row.type for row in await SQL.many(conn, "columns")}
+        return await in_thread(_parquet, rows, columns)
+
+    async def _keep_records(self, conn: Connection, shard: Shard, digest: str, records: bytes) -> None:
+        written = {"run": shard.subject_id, "path": RECORDS, "size_bytes": len(records), "digest": digest}
+        await conn.execute(SQL["put_written"], {"project": shard.project, **written})
+        if len(records) <= RECORDS_KEPT_BYTES:
+            await conn.execute(SQL["keep_records"], {"project": shard.project, "digest": digest, "body": records})
+
+    # --- blocking -------------------------------------------------------------------------------------------
+
+    def _write_root(
+        self, roots: FlashRoots, run: Any, entries: list[Any], expression: str | None
+    ) -> tuple[ManifestHeader, bytes]:
+        """Beside `data/` and `records.parquet` stand exactly manifest.jsonl, RUN.json and out/."""
+        header, manifest = _manifest(run, entries, expression)
+        roots.write(run.id, MANIFEST, manifest)
+        roots.write(run.id, IDENTITY, _identity(run, header, sealed_at=roots.time_of(run.id, MANIFEST)))
+        sealed = roots.seal(run.id, requester(run))
+        _compare(run.id, sealed, {e.path: e.size_bytes for e in entries})
+        return header, manifest
+
+    async def _prove_ready(self, shard: Shard, run: Any, header: ManifestHeader, manifest: bytes) -> None:
+        async with self._database.project(shard.project) as conn:
+            await conn.execute(SQL["share_withdrawals"])
+            await refuse_withdrawn(conn, run.id)
+            locked = await lock(conn, run.id)
+            await finish_shard(conn, shard)
+            if locked.state == "staging":
+                check_transition("staging", "sealed", subject=run.id)
+                await conn.execute(SQL["seal"], {"id": run.id, "manifest": manifest.decode(), "root": header.root})
+                proof = await proofs.add(
+                    conn,
+                    project=shard.project,
+                    kind="ready",
+                    subject=run.id,
+                    count=header.count,
+                    bytes=header.bytes,
+                    root=header.root,
+                    verifier=f"mover.runs.stage {__version__}",
+                    details={"node": self._node},
+                )
+                check_transition("sealed", "ready", subject=run.id)
+                await conn.execute(SQL["ready"], {"id": run.id, "proof": proof})
+                metrics.STAGE_SECONDS.observe((self._clock.now() - run.created_at).total_seconds())
+                await audit.record(
+                    conn,
+                    project=shard.project,
+                    node=self._node,
+                    actor="daemon",
+                    action="run ready",
+                    subject=run.id,
+                    details={"count": header.count, "bytes": header.bytes, "root": header.root},
+                )
+
+
+def _manifest(run: Any, entries: list[Any], expression: str | None) -> tuple[ManifestHeader, bytes]:
+    lines = [
+        ManifestEntry(
+            path=e.path, size_bytes=e.size_bytes, blake3=e.digest, slide=e.number,
+            archive=f"{e.archive_tier}/{e.archive_key}" if e.archive_key else None,
+        )
+        for e in entries
+    ]  # fmt: skip
+    return make_manifest(lines, run=run.id, cohort=expression, created=run.created_at.isoformat())
+
+
+def _identity(run: Any, header: ManifestHeader, *, sealed_at: str) -> bytes:
+    """`sealed_at` is by the tier's own clock, as the times of its files are: whatever is newer changed afterwards."""
+    facts = {
+        "format": "mover-run",
+        "version": 1,
+        "run": run.id,
+        "project": run.project_id,
+        "selection": run.selection_id,
+        "tier": run.tier,
+        "manifest_root": header.root,
+        "count": header.count,
+        "bytes": header.bytes,
+        "created_at": run.created_at,
+        "sealed_at": sealed_at,
+        "software": f"mover {__version__}",
+    }
+    return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
+
+
+def _compare(run: str, sealed: dict[str, int], expected: dict[str, int]) -> None:
+    """Both directions: nothing missing, nothing strange, no other size (I4)."""
+    standing = {path: size for path, size in sealed.items() if path not in (MANIFEST, IDENTITY)}
+    if standing == expected:
+        return
+    missing, strange = expected.keys() - standing.keys(), standing.keys() - expected.keys()
+    raise IntegrityError(
+        f"the run root differs from its manifest: {len(missing)} missing, {len(strange)} strange",
+        where=run,
+        details=[{"path": path, "why": "missing"} for path in sorted(missing)[:OFFENDERS_MAX]]
+        + [{"path": path, "why": "strange"} for path in sorted(strange)[:OFFENDERS_MAX]],
+    )
+
+
+def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:
+    """One row per slide, ordered by path; the same rows give the same bytes."""
+    table: dict[str, pa.Array] = {
+        "path": pa.array([r.path for r in rows], pa.string()),
+        "number": pa.array([r.number for r in rows], pa.string()),
+        "subject": pa.array([r.subject for r in rows], pa.string()),
+        "family": pa.array([r.family for r in rows], pa.string()),
+        "size_bytes": pa.array([r.size_bytes for r in rows], pa.int64()),
+    }
+    known = {name for row in rows for name in row.slide_facts or {}}
+    for name, arrow in (_SLIDE_COLUMNS | {n: a for n, a in _OBJECT_COLUMNS.items() if n in known}).items():
+        table[name] = pa.array([_as(arrow, (r.slide_facts or {}).get(name)) for r in rows], arrow)
+    for name, kind in columns.items():
+        arrow = _ARROW[kind]
+        # a fact that is called like a column above keeps both: the record's own gets a prefix
+        key = f"record_{name}" if name in table else name
+        table[key] = pa.array([_as(arrow, (r.facts or {}).get(name)) for r in rows], arrow)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(table), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _as(arrow: pa.DataType, value: object) -> object:
+    if value is None:
+        return None
+    if pa.types.is_floating(arrow):
+        return float(value)  # type: ignore[arg-type]
+    if pa.types.is_string(arrow):
+        return str(value)
+    return value
