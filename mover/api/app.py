@@ -214,6 +214,8 @@ async def _stream(request: web.Request, lines: AsyncIterator[bytes], media_type:
         async for line in lines:
             await response.write(line)
         await response.write_eof()
+    except ConnectionResetError:
+        return response  # whoever asked went away
     except BaseException:
         if request.transport is not None:
             request.transport.abort()

@@ -108,6 +108,28 @@ def show(*, mover: SyncClient, out: Output, run: str, wait: bool, timeout_s: flo
     return _status(seen)
 
 
+@command.command("events")
+@click.argument("run")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="EVENT", help="Only what came after this event.")
+@with_client
+def events(*, mover: SyncClient, out: Output, run: str, after: int) -> None:
+    """Every state of a run, and then each as it comes, until its end; with --json a line each."""
+    import msgspec
+
+    from mover.cli.output import size
+    from mover.model import wire
+
+    for event in mover.runs.events(run, after=after):
+        if out.as_json:
+            click.echo(msgspec.json.encode(event))
+        elif isinstance(event, wire.RunEvent):
+            out.note(f"{event.at:%Y-%m-%d %H:%M:%SZ}  {event.id:>6}  {event.state}  {event.reason or ''}".rstrip())
+        else:
+            pace = "" if event.rate_bytes_s is None else f", {size(event.rate_bytes_s)}/s"
+            place = f", {_place(event.queue)}" if event.queue else ""
+            out.note(f"{'':22}  {size(event.staged_bytes)} of {size(event.bytes)}{pace}{place}")
+
+
 @command.command("manifest")
 @click.argument("run")
 @with_client

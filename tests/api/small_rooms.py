@@ -156,6 +156,10 @@ class SmallCohorts(Room):
 
 
 class SmallRuns(Room):
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = asyncio.Event()
+
     async def request(self, identity: Identity, body: wire.RunRequest, *, key: str, request: str) -> wire.Run:
         self.saw("request", identity, body, key, request)
         if body.files:
@@ -185,9 +189,8 @@ class SmallRuns(Room):
         yield asyncio.sleep
 
     async def events(self, project: str, id: str, *, after: int) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
-        """Two states and a look in between; of `run-watched` a third as soon as somebody sets `asked`."""
+        """Two states and a look in between; of `run-watched` a third as soon as it is `over`."""
         self.saw("events", project, id, after)
-        self.asked.clear()
         if id == "run-none":
             raise NotFound("no such run", where=id)
         for number, state in ((3, "staging"), (4, "ready")):
@@ -195,7 +198,7 @@ class SmallRuns(Room):
                 yield wire.RunEvent(id=number, run=id, state=state, at=AT)
                 yield wire.RunProgress(run=id, state=state, count=2, bytes=20, staged_count=1, staged_bytes=10)
         if id == "run-watched":
-            await self.asked.wait()
+            await self.over.wait()
             yield wire.RunEvent(id=5, run=id, state="cleaned", at=AT)
 
     async def heartbeat(self, project: str, id: str) -> wire.Run:

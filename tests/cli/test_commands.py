@@ -203,6 +203,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
+    ("run", "events"),
     ("batch", "reveal"), ("slide", "grant"), ("slide", "decline"),
     *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
 }  # fmt: skip
@@ -277,9 +278,25 @@ def test_a_batch_that_failed_fails_the_command(mover: Mover, daemon: Daemon) -> 
 
 def test_a_run_that_could_not_be_protected_ends_the_wait_and_fails_the_command(mover: Mover, daemon: Daemon) -> None:
     """It goes back to ready and says why; a job script must not wait for ever, nor go on to clean."""
-    daemon.rooms.runs.states = ["finishing", "protecting", "ready"]  # type: ignore[attr-defined]
+    daemon.rooms.runs.states = ["finishing", "ready"]  # type: ignore[attr-defined]
     said = mover("--url", daemon.url, "run", "finish", "run-1", "--wait", "--timeout", "20")
     assert said.status == 1 and "ready" in said.out
+
+
+def test_a_run_s_events_are_lines_for_people_and_for_scripts(mover: Mover, daemon: Daemon) -> None:
+    """A job script follows them with its own tools."""
+    people = mover("--url", daemon.url, "run", "events", "run-1")
+    assert [line.split()[-1] for line in people.out.splitlines()[::2]] == ["staging", "ready"]
+    assert "10 B of 20 B" in people.out
+    script = mover("--url", daemon.url, "run", "events", "run-1", "--after", "3", "--json")
+    assert [json.loads(line)["state"] for line in script.out.splitlines()] == ["ready", "ready"]
+
+
+def test_a_cleanup_that_came_to_nothing_fails_the_command(mover: Mover, daemon: Daemon) -> None:
+    daemon.rooms.runs.states = ["protected"]  # type: ignore[attr-defined]
+    daemon.rooms.runs.clean = daemon.rooms.runs.cancel  # type: ignore[attr-defined,method-assign]
+    said = mover("--url", daemon.url, "run", "clean", "run-1", "--wait", "--timeout", "20")
+    assert said.status == 1 and "protected" in said.out
 
 
 def test_patience_has_an_exit_status_of_its_own(mover: Mover, daemon: Daemon) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mover.api import OPERATIONS, Rooms, Server, make_app, serve
 from mover.errors import (
     Denied,
+    LimitExceeded,
     MoverError,
     NotFound,
     NotProtected,
@@ -27,9 +28,9 @@ from mover.errors import (
 )
 from mover.model import wire
 from mover.model.policy import KeepRules
-from mover.sdk import Client, SyncClient
+from mover.sdk import Client, SyncClient, events
 from mover.sdk.nouns import Noun
-from mover.sdk.transport import ATTEMPTS
+from mover.sdk.transport import ATTEMPTS, Ask, Transport
 from mover.settings import Listen
 from tests.api.small_rooms import SmallAccess, run, small_rooms
 
@@ -170,6 +171,50 @@ async def test_patience_that_ends_is_told_apart_from_failure(client: Client) -> 
     assert caught.value.where == "batch-1 is working" and caught.value.retry == "later"
 
 
+async def test_a_run_is_followed_by_its_events_and_looked_at_once_more_at_the_end(client: Client, rooms: Rooms) -> None:
+    """What comes back is the run as it is, with its root; the events only say when to look."""
+    rooms.runs.states = ["requested", "ready"]  # type: ignore[attr-defined]
+    seen: list[wire.Run] = []
+    done = await client.runs.wait("run-1", progress=seen.append)
+    assert [run.state for run in seen] == ["requested", "staging", "staging", "ready"]
+    assert (seen[2].staged_bytes, seen[2].bytes, seen[1].event) == (10, 20, 3)
+    assert done.state == "ready" and done.event == 0
+    later = [event async for event in client.runs.events("run-1", after=3)]
+    assert [event.id for event in later if isinstance(event, wire.RunEvent)] == [4]
+
+
+async def test_a_stream_that_breaks_is_opened_again_after_the_last_state_heard(
+    client: Client, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that restarts costs a watcher two seconds and no state."""
+    monkeypatch.setattr(events, "PAUSE_S", 0.01)
+    whole, asked = Transport.stream, []
+
+    async def cut(self: Transport, ask: Ask) -> AsyncIterator[bytes]:
+        asked.append(ask.last_event)
+        async for piece in whole(self, ask):
+            known, cut_off, _ = piece.partition(b"id: 4")
+            yield known if len(asked) == 1 else piece
+            if cut_off and len(asked) == 1:
+                raise ServiceUnreachable("cut off")
+
+    monkeypatch.setattr(Transport, "stream", cut)
+    heard = [e async for e in client.runs.events("run-1") if isinstance(e, wire.RunEvent)]
+    assert ([e.id for e in heard], asked) == ([3, 4], [0, 3])
+
+
+async def test_where_no_stream_is_to_spare_a_run_is_polled(
+    client: Client, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: Transport, ask: Ask) -> AsyncIterator[bytes]:
+        raise LimitExceeded("all streams are open")
+        yield b""
+
+    monkeypatch.setattr(Transport, "stream", full)
+    rooms.runs.states = ["staging", "staging", "ready"]  # type: ignore[attr-defined]
+    assert (await client.runs.wait("run-1")).state == "ready"
+
+
 def test_the_sync_client_works_where_a_loop_runs_already(tmp_path: Path) -> None:
     """A notebook's thread has a loop of its own."""
 
@@ -185,6 +230,7 @@ def test_the_sync_client_works_where_a_loop_runs_already(tmp_path: Path) -> None
         async def cell() -> str:
             with SyncClient(url, token="mvr_operator") as client:
                 assert client.runs.ENDED
+                assert [event.state for event in client.runs.events("run-1")][-1] == "ready"
                 with pytest.raises(NotProtected):
                     client.runs.clean("run-1")
                 return client.batches.view("batch-1").state
