@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from msgspec import Struct
@@ -24,6 +25,13 @@ TEMPLATE = "mover_template"
 PROJECT = "demo"
 OTHER_PROJECT = "other"
 GONE_MS = 10_000  # for which a test's forgotten connections may take to end
+
+
+class Made(Struct, frozen=True):
+    """A database, and the connection that looks at it between two tests: opening one costs more than the look."""
+
+    database: spare.Spare
+    watch: psycopg.Connection[Any]
 
 
 class Dsns(Struct, frozen=True):
@@ -69,41 +77,47 @@ def fresh_database(server: EmbeddedServer, *, template: str = TEMPLATE) -> Itera
     made = _SPARE.pop() if template == TEMPLATE and _SPARE else _made(server, template)
     try:
         yield Dsns(
-            database=made.name,
-            superuser=server.dsn(SUPERUSER, made.name),
-            daemon=server.dsn(DAEMON, made.name),
-            vault=server.dsn(VAULT, made.name),
+            database=made.database.name,
+            superuser=server.dsn(SUPERUSER, made.database.name),
+            daemon=server.dsn(DAEMON, made.database.name),
+            vault=server.dsn(VAULT, made.database.name),
         )
     finally:
-        if template == TEMPLATE and _is_clean(server, made):
+        if template == TEMPLATE and _is_clean(made):
             _SPARE.append(made)
         else:
             _drop(server, made)
 
 
-_SPARE: list[spare.Spare] = []  # of this process's one server
+_SPARE: list[Made] = []  # of this process's one server
 
 
-def _made(server: EmbeddedServer, template: str) -> spare.Spare:
+def _made(server: EmbeddedServer, template: str) -> Made:
     name = f"t_{secrets.token_hex(8)}"
     with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
         conn.execute(f"create database {name} template {template}")
-    with psycopg.connect(server.dsn(SUPERUSER, name)) as conn:
-        return spare.seen_new(conn, name)
+    watch = psycopg.connect(server.dsn(SUPERUSER, name), autocommit=True, prepare_threshold=None)
+    with watch.transaction():
+        return Made(spare.seen_new(watch, name), watch)
 
 
-def _is_clean(server: EmbeddedServer, made: spare.Spare) -> bool:
+def _is_clean(made: Made) -> bool:
+    """Whoever else is connected is sent away first. A test that ended our connection leaves nothing to look with."""
+    try:
+        with made.watch.transaction():
+            made.watch.execute(
+                "select pg_terminate_backend(pid, %s) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()", [GONE_MS]
+            )  # fmt: skip
+            return spare.emptied(made.watch, made.database)
+    except psycopg.OperationalError:
+        return False
+
+
+def _drop(server: EmbeddedServer, made: Made) -> None:
+    made.watch.close()
     with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
-        conn.execute(
-            "select pg_terminate_backend(pid, %s) from pg_stat_activity where datname = %s", [GONE_MS, made.name]
-        )
-    with psycopg.connect(server.dsn(SUPERUSER, made.name)) as conn:
-        return spare.emptied(conn, made)
-
-
-def _drop(server: EmbeddedServer, made: spare.Spare) -> None:
-    with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
-        conn.execute(f"drop database {made.name} with (force)")
+        conn.execute(f"drop database {made.database.name} with (force)")
 
 
 TIERS = [
