@@ -155,6 +155,11 @@ async def freeze(
     return await _write(conn, project, rows, cohort=cohort_id, expression=expression)
 
 
+async def numbers_of(conn: Connection, project: str, expression: str) -> list[str]:
+    """The slides that an expression selects now, in order; nothing is frozen."""
+    return sorted(row.number for row in await _selected(conn, project, expression))
+
+
 async def resolve_numbers(
     conn: Connection, project: str, numbers: Sequence[str]
 ) -> tuple[list[str], list[dict[str, Any]]]:

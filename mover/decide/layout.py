@@ -17,8 +17,9 @@ def slide_path(
     label: str | None = None,
     name: str | None = None,
     several: bool = False,
+    split: str | None = None,
 ) -> str:
-    """`data/...`: flat, a folder per slide number, or a folder per value of the fact `label`.
+    """`data/...`: flat, a folder per slide number, per value of the fact `label`, or per split.
 
     `name` is a file beside the slide's main one. A slide of several files has a folder of its own in every layout:
     its index names its parts by where they lie.
@@ -26,6 +27,8 @@ def slide_path(
     name = name or f"{number}.{extension}"
     if layout == "label":
         name = f"{folder_name((facts or {}).get(label or ''))}/{f'{number}/' if several else ''}{name}"
+    elif layout == "split":
+        name = f"{split}/{f'{number}/' if several else ''}{name}"
     elif layout != "flat" or several:
         name = f"{number}/{name}"
     return f"data/{name}"

@@ -493,16 +493,31 @@ class SelectionPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class SplitSource(Body, frozen=True):
+    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `selection` (id)."""
+
+    cohort: ShortText | None = None
+    expression: Annotated[str, Meta(max_length=8192)] | None = None
+    files: list[ShortText] | None = None
+    selection: ShortText | None = None
+
+
+SplitName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+
+
 class RunRequest(Body, frozen=True):
-    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `like` (run id)."""
+    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `like` (run id), `splits`."""
 
     cohort: ShortText | None = None
     expression: Annotated[str, Meta(max_length=8192)] | None = None
     files: list[ShortText] | None = None
     like: ShortText | None = None
+    # by name (train, val, test): refused where two share a slide, its content, its block or its patient
+    splits: Annotated[dict[SplitName, SplitSource], Meta(min_length=2, max_length=16)] | None = None
     tier: str | None = None
     policy: str | None = None
-    layout: Literal["flat", "number", "label"] | None = None
+    # with splits, a folder for each of them unless another layout is asked for
+    layout: Literal["flat", "number", "label", "split"] | None = None
     layout_label: str | None = None
     lease_s: Annotated[int, Meta(ge=60, le=31_536_000)] | None = None
     # who waits for space is let in by priority, then by deadline, then in the order of arrival

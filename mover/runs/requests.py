@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -22,12 +23,14 @@ from mover.model.access import Identity
 from mover.model.facts import SLIDE_COLUMNS
 from mover.model.policy import StagePolicy
 from mover.randomness import new_id
+from mover.runs.guard import Guard, Judged
 from mover.runs.site import PLAN_STEPS_MAX, RunSite, get
 
 SQL = load(__file__)
 # entries written by one statement
 ENTRIES_SLICE = 10_000
 # a key whose run came so far stands for nothing any more: asking again is a mistake, not a repetition (D13)
+SOURCES = ("cohort", "expression", "files", "like", "splits")
 OVER = frozenset("finishing protecting protected cleaning cleaned cancelled failed".split())
 
 
@@ -39,6 +42,8 @@ class _Chosen(Struct, frozen=True):
     explanation: str = ""
     # the run that is repeated exactly: its files under its names, whatever policies and facts say by now
     like: Any = None
+    # by number
+    split_of: Mapping[str, str] = {}
 
 
 class _Layout(Struct, frozen=True):
@@ -59,6 +64,7 @@ class Asked(Struct, frozen=True):
 class Requests:
     def __init__(self, site: RunSite) -> None:
         self._site = site
+        self._guard = Guard(site, self._cohort)
 
     async def ask(self, identity: Identity, body: wire.RunRequest, *, key: str, request: str = "") -> Asked:
         """The run of this key; a new one waits to be let in, or was refused.
@@ -67,11 +73,14 @@ class Requests:
         """
         policy = self._policy(body)
         run = new_id("run")
+        judged = None
+        if body.splits is not None and not await self._known(identity.project, key):
+            judged = await self._judge(identity, body, policy, subject=run)
         async with self._site.database.project(identity.project) as conn:
             earlier = await self._remember(conn, identity.project, key, body, run)
             if earlier is not None:
                 return Asked(earlier, policy.flash)
-            chosen = await self._create(conn, identity, body, policy, run)
+            chosen = await self._create(conn, identity, body, policy, run, judged)
             action = "run refused" if chosen.offenders else "run requested"
             await self._site.record(conn, identity, action, run, request=request)
         return Asked(
@@ -82,10 +91,13 @@ class Requests:
     async def plan(self, identity: Identity, body: wire.RunRequest) -> wire.Plan:
         """What `request` would stage, and how; nothing is kept."""
         policy = self._policy(body)
+        judged = await self._judge(identity, body, policy, subject="plan") if body.splits is not None else None
         async with self._site.database.project(identity.project) as conn, conn.transaction(force_rollback=True):
-            chosen = await self._choose(conn, identity.project, body)
+            chosen = await self._choose(conn, identity.project, body, judged)
             if chosen.offenders:
-                raise RunRefused("the set is not whole", details=named(chosen.offenders, body))
+                raise RunRefused(
+                    judged.explanation if judged else "the set is not whole", details=named(chosen.offenders, body)
+                )
             rows = await self._selected(conn, policy.flash, chosen.selection_id)
         steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
         copied = sum(s.bytes for s in steps if s.action == "copy")
@@ -99,9 +111,9 @@ class Requests:
         )
 
     def _policy(self, body: wire.RunRequest) -> StagePolicy:
-        given = [name for name in ("cohort", "expression", "files", "like") if getattr(body, name) is not None]
+        given = [name for name in SOURCES if getattr(body, name) is not None]
         if len(given) != 1:
-            raise RequestInvalid("a run names exactly one of cohort, expression, files and like")
+            raise RequestInvalid("a run names exactly one of cohort, expression, files, like and splits")
         policies = self._site.policies
         policy = policies.get(body.policy, StagePolicy) if body.policy else policies.default(StagePolicy)
         if body.tier is not None and body.tier != policy.flash:
@@ -109,6 +121,16 @@ class Requests:
         if policy.flash not in self._site.flash:
             raise RequestInvalid(f"{policy.flash} is not a flash tier of this node")
         return policy
+
+    async def _judge(self, identity: Identity, body: wire.RunRequest, policy: StagePolicy, *, subject: str) -> Judged:
+        """Before the transaction that keeps the run: what was learnt is on record whatever becomes of the run."""
+        return await self._guard.judge(identity, body.splits or {}, subject=subject, unknown=policy.unknown_patients)
+
+    async def _known(self, project: str, key: str) -> bool:
+        """Whether the key has its run already, so that nothing has to be judged again."""
+        async with self._site.database.project(project) as conn:
+            found = await SQL.one(conn, "remembered", project=project, key=blake3(key.encode()).hexdigest())
+        return found is not None
 
     async def _remember(self, conn: Connection, project: str, key: str, body: wire.RunRequest, run: str) -> str | None:
         """The earlier run of this key, or None after binding the key to the new one.
@@ -137,9 +159,15 @@ class Requests:
         return str(earlier.subject_id)
 
     async def _create(
-        self, conn: Connection, identity: Identity, body: wire.RunRequest, policy: StagePolicy, run: str
+        self,
+        conn: Connection,
+        identity: Identity,
+        body: wire.RunRequest,
+        policy: StagePolicy,
+        run: str,
+        judged: Judged | None,
     ) -> _Chosen:
-        chosen = await self._choose(conn, identity.project, body)
+        chosen = await self._choose(conn, identity.project, body, judged)
         layout = await self._layout(conn, body, policy, chosen)
         refused = bool(chosen.offenders)
         entries = [] if refused else await self._entries(conn, policy, chosen, layout)
@@ -171,8 +199,10 @@ class Requests:
             await conn.execute(SQL["insert_entries"], {"run": run, "entries": part})
         return chosen
 
-    async def _choose(self, conn: Connection, project: str, body: wire.RunRequest) -> _Chosen:
+    async def _choose(self, conn: Connection, project: str, body: wire.RunRequest, judged: Judged | None) -> _Chosen:
         """The frozen selection, or every offender that keeps the set from being whole."""
+        if judged is not None:
+            return await self._apart(conn, project, judged)
         if body.files is not None:
             known, offenders = await selections.resolve_numbers(conn, project, body.files)
             if offenders or not known:
@@ -186,7 +216,8 @@ class Requests:
             if gone:
                 offenders = [one._asdict() for one in gone]
                 return _Chosen(offenders=offenders, explanation=f"{len(gone)} of its slides cannot be staged any more")
-            return _Chosen(earlier.selection_id, like=earlier)
+            split_of = {row.number: row.split for row in await SQL.many(conn, "splits", run=earlier.id)}
+            return _Chosen(earlier.selection_id, like=earlier, split_of=split_of)
         else:
             cohort_id, expression = None, body.expression
             if body.cohort is not None:
@@ -196,6 +227,13 @@ class Requests:
             return _Chosen(offenders=[{"why": "empty"}], explanation="the expression selects no slide")
         return _Chosen(frozen.selection_id)
 
+    async def _apart(self, conn: Connection, project: str, judged: Judged) -> _Chosen:
+        """One selection of all splits; each slide knows its own."""
+        if judged.offenders:
+            return _Chosen(offenders=judged.offenders, explanation=judged.explanation)
+        frozen = await selections.freeze(conn, project, numbers=judged.every)
+        return _Chosen(frozen.selection_id, split_of=judged.split_of)
+
     async def _cohort(self, conn: Connection, reference: str) -> tuple[str, str]:
         name, _, version = reference.partition("@")
         number = int(version) if version.isdigit() else None
@@ -204,15 +242,16 @@ class Requests:
             raise NotFound("no such cohort", where=reference)
         return row.id, row.expression
 
-    async def _layout(
-        self, conn: Connection, body: wire.RunRequest, policy: StagePolicy, chosen: _Chosen
-    ) -> _Layout:
+    async def _layout(self, conn: Connection, body: wire.RunRequest, policy: StagePolicy, chosen: _Chosen) -> _Layout:
         """As it was asked for; as it was, where an earlier run is repeated; else as the policy has it."""
         if chosen.like is not None and body.layout is None:
             return _Layout(chosen.like.layout, chosen.like.layout_label)
-        layout = _Layout(body.layout or policy.layout, body.layout_label or policy.layout_label)
+        given = body.layout or ("split" if body.splits is not None else policy.layout)
+        layout = _Layout(given, body.layout_label or policy.layout_label)
         if chosen.offenders:
             return layout
+        if layout.name == "split" and not chosen.split_of:
+            raise RequestInvalid("layout `split` needs splits")
         if layout.name == "label" and not layout.label:
             raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
         if layout.label and layout.label not in {*await facts.columns(conn), *SLIDE_COLUMNS}:
@@ -227,7 +266,7 @@ class Requests:
         if like is not None and (layout.name, layout.label) == (like.layout, like.layout_label):
             return [row._asdict() for row in await SQL.many(conn, "repeated", run=like.id)]
         rows = await self._selected(conn, policy.flash, chosen.selection_id)
-        return [_entry_of(row, layout) for row in rows]
+        return [_entry_of(row, layout, chosen.split_of.get(row.number)) for row in rows]
 
     async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
         """Some thousand places at a time: what each costs does not depend on how many there are, nor on what the
@@ -238,13 +277,14 @@ class Requests:
         return [row for part in slices for row in await SQL.many(conn, "selected", tier=tier, places=part)]
 
 
-def _entry_of(row: Any, layout: _Layout) -> dict[str, Any]:
+def _entry_of(row: Any, layout: _Layout, split: str | None) -> dict[str, Any]:
     return {
         "path": slide_path(
             row.number, row.extension, layout=layout.name, facts=row.facts, label=layout.label, name=row.name,
-            several=row.several,
+            several=row.several, split=split,
         ),
         "number": row.number,
+        "split": split,
         "size_bytes": row.size_bytes,
         "digest": row.digest,
         "archive_tier": row.tier,
@@ -273,5 +313,10 @@ def _step_of(number: str, files: list[Any]) -> wire.PlanStep:
 def named(offenders: list[dict[str, Any]], body: wire.RunRequest) -> list[dict[str, Any]]:
     """Offenders with the names as the requester wrote them. The catalog keeps only masked shapes: what is no
     number may be a name (D10), and goes back to nobody but who sent it."""
-    files = body.files or []
-    return [{"name": files[o["position"] - 1], **o} if o.get("position") else o for o in offenders]
+
+    def sent(offender: dict[str, Any]) -> dict[str, Any]:
+        source = (body.splits or {}).get(offender.get("split", ""), body)
+        # of a frozen list nothing was sent but its id
+        return {"name": source.files[offender["position"] - 1], **offender} if source.files is not None else offender
+
+    return [sent(offender) if offender.get("position") else offender for offender in offenders]

@@ -46,9 +46,9 @@ values (%(id)s, %(project)s, %(selection)s, %(tier)s, %(policy)s, %(state)s, %(r
 
 -- name: insert_entries
 -- Files the run root will hold.
-insert into mover.run_entry (project_id, run_id, path, number, size_bytes, digest, archive_tier, archive_key)
+insert into mover.run_entry (project_id, run_id, path, number, split, size_bytes, digest, archive_tier, archive_key)
 select (select mover.current_project()), %(run)s, e.* from jsonb_to_recordset(%(entries)s)
-    as e (path text, number text, size_bytes bigint, digest text, archive_tier text, archive_key text)
+    as e (path text, number text, split text, size_bytes bigint, digest text, archive_tier text, archive_key text)
 
 -- name: unstageable
 -- Slides of an earlier run that no run may take any more, and why: withdrawn, removed for good, or without a whole copy
@@ -67,5 +67,9 @@ select distinct e.number,
 
 -- name: repeated
 -- The files of an earlier run, each where it lay.
-select path, number, size_bytes, digest, archive_tier, archive_key from mover.run_entry
+select path, number, split, size_bytes, digest, archive_tier, archive_key from mover.run_entry
  where run_id = %(run)s and number is not null order by path
+
+-- name: splits
+-- Which split each slide of an earlier run was in.
+select distinct number, split from mover.run_entry where run_id = %(run)s and split is not null

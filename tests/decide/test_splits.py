@@ -81,9 +81,7 @@ def test_another_seed_deals_otherwise_and_the_rare_are_shared_as_the_frequent() 
 MANY = {str(at): 1 / 17 for at in range(17)}
 
 
-@pytest.mark.parametrize(
-    "fractions", [{"train": 1.0}, {"train": 0.5, "test": 0.4}, {"train": 1.0, "test": 0.0}, MANY]
-)
+@pytest.mark.parametrize("fractions", [{"train": 1.0}, {"train": 0.5, "test": 0.4}, {"train": 1.0, "test": 0.0}, MANY])
 def test_fractions_that_are_not_the_whole_are_refused(fractions: dict[str, float]) -> None:
     """What is left over would be slides that nobody asked to leave out."""
     with pytest.raises(RequestInvalid):

@@ -1,0 +1,160 @@
+"""Splits of a run: what is in two of them refuses it before the first byte; what is apart is staged apart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+
+from mover.catalog import selections
+from mover.catalog.database import Database
+from mover.errors import RequestInvalid, RunRefused
+from mover.model import wire
+from mover.model.policy import StagePolicy
+from mover.policy import Loaded, PolicyBook
+from mover.runs.runs import Flash, Runs
+from tests.rooms.rig import OTHER, PROJECT, Rig, who
+from tests.support.facts import insert
+from tests.support.postgres import Dsns
+
+pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
+
+
+@pytest.fixture
+def rig(tmp_path: Any, dsns: Dsns, database: Database) -> Rig:
+    rig = Rig(tmp_path, dsns, database)
+    with psycopg.connect(dsns.superuser) as conn:
+        for project in (PROJECT, OTHER):
+            insert(conn, "batch", project_id=project, id=f"b-{project}", tier="intake", policy="images", folder="f",
+                   created_by="ann")  # fmt: skip
+            insert(conn, "record_set", project_id=project, id=f"r-{project}", batch_id=f"b-{project}", policy="records",
+                   version=1, source="s", created_by="ann")  # fmt: skip
+    return rig
+
+
+def say(rig: Rig, number: str, *, subject: str | None = None, block: str | None = None, project: str = PROJECT) -> None:
+    """What a record set of the project says of a slide."""
+    with psycopg.connect(rig.dsns.superuser) as conn:
+        insert(conn, "aligned", project_id=project, number=number, subject=subject, block=block, facts="{}",
+               record_set_id=f"r-{project}")  # fmt: skip
+
+
+def scanned(rig: Rig, number: str, subject: str) -> None:
+    """What the scan itself said to the vault."""
+    with psycopg.connect(rig.dsns.superuser) as conn:
+        tie = "insert into vault.tie select site, number, %s from mover.slide where number = %s"
+        conn.execute(tie, [subject, number])
+
+
+def files(**splits: list[str]) -> wire.RunRequest:
+    return wire.RunRequest(splits={name: wire.SplitSource(files=numbers) for name, numbers in splits.items()})
+
+
+async def refused(rig: Rig, body: wire.RunRequest, *, key: str = "k") -> list[dict[str, Any]]:
+    with pytest.raises(RunRefused) as caught:
+        await rig.runs.request(who(), body, key=key)
+    with pytest.raises(RunRefused) as planned:
+        await rig.runs.plan_request(who(), body)
+    assert planned.value.details == caught.value.details
+    return list(caught.value.details or [])
+
+
+async def test_a_planted_leak_of_each_kind_refuses_the_whole_run_and_names_both_sides(rig: Rig) -> None:
+    """Each is a way in which a model is tested on what it learnt. The patient may be known from tables, from the scan
+    itself, or from one for the one slide and from the other for the other; no answer says who it is."""
+    a, b, c, d, e, f, g, h, alone = rig.slides([900 + n for n in range(9)], projects=(PROJECT, OTHER))
+    say(rig, a, subject="SA")
+    say(rig, b, subject="SA")  # by tables
+    say(rig, c, subject="SC")
+    scanned(rig, d, "SC")  # by a table, and by the scan
+    say(rig, e, subject="SE", block="B1")
+    say(rig, f, subject="SF", block="B1")  # one block, though tables call it two patients'
+    say(rig, g, subject="SG")
+    say(rig, h, subject="SH")
+    with psycopg.connect(rig.dsns.superuser) as conn:
+        conn.execute("update mover.slide set digest = (select digest from mover.slide where number = %s)"
+                     " where number = %s", [g, h])  # fmt: skip
+    say(rig, alone, subject="SA", project=OTHER)  # another project's records are not this one's knowledge
+
+    told = await refused(rig, files(train=[a, c, e, g, alone], test=[b, d, f, h], val=[a]))
+
+    def pair(one: str, other: str, why: str, *, at: str = "train", beside: str = "test") -> list[dict[str, Any]]:
+        return [
+            {"number": one, "split": at, "why": why, "with": other, "with_split": beside},
+            {"number": other, "split": beside, "why": why, "with": one, "with_split": at},
+        ]
+
+    beside_a = {"number": b, "split": "test", "why": "same-patient", "with": a, "with_split": "val"}
+    expected = [
+        *pair(a, a, "same-slide", beside="val"), *pair(g, h, "same-digest"), *pair(e, f, "same-block"),
+        *pair(c, d, "same-patient"), beside_a, {"number": alone, "split": "train", "why": "unknown-patient"},
+    ]  # fmt: skip
+    assert sorted(told, key=json.dumps) == sorted(expected, key=json.dumps)
+    [run] = rig.rows("select state::text, explanation, offenders from mover.run")
+    assert run.state == "refused" and len(run.offenders) == len(told) and "SA" not in json.dumps(run.offenders)
+    assert "2 slides stand in two splits" in run.explanation and "unknown_patients: allow" in run.explanation
+    assert rig.rows("select path from mover.run_entry") == [] and not (rig.folder / "flash" / "runs").exists()
+    # the question itself is on record, also of who only planned; and holds no pseudonym
+    judged = rig.rows("select body::text from mover.audit_record where body::text like %s", "%splits judged%")
+    assert len(judged) == 2 and all("same-patient" in row.body and "SA" not in row.body for row in judged)
+
+
+async def test_what_is_apart_is_staged_apart_and_repeated_so(rig: Rig) -> None:
+    """A job reads `data/train` and `data/test`; the same key judges nothing again, and a repeated run keeps each slide
+    on its side, whatever records say by then."""
+    a, b, c = rig.slides([900, 901, 902])
+    for number, subject in ((a, "SA"), (b, "SA"), (c, "SC")):
+        say(rig, number, subject=subject)
+    async with rig.database.project(PROJECT) as conn:
+        frozen = await selections.freeze(conn, PROJECT, numbers=[a, b])
+    train = wire.SplitSource(selection=frozen.selection_id)
+    body = wire.RunRequest(splits={"train": train, "test": wire.SplitSource(expression="subject = 'SC'")})
+
+    run = await rig.runs.request(who(), body, key="k")
+    assert (await rig.runs.request(who(), body, key="k")).id == run.id
+    assert rig.actions().count("splits judged") == 1
+    like = await rig.runs.request(who(), wire.RunRequest(like=run.id, layout="flat"), key="l")
+    await rig.work()
+
+    data = rig.folder / "flash" / "runs" / run.id / "data"
+    assert {path.relative_to(data).as_posix() for path in data.rglob("*.svs")} == {
+        f"train/{a}.svs", f"train/{b}.svs", f"test/{c}.svs",
+    }  # fmt: skip
+    entries = "select number, split, path from mover.run_entry where run_id = %s and number is not null order by number"
+    assert [(row.number, row.split) for row in rig.rows(entries, like.id)] == [(a, "train"), (b, "train"), (c, "test")]
+    assert [row.path for row in rig.rows(entries, like.id)] == [f"data/{number}.svs" for number in (a, b, c)]
+
+
+async def test_what_names_nothing_or_twice_or_without_splits_is_told_with_its_split(rig: Rig) -> None:
+    """The requester gets back what he sent, of the split in which he sent it; the catalog keeps masked shapes."""
+    [a] = rig.slides([900])
+    say(rig, a, subject="SA")
+    told = await refused(rig, files(train=[a, a, "Meier.svs"], test=[]))
+    assert [(one["split"], one["why"], one.get("name")) for one in told] == [
+        ("test", "empty", None), ("train", "duplicate", a), ("train", "malformed", "Meier.svs"),
+    ]  # fmt: skip
+    assert "Meier" not in json.dumps([row.offenders for row in rig.rows("select offenders from mover.run")])
+    for wrong in (
+        wire.RunRequest(files=[a], layout="split"),
+        wire.RunRequest(splits={"train": wire.SplitSource(), "test": wire.SplitSource(files=[a])}),
+    ):
+        with pytest.raises(RequestInvalid):
+            await rig.runs.request(who(), wrong, key="other")
+
+
+async def test_unknown_patients_pass_where_the_policy_says_so(rig: Rig) -> None:
+    """A site without records may still train, knowing what it does not know; what is known is judged all the same."""
+    a, b, c = rig.slides([900, 901, 902])
+    scanned(rig, a, "SA")
+    scanned(rig, c, "SA")
+    told = await refused(rig, files(train=[a], test=[b]))
+    assert [(one["number"], one["why"]) for one in told] == [(b, "unknown-patient")]
+
+    allowing = StagePolicy(name="stage", archive="archive", flash="flash", unknown_patients="allow")
+    book = PolicyBook([Loaded(policy=allowing, file="stage.yaml", text="", digest="")])
+    rig.runs = Runs(rig.database, {"flash": Flash(rig.roots, "", None)}, book, node="n1")
+    assert (await rig.runs.request(who(), files(train=[a], test=[b]), key="m")).state == "staging"
+    told = await refused(rig, files(train=[a, b], test=[c]), key="n")
+    assert {(one["number"], one["why"]) for one in told} == {(a, "same-patient"), (c, "same-patient")}
