@@ -3882,3 +3882,10 @@ reset role;
 revoke create on schema mover from mover_guard;
 revoke execute on function mover.patient_groups(text[]) from public;
 grant execute on function mover.patient_groups(text[]) to mover_daemon;
+-- === the second person of a release is somebody else, whatever name they go by ==================================
+
+set role mover_owner;
+
+alter table mover.transfer add column asked_person text;        -- null: asked before this was written down, or by a policy
+
+reset role;

@@ -15,7 +15,7 @@ from blake3 import blake3
 from psycopg.types.json import Jsonb
 
 from mover import audit
-from mover.catalog.database import Connection, Database
+from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
@@ -42,6 +42,7 @@ PLAN_STEPS_MAX = 1000
 PAGE_MAX = 1000
 OFFENDERS_IN_PAGE = 10
 REPORT_SLICE = 5_000
+BY_POLICY = "policy:"
 Format = Literal["jsonl", "csv"]
 
 log = get_logger("moving")
@@ -164,12 +165,16 @@ class Transfers:
     ) -> None:
         assert body.to is not None
         kept = msgspec.structs.replace(body, policy=policy)
+        by_policy = not identity.token_id and identity.actor.startswith(
+            BY_POLICY
+        )  # nobody's word: any person's is another
+        person = None if by_policy else await self._person(conn, identity)
         await conn.execute(
             SQL["insert"],
             {
                 "id": transfer, "project": identity.project, "verb": body.verb, "target": body.to, "policy": policy,
                 "sources": sorted({source.tier for source in body.sources}),
-                "request": Jsonb(msgspec.to_builtins(kept)), "actor": identity.actor,
+                "request": Jsonb(msgspec.to_builtins(kept)), "actor": identity.actor, "person": person,
             },
         )  # fmt: skip
         plan = NewShard(tier_queue(body.to), "transfer-plan", transfer, priority=4)
@@ -224,13 +229,14 @@ class Transfers:
         return await self.view(identity.project, transfer)
 
     async def approve(self, identity: Identity, transfer: str) -> wire.Transfer:
-        """After a canary: the rest. Before a large release: a second person's word, who is not the requester."""
+        """After a canary: the rest. Before a large release: a second person's word, who is not the requester. The
+        tokens that one person made are one person."""
         async with self._database.project(identity.project) as conn:
             row = await self._lock(conn, transfer)
             if row.state != "waiting":
                 raise Conflict(f"the transfer is {row.state}; nothing waits for approval", where=transfer)
             if row.reason == "release":
-                if identity.actor == row.created_by:
+                if identity.actor == row.created_by or await self._person(conn, identity) == row.asked_person:
                     raise Denied(
                         "the release waits for a second person", where=transfer,
                         hint="Somebody else than who asked for the transfer approves it.",
@@ -342,7 +348,7 @@ class Transfers:
         return began
 
     async def _begin(self, project: str, policy: MovePolicy, after: str) -> int:
-        identity = Identity(actor=f"policy:{policy.name}", role="operator", project=project)
+        identity = Identity(actor=f"{BY_POLICY}{policy.name}", role="operator", project=project)
         try:
             await self.request(identity, wire.TransferRequest(policy=policy.name), key=f"{policy.name}/{after}")
         except MoverError as error:
@@ -364,6 +370,11 @@ class Transfers:
         if row is None:
             raise NotFound("no such transfer", where=transfer)
         return row
+
+    async def _person(self, conn: Connection, identity: Identity) -> str:
+        with refusals():
+            row = await SQL.one(conn, "person", proof=identity.proven, actor=identity.actor)
+        return str(row.person)
 
     async def _record(
         self, conn: Connection, identity: Identity, action: str, transfer: str, *, request: str = "", reason: str = ""

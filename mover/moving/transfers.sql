@@ -11,8 +11,12 @@ select subject_id, body_digest from mover.idempotency where project_id = %(proje
 
 -- name: insert
 -- A transfer begins by planning.
-insert into mover.transfer (id, project_id, verb, sources, target, policy, request, created_by)
-values (%(id)s, %(project)s, %(verb)s, %(sources)s, %(target)s, %(policy)s, %(request)s, %(actor)s)
+insert into mover.transfer (id, project_id, verb, sources, target, policy, request, created_by, asked_person)
+values (%(id)s, %(project)s, %(verb)s, %(sources)s, %(target)s, %(policy)s, %(request)s, %(actor)s, %(person)s)
+
+-- name: person
+-- Whose word this is, by the proof of it.
+select mover.person_of(%(proof)s, %(actor)s) as person
 
 -- name: page
 -- Newest first.

@@ -32,7 +32,6 @@ from tests.support.postgres import Dsns
 
 PROJECT = "demo"
 ANN = Identity(actor="ann", role="admin", project=PROJECT)
-BOB = Identity(actor="bob", role="admin", project=PROJECT)
 # name -> zone, role, read-only
 TIERS: dict[str, tuple[str, str, bool]] = {
     "nas": ("deidentified", "source", False),
@@ -67,9 +66,7 @@ class MovingRig:
         planner = Planner(self.ends)
         self.releases = Releases(self.database, self.ends, trash, node="n1")
         self.move = Move(self.database, self.ends, self.carrier, planner, self.releases, node="n1")
-        self.transfers = Transfers(
-            self.database, self.ends, self.book, planner, self.move, self.releases, node="n1"
-        )
+        self.transfers = Transfers(self.database, self.ends, self.book, planner, self.move, self.releases, node="n1")
         self.handlers: dict[str, Any] = {
             "transfer-plan": self.move.plan, "transfer-move": self.move.move,
             "transfer-release": self.releases.release, "transfer-restore": self.releases.bring_back,

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from mover.access import Access
 from mover.catalog.database import Database
 from mover.errors import Conflict, Denied, IllegalTransition
 from mover.model import wire
+from mover.model.policy import MovePolicy, ReleaseRule
 from mover.moving.trash import Inode, Trash
-from tests.rooms.moving_rig import ANN, BOB, MovingRig
+from tests.rooms.moving_rig import ANN, PROJECT, MovingRig, request
 from tests.support.facts import insert
 from tests.support.postgres import Dsns
 
@@ -136,6 +139,7 @@ async def test_a_source_that_was_written_again_is_kept_also_with_its_old_size_an
 
 async def test_a_file_of_two_names_is_kept(rig: MovingRig) -> None:
     """Releasing one of its names frees nothing, and the other may be somebody's work."""
+
     def linked() -> None:
         os.link(rig.folder / "nas/in/a.svs", rig.folder / "nas/elsewhere.svs")
 
@@ -145,6 +149,7 @@ async def test_a_file_of_two_names_is_kept(rig: MovingRig) -> None:
 
 async def test_what_a_row_of_another_workflow_points_to_is_kept(rig: MovingRig) -> None:
     """A slide of any project, or an entry of a live run: bytes go only when no row points to them (I1)."""
+
     def pointed_at() -> None:
         import psycopg
 
@@ -292,15 +297,40 @@ async def test_what_a_purge_that_was_given_up_left_comes_back_too(rig: MovingRig
 
 
 async def test_many_sources_wait_for_a_second_person(rig: MovingRig) -> None:
+    """Neither another name for who asked, nor another token that they made, nor the name that a scheduler's word has
+    with somebody else's behind it, is another person; whoever the machine made is."""
+    access = Access(rig.database, project=PROJECT, node="n1", own_uid=990)
+    tokens = {}
+    for name, maker in (("ann", ANN), ("again", "ann"), ("bob", ANN)):
+        made = await access.make_token(tokens.get(maker, ANN), wire.TokenRequest(actor=name, role="admin"))
+        tokens[name] = await access.authenticate(made.secret or "")
     rig.fill("nas", FILES)
-    seen = await rig.moved(prefix="in", to_prefix="kept", verb="move", release=wire.TransferRelease(entries=1))
+    body = request(prefix="in", to_prefix="kept", verb="move", release=wire.TransferRelease(entries=1))
+    asked = await rig.transfers.request(tokens["ann"], body, key="k")
+    await rig.work(patient=True)
+    seen = await rig.view(asked.id)
     assert (seen.state, seen.reason) == ("waiting", "release") and rig.files("nas") == FILES
-    with pytest.raises(Denied):
-        await rig.transfers.approve(ANN, seen.id)
-    await rig.transfers.approve(BOB, seen.id)
+    for one in (tokens["ann"], tokens["again"], structs.replace(tokens["ann"], actor="ann for uid:7")):
+        with pytest.raises(Denied, match="second person"):
+            await rig.transfers.approve(one, seen.id)
+    await rig.transfers.approve(tokens["bob"], seen.id)
     await rig.work(patient=True)
     seen = await rig.view(seen.id)
     assert (seen.state, seen.releases[0].approved_by) == ("done", "bob") and rig.trash("nas") == FILES
+
+
+async def test_any_person_approves_what_a_policy_released(tmp_path: Path, dsns: Dsns, database: Database) -> None:
+    """A policy is nobody: the machine, at whose word it begins, may be the one who looks."""
+    policy = MovePolicy(name="nightly", source="nas", target="cold", prefix="in", to_prefix="kept", every_s=3600,
+                        release=ReleaseRule(entries=1))  # fmt: skip
+    rig = MovingRig(tmp_path, dsns, database, policies=(policy,))
+    rig.fill("nas", FILES)
+    assert await rig.transfers.begin_due(PROJECT) == 1
+    await rig.work(patient=True)
+    [seen] = (await rig.transfers.list(PROJECT)).transfers
+    assert (seen.state, seen.reason) == ("waiting", "release")
+    await rig.transfers.approve(ANN, seen.id)
+    rig.carrier.close()
 
 
 async def test_a_large_tier_lets_more_go_at_once(rig: MovingRig) -> None:
