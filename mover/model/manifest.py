@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 from blake3 import blake3
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from mover.errors import StructureInvalid
 
@@ -24,6 +24,7 @@ class ManifestEntry(Struct, frozen=True):
     blake3: str
     slide: str | None = None
     archive: str | None = None  # tier/key of the archive entry
+    split: str | UnsetType = UNSET  # only where the run names splits: other lines, and their roots, stay as they were
 
 
 class ManifestHeader(Struct, frozen=True):

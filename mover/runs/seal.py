@@ -165,6 +165,7 @@ def _manifest(run: Any, entries: list[Any], expression: str | None) -> tuple[Man
         ManifestEntry(
             path=e.path, size_bytes=e.size_bytes, blake3=e.digest, slide=e.number,
             archive=f"{e.archive_tier}/{e.archive_key}" if e.archive_key else None,
+            split=e.split or msgspec.UNSET,
         )
         for e in entries
     ]  # fmt: skip
@@ -213,6 +214,8 @@ def _parquet(rows: list[Any], columns: dict[str, str]) -> bytes:
         "family": pa.array([r.family for r in rows], pa.string()),
         "size_bytes": pa.array([r.size_bytes for r in rows], pa.int64()),
     }
+    if any(r.split for r in rows):
+        table["split"] = pa.array([r.split for r in rows], pa.string())
     known = {name for row in rows for name in row.slide_facts or {}}
     for name, arrow in (_SLIDE_COLUMNS | {n: a for n, a in _OBJECT_COLUMNS.items() if n in known}).items():
         table[name] = pa.array([_as(arrow, (r.slide_facts or {}).get(name)) for r in rows], arrow)

@@ -14,7 +14,7 @@ select pg_advisory_xact_lock_shared(hashtextextended('mover withdrawals', 0))
 
 -- name: aligned
 -- Aligned facts of exactly the run's slides, for records.parquet: one row each, at the path of the main file.
-select e.path, s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, s.facts as slide_facts,
+select e.path, e.split, s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, s.facts as slide_facts,
        coalesce(a.subject, s.facts ->> 'subject') as subject, a.facts
   from mover.run_entry e join mover.slide s using (number) left join mover.aligned a on a.number = s.number
  where e.run_id = %(run)s and e.archive_key = s.key order by e.path collate "C"

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 
 from mover.catalog import selections
 from mover.catalog.database import Database
 from mover.errors import RequestInvalid, RunRefused
 from mover.model import wire
+from mover.model.manifest import parse_manifest
 from mover.model.policy import StagePolicy
 from mover.policy import Loaded, PolicyBook
 from mover.runs.runs import Flash, Runs
@@ -122,6 +124,14 @@ async def test_what_is_apart_is_staged_apart_and_repeated_so(rig: Rig) -> None:
     assert {path.relative_to(data).as_posix() for path in data.rglob("*.svs")} == {
         f"train/{a}.svs", f"train/{b}.svs", f"test/{c}.svs",
     }  # fmt: skip
+    manifest = parse_manifest((await rig.runs.manifest(PROJECT, run.id)).encode())
+    assert {(e.slide, e.split) for e in manifest.entries if e.slide} == {(a, "train"), (b, "train"), (c, "test")}
+    records = pq.read_table(data.parent / "records.parquet").to_pylist()
+    assert (
+        [row["split"] for row in records]
+        == [row["path"].split("/")[1] for row in records]
+        == ["test", "train", "train"]
+    )
     entries = "select number, split, path from mover.run_entry where run_id = %s and number is not null order by number"
     assert [(row.number, row.split) for row in rig.rows(entries, like.id)] == [(a, "train"), (b, "train"), (c, "test")]
     assert [row.path for row in rig.rows(entries, like.id)] == [f"data/{number}.svs" for number in (a, b, c)]
