@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "records": ("mover.cli.records", "Step 2: declare the tables of a batch, read the ledger."),
     "cohort": ("mover.cli.cohort", "Step 3: save and count cohorts by expression."),
     "run": ("mover.cli.run", "Steps 3 to 5: request, wait, finish, clean."),
+    "check": ("mover.cli.check", "Is a run root what was sealed? Names, sizes and times, in seconds."),
     "copy": ("mover.cli.copy", "Copy trees, lists or what a condition selects from tier to tier."),
     "move": ("mover.cli.move", "Copy, then release the sources: trash, hold, purge."),
     "transfer": ("mover.cli.transfer", "Follow and steer copies and moves."),

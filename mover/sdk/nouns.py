@@ -11,9 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import structs
 
-from mover.errors import LimitExceeded, StillWorking
+from mover.errors import LimitExceeded, NotFound, StillWorking
 from mover.model import wire
 from mover.sdk.events import run_events
+from mover.sdk.rootcheck import Checked, check
 from mover.sdk.transport import Ask, Transport
 
 # how long one long poll lasts: short when a person watches the counts move
@@ -380,6 +381,20 @@ class Cohorts(Noun):
         ask = Ask("POST", f"/v1/cohorts/{ref}/freeze", repeatable=True)
         return await self._transport.send(ask, wire.Selection)
 
+    async def split(
+        self,
+        ref: str,
+        parts: Mapping[str, float],
+        *,
+        by: str | None = None,
+        seed: int = 0,
+        unknown_patients: Literal["refuse", "allow"] = "refuse",
+    ) -> wire.CohortSplit:
+        """Fractions by name. The same seed again is the same slides in other frozen lists, of the same roots."""
+        body = wire.SplitRequest(parts={**parts}, by=by, seed=seed, unknown_patients=unknown_patients)
+        ask = Ask("POST", f"/v1/cohorts/{ref}/split", body=body, repeatable=True)
+        return await self._transport.send(ask, wire.CohortSplit)
+
     async def selection(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.SelectionPage:
         return await self._get(f"/v1/selections/{id}", wire.SelectionPage, after=after, limit=limit)
 
@@ -453,6 +468,14 @@ class Runs(Noun):
 
     async def manifest(self, id: str) -> str:
         return await self._get(f"/v1/runs/{id}/manifest", str)
+
+    async def check(self, id: str, *, root: str | None = None, read: bool = False) -> Checked:
+        """The run's root as this machine sees it, compared with what was sealed and with the catalog's manifest."""
+        seen = await self.view(id)
+        if seen.manifest_root is None or seen.root is None:
+            raise NotFound("the run has no sealed root", where=id)
+        place = root or seen.root
+        return await asyncio.to_thread(check, place, read=read, expected_root=seen.manifest_root)
 
     async def ready(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.StagedPage:
         return await self._get(f"/v1/runs/{id}/ready", wire.StagedPage, after=after, limit=limit)

@@ -36,7 +36,7 @@ def below(path: tuple[str, ...], found: click.Command) -> Iterator[tuple[str, ..
 
 LEAVES = sorted(leaves())
 # these act on this machine or run until they are stopped; the rest ask the daemon
-LOCAL = {("watch",), ("daemon",), ("demo",), ("init",), ("doctor",), ("policy", "check")}
+LOCAL = {("watch",), ("check",), ("daemon",), ("demo",), ("init",), ("doctor",), ("policy", "check")}
 LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "adopt", "rotate"))}
 LOCAL |= {("vault", "drill"), ("vault", "restore")}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from mover.jobs import Shard
 from mover.model import wire
 from mover.repository import writer
 from mover.repository.cutting import FileReader
+from mover.runs import stage as stage_module
 from mover.runs.fetch import Fetched
 from mover.runs.roots import FlashRoots, content_key
 from mover.runs.runs import Flash
 from mover.runs.stage import Stage
+from mover.sdk import check
 from tests.rooms.rig import OTHER, PROJECT, Rig, Space, who
 from tests.support.postgres import Dsns
 
@@ -39,6 +42,7 @@ async def ready(rig: Rig, files: list[str], *, key: str = "k") -> wire.Run:
     await rig.work()
     found = await rig.runs.view(PROJECT, run.id)
     assert found.state == "ready", found.explanation
+    assert check(root(rig, run.id), read=True, expected_root=found.manifest_root).whole
     return found
 
 
@@ -296,6 +300,44 @@ async def test_content_that_a_run_took_meanwhile_is_not_evicted(rig: Rig) -> Non
 
     assert rig.run(run.id).state == "ready"
     assert (rig.folder / "flash" / content_key(content.digest)).exists()
+    assert len(rig.rows("select digest from mover.content")) == 1
+
+
+async def test_only_the_group_whose_links_were_killed_is_read_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links move the inodes' marks; their rows come with the commit. What a kill between leaves is read before it is
+    shared, and nothing else: with terabytes on flash a restage must not become a read of all of it."""
+    monkeypatch.setattr(stage_module, "LINKED_AT_ONCE", 2)
+    slides = rig.slides([1000, 2000, 3000, 4000, 5000])
+    await ready(rig, slides, key="1")
+    digests = {row.number: row.digest for row in rig.rows("select number, digest from mover.slide")}
+    for number in slides[:2]:
+        path = rig.roots.root / content_key(digests[number])
+        os.link(path, rig.folder / f"{number}.killed")
+    (rig.roots.root / content_key(digests[slides[2]])).unlink()
+    read: list[str] = []
+    check_content = rig.roots.check_content
+    monkeypatch.setattr(rig.roots, "check_content", lambda digest: (check_content(digest), read.append(digest)))
+
+    again = await ready(rig, slides, key="2")
+
+    assert sorted(read) == sorted(digests[number] for number in slides[:2])
+    assert again.linked_count == 4
+    marks = rig.roots.marks(digests.values())
+    assert {row.digest: row.mark for row in rig.rows("select digest, mark from mover.content")} == marks
+
+
+async def test_slides_with_the_same_bytes_are_fetched_once_and_linked_each(rig: Rig) -> None:
+    """Two numbers may have one digest; one content file, one lock, two names in the root."""
+    one, two = rig.slides([1000, 2000])
+    again = f"slides/{two}/2/{two}.svs"
+    rig.tiers["archive"].put(again, [bytes([1]) * 1000], size_bytes=1000)  # type: ignore[attr-defined]
+    rig.rows("update mover.slide set digest = o.digest, size_bytes = 1000, key = %s from mover.slide o"
+             " where o.number = %s and slide.number = %s", again, one, two)  # fmt: skip
+    run = await ready(rig, [one, two])
+    places = [root(rig, run.id) / row.path for row in rig.rows("select path from mover.run_entry where number <> ''")]
+    assert len(places) == 2 and {place.stat().st_size for place in places} == {1000}
     assert len(rig.rows("select digest from mover.content")) == 1
 
 
