@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from mover.errors import (
     Denied,
     EntryExists,
     EntryMissing,
+    IntegrityError,
     LeaseLost,
     NotFound,
     RepositoryDamaged,
@@ -260,9 +261,9 @@ class Repository:
         self.rebuild_index()
         with self._locked() as lock, other._locked():
             check, snapshots, result = self._whole_check(read_data=True)
-            lost = [file_id for kind, file_id in check.bad_files if kind == "snapshots"]
+            lost, whole = self._read_again(file_id for kind, file_id in check.bad_files if kind == "snapshots")
             copies = {original: facts for original in lost for facts in other.copies_of(original)[:1]}
-            every = [*snapshots, *copies.values()]
+            every = [*snapshots, *whole, *copies.values()]
             roots = [bytes.fromhex(facts.tree_id) for facts in every]
             fetched = repair.bring_back(self._shelf, other._shelf, check, other._fresh_index(), roots=roots)
             lock.assert_held()
@@ -278,6 +279,18 @@ class Repository:
             each for each in result.damage if each.object in {f"snapshots/{old}" for old in lost if old not in back}
         ]
         return RepairResult(fetched.salvaged, fetched.fetched, len(check.bad_packs), back, left)
+
+    def _read_again(self, ids: Iterable[str]) -> tuple[list[str], list[SnapshotFacts]]:
+        """Which of these snapshot files are damaged, and which were only read wrongly: other bytes may come from the
+        way as well as from the disk, and a damaged file goes."""
+        lost, whole = [], []
+        for snapshot_id in ids:
+            with suppress(EntryMissing):  # forgotten meanwhile: nothing to bring back
+                try:
+                    whole.append(self._load_snapshot(snapshot_id))
+                except IntegrityError:
+                    lost.append(snapshot_id)
+        return lost, whole
 
     def copies_of(self, snapshot_id: str) -> list[SnapshotFacts]:
         """Snapshots here that are this one, or say that they were made of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -344,6 +345,27 @@ def test_a_lost_snapshot_file_comes_back_from_its_copy(
     (facts,) = repository.snapshots()
     assert result.snapshots == {lost: facts.snapshot_id} and facts.original == lost
     green(repository, restic, tmp_path, {facts.snapshot_id: out})
+
+
+def test_a_snapshot_file_that_was_only_read_wrongly_stays(
+    repository: Repository, second: Repository, out: Path, restic: Restic, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A bit that flipped on the way would cost a whole snapshot the name by which the catalog knows it."""
+    snapshot = take(repository, out).snapshot_id
+    repository.copy_to(second, snapshot)
+    read, wrong = repository._files.load_document, iter([b"{"])
+
+    def once_wrong(kind: Any, file_id: str, **given: Any) -> bytes:
+        flipped = next(wrong, None) if kind == "snapshots" else None
+        return flipped or read(kind, file_id, **given)
+
+    monkeypatch.setattr(repository._files, "load_document", once_wrong)
+    result = repository.repair_from(second)
+
+    assert next(wrong, None) is None and result.complete and result.snapshots == {}
+    assert repository.snapshot_ids() == [snapshot]
+    green(repository, restic, tmp_path, {snapshot: out})
 
 
 def test_a_mirror_by_plain_copying_serves_as_second_repository_too(
