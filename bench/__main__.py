@@ -15,7 +15,21 @@ import msgspec
 import psycopg
 from rich.console import Console
 
-from bench import cohorts, corpora, deid, dicom, files, limits, objects, pictures, results, snapshots, tables, walks
+from bench import (
+    asking,
+    cohorts,
+    corpora,
+    deid,
+    dicom,
+    files,
+    limits,
+    objects,
+    pictures,
+    results,
+    snapshots,
+    tables,
+    walks,
+)
 from bench.context import FULL, REPOSITORY, SMOKE, USUAL, Context, Sizes
 from bench.places import NoRoom, demand_room, remove_leftovers
 from bench.results import LATEST, Results
@@ -36,6 +50,9 @@ RACES: dict[str, Callable[[Context], None]] = {
     "P10": snapshots.checkpoints,
     "P10-small": snapshots.small,
     "P10-memory": snapshots.memory,
+    "asking": asking.asking,
+    "P13": runs.staging,
+    "P14": runs.answers,
     "P15": dicom.objects,
     "P16": cohorts.cohorts,
     "growth": files.growth,
