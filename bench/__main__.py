@@ -26,6 +26,7 @@ from bench import (
     objects,
     pictures,
     results,
+    runs,
     snapshots,
     tables,
     walks,
