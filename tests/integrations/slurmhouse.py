@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -84,6 +86,7 @@ class SlurmHouse:
         self._await(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"))
 
     def stop(self) -> None:
+        """Nothing of it stays: a job's step outlives slurmd, and waits for a slurmctld that never comes back."""
         for part in reversed(self._parts):
             part.terminate()
         for part in reversed(self._parts):
@@ -92,6 +95,11 @@ class SlurmHouse:
             except subprocess.TimeoutExpired:
                 part.kill()
                 part.wait()
+        mine = f"SLURM_CONF={self.folder}/slurm.conf".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mine in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def _run_part(self, *command: str) -> None:
         with open(self.folder / f"{command[0]}.out", "ab") as log:

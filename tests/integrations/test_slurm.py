@@ -85,8 +85,8 @@ def house(site: Ward) -> Iterator[House]:
     state.mkdir(mode=0o700)
     pools = {"pools": [{"id": "flash", "quantity": 64, "granularity": 1}]}
     (state / "pools.json").write_text(json.dumps(pools))
-    slurm.start()
     try:
+        slurm.start()
         yield House(slurm, site, home / "ana", config)
     finally:
         slurm.stop()
