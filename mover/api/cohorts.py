@@ -55,6 +55,12 @@ async def freeze(call: Call[None, Query]) -> wire.Selection:
     return await call.rooms.cohorts.freeze(call.project, call.actor, call.id)
 
 
+@OPERATIONS.add("POST", "/v1/cohorts/{ref}/split", "cohorts.save", wire.CohortSplit, body=wire.SplitRequest, status=201)
+async def split(call: Call[wire.SplitRequest, Query]) -> wire.CohortSplit:
+    """Deal a cohort's slides out, by patients and evenly by a column; each part is a list that never changes."""
+    return await call.rooms.cohorts.split(call.identity, call.id, call.body)
+
+
 @OPERATIONS.add("GET", "/v1/selections/{id}", "cohorts.read", wire.SelectionPage, query=Paged)
 async def selection(call: Call[None, Paged]) -> wire.SelectionPage:
     """One frozen list, with a page of its numbers."""

@@ -144,7 +144,7 @@ def _marked(found: Sequence[Any], types: Mapping[str, str]) -> Part:
 
 # --- rows as columns ---------------------------------------------------------------------------------------
 
-_FACT_KEYS = {"mpp": "mpp_x"}
+FACT_KEYS = {"mpp": "mpp_x"}  # columns of slides that their documents call otherwise
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -183,7 +183,7 @@ def _values(name: str, rows: Sequence[Any], own: list[dict[str, Any]], aligned: 
         return [row.subject or document.get("subject") for row, document in zip(rows, own, strict=True)]
     if column in ("number", "family", "extension", "size_bytes"):
         return [getattr(row, column) for row in rows]
-    return [document.get(_FACT_KEYS.get(column, column)) for document in own]
+    return [document.get(FACT_KEYS.get(column, column)) for document in own]
 
 
 # --- places and building -----------------------------------------------------------------------------------

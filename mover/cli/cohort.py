@@ -122,19 +122,57 @@ def freeze(*, mover: SyncClient, out: Output, cohort: str) -> None:
     out.note(f"its numbers: mover cohort numbers {found.id}")
 
 
+@command.command("split")
+@click.argument("cohort")
+@click.option("--train", type=float, default=0.7, show_default=True, help="Its fraction of the slides.")
+@click.option("--val", type=float, default=0.15, show_default=True, help="Its fraction; 0 for none.")
+@click.option("--test", type=float, default=0.15, show_default=True, help="Its fraction.")
+@click.option("--by", metavar="COLUMN", help="Every part has this column's values in the same shares.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another deals otherwise.")
+@click.option("--unknown-patients", type=click.Choice(["refuse", "allow"]), default="refuse", show_default=True,
+              help="Slides whose patient nobody knows.")  # fmt: skip
+@with_client
+def split(
+    *,
+    mover: SyncClient,
+    out: Output,
+    cohort: str,
+    train: float,
+    val: float,
+    test: float,
+    by: str | None,
+    seed: int,
+    unknown_patients: str,
+) -> None:
+    """Deal COHORT out in train, val and test: no patient, block or content in two of them."""
+    from mover.cli.output import size
+
+    parts = {name: part for name, part in (("train", train), ("val", val), ("test", test)) if part}
+    found = mover.cohorts.split(cohort, parts, by=by, seed=seed, unknown_patients=unknown_patients)
+    rows = [(one.name, one.count, one.groups, size(one.bytes), one.selection) for one in found.parts]
+    out.table(found, "part slides> groups> bytes> selection", rows, empty="")
+    for one in found.shares if by and not out.as_json else ():
+        out.note(f"  {one.part:>6}  {one.value or '(missing)'}: {one.count:,} of {one.wanted:,.1f}")
+    if found.unknown_patients:
+        out.note(f"{found.unknown_patients:,} slides have no patient: each was taken for somebody of its own")
+    words = " ".join(f"--split {one.name}={one.selection}" for one in found.parts)
+    out.note(f"on flash: mover run request {words}")
+
+
 @command.command("numbers")
 @click.argument("selection")
 @with_client
 def numbers(*, mover: SyncClient, out: Output, selection: str) -> None:
     """The slide numbers of a frozen list, one a line."""
+    found: list[str] = []
     after: str | None = None
-    while True:
+    while not found or after is not None:
         page = mover.cohorts.selection(selection, after=after, limit=1000)
-        for number in page.numbers:
-            click.echo(number)
+        found += page.numbers
         after = page.next
-        if after is None:
-            return
+        if not page.numbers:
+            break
+    out.show(found, lambda: click.echo("\n".join(found)))
 
 
 def _counts(one: wire.Distribution) -> list[tuple[str, int]]:

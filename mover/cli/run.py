@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ def command() -> None:
 @click.option("--files", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A file with slide numbers, one a line.")  # fmt: skip
 @click.option("--like", metavar="RUN", help="Exactly the slides of an earlier run.")
+@click.option("--split", "splits", multiple=True, metavar="NAME=WHAT",
+              help="A part: a frozen list, a cohort, an expression, or @FILE with numbers; said for each.")  # fmt: skip
 @click.option("--key", help="The same key gives the same run: cluster/job/submit-time/restart. Default: a fresh one.")
 @click.option("--tier", help="The flash tier.")
 @click.option("--policy", help="The stage policy, where there is more than one.")
@@ -51,6 +54,7 @@ def request(
     mover: SyncClient,
     out: Output,
     files: Path | None,
+    splits: tuple[str, ...],
     key: str | None,
     label: str | None,
     wait: bool,
@@ -62,10 +66,10 @@ def request(
     from mover.model import wire
     from mover.randomness import random_bytes
 
-    numbers = None
-    if files is not None:
-        numbers = [line.strip() for line in files.read_text("utf-8").splitlines() if line.strip()]
-    body = wire.RunRequest(files=numbers, layout_label=label, **said)  # type: ignore[arg-type]
+    numbers = _numbers(files) if files is not None else None
+    body = wire.RunRequest(
+        files=numbers, splits=_splits(splits), layout_label=label, **said,  # type: ignore[arg-type]
+    )  # fmt: skip
     if plan:
         out.plan(mover.runs.plan_request(body))
         return 0
@@ -229,6 +233,31 @@ def clean(*, mover: SyncClient, out: Output, run: str, wait: bool, timeout_s: fl
 def cancel(*, mover: SyncClient, out: Output, run: str) -> None:
     """Give up a run, wherever it is. What its job wrote is protected before anything is removed."""
     _show(out, mover.runs.cancel(run))
+
+
+def _numbers(files: Path) -> list[str]:
+    return [line.strip() for line in files.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _splits(said: tuple[str, ...]) -> dict[str, wire.SplitSource] | None:
+    """What a part is, is seen by how it is written: only an expression has more than a name's letters."""
+    from mover.model import wire
+    from mover.model.ids import is_id
+
+    found: dict[str, wire.SplitSource] = {}
+    for pair in said:
+        name, _, what = pair.partition("=")
+        if not what or name in found:
+            raise click.BadParameter(f"{pair!r} is not NAME=WHAT, each name once", param_hint="--split")
+        if what.startswith("@"):
+            found[name] = wire.SplitSource(files=_numbers(Path(what[1:])))
+        elif is_id(what, "selection"):
+            found[name] = wire.SplitSource(selection=what)
+        elif re.fullmatch(r"[a-z0-9@-]+", what):
+            found[name] = wire.SplitSource(cohort=what)
+        else:
+            found[name] = wire.SplitSource(expression=what)
+    return found or None
 
 
 def _pairs(said: tuple[str, ...]) -> dict[str, str] | None:

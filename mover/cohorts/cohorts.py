@@ -5,6 +5,8 @@ A cohort is a question; what it selects is frozen by a run, or here for whoever 
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +14,14 @@ from mover import audit
 from mover.catalog import factcolumns, facts, selections
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
+from mover.decide import splits
 from mover.decide.cohort import parse
+from mover.decide.splits import Member, check_fractions
 from mover.decide.spread import Spread
 from mover.decide.vectors import DRAW
 from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
+from mover.model.access import Identity
 from mover.model.facts import SLIDE_KEYS
 from mover.model.ids import is_id
 from mover.randomness import new_id
@@ -122,6 +127,70 @@ class Cohorts:
                 details={"selection": frozen.selection_id, "count": frozen.count, "root": frozen.root},
             )  # fmt: skip
             return answer
+
+    async def split(self, identity: Identity, ref: str, body: wire.SplitRequest) -> wire.CohortSplit:
+        """The slides that a cohort selects now, dealt out so that no patient, block or content is in two parts; each
+        part a frozen list that a run can name. Raises RequestInvalid where a slide has no patient and none may."""
+        project = identity.project
+        check_fractions(body.parts)
+        async with self._database.project(project) as conn:
+            cohort = await self._find(conn, ref)
+            members, unknown = await self._members(conn, project, cohort.expression, body)
+            dealt = await asyncio.to_thread(splits.split, members, body.parts, seed=body.seed)
+            parts = []
+            for name, numbers in dealt.numbers.items():
+                frozen = await selections.freeze(conn, project, numbers=numbers, cohort_id=cohort.id)
+                parts.append(
+                    wire.SplitPart(
+                        name=name, selection=frozen.selection_id, count=frozen.count, bytes=frozen.bytes,
+                        groups=dealt.groups[name], root=frozen.root,
+                    )
+                )  # fmt: skip
+            await audit.record(
+                conn, project=project, node=self._node, actor=identity.actor, action="cohort split", subject=cohort.id,
+                details={"by": body.by, "seed": body.seed, "parts": {one.name: one.selection for one in parts}},
+            )  # fmt: skip
+        shares = [
+            wire.SplitShare(part=s.split, value=s.stratum or None, count=s.count, wanted=round(s.wanted, 3))
+            for s in dealt.shares
+        ]
+        return wire.CohortSplit(
+            cohort=cohort.id, seed=body.seed, by=body.by, parts=parts, shares=shares, unknown_patients=unknown,
+            worst=max(round(abs(one.count - one.wanted), 3) for one in shares),
+        )  # fmt: skip
+
+    async def _members(
+        self, conn: Connection, project: str, expression: str, body: wire.SplitRequest
+    ) -> tuple[Sequence[Member], int]:
+        """Every slide with what ties it to others, and how many have no patient."""
+        numbers = await selections.numbers_of(conn, project, expression)
+        key = await self._stratum(conn, body.by)
+        patients: dict[str, list[str]] = defaultdict(list)
+        for row in await _Q.many(conn, "patients", numbers=numbers):
+            patients[row.number].append(f"patient|{row.patient}")
+        members = [
+            Member(row.number, (*patients[row.number], *(f"tie|{one}" for one in row.ties)), row.stratum or "")
+            for row in await _Q.many(conn, "ties", numbers=numbers, home=key[0], fact=key[1])
+        ]
+        unknown = len(numbers) - sum(1 for number in numbers if patients[number])
+        if unknown and body.unknown_patients == "refuse":
+            raise RequestInvalid(
+                f"{unknown} of {len(numbers)} slides have no patient, so that nobody can say whose other slides are "
+                "in another part",
+                hint="`subject is not null` in the expression leaves them out; `unknown_patients: allow` takes each "
+                "for somebody of its own.",
+            )
+        return members, unknown
+
+    async def _stratum(self, conn: Connection, by: str | None) -> tuple[str, str]:
+        """Where the column's values stand, and what it is called there."""
+        if by is None:
+            return "", ""
+        column = next((one for one in facts.described(await facts.columns(conn)) if one.name == by), None)
+        if column is None or by in SLIDE_KEYS:
+            raise RequestInvalid("no such column", where=by, hint="See `mover cohort columns`.")
+        home, _, name = _key(column).partition(":")
+        return home, factcolumns.FACT_KEYS.get(name, name) if home == "slide" else name
 
     async def selection(self, project: str, id: str, after: str | None, limit: int) -> wire.SelectionPage:
         """One frozen list, with a page of its numbers in their order."""

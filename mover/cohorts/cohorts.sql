@@ -35,3 +35,16 @@ select id, cohort_id as cohort, expression, count, bytes, root, frozen_at from m
 -- A page of its slides.
 select number from mover.selection_slide where selection_id = %(selection)s and number > %(after)s
  order by number limit %(limit)s;
+
+-- name: patients
+-- Of these slides those that have a patient, each with a group that stands for him here and nowhere else.
+select number, patient from mover.patient_groups(%(numbers)s);
+
+-- name: ties
+-- What else holds each of these slides to others, and its value of one column: a record's fact, or one of its own.
+select s.number, array_remove(array[coalesce(s.root, s.digest), a.block, s.facts ->> 'block'], null) as ties,
+       case %(home)s when 'record' then a.facts ->> %(fact)s
+                     when 'slide' then case %(fact)s when 'family' then s.family when 'extension' then s.extension
+                                       else s.facts ->> %(fact)s end end as stratum
+  from mover.slide s left join mover.aligned a using (number)
+ where s.number = any (%(numbers)s);

@@ -18,7 +18,6 @@ from mover.errors import LimitExceeded, RequestInvalid
 
 SPLITS_MAX = 16
 STRATA_MAX = 1000  # more values than this name slides, and stratify nothing
-MISSING = "(missing)"  # the stratum of slides without the fact
 
 
 class Member(Struct, frozen=True, gc=False):

@@ -493,6 +493,49 @@ class SelectionPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+SplitName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+
+
+class SplitRequest(Body, frozen=True):
+    """How a cohort is dealt out: fractions by name, 1 together. The same seed deals the same slides the same way."""
+
+    parts: Annotated[dict[SplitName, Annotated[float, Meta(gt=0, lt=1)]], Meta(min_length=2, max_length=16)]
+    by: ShortText | None = None  # the column whose values every part shall have in the same shares
+    seed: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
+    # a slide whose patient nobody knows: whether it is another slide's nobody can say
+    unknown_patients: Literal["refuse", "allow"] = "refuse"
+
+
+class SplitPart(Answer, frozen=True, kw_only=True):
+    """One part, as a frozen list. `groups`: patients, with whatever else holds slides together."""
+
+    name: str
+    selection: str
+    count: int
+    bytes: int
+    groups: int
+    root: str
+
+
+class SplitShare(Answer, frozen=True, kw_only=True):
+    """Of one value of the column in one part: how many slides, and how many its fraction would be."""
+
+    part: str
+    value: str | None
+    count: int
+    wanted: float
+
+
+class CohortSplit(Answer, frozen=True, kw_only=True):
+    cohort: str
+    seed: int
+    by: str | None
+    parts: list[SplitPart]
+    shares: list[SplitShare]
+    worst: float  # the largest deviation of a share, in slides
+    unknown_patients: int
+
+
 class SplitSource(Body, frozen=True):
     """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `selection` (id)."""
 
@@ -500,9 +543,6 @@ class SplitSource(Body, frozen=True):
     expression: Annotated[str, Meta(max_length=8192)] | None = None
     files: list[ShortText] | None = None
     selection: ShortText | None = None
-
-
-SplitName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
 class RunRequest(Body, frozen=True):

@@ -151,6 +151,13 @@ class SmallCohorts(Room):
         return wire.Selection(id="selection-1", cohort="cohort-1", expression="gleason >= 7", count=2, bytes=9,
                               root="ab" * 32, frozen_at=AT)  # fmt: skip
 
+    async def split(self, identity: Identity, ref: str, body: wire.SplitRequest) -> wire.CohortSplit:
+        parts = [wire.SplitPart(name=name, selection="selection-1", count=2, bytes=9, groups=1, root="ab" * 32)
+                 for name in body.parts]  # fmt: skip
+        shares = [wire.SplitShare(part=name, value=None, count=2, wanted=1.5) for name in body.parts]
+        return wire.CohortSplit(cohort="cohort-1", seed=body.seed, by=body.by, parts=parts, shares=shares, worst=0.5,
+                                unknown_patients=1)  # fmt: skip
+
     async def selection(self, project: str, id: str, after: str | None, limit: int) -> wire.SelectionPage:
         return wire.SelectionPage(selection=await self.freeze(project, "a", "prostate"), numbers=["N1", "N2"])
 

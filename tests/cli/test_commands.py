@@ -135,6 +135,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("cohort", "explain"): ("gleason >= 7",),
     ("cohort", "describe"): ("gleason >= 7", "--column", "gleason"),
     ("cohort", "freeze"): ("prostate",),
+    ("cohort", "split"): ("prostate", "--by", "gleason", "--val", "0", "--train", "0.8", "--test", "0.2"),
     ("cohort", "numbers"): ("selection-1",),
     ("run", "request"): ("--cohort", "prostate"),
     ("run", "list"): (),

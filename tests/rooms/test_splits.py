@@ -11,6 +11,7 @@ import pytest
 
 from mover.catalog import selections
 from mover.catalog.database import Database
+from mover.cohorts import Cohorts
 from mover.errors import RequestInvalid, RunRefused
 from mover.model import wire
 from mover.model.manifest import parse_manifest
@@ -127,11 +128,7 @@ async def test_what_is_apart_is_staged_apart_and_repeated_so(rig: Rig) -> None:
     manifest = parse_manifest((await rig.runs.manifest(PROJECT, run.id)).encode())
     assert {(e.slide, e.split) for e in manifest.entries if e.slide} == {(a, "train"), (b, "train"), (c, "test")}
     records = pq.read_table(data.parent / "records.parquet").to_pylist()
-    assert (
-        [row["split"] for row in records]
-        == [row["path"].split("/")[1] for row in records]
-        == ["test", "train", "train"]
-    )
+    assert [row["split"] for row in records] == ["test", "train", "train"]
     entries = "select number, split, path from mover.run_entry where run_id = %s and number is not null order by number"
     assert [(row.number, row.split) for row in rig.rows(entries, like.id)] == [(a, "train"), (b, "train"), (c, "test")]
     assert [row.path for row in rig.rows(entries, like.id)] == [f"data/{number}.svs" for number in (a, b, c)]
@@ -168,3 +165,47 @@ async def test_unknown_patients_pass_where_the_policy_says_so(rig: Rig) -> None:
     assert (await rig.runs.request(who(), files(train=[a], test=[b]), key="m")).state == "staging"
     told = await refused(rig, files(train=[a, b], test=[c]), key="n")
     assert {(one["number"], one["why"]) for one in told} == {(a, "same-patient"), (c, "same-patient")}
+
+
+async def test_a_cohort_is_dealt_out_by_patients_and_a_run_takes_what_was_dealt(rig: Rig) -> None:
+    """From one saved question to a run that the guard lets pass: no patient, block or copy in two parts, every part
+    with its share of the rare, the same again for the same seed."""
+    slides = rig.slides([900 + n for n in range(36)])
+    with psycopg.connect(rig.dsns.superuser) as conn:
+        insert(conn, "fact_column", project_id=PROJECT, name="diagnosis", type="text", table_name="outcomes")
+        for at, number in enumerate(slides):
+            facts = json.dumps({"diagnosis": "rare" if at % 3 == 0 else "usual"})
+            insert(conn, "aligned", project_id=PROJECT, number=number, subject=f"S{at // 2}" if at else None,
+                   block="B1" if at in (4, 9) else None, facts=facts, record_set_id=f"r-{PROJECT}")  # fmt: skip
+        copied = "update mover.slide set digest = (select digest from mover.slide where number = %s) where number = %s"
+        conn.execute(copied, [slides[20], slides[31]])
+    scanned(rig, slides[0], "S0")
+    cohorts = Cohorts(rig.database, node="n1")
+    saved = await cohorts.save(PROJECT, "ann", wire.CohortRequest(name="all", expression="family = 'aperio-svs'"))
+    asked = wire.SplitRequest(parts={"train": 0.5, "val": 0.25, "test": 0.25}, by="diagnosis", seed=7)
+
+    dealt = await cohorts.split(who(), saved.id, asked)
+    again = await cohorts.split(who(), saved.id, asked)
+
+    assert [part.root for part in dealt.parts] == [part.root for part in again.parts]
+    assert sum(part.count for part in dealt.parts) == 36 and dealt.unknown_patients == 0
+    assert {(s.part, s.value) for s in dealt.shares} == {
+        (part, value) for part in ("train", "val", "test") for value in ("rare", "usual")
+    }  # fmt: skip
+    assert sum(part.groups for part in dealt.parts) == 16 and dealt.worst <= 2
+    run = await rig.runs.request(
+        who(),
+        wire.RunRequest(splits={part.name: wire.SplitSource(selection=part.selection) for part in dealt.parts}),
+        key="k",
+    )
+    assert (run.state, run.count) == ("staging", 36)
+    assert rig.actions().count("cohort split") == 2
+
+    [stranger] = rig.slides({36: 990})
+    with pytest.raises(RequestInvalid, match="1 of 37 slides have no patient"):
+        await cohorts.split(who(), saved.id, asked)
+    with pytest.raises(RequestInvalid, match="no such column"):
+        await cohorts.split(who(), saved.id, wire.SplitRequest(parts=asked.parts, by="subject"))
+    allowed = wire.SplitRequest(parts=asked.parts, unknown_patients="allow")
+    taken = await cohorts.split(who(), saved.id, allowed)
+    assert (sum(part.count for part in taken.parts), taken.unknown_patients) == (37, 1)
