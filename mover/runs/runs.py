@@ -89,9 +89,7 @@ class Runs:
         with self.watch.over(run) as changes:
             yield changes.wait
 
-    def events(
-        self, project: str, run: str, *, after: int
-    ) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
+    def events(self, project: str, run: str, *, after: int) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
         """What happens to it, as it happens."""
         return self.watch.events(project, run, after=after)
 

@@ -87,9 +87,7 @@ class Watch:
         for changes in self._watchers.get(run, ()):
             changes.tell()
 
-    async def events(
-        self, project: str, run: str, *, after: int
-    ) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
+    async def events(self, project: str, run: str, *, after: int) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
         """The states after event `after`, then each as it comes, and how far it is in between; ends with an end."""
         pace = _Pace(self._clock)
         told: wire.RunProgress | None = None
