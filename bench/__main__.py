@@ -53,7 +53,7 @@ RACES: dict[str, Callable[[Context], None]] = {
     "P10-memory": snapshots.memory,
     "asking": asking.asking,
     "P13": runs.staging,
-    "P14": runs.answers,
+    "P14-check": runs.checks,
     "P15": dicom.objects,
     "P16": cohorts.cohorts,
     "growth": files.growth,
