@@ -13,7 +13,7 @@ from mover.model.access import Identity
 from mover.model.policy import ProtectPolicy
 from mover.protect.retention import Retention
 from mover.protect.site import ProtectSite, patiently
-from mover.protect.upkeep import SQL, Upkeep, plan_of, turn_view
+from mover.protect.upkeep import SQL, Upkeep, plan_of, told_missing, turn_view
 
 # somebody waits for it
 PRIORITY = 0
@@ -56,7 +56,7 @@ class Turns:
         async with self._site.database.project(project) as conn:
             await self._retention.terms(conn, policy)
             now, breaker = await server_now(conn), await SQL.one(conn, "opened", policy=policy.name)
-            missing = (await SQL.one(conn, "missing", tier=policy.repository)).missing
+            missing = told_missing(await SQL.one(conn, "missing", tier=policy.repository))
         repository, grace = self._site.repositories.of(policy), timedelta(seconds=policy.prune_grace_s)
         found = await in_thread(lambda: patiently(lambda: repository.prune(grace=grace, now=now, plan_only=True)))
         counts = plan_of(found)
@@ -65,7 +65,7 @@ class Turns:
             for one in found.steps
         ]
         large = breaks(counts["sweep"], counts["packs"], breaker.percent) and not breaker.opened
-        waits = [f"{missing} snapshots are missing from the repository"] * bool(missing)
+        waits = [missing] * bool(missing)
         waits += ["so many packs at once take two persons (mover protect ask large)"] * large
         steps[:0] = [wire.PlanStep(action="wait", subject=policy.name, reason=why) for why in waits]
         swept = sum(one.size_bytes for one in found.steps if one.action == "sweep")

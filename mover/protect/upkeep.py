@@ -220,12 +220,13 @@ class Upkeep:
         policy = await self.policy_of(shard)
         if policy is None:
             return
-        missing = await self._look(shard, policy)
+        await self._look(shard, policy)
         async with self._site.database.project(shard.project) as conn:
             now, breaker = await server_now(conn), await SQL.one(conn, "opened", policy=policy.name)
+            missing = told_missing(await SQL.one(conn, "missing", tier=policy.repository))
         if missing or breaker is None or not self._clocks_agree(now, policy):
-            why = f"{missing} snapshots are missing from the repository: their packs are all that is left of them"
-            await self.end(shard, policy, "waiting", why if missing else "no terms hold yet, or clocks differ", {}, {})
+            why = f"{missing}: their packs are all that is left of them" if missing else ""
+            await self.end(shard, policy, "waiting", why or "no terms hold yet, or clocks differ", {}, {})
             return
         repository, grace = self._site.repositories.of(policy), timedelta(seconds=policy.prune_grace_s)
         plan = plan_of(await in_thread(lambda: repository.prune(grace=grace, now=now, plan_only=True)))
@@ -308,6 +309,13 @@ def _forget(repository: Repository, rows: Sequence[Any]) -> list[str]:
             ours.append(row)
     repository.forget(row.repository_id for row in ours)
     return [row.id for row in (*gone, *ours)]
+
+
+def told_missing(found: Any) -> str:
+    """What a prune waits for: snapshots that left the repository, this project's or another's; "" when none did."""
+    if found.missing:
+        return f"{found.missing} snapshots are missing from the repository"
+    return "snapshots of another project are missing from this tier" if found.elsewhere else ""
 
 
 def plan_of(result: PruneResult) -> dict[str, int]:

@@ -38,8 +38,8 @@ select * from mover.protect_turn where policy = %(policy)s and kind = %(kind)s
 select * from mover.protect_turn where policy = %(policy)s order by kind
 
 -- name: missing
--- What should be on this tier and is not.
-select count(*) as missing from mover.snapshot
+-- What should be on this tier and is not, here and, as far as that may be told, in other projects.
+select count(*) as missing, mover.missing_elsewhere(%(tier)s) as elsewhere from mover.snapshot
  where tier = %(tier)s and missing_at is not null and state in ('written', 'checked', 'trashed')
 
 -- name: opened

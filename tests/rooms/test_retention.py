@@ -26,7 +26,7 @@ from mover.protect.snapshots import SQL as SNAPSHOTS
 from mover.repository.facts import Folder
 from mover.repository.repository import Repository
 from tests.rooms.keeping_rig import DAY, KEEP_ONE, MACHINE, Keeping
-from tests.rooms.rig import PROJECT
+from tests.rooms.rig import OTHER, PROJECT
 from tests.support.postgres import Dsns
 
 pytestmark = pytest.mark.usefixtures("tier_rows")
@@ -286,6 +286,20 @@ async def test_a_file_that_vanished_without_us_is_an_alarm_and_stops_the_prune(r
 
 
 @pytest.mark.slow
+async def test_a_prune_waits_for_what_another_project_misses_on_the_same_tier(rig: Keeping) -> None:
+    """Two projects may keep one repository, and each prunes it: packs that are left of one's snapshots are not garbage
+    of the other."""
+    rig.policy(prune_grace_s=0)
+    rig.snapshot()
+    await rig.in_force()
+    rig.row("run:theirs", project_id=OTHER, policy="theirs", missing_at=datetime.now(UTC))
+    waits = await rig.turn("prune")
+    assert waits.state == "waiting" and "another project" in waits.explanation
+    rig.rows("update mover.snapshot set missing_at = null where project_id = %s", OTHER)
+    assert (await rig.turn("prune")).state == "done"
+
+
+@pytest.mark.slow
 async def test_a_snapshot_that_is_there_again_is_missing_no_more(rig: Keeping) -> None:
     """A tier that came back from a backup with everything on it."""
     one = rig.snapshot(age=30 * DAY)
@@ -494,6 +508,28 @@ async def test_a_shortening_is_for_exactly_what_was_asked(rig: Keeping) -> None:
     rig.let_pass(asked.id)
     await rig.turn()
     assert (await rig.in_force())["keep"]["last"] == 5
+
+
+async def test_a_shortening_shortens_nothing_that_became_longer_since(rig: Keeping) -> None:
+    """Two persons agreed to fewer of the last; that the file promised years meanwhile, and does no more, they never
+    saw."""
+    rig.policy(keep=KeepRules(last=7))
+    await rig.in_force()
+    rig.policy(keep=KeepRules(last=5))
+    ann = await rig.person("ann")
+    asked = await rig.shortenings.ask(ann, wire.ShorteningRequest("shorten", "fewer", policy="protect"))
+    await rig.shortenings.approve(MACHINE, asked.id)
+    for keep in (KeepRules(last=7, yearly=10), KeepRules(last=5)):
+        rig.policy(keep=keep)
+        assert (await rig.in_force())["keep"]["yearly"] == 10
+    rig.let_pass(asked.id)
+    assert await rig.shortenings.apply_due(PROJECT) == 0
+    held = (await rig.in_force())["keep"]
+    assert (held["last"], held["yearly"]) == (7, 10)
+
+    await rig.shortenings.withdraw(ann, asked.id)
+    again = await rig.agree("shorten", by=(ann, MACHINE), policy="protect")
+    assert again.state == "applied" and (await rig.in_force())["keep"]["yearly"] == 0
 
 
 async def test_neither_approval_nor_time_alone_is_enough(rig: Keeping) -> None:
