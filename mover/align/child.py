@@ -31,12 +31,14 @@ class Request(Struct, frozen=True):
     elsewhere: list[str] = []
     subjects: dict[str, Subject] = {}
     case_subjects: dict[str, Subject] = {}
+    blocks: dict[str, str] = {}
     this_year: int = 0
 
 
 class Survey(Struct, frozen=True):
     patients: list[str]
     cases: list[str]
+    blocks: dict[str, str | None]
     strangers: list[str]
 
 
@@ -55,6 +57,7 @@ def survey(*given: object) -> bytes:
         Survey(
             patients=alignment.patients(prepared),
             cases=alignment.cases(prepared),
+            blocks=alignment.blocks(prepared),
             strangers=alignment.strangers(prepared)[:MAX_STRANGERS],
         )
     )
@@ -67,6 +70,7 @@ def align(*given: object) -> bytes:
         _prepare(request, tables),
         subjects=request.subjects,
         case_subjects=request.case_subjects,
+        blocks=request.blocks,
         this_year=request.this_year,
     )
     skipped = {name: table.skipped for name, table in tables.items()}

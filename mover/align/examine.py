@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from mover.clock import SYSTEM, Clock
 from mover.decide.alignment import NamedImage, Subject
 from mover.decide.matching import canonical_image
 from mover.decide.searchagain import Dictionary
+from mover.deid.identity import entity_key
 from mover.deid.vault import Vault
 from mover.model.policy import RecordsPolicy
 from mover.sandbox import Sandbox
@@ -37,10 +38,12 @@ class Examiner:
         first = Request(policy=policy, images=list(images))
         survey = msgspec.msgpack.decode(await self._run("survey", tables, first), type=Survey)
         known = await self._vault.find_many(project, "image", survey.strangers)
+        subjects = await self._subjects(survey.patients, mint=mint)
         second = msgspec.structs.replace(
             first,
             elsewhere=sorted(known),
-            subjects=await self._subjects(survey.patients, mint=mint),
+            subjects=subjects,
+            blocks=await self._blocks(survey.blocks, subjects, mint=mint),
             case_subjects=await self._subjects(survey.cases, mint=mint, space="case"),
             this_year=self._clock.now().year,
         )
@@ -74,6 +77,17 @@ class Examiner:
             key: Subject(pseudonym=minted[name].pseudonym, offset_days=minted[name].offset_days)
             for key, name in spaced.items()
         }
+
+    async def _blocks(
+        self, blocks: Mapping[str, str | None], subjects: Mapping[str, Subject], *, mint: bool
+    ) -> dict[str, str]:
+        """A block is its patient's, and goes when that one is erased."""
+        if not mint:
+            return dict.fromkeys(blocks, _PLANNED.pseudonym)
+        keys = {block: entity_key("block", block) for block in blocks}
+        whose = {keys[block]: subjects[patient].pseudonym for block, patient in blocks.items() if patient is not None}
+        minted = await self._vault.mint_keys(keys.values(), subjects=whose)
+        return {block: minted[key] for block, key in keys.items()}
 
     async def _run(self, function: str, tables: Gathered, request: Request) -> bytes:
         body = msgspec.msgpack.encode(request)

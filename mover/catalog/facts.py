@@ -103,6 +103,7 @@ async def put_aligned(
                 "record_set": record_set,
                 "numbers": [document.number for document in part],
                 "subjects": [document.subject for document in part],
+                "blocks": [document.block for document in part],
                 "facts": [_json(document.facts) for document in part],
             },
         )

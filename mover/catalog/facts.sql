@@ -20,17 +20,18 @@ select %(project)s, %(record_set)s, t.*
 
 -- name: put_aligned
 -- One document per slide. The newest record set wins, by the database's clock, whoever commits last.
-insert into mover.aligned as a (project_id, number, subject, facts, record_set_id)
-select %(project)s, t.number, t.subject, t.facts, %(record_set)s
-  from unnest(%(numbers)s::text[], %(subjects)s::text[], %(facts)s::jsonb[]) as t (number, subject, facts)
+insert into mover.aligned as a (project_id, number, subject, block, facts, record_set_id)
+select %(project)s, t.number, t.subject, t.block, t.facts, %(record_set)s
+  from unnest(%(numbers)s::text[], %(subjects)s::text[], %(blocks)s::text[], %(facts)s::jsonb[])
+    as t (number, subject, block, facts)
 on conflict (project_id, number) do update
-   set subject = excluded.subject, facts = excluded.facts, record_set_id = excluded.record_set_id, aligned_at = now()
+   set subject = excluded.subject, block = excluded.block, facts = excluded.facts, record_set_id = excluded.record_set_id, aligned_at = now()
  where (select created_at from mover.record_set where id = a.record_set_id)
     <= (select created_at from mover.record_set where id = excluded.record_set_id);
 
 -- name: empty_aligned
 -- What earlier versions of these tables said of slides that this version no longer knows anything about.
-update mover.aligned a set subject = null, facts = '{}', record_set_id = %(record_set)s, aligned_at = now()
+update mover.aligned a set subject = null, block = null, facts = '{}', record_set_id = %(record_set)s, aligned_at = now()
   from mover.record_set r
  where r.id = a.record_set_id and r.batch_id = %(batch)s and r.version < %(version)s and a.facts <> '{}';
 

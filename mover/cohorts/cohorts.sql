@@ -42,7 +42,7 @@ select number, patient from mover.patient_groups(%(numbers)s);
 
 -- name: ties
 -- What else holds each of these slides to others, and its value of one column: a record's fact, or one of its own.
-select s.number, array_remove(array[coalesce(s.root, s.digest), a.block, s.facts ->> 'block'], null) as ties,
+select s.number, array_remove(array[coalesce(s.root, s.digest), a.block], null) as ties,
        case %(home)s when 'record' then a.facts ->> %(fact)s
                      when 'slide' then case %(fact)s when 'family' then s.family when 'extension' then s.extension
                                        else s.facts ->> %(fact)s end end as stratum

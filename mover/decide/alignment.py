@@ -63,6 +63,7 @@ class Document(Struct, frozen=True, array_like=True, gc=False):
     number: str
     subject: str | None
     facts: dict[str, Fact]
+    block: str | None = None  # pseudonym
 
 
 class Aligned(Struct, frozen=True):
@@ -137,8 +138,19 @@ def cases(prepared: Prepared) -> list[str]:
     })  # fmt: skip
 
 
+def blocks(prepared: Prepared) -> dict[str, str | None]:
+    """The blocks a pseudonym is needed for, each with its patient where slides that have it have one."""
+    patients = prepared.matching.patients
+    return {block: patients[scan] for scan, block in sorted(_block_of_scans(prepared).items())}
+
+
 def align(
-    prepared: Prepared, *, subjects: Mapping[str, Subject], case_subjects: Mapping[str, Subject], this_year: int
+    prepared: Prepared,
+    *,
+    subjects: Mapping[str, Subject],
+    case_subjects: Mapping[str, Subject],
+    blocks: Mapping[str, str],
+    this_year: int,
 ) -> Aligned:
     """The ledger and the documents. Every line is in exactly one state; facts stand only on matched rows."""
     matching = prepared.matching
@@ -154,7 +166,11 @@ def align(
     quasi = _quasi(prepared.policy)
     for scan in small:
         by_scan[scan].update({name: None for name in quasi if name in by_scan[scan]})
-    documents = [_document(prepared, scan, by_scan[scan], subjects) for scan in sorted(by_scan)]
+    tissue = _block_of_scans(prepared)
+    documents = [
+        _document(prepared, scan, by_scan[scan], subjects, blocks[tissue[scan]] if scan in tissue else None)
+        for scan in sorted(by_scan)
+    ]
     lines = _image_lines(prepared)
     for table in prepared.policy.tables:
         lines += _lines(prepared, table.name, released[table.name], small, quasi)
@@ -242,12 +258,26 @@ def _merge(document: dict[str, Fact], facts: Mapping[str, Fact]) -> None:
     document.update(facts)
 
 
-def _document(prepared: Prepared, scan: int, facts: dict[str, Fact], subjects: Mapping[str, Subject]) -> Document:
+def _block_of_scans(prepared: Prepared) -> dict[int, str]:
+    """The one block that rows in use name for a published scan; of two it is nobody's."""
+    named: dict[int, set[str]] = {}
+    for table, outcomes in prepared.matching.rows.items():
+        for row, outcome in zip(prepared.rows[table], outcomes, strict=True):
+            if outcome.state == "matched" and row.block is not None:
+                for scan in outcome.scans:
+                    if prepared.matching.numbers[scan] is not None:
+                        named.setdefault(scan, set()).add(row.block)
+    return {scan: next(iter(found)) for scan, found in named.items() if len(found) == 1}
+
+
+def _document(
+    prepared: Prepared, scan: int, facts: dict[str, Fact], subjects: Mapping[str, Subject], block: str | None
+) -> Document:
     patient = prepared.matching.patients[scan]
     number = prepared.matching.numbers[scan]
     assert number is not None  # only published scans have facts
     known: dict[str, Fact] = {name: value for name, value in sorted(facts.items()) if value is not None}
-    return Document(number, subjects[patient].pseudonym if patient is not None else None, known)
+    return Document(number, subjects[patient].pseudonym if patient is not None else None, known, block)
 
 
 def _quasi(policy: RecordsPolicy) -> list[str]:

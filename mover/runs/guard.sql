@@ -13,12 +13,11 @@ with member as materialized (
     select number, split from unnest(%(numbers)s::text[], %(splits)s::text[]) as t (number, split)),
 patient as materialized (select number, patient from mover.patient_groups(%(numbers)s)),
 slide as materialized (
-    select s.number, coalesce(s.root, s.digest) as digest, s.facts ->> 'block' as own, a.block
+    select s.number, coalesce(s.root, s.digest) as digest, a.block
       from mover.slide s left join mover.aligned a using (number) where s.number = any (%(numbers)s)),
 shared (number, rank, key) as materialized (
     select number, 1, number from member
     union select number, 2, digest from slide
-    union select number, 3, own from slide where own is not null
     union select number, 3, block from slide where block is not null
     union select number, 4, patient::text from patient),
 torn as materialized (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.decide.alignment import Aligned, NamedImage, Subject, align, cases, patients, prepare, strangers
+from mover.decide.alignment import Aligned, NamedImage, Subject, align, blocks, cases, patients, prepare, strangers
 from mover.decide.tables import (
     Misfit,
     arrange,
@@ -78,7 +78,35 @@ def aligned(
     prepared = prepare(rules, tables, images)
     subjects = {patient: Subject(f"S{n}", offset_days) for n, patient in enumerate(patients(prepared))}
     named = {case: Subject(f"C{n}", 0) for n, case in enumerate(cases(prepared))}
-    return align(prepared, subjects=subjects, case_subjects=named, this_year=YEAR)
+    tissue = {block: f"B {block}" for block in blocks(prepared)}
+    return align(prepared, subjects=subjects, case_subjects=named, blocks=tissue, this_year=YEAR)
+
+
+@pytest.mark.parametrize(
+    ("rule", "cells", "expected"),
+    [
+        ({"class": "block"}, ["A1", "a1 ", "A2", ""], ["B c-1 a1", "B c-1 a1", "B c-2 a2", None]),
+        ({"class": "block", "pattern": "^[^;]*;([^;]+);"}, ["x;A1;7", "x;A1;8", "x;A1;9", "no"],
+         ["B c-1 a1", "B c-1 a1", "B c-2 a1", None]),
+        ({"class": "block", "pattern": "^(?P<case>[^;]+);(?P<block>[^;]+);(?P<slide>.+)"},
+         ["d;A;1", "d;A;2", "d;B;1", "d"], ["B c-1 d a", "B c-1 d a", "B c-2 d b", None]),
+    ],
+)  # fmt: skip
+def test_slides_of_one_block_are_known_to_be_and_the_text_of_the_block_stays(
+    rule: dict[str, object], cells: list[str], expected: list[str | None]
+) -> None:
+    """Block A1 of another case is another block; what the column says never leaves as a fact."""
+    slides = table("imagery", "image", {"file": {"class": "image"}, "case": {"class": "case"}, "tissue": rule,
+                                        "stain": {"class": "enum", "values": ["HE"]}})  # fmt: skip
+    of_case = ["C-1", "C-1", "C-2", "C-2"]
+    rows = [[f"{n}.svs", case, cell, "HE"] for n, (case, cell) in enumerate(zip(of_case, cells, strict=True))]
+    images = [NamedImage(n + 1, f"{n}.svs", f"{n:017d}") for n in range(4)]
+    header = ["file", "case", "tissue", "stain"]
+    found = prepare(policy(slides), {"imagery": (header, list(enumerate(rows, 2)))}, images)
+    tissue = {block: f"B {block}" for block in blocks(found)}
+    documents = align(found, subjects={}, case_subjects={}, blocks=tissue, this_year=YEAR).documents
+    assert [document.block for document in documents] == expected
+    assert all(document.facts == {"stain": "HE"} for document in documents)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +485,7 @@ def test_nothing_planted_in_the_samples_leaves_the_tables() -> None:
 
     prepared = prepare(PLANTED, {n: (t.header, [(r.line, r.cells) for r in t.rows]) for n, t in tables.items()}, images)
     subjects = {patient: Subject(f"S{n:016d}", 30) for n, patient in enumerate(patients(prepared))}
-    result = align(prepared, subjects=subjects, case_subjects={}, this_year=YEAR)
+    result = align(prepared, subjects=subjects, case_subjects={}, blocks={}, this_year=YEAR)
 
     assert {line.state for line in result.lines} == {"matched"}
     assert len(result.lines) == 16 + 16 + 12 + 12 and len(result.documents) == 16

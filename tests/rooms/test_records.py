@@ -44,7 +44,7 @@ POLICY: dict[str, Any] = {
                 "file": {"class": "image"},
                 "case": {"class": "case"},
                 "stain": {"class": "enum", "values": ["HE", "HER2"], "map": {"h&e": "HE"}},
-                "operator": {"class": "drop"},
+                "operator": {"class": "block"},  # any text that is withheld may say what belongs together
             },
         },
         {
@@ -218,6 +218,12 @@ async def test_tables_wait_for_their_images_and_then_align_them(ward: Ward) -> N
     assert subject is not None and facts[number(2)][0] == subject
     # the diagnosis in conflict is not used, the stain of the same slide is
     assert facts[number(3)] == (None, {"stain": "HE"})
+    with psycopg.connect(ward.dsns.superuser) as conn:
+        blocks = dict(conn.execute("select number, block from mover.aligned").fetchall())
+        minted = conn.execute("select pseudonym, subject from vault.entity where kind = 'block'").fetchall()
+    # two slides of one block, a third of another; each tied to its patient, with whom it is erased
+    assert blocks[number(1)] == blocks[number(2)] != blocks[number(3)]
+    assert set(minted) == {(blocks[number(1)], subject), (blocks[number(3)], None)}
 
 
 async def test_nothing_of_the_tables_identity_stands_outside_the_vault(ward: Ward) -> None:

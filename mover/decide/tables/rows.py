@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from mover.decide.folding import fold
 from mover.decide.matching import LINKS, canonical_image
@@ -27,6 +27,7 @@ class Layout(Struct, frozen=True):
     keys: tuple[tuple[str, int, ColumnRule], ...]
     facts: tuple[tuple[str, int, ColumnRule], ...]
     withheld: tuple[int, ...]
+    block: tuple[int, ColumnRule] | None = None  # withheld too: it only says which slides are of one block
 
 
 def arrange(table: TableRule, header: Sequence[str]) -> Layout:
@@ -64,6 +65,7 @@ def arrange(table: TableRule, header: Sequence[str]) -> Layout:
         facts=tuple((fact_name(column, rule), position, rule) for column, position, rule in placed
                     if is_fact(rule) and rule.rule not in LINKS),
         withheld=(*kept_back, *strange),
+        block=next(((position, rule) for _, position, rule in placed if rule.rule == "block"), None),
     )  # fmt: skip
 
 
@@ -79,6 +81,7 @@ class TypedRow(Struct, frozen=True, gc=False):
     withheld: tuple[str, ...]
     key_cells: tuple[str, ...]
     misfit: str | None = None
+    block: str | None = None
 
     def content(self) -> tuple[object, ...]:
         """Rows with the same key are the same row exactly when this is equal."""
@@ -86,12 +89,17 @@ class TypedRow(Struct, frozen=True, gc=False):
 
 
 def type_rows(
-    layout: Layout, rows: Iterable[tuple[int, Sequence[str]]], *, extensions: Sequence[str]
+    layout: Layout, rows: Sequence[tuple[int, Sequence[str]]], *, extensions: Sequence[str]
 ) -> list[TypedRow]:
     """Every row, typed; cells that are not of their class make the row a misfit, named by the first fact."""
     keys = [(link, position, _key_reader(link, rule, extensions)) for link, position, rule in layout.keys]
     facts = [(name, position, _remembering(reader_of(rule))) for name, position, rule in layout.facts]
-    return [_type_row(line, cells, keys, facts, layout.withheld) for line, cells in rows]
+    typed = [_type_row(line, cells, keys, facts, layout.withheld) for line, cells in rows]
+    if layout.block is None:
+        return typed
+    position, read_block = layout.block[0], _block_reader(layout.block[1])
+    pairs = zip(typed, rows, strict=True)
+    return [structs.replace(row, block=read_block(cells[position], row)) for row, (_, cells) in pairs]
 
 
 def _type_row(
@@ -168,3 +176,21 @@ def _key_reader(link: str, rule: ColumnRule, extensions: Sequence[str]) -> Calla
         return key or None
 
     return read_key
+
+
+def _block_reader(rule: ColumnRule) -> Callable[[str, TypedRow], str | None]:
+    """Block A1 of one case is not block A1 of another; without a case, of one patient. What a pattern does not find is
+    no block."""
+    pattern = re.compile(rule.pattern) if rule.pattern else None
+
+    def read_block(cell: str, row: TypedRow) -> str | None:
+        found = pattern.search(cell) if pattern else None
+        if pattern is not None:
+            named = found.groupdict() if found else {}
+            parts = [named.get("case"), named.get("block")] if named else [found.group(1)] if found else []
+        else:
+            parts = [cell]
+        text = fold(" ".join(part for part in parts if part))
+        return f"{row.case or row.patient or ''} {text}".strip() if text else None
+
+    return read_block
