@@ -73,7 +73,7 @@ async def test_streams_are_bounded_for_a_caller_and_for_the_daemon_and_come_free
     served.rooms.runs.over.set()
     await second.read()
     # whoever went away without a word is noticed when something is said to it
-    statuses = []
+    statuses: list[int] = []
     while statuses[-1:] != [200] and len(statuses) < 100:
         await asyncio.sleep(0.05)
         async with served.ask("GET", PATH) as response:
