@@ -261,6 +261,16 @@ def exchange(old: int, one: bytes, new: int, other: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def remove_tree(folder: int, name: bytes) -> None:
+    """A folder of ours with all that is in it."""
+    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        empty_tree(top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=folder)
+
+
 def empty_tree(top: int) -> None:
     """All that is in an open folder of ours goes. What lies deeper is first moved up, so that no depth of names, of
     which a key may have two thousand, takes descriptors or a recursion of that depth."""
