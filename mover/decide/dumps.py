@@ -22,9 +22,9 @@ ALWAYS_KEPT = 2
 class DumpFacts(Struct, frozen=True):
     id: str
     sequence: int
-    state: str                              # making, verified, failed, damaged
+    state: str  # making, verified, failed, damaged
     started_at: datetime
-    taken_at: datetime | None = None        # what it holds is of this moment
+    taken_at: datetime | None = None  # what it holds is of this moment
 
 
 class Release(Struct, frozen=True):
@@ -53,16 +53,17 @@ def _ended(dump: DumpFacts) -> str:
     return "failed" if dump.state == "failed" else "is damaged"
 
 
-def judge(policy: DumpPolicy, dumps: Sequence[DumpFacts]) -> list[retention.Verdict]:
-    """A verdict for each verified or damaged dump; the newest two verified ones are held whatever the rules say. A
-    damaged one is never held, and never needed to keep another from going."""
+def judge(policy: DumpPolicy, dumps: Sequence[DumpFacts], *, now: datetime) -> list[retention.Verdict]:
+    """A verdict for each verified or damaged dump; the newest two verified ones are held whatever the rules say. Young
+    ones count for nothing: whoever may ask for dumps displaces no night's. A damaged one is never held, and never
+    needed to keep another from going."""
     whole = sorted((one for one in dumps if one.state == "verified"), key=lambda one: one.sequence, reverse=True)
     held = {one.id for one in whole[:ALWAYS_KEPT]}
     records = [
         retention.SnapshotRecord(one.id, one.sequence, one.taken_at or one.started_at, held=one.id in held)
         for one in whole
     ]
-    verdicts = retention.plan(records, policy.keep)
+    verdicts = retention.plan(records, policy.keep, now=now)
     damaged = [one for one in dumps if one.state == "damaged"]
     newer = {one.sequence for one in whole}
     return verdicts + [

@@ -62,7 +62,7 @@ class Verdict(Struct, frozen=True):
 
 def plan(snapshots: Sequence[SnapshotRecord], keep: KeepRules, *, now: datetime | None = None) -> list[Verdict]:
     """One verdict per snapshot of one series, newest record first, each with every reason that applies. Without `now`
-    none counts as young: for what nobody but ourselves can record, such as dumps."""
+    none counts as young."""
     _refuse_nonsense(snapshots, keep)
     newest_first = sorted(snapshots, key=lambda snapshot: snapshot.sequence, reverse=True)
     young_since = END_OF_TIME if now is None else now - timedelta(seconds=keep.at_least_s)

@@ -27,6 +27,7 @@ from mover import __version__, metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection
 from mover.catalog.dumping import Dumper, Moment, TableFacts
+from mover.catalog.instance import server_now
 from mover.catalog.queries import load
 from mover.catalog.releases import dump_ages, release
 from mover.decide.dumps import DumpFacts, Release, is_due, judge
@@ -241,9 +242,9 @@ class Dumps:
 
     async def _judge(self, conn: Connection, policy: DumpPolicy) -> list[str]:
         """Reasons onto rows; the ids of what no rule keeps."""
-        rows = await SQL.many(conn, "standing", policy=policy.name)
+        rows, now = await SQL.many(conn, "standing", policy=policy.name), await server_now(conn)
         doomed = []
-        for verdict in judge(policy, [_facts(row, None) for row in rows]):
+        for verdict in judge(policy, [_facts(row, None) for row in rows], now=now):
             await conn.execute(SQL["reasons"], {"id": verdict.id, "reasons": list(verdict.reasons)})
             doomed += [] if verdict.keep else [verdict.id]
         return doomed

@@ -46,23 +46,38 @@ def test_a_machine_that_slept_over_the_hour_makes_the_dump_when_it_wakes() -> No
 
 @given(
     states=st.lists(st.sampled_from(["verified", "damaged"]), min_size=1, max_size=30),
-    keep=st.builds(KeepRules, last=st.integers(0, 3), daily=st.integers(0, 3), monthly=st.integers(0, 2)),
+    keep=st.builds(
+        KeepRules,
+        last=st.integers(0, 3),
+        daily=st.integers(0, 3),
+        monthly=st.integers(0, 2),
+        at_least_s=st.sampled_from([0, 604_800]),
+    ),
 )
 def test_the_newest_two_whole_dumps_always_stay(states: list[str], keep: KeepRules) -> None:
     """Whatever the rules and whatever is damaged: a newest dump that turns out bad has one before it."""
     dumps = [dump(state, hours=24 * (len(states) - i), number=i) for i, state in enumerate(states)]
     whole = [one.id for one in dumps if one.state == "verified"]
-    gone = {v.id for v in judge(DumpPolicy(name="dump", targets=("a", "b"), keep=keep), dumps) if not v.keep}
+    gone = {v.id for v in judge(DumpPolicy(name="dump", targets=("a", "b"), keep=keep), dumps, now=NOON) if not v.keep}
     assert not gone & set(whole[-ALWAYS_KEPT:])
     assert len(dumps) - len(gone) >= min(ALWAYS_KEPT, len(dumps))
+
+
+def test_dumps_that_somebody_asks_for_displace_no_nights() -> None:
+    """Seven in a minute would be the last seven, and what stood in the vault yesterday would be nowhere."""
+    nights = [dump("verified", hours=24 * (7 - i), number=i) for i in range(7)]
+    asked = [dump("verified", hours=0, number=10 + i) for i in range(7)]
+    assert [v.id for v in judge(POLICY, nights + asked, now=NOON) if not v.keep] == []
+    later = NOON + timedelta(seconds=POLICY.keep.at_least_s)
+    assert "dump-1" in {v.id for v in judge(POLICY, nights + asked, now=later) if not v.keep}
 
 
 def test_a_damaged_dump_stays_until_two_newer_ones_are_whole() -> None:
     """Its whole copy may be the best there is."""
     damaged = dump("damaged", hours=48, number=1)
     one, two = dump("verified", hours=24, number=2), dump("verified", hours=0, number=3)
-    assert [v.id for v in judge(POLICY, [damaged, one]) if not v.keep] == []
-    assert [v.id for v in judge(POLICY, [damaged, one, two]) if not v.keep] == ["dump-1"]
+    assert [v.id for v in judge(POLICY, [damaged, one], now=NOON) if not v.keep] == []
+    assert [v.id for v in judge(POLICY, [damaged, one, two], now=NOON) if not v.keep] == ["dump-1"]
 
 
 @pytest.mark.parametrize(("age_s", "allowed"), [(None, False), (0, True), (36 * 3600, True), (36 * 3600 + 1, False)])

@@ -20,7 +20,7 @@ from tests.rooms.rig import Rig
 
 SITE = "ward"
 KEY = VaultKey(bytes(range(32)))
-DUMP = DumpPolicy(name="dump", targets=("archive", "protect"), keep=KeepRules(last=1))
+DUMP = DumpPolicy(name="dump", targets=("archive", "protect"), keep=KeepRules(last=1, at_least_s=0))
 
 
 class Keeping:
