@@ -14,10 +14,13 @@ from mover.catalog.database import Database
 from mover.cohorts import Cohorts
 from mover.errors import RequestInvalid, RunRefused
 from mover.model import wire
+from mover.model.ids import make_number
 from mover.model.manifest import parse_manifest
 from mover.model.policy import StagePolicy
 from mover.policy import Loaded, PolicyBook
+from mover.runs.guard import Guard
 from mover.runs.runs import Flash, Runs
+from mover.runs.site import RunSite
 from tests.rooms.rig import OTHER, PROJECT, Rig, who
 from tests.support.facts import insert
 from tests.support.postgres import Dsns
@@ -209,3 +212,49 @@ async def test_a_cohort_is_dealt_out_by_patients_and_a_run_takes_what_was_dealt(
     allowed = wire.SplitRequest(parts=asked.parts, unknown_patients="allow")
     taken = await cohorts.split(who(), saved.id, allowed)
     assert (sum(part.count for part in taken.parts), taken.unknown_patients) == (37, 1)
+
+
+async def test_a_hundred_thousand_slides_are_judged_by_a_handful_of_statements(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every slide is looked at, and none by a question of its own: two planted patients among 50,000 are found."""
+    count, asked = 100_000, 0
+    numbers = [make_number(n.to_bytes(10, "big")) for n in range(1 << 40, (1 << 40) + count)]
+    with psycopg.connect(rig.dsns.superuser) as conn:
+        conn.execute("set local session_replication_role = replica")
+        given = "unnest(%(n)s::text[]) with ordinality as t (number, at)"
+        conn.execute(
+            "insert into mover.slide (number, site, family, extension, size_bytes, digest, tier, key, facts) select number,"
+            f" 'ward', 'aperio-svs', 'svs', 1, lpad(to_hex(at), 64, '0'), 'archive', number, '{{}}' from {given}",
+            {"n": numbers},
+        )
+        conn.execute(f"insert into mover.slide_grant select 'demo', number from {given}", {"n": numbers})
+        conn.execute(
+            "insert into mover.aligned (project_id, number, subject, block, facts, record_set_id) select 'demo', number,"
+            f" 'S' || (at - 1) / 2, 'B' || (at - 1) / 2, '{{}}', 'r-demo' from {given} where at > %(tied)s",
+            {"n": numbers, "tied": count // 2},
+        )
+        conn.execute(
+            f"insert into vault.tie select 'ward', number, 'S' || (at - 1) / 2 from {given} where at <= %(tied)s",
+            {"n": numbers, "tied": count // 2},
+        )
+    execute = psycopg.AsyncCursor.execute
+
+    async def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await execute(self, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counted)
+    train, test = numbers[: count // 2 - 1] + numbers[-1:], numbers[count // 2 - 1 : -1]
+    sources = {"train": wire.SplitSource(files=train), "test": wire.SplitSource(files=test)}
+
+    site = RunSite(rig.database, {}, rig.book, "n1")
+    judged = await Guard(site, cohort=None).judge(who(), sources, subject="plan", unknown="refuse")  # type: ignore[arg-type]
+
+    assert {(one["number"], one["why"]) for one in judged.offenders} == {
+        (numbers[count // 2 - 2], "same-patient"), (numbers[count // 2 - 1], "same-patient"),
+        (numbers[-2], "same-block"), (numbers[-1], "same-block"),
+    }  # fmt: skip
+    # the lists are resolved ten thousand at a time; the judgement is one statement
+    assert asked < 2 * count / selections.NUMBERS_SLICE + 20
