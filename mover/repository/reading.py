@@ -152,6 +152,15 @@ class DirectReader:
     def names(self, folder: FolderHandle) -> list[bytes]:
         return sorted(os.fsencode(name) for name in os.listdir(folder.token))
 
+    def names_by_kind(self, folder: FolderHandle) -> tuple[list[bytes], list[bytes]]:
+        """What the folder's own listing calls regular files, and all other names."""
+        plain: list[bytes] = []
+        others: list[bytes] = []
+        with os.scandir(folder.token) as entries:
+            for entry in entries:
+                (plain if _is_plain(entry) else others).append(os.fsencode(entry.name))
+        return sorted(plain), sorted(others)
+
     def look(self, folder: FolderHandle, names: Sequence[bytes]) -> list[Found]:
         return [self._look(folder.token, name) for name in names]
 
@@ -184,6 +193,13 @@ class DirectReader:
             return found_of(name, facts, os.readlink(name, dir_fd=fd) if link else b"")
         except OSError as failure:
             return Found(name=name, kind="other", error=failure.errno or errno.EIO)
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:  # a file system whose listing knows no kinds, and nothing to look at any more
+        return False
 
 
 class _Reply(Struct):

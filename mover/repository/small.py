@@ -10,33 +10,21 @@ Bounds: HELPERS processes, one batch (writer.BATCH files) each, REGION_BYTES of 
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-import socket
-import subprocess
-import sys
 import threading
 from queue import SimpleQueue
 
 import msgspec
 
-from mover.errors import ComputeError
 from mover.repository.blobs import BlobWriter
 from mover.repository.crypto import MasterKey
 from mover.repository.cutting import READERS, FileReader, Stored, Tally
-from mover.repository.small_child import COUNT, LARGE, LENGTH, REGION_BYTES, Sealed, receive
+from mover.repository.helpers import HelperProcess
+from mover.repository.small_child import COUNT, LARGE, REGION_BYTES, Sealed
 
 # Starting a helper costs as much as this many files.
 HELP_FROM_FILES = 4000
 HELPERS = READERS  # each is asked by one reading thread at a time
-ANSWER_TIMEOUT_S = 600.0
-END_S = 5.0
-
-_BOOT = (
-    "import sys, json; sys.path[:0] = json.loads(sys.argv[1]);"
-    "from mover.repository.small_child import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
-)
 
 
 class SmallFiles:
@@ -88,45 +76,19 @@ class SmallFiles:
 
 
 class _Helper:
-    """One process, its socket and the memory it shares with us."""
+    """One process that reads by descriptors."""
 
     def __init__(self, key: MasterKey) -> None:
-        self._channel, theirs = socket.socketpair()
-        self._channel.settimeout(ANSWER_TIMEOUT_S)
-        region_fd = os.memfd_create("small", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(region_fd, REGION_BYTES)
-            self._memory = mmap.mmap(region_fd, REGION_BYTES)
-            self._process = _started(theirs.fileno(), region_fd)
-        except OSError as cause:
-            self._channel.close()
-            raise ComputeError("a process that seals small files could not be started") from cause
-        finally:
-            theirs.close()
-            os.close(region_fd)
-        self.region = memoryview(self._memory)
-        secret = msgspec.msgpack.encode(key)  # over the socket: arguments and environment can be read by others
-        self._channel.sendall(LENGTH.pack(len(secret)) + secret)
+        self._process = HelperProcess("small_child", REGION_BYTES, key)
+        self.region = self._process.region
         self._decoder = msgspec.msgpack.Decoder(list[Sealed])
 
     def read(self, fds: list[int]) -> list[Sealed]:
-        try:
-            socket.send_fds(self._channel, [COUNT.pack(len(fds))], fds)
-            (length,) = LENGTH.unpack(receive(self._channel, LENGTH.size))
-            return self._decoder.decode(receive(self._channel, length))
-        except (OSError, EOFError) as cause:
-            raise ComputeError("a process that seals small files is gone or does not answer") from cause
+        self._process.send(COUNT.pack(len(fds)), fds)
+        return self._decoder.decode(self._process.answer())
 
     def close(self) -> None:
-        """End of file on the socket is the child's word to go."""
-        self._channel.close()
-        self.region.release()
-        self._memory.close()
-        try:
-            self._process.wait(timeout=END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.close()
 
 
 def _outcome(one: Sealed) -> Stored | OSError:
@@ -142,16 +104,3 @@ def _close_all(fds: list[int]) -> None:
         if place == len(fds) or fds[place] != fds[place - 1] + 1:
             os.closerange(fds[first], fds[place - 1] + 1)
             first = place
-
-
-def _started(channel_fd: int, region_fd: int) -> subprocess.Popen[bytes]:
-    paths = json.dumps([os.path.abspath(path or ".") for path in sys.path])
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _BOOT, paths, str(channel_fd), str(region_fd)],
-        pass_fds=(channel_fd, region_fd),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={"LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd="/",
-    )

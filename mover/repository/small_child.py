@@ -29,8 +29,11 @@ REGION_BYTES = 12 << 20
 LARGE = -1
 
 
+BlobPlace = tuple[bytes, int, int, int]  # id, offset in the shared memory, sealed length, plain length or 0
+
+
 class Sealed(Struct, frozen=True, array_like=True):
-    """One file. `blobs` are (id, offset in the shared memory, sealed length, plain length or 0)."""
+    """One file."""
 
     error: int
     facts: bytes = b""
@@ -38,27 +41,36 @@ class Sealed(Struct, frozen=True, array_like=True):
     blake3: str = ""
     mtime_ns: int = 0
     torn: bool = False
-    blobs: tuple[tuple[bytes, int, int, int], ...] = ()
+    blobs: tuple[BlobPlace, ...] = ()
 
     @property
     def stored(self) -> Stored:
         return Stored(self.facts, self.size_bytes, self.blake3, self.mtime_ns, self.torn)
 
 
-class _Shelf:
+class Shelf:
     """Where a helper's blobs go. One thread only."""
 
     def __init__(self, region: memoryview, key: MasterKey) -> None:
         self._region, self._sealer = region, Sealer(key)
         self._at = 0
-        self._placed: list[tuple[bytes, int, int, int]] = []
+        self._placed: list[BlobPlace] = []
+
+    @property
+    def room_bytes(self) -> int:
+        return len(self._region) - self._at
 
     def empty(self) -> None:
         self._at = 0
 
-    def taken(self, content_of: int) -> tuple[tuple[bytes, int, int, int], ...]:
-        """The last blobs stored, so many as the file has; those of an attempt before them are nobody's."""
+    def placed(self) -> list[BlobPlace]:
+        """All since it was asked last."""
         placed, self._placed = self._placed, []
+        return placed
+
+    def taken(self, content_of: int) -> tuple[BlobPlace, ...]:
+        """The last blobs stored, so many as the file has; those of an attempt before them are nobody's."""
+        placed = self.placed()
         return tuple(placed[len(placed) - content_of :])
 
     def store(self, kind: Literal["data"], plain: Buffer) -> bytes:
@@ -81,7 +93,7 @@ def serve(channel_fd: int, region_fd: int) -> None:
     with socket.socket(fileno=channel_fd) as channel, mmap.mmap(region_fd, REGION_BYTES) as region:
         (length,) = LENGTH.unpack(receive(channel, LENGTH.size))
         key = msgspec.msgpack.decode(receive(channel, length), type=MasterKey)
-        shelf = _Shelf(memoryview(region), key)
+        shelf = Shelf(memoryview(region), key)
         files = FileReader(shelf, Tally(None), seed=0)
         encoder = msgspec.msgpack.Encoder()
         while True:
@@ -93,7 +105,7 @@ def serve(channel_fd: int, region_fd: int) -> None:
             channel.sendall(LENGTH.pack(len(answer)) + answer)
 
 
-def _sealed(files: FileReader, shelf: _Shelf, fd: int) -> Sealed:
+def _sealed(files: FileReader, shelf: Shelf, fd: int) -> Sealed:
     try:
         stored: Stored = files.read(fd)
     except OSError as failure:

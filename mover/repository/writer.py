@@ -2,14 +2,16 @@
 
     walker ──large files──▶ readers ──chunks of a window──▶ sealers ──packs──▶ uploaders
        │                    (cutting.py)                    (blobs.py)            ▲
-       └────small files, by the batch──▶ helper processes ──sealed blobs──────────┘
-                                         (small.py)
+       ├────small files, by the batch──▶ helper processes ──sealed blobs──────────┤
+       │                                 (small.py)                               │
+       └────folders and names in them──▶ helper processes ──nodes, sealed blobs───┘
+                                         (gathering.py)
 
 The walker goes depth first and keeps at most FILES_IN_FLIGHT files open. Folders are closed in the order the
 walk leaves them (children before parents), as soon as their files are done; a tree is stored then.
 
-Bounds: those of cutting.py, small.py and blobs.py; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not yet in a tree.
-What grows with the snapshot is one packed line a file, and the index.
+Bounds: those of cutting.py, small.py, gathering.py and blobs.py; FILES_IN_FLIGHT descriptors; NODES_PENDING nodes not
+yet in a tree. What grows with the snapshot is one packed line a file, and the index.
 """
 
 from __future__ import annotations
@@ -24,19 +26,20 @@ from contextlib import ExitStack
 from blake3 import blake3
 from msgspec import Struct
 
+from mover.repository import gathering
 from mover.repository.blobs import BlobWriter
 from mover.repository.crypto import MasterKey
 from mover.repository.cutting import CUT_MAX_BYTES, READERS, FileReader, Stored, Tally, read_xattrs, stored
 from mover.repository.facts import Disk, Folder, MemoryFile, ProtectedFiles
+from mover.repository.gathering import Gathering
+from mover.repository.gathering_child import SMALL_BYTES
 from mover.repository.index import Index
 from mover.repository.nodes import node_of
-from mover.repository.reading import BATCH, FolderHandle, Found, Reader, found_of, open_reader
+from mover.repository.reading import BATCH, DirectReader, FolderHandle, Found, Reader, found_of, open_reader
 from mover.repository.small import SmallFiles
 from mover.repository.tree import Node, Xattr, encode_facts, encode_node, encode_tree, with_name
 
 FILES_IN_FLIGHT = 256
-# Files that go to a reader by the batch: a hand-over each would cost more than reading them.
-SMALL_BYTES = 128 << 10
 NODES_PENDING = 4096
 HARD_LINKS_REMEMBERED = 100_000
 # One descriptor per level is open during the walk.
@@ -68,12 +71,13 @@ class _Frame:
         self.nodes: dict[bytes, bytes] = {}
         self.waiting: list[tuple[bytes, Read, int]] = []
         self.reads: list[Read] = []
+        self.gathered = 0  # batches on their way
         self.text = os.fsdecode(path) + "/"
         self.earlier: dict[bytes, Node] = {}
 
     @property
     def done(self) -> bool:
-        return all(read.done() for read in self.reads)
+        return not self.gathered and all(read.done() for read in self.reads)
 
 
 class _Places:
@@ -102,6 +106,9 @@ class Walk:
         self._blobs, self._tally, self._parent, self._now_ns = blobs, tally, parent, now_ns
         self._files = FileReader(blobs, tally, seed=seed)
         self._small = SmallFiles(self._files, blobs, tally, key=key)
+        self._gathering: Gathering[_Frame] = Gathering(key)
+        self._direct = DirectReader()
+        self._seen = 0
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._places = _Places(FILES_IN_FLIGHT)
         self._linked: dict[tuple[int, int], tuple[Read, int]] = {}
@@ -121,6 +128,7 @@ class Walk:
         finally:
             self._readers.shutdown(wait=True, cancel_futures=True)
             self._small.close()
+            self._gathering.close()
             self._files.close()
 
     # - folders that exist in the snapshot only
@@ -207,7 +215,7 @@ class Walk:
         """Files and links of one folder first, then the names of its folders, one by one."""
         folders: list[bytes] = []
         try:
-            names = reader.names(handle)
+            names = self._names_left(reader, handle, frame)
         except OSError:
             self._tally.unreadable.append(os.fsdecode(frame.path) or "/")
             return
@@ -216,6 +224,51 @@ class Walk:
             self._files_of(reader, handle, looked, frame)
             folders += [found.name for found in looked if found.kind == "folder"]
         yield from folders
+
+    def _names_left(self, reader: Reader, handle: FolderHandle, frame: _Frame) -> list[bytes]:
+        """All names, or those that no helper was given: what is no plain file or was there before."""
+        if not isinstance(reader, DirectReader) or self._seen < gathering.HELP_FROM_FILES:
+            names = reader.names(handle)
+            self._seen += len(names)
+            return names
+        plain, names = reader.names_by_kind(handle)
+        if frame.earlier:
+            names = sorted(names + [name for name in plain if name in frame.earlier])
+            plain = [name for name in plain if name not in frame.earlier]
+        for start in range(0, len(plain), gathering.BATCH):
+            self._gather(handle.token, plain[start : start + gathering.BATCH], frame)
+        return names
+
+    def _gather(self, folder_fd: int, names: list[bytes], frame: _Frame) -> None:
+        while self._gathering.full:
+            self._take_gathered()
+        self._gathering.send(frame, frame.path, names, folder_fd)
+        frame.gathered += 1
+
+    def _take_gathered(self) -> None:
+        """The oldest batch's answer. Names for which its memory had no room are sent again; what the helper left is
+        met here, like any file, in the same open folder."""
+        with self._gathering.taken() as (batch, answer):
+            frame, answered = batch.owner, len(answer.nodes)
+            frame.gathered -= 1
+            self._blobs.store_sealed(answer.blobs, batch.region)
+            self._gathering.free(batch)
+            nodes = {name: node for name, node in zip(batch.names, answer.nodes, strict=False) if node}
+            frame.nodes.update(nodes)
+            self._tally.entries += answer.entries
+            self._tally.count(files=len(nodes), size_bytes=answer.size_bytes)
+            if answered < len(batch.names):
+                self._gather(batch.folder_fd, batch.names[answered:], frame)
+            if len(nodes) < answered:
+                self._meet([name for name in batch.names[:answered] if name not in nodes], batch.folder_fd, frame)
+
+    def _meet(self, names: list[bytes], folder_fd: int, frame: _Frame) -> None:
+        handle = FolderHandle(folder_fd, frame.facts, folder_fd)
+        for start in range(0, len(names), BATCH):
+            looked = self._direct.look(handle, names[start : start + BATCH])
+            # a folder since the listing: the walk has passed, so its members would be missing in silence
+            self._tally.unreadable += [_path(frame, found.name) for found in looked if found.kind == "folder"]
+            self._files_of(self._direct, handle, looked, frame)
 
     def _files_of(self, reader: Reader, handle: FolderHandle, looked: list[Found], frame: _Frame) -> None:
         wanted: list[Found] = []
@@ -319,6 +372,8 @@ class Walk:
                 above.nodes[frame.name] = with_name(frame.name, encode_facts(node))
 
     def _store_tree(self, frame: _Frame) -> bytes:
+        while frame.gathered:
+            self._take_gathered()
         self._collect(frame)
         document = encode_tree([frame.nodes[name] for name in sorted(frame.nodes)])
         frame.nodes = {}

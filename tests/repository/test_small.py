@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from mover.errors import ComputeError
-from mover.repository import cutting, small, writer
+from mover.repository import cutting, helpers, small, writer
 from mover.repository.crypto import new_master_key
 from mover.repository.cutting import FileReader, Tally
 from mover.repository.repository import Repository
-from mover.repository.small_child import LARGE, REGION_BYTES, _sealed, _Shelf
+from mover.repository.small_child import LARGE, REGION_BYTES, Shelf, _sealed
 from tests.repository.conftest import Restic, listing, take
 
 
@@ -80,8 +80,8 @@ def test_a_helper_that_dies_ends_the_snapshot_and_leaves_no_descriptor_open(
     read = small._Helper.read
 
     def killed(self: small._Helper, fds: list[int]) -> object:
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.process.send_signal(signal.SIGKILL)
+        self._process.process.wait()
         return read(self, fds)
 
     monkeypatch.setattr(small._Helper, "read", killed)
@@ -101,7 +101,7 @@ def test_a_helper_that_cannot_be_started_ends_the_snapshot(
 ) -> None:
     """A node at its limit of processes: told as such, tried again later."""
     monkeypatch.setattr(small, "HELP_FROM_FILES", 0)
-    monkeypatch.setattr(small.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(helpers.sys, "executable", "/no/such/python")
     with pytest.raises(ComputeError, match="could not be started"):
         take(repository, tree)
     assert repository.snapshots() == []
@@ -143,7 +143,7 @@ def test_a_file_that_changed_gives_only_the_blob_of_the_last_reading(
         return steady(one, other)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cutting, "_same_moment", changes_once)
-    shelf = _Shelf(region, key)
+    shelf = Shelf(region, key)
 
     one = _sealed(FileReader(shelf, Tally(None), seed=0), shelf, os.open(path, os.O_RDONLY))
 
@@ -155,7 +155,7 @@ def test_a_file_that_changed_gives_only_the_blob_of_the_last_reading(
 def test_memory_that_is_full_is_told_and_nothing_is_written_beyond_it(tmp_path: Path) -> None:
     path = tmp_path / "one"
     path.write_bytes(bytes(range(256)) * 4)
-    shelf = _Shelf(memoryview(bytearray(100)), new_master_key())
+    shelf = Shelf(memoryview(bytearray(100)), new_master_key())
     reader = FileReader(shelf, Tally(None), seed=0)
     path.write_bytes(random.Random(1).randbytes(200))
     assert _sealed(reader, shelf, os.open(path, os.O_RDONLY)).error == LARGE
