@@ -77,7 +77,7 @@ USUAL = Sizes(
     walk_files=200_000, walk_growth=(100_000, 1_000_000), growth_files=(1_000, 10_000, 50_000),
     growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=500 * MB,
     dicom_objects=1_000, checkpoint_bytes=770 * MB, protect_files=20_000, protect_growth_bytes=(1 * GB, 4 * GB),
-    protect_growth_files=(10_000, 50_000), cohort_slides=1_000_000, run_slides=20, run_slide_bytes=100 * MB,
+    protect_growth_files=(10_000, 50_000), cohort_slides=1_000_000, run_slides=20, run_slide_bytes=250 * MB,
     run_files=100_000, cohort_repeated=10_000_000,
 )  # fmt: skip
 FULL = msgspec.structs.replace(

@@ -99,9 +99,10 @@ class Stage:
     async def _stage_entries(self, shard: Shard, run: Any, entries: list[Any]) -> list[dict[str, str]]:
         """Every entry, until the run is not staged any more. Those without a whole copy are named together, and not
         one a try: the run fails when all of it was looked at."""
-        absent: list[Any] = []
         lost: list[dict[str, str]] = []
-        for group in groups(entries):
+        known = await self._known(shard, run.tier, entries)
+        absent = [entry for entry in entries if entry.digest not in known]
+        for group in groups([entry for entry in entries if entry.digest in known]):
             left = await self._link_standing(shard, run, group)
             if left is None:
                 return lost
@@ -114,6 +115,12 @@ class Stage:
                     if not await self._link_fetched(shard, run, group):
                         return lost
         return lost
+
+    async def _known(self, shard: Shard, tier: str, entries: list[Any]) -> set[str]:
+        """Digests that may stand on flash: who finds there what it did not expect reads it."""
+        async with self._database.project(shard.project) as conn:
+            digests = [entry.digest for entry in entries]
+            return {row.digest for row in await SQL.many(conn, "contents", tier=tier, digests=digests)}
 
     # --- linking --------------------------------------------------------------------------------------------
 
