@@ -214,6 +214,18 @@ async def test_a_cohort_is_dealt_out_by_patients_and_a_run_takes_what_was_dealt(
     assert (sum(part.count for part in taken.parts), taken.unknown_patients) == (37, 1)
 
 
+GIVEN = "unnest(%(n)s::text[]) with ordinality as t (number, at)"
+# pairs of one patient and block; the first half is known by what scans said, the other by tables
+PLANTED = (
+    "insert into mover.slide (number, site, family, extension, size_bytes, digest, tier, key, facts) select number,"
+    f" 'ward', 'aperio-svs', 'svs', 1, lpad(to_hex(at), 64, '0'), 'archive', number, '{{}}' from {GIVEN}",
+    f"insert into mover.slide_grant select 'demo', number from {GIVEN}",
+    "insert into mover.aligned (project_id, number, subject, block, facts, record_set_id) select 'demo', number,"
+    f" 'S' || (at - 1) / 2, 'B' || (at - 1) / 2, '{{}}', 'r-demo' from {GIVEN} where at > %(tied)s",
+    f"insert into vault.tie select 'ward', number, 'S' || (at - 1) / 2 from {GIVEN} where at <= %(tied)s",
+)
+
+
 async def test_a_hundred_thousand_slides_are_judged_by_a_handful_of_statements(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,22 +234,8 @@ async def test_a_hundred_thousand_slides_are_judged_by_a_handful_of_statements(
     numbers = [make_number(n.to_bytes(10, "big")) for n in range(1 << 40, (1 << 40) + count)]
     with psycopg.connect(rig.dsns.superuser) as conn:
         conn.execute("set local session_replication_role = replica")
-        given = "unnest(%(n)s::text[]) with ordinality as t (number, at)"
-        conn.execute(
-            "insert into mover.slide (number, site, family, extension, size_bytes, digest, tier, key, facts) select number,"
-            f" 'ward', 'aperio-svs', 'svs', 1, lpad(to_hex(at), 64, '0'), 'archive', number, '{{}}' from {given}",
-            {"n": numbers},
-        )
-        conn.execute(f"insert into mover.slide_grant select 'demo', number from {given}", {"n": numbers})
-        conn.execute(
-            "insert into mover.aligned (project_id, number, subject, block, facts, record_set_id) select 'demo', number,"
-            f" 'S' || (at - 1) / 2, 'B' || (at - 1) / 2, '{{}}', 'r-demo' from {given} where at > %(tied)s",
-            {"n": numbers, "tied": count // 2},
-        )
-        conn.execute(
-            f"insert into vault.tie select 'ward', number, 'S' || (at - 1) / 2 from {given} where at <= %(tied)s",
-            {"n": numbers, "tied": count // 2},
-        )
+        for statement in PLANTED:
+            conn.execute(statement, {"n": numbers, "tied": count // 2})
     execute = psycopg.AsyncCursor.execute
 
     async def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
