@@ -21,6 +21,7 @@ BODIES: dict[str, Any] = {
     "CohortRequest": {"name": "prostate", "expression": "gleason >= 7"},
     "CountRequest": {"expression": "gleason >= 7"},
     "DescribeRequest": {"expression": "gleason >= 7", "columns": ["gleason"]},
+    "SplitRequest": {"parts": {"train": 0.8, "test": 0.2}},
     "RunRequest": {"cohort": "prostate"},
     "TransferRequest": {"sources": [{"tier": "nas", "prefix": "in"}], "to": "cold"},
     "VerificationRequest": {"tier": "archive"},

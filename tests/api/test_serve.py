@@ -167,11 +167,12 @@ def _self_signed(certificate: Path, key: Path) -> None:
 
 async def test_a_stop_ends_long_polls_instead_of_waiting_for_them(tmp_path: Path) -> None:
     """A restart must not hang on a scheduler that waits for `ready`."""
-    server = await serve(app(), Listen(None, "127.0.0.1", 0, None))
+    rooms = small_rooms()
+    server = await serve(make_app(rooms, SmallAccess(), version="0"), Listen(None, "127.0.0.1", 0, None))
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer mvr_viewer"}) as session:
         poll = asyncio.create_task(session.get(server.urls[0] + "/v1/batches/batch-1?wait=60"))
-        await asyncio.sleep(0.05)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
+            await rooms.batches.asked.wait()
             await server.stop()
             response = await poll
         assert response.status == 200

@@ -56,7 +56,8 @@ async def client(server: Server) -> AsyncIterator[Client]:
 
 ARGUMENTS: dict[str, Any] = {
     "id": "x-1", "ref": "prostate", "number": "N", "name": "prostate", "expression": "gleason >= 7",
-    "packs": ["pack-1"], "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
+    "packs": ["pack-1"], "parts": {"train": 0.8, "test": 0.2},
+    "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
     "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
     "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
