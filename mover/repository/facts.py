@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, overload
@@ -59,8 +59,10 @@ class ProtectedFiles(Sequence[ProtectedFile]):
     """The files of a snapshot in the order of their paths' bytes, kept packed and unpacked as they are asked for: as
     values a million of them would take most of what a snapshot may hold in memory."""
 
-    def __init__(self, packed: Iterable[bytes]) -> None:
-        self._packed = sorted(packed)
+    def __init__(self, packed: list[bytes]) -> None:
+        """Sorts the very list it is given and keeps it: of a million records there is no room for a second list."""
+        packed.sort()
+        self._packed = packed
 
     @staticmethod
     def pack(path: bytes, *, size_bytes: int, blake3: str, mtime_ns: int) -> bytes:

@@ -209,8 +209,10 @@ def test_packed_files_are_the_files_in_the_order_of_their_raw_paths(files: list[
     plain = {b"/" + path.replace(b"\0", b""): (size, time_ns) for path, size, time_ns in files}
     digest = "ab" * 32
     packed = ProtectedFiles(
-        ProtectedFiles.pack(path, size_bytes=size, blake3=digest, mtime_ns=time_ns)
-        for path, (size, time_ns) in plain.items()
+        [
+            ProtectedFiles.pack(path, size_bytes=size, blake3=digest, mtime_ns=time_ns)
+            for path, (size, time_ns) in plain.items()
+        ]
     )
     seen = [(os.fsencode(one.path), one.size_bytes, one.blake3, one.mtime_ns) for one in packed]
     assert seen == [(path, size, digest, time_ns) for path, (size, time_ns) in sorted(plain.items())]
