@@ -239,6 +239,7 @@ def test_a_stray_pack_whose_writer_names_it_after_all_is_kept(
     whole(repository, restic, tmp_path, {snapshot_id: source})
 
 
+@pytest.mark.usefixtures("damaged_on_purpose")
 @pytest.mark.parametrize("lost", ["index", "pack", "snapshot"])
 def test_a_prune_of_a_damaged_repository_removes_nothing_at_all(
     lost: str, repository: Repository, tmp_path: Path
