@@ -81,7 +81,8 @@ class Spread:
             heights = np.histogram(values, edges, weights=counts)[0].astype(np.int64)
         else:
             heights = self._fine if self._fine is not None else np.zeros(len(edges) - 1, np.int64)
-        return [Bin(low, high, int(n)) for low, high, n in zip(edges[:-1], edges[1:], heights, strict=True)]
+        ends = edges.astype(float).tolist()
+        return [Bin(low, high, n) for low, high, n in zip(ends[:-1], ends[1:], heights.tolist(), strict=True)]
 
     def _edges(self) -> NDArray[Any]:
         """At most BINS and one, at round numbers."""

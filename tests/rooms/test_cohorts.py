@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -316,6 +317,8 @@ async def test_a_cohort_is_explained_and_described_before_it_is_frozen(dsns: Dsn
     assert spread.count == 180 and [(v.value, v.count) for v in gleason.values] == [(7, 90), (8, 90)]
     assert (gleason.known, gleason.missing, size.low, sum(bin.count for bin in size.histogram)) == (180, 0, 0.25, 180)
     assert number_.values == [] and number_.distinct == 180
+    again = msgspec.json.decode(msgspec.json.encode(spread), type=wire.Description)
+    assert again == spread and again.columns[0].histogram[0] == wire.Bin(low=7.0, high=8.0, count=90)
     missing = {one.column: one.missing for one in everything.columns}
     assert (missing["gleason"], missing["alive"], missing["family"]) == (30, 300, 0) and "number" not in missing
     assert columns["stage"].values == ["I"] and columns["number"].values is None
