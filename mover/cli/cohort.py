@@ -76,12 +76,10 @@ def count(*, mover: SyncClient, out: Output, expression: str) -> None:
 @with_client
 def explain(*, mover: SyncClient, out: Output, expression: str) -> None:
     """EXPRESSION in words, how many slides each clause selects alone, and how they are found."""
-    from rich.markup import escape
-
     from mover.cli.output import size
 
     found = mover.cohorts.explain(expression)
-    rows = [(f"{c.count:,}", "  " * c.depth + escape(c.words)) for c in found.clauses]
+    rows = [(f"{c.count:,}", "  " * c.depth + c.words) for c in found.clauses]
     out.table(found, "slides> clause", rows, empty="")
     out.note(f"selects {found.count:,} of {found.slides:,} slides, {size(found.bytes)}")
     late = f"; {found.row_by_row:,} slides were written since and are read row by row" if found.row_by_row else ""

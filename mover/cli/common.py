@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,6 +116,29 @@ def with_client(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
+class Moment(click.ParamType):
+    """A time as the tables print it, as --json does, or a day; UTC where no zone is said."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            seen = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time; say 2026-11-22, '2026-11-22 18:00:00' or 2026-11-22T18:00:00+01:00", param, ctx
+            )
+        return seen if seen.tzinfo else seen.replace(tzinfo=UTC)
+
+
+def _to_its_end(ctx: click.Context, param: click.Parameter, seen: datetime | None) -> datetime | None:
+    """Tables print whole seconds: what they say was recorded at a time is on record at that time."""
+    return seen and (seen if seen.microsecond else seen.replace(microsecond=999_999))
+
+
+as_of_option = click.option(
+    "--as-of", type=Moment(), callback=_to_its_end, metavar="TIME", help="As it was on record at this time, UTC."
+)
 plan_option = click.option("--plan", is_flag=True, help="Show what would be done and why; change nothing.")
 wait_option = click.option("--wait", is_flag=True, help="Stay until it is done.")
 timeout_option = click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Wait no longer than this.")

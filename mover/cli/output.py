@@ -5,6 +5,7 @@ Written for somebody tired: the state first, then what went wrong and how often,
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from mover.errors import MoverError
 from mover.model import wire
 
 DETAILS_SHOWN = 20
+_PIPE_WIDTH = 100_000  # nothing is folded for a program that reads lines
+_COLOURED = re.compile(r"\[(red|green|bold)\](.*?)\[/\]", re.DOTALL)
+_SHOWN_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 _BAD = frozenset("failed refused quarantined offline expired conflict cancelled broken".split())
 _GOOD = frozenset("complete caught-up published aligned ready protected cleaned checked matched online whole".split())
 
@@ -37,7 +41,7 @@ class Output:
 
     def table(self, value: Any, columns: str, rows: Iterable[Iterable[Any]], *, empty: str) -> None:
         """`columns` are words; one that ends in `>` is right-aligned. On a terminal as wide as it is, else in
-        full width, so that a pipe cuts nothing off."""
+        full width, so that for a pipe a row is a line."""
         if self.as_json:
             self.json(value)
             return
@@ -56,7 +60,7 @@ class Output:
             right = name.endswith(">")
             made.add_column(name.removesuffix(">"), justify="right" if right else "left", overflow="fold")
         for row in listed:
-            made.add_row(*(row[at] for at in used))
+            made.add_row(*(painted(row[at]) for at in used))
         console().print(made)
 
     def facts(self, value: Any, pairs: Iterable[tuple[str, Any]]) -> None:
@@ -67,12 +71,12 @@ class Output:
         shown = [(name, _cell(fact)) for name, fact in pairs if fact not in (None, "", [], {})]
         width = max((len(name) for name, _ in shown), default=0)
         for name, fact in shown:
-            console().print(f"{name:>{width}}  {fact}", highlight=False, soft_wrap=True)
+            console().print(painted(f"{name:>{width}}  {fact}"), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """One line beside the answer; never in JSON."""
         if not self.as_json:
-            console().print(text, highlight=False, soft_wrap=True)
+            console().print(painted(text), soft_wrap=True)
 
     def plan(self, plan: wire.Plan, *, done: str = "Nothing was changed.") -> None:
         if self.as_json:
@@ -90,7 +94,19 @@ def console(*, stderr: bool = False) -> Any:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, emoji=False)
+    return Console(file=stream, width=None if stream.isatty() else _PIPE_WIDTH, highlight=False, emoji=False)
+
+
+def painted(text: str) -> Any:
+    """`[red]…[/]` as commands write it becomes colour; every other bracket is text, and a control character is shown
+    instead of obeyed: names, tags and reasons are other people's words."""
+    from rich.text import Text
+
+    plain, *rest = _COLOURED.split(text.translate(_SHOWN_CONTROLS))
+    made = Text(plain)
+    for colour, inner, after in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        made.append(inner, style=colour).append(after)
+    return made
 
 
 def print_error(error: MoverError, *, as_json: bool) -> None:

@@ -57,7 +57,7 @@ def _show_policy(out: Output, one: wire.ProtectTerms) -> None:
             ("waits", _about_file(one.shorter) if one.shorter else None),
         ],
     )
-    rows = [(t.kind, state(t.state), t.started_at, t.explanation or _counted(t.counts)) for t in one.turns]
+    rows = [(t.kind, state(t.state), t.started_at, t.explanation or _did(t)) for t in one.turns]
     out.table(one, "turn state began what", rows, empty="no turn yet")
 
 
@@ -204,11 +204,16 @@ def show_turn(out: Output, seen: wire.ProtectTurn) -> None:
             ("turn", f"{seen.kind} of {seen.policy} ({seen.id})"),
             ("state", state(seen.state)),
             ("why", seen.explanation),
-            ("did", _counted(seen.counts)),
+            ("did", _did(seen)),
             ("began", seen.started_at),
             ("ended", seen.finished_at),
         ],
     )
+
+
+def _did(seen: wire.ProtectTurn) -> str | None:
+    """That nothing was to be done is known at the end."""
+    return _counted(seen.counts) if seen.finished_at or any(seen.counts.values()) else None
 
 
 def _counted(counts: dict[str, int]) -> str:

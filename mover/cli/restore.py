@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import plan_option, timeout_option, wait_option, with_client
+from mover.cli.common import as_of_option, plan_option, timeout_option, wait_option, with_client
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -24,7 +24,7 @@ SHOWN = 20
 @click.option(
     "--series", help="Instead of a snapshot: the newest one of this series (folder:ID; `mover snapshot list` names it)."
 )
-@click.option("--as-of", type=click.DateTime(), metavar="TIME", help="As it was on record at this time, UTC.")
+@as_of_option
 @click.option("--to", required=True, metavar="FOLDER", help="A new folder; with --in-place, one that stands.")
 @click.option("--path", default="/", show_default=True, help="Only this path of the snapshot.")
 @click.option(
@@ -44,14 +44,12 @@ def command(
     key: str | None, plan: bool, wait: bool, timeout_s: float | None,
 ) -> int:  # fmt: skip
     """Bring a snapshot, or a path of it, into a new folder, or in place."""
-    from datetime import UTC
-
     from mover.model import wire
     from mover.randomness import new_id
 
     body = wire.RestoreRequest(
         to=os.path.abspath(to), snapshot=snapshot, run=run, series=series, path=path, first=list(first),
-        as_of=as_of.replace(tzinfo=UTC) if as_of is not None else None, in_place=in_place, agreed=agreed,
+        as_of=as_of, in_place=in_place, agreed=agreed,
     )  # fmt: skip
     if plan:
         show_plan(out, mover.restores.plan_request(body))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mover.cli.common import after_option, limit_option, with_client
+from mover.cli.common import Moment, after_option, limit_option, with_client
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def command() -> None:
 @click.option("--tag", help="Only those with this tag.")
 @click.option("--trash", is_flag=True, help="Only what is in the trash.")
 @click.option("--policy", help="Whose trash; the default policy's when it is not said.")
-@click.option("--since", type=click.DateTime(), help="Only what was recorded from then on; UTC.")
-@click.option("--until", type=click.DateTime(), help="Only what was recorded before; UTC.")
+@click.option("--since", type=Moment(), help="Only what was recorded from then on; UTC.")
+@click.option("--until", type=Moment(), help="Only what was recorded before; UTC.")
 @after_option
 @limit_option
 @with_client
@@ -41,8 +41,8 @@ def list_snapshots(
     from mover.cli.output import size, state
 
     page = mover.snapshots.list(
-        run=run, series=series, tag=tag, state="trashed" if trash else None, policy=policy, since=_utc(since),
-        until=_utc(until), after=after, limit=limit,
+        run=run, series=series, tag=tag, state="trashed" if trash else None, policy=policy, since=since,
+        until=until, after=after, limit=limit,
     )  # fmt: skip
     rows = [
         (s.id, state(s.state), _marks(s), s.series, s.files, size(s.bytes), size(s.added_bytes), s.repository_id[:8],
@@ -83,13 +83,17 @@ def show(*, mover: SyncClient, out: Output, snapshot: str) -> None:
             ("doubt", seen.doubt),
             ("missing since", seen.missing_at),
             ("in the trash until", seen.trash_until),
-            *((f"held ({h.id})", f"{h.reason}, by {h.placed_by}, until {h.until or 'released'}") for h in seen.holds),
+            *((f"held ({h.id})", f"{h.reason}, by {h.placed_by}, {_until(h)}") for h in seen.holds),
             ("repository", f"{seen.tier}, restic id {seen.repository_id}"),
             ("policy", seen.policy),
             ("recorded", seen.recorded_at),
         ],
     )
     out.note(f"bring it back: mover restore {seen.id} --to FOLDER")
+
+
+def _until(hold: wire.Hold) -> str:
+    return f"until {hold.until:%Y-%m-%d %H:%M:%SZ}" if hold.until else "until released"
 
 
 @command.command("files")
@@ -209,27 +213,23 @@ def _chart(values: list[int]) -> str:
 @command.command("hold")
 @click.argument("snapshot")
 @click.option("--reason", required=True, help="Why; everybody reads it.")
-@click.option("--until", type=click.DateTime(), help="UTC; without it the hold stands until two persons release it.")
+@click.option("--until", type=Moment(), help="UTC; without it the hold stands until two persons release it.")
 @with_client
 def hold(*, mover: SyncClient, out: Output, snapshot: str, reason: str, until: datetime | None) -> None:
     """Keep SNAPSHOT whatever the rules say."""
-    seen = mover.snapshots.hold(snapshot, reason=reason, until=_utc(until))
-    out.facts(seen, [("held", seen.id), *((h.id, f"{h.reason}, until {h.until or 'released'}") for h in seen.holds)])
+    seen = mover.snapshots.hold(snapshot, reason=reason, until=until)
+    out.facts(seen, [("held", seen.id), *((h.id, f"{h.reason}, {_until(h)}") for h in seen.holds)])
 
 
 @command.command("untrash")
 @click.argument("snapshot")
 @click.option("--reason", required=True, help="Why; everybody reads it.")
-@click.option("--until", type=click.DateTime(), help="UTC; held so long, for 30 days when it is not said.")
+@click.option("--until", type=Moment(), help="UTC; held so long, for 30 days when it is not said.")
 @with_client
 def untrash(*, mover: SyncClient, out: Output, snapshot: str, reason: str, until: datetime | None) -> None:
     """Bring SNAPSHOT back from the trash."""
-    seen = mover.snapshots.untrash(snapshot, reason=reason, until=_utc(until))
-    out.facts(seen, [("back", seen.id), *((h.id, f"{h.reason}, until {h.until or 'released'}") for h in seen.holds)])
-
-
-def _utc(until: datetime | None) -> datetime | None:
-    return until and until.replace(tzinfo=UTC)
+    seen = mover.snapshots.untrash(snapshot, reason=reason, until=until)
+    out.facts(seen, [("back", seen.id), *((h.id, f"{h.reason}, {_until(h)}") for h in seen.holds)])
 
 
 @command.command("tag")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import limit_option, with_client
+from mover.cli.common import as_of_option, limit_option, with_client
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("path")
 @click.option("--run", help="Only in snapshots of this run.")
 @click.option("--series", help="Only in snapshots of this series (folder:ID; `mover snapshot list` names it).")
-@click.option("--as-of", type=click.DateTime(), metavar="TIME", help="As it was on record at this time, UTC.")
+@as_of_option
 @click.option("--all", "every", is_flag=True, help="Every snapshot that holds it, not only changes.")
 @click.option("--after", type=click.IntRange(1), help="Go on after this line: the `next` of the page before.")
 @limit_option
@@ -28,12 +28,10 @@ def command(
     every: bool, after: int | None, limit: int,
 ) -> None:  # fmt: skip
     """The versions of a path, over the snapshots that hold it."""
-    from datetime import UTC
-
     from mover.cli.output import size
 
     page = mover.snapshots.versions(
-        path, run=run, series=series, as_of=as_of.replace(tzinfo=UTC) if as_of else None, every=every, after=after,
+        path, run=run, series=series, as_of=as_of, every=every, after=after,
         limit=limit,
     )  # fmt: skip
     rows = [
