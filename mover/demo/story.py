@@ -32,6 +32,7 @@ from mover.model import wire
 from mover.sdk import SyncClient
 
 LINGER_S = 1800
+BATCH_S = 3600  # a busy machine is slow and not broken; progress is shown meanwhile
 LINES_SHOWN = 20
 BUCKET_STEP_BYTES = 8 << 20
 OVERLAP_BYTES = 4096  # no disguise of an identifier is longer
@@ -136,7 +137,7 @@ class Story:
                 done = sum(count for state, count in now.packs.items() if state != "found")
                 tick(done, max(1, sum(now.packs.values())))
 
-            found = self.client.batches.wait(batch.id, progress=seen, timeout_s=600)
+            found = self.client.batches.wait(batch.id, progress=seen, timeout_s=BATCH_S)
         self._must(found.state == "complete", f"batch {batch.id} is {found.state}: {found.explanation}")
         return found
 
