@@ -56,20 +56,26 @@ def _ended(dump: DumpFacts) -> str:
 def judge(policy: DumpPolicy, dumps: Sequence[DumpFacts], *, now: datetime) -> list[retention.Verdict]:
     """A verdict for each verified or damaged dump; the newest two verified ones are held whatever the rules say. Young
     ones count for nothing: whoever may ask for dumps displaces no night's. A damaged one is never held, and never
-    needed to keep another from going."""
-    whole = sorted((one for one in dumps if one.state == "verified"), key=lambda one: one.sequence, reverse=True)
-    held = {one.id for one in whole[:ALWAYS_KEPT]}
+    needed to keep another from going; it goes when two newer ones are whole and no rule would keep it were it whole:
+    that it is damaged is a word in a row, and whoever writes rows removes nothing by it."""
+    whole = [one for one in dumps if one.state == "verified"]
+    damaged = [one for one in dumps if one.state == "damaged"]
+    verdicts = _planned(policy, whole, now=now)
+    were_whole = {one.id: one for one in _planned(policy, [*whole, *damaged], now=now)}
+    return verdicts + [
+        were_whole[one.id] for one in damaged
+        if sum(other.sequence > one.sequence for other in whole) >= ALWAYS_KEPT
+    ]  # fmt: skip
+
+
+def _planned(policy: DumpPolicy, dumps: Sequence[DumpFacts], *, now: datetime) -> list[retention.Verdict]:
+    newest_first = sorted(dumps, key=lambda one: one.sequence, reverse=True)
+    held = {one.id for one in newest_first[:ALWAYS_KEPT]}
     records = [
         retention.SnapshotRecord(one.id, one.sequence, one.taken_at or one.started_at, held=one.id in held)
-        for one in whole
+        for one in newest_first
     ]
-    verdicts = retention.plan(records, policy.keep, now=now)
-    damaged = [one for one in dumps if one.state == "damaged"]
-    newer = {one.sequence for one in whole}
-    return verdicts + [
-        retention.Verdict(one.id, False, ("it is damaged, and two newer ones are whole",))
-        for one in damaged if sum(sequence > one.sequence for sequence in newer) >= ALWAYS_KEPT
-    ]  # fmt: skip
+    return retention.plan(records, policy.keep, now=now)
 
 
 def may_release(policy: DumpPolicy, age_s: float | None) -> Release:

@@ -23,6 +23,7 @@ from mover.catalog.dumping import TableFacts
 from mover.deid.sealedstream import Examined, examine
 from mover.deid.vaultkeys import VaultKey
 from mover.errors import DigestMismatch, EntryLocked, EntryMissing, IntegrityError, NotFound, StructureInvalid
+from mover.model.ids import is_id
 from mover.tiers.port import PruneTier, ReadTier
 from mover.tiers.wrappers import put_same
 
@@ -57,11 +58,15 @@ def sign(told: Told, key: VaultKey) -> Sidecar:
 
 def check_signed(sidecar: Sidecar, key: VaultKey) -> None:
     """Raises IntegrityError when it was not written by a process that holds this vault's key."""
-    if not hmac.compare_digest(sidecar.mac, _mac(sidecar.told, key)):
+    if not is_signed(sidecar, key):
         raise IntegrityError(
             "the dump's sidecar was not signed with this vault's key", where=sidecar.told.dump,
             hint="Is it this site's dump, and the vault key that was backed up apart from it?",
         )  # fmt: skip
+
+
+def is_signed(sidecar: Sidecar, key: VaultKey) -> bool:
+    return hmac.compare_digest(sidecar.mac, _mac(sidecar.told, key))
 
 
 def _mac(told: Told, key: VaultKey) -> bytes:
@@ -118,10 +123,12 @@ def file_key(prefix: str, dump: str, file: str) -> str:
 
 
 def remove(tier: PruneTier, prefix: str, dump: str, *, leave_locked: bool = False) -> None:
-    """Blocking. The sidecar first: what it named counts no more. EntryLocked where the tier holds on to a file; with
-    `leave_locked` that file stays, and is nobody's: no sidecar names it."""
-    _gone(tier, sidecar_key(prefix, dump))
-    for key in _files(tier, f"{prefix}/{dump}"):
+    """Blocking. The sidecar last: what was cut off is still known as ours, and ended by the next. EntryLocked where the
+    tier holds on to a file; with `leave_locked` that file stays, and is nobody's: no sidecar names it. IntegrityError
+    for what is no dump's id: rows can be forged, and what stands below the id goes."""
+    if not is_id(dump, "dump"):
+        raise IntegrityError("this is not the id of a dump: nothing is removed by it", where=tier.name)
+    for key in (*_files(tier, f"{prefix}/{dump}"), sidecar_key(prefix, dump)):
         with suppress(*((EntryLocked,) if leave_locked else ())):
             _gone(tier, key)
 
@@ -155,9 +162,21 @@ def find(tier: ReadTier, prefix: str, dump: str | None = None) -> Sidecar:
 def listed(tier: ReadTier, prefix: str, dump: str | None = None) -> Iterator[Sidecar]:
     """Blocking. Sidecars that can be read; one that cannot vouches for nothing."""
     keys = [sidecar_key(prefix, dump)] if dump is not None else _sidecars(tier, prefix)
+    return (sidecar for _, sidecar in _readable(tier, keys))
+
+
+def vouched(tier: ReadTier, prefix: str, *, key: VaultKey, site: str) -> dict[str, Told]:
+    """Blocking. What this vault signed and put under its id, by id. Whoever writes rows, or files, cannot add to it."""
+    return {
+        one.told.dump: one.told for where, one in _readable(tier, _sidecars(tier, prefix))
+        if is_signed(one, key) and one.told.site == site and where == sidecar_key(prefix, one.told.dump)
+    }  # fmt: skip
+
+
+def _readable(tier: ReadTier, keys: Iterable[str]) -> Iterator[tuple[str, Sidecar]]:
     for key in keys:
         try:
-            yield read_sidecar(tier, key)
+            yield key, read_sidecar(tier, key)
         except (EntryMissing, StructureInvalid):
             continue
 

@@ -5,8 +5,9 @@ Order for one dump (shard `dump-make`, on the process that holds the vault), and
   2. it is read back cold; row with digest and facts, first copy      -> the next attempt goes on with 3
   3. copied to the second tier, read back cold; second copy           -> likewise
   4. sidecars on both tiers, which make the copies count              -> likewise
-  5. proof and `verified`, verdicts of the keep rules, in one transaction
-Files of attempts that came to nothing are removed by the next one. What no rule keeps goes after the row says so.
+  5. proof and `verified`, in one transaction
+Files of attempts that came to nothing are removed by the next one. What no rule keeps goes, by what the signed sidecars
+on the tiers say: a row that no sidecar vouches for keeps nothing from being kept, and makes no file go.
 
 The dump is sealed for the two key files, which are not on this machine; the everyday key is not in it. A drill
 (`dump-drill`) reads both copies whole; only where both key files are given it also restores and compares.
@@ -14,7 +15,8 @@ The dump is sealed for the two key files, which are not on this machine; the eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -33,7 +35,7 @@ from mover.catalog.releases import dump_ages, release
 from mover.decide.dumps import DumpFacts, Release, is_due, judge
 from mover.deid.sealedstream import seal
 from mover.deid.vaultkeys import PublicKey, VaultKey
-from mover.errors import MoverError, NotFound, SettingsInvalid, TierError
+from mover.errors import Conflict, MoverError, NotFound, SettingsInvalid, TierError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
@@ -157,7 +159,7 @@ class Dumps:
 
     async def _take(self, shard: Shard, policy: DumpPolicy, tier: PruneTier) -> None:
         key = dumpfiles.file_key(policy.prefix, shard.subject_id, _new_name(shard))
-        await in_thread(dumpfiles.remove, tier, policy.prefix, shard.subject_id, leave_locked=True)
+        await in_thread(self._clear, tier, policy.prefix, shard.subject_id)
         moment, written, pair = await in_thread(self._write, shard.subject_id, tier, key)
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -167,6 +169,13 @@ class Dumps:
             }  # fmt: skip
             await conn.execute(SQL["taken"], values)
             await self._copied(conn, shard, tier.name, key)
+
+    def _clear(self, tier: PruneTier, prefix: str, dump: str) -> None:
+        """Blocking. What earlier attempts left goes. Conflict where a signed sidecar says that the dump was finished: a
+        catalog that was restored from this very dump still has it as being made, and so may a forged row."""
+        if any(dumpfiles.is_signed(one, self.means.key()) for one in dumpfiles.listed(tier, prefix, dump)):
+            raise Conflict("this dump stands already, and is not made over", where=dump)
+        dumpfiles.remove(tier, prefix, dump, leave_locked=True)
 
     def _write(self, dump: str, tier: PruneTier, key: str) -> tuple[Moment, Written, str]:
         """Blocking. The stream is never whole in memory, and never plain anywhere but in pipes."""
@@ -191,7 +200,7 @@ class Dumps:
         key = dumpfiles.file_key(policy.prefix, row.id, source_key.rsplit("/", 1)[-1])
 
         def copy() -> None:
-            dumpfiles.remove(target, policy.prefix, row.id, leave_locked=True)
+            self._clear(target, policy.prefix, row.id)
             dumpfiles.copy(source, source_key, target, key, wanted)
             dumpfiles.read_back(target, key, wanted)
 
@@ -223,7 +232,6 @@ class Dumps:
                 details={"tiers": list(policy.targets), "pair": row.pair},
             )  # fmt: skip
             await conn.execute(SQL["verified"], {"id": row.id, "proof": proof})
-            await self._judge(conn, policy)
             await finish_shard(conn, shard)
             await self._site.record(
                 conn, shard.project, "dump verified", row.id, digest=row.digest, bytes=row.size_bytes, pair=row.pair,
@@ -240,20 +248,38 @@ class Dumps:
 
     # --- what goes --------------------------------------------------------------------------------------------
 
-    async def _judge(self, conn: Connection, policy: DumpPolicy) -> list[str]:
+    async def _judge(self, project: str, policy: DumpPolicy) -> list[str]:
         """Reasons onto rows; the ids of what no rule keeps."""
-        rows, now = await SQL.many(conn, "standing", policy=policy.name), await server_now(conn)
+        async with self._site.database.project(project) as conn:
+            rows, now = await SQL.many(conn, "standing", policy=policy.name), await server_now(conn)
+        facts = await in_thread(self._vouched, policy, {row.id: row.state for row in rows})
         doomed = []
-        for verdict in judge(policy, [_facts(row, None) for row in rows], now=now):
-            await conn.execute(SQL["reasons"], {"id": verdict.id, "reasons": list(verdict.reasons)})
-            doomed += [] if verdict.keep else [verdict.id]
+        async with self._site.database.project(project) as conn:
+            for verdict in judge(policy, facts, now=now):
+                await conn.execute(SQL["reasons"], {"id": verdict.id, "reasons": list(verdict.reasons)})
+                doomed += [] if verdict.keep else [verdict.id]
         return doomed
+
+    def _vouched(self, policy: DumpPolicy, states: Mapping[str, str]) -> list[DumpFacts]:
+        """Blocking. Order and time are the signed ones. What does not stand on every tier counts as a damaged one:
+        half removed, or half destroyed."""
+        key, site = self.means.key(), self.means.site
+        places = [dumpfiles.vouched(tier, policy.prefix, key=key, site=site) for tier in self._tiers(policy)]
+        moments = {dump: datetime.fromisoformat(told.taken_at) for place in places for dump, told in place.items()}
+        known = sorted((taken_at, dump) for dump, taken_at in moments.items() if dump in states)
+        return [
+            DumpFacts(dump, number, states[dump] if all(dump in place for place in places) else "damaged", at, at)
+            for number, (at, dump) in enumerate(known)
+        ]
 
     async def rotate(self, project: str, policy: DumpPolicy) -> int:
         """Copies of what no rule keeps go; the row says `gone` when both have. One that the tier holds on to (a lock, a
         full stop) stays and is tried after the next dump."""
-        async with self._site.database.project(project) as conn:
-            doomed = await self._judge(conn, policy)
+        try:
+            doomed = await self._judge(project, policy)
+        except TierError as error:
+            log.info("dumps not judged yet", policy=policy.name, code=error.code)
+            return 0
         gone = 0
         for dump in doomed:
             left = [tier.name for tier in self._tiers(policy) if not await self._remove(project, policy, tier, dump)]

@@ -72,12 +72,14 @@ def test_dumps_that_somebody_asks_for_displace_no_nights() -> None:
     assert "dump-1" in {v.id for v in judge(POLICY, nights + asked, now=later) if not v.keep}
 
 
-def test_a_damaged_dump_stays_until_two_newer_ones_are_whole() -> None:
-    """Its whole copy may be the best there is."""
+def test_a_damaged_dump_stays_until_two_newer_ones_are_whole_and_no_rule_would_keep_it() -> None:
+    """Its whole copy may be the best there is; and that it is damaged is a word that whoever writes rows can write."""
+    policy = DumpPolicy(name="dump", targets=("a", "b"), keep=KeepRules(last=1, at_least_s=0))
     damaged = dump("damaged", hours=48, number=1)
     one, two = dump("verified", hours=24, number=2), dump("verified", hours=0, number=3)
-    assert [v.id for v in judge(POLICY, [damaged, one], now=NOON) if not v.keep] == []
-    assert [v.id for v in judge(POLICY, [damaged, one, two], now=NOON) if not v.keep] == ["dump-1"]
+    assert [v.id for v in judge(policy, [damaged, one], now=NOON) if not v.keep] == []
+    assert [v.id for v in judge(policy, [damaged, one, two], now=NOON) if not v.keep] == ["dump-1"]
+    assert [v.id for v in judge(POLICY, [damaged, one, two], now=NOON) if not v.keep] == []
 
 
 @pytest.mark.parametrize(("age_s", "allowed"), [(None, False), (0, True), (36 * 3600, True), (36 * 3600 + 1, False)])

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mover import metrics
+from mover.catalog import proofs
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
 from mover.deid.vault import Vault
@@ -19,6 +20,7 @@ from mover.errors import CatalogError, Conflict, Denied, IntegrityError, NotFoun
 from mover.model import wire
 from mover.model.policy import KeepRules
 from mover.protect import dumpdrills, dumpfiles
+from mover.randomness import new_id
 from mover.sandbox import Sandbox
 from mover.tiers.wrappers import Fault, FaultyTier
 from tests.rooms.dump_rig import DUMP, KEY, SITE, Keeping, flip, records
@@ -162,6 +164,45 @@ async def test_what_no_rule_keeps_goes_from_both_tiers_and_the_newest_two_stay(k
         assert len([p for p in keeping.files(tier) if p.suffix == ".sealed"]) == 2
     kept = await keeping.dumps.view(PROJECT, dumps[2].id)
     assert kept.reasons == ["it is held"] and len(list(records(keeping.rig, "dump removed"))) == 2
+
+
+async def test_who_writes_rows_makes_no_dump_go(keeping: Keeping) -> None:
+    """The daemon's database role in a thief's hands: rows of dumps that never were displaced every real one, and a row
+    without an id removed all that stood below the prefix. What counts is what the vault signed."""
+    real = [await made(keeping) for _ in range(3)][1:]
+    files = [keeping.files(tier) for tier in ("archive", "protect")]
+    async with keeping.rig.database.project(PROJECT) as conn:
+        for forged in (*(new_id("dump") for _ in range(3)), ""):
+            proof = await proofs.add(
+                conn, project=PROJECT, kind="verified", subject=forged, count=2, bytes=1, root="00", verifier="me"
+            )
+            await conn.execute(
+                "insert into mover.dump (id, project_id, policy, why, created_by, state, proof, taken_at)"
+                " values (%s, %s, 'dump', 'w', 'me', 'verified', %s, now() - interval '9 days')",
+                (forged, PROJECT, proof),
+            )
+    assert await keeping.dumps.rotate(PROJECT, DUMP) == 0
+    assert [keeping.files(tier) for tier in ("archive", "protect")] == files
+    assert [(await keeping.dumps.view(PROJECT, one.id)).state for one in real] == ["verified"] * 2
+
+
+async def test_a_dump_that_stands_is_not_made_over(keeping: Keeping) -> None:
+    """A catalog that was restored from a dump has that very dump as being made: to begin it anew removed it."""
+    dump = await made(keeping)
+    files = [keeping.files(tier) for tier in ("archive", "protect")]
+    keeping.rig.rows("delete from mover.dump_copy")
+    keeping.rig.rows("update mover.dump set state = 'making', proof = null")
+    keeping.rig.rows("update mover.shard set state = 'waiting', finished_at = null where kind = 'dump-make'")
+    await keeping.rig.work("dump-make")
+    seen = await keeping.dumps.view(PROJECT, dump.id)
+    assert (seen.state, seen.reason) == ("failed", Conflict.code)
+    assert [keeping.files(tier) for tier in ("archive", "protect")] == files
+
+
+@pytest.mark.parametrize("name", ["", "dump-1", "../slides", "run-01j00000000000000000000000"])
+def test_nothing_is_removed_by_what_is_no_id_of_a_dump(rig: Rig, name: str) -> None:
+    with pytest.raises(IntegrityError, match="not the id of a dump"):
+        dumpfiles.remove(rig.tiers["archive"], "dumps", name)  # type: ignore[arg-type]
 
 
 async def test_on_a_bucket_under_lock_a_dump_goes_when_the_lock_has_run_out_and_not_before(
