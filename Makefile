@@ -45,7 +45,7 @@ test: $(VENV)/.test-installed deps
 	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)
 
 soak: $(VENV)/.test-installed deps
-	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" -n $(JOBS) --dist loadgroup $(TESTS)
+	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" --hypothesis-profile=soak -n $(JOBS) --dist loadgroup $(TESTS)
 
 bench: bench-deps $(VENV)/.bench-installed
 	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH); status=$$?; \

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
@@ -20,6 +21,12 @@ from mover.sandbox import Sandbox
 from tests.support import summary
 from tests.support.postgres import Dsns, add_tiers, fresh_database, running_server
 from tests.support.seaweed import shared_weed
+
+# Laws are tried with the same examples each time, and how long one takes says how busy the machine is. `make soak`
+# draws others each time, and ten times as many where a test does not say how many.
+settings.register_profile("fast", deadline=None, derandomize=True)
+settings.register_profile("soak", deadline=None, max_examples=1000)
+settings.load_profile("fast")
 
 
 @pytest.fixture(scope="session")

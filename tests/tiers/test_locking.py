@@ -181,7 +181,7 @@ def test_a_default_that_was_taken_away_or_weakened_is_seen(weed: Seaweed, defaul
 def test_probe_objects_are_few_and_run_out(weed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hourly for years: what a probe leaves must leave again (I10)."""
     made = locking(weed)
-    monkeypatch.setattr("mover.tiers.lockprobe.PROBE_LOCK", timedelta(seconds=3))
+    monkeypatch.setattr("mover.tiers.lockprobe.PROBE_LOCK", timedelta(seconds=5))
     monkeypatch.setattr("mover.tiers.lockprobe.SHORTENED_TO", timedelta(seconds=1))
     for _ in range(3):
         assert probe_objects(made.locks, now=now(), mode="COMPLIANCE").immutable
@@ -202,7 +202,7 @@ def _ended_soon() -> Lock:
 
 def _wait_until_over() -> None:
     """The store's clock decides, so this waits for real."""
-    pause(3.2)
+    pause(5.2)
 
 
 # --- folders ----------------------------------------------------------------------------------------------
