@@ -27,16 +27,17 @@ from mover.errors import IntegrityError, MoverError, NotFound, RepositoryLocked,
 from mover.jobs import Shard, in_thread
 from mover.log import get_logger
 from mover.model.policy import ProtectPolicy
+from mover.protect.damage import hits_told
 from mover.protect.layout import Layout
 from mover.protect.site import ProtectSite, patiently, second_of
 from mover.protect.upkeep import Upkeep
-from mover.repository.facts import CheckResult, Damage, RepairResult
+from mover.repository.facts import RepairResult
 from mover.transfer.digest import digest_stream
 
 SQL = load(__file__)
 FILES = 8  # of one drill
 FILE_MAX_BYTES = 256 << 20
-NAMED_MAX = 100
+LINES_MAX = 20
 
 log = get_logger("protect")
 
@@ -144,7 +145,9 @@ class Drills:
             return
         log.error("repository damaged", policy=policy.name, count=counts["damaged"], tier=policy.repository)
         if repaired is None or not repaired.complete:
-            await self._upkeep.end(shard, policy, "failed", _spoken(found), {}, counts)
+            async with self._site.database.project(shard.project) as conn:
+                lines = await hits_told(conn, found) or found.errors
+            await self._upkeep.end(shard, policy, "failed", "; ".join(lines[:LINES_MAX]), {}, counts)
             return
         counts["repaired"] = repaired.salvaged + repaired.fetched
         metrics.REPOSITORY_DAMAGE.labels(policy.name).set(0)
@@ -190,14 +193,3 @@ def _in_repository(snapshot: Any, path: str) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return digest_stream(iter(lambda: file.read(8 << 20), b"")).blake3
-
-
-def _spoken(found: CheckResult) -> str:
-    """What is lost, by snapshot and path, as far as it fits."""
-    lost: list[Damage] = [one for one in found.damage if one.hits]
-    if not lost:
-        return "; ".join(found.errors[:3])
-    paths = sorted({path for one in lost for path in one.paths})
-    snapshots = {snapshot for one in lost for snapshot in one.snapshots}
-    more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
-    return f"{len(snapshots)} snapshots are hit: " + ", ".join(paths[:NAMED_MAX]) + more

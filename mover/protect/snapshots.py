@@ -11,6 +11,7 @@ from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.names import path_text
 from mover.model.policy import ProtectPolicy
+from mover.protect.damage import hits_told
 from mover.protect.layout import Layout
 from mover.protect.retention import series_of
 from mover.protect.site import PAGE_MAX, PLAN_STEPS_MAX, ProtectSite, patiently
@@ -96,9 +97,11 @@ class Snapshots:
         """Read every object of the repository and compare it with its name."""
         policy = self._site.policies.default(ProtectPolicy)
         check = await asyncio.to_thread(lambda: patiently(lambda: self._site.repositories.of(policy).check(True)))
+        async with self._site.database.project(project) as conn:
+            problems = [*await hits_told(conn, check), *check.errors]
         return wire.Check(
             whole=check.ok, tier=policy.repository, snapshots=check.snapshots, blobs=check.blobs,
-            bytes=check.bytes_read, problems=check.errors[:PLAN_STEPS_MAX],
+            bytes=check.bytes_read, problems=problems[:PLAN_STEPS_MAX],
         )  # fmt: skip
 
 

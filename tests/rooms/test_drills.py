@@ -72,7 +72,11 @@ async def test_a_flipped_byte_is_found_by_drill_and_checks_and_named_by_path(rig
         "whole": "failed",
     }
     assert "did not come back" in found["drill"].explanation
-    assert found["whole"].counts["damaged"] > 0 and found["whole"].explanation
+    [snapshot] = rig.rows("select id, repository_id from mover.snapshot")
+    assert found["whole"].counts["damaged"] > 0 and f"snapshot {snapshot.id}" in found["whole"].explanation
+    ours, theirs = await rig.protecting.snapshots.check(PROJECT), await rig.protecting.snapshots.check("another")
+    assert ours.problems[0] == f"snapshot {snapshot.id} ({snapshot.repository_id[:8]}): /", "the root's list is lost"
+    assert theirs.problems[0] == "1 snapshots that are not on this project's record"
     assert metrics.REPOSITORY_DAMAGE.labels("protect")._value.get() > 0
 
 
