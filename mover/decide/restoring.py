@@ -45,6 +45,10 @@ class Loss(Struct, frozen=True):
     standing: Standing
 
 
+# what a restore costs before its first file, and a file beside its content, in bytes that could be read meanwhile
+BEGIN_BYTES, FILE_BYTES = 256 << 20, 64 << 10
+
+
 class Pace(Struct, frozen=True):
     """One restore of the past from the same tier, as it was measured."""
 
@@ -82,14 +86,16 @@ def preview_digest(snapshot: str, path: str, losses: Iterable[Loss]) -> str:
 
 
 def estimate_s(paces: Sequence[Pace], *, files: int, bytes_: int) -> tuple[float, float] | None:
-    """Between how many and how many seconds: what each restore of the past would have taken for this one, by bytes
-    or by files, whichever is more; the middle eight tenths of that. None as long as nothing was measured."""
-    told = sorted(
-        max(files / max(pace.files, 1), bytes_ / max(pace.bytes, 1)) * pace.seconds
-        for pace in paces
-        if pace.seconds > 0
-    )
+    """Between how many and how many seconds: what each restore of the past would have taken for this one, by its
+    work; the middle eight tenths of that. None as long as nothing was measured."""
+    work = _work(files, bytes_)
+    told = sorted(work / _work(pace.files, pace.bytes) * pace.seconds for pace in paces if pace.seconds > 0)
     if not told:
         return None
     edge = len(told) // 10
     return round(told[edge], 3), round(told[-1 - edge], 3)
+
+
+def _work(files: int, bytes_: int) -> int:
+    """In bytes. A restore of one small file says nothing about the bytes of a large one: it is all beginning."""
+    return BEGIN_BYTES + files * FILE_BYTES + bytes_

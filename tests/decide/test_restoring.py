@@ -60,10 +60,16 @@ def test_any_other_loss_gives_another_digest() -> None:
     assert preview_digest("s", "/", [other, one]) == digests[0]
 
 
-def test_the_estimate_is_what_others_took_by_bytes_or_by_files_whichever_is_more() -> None:
-    large, small = Pace(files=10, bytes=1000, seconds=10), Pace(files=1000, bytes=1000, seconds=20)
-    assert estimate_s([large], files=10, bytes_=2000) == (20.0, 20.0)
-    assert estimate_s([large, small], files=100, bytes_=100) == (2.0, 100.0)
+def test_the_estimate_is_what_others_took_for_their_work() -> None:
+    """Files count beside bytes, and a restore of a few bytes says nothing about the pace of many (it would make years
+    of minutes)."""
+    many_bytes, many_files = Pace(1, 10 << 30, 20.0), Pace(10_000, 10 << 20, 10.0)
+    low, high = estimate_s([many_bytes], files=1, bytes_=20 << 30) or (0, 0)
+    assert low == high and 38 < low < 41
+    low, _ = estimate_s([many_files], files=20_000, bytes_=20 << 20) or (0, 0)
+    assert 13 < low < 20
+    low, high = estimate_s([Pace(1, 8, 0.3)], files=1, bytes_=200 << 20) or (0, 0)
+    assert high < 1.0, "twice the work of a beginning"
     assert estimate_s([], files=1, bytes_=1) is None and estimate_s([Pace(1, 1, 0.0)], files=1, bytes_=1) is None
     many = [Pace(1, 100, float(seconds)) for seconds in range(1, 21)]
     assert estimate_s(many, files=1, bytes_=100) == (3.0, 18.0)
