@@ -76,15 +76,12 @@ class Dumps(Protocol):
 
 
 class Rulings(Protocol):
-    async def person(self, identity: Identity, /) -> str: ...
     async def ask(
-        self, project: str, actor: str, number: str, body: wire.RulingRequest, /, *, person: str | None = None,
-        request: str = "",
-    ) -> wire.Ruling: ...  # fmt: skip
+        self, identity: Identity, number: str, body: wire.RulingRequest, /, *, request: str = ""
+    ) -> wire.Ruling: ...
     async def decide(
-        self, project: str, actor: str, id: str, body: wire.RulingDecision, /, *, person: str | None = None,
-        request: str = "",
-    ) -> wire.Ruling: ...  # fmt: skip
+        self, identity: Identity, id: str, body: wire.RulingDecision, /, *, request: str = ""
+    ) -> wire.Ruling: ...
     async def view(self, project: str, id: str, /) -> wire.Ruling: ...
     async def list(self, project: str, after: str | None, limit: int, /, *, open: bool = False) -> wire.RulingPage: ...
 

@@ -17,14 +17,10 @@ class RulingsQuery(Query, frozen=True):
     limit: Limit = 100
 
 
-@OPERATIONS.add(
-    "POST", "/v1/slides/{number}/rulings", "rulings.ask", wire.Ruling, body=wire.RulingRequest, status=201
-)
+@OPERATIONS.add("POST", "/v1/slides/{number}/rulings", "rulings.ask", wire.Ruling, body=wire.RulingRequest, status=201)
 async def ask(call: Call[wire.RulingRequest, Query]) -> wire.Ruling:
     """Ask that a withdrawn slide be reinstated, or that its bytes be removed; a second person decides."""
-    rulings = call.rooms.rulings
-    person = await rulings.person(call.identity)
-    return await rulings.ask(call.project, call.actor, call.id, call.body, person=person, request=call.request)
+    return await call.rooms.rulings.ask(call.identity, call.id, call.body, request=call.request)
 
 
 @OPERATIONS.add("GET", "/v1/rulings", "rulings.read", wire.RulingPage, query=RulingsQuery)
@@ -43,6 +39,4 @@ async def view(call: Call[None, Waiting]) -> wire.Ruling:
 @OPERATIONS.add("POST", "/v1/rulings/{id}/decide", "rulings.decide", wire.Ruling, body=wire.RulingDecision)
 async def decide(call: Call[wire.RulingDecision, Query]) -> wire.Ruling:
     """The second person grants or declines."""
-    rulings = call.rooms.rulings
-    person = await rulings.person(call.identity)
-    return await rulings.decide(call.project, call.actor, call.id, call.body, person=person, request=call.request)
+    return await call.rooms.rulings.decide(call.identity, call.id, call.body, request=call.request)

@@ -8,6 +8,9 @@ person says how many such manifests there are.
 What a kill leaves, step by step: nothing; the list of what is to go, each with the digest that was read and the mark it
 was read under; some of it gone, and the list says what is left. A file that is not what the catalog says, or not what
 was read, stops the removal: nobody knows what that is.
+
+Who is a person is the database's to say, and so is what a ruling lets be done (migration 0027): the daemon's own role
+writes none, removes nothing without one, and takes no withdrawal back.
 """
 
 from __future__ import annotations
@@ -69,66 +72,53 @@ class Rulings:
 
     # --- ask and decide -------------------------------------------------------------------------------------
 
-    async def person(self, identity: Identity) -> str:
-        """Whose word this is: all tokens that one person made are that person's."""
+    async def ask(self, identity: Identity, number: str, body: wire.RulingRequest, *, request: str = "") -> wire.Ruling:
         async with self._database.project(identity.project) as conn:
-            with refusals():
-                row = await _Q.one(conn, "person", proof=identity.proven, actor=identity.actor)
-        return str(row.person)
-
-    async def ask(
-        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, person: str | None = None,
-        request: str = "",
-    ) -> wire.Ruling:  # fmt: skip
-        async with self._database.project(project) as conn:
             row = await _Q.one(conn, "withdrawn", number=number)
             if row is None:
                 raise NotFound("no such slide", where=number)
             why = why_not_ask(body.action, _withdrawn(row))
             if why:
                 raise Conflict(why, where=number)
-            id = new_id("ruling")
-            values = {"id": id, "project": project, "number": number, "action": body.action, "reason": body.reason}
-            if await _Q.one(conn, "ask", **values, actor=actor, person=person) is None:
+            values = {"id": new_id("ruling"), "number": number, "action": body.action, "reason": body.reason}
+            with refusals():
+                asked = await _Q.one(conn, "ask", **values, **self._who(identity, request))
+            if not asked.made:
                 raise Conflict("somebody asked about this slide already", where=number,
                                hint="See `mover slide rulings`; a second person grants or declines.")  # fmt: skip
-            told = _ruling(await _Q.one(conn, "get", id=id))
-            await self._audit(conn, project, actor, f"slide {body.action} asked", number, body.reason, request=request)
-        return told
+            return _ruling(await _Q.one(conn, "get", id=values["id"]))
 
-    async def decide(
-        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, person: str | None = None,
-        request: str = "",
-    ) -> wire.Ruling:  # fmt: skip
-        """The second person's word. A slide is reinstated with it; its bytes go by a shard of their own."""
+    async def decide(self, identity: Identity, id: str, body: wire.RulingDecision, *, request: str = "") -> wire.Ruling:
+        """The second person's word, which the database judges by their tokens. A slide is reinstated with it; its bytes
+        go by a shard of their own."""
+        project, grants, who = identity.project, body.decision == "grant", self._who(identity, request)
         async with self._database.project(project) as conn:
-            row = await _Q.one(conn, "lock", id=id)
+            row = await _Q.one(conn, "get", id=id)
             if row is None:
                 raise NotFound("no such ruling", where=id)
             if row.state != "asked":
                 raise Conflict(f"the ruling is {row.state}", where=id)
             holders = await _Q.many(conn, "holders", number=row.number)
             pins = await _Q.many(conn, "manifests", number=row.number)
-        same = actor == row.asked_by or (person is not None and person == row.asked_person)
-        grants = body.decision == "grant"
+            with refusals():
+                person = (await _Q.one(conn, "person", proof=identity.proven, actor=identity.actor)).person
+        same = identity.actor == row.asked_by or person == row.asked_person
         self._check(row, holders if grants else (), pins if grants else (), same=same, told=grants * body.manifests)
-        if body.decision == "grant" and row.action == "reinstate":
+        if grants and row.action == "reinstate":
             await self._tell_others(project, row.number, holders)
         async with self._database.project(project) as conn:
             await conn.execute(_Q["lock_withdrawals"])
-            row = await _Q.one(conn, "lock", id=id)
-            if row.state != "asked":
-                raise Conflict(f"the ruling is {row.state}", where=id)
-            state = "granted" if body.decision == "grant" else "declined"
-            decided = {"id": id, "state": state, "actor": actor, "reason": body.reason, "manifests": len(pins)}
-            await conn.execute(_Q["decide"], decided)
-            details = await self._carry_out(conn, project, row) if state == "granted" else {}
+            if grants:
+                await self._prepare(conn, project, row)
+            with refusals():
+                await _Q.one(conn, "decide", id=id, grant=grants, reason=body.reason, manifests=len(pins), **who)
             told = _ruling(await _Q.one(conn, "get", id=id))
-            await self._audit(
-                conn, project, actor, f"slide {row.action} {state}", row.number, body.reason, request=request,
-                asked_by=row.asked_by, manifests=len(pins), **details,
-            )  # fmt: skip
+        if (told.action, told.state) == ("reinstate", "done"):
+            log.warning("slide reinstated", number=row.number)
         return told
+
+    def _who(self, identity: Identity, request: str) -> dict[str, object]:
+        return {"proof": identity.proven, "actor": identity.actor, "node": self._node, "request": request}
 
     def _check(
         self, row: Any, holders: Sequence[Any], pins: Sequence[Any], *, same: bool, told: int = 0
@@ -141,20 +131,13 @@ class Rulings:
             hint = f"Who knows that says so: --manifests {len(pins)}." if pins and not runs else ""
             raise (Denied if same else Conflict)(why, where=row.id, hint=hint, details=own[:PINS_TOLD])
 
-    async def _carry_out(self, conn: Connection, project: str, row: Any) -> dict[str, Any]:
+    async def _prepare(self, conn: Connection, project: str, row: Any) -> None:
         slide = await _Q.one(conn, "withdrawn", number=row.number)
         why = why_not_ask(row.action, _withdrawn(slide))
         if why:
             raise Conflict(why, where=row.number)
         if row.action == "remove":
             await add_shards(conn, project, [NewShard(tier_queue(slide.tier), KIND, row.id)])
-            return {}
-        if await _Q.one(conn, "reinstate", number=row.number) is None:
-            raise Conflict("the slide is not withdrawn", where=row.number)
-        packs = await _Q.many(conn, "release_packs", number=row.number)
-        await conn.execute(_Q["end"], {"id": row.id, "state": "done", "explanation": None})
-        log.warning("slide reinstated", number=row.number)
-        return {"packs": [one.id for one in packs]}
 
     async def _tell_others(self, project: str, number: str, holders: Sequence[Any]) -> None:
         """Projects that were told of the withdrawal are told of its end; before it commits, so rather twice than

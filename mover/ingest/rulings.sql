@@ -5,10 +5,8 @@ select s.number, s.tier, w.reason, w.removed_at, exists (
   from mover.slide s left join mover.slide_withdrawal w using (number) where s.number = %(number)s
 
 -- name: ask
--- One open question about a slide; none where somebody asked already.
-insert into mover.slide_ruling (id, project_id, number, action, reason, asked_by, asked_person)
-values (%(id)s, %(project)s, %(number)s, %(action)s, %(reason)s, %(actor)s, %(person)s)
-on conflict do nothing returning id
+-- One open question about a slide; not made where somebody asked already.
+select mover.ruling_ask(%(id)s, %(number)s, %(action)s, %(reason)s, %(proof)s, %(actor)s, %(node)s, %(request)s) as made
 
 -- name: person
 -- Whose word this is, by the proof of it.
@@ -19,10 +17,6 @@ select mover.person_of(%(proof)s, %(actor)s) as person
 select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.number))) as named
   from mover.slide_ruling r where id = %(id)s
 
--- name: lock
--- One ruling, for who decides it now.
-select * from mover.slide_ruling where id = %(id)s for update
-
 -- name: page
 -- The newest rulings, or those that wait for a second person.
 select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.number))) as named
@@ -31,14 +25,12 @@ select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.numbe
  order by id desc limit %(limit)s
 
 -- name: decide
--- The second person's word.
-update mover.slide_ruling set state = %(state)s, decided_by = %(actor)s, decided_at = now(), decision = %(reason)s,
-       manifests = %(manifests)s
- where id = %(id)s and state = 'asked'
+-- The second person's word. With a grant the slide is back, or may be removed.
+select mover.ruling_decide(%(id)s, %(grant)s, %(reason)s, %(manifests)s, %(proof)s, %(actor)s, %(node)s, %(request)s)
 
 -- name: end
 -- What was granted is done, or failed.
-update mover.slide_ruling set state = %(state)s, explanation = %(explanation)s where id = %(id)s and state = 'granted'
+select mover.ruling_end(%(id)s, %(state)s, %(explanation)s)
 
 -- name: explain
 -- Why what was granted waits.
@@ -47,17 +39,6 @@ update mover.slide_ruling set explanation = %(explanation)s where id = %(id)s an
 -- name: lock_withdrawals
 -- As for withdrawals: a run becomes ready before, or after.
 select pg_advisory_xact_lock(hashtextextended('mover withdrawals', 0))
-
--- name: reinstate
--- The database lets nobody do this without what two people granted.
-delete from mover.slide_withdrawal where number = %(number)s returning number
-
--- name: release_packs
--- Its packs are what they were before.
-update mover.pack set state = case when verified_proof is null then 'duplicate' else 'published' end, reason = null,
-       explanation = null, cause = null, updated_at = now()
- where number = %(number)s and state = 'quarantined' and reason = 'identifier-found-later'
-returning id
 
 -- name: holders
 -- Every project that has the slide, with its runs that hold it.

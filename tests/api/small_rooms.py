@@ -502,20 +502,15 @@ class SmallVerifications(Room):
 class SmallRulings:
     """One ruling, granted at once."""
 
-    async def person(self, identity: Identity) -> str:
-        return identity.actor
-
     async def ask(
-        self, project: str, actor: str, number: str, body: wire.RulingRequest, *, person: str | None = None,
-        request: str = "",
-    ) -> wire.Ruling:  # fmt: skip
-        return await self.view(project, "ruling-1")
+        self, identity: Identity, number: str, body: wire.RulingRequest, *, request: str = ""
+    ) -> wire.Ruling:
+        return await self.view(identity.project, "ruling-1")
 
     async def decide(
-        self, project: str, actor: str, id: str, body: wire.RulingDecision, *, person: str | None = None,
-        request: str = "",
-    ) -> wire.Ruling:  # fmt: skip
-        return await self.view(project, id)
+        self, identity: Identity, id: str, body: wire.RulingDecision, *, request: str = ""
+    ) -> wire.Ruling:
+        return await self.view(identity.project, id)
 
     async def view(self, project: str, id: str) -> wire.Ruling:
         return wire.Ruling(

@@ -33,6 +33,7 @@ from mover.tiers.locking import object_locks
 from mover.tiers.posix import PosixTier
 from mover.transfer import Transfer
 from tests.rooms.rig import PROJECT, Rig, who
+from tests.support.persons import person
 from tests.support.postgres import Dsns
 from tests.support.seaweed import locked_bucket, object_tier
 
@@ -516,9 +517,9 @@ async def test_what_a_kept_manifest_names_is_locked_on_and_a_withdrawn_slide_goe
     ward.handlers |= rulings.handlers()
     ward.rows("update mover.run set state = 'cancelled'")
     body = wire.RulingRequest(action="remove", reason="the label's name is in it")
-    asked = await rulings.ask(PROJECT, "ann", withdrawn, body)
+    asked = await rulings.ask(person(ward.dsns, "ann", "operator"), withdrawn, body)
     granted = wire.RulingDecision(decision="grant", reason="looked at it closely", manifests=1)
-    await rulings.decide(PROJECT, "cora", asked.id, granted)
+    await rulings.decide(person(ward.dsns, "cora", "custodian"), asked.id, granted)
     await ward.work("slide-remove")
     waiting = await rulings.view(PROJECT, asked.id)
     assert waiting.state == "granted" and "locked until" in str(waiting.explanation)

@@ -25,6 +25,7 @@ from mover.settings import Listen
 from tests.api.small_rooms import small_rooms
 from tests.rooms.keeping_rig import DAY, MACHINE, Keeping
 from tests.rooms.rig import PROJECT
+from tests.support.facts import DIGEST, NUMBER
 from tests.support.postgres import Dsns
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
@@ -214,6 +215,15 @@ REFUSED = [
     "set session authorization postgres",
     "select mover.asker_of(null, 'root')", "select mover.request_open('x')",
     "select mover.protect_record('n', 'root', 'all is well', 'x', '', '{}')",
+    "insert into mover.slide_ruling (id, project_id, number, action, state, reason, asked_by, asked_person, decided_by,"
+    " decided_person) values ('r', 'demo', 'n', 'remove', 'granted', 'x', 'ann', 'ann', 'bob', 'bob')",
+    "update mover.slide_ruling set state = 'granted'", "update mover.slide_ruling set asked_person = 'bob'",
+    "update mover.slide_ruling set action = 'remove', number = 'n'", "delete from mover.slide_ruling",
+    "update mover.slide_removal set key = 'k', tier = 'archive'", "delete from mover.slide_removal",
+    "delete from mover.slide_withdrawal", "update mover.slide_withdrawal set number = 'n'",
+    "insert into mover.slide_withdrawal (number, reason, found_by, removed_at) values ('n', 'x', 'x', now())",
+    "update mover.slide_withdrawal set reason = 'identifier-found-later', found_by = 'x'",
+    "select mover.ruling_judged(null, null, 0)", "select mover.ruling_record('', '', '', '', '', null, '{}')",
 ]  # fmt: skip
 
 
@@ -342,10 +352,47 @@ async def test_a_transaction_that_stood_open_for_days_decides_nothing(site: Site
         f"select mover.snapshots_trash('protect', 'run:r1', array['{site.kept[0]}'], 'n1')",
         "select mover.snapshots_cut_off('run:r1')",
         f"select mover.hold_place('h', '{site.kept[0]}', 'reason', null, null, 'x', 'n1')",
+        "select mover.ruling_ask('r', 'n', 'remove', 'tidying', null, 'uid:0', 'n1', '')",
+        "select mover.ruling_decide('r', true, 'tidying', 0, null, 'uid:0', 'n1', '')",
     ):
         refused = say_as_daemon(site, f"with slept as materialized (select pg_sleep(0.01)) {statement} from slept")
         assert isinstance(refused, psycopg.Error) and refused.sqlstate == "MV102", (statement, refused)
     assert not site.rows("select 1 from mover.token where id = 't'")
+
+
+@pytest.mark.parametrize("action", ["remove", "reinstate"])
+async def test_the_daemons_role_alone_removes_no_slide_and_brings_none_back(site: Site, action: str) -> None:
+    """It may ask, as the machine. Nobody it can be grants that: not the machine, whose role is an admin's, not whom it
+    calls by another name, no token whose secret it does not have, and none that it has just made."""
+    site.rows("insert into mover.slide (number, site, family, extension, size_bytes, digest, tier, key, facts)"
+              " values (%s, 'ward', 'aperio', 'svs', 10, %s, 'archive', 'k', '{}')", NUMBER, DIGEST)  # fmt: skip
+    site.rows("insert into mover.slide_grant (project_id, number) values ('demo', %s)", NUMBER)
+    found = "insert into mover.slide_withdrawal (number, reason, found_by) values (%s, 'identifier-found-later', 'x')"
+    assert say_as_daemon(site, f"{found} returning 1", NUMBER) == [(1,)]
+    removal = ("insert into mover.slide_removal (project_id, ruling_id, place, tier, key, digest, size_bytes)"
+               " values ('demo', 'r', 0, 'archive', 'k', %s, 1)")  # fmt: skip
+
+    say_as_daemon(
+        site, "select mover.token_add('t1', '\\x01', 'cora', 'custodian', null, null, null, null, 'x', 'n1', '')"
+    )
+    asked = say_as_daemon(
+        site, "select mover.ruling_ask('r', %s, %s, 'tidying', null, 'uid:0', 'n1', '')", NUMBER, action
+    )
+    assert asked == [(True,)]
+    for proof, why in ((None, "custodian"), (b"\x01", "less than a day"), (b"\x02", "unknown"), (b"", "unknown")):
+        refused = say_as_daemon(
+            site, "select mover.ruling_decide('r', true, 'tidying', 0, %s, 'cora', 'n1', '')", proof
+        )
+        assert isinstance(refused, psycopg.Error) and refused.sqlstate == "MV103", refused
+        assert why in str(refused)
+    assert say_as_daemon(site, "select mover.ruling_end('r', 'done', null)") == [("",)]
+    assert isinstance(say_as_daemon(site, removal, DIGEST), psycopg.errors.CheckViolation)
+    gone = say_as_daemon(site, "update mover.slide_withdrawal set removed_at = now() where number = %s", NUMBER)
+    assert isinstance(gone, psycopg.errors.CheckViolation)
+
+    assert [row.removed_at for row in site.rows("select * from mover.slide_withdrawal")] == [None]
+    assert [row.state for row in site.rows("select state from mover.slide_ruling")] == ["asked"]
+    assert {"token made", f"slide {action} asked"} <= set(site.actions()), "none of it unseen"
 
 
 async def test_a_second_person_never_comes_unseen(site: Site) -> None:

@@ -42,10 +42,11 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            evidence="{}", marks="{}")  # fmt: skip
     insert(conn, "slide_copy", number=number, tier="flash")
     insert(conn, "slide_ruling", **of, id=f"ruling-{mark}", number=number, action="remove", reason="it is in there",
-           asked_by="ann", state="granted", decided_by="cora", manifests=0)  # fmt: skip
+           asked_by="ann", asked_person="ann", state="granted", decided_by="cora", decided_person="cora",
+           manifests=0)  # fmt: skip
     insert(conn, "slide_withdrawal", number=number, reason="identifier-found-later", found_by=records)
-    insert(conn, "slide_removal", **of, ruling_id=f"ruling-{mark}", place=1, tier="archive", key="k", digest=DIGEST,
-           size_bytes=1)  # fmt: skip
+    insert(conn, "slide_removal", **of, ruling_id=f"ruling-{mark}", place=1, tier="archive",
+           key=f"{number}/1/{number}.svs", digest=DIGEST, size_bytes=1)  # fmt: skip
     insert(conn, "record_set", **of, id=records, batch_id=batch, policy="records", version=1, source="sealed-s",
            created_by="ann")  # fmt: skip
     insert(conn, "ledger", **of, record_set_id=records, table_name="images", line=1, state="image-without-row")
