@@ -161,8 +161,8 @@ TIER_IMMUTABLE = _gauge(
 )  # fmt: skip
 LOCKS_RENEWED = _counter("mover_locks_renewed_total", "Objects whose lock was extended or found long enough.", "tier")
 LOCKS_BROUGHT_BACK = _counter(
-    "mover_locks_brought_back_total", "Objects that kept snapshots need and that somebody had hidden. Alarm above 0.",
-    "tier",
+    "mover_locks_brought_back_total",
+    "Objects that kept snapshots need and that somebody had hidden or overwritten. Alarm above 0.", "tier",
 )  # fmt: skip
 
 DUMPS = _counter("mover_dumps_total", "Dumps of vault and catalog that ended, by state.", "state")

@@ -7,11 +7,12 @@ equal blobs are stored once and nobody can say whose they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from mover.errors import SettingsInvalid, TierUnavailable
+from mover.errors import EntryMissing, SettingsInvalid, TierUnavailable
 from mover.model.policy import ArchivePolicy, Policy, ProtectPolicy
 from mover.model.tiers import LockMode
 from mover.policy import PolicyBook
@@ -102,12 +103,24 @@ def kept(tier: Any, rule: Rule | None, *, seal: Seal | None) -> Any:
 
 
 def bring_back_doors(tier: Any, prefix: str) -> list[str]:
-    """Config and keys of a repository that somebody hid: without them it would look as if there were none, and a new
-    one would be made in its place."""
+    """Config and keys of a repository that somebody hid, or put other bytes upon: without them it would look as if
+    there were none, and a new one would be made in its place; or it could not be opened."""
     if not isinstance(tier, LockingTier):
         return []
     hidden = [key for place in below(prefix, "config", "keys/") for key in tier.locks.hidden(place)]
-    return [key for key in hidden if tier.bring_back(key)]
+    return [key for key in hidden if tier.bring_back(key)] + put_right(tier, prefix, "config", "keys/")
+
+
+def put_right(tier: Any, prefix: str, *kinds: str) -> list[str]:
+    """Blocking. Objects that are seen and that somebody put other bytes upon: those that were there are on top again.
+    What cannot be put right stays as it is, for the pass and for checks to tell."""
+    if not isinstance(tier, LockingTier):
+        return []
+    righted = []
+    for key in [key for place in below(prefix, *kinds) for key in tier.locks.overlaid(place)]:
+        with suppress(EntryMissing):
+            righted += [key] if tier.put_right(key) else []
+    return righted
 
 
 def wants_seal(policies: PolicyBook) -> bool:

@@ -3,8 +3,8 @@
 **Renewal** (shard `lock-renew`): snapshots that somebody hid although we keep them are brought back; then everything
 that the kept snapshots need is locked until `retain_s` from now by the database's clock, slice by slice. A row per
 object says until when, so that a killed pass goes on and a pass over what is locked for long costs a listing. Needed
-packs that were hidden are brought back, those that are gone are told as missing. Nothing is ever shortened; what no
-snapshot needs any more runs out by itself.
+packs that were hidden, or that somebody put other bytes upon, are brought back, those that are gone are told as
+missing. Nothing is ever shortened; what no snapshot needs any more runs out by itself.
 
 **The lock probe** (shard `lock-probe`) attacks objects of its own with the daemon's credential. What succeeds makes the
 tier *not immutable*: a row, an audit record, a metric, an error in the log, and a line of `mover status`.
@@ -31,7 +31,7 @@ from mover.jobs.shards import renew_shard, tier_queue
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model import wire
-from mover.protect.keeping import HIDDEN, PASSING, Rule, bring_back_doors, rules
+from mover.protect.keeping import HIDDEN, PASSING, Rule, bring_back_doors, put_right, rules
 from mover.protect.site import ProtectSite
 from mover.randomness import new_id
 from mover.repository.kept import Kept, keys_to_keep
@@ -40,6 +40,7 @@ from mover.tiers.lockprobe import Probe, probe_files, probe_objects
 
 SQL = load(__file__)
 SLICE = 500  # objects between two transactions
+OVERLAID_SLICE = 8  # the same, of those that are read whole
 KEEPERS = 4  # that are asked for at the same moment
 PRIORITY = -5
 MISSING_TOLD = 100
@@ -55,6 +56,9 @@ class Turn(Struct, frozen=True):
     kept: tuple[tuple[str, datetime | None], ...]
     brought_back: tuple[str, ...]
     missing: tuple[str, ...]
+
+
+Looked = tuple[tuple[str, ...], Kept, set[str]]  # what came back, what is needed, packs with several versions
 
 
 class Locks:
@@ -107,10 +111,12 @@ class Locks:
             await self._end(shard, Kept((), 0), (), 0, "no policy keeps this repository any more")
             return
         tier = self._tier(rule)
-        back, kept = await in_thread(self._look, rule, tier, known)
+        back, kept, overlaid = await in_thread(self._look, rule, tier, known)
         missing: list[str] = []
-        for keys in _slices(kept.keys):
-            turn = await self._turn(shard, rule, tier, keys, now=now, needed=len(kept.keys), back=len(back))
+        for keys in _slices(kept.keys, overlaid):
+            turn = await self._turn(
+                shard, rule, tier, keys, now=now, needed=len(kept.keys), back=len(back), overlaid=overlaid
+            )
             missing += turn.missing[: MISSING_TOLD - len(missing)]
             await self._tell_back(shard, rule, (*back, *turn.brought_back))
             back = ()
@@ -122,32 +128,36 @@ class Locks:
         assert isinstance(kept, KeepingTier)  # the rule says so
         return kept
 
-    def _look(self, rule: Rule, tier: KeepingTier, known: Mapping[str, str]) -> tuple[tuple[str, ...], Kept]:
-        """Blocking. Snapshots are brought back first, because only then can be told what is needed; but only those that
-        the catalog keeps: another client may forget its own. Index files, and then packs, come back when what is needed
-        cannot be told without them."""
+    def _look(self, rule: Rule, tier: KeepingTier, known: Mapping[str, str]) -> Looked:
+        """Blocking. What came back, what is needed, and of which packs more than one version stands. Snapshots are
+        brought back first, because only then can be told what is needed; but only those that the catalog keeps: another
+        client may forget its own. Index files, and then packs, come back when what is needed cannot be told without."""
         back = bring_back_doors(tier, rule.prefix)
         forgotten = [snapshot for snapshot, state in known.items() if state == "forgotten"]
         ours = {snapshot for snapshot, state in known.items() if state != "forgotten"}
         back += _brought_back(tier, rule.prefix, "snapshots/", only=ours)
+        back += put_right(tier, rule.prefix, "snapshots/", "index/")
         repository = self._site.repositories.at(rule.tier, rule.prefix)
         for kind in ("index/", "data/"):
             kept = keys_to_keep(repository, forgotten=forgotten)
             if kept.whole:
-                return tuple(back), kept
-            back += _brought_back(tier, rule.prefix, kind)
-        return tuple(back), keys_to_keep(repository, forgotten=forgotten)
+                break
+            back += _brought_back(tier, rule.prefix, kind) + put_right(tier, rule.prefix, kind)
+        else:
+            kept = keys_to_keep(repository, forgotten=forgotten)
+        return tuple(back), kept, _overlaid(tier, rule.prefix) & set(kept.keys)
 
     async def _turn(
         self, shard: Shard, rule: Rule, tier: KeepingTier, keys: list[str], *, now: datetime,
-        needed: int, back: int,
+        needed: int, back: int, overlaid: Collection[str],
     ) -> Turn:  # fmt: skip
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             enough = now + timedelta(seconds=enough_s(rule.retain_s))
             fresh = {r.key for r in await SQL.many(conn, "fresh", tier=rule.tier, keys=keys, enough=enough)}
+            fresh = fresh.difference(overlaid)
         until = now + timedelta(seconds=rule.retain_s)
-        turn = await in_thread(_keep, tier, [key for key in keys if key not in fresh], until)
+        turn = await in_thread(_keep, tier, [key for key in keys if key not in fresh], until, overlaid)
         locked = [(key, held) for key, held in turn.kept if held is not None and rule.retain_s]
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -274,15 +284,13 @@ def _told(row: Any) -> wire.TierLock:
     )  # fmt: skip
 
 
-def _slices(keys: Sequence[str]) -> Iterator[list[str]]:
+def _slices(keys: Sequence[str], few: Collection[str]) -> Iterator[list[str]]:
     """At least one, so that a pass over an empty repository is written down too."""
-    left = iter(keys)
-    taken = list(islice(left, SLICE))
-    while True:
-        yield taken
-        taken = list(islice(left, SLICE))
-        if not taken:
-            return
+    left = (key for key in keys if key not in few)
+    yield list(islice(left, SLICE))
+    for rest, size in ((left, SLICE), (iter(sorted(few)), OVERLAID_SLICE)):
+        while taken := list(islice(rest, size)):
+            yield taken
 
 
 def _brought_back(tier: KeepingTier, prefix: str, kind: str, *, only: Collection[str] | None = None) -> list[str]:
@@ -294,12 +302,20 @@ def _brought_back(tier: KeepingTier, prefix: str, kind: str, *, only: Collection
     return [key for key in wanted if tier.bring_back(key)]
 
 
-def _keep(tier: KeepingTier, keys: Sequence[str], until: datetime) -> Turn:
+def _overlaid(tier: KeepingTier, prefix: str) -> set[str]:
+    """Blocking. Packs."""
+    if not isinstance(tier, LockingTier):
+        return set()
+    return {key for place in below(prefix, "data/") for key in tier.locks.overlaid(place)}
+
+
+def _keep(tier: KeepingTier, keys: Sequence[str], until: datetime, overlaid: Collection[str]) -> Turn:
     """Blocking, with KEEPERS threads. One that is not there may only be hidden."""
 
     def keep(key: str) -> tuple[str, datetime | None, str]:
         try:
-            return key, tier.keep(key, until), ""
+            righted = key in overlaid and tier.put_right(key, until)
+            return key, tier.keep(key, until), "brought back" if righted else ""
         except EntryMissing:
             if not tier.bring_back(key):
                 return key, None, "missing"

@@ -9,25 +9,35 @@ On a bucket with versions, a plain delete only hides an object, so a removal her
 EntryLocked until the store lets the last one go. What is replaced or given up in a repository's ordinary life (its own
 lock files, index files, forgotten snapshots) is hidden at once, so that every client sees the same; the hidden versions
 leave with `sweep` when their locks have run out, and until then can be brought back.
+
+Whoever may write can also put other bytes on top of an object. Its good version stands below, and is put back on top by
+a copy (`put_right`): known by its name where that is its SHA-256, and as the oldest where it is not, since a name is
+written once.
 """
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from mover.clock import SYSTEM, Clock
-from mover.errors import EntryExists, EntryLocked, EntryMissing, TierDenied
+from mover.errors import DigestMismatch, EntryExists, EntryLocked, EntryMissing, TierDenied
 from mover.model.tiers import LockMode
 from mover.tiers.immutable import is_immutable
 from mover.tiers.object import ObjectTier
-from mover.tiers.object_control import Control, Lock
+from mover.tiers.object_control import Control, Lock, Version
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import _Wrapper
 
 SWEPT_AT_ONCE = 100_000  # versions that one look for hidden ones takes in
+OVERLAID_MAX = 100_000  # keys that one look names
+VERSIONS_TRIED = 16  # of one object, the oldest
+VERSION_BYTES_MAX = 1 << 30  # what is larger is no file of ours
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ObjectLocks:
@@ -56,12 +66,15 @@ class ObjectLocks:
 
     def extend(self, key: str, *, until: datetime, mode: LockMode) -> Lock:
         """The lock that holds now. One that holds longer already stays; of one that holds, the mode stays too."""
-        version, held = self._control.locked(self.full_key(key))
+        return self._extend(self.full_key(key), "", until=until, mode=mode)
+
+    def _extend(self, full: str, version: str, *, until: datetime, mode: LockMode) -> Lock:
+        version, held = self._control.locked(full, version)
         if held is not None and held.until >= until.replace(microsecond=0):
             return held
         # stores keep whole seconds: rounded here, what is written down never says more than what holds
         lock = Lock(held.mode if held is not None else mode, until.replace(microsecond=0))
-        self._control.retain(self.full_key(key), version, lock)
+        self._control.retain(full, version, lock)
         return lock
 
     def free(self, key: str) -> None:
@@ -103,6 +116,60 @@ class ObjectLocks:
                 self._control.delete_version(full, one.id)
         return True
 
+    def overlaid(self, prefix: str) -> list[str]:
+        """Keys that are seen and have more than one version: other bytes may have been put on top. The next look finds
+        what is beyond OVERLAID_MAX."""
+        found: list[str] = []
+        top: Version | None = None  # of the versions that are no markers, in order of keys, newest first
+        for one in self._control.versions(self.full_key(prefix)):
+            if one.marker:
+                continue
+            if top is None or one.key != top.key:
+                top = one
+            elif top.latest and (not found or found[-1] != one.key) and len(found) < OVERLAID_MAX:
+                found.append(one.key)
+        return [full[len(self.full_key("")) :] for full in found]
+
+    def put_right(self, key: str, *, until: datetime, mode: LockMode) -> bool:
+        """What was put there once is on top again, and locked; whether something else was. EntryMissing when no version
+        is it: then all that were looked at are locked on, for a person to judge."""
+        full = self.full_key(key)
+        top, tried = self._standing(full)
+        wanted = _SHA256.fullmatch(key.rsplit("/", 1)[-1])
+        good = next((one for one in tried if wanted is None or self._sha256(one) == wanted[0]), None)
+        if top is None or good is None:
+            for one in tried:
+                self._extend(full, one.id, until=until, mode=mode)
+            raise EntryMissing("no version of the object is what was put there", where=self.tier.name)
+        self._extend(full, good.id, until=until, mode=mode)
+        if self._same(top, good):
+            return False
+        copy = self._control.copy_on_top(full, good.id)
+        if self._control.version_sha256(full, copy) != self._sha256(good):
+            raise DigestMismatch("the store's copy of a version is not that version", where=self.tier.name)
+        self._extend(full, copy, until=until, mode=mode)
+        return True
+
+    def _standing(self, full: str) -> tuple[Version | None, list[Version]]:
+        """The newest version, and those that are tried: the oldest first, since no thief was there before us."""
+        top, oldest = None, deque[Version](maxlen=VERSIONS_TRIED)
+        for one in self._control.versions(full):
+            if one.key == full and not one.marker:
+                top = top or one
+                oldest.append(one)
+        tried = list(reversed(oldest))
+        return top, tried if top is None or top in tried else [*tried, top]
+
+    def _same(self, one: Version, other: Version) -> bool:
+        if one.id == other.id or (one.etag and (one.etag, one.size_bytes) == (other.etag, other.size_bytes)):
+            return True
+        return one.size_bytes == other.size_bytes and self._sha256(one) == self._sha256(other)
+
+    def _sha256(self, one: Version) -> str:
+        if one.size_bytes > VERSION_BYTES_MAX:
+            return ""
+        return self._control.version_sha256(one.key, one.id)
+
     def sweep(self, prefix: str) -> int:
         """Versions below a prefix that were hidden and that the store lets go, with their markers; how many."""
         gone = 0
@@ -140,6 +207,10 @@ class KeepingTier(_Wrapper):
         """Whether it was only hidden, and is seen again. In a folder nothing ever is."""
         return False
 
+    def put_right(self, key: str, until: datetime | None = None) -> bool:
+        """Whether other bytes were on top of it, and are no more. In a folder nobody can put any. EntryMissing."""
+        return False
+
 
 class LockingTier(KeepingTier):
     """What is put stays for `retain_s`. `hidden` are prefixes of what is hidden when it is removed."""
@@ -161,11 +232,22 @@ class LockingTier(KeepingTier):
 
     def keep(self, key: str, until: datetime | None = None) -> datetime:
         """Locked until then, or longer where it was already. EntryMissing also when it is hidden."""
-        until = until or self._clock.now() + timedelta(seconds=self.retain_s)
-        return self.locks.extend(key, until=until, mode=self.mode).until
+        return self.locks.extend(key, until=until or self._until(), mode=self.mode).until
 
     def bring_back(self, key: str) -> bool:
-        return self.locks.unhide(key)
+        if not self.locks.unhide(key):
+            return False
+        try:
+            self.put_right(key)  # who hid it may have put other bytes upon it before
+        except EntryMissing:
+            return False
+        return True
+
+    def put_right(self, key: str, until: datetime | None = None) -> bool:
+        return self.locks.put_right(key, until=until or self._until(), mode=self.mode)
+
+    def _until(self) -> datetime:
+        return self._clock.now() + timedelta(seconds=self.retain_s)
 
     def remove(self, key: str) -> None:
         if key.startswith((*self._passing, *self._hidden)):

@@ -81,6 +81,9 @@ class Site:
     def hide(self, key: str) -> None:
         self.client.delete_object(Bucket=self.server.bucket, Key=self.locks.full_key(key))
 
+    def cover(self, key: str) -> None:
+        self.client.put_object(Bucket=self.server.bucket, Key=self.locks.full_key(key), Body=b"evil")
+
     def days_left(self, key: str) -> float:
         lock = self.locks.of(key)
         assert lock is not None
@@ -163,6 +166,40 @@ async def test_what_a_thief_hid_comes_back_and_restic_finds_everything_whole(sit
     assert sum(record["details"]["count"] for record in told) == len(keys)
     assert metrics.LOCKS_BROUGHT_BACK.labels("protect")._value.get() >= len(keys)
     await _restic_check(site, restic)
+
+
+async def test_what_a_thief_put_other_bytes_upon_is_on_top_again_and_locked(site: Site, restic: Restic) -> None:
+    """The good versions stood below, were extended no more, and ran out: on every single object, and hidden besides."""
+    await site.protected()
+    await site.renewed()
+    keys = site.keys("data", "index", "snapshots", "keys") + ["repo/config"]
+    for key in keys:
+        site.cover(key)
+    site.hide(site.keys("data")[0])
+    site.rig.protecting.runs._site.repositories._opened.clear()  # the daemon was restarted meanwhile
+    site.use(msgspec.structs.replace(LOCKED, lock_s=40 * DAY_S))
+    before = metrics.LOCKS_BROUGHT_BACK.labels("protect")._value.get()
+
+    done = await site.renewed()
+
+    assert (done.state, done.missing, done.brought_back) == ("done", 0, len(keys))
+    assert metrics.LOCKS_BROUGHT_BACK.labels("protect")._value.get() - before == len(keys)
+    assert all(site.days_left(key) > 39 for key in keys)
+    again = await site.renewed()
+    assert (again.state, again.missing, again.brought_back) == ("done", 0, 0)
+    await _restic_check(site, restic)
+
+
+@pytest.mark.parametrize("kind", ["snapshots", "index"])
+async def test_a_file_that_a_thief_added_keeps_no_lock_from_being_renewed(site: Site, kind: str) -> None:
+    """One unreadable snapshot file ended every pass: the locks of all others ran out."""
+    await site.protected()
+    keys = site.keys("data")
+    site.bare.put(f"repo/{kind}/" + "ab" * 32, [b"x" * 100])
+    site.use(msgspec.structs.replace(LOCKED, lock_s=40 * DAY_S))
+    done = await site.renewed()
+    assert done.state == "done" and "cannot be told" in done.explanation
+    assert all(site.days_left(key) > 39 for key in keys)
 
 
 async def test_a_hidden_repository_is_never_taken_for_none(site: Site) -> None:

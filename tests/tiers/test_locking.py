@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -140,6 +141,39 @@ def test_what_was_hidden_can_be_brought_back(weed: Seaweed) -> None:
         made.tier.stat("snapshots/s")
     assert made.tier.bring_back("snapshots/s") and made.tier.read("snapshots/s") == b"snapshot"
     assert not made.tier.bring_back("snapshots/never-was")
+
+
+def test_what_a_thief_put_on_top_goes_below_again(weed: Seaweed) -> None:
+    """A lock keeps a version, not a name: whoever may write can cover it, however often, and hide that, too."""
+    made = locking(weed)
+    key = "data/" + sha256(b"pack").hexdigest()
+    made.tier.put(key, [b"pack"])
+    made.tier.put("config", [b"config"])
+    assert made.locks.overlaid("") == []
+    for content in (b"evil", b"worse", b"pack and more"):
+        for name in (key, "config"):
+            made.client.put_object(Bucket=made.server.bucket, Key=made.full(name), Body=content)
+    assert made.locks.overlaid("") == ["config", key]
+    assert made.tier.put_right(key, now() + timedelta(days=9)) and made.tier.put_right("config")
+    assert made.tier.read(key) == b"pack" and made.tier.read("config") == b"config"
+    assert not made.tier.put_right(key)
+    made.client.put_object(Bucket=made.server.bucket, Key=made.full(key), Body=b"evil again")
+    made.client.delete_object(Bucket=made.server.bucket, Key=made.full(key))
+    assert made.tier.bring_back(key) and made.tier.read(key) == b"pack"
+    good = [one for one in made.locks.control.versions(made.full(key)) if made.locks._sha256(one) == key[5:]]
+    locks = [made.locks.control.locked(one.key, one.id)[1] for one in good]
+    assert len(locks) == 3 and all(lock is not None and days(lock.until) > 2.9 for lock in locks)
+
+
+def test_where_no_version_is_what_its_name_says_all_are_locked_on_and_it_is_missing(weed: Seaweed) -> None:
+    made = locking(weed)
+    key = "data/" + sha256(b"pack").hexdigest()
+    for content in (b"evil", b"worse"):
+        made.client.put_object(Bucket=made.server.bucket, Key=made.full(key), Body=content)
+    with pytest.raises(EntryMissing, match="no version"):
+        made.tier.put_right(key)
+    locks = [made.locks.control.locked(one.key, one.id)[1] for one in made.locks.control.versions(made.full(key))]
+    assert len(locks) == 2 and all(lock is not None and days(lock.until) > 2.9 for lock in locks)
 
 
 def test_a_put_that_was_cut_off_before_it_was_locked_for_long_is_locked_by_the_next(weed: Seaweed) -> None:
