@@ -162,7 +162,12 @@ class Drills:
         async with self._site.database.project(shard.project) as conn:
             now = await server_now(conn)
         repository = self._site.repositories.of(policy)
-        return await in_thread(lambda: patiently(lambda: repository.repair_from(other, now=now)))
+        repaired = await in_thread(lambda: patiently(lambda: repository.repair_from(other, now=now)))
+        async with self._site.database.project(shard.project) as conn:
+            for was, found in repaired.snapshots.items():
+                values = {"tier": policy.repository, "was": was, "now": found, "node": self._site.node}
+                await conn.execute(SQL["moved"], values)
+        return repaired
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         await self._upkeep.failed(conn, shard, error)

@@ -36,3 +36,7 @@ select (select extract(epoch from now() - min(since))::double precision from (
             select coalesce(finished_at, ready_at) from mover.run where state in ('finishing', 'protecting')) as waits
        ) as point_s,
        (select (l.bytes / nullif(p.bytes, 0) * p.seconds)::double precision from largest l, pace p) as time_s
+
+-- name: moved
+-- A snapshot's file came back under another id.
+select mover.snapshot_moved(%(tier)s, %(was)s, %(now)s, %(node)s) as moved

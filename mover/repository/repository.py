@@ -268,6 +268,8 @@ class Repository:
             fetched = repair.bring_back(self._shelf, other._shelf, check, other._fresh_index(), roots=roots)
             lock.assert_held()
             back = {old: self._put_copy(other._document(facts.snapshot_id), old) for old, facts in copies.items()}
+            for old, facts in copies.items():  # the copy there is known by its new name, too: it may be asked for again
+                other._put_copy(other._document(facts.snapshot_id), back[old])
         with self._locked(exclusive=True) as lock:
             repair.retire(self._shelf, lock, check.bad_packs, now=now or self._clock.now())
             for old in back:

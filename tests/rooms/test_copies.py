@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
 from mover.catalog.database import Database
@@ -91,6 +92,48 @@ async def test_every_pack_of_the_first_may_be_lost_and_the_check_brings_all_of_i
     restic(rig, "protect", "check", "--read-data")
     again = await turn(rig, "whole")
     assert (again.state, again.counts["damaged"]) == ("done", 0)
+
+
+async def test_a_snapshot_whose_file_was_repaired_is_kept_under_its_new_id_and_can_be_repaired_again(rig: Rig) -> None:
+    """Its row stayed missing for ever, and every prune waited for it."""
+    [first] = rig.rows("select id, repository_id from mover.snapshot order by sequence limit 1")
+    ids = [first.repository_id]
+    for _ in range(2):
+        (rig.folder / "protect" / "snapshots" / ids[-1]).write_bytes(b"rotten")
+        await turn(rig, "whole")
+        rig.rows("update mover.protect_turn set started_at = now() - interval '90 days'")
+        await rig.protecting.upkeep.begin_due(PROJECT)
+        await rig.work()
+        [row] = rig.rows("select repository_id, was, missing_at from mover.snapshot where id = %s", first.id)
+        assert row.missing_at is None and row.was == ids and row.repository_id not in ids
+        ids.append(row.repository_id)
+    assert rig.actions().count("snapshot repaired") == 2
+    [prune] = rig.rows("select state from mover.protect_turn where kind = 'prune'")
+    assert prune.state == "done"
+    again = await turn(rig, "copy")
+    assert (again.state, again.counts["copied"]) == ("done", 0)
+    rig.rows(
+        "update mover.snapshot set state = 'forgotten', forgotten_at = now(), purged_at = now() where id = %s", first.id
+    )
+    await turn(rig, "copy")
+    assert len(json.loads(restic(rig, "second", "snapshots", "--json"))) == 1, "by whichever id it went there"
+
+
+async def test_who_holds_the_daemons_role_makes_no_row_stand_for_anothers_file(rig: Rig) -> None:
+    """Else the one that is let go would take the other's file with it."""
+    one, other = (row.repository_id for row in rig.rows("select repository_id from mover.snapshot order by sequence"))
+    moved = "select mover.snapshot_moved('protect', %s, %s, 'n1') as moved"
+    for attempt in ((one, other), (one, "no id")):
+        with pytest.raises(psycopg.errors.Error, match="another one's"):
+            async with rig.database.project(PROJECT) as conn:
+                await conn.execute(moved, attempt)
+    async with rig.database.project(PROJECT) as conn:
+        await conn.execute(moved, (one, "ab" * 32))
+    with pytest.raises(psycopg.errors.Error, match="another one's"):
+        async with rig.database.project(PROJECT) as conn:
+            await conn.execute(moved, (other, one))
+    [row] = rig.rows("select missing_at from mover.snapshot where repository_id = %s", "ab" * 32)
+    assert row.missing_at is not None, "it counts for nothing until its file was seen"
 
 
 @pytest.mark.usefixtures("damaged_on_purpose")
