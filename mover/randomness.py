@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from typing import TypeVar
 
 from mover.clock import now_ms
 from mover.model.ids import make_id, make_number
 
+Item = TypeVar("Item")
+
 
 def random_bytes(count: int) -> bytes:
     return secrets.token_bytes(count)
+
+
+def some_of(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of them, that nobody can foresee."""
+    return secrets.SystemRandom().sample(items, count)
 
 
 def new_id(kind: str) -> str:

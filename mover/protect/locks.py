@@ -33,7 +33,7 @@ from mover.log import get_logger
 from mover.model import wire
 from mover.protect.keeping import HIDDEN, PASSING, Rule, bring_back_doors, put_right, rules
 from mover.protect.site import ProtectSite
-from mover.randomness import new_id
+from mover.randomness import new_id, some_of
 from mover.repository.kept import Kept, keys_to_keep
 from mover.tiers.locking import AppendOnlyTier, KeepingTier, LockingTier, below, innermost, object_locks
 from mover.tiers.lockprobe import Probe, probe_files, probe_objects
@@ -41,6 +41,7 @@ from mover.tiers.lockprobe import Probe, probe_files, probe_objects
 SQL = load(__file__)
 SLICE = 500  # objects between two transactions
 OVERLAID_SLICE = 8  # the same, of those that are read whole
+DOUBTED_SHARE, DOUBTED_MIN = 0.02, 20  # of what rows say, about which a pass asks the store all the same
 KEEPERS = 4  # that are asked for at the same moment
 PRIORITY = -5
 MISSING_TOLD = 100
@@ -112,6 +113,7 @@ class Locks:
             return
         tier = self._tier(rule)
         back, kept, overlaid = await in_thread(self._look, rule, tier, known)
+        await self._doubt(shard, rule, tier, [key for key in kept.keys if key not in overlaid], now=now)
         missing: list[str] = []
         for keys in _slices(kept.keys, overlaid):
             turn = await self._turn(
@@ -146,6 +148,25 @@ class Locks:
         else:
             kept = keys_to_keep(repository, forgotten=forgotten)
         return tuple(back), kept, _overlaid(tier, rule.prefix) & set(kept.keys)
+
+    async def _doubt(self, shard: Shard, rule: Rule, tier: KeepingTier, keys: list[str], *, now: datetime) -> None:
+        """A row that was forged would let a lock run out. So the store is asked about a random share of what the rows
+        say; where one says more than holds, none is believed, and this pass asks about all."""
+        share = _random_share(keys)
+        enough = now + timedelta(seconds=enough_s(rule.retain_s))
+        async with self._site.database.project(shard.project) as conn:
+            rows = await SQL.many(conn, "fresh", tier=rule.tier, keys=share, enough=enough)
+        wrong = await in_thread(_wrong, tier, {row.key: row.until for row in rows})
+        if not wrong:
+            return
+        log.error("locks not as written down", tier=rule.tier, count=len(wrong))
+        async with self._site.database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["distrusted"], {"tier": rule.tier})
+            await self._site.record(
+                conn, shard.project, "locks not as written down", rule.tier, reason="the store says less than the rows",
+                count=len(wrong), keys=wrong[:MISSING_TOLD],
+            )  # fmt: skip
 
     async def _turn(
         self, shard: Shard, rule: Rule, tier: KeepingTier, keys: list[str], *, now: datetime,
@@ -300,6 +321,28 @@ def _brought_back(tier: KeepingTier, prefix: str, kind: str, *, only: Collection
     hidden = [key for place in below(prefix, kind) for key in tier.locks.hidden(place)]
     wanted = [key for key in hidden if only is None or key.rsplit("/", 1)[-1] in only]
     return [key for key in wanted if tier.bring_back(key)]
+
+
+def _random_share(keys: list[str]) -> list[str]:
+    """DOUBTED_SHARE of them, and no fewer than DOUBTED_MIN."""
+    count = min(max(int(len(keys) * DOUBTED_SHARE), DOUBTED_MIN), SLICE, len(keys))
+    return some_of(keys, count)
+
+
+def _wrong(tier: KeepingTier, untils: Mapping[str, datetime]) -> list[str]:
+    """Blocking. Keys of which the store does not say what was written down, or that are not seen."""
+    if not isinstance(tier, LockingTier):
+        return []
+
+    def holds(key: str) -> bool:
+        try:
+            held = tier.locks.of(key)
+        except EntryMissing:
+            return False
+        return held is not None and held.until >= untils[key]
+
+    with ThreadPoolExecutor(KEEPERS, thread_name_prefix="keep") as pool:
+        return [key for key, is_so in zip(untils, pool.map(holds, untils), strict=True) if not is_so]
 
 
 def _overlaid(tier: KeepingTier, prefix: str) -> set[str]:

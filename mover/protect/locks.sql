@@ -48,7 +48,12 @@ select repository_id, state from mover.snapshot where tier = %(tier)s
 
 -- name: fresh
 -- Of these keys, those that are locked for long enough already.
-select key from mover.object_lock where tier = %(tier)s and key = any (%(keys)s) and until >= %(enough)s
+select key, until from mover.object_lock
+ where tier = %(tier)s and key = any (%(keys)s) and until >= %(enough)s
+
+-- name: distrusted
+-- What was written down about a tier is not what the store says: it is asked about everything again.
+delete from mover.object_lock where tier = %(tier)s
 
 -- name: locked
 -- Locks that hold now. A row never goes back.

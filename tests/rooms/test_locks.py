@@ -190,6 +190,22 @@ async def test_what_a_thief_put_other_bytes_upon_is_on_top_again_and_locked(site
     await _restic_check(site, restic)
 
 
+async def test_rows_that_say_more_than_the_store_keep_no_lock_from_being_renewed(site: Site) -> None:
+    """The daemon's database role can write that everything is locked for a century: then all locks ran out."""
+    await site.protected()
+    keys = site.keys("data", "index", "snapshots", "keys") + ["repo/config"]
+    site.rig.rows(
+        "insert into mover.object_lock as l select 'protect', k, now() + interval '100 years' from unnest(%s::text[]) k"
+        " on conflict (tier, key) do update set until = excluded.until", keys,
+    )  # fmt: skip
+    site.use(msgspec.structs.replace(LOCKED, lock_s=40 * DAY_S))
+    done = await site.renewed()
+    assert (done.state, done.renewed) == ("done", len(keys)) and all(site.days_left(key) > 39 for key in keys)
+    [told] = records(site.rig, "locks not as written down")
+    assert told["details"]["count"] == len(keys)
+    assert (await site.renewed()).renewed == 0 and len(list(records(site.rig, "locks not as written down"))) == 1
+
+
 @pytest.mark.parametrize("kind", ["snapshots", "index"])
 async def test_a_file_that_a_thief_added_keeps_no_lock_from_being_renewed(site: Site, kind: str) -> None:
     """One unreadable snapshot file ended every pass: the locks of all others ran out."""
