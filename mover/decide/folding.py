@@ -43,8 +43,9 @@ def without_marks(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Case and accents aside; letters that carry no separate accent are spelt out as people type them."""
-    return without_marks(text.casefold().translate(_SPELT))
+    """Case and accents aside; letters that carry no separate accent are spelt out as people type them. Taking a sign
+    apart can leave capitals and such letters, hence both come after it."""
+    return without_marks(text.casefold()).casefold().translate(_SPELT)
 
 
 def canonical_name(path: str) -> str:
