@@ -34,7 +34,7 @@ def out(roots: FlashRoots) -> Path:
     content = roots.root / content_key(digest)
     content.parent.mkdir(parents=True)
     content.write_bytes(b"slide")
-    roots.place(digest, RUN, "data/a/slide.svs", NOBODY)
+    roots.share(RUN, [(digest, "data/a/slide.svs")], NOBODY)
     roots.seal(RUN, NOBODY)
     return roots.run_root(RUN) / "out"
 
@@ -51,7 +51,7 @@ def test_nobody_else_reads_content_strays_or_a_root_that_is_still_staged(roots: 
     """The store holds the slides of every project of the tier, and a stray may be anything (D18)."""
     (roots.root / ".mover/content/ab").mkdir()
     (roots.root / ".mover/content/ab/abcd").write_bytes(b"x")
-    roots.place("abcd", RUN, "data/n/n.svs", NOBODY)
+    roots.share(RUN, [("abcd", "data/n/n.svs")], NOBODY)
     for key in (".mover/content", f"runs/{RUN}", f"runs/{RUN}/data", f"runs/{RUN}/data/n"):
         assert stat.S_IMODE((roots.root / key).stat().st_mode) & 0o007 == 0, key
     for key in (".mover", ".mover/strays", "runs"):
