@@ -76,14 +76,14 @@ USUAL = Sizes(
     small_files=5_000, tiny_files=50_000, durable_files=20_000, object_bytes=256 * MB, objects=1_000,
     walk_files=200_000, walk_growth=(100_000, 1_000_000), growth_files=(1_000, 10_000, 50_000),
     growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=500 * MB,
-    dicom_objects=1_000, checkpoint_bytes=770 * MB, protect_files=20_000, protect_growth_bytes=(1 * GB, 4 * GB),
+    dicom_objects=1_000, checkpoint_bytes=770 * MB, protect_files=200_000, protect_growth_bytes=(1 * GB, 4 * GB),
     protect_growth_files=(10_000, 50_000), cohort_slides=1_000_000, run_slides=20, run_slide_bytes=250 * MB,
     run_files=100_000, cohort_repeated=10_000_000,
 )  # fmt: skip
 FULL = msgspec.structs.replace(
     USUAL, name="full", rounds=7, limits_bytes=4 * GB, large_bytes=6 * GB, small_files=8_000, tiny_files=200_000,
     objects=2_000, walk_growth=(100_000, 1_000_000, 10_000_000), growth_files=(1_000, 10_000, 100_000, 1_000_000),
-    growth_bytes=(100 * MB, 1 * GB, 4 * GB, 16 * GB), protect_files=200_000,
+    growth_bytes=(100 * MB, 1 * GB, 4 * GB, 16 * GB),
     protect_growth_bytes=(1 * GB, 4 * GB, 16 * GB, 100 * GB), protect_growth_files=(50_000, 200_000, 1_000_000),
     reflink_bytes=(16 * MB, 1 * GB, 16 * GB),
 )  # fmt: skip

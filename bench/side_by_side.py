@@ -259,7 +259,7 @@ def rot_in_archive(here: Hospital) -> Mishap:
     obstore.put(here.bucket, here.keys[number], (here.archive / name).read_bytes())
     run = here.client.runs.request(wire.RunRequest(files=[number]), key="rot/1")
     run = here.client.runs.wait(run.id, timeout_s=TIMEOUT_S)
-    held = run.ready_at is None and run.reason == "digest-mismatch"
+    held = run.ready_at is None and run.reason == "archive-lost"
     stands = f"nothing: {run.explanation}"
     outcomes.append(_ours("mover run request", f"failed, {run.reason}", stands, _held(held)))
     return Mishap(
