@@ -14,7 +14,7 @@ from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 OURS = Path(__file__).parents[2] / "integrations" / "slurm"
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 SLURM_CONF = """
 ClusterName=test

@@ -29,7 +29,8 @@ from tests.support.postgres import Dsns
 from tests.support.seaweed import locked_bucket, object_tier
 from tests.support.slides import svs
 
-pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
+# a restore sweeps what killed ones left on the server: no other worker restores there meanwhile
+pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow, pytest.mark.xdist_group("dumping")]
 
 NAME = "Mustermann^Erika MRN-4711-0815"
 
