@@ -307,6 +307,15 @@ class Document(Struct, frozen=True):
         return (None if wrong else value), wrong
 
 
+def read_as(
+    path: Path, kind: type[S], *, then: Callable[[S], Iterator[tuple[Path_, str]]], error: type[ConfigError]
+) -> S:
+    """The file as one value of this kind, or `error` with all its mistakes and their places."""
+    written, mistakes = read(path, error=error).check(kind, then=then)
+    refuse(mistakes, error)
+    return written
+
+
 def refuse(mistakes: list[Mistake], error: type[ConfigError]) -> None:
     """Raises `error` with all of them when there are any; the first one is its `where`."""
     if not mistakes:

@@ -281,9 +281,7 @@ def read_environment(variables: dict[str, str] | None = None) -> Environment:
 
 def load(path: Path, *, environment: Environment | None = None) -> Settings:
     """The settings of a file. Every mistake is in the error's `details` as file:line:column."""
-    document = yaml_reader.read(path, error=SettingsInvalid)
-    written, mistakes = document.check(SettingsFile, then=_more)
-    yaml_reader.refuse(mistakes, SettingsInvalid)
+    written = yaml_reader.read_as(path, SettingsFile, then=_more, error=SettingsInvalid)
     return _resolve(written, path.absolute(), environment or read_environment())
 
 

@@ -279,10 +279,7 @@ def _told_run(workload: dict[str, Any]) -> str | None:
 
 
 def load(path: Path) -> KueueFile:
-    document = yaml_reader.read(path, error=SettingsInvalid)
-    written, mistakes = document.check(KueueFile, then=_more)
-    yaml_reader.refuse(mistakes, SettingsInvalid)
-    return written
+    return yaml_reader.read_as(path, KueueFile, then=_more, error=SettingsInvalid)
 
 
 def _more(written: KueueFile) -> Iterator[tuple[tuple[str | int, ...], str]]:

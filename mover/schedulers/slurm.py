@@ -403,10 +403,7 @@ def _environment(run: wire.Run) -> dict[str, str]:
 
 
 def load(path: Path) -> SlurmFile:
-    document = yaml_reader.read(path, error=SettingsInvalid)
-    written, mistakes = document.check(SlurmFile, then=_more)
-    yaml_reader.refuse(mistakes, SettingsInvalid)
-    return written
+    return yaml_reader.read_as(path, SlurmFile, then=_more, error=SettingsInvalid)
 
 
 def _more(written: SlurmFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
