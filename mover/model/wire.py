@@ -1370,12 +1370,26 @@ class AuditVerdict(Answer, frozen=True, kw_only=True):
     broken: list[dict[str, Any]] = []
 
 
+Scopes = Annotated[list[Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z]+$")]], Meta(min_length=1, max_length=200)]
+
+
 class TokenRequest(Body, frozen=True):
+    """`scopes` are actions of the role; without them it may all that the role may."""
+
     actor: ShortText
     role: Literal["viewer", "operator", "admin", "custodian", "scheduler"]
     expires_at: datetime | None = None
     posix_uid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
     posix_gid: Annotated[int, Meta(ge=0, le=2_147_483_647)] | None = None
+    scopes: Scopes | None = None
+
+
+class OwnTokenRequest(Body, frozen=True):
+    """A token of one's own account, in the role one has; it ends with the account, or with the role."""
+
+    label: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[\x20-\x7e]+$")]
+    expires_at: datetime
+    scopes: Scopes | None = None
 
 
 class Token(Answer, frozen=True, kw_only=True):
@@ -1386,10 +1400,107 @@ class Token(Answer, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     created_at: datetime | None = None
     revoked_at: datetime | None = None
+    last_used_at: datetime | None = None  # to the minute
+    scopes: list[str] | None = None
+    account: str | None = None
 
 
 class Tokens(Answer, frozen=True, kw_only=True):
     tokens: list[Token]
+
+
+# --- people: accounts and their sessions -----------------------------------------------------------------
+
+PersonRole = Literal["viewer", "operator", "admin", "custodian"]
+AccountName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9@._-]{0,127}$")]
+Password = Annotated[str, Meta(min_length=12, max_length=256)]
+
+
+class SessionRequest(Body, frozen=True):
+    """Either a name and a password, or a token."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    password: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    token: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+
+
+class SignInWays(Answer, frozen=True, kw_only=True):
+    """`provider` is the label of the identity provider, where there is one."""
+
+    password: bool = True
+    provider: str | None = None
+
+
+class ProjectRole(Answer, frozen=True, kw_only=True):
+    project: str
+    role: str
+
+
+class Session(Answer, frozen=True, kw_only=True):
+    """Who asks, and what they may. `proven`: the database itself saw the secret, so that this person can be the second
+    beside anybody; without it their word is the machine's."""
+
+    actor: str
+    kind: Literal["password", "token", "provider", "bearer", "machine"]
+    project: str
+    role: str
+    projects: list[ProjectRole]
+    actions: list[str]
+    proven: bool
+    csrf: str = ""
+    began_at: datetime | None = None
+    ends_at: datetime | None = None
+
+
+class SessionsEnded(Answer, frozen=True, kw_only=True):
+    ended: int
+
+
+class ProjectChoice(Body, frozen=True):
+    project: ShortText
+
+
+class PasswordChange(Body, frozen=True):
+    old: Annotated[str, Meta(min_length=1, max_length=256)]
+    new: Password
+
+
+class AccountRequest(Body, frozen=True):
+    """Without a password one is made up and told once. `posix_uid` and `posix_gid` open the paths this person names."""
+
+    name: AccountName
+    role: PersonRole
+    password: Password | None = None
+    expires_at: datetime | None = None
+    posix_uid: Annotated[int, Meta(ge=1, le=2_147_483_647)] | None = None
+    posix_gid: Annotated[int, Meta(ge=1, le=2_147_483_647)] | None = None
+
+
+class PasswordRequest(Body, frozen=True):
+    password: Password | None = None
+
+
+class GrantRequest(Body, frozen=True):
+    role: PersonRole
+
+
+class Account(Answer, frozen=True, kw_only=True):
+    """As one project sees it; null where its role here was taken away. `sessions` are the live ones."""
+
+    name: str
+    role: str | None
+    password: bool
+    provider: bool
+    created_at: datetime
+    expires_at: datetime | None = None
+    disabled_at: datetime | None = None
+    last_seen_at: datetime | None = None
+    sessions: int = 0
+    secret: str | None = None  # only in the answer that made it up
+
+
+class Accounts(Answer, frozen=True, kw_only=True):
+    accounts: list[Account]
 
 
 class RevealRequest(Body, frozen=True):
