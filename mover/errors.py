@@ -10,8 +10,9 @@ No identifier ever enters a message, a hint or a field here: ids, numbers, diges
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 Retry = Literal["never", "later", "elsewhere"]
 
@@ -477,3 +478,18 @@ class ServiceUnreachable(MoverError):
 
     code, status, exit_status, retry = "service-unreachable", 503, 10, "later"
     hint = "Is the daemon running? `make serve` or `systemctl status mover`."
+
+
+_FULL: Final = "Free space there, then run the same command again: what was finished stays."
+_DENIED: Final = "Look at owner and modes of file and folder, and for a read-only mount; then run the command again."
+_FAILED: Final = "Is the folder there, and its disk well (dmesg)? Then run the same command again."
+
+
+def tier_error(error: OSError, *, of: str = "the output") -> MoverError:
+    """The message names the error and what kind of file it is about, never the path."""
+    name = errno.errorcode.get(error.errno or 0, "unknown")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TierFull(f"the file system of {of} is full ({name})", hint=_FULL)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return TierDenied(f"{of} may not be read or written here ({name})", hint=_DENIED)
+    return TierError(f"reading or writing {of} failed ({name})", hint=_FAILED)

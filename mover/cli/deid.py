@@ -120,10 +120,10 @@ def _shoot(source_dir: Path, out_dir: Path | None, crosswalk: Path | None, given
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from mover.deid.certificate import load_key
     from mover.deid.oneshot.shot import Options, Signing
     from mover.errors import RequestInvalid
     from mover.policy import load_profile
+    from mover.signing import load_key
 
     certificate, key_path = given["certificate_path"], given["sign_key"]
     if (certificate is None) != (key_path is None):
@@ -220,9 +220,9 @@ def certify(ctx: click.Context, certificate: str | None, new_key: Path | None, *
     mover deid certify batch.json --looked-at 300 --sign-key site.key --to checked.json
     mover deid certify batch.json --number 7ZK… --sign-key site.key --to one.json
     """
-    from mover.deid.certificate import new_key as make_key
     from mover.errors import MoverError, RequestInvalid
     from mover.model.ids import is_id
+    from mover.signing import new_key as make_key
 
     try:
         if new_key is not None:
@@ -264,9 +264,10 @@ def _sign_again(path: Path, given: dict[str, Any]) -> None:
     import msgspec
     from blake3 import blake3
 
-    from mover.deid.certificate import encode, for_one, grouped, human_check, load_key, public_fingerprint, sign, verify
+    from mover.deid.certificate import encode, for_one, human_check, sign, verify
     from mover.deid.durable import write_private
     from mover.errors import DigestMismatch
+    from mover.signing import grouped, load_key, public_fingerprint
 
     key = load_key(given["sign_key"])
     data = path.read_bytes()

@@ -273,10 +273,10 @@ def _show_plan(out: Output, settings: Settings, findings: list[Finding], text: s
 
 def _apply(out: Output, settings: Settings, text: str) -> None:
     from mover.access import ADMIN_TOKEN_FILE, PREFIX
-    from mover.deid.certificate import new_key
     from mover.deid.vault import VaultKey
     from mover.policy import default_folder
     from mover.randomness import new_secret
+    from mover.signing import new_key
 
     tried = _establish(out, settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,13 +17,11 @@ from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from msgspec import Struct
 
+from mover import signing
 from mover.decide.profiles import is_placeholder
-from mover.deid.durable import digest_of_file, tier_error
+from mover.deid.durable import digest_of_file
 from mover.errors import MoverError, RequestInvalid
 from mover.model.certificate import (
     FORM,
@@ -36,19 +33,16 @@ from mover.model.certificate import (
     Inventory,
     Number,
     Profile,
-    Signature,
     SignedCertificate,
     Tool,
 )
 from mover.model.policy import DeidPolicy
 from mover.model.slides import Decision
-from mover.randomness import random_bytes
 from mover.sandbox import Protection
+from mover.signing import SigningKey, canonical, grouped
 
 PROBLEMS: Final = 100
-SigningKey = Ed25519PrivateKey
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
-_MAKE_ONE: Final = "Make one: mover deid certify --new-key FILE."
 
 RESIDUAL_RISK: Final = (
     "Tissue itself can identify: patients were recognised from slides alone with an F1 of 50 to 80 % where other "
@@ -137,11 +131,6 @@ def _spoken(value: Any) -> Any:
     return value
 
 
-def grouped(digest: str) -> str:
-    """A digest in groups of four, as certificates hold it."""
-    return " ".join(digest[at : at + 4] for at in range(0, len(digest), 4))
-
-
 def _plain(text: str | int) -> str:
     return str(text).replace(" ", "")
 
@@ -212,11 +201,6 @@ def _outputs_digest(files: Iterable[FileRecord]) -> str:
 # --- form and signature --------------------------------------------------------------------------------
 
 
-def canonical(value: object) -> bytes:
-    """One value, one form: sorted keys, no spaces."""
-    return msgspec.json.encode(msgspec.to_builtins(value), order="sorted")
-
-
 def parts_of(certificate: Certificate) -> dict[str, str]:
     """The digest of each field, and of each file on its own."""
     parts = {
@@ -241,18 +225,11 @@ def check_signable(determination: str) -> None:
         )
 
 
-def sign(certificate: Certificate, key: Ed25519PrivateKey) -> SignedCertificate:
+def sign(certificate: Certificate, key: SigningKey) -> SignedCertificate:
     """Raises RequestInvalid where the legal basis claimed is a placeholder."""
     check_signable(certificate.profile.determination)
     parts = parts_of(certificate)
-    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    signature = Signature(
-        algorithm="Ed25519",
-        public_key=b64encode(public).decode(),
-        fingerprint=fingerprint_of(public),
-        value=b64encode(key.sign(_signed_bytes(parts))).decode(),
-    )
-    return SignedCertificate(certificate, parts, signature)
+    return SignedCertificate(certificate, parts, signing.sign(_signed_bytes(parts), key))
 
 
 def _signed_bytes(parts: Mapping[str, str]) -> bytes:
@@ -261,15 +238,6 @@ def _signed_bytes(parts: Mapping[str, str]) -> bytes:
 
 def encode(signed: SignedCertificate) -> bytes:
     return msgspec.json.format(canonical(signed), indent=1) + b"\n"
-
-
-def fingerprint_of(public: bytes) -> str:
-    """Short enough to be read aloud over a telephone: 20 bytes in groups of four."""
-    return grouped(blake3(public).hexdigest()[:40])
-
-
-def public_fingerprint(key: Ed25519PrivateKey) -> str:
-    return fingerprint_of(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
 class Checked(Struct, frozen=True):
@@ -296,14 +264,9 @@ def verify(data: bytes, *, folder: Path | None = None, trusted: Sequence[str] = 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Checked((f"not a certificate: {str(error)[:200]}",))
     problems = _form_problems(data, signed) + _part_problems(signed)
-    public = _public_key(signed.signature)
-    if public is None:
-        problems.append("signature: the public key is no Ed25519 key")
-    else:
-        problems += _signature_problems(signed, public)
-    known = {one.replace(" ", "") for one in trusted}
-    is_trusted = signed.signature.fingerprint.replace(" ", "") in known
-    if known and not is_trusted:
+    problems += signing.problems_of(signed.signature, _signed_bytes(signed.parts))
+    is_trusted = signing.same_key(signed.signature.fingerprint, tuple(trusted))
+    if trusted and not is_trusted:
         problems.append("signature: made with a key that is not the one you trust")
     checked, strangers = 0, 0
     if folder is not None:
@@ -337,26 +300,6 @@ def _part_problems(signed: SignedCertificate) -> list[str]:
     return changed + missing
 
 
-def _public_key(signature: Signature) -> Ed25519PublicKey | None:
-    try:
-        raw = b64decode(signature.public_key, validate=True)
-        return Ed25519PublicKey.from_public_bytes(raw)
-    except ValueError:
-        return None
-
-
-def _signature_problems(signed: SignedCertificate, public: Ed25519PublicKey) -> list[str]:
-    problems = []
-    raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    if fingerprint_of(raw) != signed.signature.fingerprint:
-        problems.append("signature: the fingerprint is not that of the public key")
-    try:
-        public.verify(b64decode(signed.signature.value, validate=True), _signed_bytes(signed.parts))
-    except (InvalidSignature, ValueError):
-        problems.append("signature: does not fit the parts; one of them or the signature was changed")
-    return problems
-
-
 def _output_problems(certificate: Certificate, folder: Path) -> tuple[int, list[str]]:
     """Outputs are named by their neutral names, which stand in the certificate anyway."""
     problems, checked = [], 0
@@ -378,40 +321,6 @@ def _output_problems(certificate: Certificate, folder: Path) -> tuple[int, list[
 
 
 # --- keys and facts of this machine --------------------------------------------------------------------
-
-
-def new_key(path: Path) -> str:
-    """A new private key, 0600, never over another file; the fingerprint of its public half."""
-    key = Ed25519PrivateKey.from_private_bytes(random_bytes(32))
-    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise RequestInvalid("a file of that name is there already", hint="Name a new file for the key.") from error
-    except OSError as error:
-        raise tier_error(error, of="the signing key") from error
-    return public_fingerprint(key)
-
-
-def load_key(path: Path) -> Ed25519PrivateKey:
-    """The private key of a file that nobody else may read."""
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        if path.stat().st_mode & 0o077:
-            raise RequestInvalid("others may read the signing key", hint="chmod 600 the key file.")
-        key = load_pem_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise tier_error(error, of="the signing key") from error
-    except (ValueError, TypeError) as error:
-        raise RequestInvalid("the signing key is no key", hint=_MAKE_ONE) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise RequestInvalid("the signing key is no Ed25519 key", hint=_MAKE_ONE)
-    return key
 
 
 def fence_words(protection: Protection) -> tuple[str, ...]:

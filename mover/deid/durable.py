@@ -30,9 +30,7 @@ from mover.errors import (
     IntegrityError,
     MoverError,
     ShortRead,
-    TierDenied,
-    TierError,
-    TierFull,
+    tier_error,
 )
 from mover.model.recipe import Literal as Bytes
 from mover.model.recipe import Recipe
@@ -46,9 +44,6 @@ GROUP_FILES: Final = 64  # open at a time, for each thread that writes groups
 SYNC_THREADS: Final = 16
 DIRECT_BYTES: Final = 1 << 20
 THREADED_BYTES: Final = 16 << 20  # from here on several threads hash one file
-_FULL: Final = "Free space there, then run the same command again: what was finished stays."
-_DENIED: Final = "Look at owner and modes of file and folder, and for a read-only mount; then run the command again."
-_FAILED: Final = "Is the folder there, and its disk well (dmesg)? Then run the same command again."
 
 
 class Wanted(Struct, frozen=True):
@@ -342,13 +337,3 @@ def check_unchanged(fd: int, before: os.stat_result) -> None:
     now = os.fstat(fd)
     if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (before.st_size, before.st_mtime_ns, before.st_ctime_ns):
         raise ChangedWhileReading("the source changed while it was read")
-
-
-def tier_error(error: OSError, *, of: str = "the output") -> MoverError:
-    """The message names the error and what kind of file it is about, never the path."""
-    name = errno.errorcode.get(error.errno or 0, "unknown")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TierFull(f"the file system of {of} is full ({name})", hint=_FULL)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return TierDenied(f"{of} may not be read or written here ({name})", hint=_DENIED)
-    return TierError(f"reading or writing {of} failed ({name})", hint=_FAILED)

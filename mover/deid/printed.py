@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from mover.deid.certificate import Checked, grouped
+from mover.deid.certificate import Checked
+from mover.signing import grouped
 
 _STYLE = """
 body{font:10pt/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#000}

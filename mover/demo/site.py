@@ -18,13 +18,13 @@ import yaml
 from msgspec import Struct
 
 from mover.clock import monotonic_s, pause
-from mover.deid.certificate import new_key
 from mover.deid.vault import VaultKey
 from mover.demo import places, seaweed
 from mover.errors import CatalogUnavailable, Conflict, MoverError
 from mover.policy import default_folder
 from mover.randomness import new_secret
 from mover.sdk import SyncClient
+from mover.signing import new_key
 
 READY_S = 120.0
 STOP_S = 30.0

@@ -21,20 +21,7 @@ from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide.dicom.confidentiality import EDITION
-from mover.deid.certificate import (
-    Scope,
-    SigningKey,
-    build,
-    canonical,
-    encode,
-    fence_words,
-    grouped,
-    load_key,
-    public_fingerprint,
-    removed_counts,
-    sign,
-    this_tool,
-)
+from mover.deid.certificate import Scope, build, encode, fence_words, removed_counts, sign, this_tool
 from mover.errors import Conflict, LimitExceeded, MoverError, NotFound, PolicyInvalid, SettingsInvalid
 from mover.ingest.publish import applied
 from mover.model.certificate import Anonymity, Certificate, ChainHead, FileRecord, Inventory, Number, OutputFile
@@ -42,6 +29,7 @@ from mover.model.policy import DeidPolicy, ImagesPolicy, RecordsPolicy
 from mover.model.slides import Decision
 from mover.policy import PolicyBook, parse
 from mover.sandbox import Sandbox
+from mover.signing import SigningKey, canonical, grouped, load_key, public_fingerprint
 
 SLIDES_MAX: Final = 20_000  # of one certificate
 PROFILES_MAX: Final = 1000

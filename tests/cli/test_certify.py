@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from mover.deid.certificate import encode, load_key, new_key, sign
+from mover.deid.certificate import encode, sign
 from mover.errors import DigestMismatch, RequestInvalid
 from mover.randomness import new_id
+from mover.signing import load_key, new_key
 from tests.cli.conftest import Daemon, Said
 from tests.deid.test_certificate import certificate
 

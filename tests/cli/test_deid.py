@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 
 from mover.cli.deid import command
 from mover.cli.watching import Watching
-from mover.deid.certificate import check_signable, load_key, sign
+from mover.deid.certificate import check_signable, sign
 from mover.errors import IntegrityError, PolicyInvalid, RequestInvalid, TierDenied
+from mover.signing import load_key
 from tests.deid.test_certificate import certificate
 from tests.support import slides
 

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mover.deid import certificate as room
-from mover.deid.certificate import Scope, build, encode, for_one, human_check, load_key, new_key, sign, verify
+from mover.deid.certificate import Scope, build, encode, for_one, human_check, sign, verify
 from mover.errors import RequestInvalid
 from mover.model.certificate import Anonymity, Certificate, FileRecord, Inventory, OutputFile
 from mover.model.deid import Approval, DicomRules
 from mover.model.policy import DeidPolicy
 from mover.model.slides import Decision
+from mover.signing import load_key, new_key
 
 CLEAN = b"clean bytes"
 

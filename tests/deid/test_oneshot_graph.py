@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.deid.certificate import load_key, new_key, verify
+from mover.deid.certificate import verify
 from mover.deid.identity import Identity, entity_key
 from mover.deid.oneshot import Options, Signing, deidentify_folder
 from mover.deid.oneshot.graph import WORDS_PER_FILE, Graph
 from mover.deid.oneshot.walk import Found, sort_out, walk
 from mover.deid.search import Seeker
 from mover.policy import load_profile
+from mover.signing import load_key, new_key
 from tests.support import dicoms, mirax, slides
 
 PROFILE = """

@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from mover.cli.deid import command
-from mover.deid.certificate import encode, load_key, new_key, sign, verify
+from mover.deid.certificate import encode, sign, verify
 from mover.deid.printed import page
 from mover.errors import EntryExists, IntegrityError
+from mover.signing import load_key, new_key
 from tests.deid.test_certificate import certificate
 
 

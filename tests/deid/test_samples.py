@@ -17,10 +17,10 @@ import openslide
 import pytest
 import tifffile
 
-from mover.deid.certificate import load_key, new_key
 from mover.deid.oneshot import Options, Signing, deidentify_folder
 from mover.model.policy import DeidPolicy
 from mover.policy import load_profile
+from mover.signing import load_key, new_key
 from tests.support.chance import uids_without
 
 pytestmark = [

@@ -9,7 +9,7 @@ import pytest
 from blake3 import blake3
 
 from mover.catalog.database import Database
-from mover.deid.certificate import new_key, verify
+from mover.deid.certificate import verify
 from mover.deid.vault import Vault
 from mover.errors import Conflict, NotFound, SettingsInvalid
 from mover.ingest.certificates import Certificates
@@ -17,6 +17,7 @@ from mover.model import wire
 from mover.model.certificate import Certificate
 from mover.policy import Loaded, PolicyBook
 from mover.sandbox import Sandbox
+from mover.signing import new_key
 from tests.rooms.rig import POLICIES, PROJECT, Rig
 from tests.support.postgres import Dsns
 from tests.support.slides import svs

@@ -15,16 +15,7 @@ from msgspec import Struct
 
 from mover.clock import SYSTEM, monotonic_s
 from mover.decide.dicom.confidentiality import EDITION
-from mover.deid.certificate import (
-    Scope,
-    build,
-    check_signable,
-    encode,
-    fence_words,
-    public_fingerprint,
-    sign,
-    this_tool,
-)
+from mover.deid.certificate import Scope, build, check_signable, encode, fence_words, sign, this_tool
 from mover.deid.crosswalk import FileCrosswalk
 from mover.deid.deidentify import PRELOAD, SLIDE_LIMITS
 from mover.deid.dicom import OBJECTS_PER_CALL
@@ -39,6 +30,7 @@ from mover.errors import RequestInvalid
 from mover.model.certificate import Inventory
 from mover.model.policy import DeidPolicy
 from mover.sandbox import Sandbox
+from mover.signing import public_fingerprint
 
 WORKERS: Final = 4
 MODULES: Final = tuple(dict.fromkeys((*PRELOAD, "mover.deid.dicom.child", "mover.deid.tables_child")))

@@ -15,13 +15,13 @@ from mover.decide.matching import canonical_image
 from mover.deid.certificate import removed_counts
 from mover.deid.crosswalk import CrosswalkEntry
 from mover.deid.deidentify import prepare_slide
-from mover.deid.durable import check_unchanged, digest_of, tier_error
+from mover.deid.durable import check_unchanged, digest_of
 from mover.deid.identity import Identity, entity_key
 from mover.deid.oneshot.job import Job
 from mover.deid.oneshot.outcome import Outcome, set_aside
 from mover.deid.oneshot.walk import Found, SlideFiles, written
 from mover.deid.outcome import Prepared
-from mover.errors import IdentityError, IntegrityError, MoverError, TierDenied
+from mover.errors import IdentityError, IntegrityError, MoverError, TierDenied, tier_error
 from mover.model.certificate import FileRecord, OutputFile
 
 THUMBNAIL_PX = 1024
