@@ -35,6 +35,12 @@ SAID_BYTES = 2000
 # how a row is written as text must not depend on who asks
 _TEXT = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
 SCRATCH = "mover_drill_"
+# process ids come again, so the moment at which the server took the connection stands beside it
+_MAKER = "concat(%s::text, pid, '_', (extract(epoch from backend_start) * 1000000)::bigint, '_')"
+_ORPHANS = f"""
+select datname from pg_database d where starts_with(datname, %s) and pg_get_userbyid(datdba) = current_user
+and not exists (select from pg_stat_activity where starts_with(d.datname, {_MAKER}))
+"""
 
 
 class TableFacts(Struct, frozen=True, array_like=True):
@@ -104,17 +110,17 @@ class Dumper:
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Dumper]:
-        """A new empty database of the same cluster, gone at the end; so is what a killed drill left behind."""
+        """A new empty database of the same cluster, gone at the end; so is what a killed drill left behind. Its name
+        says which connection made it: one whose maker is still connected is another drill's at work, and stays."""
         with psycopg.connect(self.dsn, autocommit=True) as conn:
-            for (left,) in conn.execute(
-                "select datname from pg_database where starts_with(datname, %s)", [SCRATCH]
-            ).fetchall():
+            for (left,) in conn.execute(_ORPHANS, [SCRATCH, SCRATCH]).fetchall():
                 _drop(conn, left)
-            conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(SCRATCH + name)))
+            made = _own_prefix(conn) + name
+            conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(made)))
             try:
-                yield Dumper(make_conninfo(self.dsn, dbname=SCRATCH + name), bin_dir=self._bin_dir)
+                yield Dumper(make_conninfo(self.dsn, dbname=made), bin_dir=self._bin_dir)
             finally:
-                _drop(conn, SCRATCH + name)
+                _drop(conn, made)
 
     @contextmanager
     def _running(
@@ -166,6 +172,12 @@ def table_facts(conn: psycopg.Connection[Any]) -> dict[str, TableFacts]:
 def differing(ours: dict[str, TableFacts], theirs: dict[str, TableFacts]) -> list[str]:
     """Tables that are not the same in both."""
     return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def _own_prefix(conn: psycopg.Connection[Any]) -> str:
+    row = conn.execute(f"select {_MAKER} from pg_stat_activity where pid = pg_backend_pid()", [SCRATCH]).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def _newest_migration(conn: psycopg.Connection[Any]) -> str:

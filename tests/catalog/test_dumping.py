@@ -80,14 +80,33 @@ def test_nothing_is_restored_over_something(dumper: Dumper) -> None:
         dumper.restore([])
 
 
-def test_scratch_databases_are_gone_afterwards_also_those_of_a_killed_drill(
+def test_scratch_databases_are_gone_afterwards_also_those_of_a_killed_drill_and_no_other_drills(
     dumper: Dumper, server: EmbeddedServer
 ) -> None:
+    """Two houses may drill on one server; sweeping away what the other restores into would fail its drill."""
+
+    def standing() -> list[str]:
+        rows = conn.execute("select datname from pg_database where starts_with(datname, %s)", [SCRATCH]).fetchall()
+        return [name for (name,) in rows]
+
+    def killed() -> None:
+        """Its connection is cut, so it cannot tidy up after itself."""
+        with dumper.scratch("killed"):
+            conn.execute("select pg_terminate_backend(pid, 60000) from pg_stat_activity where pid = %s", [maker()])
+
+    def maker() -> int:
+        [name] = [name for name in standing() if name.endswith("_killed")]
+        return int(name.removeprefix(SCRATCH).partition("_")[0])
+
     with psycopg.connect(server.dsn(SUPERUSER, "postgres"), autocommit=True) as conn:
-        conn.execute(f"create database {SCRATCH}left")
-        with pytest.raises(ZeroDivisionError), dumper.scratch("broken"):
-            raise ZeroDivisionError
-        assert conn.execute("select from pg_database where starts_with(datname, %s)", [SCRATCH]).fetchall() == []
+        with pytest.raises(psycopg.OperationalError):
+            killed()
+        assert len(standing()) == 1
+        with dumper.scratch("working"):
+            with pytest.raises(ZeroDivisionError), dumper.scratch("broken"):
+                raise ZeroDivisionError
+            assert [name.rpartition("_")[2] for name in standing()] == ["working"]
+        assert standing() == []
 
 
 def test_a_role_that_sees_only_a_part_makes_no_dump(server: EmbeddedServer, dsns: Dsns) -> None:
