@@ -167,6 +167,18 @@ def heartbeat(*, mover: SyncClient, out: Output, run: str) -> None:
     out.facts(seen, [("run", seen.id), ("lease until", seen.lease_until)])
 
 
+@command.command("keep")
+@click.argument("run")
+@click.option("--every", "every_s", type=click.FloatRange(1), default=20, show_default=True, metavar="SECONDS",
+              help="Between two heartbeats; a third of the lease at most.")  # fmt: skip
+@with_client
+def keep(*, mover: SyncClient, out: Output, run: str, every_s: float) -> int:
+    """Keep the lease beside a training until the run is finished. Exit status 1: it was never ready."""
+    seen = mover.runs.keep(run, every_s=every_s)
+    _show(out, seen)
+    return 0 if seen.ready_at is not None else 1
+
+
 @command.command("finish")
 @click.argument("run")
 @click.option("--artifacts", multiple=True, metavar="PATH", help="Instead of the run's out/; may be given again.")

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import structs
 
-from mover.errors import LimitExceeded, NotFound, StillWorking
+from mover.errors import Conflict, LimitExceeded, MoverError, NotFound, StillWorking
 from mover.model import wire
 from mover.sdk.events import run_events
 from mover.sdk.rootcheck import Checked, check
@@ -21,6 +21,8 @@ from mover.sdk.transport import Ask, Transport
 POLL_S = 30.0
 WATCHED_POLL_S = 1.0
 POLL_SLACK_S = 30.0
+# three of these are the shortest lease
+KEEP_EVERY_S = 20.0
 
 
 class Stateful(Protocol):
@@ -482,6 +484,19 @@ class Runs(Noun):
 
     async def heartbeat(self, id: str) -> wire.Run:
         return await self._change(id, "heartbeat", None)
+
+    async def keep(self, id: str, *, every_s: float = KEEP_EVERY_S) -> wire.Run:
+        """Keep the lease for as long as the run is ready, and then say what it is: whoever finishes or cancels it ends
+        this. A daemon that is away is asked again; stop it by cancelling it."""
+        while True:
+            try:
+                await self.heartbeat(id)
+            except Conflict:
+                return await self.view(id)
+            except MoverError as error:
+                if error.retry != "later":
+                    raise
+            await asyncio.sleep(every_s)
 
     async def finish(self, id: str, body: wire.FinishRequest | None = None) -> wire.Run:
         return await self._change(id, "finish", body or wire.FinishRequest())

@@ -15,6 +15,7 @@ import pytest
 
 from mover.cli import COMMANDS
 from mover.cli import command as top
+from mover.errors import Conflict
 from tests.cli.conftest import Daemon, Said
 
 Mover = Callable[..., Said]
@@ -204,7 +205,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
-    ("run", "events"),
+    ("run", "events"), ("run", "keep"),
     ("batch", "reveal"), ("slide", "grant"), ("slide", "decline"),
     *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
 }  # fmt: skip
@@ -291,6 +292,18 @@ def test_a_run_s_events_are_lines_for_people_and_for_scripts(mover: Mover, daemo
     assert "10 B of 20 B" in people.out
     script = mover("--url", daemon.url, "run", "events", "run-1", "--after", "3", "--json")
     assert [json.loads(line)["state"] for line in script.out.splitlines()] == ["ready", "ready"]
+
+
+def test_a_lease_of_a_run_that_was_never_ready_is_not_kept(mover: Mover, daemon: Daemon) -> None:
+    """A step beside a training that keeps nothing must say so, and not run on as if it did."""
+
+    async def heartbeat(project: str, id: str) -> object:
+        raise Conflict("the run is staging; only a ready run has a lease", where=id)
+
+    daemon.rooms.runs.heartbeat = heartbeat  # type: ignore[attr-defined,method-assign,assignment]
+    daemon.rooms.runs.states = ["staging"]  # type: ignore[attr-defined]
+    said = mover("--url", daemon.url, "run", "keep", "run-1", "--every", "1")
+    assert said.status == 1 and "staging" in said.out
 
 
 def test_a_cleanup_that_came_to_nothing_fails_the_command(mover: Mover, daemon: Daemon) -> None:

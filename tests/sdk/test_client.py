@@ -14,6 +14,7 @@ import pytest
 
 from mover.api import OPERATIONS, Rooms, Server, make_app, serve
 from mover.errors import (
+    Conflict,
     Denied,
     LimitExceeded,
     MoverError,
@@ -104,7 +105,7 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
             if not isinstance(noun, Noun):
                 continue
             for name, _ in inspect.getmembers(noun, inspect.iscoroutinefunction):
-                if name.startswith("_") or name in ("wait", "check"):
+                if name.startswith("_") or name in ("wait", "check") or (noun_name, name) == ("runs", "keep"):
                     continue
                 chosen = others.get(f"{noun_name}.{name}", others.get(noun_name, operator))
                 method = getattr(getattr(chosen, noun_name), name)
@@ -170,6 +171,25 @@ async def test_patience_that_ends_is_told_apart_from_failure(client: Client) -> 
     with pytest.raises(StillWorking) as caught:
         await client.batches.wait("batch-1", timeout_s=0.05)
     assert caught.value.where == "batch-1 is working" and caught.value.retry == "later"
+
+
+async def test_a_lease_is_kept_until_the_run_is_ready_no_longer_over_a_daemon_that_was_away(
+    client: Client, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever keeps a lease for three days must outlive a restart of the daemon, and end with the run."""
+    answers = iter([None, ServiceUnreachable("away"), None, Conflict("the run is finishing")])
+    beaten: list[str] = []
+
+    async def heartbeat(project: str, id: str) -> wire.Run:
+        beaten.append(id)
+        if (answer := next(answers)) is not None:
+            raise answer
+        return await rooms.runs.view(project, id)
+
+    monkeypatch.setattr(rooms.runs, "heartbeat", heartbeat)
+    rooms.runs.states = ["ready", "ready", "finishing"]  # type: ignore[attr-defined]
+    assert (await client.runs.keep("run-1", every_s=0)).state == "finishing"
+    assert beaten == ["run-1"] * 4
 
 
 async def test_a_run_is_followed_by_its_events_and_looked_at_once_more_at_the_end(client: Client, rooms: Rooms) -> None:
