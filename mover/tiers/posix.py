@@ -451,26 +451,30 @@ class PosixTier:
                 os.close(folder)
 
     def sweep_temporaries(self, prefix: str = "", *, older_than_s: float, now_s: float) -> int:
-        """Remove what killed attempts left. The age keeps it off attempts that still run."""
+        """Remove what killed attempts left. The age keeps it off attempts that still run; what those publish or tidy
+        while it looks is none of its concern."""
         self._refuse_read_only()
         removed = 0
-        pending = [beneath.key_parts(prefix) if prefix else []]
+        top = beneath.key_parts(prefix) if prefix else []
+        pending = [top]
         with self._opened_root() as root, self._translating("sweeping failed"):
             while pending:
                 parts = pending.pop()
-                folder = beneath.open_folder(root, parts)
+                try:
+                    folder = beneath.open_folder(root, parts)
+                except FileNotFoundError:
+                    if parts is top:
+                        raise
+                    continue
                 try:
                     with os.scandir(folder) as found:
                         for item in found:
-                            stale = _is_stale(item, now_s - older_than_s)
-                            if stale and item.is_dir(follow_symlinks=False):
-                                beneath.remove_tree(folder, os.fsencode(item.name))
-                                removed += 1
-                            elif stale:
-                                os.unlink(item.name, dir_fd=folder)
-                                removed += 1
-                            elif item.is_dir(follow_symlinks=False):
-                                pending.append([*parts, os.fsencode(item.name)])
+                            with suppress(FileNotFoundError):
+                                if _is_stale(item, now_s - older_than_s):
+                                    _remove_stale(folder, item)
+                                    removed += 1
+                                elif item.is_dir(follow_symlinks=False):
+                                    pending.append([*parts, os.fsencode(item.name)])
                 finally:
                     os.close(folder)
         return removed
@@ -655,6 +659,13 @@ def _is_stale(item: os.DirEntry[str], before_s: float) -> bool:
     """By the change time, which nobody can set: a file on its way carries the old time of its source already. Of a
     folder that is being filled it is the time of its own making, so the age must exceed the longest group."""
     return item.name.startswith(TEMPORARY.decode()) and item.stat(follow_symlinks=False).st_ctime < before_s
+
+
+def _remove_stale(folder: int, item: os.DirEntry[str]) -> None:
+    if item.is_dir(follow_symlinks=False):
+        beneath.remove_tree(folder, os.fsencode(item.name))
+    else:
+        os.unlink(item.name, dir_fd=folder)
 
 
 # --- the probe -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -464,6 +465,35 @@ def test_kill_9_in_the_middle_of_a_put_leaves_whole_files_only(tier: PosixTier, 
         assert tier.read(entry.key) == bytes([number % 251]) * (8 * 65536)
     tier.sweep_temporaries(older_than_s=-60, now_s=max(p.stat().st_mtime for p in root.rglob("*")))
     assert not [p for p in root.rglob(".mover-tmp-*")]
+
+
+def test_what_is_published_or_removed_while_the_sweep_looks_does_not_end_it(
+    tier: PosixTier, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes once an hour: ended by a neighbour's rename, it would leave everything behind it there."""
+    honest, opened = posix._is_stale, posix.beneath.open_folder
+    for name in ("a", "b", "c"):
+        (root / name).mkdir()
+        (root / name / ".mover-tmp-left").write_bytes(b"x")
+        (root / name / ".mover-tmp-published").write_bytes(b"x")
+
+    def publishing(item: os.DirEntry[str], before_s: float) -> bool:
+        if item.name == ".mover-tmp-published":
+            for name in ("a", "b", "c"):
+                (root / name / item.name).unlink(missing_ok=True)
+        return honest(item, before_s)
+
+    def removing(top: int, parts: list[bytes]) -> int:
+        if parts == [b"b"]:
+            shutil.rmtree(root / "b")
+        return opened(top, parts)
+
+    monkeypatch.setattr(posix, "_is_stale", publishing)
+    monkeypatch.setattr(posix.beneath, "open_folder", removing)
+    assert tier.sweep_temporaries(older_than_s=0, now_s=2**40) == 2
+    assert not list(root.rglob(".mover-tmp-*"))
+    with pytest.raises(EntryMissing):
+        tier.sweep_temporaries("nowhere", older_than_s=0, now_s=2**40)
 
 
 def test_the_sweep_spares_attempts_that_may_still_run(tier: PosixTier, root: Path) -> None:
