@@ -5,18 +5,24 @@ Each function looks behind the API, at the database as superuser and at the tier
 
 from __future__ import annotations
 
-import os
+import asyncio
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 from blake3 import blake3
 
+from mover import daemon
+from mover.clock import SYSTEM
 from mover.model import wire
 from mover.model.sidecar import decode_sidecar
 from mover.runs.roots import hash_file
 from mover.sdk import SyncClient
-from tests.system.ward import Ward
+from mover.settings import load
+from mover.tiers.posix import PosixTier
+from tests.system.ward import WAIT_S, Ward
 
 TEMPORARY = (".mover-tmp-", ".partial")
 
@@ -133,7 +139,7 @@ def check_rest(ward: Ward, client: SyncClient) -> None:
     """No shard waits, hangs or failed; the audit is whole; what killed attempts left is swept in the end."""
     # what the policies begin by themselves every so often may be on its way; it ends, too
     unfinished = "select id, kind, state::text, error_code from mover.shard where state <> 'done'"
-    for _ in range(300):
+    for _ in range(1200):
         if not any(row.kind.startswith(("protect-", "lock-")) for row in ward.look(unfinished)):
             break
         time.sleep(0.1)
@@ -143,29 +149,25 @@ def check_rest(ward: Ward, client: SyncClient) -> None:
     assert not ward.look("select id from queue.procrastinate_jobs where status <> 'doing'")
     client.close()
     ward.stop()
-    _age(ward)
-    with ward.start():
-        _until_swept(ward)
-
-
-def _age(ward: Ward) -> None:
-    """A day passes: temporaries and dead workers' heartbeats are told from live ones by age."""
-    yesterday = time.time() - 86_400
-    for path in (p for tier in (ward.flash, ward.protect) for p in tier.rglob("*") if _is_temporary(p)):
-        os.utime(path, (yesterday, yesterday))
+    _check_swept(ward)
+    # dead workers are told from live ones by their heartbeats
     ward.change("update queue.procrastinate_workers set last_heartbeat = last_heartbeat - interval '1 day'")
+    with ward.start():
+        deadline = time.monotonic() + WAIT_S
+        while jobs := ward.look("select id, status::text from queue.procrastinate_jobs"):
+            assert time.monotonic() < deadline, jobs
+            time.sleep(0.1)
 
 
-def _until_swept(ward: Ward) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        jobs = ward.look("select id, status::text from queue.procrastinate_jobs")
-        files = [p for tier in (ward.flash, ward.protect) for p in tier.rglob("*") if _is_temporary(p)]
-        if not jobs and not files:
-            return
-        assert time.monotonic() < deadline, (jobs, files)
-        time.sleep(0.1)
+class _Tomorrow:
+    def now(self) -> datetime:
+        return SYSTEM.now() + timedelta(days=1)
 
 
-def _is_temporary(path: Path) -> bool:
-    return any(mark in path.name for mark in TEMPORARY)
+def _check_swept(ward: Ward) -> None:
+    """The daemon's own sweep, a day later: by the change times of files, which nobody can set."""
+    tiers = load(ward.site.config).tiers
+    for name, path in (("flash", ward.flash), ("protect", ward.protect)):
+        with patch.object(daemon, "SYSTEM", _Tomorrow()):
+            asyncio.run(daemon._sweep_tier(tiers[name], PosixTier(name, tiers[name].zone, path)))
+        assert not [found for found in path.rglob("*") if any(mark in found.name for mark in TEMPORARY)]
