@@ -30,6 +30,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            tier="archive", key=f"{number}/1/{number}.svs", facts="{}")  # fmt: skip
     insert(conn, "slide_grant", **of, number=number)
     insert(conn, "token", **of, id=f"token-{mark}", hash=mark.encode(), actor="ann", role="viewer")
+    insert(conn, "account", id=f"account-{mark}", name=f"ann-{mark}", person="ann", made_by="ann")
+    insert(conn, "account_grant", **of, account_id=f"account-{mark}", role="viewer")
     insert(conn, "shard", **of, id=f"shard-{mark}", queue="tier:intake", kind="walk", subject_id=batch)
     insert(conn, "batch", **of, id=batch, tier="intake", policy="images", folder=f"sealed-{mark}", created_by="ann")
     insert(conn, "pack", **of, id=f"pack-{mark}", batch_id=batch, barcode=f"sealed-b-{mark}", entry="sealed-e")
