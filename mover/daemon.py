@@ -24,8 +24,9 @@ import uvloop
 
 from mover import __version__, log, metrics
 from mover.access import Access
-from mover.api.app import make_app
+from mover.api.app import OPERATIONS, make_app
 from mover.api.audit import Trail
+from mover.api.openapi import document
 from mover.api.rooms import Rooms
 from mover.api.serve import Server, serve
 from mover.catalog import instance
@@ -87,6 +88,7 @@ from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
 from mover.walk.scans import Scans
 from mover.walk.watcher import Watcher
+from mover.web import mount as mount_pages
 
 HOUSEKEEPING_S = 5.0
 MARKERS_S = 30.0
@@ -751,7 +753,9 @@ async def _listen(house: House) -> Server:
         health=lambda: _health(house),
         metrics=metrics.render,
     )
-    return await serve(make_app(rooms, house.access, version=__version__), house.settings.listen)
+    app = make_app(rooms, house.access, version=__version__)
+    mount_pages(app, document(OPERATIONS, version=__version__))
+    return await serve(app, house.settings.listen)
 
 
 async def _tiers(house: House) -> wire.Tiers:

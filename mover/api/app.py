@@ -229,7 +229,7 @@ async def _stream(request: web.Request, lines: AsyncIterator[bytes], media_type:
 
 def _stamp(response: web.StreamResponse, request: web.Request) -> None:
     response.headers[HEADER] = request_id(request)
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")  # the pages beside the API say their own
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from mover.api.commands import COMMANDS
 from mover.api.operation import ID_PATTERN, Operation, Planned
 from mover.api.parsing import ACTS_FOR, UID_MAX
 from mover.decide.access import ACTIONS
@@ -56,6 +57,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_headers(operation)],
         "responses": _responses(operation),
     }
+    if operation.name in COMMANDS:
+        said["x-mover-command"] = f"mover {COMMANDS[operation.name]}"
     if operation.body is not None:
         content = {_JSON: {"schema": _reference(operation.body)}}
         required = any(field.required for field in msgspec.structs.fields(operation.body))
