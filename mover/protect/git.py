@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from mover.clock import monotonic_s
 from mover.repository.facts import Disk
-from mover.repository.reading import Requester, open_reader
+from mover.repository.reading import ChildReader, JudgedReader, Requester, open_reader
 
 TIMEOUT_S = 60.0
 ANSWER_MAX_BYTES = 64 << 20
@@ -53,9 +53,12 @@ class TreeState(Struct, frozen=True):
 
 def look_at(code: Disk) -> TreeState | None:
     """None when it is no working tree with a commit, when git refuses or takes too long, or when the tree names a
-    clean filter: that is a program, and it is not ours to run. Denied when the requester's rights cannot be
-    taken on. A linked worktree, whose repository lies elsewhere, is None too."""
-    reader = open_reader(code.requester, root=code.root)
+    clean filter: that is a program, and it is not ours to run. None, too, where the requester's rights can only be
+    judged (git opens by itself), and Denied where not even that may be. A linked worktree, whose repository lies
+    elsewhere, is None."""
+    reader = open_reader(code.requester, root=code.root, judged=code.judged)
+    if isinstance(reader, JudgedReader):
+        return None
     try:
         folder = reader.open_root(code.root, code.relative)
     except OSError:
@@ -64,7 +67,7 @@ def look_at(code: Disk) -> TreeState | None:
         if isinstance(folder, int):
             os.close(folder)
             return None
-        return _state(folder.xattr_fd, code.requester)
+        return _state(folder.xattr_fd, code.requester if isinstance(reader, ChildReader) else None)
     finally:
         reader.close()
 
@@ -82,7 +85,7 @@ def _git(folder_fd: int, requester: Requester | None, *arguments: str, may_find_
     git = shutil.which("git", path=_ENVIRONMENT["PATH"])
     if git is None:
         return None
-    rights = "" if requester is None or os.geteuid() != 0 else f"{requester.uid}:{requester.gid}"
+    rights = "" if requester is None else f"{requester.uid}:{requester.gid}"
     command = [sys.executable, "-c", _BOOT, _import_paths(), str(folder_fd), rights, git, _programs(git)]
     process = subprocess.Popen(
         [*command, *_COMMAND, *arguments],

@@ -1,7 +1,8 @@
 """The child of `git`: takes on a user, gives up everything else, and becomes git.
 
-Called with FOLDER_FD UID:GID GIT EXEC_PATH ARGUMENTS...; an empty second word keeps the daemon's own user. The
-order matters: the fences are built while we may, the user is taken on before anything of the tree is opened.
+Called with FOLDER_FD UID:GID GIT EXEC_PATH ARGUMENTS...; an empty second word keeps the daemon's own user without
+its capabilities (root keeps them). The order matters: the fences are built while we may, the user is taken on before
+anything of the tree is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import resource
 import sys
 
-from mover.repository.reading_child import become
+from mover.repository.reading_child import become, give_up_capabilities
 from mover.sandbox import confine
 
 MEMORY_BYTES = 2 << 30
@@ -26,8 +27,9 @@ def main(words: list[str]) -> None:
     confine.no_new_privileges()
     if rights:
         uid, _, gid = rights.partition(":")
-        if int(uid) != 0:
-            become(int(uid), int(gid), [])
+        become(int(uid), int(gid), [])
+    elif os.geteuid() != 0:
+        give_up_capabilities()
     abi = confine.landlock_abi()
     if abi:
         places = tuple(place for place in (*SYSTEM, ".") if os.path.exists(place))

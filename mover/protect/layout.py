@@ -102,9 +102,14 @@ class _Place:
 
     def artifacts(self, paths: list[str] | None) -> Disk | Folder:
         if not paths:
-            # read as the requester too where we can: a job could have linked somebody else's file into its out/
-            return Disk(self._flash_root, self._out, self._requester if os.geteuid() == 0 else None)
+            return self._own(self._out)
         return self.several(paths, what="artifact")
+
+    def _own(self, relative: str) -> Disk:
+        """Below the run's out/. A job could have linked somebody else's file there, so it is read as whoever out/ was
+        given to. Without a requester that is our own user, but for what capabilities let us read besides."""
+        myself = Requester(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+        return Disk(self._flash_root, relative, self._requester or myself, judged=True)
 
     def several(self, paths: list[str], *, what: str) -> Folder:
         """Each under its own last name; two of one name would hide one of them."""
@@ -118,7 +123,7 @@ class _Place:
             raise RequestInvalid("a path in finish is absolute and has no '..'", where=path)
         own = PurePosixPath(self._seen_as) / self._out
         if pure.is_relative_to(own):
-            return Disk(self._flash_root, str(PurePosixPath(self._out) / pure.relative_to(own)), self._requester)
+            return self._own(str(PurePosixPath(self._out) / pure.relative_to(own)))
         if self._requester is None:
             raise Denied(
                 "without POSIX rights only the run's own out/ can be protected", where=path,

@@ -16,9 +16,8 @@ from pathlib import Path, PurePosixPath
 from mover.errors import Denied, NotFound, RequestInvalid
 from mover.repository.reading import Requester
 from mover.repository.reading_child import THROUGH_FLAGS
+from mover.repository.rights import SEARCH, WRITE, rights_of
 from mover.tiers.zones import overlap
-
-READ, WRITE, SEARCH = 4, 2, 1
 
 
 @contextmanager
@@ -88,14 +87,3 @@ def _demand(folder: int, requester: Requester | None, rights: int) -> None:
         return
     if rights_of(facts, requester) & rights != rights:
         raise Denied("the requester may not make a folder there", hint="Name a folder of your own.")
-
-
-def rights_of(facts: os.stat_result, requester: Requester) -> int:
-    """rwx of this requester as the kernel reads a mode: the first class that fits counts, path_resolution(7)."""
-    if requester.uid == 0:
-        return READ | WRITE | SEARCH
-    if requester.uid == facts.st_uid:
-        return facts.st_mode >> 6 & 7
-    if facts.st_gid in (requester.gid, *requester.groups):
-        return facts.st_mode >> 3 & 7
-    return facts.st_mode & 7

@@ -29,11 +29,13 @@ class MemoryFile(Struct, frozen=True):
 
 class Disk(Struct, frozen=True):
     """A real folder or regular file: `relative` below `root`, opened without following links at any step,
-    with the requester's rights (None: the daemon's own)."""
+    with the requester's rights (None: the daemon's own). `judged`: where they cannot be taken on, they may be read off
+    each file instead."""
 
     root: Path
     relative: str = ""
     requester: Requester | None = None
+    judged: bool = False
 
 
 class Folder(Struct, frozen=True):

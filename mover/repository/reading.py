@@ -5,6 +5,10 @@ opened by a child process that has taken on the requester's user and groups for 
 open descriptor over a Unix socket. No path is ever opened twice and none but a root's own is opened by more
 than one component: each step is openat(folder, name, O_NOFOLLOW), so that a symlink swapped in leads nowhere.
 
+Without the right to take on other users (CAP_SETUID, CAP_SETGID) that child cannot be. Then a run's own out/, which
+the daemon gave away itself, is read by a `JudgedReader`: opened with our rights, and handed on only where those of the
+requester, read off the very thing that was opened, would have opened it too.
+
 `Reader` is used by one thread at a time (the walker); the descriptors it returns may go to any thread.
 """
 
@@ -27,6 +31,12 @@ from msgspec import Struct
 from mover.errors import ComputeError, Denied
 from mover.repository import reading_child
 from mover.repository.reading_child import FOLDER_FLAGS
+from mover.repository.rights import READ, SEARCH, Requester, can_become_others, permits, reads_past_modes
+
+__all__ = [
+    "BATCH", "ChildReader", "DirectReader", "FolderHandle", "Found", "JudgedReader", "Reader", "Requester", "found_of",
+    "open_reader",
+]  # fmt: skip
 
 # Names looked at, and files opened, in one exchange with the child.
 BATCH = 64
@@ -34,14 +44,6 @@ BATCH = 64
 CHILD_TIMEOUT_S = 600.0
 
 Kind = Literal["file", "folder", "symlink", "other"]
-
-
-class Requester(Struct, frozen=True):
-    """In whose name is read. `groups` are the supplementary groups the requester really has."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...] = ()
 
 
 class Found(Struct, frozen=True):
@@ -91,17 +93,24 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-def open_reader(requester: Requester | None, *, root: Path) -> Reader:
-    """The reader for this requester. Denied, naming the root, when the daemon cannot take on the
-    requester's rights: reading with its own instead is what must never happen."""
-    if requester is None or requester.uid == os.geteuid() == 0 or _is_myself(requester):
+def open_reader(requester: Requester | None, *, root: Path, judged: bool = False) -> Reader:
+    """The reader for this requester. Denied, naming the root, when the daemon can neither take on the requester's
+    rights nor, where that may stand for them (`judged`), read them off what it opens: reading with its own instead is
+    what must never happen."""
+    if requester is None or requester.uid == os.geteuid() == 0:
         return DirectReader()
-    if os.geteuid() != 0:
-        raise Denied(
-            f"reading below {root} in the name of user {requester.uid} needs a daemon that runs as root",
-            hint="Run the daemon as root or as that user, or ask in the name of the daemon's own user.",
-        )
-    return ChildReader(requester, root=root)
+    myself = _is_myself(requester)
+    if myself and not reads_past_modes():
+        return DirectReader()
+    if requester.uid != 0 and can_become_others():
+        return ChildReader(requester, root=root)
+    if judged or myself:
+        return JudgedReader(requester)
+    raise Denied(
+        f"reading below {root} in the name of user {requester.uid} needs a daemon that may become that user",
+        hint="Give the daemon CAP_SETUID and CAP_SETGID (systemd/mover.service says how), or ask in the name of its "
+        "own user.",
+    )
 
 
 def _is_myself(requester: Requester) -> bool:
@@ -143,11 +152,11 @@ class DirectReader:
     def open_root(self, root: Path, relative: str) -> FolderHandle | int:
         fd = reading_child.open_below(os.fsencode(root), os.fsencode(relative))
         if stat_bits.S_ISDIR(os.fstat(fd).st_mode):
-            return self._keep(fd, b"")
+            return self.keep(fd, b"")
         return fd
 
     def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle:
-        return self._keep(os.open(name, FOLDER_FLAGS, dir_fd=folder.token), name)
+        return self.keep(os.open(name, FOLDER_FLAGS, dir_fd=folder.token), name)
 
     def names(self, folder: FolderHandle) -> list[bytes]:
         return sorted(os.fsencode(name) for name in os.listdir(folder.token))
@@ -182,7 +191,7 @@ class DirectReader:
         while self._open:
             os.close(self._open.pop())
 
-    def _keep(self, fd: int, name: bytes) -> FolderHandle:
+    def keep(self, fd: int, name: bytes) -> FolderHandle:
         self._open.add(fd)
         return FolderHandle(fd, found_of(name, os.fstat(fd)), fd)
 
@@ -200,6 +209,69 @@ def _is_plain(entry: os.DirEntry[str]) -> bool:
         return entry.is_file(follow_symlinks=False)
     except OSError:  # a file system whose listing knows no kinds, and nothing to look at any more
         return False
+
+
+class JudgedReader:
+    """Everything is opened with the daemon's own rights, and closed again where the requester's would not have opened
+    it. Each folder and file is judged by its descriptor, so that what is judged is what is read."""
+
+    def __init__(self, requester: Requester) -> None:
+        self._requester, self._direct = requester, DirectReader()
+
+    def open_root(self, root: Path, relative: str) -> FolderHandle | int:
+        fd = reading_child.open_below(os.fsencode(root), os.fsencode(relative), through=self._may_search)
+        self._demand(fd)
+        return self._direct.keep(fd, b"") if stat_bits.S_ISDIR(os.fstat(fd).st_mode) else fd
+
+    def enter(self, folder: FolderHandle, name: bytes) -> FolderHandle:
+        self._may_search(folder.token)
+        fd = os.open(name, FOLDER_FLAGS, dir_fd=folder.token)
+        self._demand(fd)
+        return self._direct.keep(fd, name)
+
+    def names(self, folder: FolderHandle) -> list[bytes]:
+        return self._direct.names(folder)
+
+    def look(self, folder: FolderHandle, names: Sequence[bytes]) -> list[Found]:
+        if not permits(folder.token, self._requester, SEARCH):
+            return [Found(name=name, kind="other", error=errno.EACCES) for name in names]
+        return self._direct.look(folder, names)
+
+    def open_files(self, folder: FolderHandle, names: Sequence[bytes]) -> list[int | OSError]:
+        if not permits(folder.token, self._requester, SEARCH):
+            return [_no_access() for _ in names]
+        return [self._judged(opened) for opened in self._direct.open_files(folder, names)]
+
+    def leave(self, folder: FolderHandle) -> None:
+        self._direct.leave(folder)
+
+    def close(self) -> None:
+        self._direct.close()
+
+    def _judged(self, opened: int | OSError) -> int | OSError:
+        try:
+            if not isinstance(opened, OSError):
+                self._demand(opened)
+        except OSError as refused:
+            return refused
+        return opened
+
+    def _demand(self, fd: int) -> None:
+        """The right to read it; without it, it is closed."""
+        try:
+            if not permits(fd, self._requester, READ):
+                raise _no_access()
+        except OSError:
+            os.close(fd)
+            raise
+
+    def _may_search(self, folder_fd: int) -> None:
+        if not permits(folder_fd, self._requester, SEARCH):
+            raise _no_access()
+
+
+def _no_access() -> PermissionError:
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class _Reply(Struct):

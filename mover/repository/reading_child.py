@@ -16,6 +16,7 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Callable
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # To pass through a folder takes the right to search it, not the right to list it.
@@ -37,14 +38,16 @@ def open_regular(name: bytes, folder_fd: int) -> int:
     raise OSError(errno.EINVAL, "not a regular file")
 
 
-def open_below(root: bytes, relative: bytes) -> int:
-    """A folder or regular file below `root`, each component opened without following links."""
+def open_below(root: bytes, relative: bytes, through: Callable[[int], object] = lambda _: None) -> int:
+    """A folder or regular file below `root`, each component opened without following links. `through` is asked about
+    each folder on the way, the root first."""
     parts = [part for part in relative.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise OSError(errno.EINVAL, "a relative path may not climb")
     fd = os.open(root, (os.O_PATH if parts else os.O_RDONLY) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         for depth, part in enumerate(parts):
+            through(fd)
             flags = THROUGH_FLAGS if depth + 1 < len(parts) else FILE_FLAGS
             below = os.open(part, flags, dir_fd=fd)
             os.close(fd)
@@ -150,10 +153,13 @@ class Child:
 
 
 def become(uid: int, gid: int, groups: list[int]) -> None:
-    """For good: real, effective and saved ids, then proof that the way back is closed."""
+    """For good: real, effective and saved ids and all capabilities, then proof that the way back is closed."""
+    if os.geteuid() != 0:
+        import ctypes  # noqa: F401  # while we may: the user need not be able to read our libraries
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    give_up_capabilities()
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
         sys.exit(70)
     try:
@@ -161,6 +167,25 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
     except PermissionError:
         return
     sys.exit(70)
+
+
+def give_up_capabilities() -> None:
+    """The kernel takes them from who was root. Who held a few of them as another user keeps them through setuid(2), and
+    could read everything under whatever name. Ambient ones go with the inheritable, capabilities(7)."""
+    if any(_capabilities()):
+        import ctypes
+
+        header = (ctypes.c_uint32 * 2)(0x2008_0522, 0)
+        ctypes.CDLL(None).capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+    if any(_capabilities()):
+        sys.exit(70)
+
+
+def _capabilities() -> list[int]:
+    """Inheritable, permitted, effective and ambient."""
+    with open("/proc/self/status", "rb") as status:  # as bytes: codecs are modules, which we may not read any more
+        words = dict(line.split(b":", 1) for line in status)
+    return [int(words[name], 16) for name in (b"CapInh", b"CapPrm", b"CapEff", b"CapAmb")]
 
 
 def main() -> None:

@@ -173,7 +173,7 @@ class Walk:
 
     def _walk_disk(self, disk: Disk, name: bytes, path: bytes, frame: _Frame) -> None:
         with ExitStack() as opened:
-            reader = open_reader(disk.requester, root=disk.root)
+            reader = open_reader(disk.requester, root=disk.root, judged=disk.judged)
             opened.callback(reader.close)
             try:
                 top = reader.open_root(disk.root, disk.relative)

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -138,7 +139,9 @@ class FlashRoots:
                 root.mkdir(mode=0o750)
             except FileExistsError:
                 return  # another shard of the same run was faster, or we were, before a crash
+            root.chmod(0o750)  # whatever the service's umask took
             give(root, None, requester.gid)
+            check_usable(root, requester)
 
     @_answered
     def prepare(self) -> None:
@@ -239,6 +242,7 @@ class FlashRoots:
         except FileExistsError:
             pass  # another shard's, or ours from before a crash
         else:
+            os.chmod(f"{root}/{folder}", 0o750)
             give(f"{root}/{folder}", None, requester.gid)
         made.add(folder)
 
@@ -276,11 +280,25 @@ class FlashRoots:
         with told("the run root could not be sealed"):
             out = self.run_root(run) / "out"
             out.mkdir(exist_ok=True)
+            if stat.S_IMODE(out.lstat().st_mode) != 0o770:
+                out.chmod(0o770)  # while it is ours
             give(out, requester.uid, requester.gid)
-            out.chmod(0o770)
+            check_usable(out, requester)
             found = self._below(run, _Guarding(requester))
             sync_filesystem(self.run_root(run))
         return found
+
+    @_answered
+    def shortcoming(self, run: str, requester: Requester) -> str | None:
+        """What a job will miss in a root that is usable; None when nothing."""
+        with told("the run root could not be asked"):
+            owner = (self.run_root(run) / "out").lstat().st_uid
+        if requester.uid in (None, owner):
+            return None
+        return (
+            f"out/ belongs to user {owner}, and the job's user {requester.uid} writes there as a member of its group "
+            "only; with CAP_CHOWN (systemd/mover.service) the daemon could give it away"
+        )
 
     @_answered
     def unseal(self, run: str) -> dict[str, int]:
@@ -415,9 +433,8 @@ class FlashRoots:
         for key in (run_key(run), f"{run_key(run)}/out"):
             try:
                 with self._opened(key) as folder:
-                    if os.geteuid() == 0:
-                        with suppress(PermissionError):  # root_squash: it is whose it was; the mode says the rest
-                            os.fchown(folder, 0, -1)
+                    with suppress(PermissionError):  # root_squash: it is whose it was; the mode says the rest
+                        os.fchown(folder, os.geteuid(), -1)
                     os.fchmod(folder, 0o700)
             except FileNotFoundError:
                 return  # never staged, never sealed, or removed by an attempt that was killed
@@ -460,6 +477,8 @@ class FlashRoots:
                     os.mkdir(part, 0o750, dir_fd=above)
                 except FileExistsError:
                     pass  # of an earlier stray
+                else:
+                    os.chmod(part, 0o750, dir_fd=above)
             key = f"{key}/{part}"
             give(self.root / key, None, group)
         with self._opened(key) as opened:
@@ -580,6 +599,7 @@ def clone(source: str, target: str) -> None:
     try:
         target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWN_MODE)
         try:
+            os.fchmod(target_fd, OWN_MODE)
             fcntl.ioctl(target_fd, FICLONE, source_fd)
         finally:
             os.close(target_fd)
@@ -588,16 +608,39 @@ def clone(source: str, target: str) -> None:
 
 
 def give(path: Path | str, uid: int | None, gid: int | None, *, folder_fd: int | None = None) -> None:
-    """Hand a file to the requester where we may; an unprivileged daemon keeps what it owns, and so does root where
-    an NFS server takes it for nobody (root_squash)."""
-    if os.geteuid() == 0 and (uid, gid) != (None, None):
-        owner, group = -1 if uid is None else uid, -1 if gid is None else gid
-        try:
-            os.chown(path, owner, group, dir_fd=folder_fd, follow_symlinks=False)
-        except PermissionError:
-            log.warning("owner kept", code=TierDenied.code, reason="the server does not let us give files away")
-    elif gid is not None and gid in os.getgroups():
-        os.chown(path, -1, gid, dir_fd=folder_fd, follow_symlinks=False)
+    """Hand a file to the requester as far as we may. Who holds CAP_CHOWN gives it away; an unprivileged daemon gives it
+    to a group of its own; where a server takes root for nobody (root_squash) it stays whose it was. Whether that is
+    enough is `check_usable`'s to say, of the folders that stand before everything else."""
+    for owner in (uid, None) if uid is not None else (None,):
+        if owner is None and gid is None:
+            return
+        with suppress(PermissionError):
+            os.chown(path, -1 if owner is None else owner, -1 if gid is None else gid, dir_fd=folder_fd,
+                     follow_symlinks=False)  # fmt: skip
+            return
+
+
+def check_usable(folder: Path, requester: Requester) -> None:
+    """TierDenied when the requester could not come in: before a byte is staged for nobody, and never after `ready`."""
+    if requester.uid is None or requester.uid == 0:
+        return
+    facts = folder.lstat()
+    if requester.uid == facts.st_uid or facts.st_gid in {requester.gid, *_groups_of(requester.uid)}:
+        return
+    raise TierDenied(
+        f"the run root belongs to user {facts.st_uid} and group {facts.st_gid} and cannot be given to the job's user "
+        f"{requester.uid} and group {requester.gid}: give the daemon CAP_CHOWN (systemd/mover.service), or make its "
+        "user a member of that group",
+    )
+
+
+def _groups_of(uid: int) -> frozenset[int]:
+    """As this machine knows the user; it may know none."""
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return frozenset()
+    return frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
 def sync_filesystem(path: Path) -> None:

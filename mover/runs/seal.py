@@ -75,7 +75,8 @@ class Seal:
             entries = await entries_of(conn, run.id)
             expression = await expression_of(conn, run.selection_id)
         header, manifest = await in_thread(self._write_root, roots, run, entries, expression)
-        await self._prove_ready(shard, run, header, manifest)
+        shortcoming = await in_thread(roots.shortcoming, run.id, requester(run))
+        await self._prove_ready(shard, run, header, manifest, explanation=shortcoming)
 
     async def _settle(self, tier: str) -> None:
         """Other nodes may have placed entries of this run. What an NFS client knows of names and sizes it may go on
@@ -126,7 +127,9 @@ class Seal:
         _compare(run.id, sealed, {e.path: e.size_bytes for e in entries})
         return header, manifest
 
-    async def _prove_ready(self, shard: Shard, run: Any, header: ManifestHeader, manifest: bytes) -> None:
+    async def _prove_ready(
+        self, shard: Shard, run: Any, header: ManifestHeader, manifest: bytes, *, explanation: str | None
+    ) -> None:
         async with self._database.project(shard.project) as conn:
             await conn.execute(SQL["share_withdrawals"])
             await refuse_withdrawn(conn, run.id)
@@ -147,7 +150,7 @@ class Seal:
                     details={"node": self._node},
                 )
                 check_transition("sealed", "ready", subject=run.id)
-                await conn.execute(SQL["ready"], {"id": run.id, "proof": proof})
+                await conn.execute(SQL["ready"], {"id": run.id, "proof": proof, "explanation": explanation})
                 metrics.STAGE_SECONDS.observe((self._clock.now() - run.created_at).total_seconds())
                 await audit.record(
                     conn,

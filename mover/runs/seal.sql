@@ -39,7 +39,7 @@ select name, type from mover.fact_column order by name
 update mover.run set state = 'sealed', manifest = %(manifest)s, manifest_root = %(root)s where id = %(id)s
 
 -- name: ready
--- The proof stands; the lease begins.
-update mover.run set state = 'ready', ready_proof = %(proof)s, ready_at = now(),
+-- The proof stands; the lease begins. `explanation` is what the job will miss.
+update mover.run set state = 'ready', ready_proof = %(proof)s, ready_at = now(), explanation = %(explanation)s,
        lease_until = now() + make_interval(secs => lease_s)
  where id = %(id)s

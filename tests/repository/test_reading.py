@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
+import struct
 import threading
 import time
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from mover.errors import Denied
 from mover.repository import reading
 from mover.repository.facts import Disk, Folder
-from mover.repository.reading import ChildReader, FolderHandle, Requester, open_reader
+from mover.repository.reading import ChildReader, FolderHandle, JudgedReader, Reader, Requester, open_reader
 from mover.repository.repository import Repository
 from tests.repository.conftest import listing, take
 from tests.support.folders import open_the_way
@@ -99,11 +102,11 @@ def test_the_child_has_given_up_root_for_good(tree: Path) -> None:
     assert int(words["CapEff"][0], 16) == int(words["CapPrm"][0], 16) == 0
 
 
-def test_a_daemon_that_is_not_root_refuses_to_read_for_another_user(
+def test_a_daemon_that_cannot_become_others_refuses_to_read_for_another_user(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading with its own rights instead is what must never happen; the error names the root."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(reading, "can_become_others", lambda: False)
 
     with pytest.raises(Denied, match=str(tree)):
         open_reader(Requester(1001, 1001), root=tree)
@@ -161,3 +164,92 @@ def test_a_requester_of_the_daemons_own_user_needs_no_child() -> None:
     me = Requester(os.geteuid(), os.getegid())
 
     assert isinstance(open_reader(me, root=Path("/")), reading.DirectReader)
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """system.posix_acl_access as the kernel keeps it, acl(5): (tag, rights, who) each."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def draw_modes(folder: Path, dice: random.Random) -> list[bytes]:
+    """Files and folders of a few users and groups, of any mode, half of them with an access list."""
+    nobody = 0xFFFF_FFFF
+    for number in range(120):
+        path = folder / f"{number:03}"
+        if number % 2:
+            path.mkdir()
+        else:
+            path.write_bytes(b"x")
+        os.chown(path, dice.choice([0, 64_001, 64_002]), dice.choice([0, 64_001, 64_003]))
+        path.chmod(dice.randrange(0o1000))
+        if dice.random() < 0.5:
+            rights = [dice.randrange(8) for _ in range(7)]
+            os.setxattr(path, "system.posix_acl_access", acl(
+                (0x01, rights[0], nobody), (0x02, rights[1], 64_001), (0x04, rights[2], nobody),
+                (0x08, rights[3], 64_001), (0x08, rights[4], 64_003), (0x10, rights[5], nobody),
+                (0x20, rights[6], nobody),
+            ))  # fmt: skip
+    return sorted(os.fsencode(path.name) for path in folder.iterdir())
+
+
+@needs_root
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "requester", [Requester(64_001, 64_001), Requester(64_004, 64_001, (64_003,)), Requester(64_005, 64_005)]
+)
+def test_what_is_judged_is_what_the_kernel_would_do(tmp_path: Path, requester: Requester) -> None:
+    """The same tree through a child that became the requester and through a reader that only judges: every file and
+    folder is opened by both or by neither, whatever modes and access lists say."""
+    open_the_way(tmp_path)
+    tmp_path.chmod(0o755)
+    try:
+        names = draw_modes(tmp_path, random.Random(7))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        pytest.skip("this file system keeps no access lists")
+
+    child = tried(ChildReader(requester, root=tmp_path), tmp_path, names)
+    judged = tried(JudgedReader(requester), tmp_path, names)
+
+    assert child == judged
+    assert {"opened", "13"} <= set(judged.values())
+
+
+def tried(reader: Reader, root: Path, names: list[bytes]) -> dict[bytes, str]:
+    """What became of each: opened, or the error's number; of a folder also of a file in it."""
+    try:
+        top = reader.open_root(root, "")
+        assert isinstance(top, FolderHandle)
+        return {name: tried_one(reader, root, top, name) for name in names}
+    finally:
+        reader.close()
+
+
+def tried_one(reader: Reader, root: Path, top: FolderHandle, name: bytes) -> str:
+    try:
+        if not (root / os.fsdecode(name)).is_dir():
+            [opened] = reader.open_files(top, [name])
+            if isinstance(opened, OSError):
+                return str(opened.errno)
+            os.close(opened)
+            return "opened"
+        folder = reader.enter(top, name)
+        [inner] = reader.open_files(folder, [b"absent"])
+        [seen] = reader.look(folder, [b"absent"])
+        reader.leave(folder)
+        return f"entered {getattr(inner, 'errno', 0)} {seen.error}"
+    except OSError as error:
+        return str(error.errno)
+
+
+def test_our_own_rights_beyond_our_users_are_not_lent_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token for the service's user must not read with the service's CAP_DAC_OVERRIDE what a login would not."""
+    me = Requester(4711, 4711)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(os, "getegid", lambda: 4711)
+    monkeypatch.setattr(reading, "can_become_others", lambda: False)
+    monkeypatch.setattr(reading, "reads_past_modes", lambda: True)
+    assert isinstance(open_reader(me, root=tmp_path), JudgedReader)
+    monkeypatch.setattr(reading, "reads_past_modes", lambda: False)
+    assert isinstance(open_reader(me, root=tmp_path), reading.DirectReader)

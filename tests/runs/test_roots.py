@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mover.errors import ChangedWhileReading, TierHung
+from mover.errors import ChangedWhileReading, TierDenied, TierHung
 from mover.runs import roots as module
-from mover.runs.roots import FlashRoots, Requester
+from mover.runs.roots import FlashRoots, Requester, content_key
 from mover.tiers.guard import Guard
 
 PASSING = ".nfs000000000012ab5600000003"
@@ -93,8 +93,11 @@ def test_elsewhere_such_a_name_is_a_file(tmp_path: Path) -> None:
     assert f"out/{PASSING}" in roots.listing("run-x", below="out")
 
 
-def test_where_owners_cannot_be_given_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """root_squash: root is nobody in particular. The run is staged; who may read it is the export's to say."""
+def test_where_owners_cannot_be_given_a_root_is_made_only_for_who_can_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """root_squash: root is nobody in particular. Who is of the export's group works there and is told what is amiss;
+    nothing is staged for anybody else."""
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(1, "operation not permitted")
@@ -102,12 +105,35 @@ def test_where_owners_cannot_be_given_they_are_kept(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "chown", refused)
     monkeypatch.setattr(os, "fchown", refused)
     roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
-    roots.begin("run-x", Requester(1000, 1000))
+    with pytest.raises(TierDenied, match="CAP_CHOWN"):
+        roots.begin("run-y", Requester(64_001, 64_001))
+    member = Requester(64_001, tmp_path.stat().st_gid)
+    roots.begin("run-x", member)
     (roots.run_root("run-x") / "data").mkdir()
-    roots.seal("run-x", Requester(1000, 1000))
+    roots.seal("run-x", member)
+    assert "out/ belongs to user" in (roots.shortcoming("run-x", member) or "")
     assert roots.run_root("run-x").stat().st_mode & 0o777 == 0o550
     roots.withdraw("run-x")
     assert roots.run_root("run-x").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_service_whose_umask_is_closed_still_opens_a_run_to_its_group(tmp_path: Path) -> None:
+    """The unit's is 0077: entries could not be read as they came, nor a run's strays by its group."""
+    before = os.umask(0o077)
+    try:
+        roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
+        roots.begin("run-x", Requester(None, None))
+        digest = "00" * 32
+        content = tmp_path / content_key(digest)
+        content.parent.mkdir(parents=True)
+        content.write_bytes(b"slide")
+        roots.share("run-x", [(digest, "data/a/slide.svs")], Requester(None, None))
+        (roots.run_root("run-x") / "odd").write_bytes(b"odd")
+        kept = tmp_path / roots.move_stray("run-x", "odd")
+    finally:
+        os.umask(before)
+    for folder in (roots.run_root("run-x"), roots.run_root("run-x") / "data/a", kept.parent):
+        assert folder.stat().st_mode & 0o777 == 0o750
 
 
 def test_work_on_a_root_whose_tier_hangs_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mover.errors import Denied
 from mover.protect import git as room
 from mover.protect.git import look_at
+from mover.repository import reading
 from mover.repository.facts import Disk
 from mover.repository.reading import Requester, open_reader
 from mover.sandbox import confine
@@ -194,7 +195,7 @@ def test_git_reads_as_the_requester(tmp_path: Path) -> None:
 def test_without_the_requesters_rights_git_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before: git ran first, with the daemon's own rights, and only the reading was denied."""
     repository(tmp_path / "tree")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # a daemon that cannot take on anybody's rights
+    monkeypatch.setattr(reading, "can_become_others", lambda: False)
     with pytest.raises(Denied):
         look_at(Disk(tmp_path, "tree", FOREIGN))
 
