@@ -54,6 +54,8 @@ INFO = _gauge("mover_info", "1, with the version that runs.", "version", "role")
 HTTP_REQUESTS = _counter("mover_http_requests_total", "Answered requests.", "method", "route", "status")
 HTTP_SECONDS = _histogram("mover_http_request_seconds", "Time to answer, long polls included.", "method", "route")
 
+SIGN_INS = _counter("mover_sign_ins_total", "Tries to sign in, and how they ended.", "by", "outcome")
+
 SHARDS = _gauge("mover_shards", "Shards by state, as the catalog counted them last.", "queue", "state")
 SHARDS_DONE = _counter("mover_shards_done_total", "Shards that ended.", "kind", "outcome")
 SHARD_SECONDS = _histogram("mover_shard_seconds", "Time in one shard.", "kind")
@@ -121,6 +123,9 @@ STAGED_FROM_COPY = _counter(
     "mover_staged_from_copy_total", "Files staged from a second copy, the first being damaged, gone or away.", "tier"
 )
 STAGED_BYTES = _counter("mover_run_staged_bytes_total", "Bytes brought into run roots.", "how")
+CONTENT_DAMAGED = _counter(
+    "mover_content_damaged_total", "Content on flash that held other bytes than its name says. Alarm above 0.", "tier"
+)
 STRAYS = _counter("mover_run_strays_total", "Stranger files moved aside at cleanup.")
 
 SNAPSHOTS = _counter("mover_snapshots_total", "Snapshots written and checked.", "tier")

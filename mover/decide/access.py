@@ -8,6 +8,7 @@ What a role may not even read is answered as if it were not there.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
 from mover.model.access import Role
@@ -87,12 +88,23 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "verifications.request": _WORK,
     # who did what is itself about people: those who answer for it read it
     "audit.read": frozenset({"admin", "custodian"}),
+    "audit.pack": frozenset({"admin", "custodian"}),
     "tokens.read": _ADMIN,
     "tokens.make": _ADMIN,
     "tokens.revoke": _ADMIN,
+    "accounts.read": _ADMIN,
+    "accounts.make": _ADMIN,
+    "accounts.grant": _ADMIN,
+    "accounts.disable": _ADMIN,
+    # who one is, and what is one's own
+    "session.read": frozenset(ROLES),
+    "session.use": _PEOPLE,
 }
+# in records beside people, who did something by itself: nobody goes by these names
+RESERVED_NAMES = frozenset({"daemon", "machine", "marker", "mover", "policy", "provider", "root", "system"})
 
 Verdict = Literal["allowed", "denied", "hidden"]
+Scopes = Collection[str] | None
 
 
 def may(role: Role, action: str) -> bool:
@@ -100,12 +112,42 @@ def may(role: Role, action: str) -> bool:
     return role in ACTIONS.get(action, frozenset())
 
 
-def judge(role: Role, action: str) -> Verdict:
+def judge(role: Role, action: str, scopes: Scopes = None) -> Verdict:
     """`denied` where the role may read the noun and so learns nothing by the refusal; else `hidden`."""
-    if may(role, action):
+    if may(role, action) and _in(scopes, action):
         return "allowed"
-    noun = action.partition(".")[0]
-    return "denied" if may(role, f"{noun}.read") else "hidden"
+    reading = f"{action.partition('.')[0]}.read"
+    return "denied" if may(role, reading) and _in(scopes, reading) else "hidden"
+
+
+def actions_of(role: Role, scopes: Scopes = None) -> list[str]:
+    return [action for action in ACTIONS if may(role, action) and _in(scopes, action)]
+
+
+def _in(scopes: Scopes, action: str) -> bool:
+    """Who one is, any token may ask."""
+    return scopes is None or action in scopes or action == "session.read"
+
+
+def why_not_scopes(role: Role, scopes: Collection[str]) -> str:
+    """Why a token of this role cannot be for these actions, or nothing: what is misspelt would silently be nobody's."""
+    beyond = sorted(scope for scope in scopes if not may(role, scope))
+    return f"not among what the role {role} may: {', '.join(beyond)}" if beyond else ""
+
+
+def is_reserved(name: str) -> bool:
+    return name.lower() in RESERVED_NAMES
+
+
+def why_not_here(*, sent_origin: str, sent_site: str, host: str) -> str:
+    """Why an unsafe request with a cookie does not come from our own pages, or nothing. Browsers say `Sec-Fetch-Site`
+    and `Origin` by themselves and no page can change either; what says neither is no browser of today, and needs the
+    session's token all the same."""
+    if sent_site not in ("", "same-origin"):
+        return "the browser says that another site asks"
+    if sent_origin and sent_origin.partition("://")[2].lower() != host.lower():
+        return "the request comes from a page of another origin"
+    return ""
 
 
 def why_not_act_for(role: Role, uid: int, *, member: bool, own_uid: int) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
 
 Role = Literal["viewer", "operator", "admin", "custodian", "scheduler"]
+# what a session began with
+Opened = Literal["password", "token", "provider"]
 
 
 class Identity(Struct, frozen=True):
@@ -16,11 +19,21 @@ class Identity(Struct, frozen=True):
     actor: str
     role: Role
     project: str
-    token_id: str = ""  # empty for the local socket's peer
+    token_id: str = ""  # or the session's; empty for the local socket's peer
     posix_uid: int | None = None
     posix_gid: int | None = None
-    # SHA-256 of the token's secret, by which the database knows who asks without taking our word for it
+    # SHA-256 of the token's or session's secret, by which the database knows who asks without taking our word for it
     proof: bytes = b""
+    session: Opened | None = None
+    account: str = ""  # the id of whose session it is
+    scopes: frozenset[str] | None = None  # actions; None is all that the role may
+    csrf: str = ""  # what a page of ours repeats with each change; a token in a header needs none
+    began_at: datetime | None = None
+    ends_at: datetime | None = None
+
+    @property
+    def kind(self) -> Literal["bearer", "machine", "password", "token", "provider"]:
+        return self.session or ("bearer" if self.token_id else "machine")
 
     @property
     def proven(self) -> bytes | None:

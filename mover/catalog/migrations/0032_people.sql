@@ -541,7 +541,7 @@ end $$;
 grant execute on function mover.account_stands(text, text, text), mover.token_live(mover.token),
     mover.session_live(mover.session) to mover_dispatch;
 grant execute on function mover.account_elsewhere(text) to mover_owner;
-grant select (id, name, issuer, created_at, expires_at, disabled_at) on mover.account to mover_daemon;
+grant select (id, name, cost, issuer, created_at, expires_at, disabled_at) on mover.account to mover_daemon;
 grant select on mover.account_grant to mover_daemon;
 grant select (id, account_id, kind, idle_s, created_at, seen_at, ends_at, ended_at) on mover.session to mover_daemon;
 grant select (scopes, account_id, last_used_at) on mover.token to mover_daemon;
