@@ -4961,3 +4961,10 @@ create trigger tally_entries after update on mover.run_entry referencing old tab
 revoke execute on function mover.take_turn(), mover.tally_new_entries(), mover.tally_entries() from public;
 
 reset role;
+
+-- === what was found damaged is told to runs whose entries are tallied, and to tars ==================================
+
+-- writing entries keeps the tally, whoever writes them
+grant select, update on mover.run_tally to mover_dispatch;
+-- a tar that was found damaged is made again
+grant update (damaged_at) on mover.run_tar to mover_daemon;
