@@ -29,6 +29,7 @@ from mover.api.audit import Trail
 from mover.api.openapi import document
 from mover.api.rooms import Rooms
 from mover.api.serve import Server, serve
+from mover.audit import Checkpoints
 from mover.catalog import instance
 from mover.catalog.database import Database
 from mover.catalog.dumping import Dumper
@@ -52,7 +53,7 @@ from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import BudgetPolicy, ImagesPolicy
+from mover.model.policy import AuditPolicy, BudgetPolicy, ImagesPolicy
 from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
@@ -72,6 +73,7 @@ from mover.runs.runs import Flash, Runs
 from mover.runs.stage import Stage
 from mover.sandbox import Sandbox
 from mover.settings import Settings, Tier, load, read_environment
+from mover.signing import new_key
 from mover.systemd import Notifier
 from mover.tiers import identity as identities
 from mover.tiers import mounts
@@ -100,6 +102,8 @@ SWEEP_S = 3600.0
 BUDGETS_S = 5.0
 # how soon a lock probe, a renewal, a dump or a drill begins when its time has come
 KEEPING_S = 20.0
+# how soon a checkpoint of the audit is made, or copied again, when it is due
+CHECKPOINTS_S = 5.0
 # how long what was written of slides is read row by row
 COLUMNS_S = 15.0
 # a lock probe is due each hour: after two nobody may believe an old answer
@@ -192,6 +196,7 @@ async def run(
                 group.create_task(_follow_keeping(house), name="keeping"),
                 group.create_task(_make_columns(house), name="columns"),
                 group.create_task(_tell_lineage(house), name="lineage"),
+                group.create_task(_keep_checkpoints(house), name="checkpoints"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -232,6 +237,7 @@ class House:
     budgets: Budgets
     shares: Shares
     custody: Custody | ClosedVault
+    checkpoints: Checkpoints
 
 
 @contextlib.asynccontextmanager
@@ -339,7 +345,19 @@ async def _build(
         settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
         rulings, scans, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
+        await _checkpoints(settings, database, policies, tiers),
     )  # fmt: skip
+
+
+async def _checkpoints(
+    settings: Settings, database: Database, policies: PolicyBook, tiers: Mapping[str, AnyTier]
+) -> Checkpoints:
+    """Signed by the process that holds no vault; the key is made where there is none yet."""
+    wanted = [one.policy for one in policies.all() if isinstance(one.policy, AuditPolicy)]
+    if not settings.audit_key.exists():
+        fingerprint = await asyncio.to_thread(new_key, settings.audit_key)
+        logger.info("key of the audit made", digest=fingerprint)
+    return Checkpoints(database, tiers, wanted, key_file=settings.audit_key, site=settings.site)
 
 
 def _roots(settings: Settings, wanted: Callable[[Tier], bool]) -> tuple[Path, ...]:
@@ -557,6 +575,19 @@ async def _make_columns(house: House) -> None:
         await SYSTEM.sleep(COLUMNS_S)
 
 
+async def _keep_checkpoints(house: House) -> None:
+    """Where the audit's chains end goes to other tiers, signed; a tier that is away gets it later."""
+    if house.settings.role == "identified":
+        await asyncio.Event().wait()
+    while True:
+        end_if_cancelled()
+        try:
+            await house.checkpoints.keep(house.settings.project)
+        except MoverError as error:
+            logger.warning("checkpoints wait", code=error.code)
+        await SYSTEM.sleep(CHECKPOINTS_S)
+
+
 async def _tell_lineage(house: House) -> None:
     """Where the settings name a receiver, runs' begins and ends are told it; elsewhere there is nothing to do."""
     wanted = house.settings.lineage
@@ -746,7 +777,10 @@ async def _listen(house: House) -> Server:
         verifications=house.moving.verifications,
         vault=house.custody,  # the closed one refuses by name
         dumps=house.protecting.dumps,
-        audit=Trail(house.database),
+        audit=Trail(
+            house.database, house.checkpoints, node=house.settings.node, site=house.settings.site,
+            key_file=house.settings.audit_key,
+        ),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),
         status=lambda identity: _status(house, identity),

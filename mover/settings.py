@@ -154,6 +154,8 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     drill_key_b: str | None = None
     # signs the certificates of batches; without one none are issued
     certificate_key: str | None = None
+    # signs where the audit chains end; made at the first start where there is none
+    audit_key: str | None = None
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
     lineage: LineageFile | None = None
@@ -240,6 +242,7 @@ class Settings(Struct, frozen=True):
     vault_public: Path
     vault_tombstones: Path
     certificate_key: Path
+    audit_key: Path
     repository_password_file: Path
     workers: WorkersFile
     log_level: str
@@ -390,6 +393,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         tiers={name: _tier(name, tier, folder, state, environment) for name, tier in written.tiers.items()},
         policies=folder / written.policies if written.policies else yaml_reader.default_folder(),
         vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
+        audit_key=_secret_path("audit.key", written.audit_key, folder, state, environment),
         certificate_key=_secret_path("certificate.key", written.certificate_key, folder, state, environment),
         vault_public=folder / written.vault_public if written.vault_public else state / "vault.public",
         vault_tombstones=folder / written.vault_tombstones if written.vault_tombstones else state / "vault.tombstones",

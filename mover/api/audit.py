@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from mover import audit
-from mover.api.operation import Call, Limit, Operations, PathQuery, Query, ShortQuery
+from mover.api.operation import ID_PATTERN, Call, Limit, Operations, Paged, PathQuery, Query, ShortQuery
 from mover.catalog.database import Database
+from mover.errors import RequestInvalid
 from mover.model import wire
+
+PACK = "application/zstd"
+Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
 OPERATIONS = Operations()
 
 
 class AuditQuery(Query, frozen=True):
+    """`action` is its first words; `since` and `until` are half open."""
+
     subject: ShortQuery | None = None
+    actor: ShortQuery | None = None
+    action: ShortQuery | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     after: PathQuery | None = None
     limit: Limit = 100
+
+
+class PackQuery(Query, frozen=True):
+    run: Id
 
 
 @OPERATIONS.add("GET", "/v1/audit", "audit.read", wire.AuditPage, query=AuditQuery)
 async def page(call: Call[None, AuditQuery]) -> wire.AuditPage:
     """Who did what, in the order of the chains."""
     query = call.query
-    return await call.rooms.audit.page(call.project, subject=query.subject, after=query.after, limit=query.limit)
+    wanted = audit.Wanted(query.subject, query.actor, query.action, query.since, query.until)
+    return await call.rooms.audit.page(call.project, wanted, after=query.after, limit=query.limit)
 
 
 @OPERATIONS.add("GET", "/v1/audit/verify", "audit.read", wire.AuditVerdict)
 async def verify(call: Call[None, Query]) -> wire.AuditVerdict:
-    """Recompute every chain of the project."""
+    """Recompute every chain of the project, and compare it with the checkpoints that stand on other tiers."""
     return await call.rooms.audit.verify(call.project)
+
+
+@OPERATIONS.add("GET", "/v1/audit/checkpoints", "audit.read", wire.Checkpoints, query=Paged)
+async def checkpoints(call: Call[None, Paged]) -> wire.Checkpoints:
+    """Where the chains ended, signed, newest first, and which tiers have each."""
+    return await call.rooms.audit.checkpoints(call.project, call.query.after, call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/audit/pack", "audit.pack", str, query=PackQuery, media_type=PACK)
+async def pack(call: Call[None, PackQuery]) -> AsyncIterator[bytes]:
+    """One run with its proofs, policies, certificates, records and checkpoints as one signed file (zstd), which
+    `mover audit verify FILE` checks without a daemon. That it was made is a record, too."""
+    return call.rooms.audit.pack(call.project, call.query.run, by=call.actor, request=call.request)
 
 
 @OPERATIONS.add("GET", "/v1/audit/export", "audit.read", str, media_type="application/jsonl; charset=utf-8")
@@ -40,18 +73,37 @@ async def export(call: Call[None, Query]) -> AsyncIterator[bytes]:
 class Trail:
     """The audit room as the API asks it: each question is one transaction of one project."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, checkpoints: audit.Checkpoints, *, node: str, site: str, key_file: Path
+    ) -> None:
         self._database = database
+        self._checkpoints = checkpoints
+        self._node, self._site, self._key_file = node, site, key_file
 
-    async def page(self, project: str, /, *, subject: str | None, after: str | None, limit: int) -> wire.AuditPage:
+    async def page(self, project: str, wanted: audit.Wanted, /, *, after: str | None, limit: int) -> wire.AuditPage:
         async with self._database.project(project) as conn:
-            return await audit.page(conn, project, subject=subject, after=after, limit=limit)
+            return await audit.page(conn, project, wanted, after=after, limit=limit)
 
     async def verify(self, project: str, /) -> wire.AuditVerdict:
+        """The copies are read first: what is added afterwards is beyond them, never before."""
+        anchors, copies = await self._checkpoints.anchors(project)
+        async with self._database.still(project) as conn:
+            return await audit.verify(conn, project, anchors=anchors, copies=copies)
+
+    async def checkpoints(self, project: str, after: str | None, limit: int, /) -> wire.Checkpoints:
+        if after is not None and not (after.isascii() and after.isdecimal() and len(after) < 19):
+            raise RequestInvalid("`after` is not the `next` of an earlier page")
         async with self._database.project(project) as conn:
-            return await audit.verify(conn, project)
+            return await audit.checkpoint_page(conn, project, before=int(after) if after else None, limit=limit)
 
     async def export(self, project: str, /) -> AsyncIterator[bytes]:
-        async with self._database.project(project) as conn:
+        async with self._database.still(project) as conn:
             async for line in audit.export(conn, project):
                 yield line
+
+    async def pack(self, project: str, run: str, /, *, by: str, request: str) -> AsyncIterator[bytes]:
+        async for piece in audit.make_pack(
+            self._database, project, run, by=by, node=self._node, site=self._site, key_file=self._key_file,
+            request=request,
+        ):  # fmt: skip
+            yield piece

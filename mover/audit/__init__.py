@@ -1,9 +1,24 @@
 """The hash-chained record of who did what, written in the caller's transaction (D21).
 
 `record` is the last statement of a transaction: it locks the chain's head until the commit, and everything
-before it then runs without that lock.
+before it then runs without that lock. `Checkpoints` carries signed heads out of the database's reach; `make_pack`
+puts all that concerns one run into a file that `check_pack` judges by itself.
 """
 
-from mover.audit.chain import export, heads, page, record, verify
+from mover.audit.chain import Wanted, export, heads, page, record, verify
+from mover.audit.checkpoints import Checkpoints, checkpoint_page
+from mover.audit.pack import make_pack
+from mover.audit.packcheck import check_pack
 
-__all__ = ["export", "heads", "page", "record", "verify"]
+__all__ = [
+    "Checkpoints",
+    "Wanted",
+    "check_pack",
+    "checkpoint_page",
+    "export",
+    "heads",
+    "make_pack",
+    "page",
+    "record",
+    "verify",
+]

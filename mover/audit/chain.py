@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from mover.catalog import queries
 from mover.catalog.database import Connection
@@ -51,32 +53,53 @@ async def heads(conn: Connection, project: str) -> list[Head]:
     return [_head(row) for row in await cursor.fetchall()]
 
 
-async def verify(conn: Connection, project: str, *, anchors: list[Head] | None = None) -> wire.AuditVerdict:
-    """Recomputes every chain of the project. `anchors` are heads that were written down elsewhere earlier."""
+async def verify(
+    conn: Connection,
+    project: str,
+    *,
+    anchors: list[Head] | None = None,
+    copies: list[wire.CheckpointCopies] | None = None,
+) -> wire.AuditVerdict:
+    """Recomputes every chain of the project, over a connection that sees it as it stood (`Database.still`): records
+    that are added meanwhile would look like a head that was put back. `anchors` are heads that were written down
+    elsewhere earlier, `copies` what is to say of the places where."""
     ends = {head.node: head for head in await heads(conn, project)}
     kept = anchors or []
     counts: dict[str, int] = {}
     broken: list[dict[str, Any]] = []
     for node in sorted({*await _nodes(conn, project), *(anchor.node for anchor in kept)}):
         chain = Chain(anchors=[anchor for anchor in kept if anchor.node == node])
-        async for link in _links(conn, project, node):
-            chain.add(link)
+        async for piece in _slices(conn, project, node):
+            await asyncio.to_thread(chain.extend, piece)
         broken += [msgspec.to_builtins(link) | {"node": node} for link in chain.finish(ends.get(node))]
         counts[node] = chain.records
-    return wire.AuditVerdict(whole=not broken, records=sum(counts.values()), chains=counts, broken=broken)
+    told = copies or []
+    return wire.AuditVerdict(
+        whole=not broken and not any(one.problems for one in told),
+        records=sum(counts.values()), chains=counts, broken=broken, checkpoints=told,
+    )  # fmt: skip
+
+
+class Wanted(Struct, frozen=True):
+    """Which records; what is None or empty excludes nothing. `action` is its first words, times are half open."""
+
+    subject: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 async def page(
-    conn: Connection, project: str, *, after: str | None = None, limit: int = 100, subject: str | None = None
+    conn: Connection, project: str, wanted: Wanted | None = None, *, after: str | None = None, limit: int = 100
 ) -> wire.AuditPage:
     """Newest first. `after` is the `next` of the page before."""
     at, node, seq = _read_cursor(after) if after else (None, None, None)
     limit = max(1, min(limit, PAGE_LIMIT))
-    cursor = await conn.execute(
-        _Q["page_newest_first"],
-        {"project": project, "subject": subject, "at": at, "node": node, "seq": seq, "limit": limit + 1},
-    )
-    rows = await cursor.fetchall()
+    rows = await _Q.many(
+        conn, "page_newest_first", project=project, at=at, node=node, seq=seq, limit=limit + 1,
+        **msgspec.structs.asdict(wanted or Wanted()),
+    )  # fmt: skip
     records = [
         wire.AuditRecord(
             node=row.node, seq=row.seq, at=row.at, body=msgspec.json.decode(row.body), hash=bytes(row.hash).hex()
@@ -88,13 +111,19 @@ async def page(
 
 async def export(conn: Connection, project: str) -> AsyncIterator[bytes]:
     """Every chain as JSON lines, each record as it was hashed, so that an outsider can recompute it."""
-    for node in await _nodes(conn, project):
-        async for link in _links(conn, project, node):
-            line = {
-                "project": link.project, "node": link.node, "seq": link.seq, "at": link.at,
-                "body": link.body, "prev": link.prev.hex(), "hash": link.hash.hex(),
-            }  # fmt: skip
-            yield msgspec.json.encode(line) + b"\n"
+    async for piece in slices(conn, project):
+        yield await asyncio.to_thread(_exported, piece)
+
+
+def _exported(links: list[Link]) -> bytes:
+    lines = [
+        {
+            "project": link.project, "node": link.node, "seq": link.seq, "at": link.at,
+            "body": link.body, "prev": link.prev.hex(), "hash": link.hash.hex(),
+        }
+        for link in links
+    ]  # fmt: skip
+    return msgspec.json.Encoder().encode_lines(lines)
 
 
 async def _nodes(conn: Connection, project: str) -> list[str]:
@@ -102,19 +131,24 @@ async def _nodes(conn: Connection, project: str) -> list[str]:
     return [row.node for row in await cursor.fetchall()]
 
 
-async def _links(conn: Connection, project: str, node: str) -> AsyncIterator[Link]:
-    """In slices, so that millions of records never stand in memory at once."""
+async def slices(conn: Connection, project: str) -> AsyncIterator[list[Link]]:
+    """Every chain, one after the other, in pieces: millions of records never stand in memory at once."""
+    for node in await _nodes(conn, project):
+        async for piece in _slices(conn, project, node):
+            yield piece
+
+
+async def _slices(conn: Connection, project: str, node: str) -> AsyncIterator[list[Link]]:
     after = -1
     while True:
-        cursor = await conn.execute(
-            _Q["chain_after"], {"project": project, "node": node, "after": after, "limit": SLICE_LIMIT}
-        )
-        rows = await cursor.fetchall()
-        for row in rows:
-            yield Link(
+        rows = await _Q.many(conn, "chain_after", project=project, node=node, after=after, limit=SLICE_LIMIT)
+        yield [
+            Link(
                 project=row.project, node=row.node, seq=row.seq, at=row.at, body=row.body,
                 prev=bytes(row.prev), hash=bytes(row.hash),
-            )  # fmt: skip
+            )
+            for row in rows
+        ]  # fmt: skip
         if len(rows) < SLICE_LIMIT:
             return
         after = rows[-1].seq

@@ -76,6 +76,15 @@ class Database:
             yield conn
 
     @asynccontextmanager
+    async def still(self, project_id: str) -> AsyncIterator[Connection]:
+        """One transaction that sees this project as it stood at its first question, however long it reads, and writes
+        nothing."""
+        async with self.instance() as conn:
+            await conn.execute("set transaction isolation level repeatable read, read only")
+            await turn_to(conn, project_id)
+            yield conn
+
+    @asynccontextmanager
     async def instance(self) -> AsyncIterator[Connection]:
         """One transaction without a project: instance-wide tables and the cross-project functions only.
         Touching a project's table in it is an error, not an empty answer."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from mover.cli.common import after_option, limit_option, with_client
+from mover.cli.common import Moment, after_option, limit_option, with_client, with_output
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
+    from mover.cli.common import Where
     from mover.cli.output import Output
+    from mover.model.wire import AuditVerdict
     from mover.sdk import SyncClient
 
 
@@ -23,12 +27,16 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--subject", help="Only records about this id.")
+@click.option("--actor", help="Only what this one did.")
+@click.option("--action", help="Only actions that begin so, such as 'run' or 'slide remove'.")
+@click.option("--since", type=Moment(), metavar="TIME", help="From then on.")
+@click.option("--until", type=Moment(), metavar="TIME", help="Before then.")
 @after_option
 @limit_option
 @with_client
-def list_records(*, mover: SyncClient, out: Output, subject: str | None, after: str | None, limit: int) -> None:
+def list_records(*, mover: SyncClient, out: Output, after: str | None, limit: int, **wanted: Any) -> None:
     """The audit records, newest first."""
-    page = mover.audit.page(subject=subject, after=after, limit=limit)
+    page = mover.audit.page(after=after, limit=limit, **wanted)
     rows = [
         (
             r.at,
@@ -45,16 +53,84 @@ def list_records(*, mover: SyncClient, out: Output, subject: str | None, after: 
         out.note(f"more: --after {page.next}")
 
 
-@command.command("verify")
+@command.command("checkpoints")
+@after_option
+@limit_option
 @with_client
-def verify(*, mover: SyncClient, out: Output) -> int:
-    """Recompute every chain. Exit status 5 when one is broken."""
-    verdict = mover.audit.verify()
+def checkpoints(*, mover: SyncClient, out: Output, after: str | None, limit: int) -> None:
+    """Where the chains ended, signed and written to other tiers; newest first."""
+    page = mover.audit.checkpoints(after=after, limit=limit)
+    rows = [(c.at, c.n, c.records, ", ".join(c.tiers) or "nowhere yet", c.fingerprint) for c in page.checkpoints]
+    out.table(page, "at checkpoint records tiers key", rows, empty="no checkpoints: a policy of kind audit makes them")
+    if page.next:
+        out.note(f"more: --after {page.next}")
+
+
+@command.command("pack")
+@click.option("--run", "run", required=True, help="The run it is about.")
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="A new file; default: RUN.audit.")
+@with_client
+def pack(*, mover: SyncClient, out: Output, run: str, to: Path | None) -> None:
+    """One run with its manifest, proofs, policies, certificates, records and checkpoints as one signed file."""
+    to = to or Path(f"{run}.audit")
+    with _new_file(to) as file:
+        written = mover.audit.pack(run, file.write)
+    out.facts({"file": str(to), "bytes": written}, [("written", to), ("bytes", f"{written:,}")])
+    out.note(f"check it anywhere: mover audit verify {to}")
+
+
+@command.command("verify")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--key", "trusted", multiple=True, help="A fingerprint you know; signed by any other, it fails.")
+@with_output
+@click.pass_obj
+def verify(where: Where, *, out: Output, file: Path | None, trusted: tuple[str, ...]) -> int:
+    """Recompute every chain, and compare it with what stands on other tiers; or, with FILE, check an audit pack, with
+    no daemon. Exit status 5 when something is broken."""
+    if file is not None:
+        return _verify_pack(out, file, trusted)
+    with where.connect() as mover:
+        return _told(out, mover.audit.verify())
+
+
+def _verify_pack(out: Output, file: Path, trusted: tuple[str, ...]) -> int:
+    from mover.audit.packcheck import check_pack
+    from mover.deid.certificate import verify as verify_certificate
+
+    found = check_pack(file, trusted=trusted, certificate=lambda body: verify_certificate(body).problems)
+    word = "[green]whole[/]" if found.whole else "[red]broken[/]"
+    parts = ", ".join(f"{count:,} {kind}" for kind, count in found.lines.items() if kind not in ("pack", "end"))
+    key = found.fingerprint + ("" if found.trusted else "  (compare it with the site's: this file cannot vouch for it)")
+    facts = [
+        ("pack", f"{word}, made {found.made_at} by {found.made_by}"),
+        ("run", f"{found.run} of {found.project} at {found.site}"),
+        ("manifest", f"{found.files:,} files of {found.slides:,} slides, root {found.manifest_root}"),
+        ("holds", parts), ("approvals", str(found.approvals)),
+        ("covered", str(found.covered_until or "by no checkpoint")), ("signed by", key),
+    ]  # fmt: skip
+    out.facts(found, facts)
+    for note in found.notes:
+        out.note(f"  note: {note}")
+    for problem in found.problems:
+        out.note(f"  [red]broken[/]: {problem}")
+    return 0 if found.whole else 5
+
+
+def _told(out: Output, verdict: AuditVerdict) -> int:
     word = "[green]whole[/]" if verdict.whole else "[red]broken[/]"
     chains = ", ".join(f"{node} {count}" for node, count in sorted(verdict.chains.items()))
-    out.facts(verdict, [("audit", f"{word}, {verdict.records} records"), ("chains", chains)])
+    copies = [
+        (f"copies on {one.tier}", one.unread or f"{one.count} checkpoints, the newest {one.newest}")
+        for one in verdict.checkpoints
+    ]  # fmt: skip
+    out.facts(verdict, [("audit", f"{word}, {verdict.records} records"), ("chains", chains), *copies])
+    if not verdict.checkpoints:
+        out.note("  no checkpoint is kept elsewhere: who owns the database could rewrite it unseen")
     for link in verdict.broken[:50]:
         out.note("  [red]broken[/]: " + "  ".join(f"{name}={value}" for name, value in link.items()))
+    for one in verdict.checkpoints:
+        for problem in one.problems:
+            out.note(f"  [red]broken[/]: {one.tier}: {problem}")
     return 0 if verdict.whole else 5
 
 
@@ -66,6 +142,17 @@ def export(*, mover: SyncClient, out: Output, to: Path | None) -> None:
     if to is None:
         mover.audit.export(sys.stdout.buffer.write)
         return
-    with open(to, "xb") as file:
+    with _new_file(to) as file:
         written = mover.audit.export(file.write)
     out.facts({"file": str(to), "bytes": written}, [("written", to), ("bytes", str(written))])
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Never over another one, and nothing is left of one that was cut off."""
+    with open(path, "xb") as file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink()
+            raise

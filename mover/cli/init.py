@@ -252,6 +252,7 @@ def _writes(settings: Settings) -> list[tuple[str, str]]:
         ],
         (str(settings.vault_key), "the vault's key, 0600; losing it loses every name for ever"),
         (str(settings.certificate_key), "the key that signs certificates of batches, 0600"),
+        (str(settings.audit_key), "the key that signs checkpoints and packs of the audit, 0600"),
         (str(settings.repository_password_file), "the repository's password, 0600"),
         (str(settings.state_dir / "admin-token"), "an admin's API token, 0600"),
         (str(settings.policies), "one policy for each step"),
@@ -282,8 +283,9 @@ def _apply(out: Output, settings: Settings, text: str) -> None:
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not settings.vault_key.exists():
         VaultKey.create(settings.vault_key)
-    if not settings.certificate_key.exists():
-        new_key(settings.certificate_key)
+    for key in (settings.certificate_key, settings.audit_key):
+        if not key.exists():
+            new_key(key)
     _write_secret(settings.repository_password_file, new_secret() + "\n")
     _write_secret(settings.state_dir / ADMIN_TOKEN_FILE, PREFIX + new_secret() + "\n")
     settings.file.parent.mkdir(parents=True, exist_ok=True)

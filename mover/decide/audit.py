@@ -60,12 +60,24 @@ class Chain:
         self._hash = b""
         self._anchors = {anchor.seq: anchor for anchor in anchors}
 
+    @property
+    def last_seq(self) -> int:
+        return self._seq
+
+    @property
+    def last_hash(self) -> bytes:
+        return self._hash
+
     def add(self, link: Link) -> None:
         self.records += 1
         for problem, reason in self._judge(link):
             self._report(link.node, link.seq, problem, reason)
         self._seq = max(self._seq, link.seq)
         self._hash = link.hash
+
+    def extend(self, links: Iterable[Link]) -> None:
+        for link in links:
+            self.add(link)
 
     def finish(self, head: Head | None) -> list[Broken]:
         """What is broken, the end included; an empty list means whole."""
@@ -109,6 +121,5 @@ def record_hash(link: Link) -> bytes:
 def check_chain(links: Iterable[Link], head: Head | None, *, anchors: Iterable[Head] = ()) -> list[Broken]:
     """The whole check over a chain at hand."""
     chain = Chain(anchors=anchors)
-    for link in links:
-        chain.add(link)
+    chain.extend(links)
     return chain.finish(head)

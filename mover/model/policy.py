@@ -177,8 +177,9 @@ class StagePolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="stage", 
     name: Name
     archive: Name = field(name="from")
     flash: Name = field(name="to")
-    layout: Literal["flat", "number", "label"] = "number"
+    layout: Literal["flat", "number", "label", "shards"] = "number"
     layout_label: str | None = None         # the fact that names the folders of layout `label`
+    shard_bytes: Annotated[int, Meta(ge=65_536, le=1 << 40)] = 256 << 20   # the most in a tar of layout `shards`
     # a slide whose patient nobody knows, in a run with splits: whether it is in two of them nobody can say
     unknown_patients: Literal["refuse", "allow"] = "refuse"
     lease_s: Annotated[int, Meta(ge=60)] = 86_400
@@ -251,6 +252,8 @@ class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", 
     name: Name
     flash: Name = field(name="from")
     automatic: bool = False  # clean as soon as the run is protected
+    # strays of cleaned runs and damaged content are held so long, and then go, on record; null: for ever
+    aside_s: Annotated[int, Meta(ge=86_400)] | None = 90 * 86_400
 
 
 Limit = Annotated[int, Meta(ge=1)] | Literal["unlimited"] | None
@@ -386,6 +389,16 @@ class DumpPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="dump", ta
     drill_every_s: Annotated[int, Meta(ge=3600)] = 604_800
 
 
+class AuditPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="audit", tag_field="kind"):
+    """Where the audit chains end is signed and written to other tiers, whenever they have grown: what is rewritten in
+    the database afterwards no longer fits what stands there."""
+
+    name: Name
+    targets: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=4)] = field(name="to")
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9/-]{0,100}$")] = "audit"
+    every_s: Annotated[int, Meta(ge=10)] = 3600
+
+
 Policy = (
     ImagesPolicy
     | RecordsPolicy
@@ -398,4 +411,5 @@ Policy = (
     | ArchivePolicy
     | MovePolicy
     | DumpPolicy
+    | AuditPolicy
 )

@@ -399,6 +399,7 @@ class Columns(Answer, frozen=True, kw_only=True):
 
 class CohortPage(Answer, frozen=True, kw_only=True):
     cohorts: list[Cohort]
+    next: str | None = None
 
 
 class CountRequest(Body, frozen=True):
@@ -556,9 +557,11 @@ class RunRequest(Body, frozen=True):
     splits: Annotated[dict[SplitName, SplitSource], Meta(min_length=2, max_length=16)] | None = None
     tier: str | None = None
     policy: str | None = None
-    # with splits, a folder for each of them unless another layout is asked for
-    layout: Literal["flat", "number", "label", "split"] | None = None
+    # with splits, a folder for each of them unless another layout is asked for; `shards`: tars, for many small files
+    layout: Literal["flat", "number", "label", "split", "shards"] | None = None
     layout_label: str | None = None
+    # the most that a tar of layout `shards` holds, unless a single slide is larger
+    shard_bytes: Annotated[int, Meta(ge=65_536, le=1 << 40)] | None = None
     lease_s: Annotated[int, Meta(ge=60, le=31_536_000)] | None = None
     # who waits for space is let in by priority, then by deadline, then in the order of arrival
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0
@@ -612,13 +615,15 @@ class Run(Answer, frozen=True, kw_only=True):
     expression: str | None = None
     estimate: Estimate | None = None  # None where there is no history to learn from
     snapshots: list[str] = []
-    strays: list[dict[str, Any]] = []
+    strays: list[dict[str, Any]] = []  # the first of them
+    strays_count: int = 0
     proofs: list[Proof] = []
     # the run it repeats, and once it is sealed whether its manifest is that run's, byte for byte
     like: str | None = None
     exact: bool | None = None
     # slides of its kept manifest that two persons removed since: it cannot be staged again exactly
-    removed: list[str] = []
+    removed: list[str] = []  # the first of them
+    removed_count: int = 0
 
 
 class RunPage(Answer, frozen=True, kw_only=True):
@@ -654,13 +659,30 @@ class StagedEntry(Answer, frozen=True, kw_only=True):
     """One file that stands verified below the run's data/: usable before the run as a whole is ready."""
 
     path: str
-    number: str
+    number: str | None = None  # None of what the daemon writes itself
     size_bytes: int
     digest: str
 
 
 class StagedPage(Answer, frozen=True, kw_only=True):
+    """In the order in which they came. `next` where the page is full; what comes later comes after `cursor`."""
+
     entries: list[StagedEntry]
+    next: str | None = None
+    cursor: str | None = None
+
+
+class Stray(Answer, frozen=True, kw_only=True):
+    """What cleanup found in a run root and moved aside instead of removing it."""
+
+    path: str
+    size_bytes: int
+    why: str
+    moved_to: str
+
+
+class StrayPage(Answer, frozen=True, kw_only=True):
+    strays: list[Stray]
     next: str | None = None
 
 
@@ -1361,13 +1383,42 @@ class AuditPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class CheckpointCopies(Answer, frozen=True, kw_only=True):
+    """What a tier holds of the project's checkpoints: how many, up to which, and by whose keys the newest are signed.
+    `unread` is why nothing is known of a tier now."""
+
+    tier: str
+    newest: int = 0
+    count: int = 0
+    signers: list[str] = []
+    problems: list[str] = []
+    unread: str | None = None
+
+
+class Checkpoint(Answer, frozen=True, kw_only=True):
+    """Where the chains ended at a time, signed; `records` are those it covers, `tiers` those that have it."""
+
+    n: int
+    at: datetime
+    digest: str
+    fingerprint: str
+    records: int
+    tiers: list[str]
+
+
+class Checkpoints(Answer, frozen=True, kw_only=True):
+    checkpoints: list[Checkpoint]
+    next: str | None = None
+
+
 class AuditVerdict(Answer, frozen=True, kw_only=True):
-    """`whole` only when every chain of the project was recomputed and matched."""
+    """`whole` only when every chain of the project was recomputed and matched, and fits what stands on other tiers."""
 
     whole: bool
     records: int
     chains: dict[str, int]
     broken: list[dict[str, Any]] = []
+    checkpoints: list[CheckpointCopies] = []
 
 
 Scopes = Annotated[list[Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z]+$")]], Meta(min_length=1, max_length=200)]

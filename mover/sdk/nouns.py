@@ -351,9 +351,8 @@ class Cohorts(Noun):
         body = wire.CohortRequest(name=name, expression=expression)
         return await self._transport.send(Ask("POST", "/v1/cohorts", body=body, repeatable=True), wire.Cohort)
 
-    async def list(self) -> list[wire.Cohort]:
-        page: wire.CohortPage = await self._get("/v1/cohorts", wire.CohortPage)
-        return page.cohorts
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.CohortPage:
+        return await self._get("/v1/cohorts", wire.CohortPage, after=after, limit=limit)
 
     async def get(self, ref: str) -> wire.Cohort:
         return await self._get(f"/v1/cohorts/{ref}", wire.Cohort)
@@ -480,7 +479,11 @@ class Runs(Noun):
         return await asyncio.to_thread(check, place, read=read, expected_root=seen.manifest_root)
 
     async def ready(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.StagedPage:
+        """What may be read already. Asked again after the page's `cursor` it tells what came since, and misses none."""
         return await self._get(f"/v1/runs/{id}/ready", wire.StagedPage, after=after, limit=limit)
+
+    async def strays(self, id: str, *, after: str | None = None, limit: int = 100) -> wire.StrayPage:
+        return await self._get(f"/v1/runs/{id}/strays", wire.StrayPage, after=after, limit=limit)
 
     async def heartbeat(self, id: str) -> wire.Run:
         return await self._change(id, "heartbeat", None)
@@ -817,16 +820,41 @@ class Shortenings(Noun):
 
 
 class Audit(Noun):
-    async def page(self, *, subject: str | None = None, after: str | None = None, limit: int = 100) -> wire.AuditPage:
-        return await self._get("/v1/audit", wire.AuditPage, subject=subject, after=after, limit=limit)
+    async def page(
+        self,
+        *,
+        subject: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> wire.AuditPage:
+        """Newest first; `action` is its first words, `since` and `until` are half open."""
+        return await self._get(
+            "/v1/audit", wire.AuditPage, subject=subject, actor=actor, action=action,
+            since=since.isoformat() if since else None, until=until.isoformat() if until else None,
+            after=after, limit=limit,
+        )  # fmt: skip
+
+    async def checkpoints(self, *, after: str | None = None, limit: int = 100) -> wire.Checkpoints:
+        """Where the chains ended, signed, newest first."""
+        return await self._get("/v1/audit/checkpoints", wire.Checkpoints, after=after, limit=limit)
+
+    async def pack(self, run: str, write: Callable[[bytes], object]) -> int:
+        """The audit pack of a run, handed to `write` piece by piece; returns how many bytes."""
+        return await self._written(Ask("GET", "/v1/audit/pack", query={"run": run}, timeout_s=None), write)
 
     async def verify(self) -> wire.AuditVerdict:
         return await self._get("/v1/audit/verify", wire.AuditVerdict, timeout_s=600)
 
     async def export(self, write: Callable[[bytes], object]) -> int:
         """Every chain as JSON lines, as hashed, handed to `write` piece by piece; returns how many bytes."""
+        return await self._written(Ask("GET", "/v1/audit/export", timeout_s=None), write)
+
+    async def _written(self, ask: Ask, write: Callable[[bytes], object]) -> int:
         written = 0
-        ask = Ask("GET", "/v1/audit/export", timeout_s=None)
         async for piece in self._transport.stream(ask):
             write(piece)
             written += len(piece)

@@ -17,6 +17,7 @@ from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
 from mover.model.policy import (
     ArchivePolicy,
+    AuditPolicy,
     CleanPolicy,
     DumpPolicy,
     ImagesPolicy,
@@ -92,6 +93,8 @@ def _wrong_ends(one: Loaded, settings: Settings, place: _Places) -> Iterator[Mis
         yield from (document.mistake((key,), what) for key, what in _about_archive(one.policy, settings))
     if isinstance(one.policy, DumpPolicy):
         yield from (document.mistake(("to", at), what) for at, what in _about_dump(one.policy, settings, place))
+    if isinstance(one.policy, AuditPolicy):
+        yield from (document.mistake(("to", at), what) for at, what in _about_copies(one.policy.targets, settings))
     if isinstance(one.policy, ProtectPolicy):
         yield from (document.mistake((key,), what) for key, what in _about_keeping(one.policy, settings))
         for index, root in enumerate(one.policy.roots):
@@ -144,15 +147,20 @@ def _about_keeping(policy: ProtectPolicy, settings: Settings) -> Iterator[tuple[
 
 def _about_dump(policy: DumpPolicy, settings: Settings, place: _Places) -> Iterator[tuple[int, str]]:
     """Sealed, so any deidentified tier may hold it; but two in one place are one."""
+    yield from _about_copies(policy.targets, settings)
     tiers = [settings.tiers.get(name) for name in policy.targets]
-    for at, (name, tier) in enumerate(zip(policy.targets, tiers, strict=True)):
-        if tier is None:
-            yield at, f"there is no tier {name}"
-        elif tier.zone != "deidentified" or tier.read_only:
-            yield at, f"{name} is read-only or identified: a dump is written to deidentified tiers"
     paths = [tier.path for tier in tiers if tier is not None and tier.path is not None]
     if len(paths) == 2 and place.overlap(paths[0], paths[1]):
         yield 1, f"its place overlaps that of {policy.targets[0]}: that is one copy, not two"
+
+
+def _about_copies(targets: Sequence[str], settings: Settings) -> Iterator[tuple[int, str]]:
+    for at, name in enumerate(targets):
+        tier = settings.tiers.get(name)
+        if tier is None:
+            yield at, f"there is no tier {name}"
+        elif tier.zone != "deidentified" or tier.read_only:
+            yield at, f"{name} is read-only or identified: this is written to deidentified tiers"
 
 
 def _about_root(root: str, settings: Settings, place: _Places) -> Iterator[str]:

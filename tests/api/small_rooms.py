@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from mover.api import Rooms
+from mover.audit import Wanted
 from mover.errors import NotFound, NotProtected, RunRefused, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
@@ -182,14 +183,22 @@ class SmallRuns(Room):
     async def list(self, project: str, after: str | None, limit: int) -> wire.RunPage:
         return wire.RunPage(runs=[run("run-1")])
 
-    async def manifest(self, project: str, id: str) -> str:
-        return '{"format":"mover-manifest","version":1}\n'
+    async def manifest(self, project: str, id: str) -> AsyncIterator[bytes]:
+        yield b'{"format":"mover-manifest",'
+        yield b'"version":1}\n'
 
-    async def ready(self, project: str, id: str, after: str | None, limit: int) -> list[wire.StagedEntry]:
+    async def ready(self, project: str, id: str, after: str | None, limit: int) -> wire.StagedPage:
+        first = int(after or 0)
         entries = [
-            wire.StagedEntry(path=f"data/{n}.svs", number=str(n), size_bytes=1, digest="0" * 64) for n in range(3)
+            wire.StagedEntry(path=f"data/{n}.svs", number=str(n), size_bytes=1, digest="0" * 64)
+            for n in range(first, min(first + limit, 3))
         ]
-        return [entry for entry in entries if entry.path > (after or "")][:limit]
+        cursor = str(first + len(entries))
+        return wire.StagedPage(entries=entries, next=cursor if len(entries) == limit else None, cursor=cursor)
+
+    async def strays(self, project: str, id: str, after: str | None, limit: int) -> wire.StrayPage:
+        stray = wire.Stray(path="data/x", size_bytes=1, why="stranger", moved_to=f".mover/strays/{id}/data/x")
+        return wire.StrayPage(strays=[stray])
 
     @contextmanager
     def watching(self, id: str) -> Iterator[Callable[[float], Awaitable[None]]]:
@@ -682,12 +691,19 @@ class SmallScans(Room):
 
 
 class SmallAudit(Room):
-    async def page(self, project: str, *, subject: str | None, after: str | None, limit: int) -> wire.AuditPage:
+    async def page(self, project: str, wanted: Wanted, *, after: str | None, limit: int) -> wire.AuditPage:
         record = wire.AuditRecord(node="n", seq=1, at=AT, body={"actor": "a", "action": "b"}, hash="0" * 64)
         return wire.AuditPage(records=[record])
 
     async def verify(self, project: str) -> wire.AuditVerdict:
         return wire.AuditVerdict(whole=True, records=1, chains={"n": 1})
+
+    async def checkpoints(self, project: str, after: str | None, limit: int) -> wire.Checkpoints:
+        made = wire.Checkpoint(n=1, at=AT, digest="0" * 64, fingerprint="0f0f", records=1, tiers=["archive"])
+        return wire.Checkpoints(checkpoints=[made])
+
+    async def pack(self, project: str, run: str, *, by: str, request: str) -> AsyncIterator[bytes]:
+        yield f"{run} by {by}".encode()
 
     async def export(self, project: str) -> AsyncIterator[bytes]:
         if project == "broken":

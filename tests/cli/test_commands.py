@@ -142,6 +142,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run", "list"): (),
     ("run", "show"): ("run-1",),
     ("run", "ready"): ("run-1",),
+    ("run", "strays"): ("run-1",),
     ("run", "heartbeat"): ("run-1",),
     ("run", "finish"): ("run-1", "--exit", "0", "--env", "CUDA=12"),
     ("run", "cancel"): ("run-1",),
@@ -197,6 +198,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("versions",): ("/artifacts/model.pt", "--run", "run-1", "--all"),
     ("audit", "list"): (),
     ("audit", "verify"): (),
+    ("audit", "checkpoints"): (),
     ("policy", "list"): (),
     ("policy", "show"): ("stage",),
     ("token", "make"): ("slurm", "--role", "operator", "--days", "30"),
@@ -205,6 +207,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
+    ("audit", "pack"),
     ("run", "events"), ("run", "keep"),
     ("batch", "reveal"), ("slide", "grant"), ("slide", "decline"),
     *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
@@ -335,6 +338,10 @@ def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemo
     said = mover("--url", daemon.url, "audit", "export", "--to", "chain.jsonl")
     assert said.status == 0
     assert (tmp_path / "chain.jsonl").read_text() == '{"seq":0}\n{"seq":1}\n{"seq":2}\n'
+    assert mover("--url", daemon.url, "audit", "pack", "--run", "run-1").status == 0
+    assert (tmp_path / "run-1.audit").read_text().startswith("run-1 by ")
+    broken = mover("audit", "verify", "run-1.audit")
+    assert broken.status == 5 and "not a line of an audit pack" in broken.out
 
 
 def test_a_report_comes_as_it_is_in_the_format_that_was_asked_for(

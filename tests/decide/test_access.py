@@ -66,6 +66,7 @@ scans.declare       -      +        +     .         .
 verifications.read  +      +        +     .         .
 verifications.request -    +        +     .         .
 audit.read          .      .        +     +         .
+audit.pack          .      .        +     +         .
 tokens.read         .      .        +     .         .
 tokens.make         .      .        +     .         .
 tokens.revoke       .      .        +     .         .

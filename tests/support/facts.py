@@ -90,6 +90,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "dump", **of, id=f"dump-{mark}", policy="dump", why="asked", created_by="ann")
     insert(conn, "dump_copy", **of, dump_id=f"dump-{mark}", tier="archive", key="k")
     insert(conn, "dump_drill", **of, id=f"drill-{mark}", dump_id=f"dump-{mark}", kind="read", created_by="ann")
+    insert(conn, "checkpoint", **of, n=1, digest=DIGEST, fingerprint="f", body="{}")
+    insert(conn, "checkpoint_copy", **of, n=1, tier="archive")
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
     insert(conn, "idempotency", **of, key="k", route="POST /v1/batches", body_digest=DIGEST, subject_id=batch)
     insert(conn, "proof", **of, id=f"proof-{mark}", kind="verified", subject_id=f"pack-{mark}", count=1, bytes=1,

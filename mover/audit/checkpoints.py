@@ -1,0 +1,217 @@
+"""Where the chains end, signed and written to other tiers: the head that no owner of the database can rewrite.
+
+The database is asked for the heads, a key of this site signs them, and every tier of the `audit` policies gets the
+same bytes under a name that is written once. What `verify` compares the chains with is read from those tiers, never
+from the database. A thief with the database and the signing key but without a tier is found by that tier's copies;
+who holds everything is found by a bucket with object lock, or by a fingerprint and a checkpoint on paper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from mover import signing
+from mover.audit import chain
+from mover.catalog import queries
+from mover.catalog.database import Connection, Database
+from mover.clock import SYSTEM, Clock
+from mover.decide.audit import Head
+from mover.errors import EntryExists, EntryMissing, MoverError
+from mover.log import get_logger
+from mover.model import wire
+from mover.model.checkpoint import BYTES_MAX, ChainEnd, Checkpoint, SignedCheckpoint, key_of
+from mover.model.policy import AuditPolicy
+from mover.signing import SigningKey
+from mover.tiers.port import ReadTier, WriteTier
+
+COPIES_MAX = 1000  # in one turn: a tier that was away for weeks catches up over several
+LISTED_MAX = 1_000_000
+READ_MAX = 100  # the newest of a tier: each proves everything before it
+
+_Q = queries.load(__file__)
+logger = get_logger(__name__)
+
+
+class Checkpoints:
+    """Of one daemon. `tiers` are those it can write, by name."""
+
+    def __init__(
+        self,
+        database: Database,
+        tiers: Mapping[str, WriteTier],
+        policies: Sequence[AuditPolicy],
+        *,
+        key_file: Path,
+        site: str,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._database = database
+        self._tiers = tiers
+        self._policies = policies
+        self._key_file = key_file
+        self._site = site
+        self._clock = clock
+
+    async def keep(self, project: str) -> int:
+        """What is due now: a new checkpoint where the chains have grown, and copies that are missing. The number of
+        copies written."""
+        if not self._policies:
+            return 0
+        await self._make(project)
+        return sum([await self._copy(project, policy, name) for policy in self._policies for name in policy.targets])
+
+    async def _make(self, project: str) -> None:
+        every_s = min(policy.every_s for policy in self._policies)
+        async with self._database.project(project) as conn:
+            await _Q.one(conn, "turn", project=project)
+            newest = await _Q.one(conn, "newest", project=project)
+            if newest is not None and newest.age_s < every_s:
+                return
+            ends = tuple(ChainEnd(one.node, one.seq, one.hash.hex()) for one in await chain.heads(conn, project))
+            if not ends or (newest is not None and _decoded(newest.body).checkpoint.heads == ends):
+                return
+            made = Checkpoint(
+                site=self._site, project=project, n=newest.n + 1 if newest else 1,
+                at=self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), heads=ends,
+                previous=newest.digest if newest else "",
+            )  # fmt: skip
+            body, fingerprint = await asyncio.to_thread(lambda: _signed(made, signing.load_key(self._key_file)))
+            await conn.execute(
+                _Q["add"],
+                {"project": project, "n": made.n, "digest": blake3(body).hexdigest(), "fingerprint": fingerprint,
+                 "body": body.decode()},
+            )  # fmt: skip
+
+    async def _copy(self, project: str, policy: AuditPolicy, name: str) -> int:
+        tier = self._tiers.get(name)
+        if tier is None:
+            return 0
+        async with self._database.project(project) as conn:
+            missing = await _Q.many(conn, "missing", project=project, tier=name, limit=COPIES_MAX)
+        written = 0
+        for row in missing:
+            key = key_of(policy.prefix, project, row.n)
+            try:
+                await asyncio.to_thread(_put, tier, key, row.body.encode())
+            except MoverError as error:
+                logger.warning("checkpoint not copied", tier=name, code=error.code)
+                break
+            async with self._database.project(project) as conn:
+                await conn.execute(_Q["copied"], {"project": project, "n": row.n, "tier": name})
+            written += 1
+        return written
+
+    async def anchors(self, project: str) -> tuple[list[Head], list[wire.CheckpointCopies]]:
+        """The heads that stand on other tiers, and what is to say of each tier's copies."""
+        async with self._database.project(project) as conn:
+            wanted = int((await _Q.one(conn, "count", project=project)).n)
+        heads, told = [], []
+        for policy in self._policies:
+            for name in policy.targets:
+                tier = self._tiers.get(name)
+                if tier is not None:
+                    found = await asyncio.to_thread(_read, tier, policy.prefix, project, wanted)
+                    heads += found[0]
+                    told.append(found[1])
+        return heads, told
+
+
+async def checkpoint_page(conn: Connection, project: str, *, before: int | None, limit: int) -> wire.Checkpoints:
+    rows = await _Q.many(conn, "page", project=project, before=before, limit=limit + 1)
+    made = [
+        wire.Checkpoint(
+            n=row.n,
+            at=row.at,
+            digest=row.digest,
+            fingerprint=row.fingerprint,
+            tiers=row.tiers,
+            records=sum(end.seq for end in _decoded(row.body).checkpoint.heads),
+        )  # fmt: skip
+        for row in rows[:limit]
+    ]
+    return wire.Checkpoints(checkpoints=made, next=str(made[-1].n) if len(rows) > limit else None)
+
+
+def _signed(checkpoint: Checkpoint, key: SigningKey) -> tuple[bytes, str]:
+    signature = signing.sign(signing.canonical(checkpoint), key)
+    return signing.canonical(SignedCheckpoint(checkpoint, signature)) + b"\n", signature.fingerprint
+
+
+def _decoded(body: str | bytes) -> SignedCheckpoint:
+    return msgspec.json.decode(body, type=SignedCheckpoint)
+
+
+def problems_of(body: bytes) -> list[str]:
+    """Whether these bytes are a checkpoint that its own key signed; whose key it is, the fingerprint tells."""
+    try:
+        signed = _decoded(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ["it is no checkpoint"]
+    if signing.canonical(signed) + b"\n" != body:
+        return ["it is not as a checkpoint is written"]
+    return signing.problems_of(signed.signature, signing.canonical(signed.checkpoint))
+
+
+# --- on the tiers (blocking) -------------------------------------------------------------------------------
+
+
+def _put(tier: WriteTier, key: str, body: bytes) -> None:
+    try:
+        tier.put(key, [body], size_bytes=len(body))
+    except EntryExists:
+        if b"".join(tier.stream(key, cold=True)) != body:
+            raise
+
+
+def _read(tier: ReadTier, prefix: str, project: str, wanted: int) -> tuple[list[Head], wire.CheckpointCopies]:
+    """The newest copies of a tier, read and judged. `wanted` is how many the database knows of: it may have been put
+    back to an older state, then the tier has more."""
+    try:
+        numbers = sorted(_numbers(tier, prefix, project))
+        problems = [f"checkpoint {n} is not there" for n in _gaps(numbers, wanted)]
+        bodies = {n: tier.read(key_of(prefix, project, n), 0, None) for n in numbers[-READ_MAX:]}
+    except MoverError as error:
+        return [], wire.CheckpointCopies(tier=tier.name, unread=error.code)
+    heads: list[Head] = []
+    for n, body in bodies.items():
+        found = problems_of(body[:BYTES_MAX]) or _misplaced(bodies, n, project)
+        problems += [f"checkpoint {n}: {what}" for what in found]
+        if not found:
+            checkpoint = _decoded(body).checkpoint
+            heads += [Head(project, end.node, end.seq, bytes.fromhex(end.hash)) for end in checkpoint.heads]
+    signers = sorted({_decoded(body).signature.fingerprint for body in bodies.values() if not problems_of(body)})
+    newest = numbers[-1] if numbers else 0
+    return heads, wire.CheckpointCopies(
+        tier=tier.name, newest=newest, count=len(numbers), signers=signers, problems=problems[:READ_MAX]
+    )
+
+
+def _misplaced(bodies: Mapping[int, bytes], n: int, project: str) -> list[str]:
+    """A genuine checkpoint under another one's name, or after one that it does not follow."""
+    checkpoint = _decoded(bodies[n]).checkpoint
+    if (checkpoint.n, checkpoint.project) != (n, project):
+        return ["it is another one's"]
+    if n - 1 in bodies and checkpoint.previous != blake3(bodies[n - 1]).hexdigest():
+        return ["it does not follow the one before it"]
+    return []
+
+
+def _numbers(tier: ReadTier, prefix: str, project: str) -> Iterator[int]:
+    try:
+        for at, entry in enumerate(tier.list(f"{prefix}/{project}")):
+            name = entry.key.rpartition("/")[2]
+            if at < LISTED_MAX and name.endswith(".json") and name[:-5].isdecimal():
+                yield int(name[:-5])
+    except EntryMissing:
+        return
+
+
+def _gaps(numbers: Sequence[int], wanted: int) -> list[int]:
+    have, newest = set(numbers), max(numbers[-1] if numbers else 0, wanted)
+    return [n for n in range(1, newest + 1) if n not in have][:READ_MAX]

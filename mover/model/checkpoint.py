@@ -1,0 +1,44 @@
+"""A checkpoint of the audit: where every chain of a project ended, signed and kept elsewhere (docs/formats.md).
+
+One form only: sorted keys, no spaces, one line. Each names the digest of the one before, so that a checkpoint taken
+out of the row is missed.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from mover.model.certificate import Signature
+
+FORM: Final = "mover-audit-checkpoint/1"
+# a site has some hundreds of nodes in its life at most, and a chain for each
+HEADS_MAX: Final = 10_000
+BYTES_MAX: Final = 4 << 20
+
+
+class ChainEnd(Struct, frozen=True):
+    node: str
+    seq: int
+    hash: str  # SHA-256 of the last record, in hexadecimals
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    form: Literal["mover-audit-checkpoint/1"] = FORM
+    site: str
+    project: str
+    n: int  # 1, 2, 3 … without a gap
+    at: str  # UTC, the signer's clock
+    heads: tuple[ChainEnd, ...]
+    previous: str  # BLAKE3 of the file of n - 1; empty for the first
+
+
+class SignedCheckpoint(Struct, frozen=True):
+    checkpoint: Checkpoint
+    signature: Signature
+
+
+def key_of(prefix: str, project: str, n: int) -> str:
+    """Where checkpoint `n` stands on a tier."""
+    return f"{prefix}/{project}/{n:012d}.json"
