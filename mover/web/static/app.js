@@ -92,7 +92,7 @@ function Crumbs({ page, said }) {
 
 function ThemeButton() {
   const [theme, setTheme] = useState(document.documentElement.dataset.choice);
-  return html`<button class="plain" onClick=${() => setTheme(nextTheme())} title="light, dark, or as the system">Theme: ${theme}</button>`;
+  return html`<button class="plain" onClick=${() => setTheme(nextTheme())} title="light, dark, or as the system"><span class="wide-only">Theme: </span>${theme}</button>`;
 }
 
 function Toasts() {

@@ -88,7 +88,7 @@ export function ActionDialog({ operation, label, title, said = {}, body, fields 
       ${ready && OPERATIONS[operation].query.includes("plan") && html`<${Planned} operation=${operation} asked=${asked} />`}
       ${state.problem && html`<${Failure} problem=${state.problem} />`}
       <${Equivalent} operation=${operation} said=${asked.said} body=${asked.body} />
-      <div class="row apart"><button type="button" onClick=${close}>Not now</button>
+      <div class="row apart last"><button type="button" onClick=${close}>Not now</button>
         <button class=${danger ? "danger first" : "first"} disabled=${!ready || state.busy}>${state.busy ? "Working" : label}</button></div>
     </form><//>`;
 }

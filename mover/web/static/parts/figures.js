@@ -12,7 +12,7 @@ export function Time({ at, both = false }) {
   const now = useStore(clock);
   if (!at) return html`<span class="muted">–</span>`;
   const exact = `${moment(at)} ${zone()}`;
-  return html`<time datetime=${at} title=${exact} class="nowrap">${both ? `${moment(at)}, ${ago(at, now)}` : ago(at, now)}</time>`;
+  return html`<time datetime=${at} title=${exact} class=${both ? "" : "nowrap"}>${both ? `${moment(at)}, ${ago(at, now)}` : ago(at, now)}</time>`;
 }
 
 export const Bytes = ({ of }) => html`<span class="nowrap" title=${of === null || of === undefined ? null : `${count(of)} bytes`}>${size(of)}</span>`;
