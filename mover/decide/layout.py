@@ -21,15 +21,17 @@ def slide_path(
 ) -> str:
     """`data/...`: flat, a folder per slide number, per value of the fact `label`, or per split.
 
+    What stands in tars (layout `shards`) has the name that it has flat, or by split where there are splits: which files
+    a run has is one question, and how they are wrapped another (`decide.tars`).
     `name` is a file beside the slide's main one. A slide of several files has a folder of its own in every layout:
     its index names its parts by where they lie.
     """
     name = name or f"{number}.{extension}"
     if layout == "label":
         name = f"{folder_name((facts or {}).get(label or ''))}/{f'{number}/' if several else ''}{name}"
-    elif layout == "split":
+    elif layout == "split" or (layout == "shards" and split):
         name = f"{split}/{f'{number}/' if several else ''}{name}"
-    elif layout != "flat" or several:
+    elif layout not in ("flat", "shards") or several:
         name = f"{number}/{name}"
     return f"data/{name}"
 

@@ -26,6 +26,8 @@ KINDS = frozenset(
         "shard",
         "proof",
         "token",
+        "account",
+        "session",
         "dump",
         "drill",
         "renewal",
@@ -47,6 +49,9 @@ KINDS = frozenset(
     ]
 )
 
+NUMBER_BITS = 80
+
+_BASE32_DIGITS = str.maketrans(CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
 _ID = re.compile(r"^[a-z]+-[0-9a-hjkmnp-tv-z]{26}$")
 _NUMBER = re.compile(rf"^[{CROCKFORD}]{{17}}$")
 
@@ -77,6 +82,11 @@ def make_number(entropy: bytes) -> str:
 
 def is_number(text: str) -> bool:
     return _NUMBER.match(text) is not None and _check_character(text[:16]) == text[16]
+
+
+def number_value(number: str) -> int:
+    """The random bits of a number; numbers sort as their values do."""
+    return int(number[:16].translate(_BASE32_DIGITS), 32)
 
 
 def _check_character(body: str) -> str:

@@ -50,11 +50,14 @@ select %(project)s, %(id)s, key, source, subject, digest, size_bytes, mtime_ns, 
 on conflict (verification_id, key) do nothing
 
 -- name: freeze_run
--- The work list of a run root: what its manifest says.
+-- The work list of a run root: what its manifest says. Of files in tars the tars are read, whose digest was taken when
+-- each file's own was proved.
 insert into mover.verification_entry (project_id, verification_id, key, source, subject, digest, size_bytes)
 select %(project)s, %(id)s, convert_to('runs/' || e.run_id || '/' || e.path, 'UTF8'), 'run', e.run_id, e.digest,
        e.size_bytes
-  from mover.run_entry e where e.run_id = %(run)s order by e.path
+  from (select run_id, path, digest, size_bytes from mover.run_entry where shard is null
+         union all
+        select run_id, path, digest, size_bytes from mover.run_tar) e where e.run_id = %(run)s order by e.path
 on conflict (verification_id, key) do nothing
 
 -- name: freeze_list
@@ -229,4 +232,7 @@ select pg_advisory_xact_lock(hashtextextended('mover.verification:' || %(project
 
 -- name: run_total
 -- How much a run root holds.
-select count(*) as entries, coalesce(sum(size_bytes), 0)::bigint as bytes from mover.run_entry where run_id = %(run)s
+select count(*) as entries, coalesce(sum(size_bytes), 0)::bigint as bytes
+  from (select run_id, size_bytes from mover.run_entry where shard is null
+         union all
+        select run_id, size_bytes from mover.run_tar) e where run_id = %(run)s

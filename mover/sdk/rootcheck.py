@@ -4,13 +4,16 @@
 promises (and the catalog's, where it is known). It takes seconds for 100,000 files and believes the file system's
 times: only `read=True` reads every byte. Whatever was written after the seal has a later time than `sealed_at`, which
 is by the tier's own clock; a folder whose names were changed has one, too.
+
+Of files in tars (layout `shards`) the tars stand in the root, each read once: its own digest and those of its files.
+Where a file stands in one is compared with the index alone, unless bytes are read.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,10 +21,11 @@ from typing import Literal
 
 import msgspec
 from blake3 import blake3
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from mover.errors import NotFound, StructureInvalid
-from mover.model.manifest import ManifestEntry, ManifestHeader
+from mover.model.manifest import ManifestEntry, ManifestHeader, ManifestShard, manifest_root, misplaced, shards_root
+from mover.model.proving import Prover
 
 MANIFEST, IDENTITY, RECORDS, OUT = "manifest.jsonl", "RUN.json", "records.parquet", "out"
 BESIDE = frozenset({MANIFEST, IDENTITY, OUT})
@@ -47,6 +51,7 @@ class Sealed(Struct, frozen=True):
     count: int
     bytes: int
     sealed_at: datetime
+    shards_root: str | None = None
 
 
 class Checked(Struct, frozen=True):
@@ -71,16 +76,20 @@ def check(root: str | Path, *, read: bool = False, expected_root: str | None = N
     asked. NotFound where no sealed root stands; StructureInvalid where what should describe it cannot be read."""
     folder = str(root)
     sealed = _sealed(folder)
-    header, entries, manifest_root = _manifest(folder)
-    findings = list(_about_the_manifest(sealed, header, entries, manifest_root, expected_root))
-    expected = {entry.path: entry.size_bytes for entry in entries}
+    header, entries, root_of = _manifest(folder)
+    findings = list(_about_the_manifest(sealed, header, entries, root_of, expected_root))
+    shards = header.shards or ()
+    findings += _about_the_shards(sealed, entries, shards)
+    alone = [entry for entry in entries if entry.shard is UNSET]
+    expected = {one.path: one.size_bytes for one in (*alone, *shards)}
     findings += _compare(folder, expected, _nanoseconds(sealed.sealed_at))
     if read:
         bad = {finding.path for finding in findings}
-        findings += _read(folder, [entry for entry in entries if entry.path not in bad])
+        findings += _read(folder, [entry for entry in alone if entry.path not in bad])
+        findings += _read_shards(folder, [shard for shard in shards if shard.path not in bad], entries)
     return Checked(
-        run=sealed.run, root=folder, count=len(entries), bytes=sum(expected.values()), manifest_root=manifest_root,
-        read=read, found=len(findings), findings=findings[:FINDINGS_MAX],
+        run=sealed.run, root=folder, count=len(entries), bytes=sum(entry.size_bytes for entry in entries),
+        manifest_root=root_of, read=read, found=len(findings), findings=findings[:FINDINGS_MAX],
     )  # fmt: skip
 
 
@@ -103,7 +112,7 @@ def _manifest(folder: str) -> tuple[ManifestHeader, list[ManifestEntry], str]:
         entries = msgspec.json.Decoder(ManifestEntry).decode_lines(lines)
     except msgspec.MsgspecError as error:
         raise StructureInvalid(f"{MANIFEST} does not parse", where=folder) from error
-    return header, entries, blake3(lines).hexdigest()
+    return header, entries, manifest_root(entries) if header.shards else blake3(lines).hexdigest()
 
 
 def _content(folder: str, name: str) -> bytes:
@@ -124,6 +133,16 @@ def _about_the_manifest(
         yield Finding(MANIFEST, "changed", f"it is not the manifest that {IDENTITY} names")
     if expected_root is not None and root != expected_root:
         yield Finding(MANIFEST, "changed", "it is not the manifest that the catalog keeps")
+
+
+def _about_the_shards(
+    sealed: Sealed, entries: Sequence[ManifestEntry], shards: Sequence[ManifestShard]
+) -> Iterator[Finding]:
+    """The index of the tars is the one that `RUN.json` names, and every file has its place in one of them."""
+    if (sealed.shards_root or "") != (shards_root(shards) if shards else ""):
+        yield Finding(MANIFEST, "changed", f"its list of tars is not the one that {IDENTITY} names")
+    for path in misplaced(entries, shards):
+        yield Finding(path, "changed", "it has no place of its own in a tar of the list")
 
 
 def _compare(folder: str, expected: dict[str, int], sealed_ns: int) -> Iterator[Finding]:
@@ -170,7 +189,28 @@ def _read(folder: str, entries: list[ManifestEntry]) -> Iterator[Finding]:
                 yield Finding(entry.path, "damaged", "its bytes are not those of the manifest")
 
 
-def _digest(path: str) -> str:
+def _read_shards(folder: str, shards: Sequence[ManifestShard], entries: Sequence[ManifestEntry]) -> Iterator[Finding]:
+    members: dict[str, list[ManifestEntry]] = {shard.path: [] for shard in shards}
+    for entry in entries:
+        if entry.shard in members:
+            members[str(entry.shard)].append(entry)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="check") as pool:
+        for found in pool.map(lambda shard: _read_shard(folder, shard, members[shard.path]), shards):
+            yield from found
+
+
+def _read_shard(folder: str, shard: ManifestShard, members: list[ManifestEntry]) -> list[Finding]:
+    """One reading: of the whole, and of every file in it."""
+    prover = Prover((str(one.path), one.offset or 0, one.size_bytes, one.blake3) for one in members)
+    digest = _digest(f"{folder}/{shard.path}", prover)
+    wrong = prover.wrong()
+    found = [Finding(path, "damaged", f"its bytes in {shard.path} are not those of the manifest") for path in wrong]
+    if digest != shard.blake3:
+        found.append(Finding(shard.path, "damaged", "its bytes are not those of the list of tars"))
+    return found
+
+
+def _digest(path: str, prover: Prover | None = None) -> str:
     """Of what the device holds: what the page cache has of it is dropped first. "" where it cannot be read."""
     hasher, view = blake3(), memoryview(bytearray(READ_BYTES))
     try:
@@ -178,6 +218,8 @@ def _digest(path: str) -> str:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while count := file.readinto(view):
                 hasher.update(view[:count])
+                if prover is not None:
+                    prover.update(view[:count])
     except OSError:
         return ""
     return hasher.hexdigest()

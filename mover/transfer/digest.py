@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from blake3 import blake3
 
 from mover.errors import ShortRead
+from mover.model.proving import Prover
 from mover.model.recipe import SEGMENT_BYTES, Copy, Recipe
 from mover.model.source import ByteSource
 from mover.model.tiers import Digest
@@ -25,9 +26,10 @@ Chunk = bytes | memoryview
 
 
 class Hasher:
-    """The digest of all bytes and, unless switched off, of each 16 MiB segment."""
+    """The digest of all bytes and, unless switched off, of each 16 MiB segment. `prover` sees them, too."""
 
-    def __init__(self, *, segments: bool = True) -> None:
+    def __init__(self, *, segments: bool = True, prover: Prover | None = None) -> None:
+        self._prover = prover
         self._whole = blake3()
         self._segment = blake3() if segments else None
         self._segments: list[str] = []
@@ -36,6 +38,8 @@ class Hasher:
 
     def update(self, chunk: Chunk) -> None:
         self._whole.update(chunk)
+        if self._prover is not None:
+            self._prover.update(chunk)
         self.size_bytes += len(chunk)
         rest = memoryview(chunk)
         while self._segment is not None and rest:

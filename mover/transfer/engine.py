@@ -38,6 +38,7 @@ from mover.errors import (
     TierError,
     TierUnavailable,
 )
+from mover.model.proving import Prover
 from mover.model.recipe import Copy, Recipe
 from mover.model.source import ByteSource
 from mover.model.tiers import Digest, Fingerprint
@@ -86,6 +87,7 @@ class Asked(Struct, frozen=True):
     source_digest: bool = False
     trusted_since: str = ""
     sparse: bool = True
+    proving: Prover | None = None
 
 
 class Transfer:
@@ -125,6 +127,8 @@ class Transfer:
         seen: Fingerprint | None = None,
         sparse: bool = True,
         stopped: Callable[[], bool] = never,
+        proving: Prover | None = None,
+        files: int = 1,
     ) -> Moved:
         """Make the recipe's output at `key` of `target`, durable and read back; or raise and leave nothing.
 
@@ -133,6 +137,8 @@ class Transfer:
         `seen` is the fingerprint the source is expected to have still (ChangedWhileReading). With
         `trusted_since`, `expected` was verified then under `seen`, and shared blocks inherit it.
         On object tiers `key` must be one no other attempt uses, and the caller puts the sidecar next.
+        `proving` sees what a file tier gave back cold, and its ranges are right or nothing is published
+        (DigestMismatch). `files`: how many the source reads for one output.
 
         With a `journal`, a large move that was killed, was `stopped` (Stopping) or lost its tier goes on when it
         is run again with the same `attempt_id`; only one process may run an attempt at a time. The caller then
@@ -147,7 +153,7 @@ class Transfer:
             raise ChangedWhileReading("the source is not what was seen when it was planned", where=source_tier.name)
         if trusted_since and not (expected and seen):
             raise RequestInvalid("a digest is trusted under the fingerprint it was verified with, and needs both")
-        asked = Asked(expected, readback, segments, source_digest, trusted_since, sparse)
+        asked = Asked(expected, readback, segments, source_digest, trusted_since, sparse, proving)
 
         def move(given_up: Callable[[], bool]) -> Moved:
             pace = Pace(
@@ -156,7 +162,7 @@ class Transfer:
                 budgets=budgets or self._budgets,
                 stopped=lambda: stopped() or given_up(),
             )
-            pace.entry()
+            pace.entry(files)
             record = None
             if journal is not None and attempt_id and recipe.size_bytes >= self._parts_from_bytes:
                 record = Record(journal, attempt_id, source=before, recipe=recipe)
@@ -358,7 +364,7 @@ class _Running:
         if source is not None and whole and large.reflinked(source, target):
             return self._share(source)
         start, result = 0, Hasher(segments=asked.segments or self._record is not None)
-        found = Hasher(segments=self._record is not None) if asked.readback else None
+        found = Hasher(segments=self._record is not None, prover=asked.proving) if asked.readback else None
         if self._record is not None:
             if self._resume:
                 result, start = parts.believed(self._record.parts, target, pace=self._pace)
@@ -493,6 +499,8 @@ class _Running:
             return protocol.Reread(self._written.blake3)
         if self._found is None:
             self._found = digests.digest_stream(self._paced(self._attempt.stream_cold()), segments=False)
+        if self._asked.proving is not None and self._asked.proving.wrong():
+            raise DigestMismatch("files in what was read back are not those that were to be there")
         self._verified = True
         return protocol.Reread(self._found.blake3)
 

@@ -29,9 +29,9 @@ class Pace:
         if self._stopped():
             raise Stopping("the move was stopped between two steps; it goes on where it was")
 
-    def entry(self) -> None:
-        """One file begins: what counts files rather than bytes is asked here."""
-        self._budgets.take(self.source, direction="read", bytes_=0, files=1, stopped=self._stopped)
+    def entry(self, files: int = 1) -> None:
+        """One file begins, made of so many: what counts files rather than bytes is asked here."""
+        self._budgets.take(self.source, direction="read", bytes_=0, files=files, stopped=self._stopped)
         self._budgets.take(self.target, direction="write", bytes_=0, files=1, stopped=self._stopped)
         self.check()
 
