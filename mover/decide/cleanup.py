@@ -1,7 +1,8 @@
 """What of a run root may go, and what must not (design runs.md, Cleanup).
 
 Removed: what stands in the manifest unchanged, and what the run wrote that is protected byte for byte.
-Everything else is a stray: moved aside and reported, never deleted.
+Everything else is a stray: moved aside and reported, never deleted. A plan that was made without reading says which
+files will be read first.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ class Standing(Struct, frozen=True):
     size_bytes: int
     digest: str | None
     kind: Literal["file", "symlink", "other"] = "file"
-    unchanged: bool = False  # data/: same inode or same fingerprint as when it was sealed
+    unchanged: bool = False  # data/: the fingerprint it had when its bytes were known, or read and the same
     mark: str = ""  # what moves when the file is written or exchanged
+    unread: bool = False  # its bytes were not read, and nothing else says what they are
 
 
 class CleanStep(Struct, frozen=True):
-    action: Literal["remove", "stray"]
+    action: Literal["remove", "stray", "read"]
     path: str
     size_bytes: int
     reason: str
@@ -45,9 +47,11 @@ def plan_cleanup(
 
 
 def _judge(entry: Standing, manifest: Mapping[str, int], artifacts: Mapping[str, str]) -> CleanStep:
-    def step(action: Literal["remove", "stray"], reason: str) -> CleanStep:
+    def step(action: Literal["remove", "stray", "read"], reason: str) -> CleanStep:
         return CleanStep(action, entry.path, entry.size_bytes, reason, entry.mark)
 
+    if entry.unread and (entry.path in manifest or entry.path in OWN_FILES or entry.path in artifacts):
+        return step("read", "read first: it goes when it is what the catalog says, and is moved aside when it is not")
     if entry.path in manifest:
         if entry.kind == "file" and entry.unchanged and entry.size_bytes == manifest[entry.path]:
             return step("remove", "in the manifest and unchanged")

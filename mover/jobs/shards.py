@@ -46,6 +46,11 @@ def tier_queue(tier: str) -> str:
     return f"tier:{tier}"
 
 
+def queue_tier(queue: str) -> str:
+    """The tier whose queue it is."""
+    return queue.removeprefix("tier:")
+
+
 async def add_shards(conn: Connection, project: str, shards: Iterable[NewShard]) -> None:
     """Add shards in the caller's transaction; feeders hear of them when it commits."""
     rows = [{"id": new_id("shard"), **msgspec.structs.asdict(shard)} for shard in shards]

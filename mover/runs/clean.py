@@ -1,15 +1,20 @@
 """Step 5: the run root goes, strays are moved aside, and a listing proves it (shard `run-clean`).
 
 Order: the plan is made from what stands there now; every stray is recorded before it is moved, and moved
-before anything is removed; the root goes last; then the proof of emptiness and `cleaned` in one transaction.
+before anything is removed; names that share content go in groups, each with the marks that this leaves; the root
+goes last; then the proof of emptiness and `cleaned` in one transaction.
 A crash leaves either the old root or a part of it, and the next attempt plans again from what is left.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from blake3 import blake3
+from msgspec import Struct
 
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
@@ -23,9 +28,12 @@ from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, manifest_root
 from mover.model.names import path_text
-from mover.runs.roots import FlashRoots, hash_file, run_key
+from mover.runs import content
+from mover.runs.content import ContentStore
+from mover.runs.roots import FlashRoots, Shared, hash_file, run_key
 from mover.runs.runs import Runs
 from mover.runs.site import Flash, entries_of, lock, step, strays_of
+from mover.runs.stage import groups
 
 SQL = load(__file__)
 # until it is looked again whether somebody still works on the run
@@ -34,20 +42,65 @@ OTHERS_S = 1.0
 log = get_logger("runs")
 
 
-async def plan_for(database: Database, run: Any, roots: FlashRoots) -> list[CleanStep]:
-    """What cleanup would do with everything that stands in the root now, and why. Artifacts are hashed, so no
-    transaction is open meanwhile."""
+class CleanPlan(Struct, frozen=True):
+    """What cleanup would do with everything that stands in a root, and why. `shared`: of what goes, the names that
+    share content's inodes."""
+
+    steps: list[CleanStep]
+    shared: list[Shared]
+
+
+async def plan_for(database: Database, run: Any, roots: FlashRoots, *, read_bytes: int | None = None) -> CleanPlan:
+    """From what stands there now. What nobody touched since its bytes were known is not read; artifacts are, so no
+    transaction is open meanwhile. `read_bytes`: read no more than so much, and nothing of `data/`; the plan then says
+    what is still to be read."""
     async with database.project(run.project_id) as conn:
         entries = await entries_of(conn, run.id)
         artifacts = await SQL.many(conn, "artifacts", run=run.id)
+        marks = {row.path: row.mark for row in await SQL.many(conn, "content_marks", run=run.id, tier=run.tier)}
+    marks |= {e.path: e.mark for e in entries if e.mark}
     digests = {e.path: e.digest for e in entries}
-    own = await in_thread(roots.within, lambda _: _own_files(roots, run))
-    standing = await in_thread(roots.standing, run.id, manifest=digests, own=own)
-    return plan_cleanup(
-        standing,
-        manifest={e.path: e.size_bytes for e in entries},
-        artifacts=_as_standing(standing, {a.path: a.digest for a in artifacts}),
-    )
+    looked = await in_thread(roots.look, run.id, manifest=digests, marks=marks)
+    if not roots.reflink:
+        looked = await _look_again(database, run, roots, looked, digests)
+    protected = _as_standing(looked, {a.path: a.digest for a in artifacts})
+    expected = protected | await in_thread(roots.within, lambda _: _own_files(roots, run)) | digests
+    spared = frozenset(digests) if read_bytes is not None else frozenset()
+    standing = await in_thread(_read, roots, run.id, looked, expected, spared, read_bytes)
+    steps = plan_cleanup(standing, manifest={e.path: e.size_bytes for e in entries}, artifacts=protected)
+    going = (one for one in steps if one.action == "remove" and one.path in digests and not roots.reflink)
+    return CleanPlan(steps, [Shared(one.path, digests[one.path], one.size_bytes, one.mark) for one in going])
+
+
+async def _look_again(
+    database: Database, run: Any, roots: FlashRoots, looked: list[Standing], digests: dict[str, str]
+) -> list[Standing]:
+    """Links and unlinks of other runs move the inodes of this one's files, and say so with their commit: what seems to
+    have moved is looked at once more, under the digests' locks."""
+    moved = [one.path for one in looked if one.unread and one.path in digests]
+    proved: set[str] = set()
+    for at in range(0, len(moved), content.AT_ONCE):
+        part = moved[at : at + content.AT_ONCE]
+        async with database.project(run.project_id) as conn:
+            known = await content.locked(conn, run.tier, {digests[path] for path in part})
+            marks = await in_thread(roots.entry_marks, run.id, part)
+        proved |= {path for path, mark in marks.items() if mark == known.get(digests[path])}
+    return [msgspec.structs.replace(one, unchanged=True, unread=False) if one.path in proved else one for one in looked]
+
+
+def _read(
+    roots: FlashRoots, run: str, looked: list[Standing], expected: Mapping[str, str], spared: frozenset[str],
+    read_bytes: int | None,
+) -> list[Standing]:  # fmt: skip
+    """Whatever its bytes decide about; strangers go aside unread."""
+    left = math.inf if read_bytes is None else read_bytes
+    found = []
+    for one in looked:
+        if one.unread and one.path in expected and one.path not in spared and one.size_bytes <= left:
+            left -= one.size_bytes
+            one = roots.read(run, one, expected[one.path])
+        found.append(one)
+    return found
 
 
 def _as_standing(standing: list[Standing], protected: dict[str, str]) -> dict[str, str]:
@@ -57,11 +110,13 @@ def _as_standing(standing: list[Standing], protected: dict[str, str]) -> dict[st
 
 
 def _own_files(roots: FlashRoots, run: Any) -> dict[str, str]:
-    """Digests of what the seal wrote: the manifest is known to the catalog; RUN.json is the daemon's own,
-    in a folder only the daemon can write."""
+    """Digests of what the seal wrote, as the catalog knows it; RUN.json of an earlier version is the daemon's own, in a
+    folder only the daemon can write."""
     own = {}
     if run.manifest is not None:
         own["manifest.jsonl"] = blake3(run.manifest.encode()).hexdigest()
+    if run.identity is not None:
+        return own | {"RUN.json": blake3(run.identity.encode()).hexdigest()}
     identity = roots.run_root(run.id) / "RUN.json"
     if identity.is_file() and not identity.is_symlink():
         own["RUN.json"] = hash_file(identity)
@@ -74,6 +129,7 @@ class Clean:
         self._flash = flash
         self._runs = runs
         self._node = node
+        self._content = ContentStore(database, flash, node=node)
 
     async def clean(self, shard: Shard) -> None:
         run = await self._begin(shard)
@@ -81,12 +137,18 @@ class Clean:
             return
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
-        steps = await plan_for(self._database, run, roots)
+        plan = await plan_for(self._database, run, roots)
+        steps = plan.steps
         async with self._database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
             await self._record_strays(conn, run, steps)
             await self._record_plan(conn, shard, run, steps)
-        await in_thread(self._apply, roots, run.id, steps)
+        async with self._content.room_for_next_try(shard.project, run.tier):
+            await in_thread(self._put_aside, roots, run.id, steps)
+        await self._unlink_shared(shard, run, roots, plan.shared)
+        await in_thread(self._remove, roots, run.id, steps)
+        if run.ready_proof is None and run.admitted_at is not None:
+            await self._adopt(shard, run)
         await self._prove(shard, run, steps)
         await self._runs.admit_waiting(run.tier)
 
@@ -147,18 +209,37 @@ class Clean:
             },
         )
 
-    def _apply(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
-        """Nothing but what was judged is removed, and only as it was judged; whatever appeared or changed since
-        is a stranger too: then the removal stops, and the next attempt plans from what is left."""
+    def _put_aside(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
         roots.unseal(run)
         roots.withdraw(run)
         for stray in (one for one in steps if one.action == "stray"):
             roots.move_stray(run, stray.path)
+
+    async def _unlink_shared(self, shard: Shard, run: Any, roots: FlashRoots, shared: list[Shared]) -> None:
+        """Unlinking moves the inodes that other runs share, now or later. So the names go in groups, each with the
+        marks that it leaves: what was untouched before need not be read by anybody after. A kill costs a group's
+        reading."""
+        for group in groups(shared):
+            async with self._database.project(shard.project) as conn:
+                await renew_shard(conn, shard, lease_s=LEASE_S)
+                known = await content.locked(conn, run.tier, {one.digest for one in group})
+                marks = await in_thread(roots.unlink_shared, run.id, group, known)
+                await content.unlinked(conn, run.tier, marks)
+
+    def _remove(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
+        """Nothing but what was judged is removed, and only as it was judged; whatever appeared or changed since
+        is a stranger too: then the removal stops, and the next attempt plans from what is left."""
         roots.remove(run, {one.path: one.mark for one in steps if one.action == "remove"})
         # a tier that went away meanwhile would look empty too
         roots.check_identity()
         if not roots.is_gone(run):
             raise IntegrityError("the run root still stands after its removal", where=run)
+
+    async def _adopt(self, shard: Shard, run: Any) -> None:
+        """What was fetched for a run that was never ready, and not linked, makes room for others."""
+        async with self._database.project(shard.project) as conn:
+            entries = await entries_of(conn, run.id)
+        await self._content.adopt(shard.project, run.tier, sorted({one.digest for one in entries}))
 
     async def _prove(self, shard: Shard, run: Any, steps: list[CleanStep]) -> None:
         removed = [s for s in steps if s.action == "remove"]

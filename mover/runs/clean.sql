@@ -3,6 +3,14 @@
 select a.path, a.digest, a.size_bytes from mover.artifact a join mover.snapshot s on s.id = a.snapshot_id
  where s.run_id = %(run)s and s.state = 'checked' and s.missing_at is null order by s.sequence
 
+-- name: content_marks
+-- How the inodes of a run's content look as long as nobody touched them.
+select e.path, c.mark from mover.run_entry e join mover.content c on c.tier = %(tier)s and c.digest = e.digest
+ where e.run_id = %(run)s and e.shard is null and c.mark <> ''
+ union all
+select t.path, c.mark from mover.run_tar t join mover.content c on c.tier = %(tier)s and c.digest = t.digest
+ where t.run_id = %(run)s and c.mark <> ''
+
 -- name: put_stray
 -- A stray is recorded before it is moved, so that a crash between leaves it findable.
 insert into mover.stray (project_id, run_id, path, size_bytes, why, moved_to)

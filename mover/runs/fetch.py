@@ -37,6 +37,7 @@ from mover.jobs import Shard, in_thread
 from mover.log import get_logger
 from mover.model.moving import Item, Keep, Options, Outcome
 from mover.model.recipe import plain_copy
+from mover.runs import content
 from mover.runs.roots import content_key
 from mover.runs.site import Flash
 from mover.tiers.port import ReadTier, WriteTier
@@ -66,6 +67,7 @@ class Fetch:
         self, database: Database, tiers: Mapping[str, ReadTier], flash: dict[str, Flash], carrier: Carrier
     ) -> None:
         self._database, self._tiers, self._flash, self._carrier = database, tiers, flash, carrier
+        self._judging = asyncio.Lock()
 
     async def fetch(self, shard: Shard, tier: str, entries: Sequence[Any]) -> AsyncGenerator[Fetched, None]:
         """Each entry once, as it comes. While a copy cannot be looked at and none is whole, its tier's error is
@@ -124,17 +126,31 @@ class Fetch:
         for name in (entry.archive_tier, *(one.tier for one in copies)):
             try:
                 await in_thread(self._read, name, tier, entry)
+            except EntryExists:
+                # an earlier attempt, or another run, put it there before its row was written
+                return await self.judge(shard, tier, entry.digest)
             except (EntryMissing, DigestMismatch) as error:
-                await self._doubt(shard, name, entry, error)
+                await self.doubt(shard, name, entry, error)
             except (TierUnavailable, TierDenied) as error:
                 away = away or error
             else:
                 if name != entry.archive_tier:
                     metrics.STAGED_FROM_COPY.labels(name).inc()
-                return
+                return None
         raise away or ArchiveLost("no copy of an archived file is whole", where=entry.number)
 
-    async def _doubt(self, shard: Shard, name: str, entry: Any, error: MoverError) -> None:
+    async def judge(self, shard: Shard, tier: str, digest: str) -> None:
+        """Content that stands there without a row is whole, or is set aside and fetched anew. Under its lock, so that
+        what another fetched since is not taken for it; one at a time, because a connection waits meanwhile."""
+        async with self._judging, self._database.project(shard.project) as conn:
+            await content.locked(conn, tier, {digest})
+            try:
+                return await in_thread(self._flash[tier].roots.check_content, digest)
+            except DigestMismatch:
+                await content.set_aside(conn, self._flash[tier], tier, digest)
+        raise ChangedWhileReading("content on flash was damaged and is fetched anew", where=tier)
+
+    async def doubt(self, shard: Shard, name: str, entry: Any, error: MoverError) -> None:
         log.error("archived file not whole", tier=name, number=entry.number, code=error.code)
         async with self._database.project(shard.project) as conn:
             values = {"project": shard.project, "tier": name, "key": entry.archive_key, "reason": error.code}
@@ -157,18 +173,10 @@ class Fetch:
         with source.open(entry.archive_key) as opened:
             if opened.size_bytes != entry.size_bytes:
                 raise DigestMismatch("the archive holds other bytes than the catalog says", where=entry.number)
-            try:
-                self._carrier.transfer.run_recipe(
-                    plain_copy(entry.size_bytes), source=opened, source_tier=source, target=target,
-                    key=content_key(entry.digest), expected=entry.digest,
-                )  # fmt: skip
-            except EntryExists:
-                # an earlier attempt, or another run, put it there before its row was written
-                try:
-                    self._flash[target.name].roots.check_content(entry.digest)
-                except DigestMismatch as error:
-                    set_aside(self._flash[target.name], target.name, entry.digest)
-                    raise ChangedWhileReading("content on flash was damaged and is fetched anew") from error
+            self._carrier.transfer.run_recipe(
+                plain_copy(entry.size_bytes), source=opened, source_tier=source, target=target,
+                key=content_key(entry.digest), expected=entry.digest,
+            )  # fmt: skip
 
 
 def _items(source: ReadTier, entries: Sequence[Any]) -> Iterator[Item]:
@@ -189,9 +197,3 @@ def _item(source: ReadTier, id: int, entry: Any) -> Item | None:
     if seen.size_bytes != entry.size_bytes:
         return None
     return Item(id, entry.archive_key, content_key(entry.digest), "file", seen, blake3=entry.digest)
-
-
-def set_aside(flash: Flash, tier: str, digest: str) -> None:
-    """Other runs may hold the same inode: a person has to know."""
-    log.error("content damaged", tier=tier, digest=digest)
-    flash.roots.set_aside(digest)

@@ -17,9 +17,10 @@ import errno
 import fcntl
 import os
 import pwd
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
@@ -34,7 +35,7 @@ from mover.errors import ChangedWhileReading, DigestMismatch, EntryMissing, Inte
 from mover.log import get_logger
 from mover.model.names import path_text
 from mover.tiers import beneath
-from mover.tiers.guard import Guard, Stopped
+from mover.tiers.guard import Guard, Stopped, wanted
 
 FICLONE = 0x40049409
 READ_BYTES = 8 << 20
@@ -44,7 +45,8 @@ LISTING_MAX = 10_000_000
 DEPTH_MAX = 200
 # of a file that belongs to one root, and of one whose inode other roots have too
 OWN_MODE, SHARED_MODE = 0o440, 0o444
-CONTENT, STRAYS = ".mover/content", ".mover/strays"
+CONTENT, STRAYS, DAMAGED = ".mover/content", ".mover/strays", ".mover/damaged"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 # NFS: a file that was removed while open stands under a passing name until its last holder closes it; a folder is
 # not empty before. So long a removal waits, and so long a holder may take before we think that its machine died.
 PASSING_WAIT_S, PASSING_TRIES = 1.0, 5
@@ -69,6 +71,32 @@ SEALED = ("records.parquet", "manifest.jsonl", "RUN.json")
 class Requester(Struct, frozen=True):
     uid: int | None
     gid: int | None
+
+
+class ContentFile(Struct, frozen=True):
+    """A file of the content store, or one that was set aside from it, by its key below the tier's root."""
+
+    digest: str
+    key: str
+    size_bytes: int
+    since_s: float
+
+
+class Shared(Struct, frozen=True):
+    """A name in a run root that shares content, and the mark under which it was judged."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    mark: str
+
+
+class Sealed(Struct, frozen=True):
+    """What stands in a sealed root beside `out/`: path -> size; and of files whose inode is the root's own, path -> how
+    it looks as long as nobody touches it."""
+
+    sizes: dict[str, int]
+    marks: dict[str, str]
 
 
 class Seen(Struct, frozen=True):
@@ -101,7 +129,7 @@ def _answered(
 
 
 class FlashRoots:
-    """The run roots of one flash tier.
+    """The run roots of one flash tier; `name` is the tier's, for errors.
 
     `check_identity` raises TierUnavailable when the tier is not mounted: an empty mount point must never look
     like a cleaned root or an empty store (D11). Every handler calls it before it looks or removes.
@@ -115,12 +143,22 @@ class FlashRoots:
         check_identity: Callable[[], None],
         nfs: bool = False,
         guard: Guard | None = None,
+        name: str = "",
     ) -> None:
         self.root = root
+        self.name = name
         self._reflink = reflink
         self.check_identity = check_identity
         self._nfs = nfs
         self._lanes = guard
+
+    @property
+    def reflink(self) -> bool:
+        """Do roots share content's bytes by inodes of their own?"""
+        return self._reflink
+
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return told(what, tier=self.name)
 
     def within(self, work: Callable[[Stopped], Result]) -> Result:
         """Any work on this tier's folders; on a network file system nobody waits for it longer than for an answer."""
@@ -132,7 +170,7 @@ class FlashRoots:
     def begin(self, run: str, requester: Requester) -> None:
         """Make the run's root. Nothing else makes it: a worker that was paused beyond the run's end finds no
         place to write to, so a root that was removed stays removed."""
-        with told("the run root could not be made"):
+        with self._told("the run root could not be made"):
             self.prepare()
             root = self.run_root(run)
             try:
@@ -146,7 +184,7 @@ class FlashRoots:
     @_answered
     def prepare(self) -> None:
         """The daemon's own folders, closed to others before anything stands in them."""
-        for key, mode in ((".mover", 0o711), (CONTENT, 0o700), (STRAYS, 0o711), ("runs", 0o711)):
+        for key, mode in ((".mover", 0o711), (CONTENT, 0o700), (DAMAGED, 0o700), (STRAYS, 0o711), ("runs", 0o711)):
             folder = self.root / key
             folder.mkdir(mode=mode, exist_ok=True)
             if stat.S_IMODE(folder.lstat().st_mode) != mode:
@@ -158,7 +196,7 @@ class FlashRoots:
     @_answered
     def space(self) -> tuple[int, int]:
         """(capacity, free) in bytes, as the file system says now."""
-        with told("the tier's space could not be asked"):
+        with self._told("the tier's space could not be asked"):
             facts = os.statvfs(self.root)
         return facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize
 
@@ -168,7 +206,7 @@ class FlashRoots:
     def marks(self, digests: Iterable[str]) -> dict[str, str]:
         """The content files' fingerprints, of those that stand; one moves when anybody touches the inode."""
         found = {}
-        with told("the content store could not be asked"):
+        with self._told("the content store could not be asked"):
             for digest in digests:
                 with suppress(FileNotFoundError):
                     found[digest] = content_mark(os.lstat(f"{self.root}/{content_key(digest)}"))
@@ -177,7 +215,7 @@ class FlashRoots:
     @_answered
     def check_content(self, digest: str) -> None:
         """Re-hash a content file whose fingerprint moved without us; DigestMismatch when it differs."""
-        with told("content could not be read"):
+        with self._told("content could not be read"):
             found = hash_file(self.root / content_key(digest))
         if found != digest:
             raise DigestMismatch("the content store holds other bytes than its name says", where=digest)
@@ -185,39 +223,107 @@ class FlashRoots:
     @_answered
     def evict(self, digests: Iterable[str]) -> None:
         """Give content files' space back. The caller has made sure that no live run holds the digests."""
-        with told("content could not be evicted"):
+        with self._told("content could not be evicted"):
             for digest in digests:
                 (self.root / content_key(digest)).unlink(missing_ok=True)
 
     @_answered
-    def set_aside(self, digest: str) -> None:
-        """Damaged content keeps its bytes as evidence and loses its name."""
+    def set_aside(self, digest: str) -> ContentFile:
+        """Damaged content keeps its bytes as evidence and loses its name; what it is now. The caller holds the
+        digest's lock, and has read these bytes under it: what was fetched since is not this."""
         path = self.root / content_key(digest)
-        aside = self.root / ".mover" / "damaged"
-        with told("damaged content could not be set aside"):
-            aside.mkdir(parents=True, exist_ok=True)
-            os.replace(path, aside / digest)
+        with self._told("damaged content could not be set aside"):
+            self.prepare()
+            with self._opened(DAMAGED) as aside:
+                name = _free_name(digest, aside)
+                facts = path.lstat()
+                os.rename(path, name, dst_dir_fd=aside)
+                os.fsync(aside)
+        return ContentFile(digest, f"{DAMAGED}/{name}", facts.st_size, facts.st_ctime)
 
     @_answered
+    def damaged(self) -> list[ContentFile]:
+        """What was set aside."""
+        with self._told("what was set aside could not be listed"):
+            return self._files(DAMAGED, lambda name: name.partition(".")[0])
+
+    @_answered
+    def content_folders(self) -> list[str]:
+        with self._told("the content store could not be listed"), suppress(FileNotFoundError):
+            return sorted(name for name in os.listdir(self.root / CONTENT) if len(name) == 2)
+        return []
+
+    @_answered
+    def content_files(self, folder: str) -> list[ContentFile]:
+        """What stands in one folder of the store; what is no content, such as files on their way, is not named."""
+        with self._told("the content store could not be listed"):
+            found = self._files(f"{CONTENT}/{folder}", lambda name: name)
+        return [one for one in found if _DIGEST.fullmatch(one.digest)]
+
+    @_answered
+    def content_standing(self, digests: Iterable[str]) -> list[ContentFile]:
+        """Those of these digests that stand in the store, as they are."""
+        found = []
+        with self._told("the content store could not be asked"):
+            for digest in digests:
+                with suppress(FileNotFoundError):
+                    facts = os.lstat(f"{self.root}/{content_key(digest)}")
+                    found.append(ContentFile(digest, content_key(digest), facts.st_size, facts.st_ctime))
+        return found
+
+    def _files(self, key: str, digest_of: Callable[[str], str]) -> list[ContentFile]:
+        found = []
+        try:
+            with os.scandir(self.root / key) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):
+                        if entry.is_file(follow_symlinks=False):
+                            facts = entry.stat(follow_symlinks=False)
+                            found.append(
+                                ContentFile(digest_of(entry.name), f"{key}/{entry.name}", facts.st_size, facts.st_ctime)
+                            )
+        except FileNotFoundError:
+            return []
+        return found
+
+    @_answered
+    def purge(self, key: str) -> None:
+        """What was set aside and held long enough goes: `.mover/strays/<run>` with all that is in it, or one damaged
+        file. Gone already is as good."""
+        folder, _, name = key.rpartition("/")
+        if folder not in (STRAYS, DAMAGED) or not name:
+            raise ValueError("only what was set aside is purged")
+        gone = suppress(FileNotFoundError)
+        with self._told("what was set aside could not be purged"), gone, self._opened(folder) as above:
+            if stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+                beneath.remove_tree(above, os.fsencode(name))
+            else:
+                os.unlink(name, dir_fd=above)
+
     def share(self, run: str, entries: Sequence[tuple[str, str]], requester: Requester) -> dict[str, str]:
         """Share content into a run root: (digest, path) each; the marks that the content has afterwards. A digest that
         is not in the store is left out of both. Run again after a crash, it leaves the same result. Entries may be
         read as they come, by the requester's group and by nobody else."""
+        return self.within(lambda stopped: self._share_all(run, entries, requester, stopped))
+
+    def _share_all(
+        self, run: str, entries: Sequence[tuple[str, str]], requester: Requester, stopped: Stopped
+    ) -> dict[str, str]:
         root, made = str(self.run_root(run)), {""}
         shared = []
-        with told("content could not be shared into the run root"):
-            for digest, path in entries:
+        with self._told("content could not be shared into the run root"):
+            for digest, path in wanted(entries, stopped):
                 source = f"{self.root}/{content_key(digest)}"
                 try:
                     facts = os.lstat(source)
                 except FileNotFoundError:
                     continue
                 self._make_folders(root, path.rpartition("/")[0], made, requester)
-                self._share(source, facts, f"{root}/{path}", requester)
+                self._share(source, facts, f"{root}/{path}", requester, digest)
                 shared.append(digest)
             return {digest: content_mark(os.lstat(f"{self.root}/{content_key(digest)}")) for digest in shared}
 
-    def _share(self, source: str, facts: os.stat_result, target: str, requester: Requester) -> None:
+    def _share(self, source: str, facts: os.stat_result, target: str, requester: Requester, digest: str) -> None:
         if self._reflink:
             with suppress(FileNotFoundError):
                 os.unlink(target)
@@ -227,10 +333,13 @@ class FlashRoots:
         if stat.S_IMODE(facts.st_mode) != SHARED_MODE:
             os.chmod(source, SHARED_MODE)
         try:
-            os.link(source, target)
-        except FileExistsError:
-            os.unlink(target)
-            os.link(source, target)
+            _link(source, target, facts)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            # ext4 gives an inode 65,000 names: this entry gets an inode of its own
+            duplicate(source, target, digest)
+            give(target, None, requester.gid)
 
     def _make_folders(self, root: str, folder: str, made: set[str], requester: Requester) -> None:
         """What leads from the root to `folder`, closed to others from the start."""
@@ -247,51 +356,69 @@ class FlashRoots:
         made.add(folder)
 
     @_answered
-    def time_of(self, run: str, path: str) -> str:
+    def time_of(self, run: str, path: str) -> datetime:
         """When a file of a root was written, by the tier's own clock; rounded up, so that nothing older is later."""
-        with told("a sealed file could not be asked"):
-            written_us = -(-(self.run_root(run) / path).lstat().st_mtime_ns // 1000)
-        return (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=written_us)).isoformat()
+        with self._told("a sealed file could not be asked"):
+            return _rounded_up((self.run_root(run) / path).lstat().st_mtime_ns)
+
+    @_answered
+    def newest(self, run: str, below: str) -> datetime:
+        """The same, of the newest file in a part of a root."""
+        return _rounded_up(max((seen.facts.st_mtime_ns for seen in self._walk(run, below)), default=0))
 
     # --- the root -----------------------------------------------------------------------------------------
 
-    @_answered
-    def write(self, run: str, path: str, data: bytes) -> str:
-        """A file that the seal itself writes: temporary name, synced, renamed, re-read; its BLAKE3."""
+    def write(self, run: str, path: str, data: bytes, *, epoch: int = 0, not_after: datetime | None = None) -> str:
+        """A file that the seal itself writes: temporary name, synced, renamed, re-read; its BLAKE3. The temporary name
+        is the attempt's own (`epoch`), and an attempt that was given up renames nothing: its tier may have hung, and
+        another node have sealed the root since. `not_after`: the time that an earlier attempt promised for it."""
         target = self.run_root(run) / path
-        temporary = _partial(target)
-        with told("the seal could not be written"):
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            os.replace(temporary, target)
+        return self.within(lambda stopped: self._write(target, data, epoch, not_after, stopped))
+
+    def _write(self, target: Path, data: bytes, epoch: int, not_after: datetime | None, stopped: Stopped) -> str:
+        temporary = _partial(target, epoch)
+        with self._told("the seal could not be written"):
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    if not_after is not None:
+                        os.utime(file.fileno(), ns=(_ns(not_after),) * 2)
+                    os.fsync(file.fileno())
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if stopped():
+                    raise ChangedWhileReading("the seal was given up", where=self.name)
+                os.replace(temporary, target)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
             digest = hash_file(target)
         if digest != blake3(data).hexdigest():
-            raise DigestMismatch("a sealed file reads back differently", where=path)
+            raise DigestMismatch("a sealed file reads back differently", where=target.name)
         return digest
 
     @_answered
-    def seal(self, run: str, requester: Requester) -> dict[str, int]:
-        """Modes, owners, `out/`, and everything on stable storage; path -> size of all that was sealed. `data/` is
+    def seal(self, run: str, requester: Requester) -> Sealed:
+        """Modes, owners, `out/`, and everything on stable storage; all that was sealed. `data/` is
         read-only for the requester's group; with hard links the files' modes are shared by all runs, so the folders
         guard them."""
-        with told("the run root could not be sealed"):
+        with self._told("the run root could not be sealed"):
             out = self.run_root(run) / "out"
             out.mkdir(exist_ok=True)
             if stat.S_IMODE(out.lstat().st_mode) != 0o770:
                 out.chmod(0o770)  # while it is ours
             give(out, requester.uid, requester.gid)
             check_usable(out, requester)
-            found = self._below(run, _Guarding(requester))
+            guarding = _Guarding(requester)
+            found = self._below(run, guarding)
             sync_filesystem(self.run_root(run))
-        return found
+        return Sealed(found, guarding.marks)
 
     @_answered
     def shortcoming(self, run: str, requester: Requester) -> str | None:
         """What a job will miss in a root that is usable; None when nothing."""
-        with told("the run root could not be asked"):
+        with self._told("the run root could not be asked"):
             owner = (self.run_root(run) / "out").lstat().st_uid
         if requester.uid in (None, owner):
             return None
@@ -306,10 +433,10 @@ class FlashRoots:
         stands there beside `out/`. What a seal that was killed left half-written goes."""
         if not self.run_root(run).exists():
             return {}
-        with told("the run root could not be opened for us"):
+        with self._told("the run root could not be opened for us"):
             self.run_root(run).chmod(0o750)
-            for name in SEALED:
-                _partial(self.run_root(run) / name).unlink(missing_ok=True)
+            for name in filter(_is_partial, os.listdir(self.run_root(run))):
+                (self.run_root(run) / name).unlink(missing_ok=True)
             return self._below(run, _Opening())
 
     def _below(self, run: str, handling: _Handling) -> dict[str, int]:
@@ -331,7 +458,7 @@ class FlashRoots:
                 elif not (self._nfs and beneath.is_passing(os.fsencode(entry.name))):
                     facts = entry.stat(follow_symlinks=False)
                     found[path] = facts.st_size
-                    handling.file(folder_fd, entry.name, facts)
+                    handling.file(folder_fd, entry.name, path, facts)
         handling.folder_ends(folder_fd)
 
     @_answered
@@ -346,41 +473,57 @@ class FlashRoots:
         """A machine that died never removes its passing names: an old one is a stray like any other."""
         return self._passing(seen) and SYSTEM.now().timestamp() - seen.facts.st_ctime < PASSING_LONGEST_S
 
-    @_answered
-    def standing(self, run: str, *, manifest: dict[str, str], own: dict[str, str]) -> list[Standing]:
-        """Everything in the root, with what cleanup needs to judge it.
+    def standing(
+        self, run: str, *, manifest: dict[str, str], own: dict[str, str], marks: Mapping[str, str] | None = None
+    ) -> list[Standing]:
+        """Everything in the root, with what cleanup needs to judge it; what `look` cannot tell is read."""
+        looked = self.look(run, manifest=manifest, marks=marks or {})
+        return [self.read(run, one, manifest.get(one.path) or own.get(one.path)) for one in looked]
 
-        `manifest`: path -> digest of content (compared by shared inode or by bytes); `own`: what the seal
-        wrote -> digest. Files elsewhere are hashed: an artifact is removed only when it is byte for byte
-        the protected one, and still has the mark it had when it was read.
+    @_answered
+    def look(self, run: str, *, manifest: Mapping[str, str], marks: Mapping[str, str]) -> list[Standing]:
+        """Everything in the root, and no byte of it read.
+
+        `manifest`: path -> digest of content; `marks`: path -> how its inode looks as long as nobody touched it. Only
+        the system sets an inode's change time: one that looks as it did when its bytes were known still has them.
+        Whatever else is a file is `unread`, of which nothing is known yet.
         """
         found = []
         for seen in self._walk(run, ""):
             if self._about_to_go(seen):
                 continue
-            path, mark = seen.path, mark_of(seen.facts)
+            path, mark, size = seen.path, mark_of(seen.facts), seen.facts.st_size
             if stat.S_ISLNK(seen.facts.st_mode):
                 target = os.readlink(seen.name, dir_fd=seen.folder_fd)
                 found.append(Standing(path, 0, path_text(f"link:{target}"), "symlink", mark=mark))
             elif not stat.S_ISREG(seen.facts.st_mode):
                 found.append(Standing(path, 0, None, "other", mark=mark))
             else:
-                expected = manifest.get(path) or own.get(path)
-                shared = self._shares(path, seen.facts, manifest)
-                digest = None if shared else hash_descriptor(_open_seen(seen))
-                unchanged = expected is not None and digest in (None, expected)
-                found.append(Standing(path, seen.facts.st_size, digest, "file", unchanged, mark))
+                known = path in manifest and marks.get(path) == content_mark(seen.facts)
+                found.append(Standing(path, size, None, "file", unchanged=known, mark=mark, unread=not known))
         return found
 
-    def _shares(self, path: str, facts: os.stat_result, manifest: dict[str, str]) -> bool:
-        """Is this the content store's own inode, which nobody but us can write?"""
-        if path not in manifest or self._reflink:
-            return False
-        try:
-            content = os.lstat(self.root / content_key(manifest[path]))
-        except FileNotFoundError:
-            return False
-        return (content.st_dev, content.st_ino) == (facts.st_dev, facts.st_ino)
+    @_answered
+    def entry_marks(self, run: str, paths: Iterable[str]) -> dict[str, str]:
+        """How inodes below `data/` look now; what does not stand is left out."""
+        found, root = {}, self.run_root(run)
+        with self._told("the run root could not be asked"):
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    found[path] = content_mark(os.lstat(root / path))
+        return found
+
+    @_answered
+    def read(self, run: str, looked: Standing, expected: str | None) -> Standing:
+        """What was looked at and is unread, with its digest: an artifact is removed only when it is byte for byte the
+        protected one, and still has the mark it had when it was looked at."""
+        if not looked.unread:
+            return looked
+        folder, _, name = looked.path.rpartition("/")
+        reading = self._told("a file of the run root could not be read")
+        with reading, self._opened(f"{run_key(run)}/{folder}") as folder_fd:
+            digest = hash_descriptor(_open_looked(name, folder_fd, looked.mark))
+        return Standing(looked.path, looked.size_bytes, digest, "file", digest == expected, looked.mark)
 
     def _walk(self, run: str, below: str) -> Iterator[Seen]:
         """Depth first, each folder by its descriptor. What vanishes under our hands is an OSError: look again."""
@@ -484,6 +627,32 @@ class FlashRoots:
         with self._opened(key) as opened:
             yield opened
 
+    @_answered
+    def unlink_shared(self, run: str, names: Iterable[Shared], known: Mapping[str, str]) -> dict[str, str]:
+        """Remove names that share content's inodes, each as it was judged; the marks that this gave the content, of
+        that whose mark was `known` at the very moment. The caller holds the digests' locks.
+
+        Of an inode that looked otherwise before, or that anything but our unlink changed meanwhile, nothing is said: it
+        is read before it is shared again. What writes needs the daemon's own user, and moves the time of change."""
+        marks = dict(known)
+        with self._told("the run root could not be emptied"):
+            for one in names:
+                folder, _, name = one.path.rpartition("/")
+                with self._opened(f"{run_key(run)}/{folder}") as folder_fd:
+                    try:
+                        before = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # an attempt that was killed came so far
+                    if not still_is(one.mark, before):
+                        raise ChangedWhileReading("a file changed while the root was cleaned", where=run)
+                    os.unlink(name, dir_fd=folder_fd)
+                if content_mark(before) == marks.get(one.digest):
+                    with suppress(FileNotFoundError):
+                        after = os.lstat(f"{self.root}/{content_key(one.digest)}")
+                        if _one_name_less(before, after):
+                            marks[one.digest] = content_mark(after)
+        return {digest: mark for digest, mark in marks.items() if mark != known[digest]}
+
     def remove(self, run: str, marks: Mapping[str, str]) -> None:
         """Remove exactly what was judged, as it was judged, then the emptied folders; make that durable.
 
@@ -507,15 +676,15 @@ class FlashRoots:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: str, *, tier: str = "") -> Iterator[None]:
     """The system's errors in our words. A name that is missing was removed by somebody meanwhile: whoever may
     still work on the run looks again, and whoever may not has lost the shard."""
     try:
         yield
     except FileNotFoundError as error:
-        raise ChangedWhileReading(f"{what}: it went away meanwhile") from error
+        raise ChangedWhileReading(f"{what}: it went away meanwhile", where=tier) from error
     except OSError as error:
-        raise beneath.translated(error, what, tier="") from error
+        raise beneath.translated(error, what, tier=tier) from error
 
 
 class _Handling(Protocol):
@@ -523,7 +692,7 @@ class _Handling(Protocol):
 
     def folder_begins(self, folder_fd: int) -> None: ...
 
-    def file(self, folder_fd: int, name: str, facts: os.stat_result) -> None: ...
+    def file(self, folder_fd: int, name: str, path: str, facts: os.stat_result) -> None: ...
 
     def folder_ends(self, folder_fd: int) -> None: ...
 
@@ -533,7 +702,7 @@ class _Opening:
         if stat.S_IMODE(os.fstat(folder_fd).st_mode) != 0o750:
             os.fchmod(folder_fd, 0o750)
 
-    def file(self, folder_fd: int, name: str, facts: os.stat_result) -> None:
+    def file(self, folder_fd: int, name: str, path: str, facts: os.stat_result) -> None:
         pass
 
     def folder_ends(self, folder_fd: int) -> None:
@@ -546,11 +715,12 @@ class _Guarding:
 
     def __init__(self, requester: Requester) -> None:
         self._gid = requester.gid
+        self.marks: dict[str, str] = {}
 
     def folder_begins(self, folder_fd: int) -> None:
         pass
 
-    def file(self, folder_fd: int, name: str, facts: os.stat_result) -> None:
+    def file(self, folder_fd: int, name: str, path: str, facts: os.stat_result) -> None:
         if not stat.S_ISREG(facts.st_mode):
             return  # a stranger: whoever compares the listing finds it
         alone = facts.st_nlink == 1
@@ -559,6 +729,8 @@ class _Guarding:
         mode = OWN_MODE if alone else SHARED_MODE
         if stat.S_IMODE(facts.st_mode) != mode:
             os.chmod(name, mode, dir_fd=folder_fd)
+        if alone:
+            self.marks[path] = content_mark(os.stat(name, dir_fd=folder_fd, follow_symlinks=False))
 
     def folder_ends(self, folder_fd: int) -> None:
         give(".", None, self._gid, folder_fd=folder_fd)
@@ -574,8 +746,33 @@ def _inner(name: str, folder_fd: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _partial(target: Path) -> Path:
-    return target.with_name(f".{target.name}.partial")
+_ORIGIN = datetime.fromtimestamp(0, UTC)
+
+
+def _rounded_up(time_ns: int) -> datetime:
+    return _ORIGIN + timedelta(microseconds=-(-time_ns // 1000))
+
+
+def _ns(time: datetime) -> int:
+    return (time - _ORIGIN) // timedelta(microseconds=1) * 1000
+
+
+def _partial(target: Path, epoch: int) -> Path:
+    return target.with_name(f".{target.name}.{epoch}.partial")
+
+
+def _is_partial(name: str) -> bool:
+    return any(name.startswith(f".{one}.") and name.endswith("partial") for one in SEALED)
+
+
+def _link(source: str, target: str, facts: os.stat_result) -> None:
+    """A name that stands there already is left alone: a worker that wakes up late takes nothing from a sealed root."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if not os.path.samestat(os.lstat(target), facts):
+            os.unlink(target)
+            os.link(source, target)
 
 
 def hash_file(path: Path) -> str:
@@ -595,12 +792,36 @@ def hash_descriptor(descriptor: int) -> str:
 
 def clone(source: str, target: str) -> None:
     """Reflink: a new inode that shares the source's extents until one of them is written."""
+    with _made_of(source, target) as (source_fd, target_fd):
+        fcntl.ioctl(target_fd, FICLONE, source_fd)
+
+
+def duplicate(source: str, target: str, digest: str) -> None:
+    """A copy, read back cold: DigestMismatch when it is not what it is to be."""
+    with suppress(FileNotFoundError):
+        os.unlink(target)
+    with _made_of(source, target) as (source_fd, target_fd):
+        while os.copy_file_range(source_fd, target_fd, READ_BYTES):
+            pass
+        os.fsync(target_fd)
+        if hash_descriptor(os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) != digest:
+            raise DigestMismatch("a copy of content reads back differently", where=digest)
+
+
+@contextmanager
+def _made_of(source: str, target: str) -> Iterator[tuple[int, int]]:
+    """Both open, the target new, of the source's time, and gone again when it does not become what it is to be."""
     source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     try:
         target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWN_MODE)
         try:
             os.fchmod(target_fd, OWN_MODE)
-            fcntl.ioctl(target_fd, FICLONE, source_fd)
+            yield source_fd, target_fd
+            facts = os.fstat(source_fd)
+            os.utime(target_fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        except BaseException:
+            os.unlink(target)
+            raise
         finally:
             os.close(target_fd)
     finally:
@@ -667,6 +888,11 @@ def content_mark(facts: os.stat_result) -> str:
     return f"{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}"
 
 
+def _one_name_less(before: os.stat_result, after: os.stat_result) -> bool:
+    same = (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
+    return same and after.st_nlink == before.st_nlink - 1
+
+
 def mark_of(facts: os.stat_result) -> str:
     """What moves when a file is written or exchanged. The change time of a shared inode moves with every other
     run's link, so it counts only where the file has one name."""
@@ -683,11 +909,11 @@ def still_is(judged: str | None, facts: os.stat_result) -> bool:
     return judged.rpartition(":")[0] == now.rpartition(":")[0]
 
 
-def _open_seen(seen: Seen) -> int:
+def _open_looked(name: str, folder_fd: int, mark: str) -> int:
     """The very file that was looked at, or IntegrityError: another one may stand at its name by now."""
-    descriptor = os.open(seen.name, FILE_FLAGS, dir_fd=seen.folder_fd)
+    descriptor = os.open(name, FILE_FLAGS, dir_fd=folder_fd)
     facts = os.fstat(descriptor)
-    if (facts.st_dev, facts.st_ino) != (seen.facts.st_dev, seen.facts.st_ino):
+    if not mark.startswith(f"{facts.st_dev}:{facts.st_ino}:"):
         os.close(descriptor)
         raise IntegrityError("a file of the run root was exchanged while it was looked at")
     return descriptor

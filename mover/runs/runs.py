@@ -31,6 +31,8 @@ from mover.runs.site import PLAN_STEPS_MAX, Flash, RunSite, get, lock, step
 from mover.runs.watch import Watch
 
 SQL = load(__file__)
+# a plan is an answer to a request: what would take longer to read is named as unread
+PLAN_READ_BYTES = 64 << 20
 # nothing is left to give up
 GIVEN_UP = frozenset({"cleaning", "cleaned", "cancelled", "failed"})
 
@@ -200,7 +202,8 @@ class Runs:
 
         async with self._site.database.project(project) as conn:
             row = await get(conn, run)
-        steps = await plan_for(self._site.database, row, self._site.flash[row.tier].roots)
+        roots = self._site.flash[row.tier].roots
+        steps = (await plan_for(self._site.database, row, roots, read_bytes=PLAN_READ_BYTES)).steps
         counts: dict[str, int] = {}
         for one in steps:
             counts[one.action] = counts.get(one.action, 0) + 1

@@ -9,6 +9,8 @@ and `ready` are one transaction. A crash anywhere leaves a seal to repeat (I3, I
 from __future__ import annotations
 
 import io
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,14 +23,24 @@ from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import Clock
 from mover.decide.lifecycle import check_transition
-from mover.errors import IntegrityError
+from mover.errors import ChangedWhileReading, IntegrityError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
 from mover.model.manifest import ManifestEntry, ManifestHeader, make_manifest
-from mover.runs.roots import FlashRoots
-from mover.runs.site import Flash, entries_of, expression_of, get, lock, may_stage, refuse_withdrawn, requester
+from mover.runs.roots import FlashRoots, Sealed
+from mover.runs.site import (
+    ENTRIES_PAGE,
+    Flash,
+    entries_of,
+    expression_of,
+    get,
+    lock,
+    may_stage,
+    refuse_withdrawn,
+    requester,
+)
 
 SQL = load(__file__)
 MANIFEST, IDENTITY, RECORDS = "manifest.jsonl", "RUN.json", "records.parquet"
@@ -74,7 +86,10 @@ class Seal:
             await self._keep_records(conn, shard, digest, records)
             entries = await entries_of(conn, run.id)
             expression = await expression_of(conn, run.selection_id)
-        header, manifest = await in_thread(self._write_root, roots, run, entries, expression)
+        header, manifest = await in_thread(_manifest, run, entries, expression)
+        sealed = await self._write_root(shard, run, header, {MANIFEST: manifest})
+        _compare(run.id, sealed.sizes, {e.path: e.size_bytes for e in entries})
+        await self._keep_marks(shard, sealed.marks)
         shortcoming = await in_thread(roots.shortcoming, run.id, requester(run))
         await self._prove_ready(shard, run, header, manifest, explanation=shortcoming)
 
@@ -86,10 +101,10 @@ class Seal:
 
     async def _stage_again(self, shard: Shard, run: Any, standing: dict[str, int]) -> bool:
         """Links are made durable by the seal, all at once: a power cut before it may have lost some whose rows
-        say `staged`. They are staged again, and the seal after them."""
+        say `staged`. They are staged again, and the seal after them; so is what was found damaged meanwhile."""
         async with self._database.project(shard.project) as conn:
             entries = await entries_of(conn, run.id)
-            lost = [e.path for e in entries if e.number is not None and e.path not in standing]
+            lost = [e.path for e in entries if e.number is not None and (e.path not in standing or e.damaged_at)]
             if not lost:
                 return False
             await renew_shard(conn, shard, lease_s=LEASE_S)
@@ -114,18 +129,31 @@ class Seal:
         if len(records) <= RECORDS_KEPT_BYTES:
             await conn.execute(SQL["keep_records"], {"project": shard.project, "digest": digest, "body": records})
 
-    # --- blocking -------------------------------------------------------------------------------------------
-
-    def _write_root(
-        self, roots: FlashRoots, run: Any, entries: list[Any], expression: str | None
-    ) -> tuple[ManifestHeader, bytes]:
+    async def _write_root(self, shard: Shard, run: Any, header: ManifestHeader, files: dict[str, bytes]) -> Sealed:
         """Beside `data/` and `records.parquet` stand exactly manifest.jsonl, RUN.json and out/."""
-        header, manifest = _manifest(run, entries, expression)
-        roots.write(run.id, MANIFEST, manifest)
-        roots.write(run.id, IDENTITY, _identity(run, header, sealed_at=roots.time_of(run.id, MANIFEST)))
-        sealed = roots.seal(run.id, requester(run))
-        _compare(run.id, sealed, {e.path: e.size_bytes for e in entries})
-        return header, manifest
+        roots = self._flash[run.tier].roots
+        decided = await in_thread(_still_decided, roots, run)
+        write = partial(roots.write, run.id, epoch=shard.epoch, not_after=decided)
+        for path, data in files.items():
+            await in_thread(write, path, data)
+        sealed_at = decided if decided is not None else await in_thread(roots.time_of, run.id, MANIFEST)
+        identity = _identity(run, header, sealed_at=sealed_at.isoformat())
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["decide_identity"], {"id": run.id, "identity": identity.decode()})
+        await in_thread(write, IDENTITY, identity)
+        return await in_thread(roots.seal, run.id, requester(run))
+
+    async def _keep_marks(self, shard: Shard, marks: dict[str, str]) -> None:
+        """How the root's own inodes look as long as nobody touches them: cleanup then need not read them."""
+        paths = [path for path in marks if path not in (MANIFEST, IDENTITY)]
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            for at in range(0, len(paths), ENTRIES_PAGE):
+                part = paths[at : at + ENTRIES_PAGE]
+                values = {"run": shard.subject_id, "paths": part, "marks": [marks[path] for path in part]}
+                for name in ("mark_entries", "mark_tars"):
+                    await conn.execute(SQL[name], values)
 
     async def _prove_ready(
         self, shard: Shard, run: Any, header: ManifestHeader, manifest: bytes, *, explanation: str | None
@@ -134,6 +162,8 @@ class Seal:
             await conn.execute(SQL["share_withdrawals"])
             await refuse_withdrawn(conn, run.id)
             locked = await lock(conn, run.id)
+            if (await SQL.one(conn, "damaged", run=run.id)).found:
+                raise ChangedWhileReading("content of the run was found damaged, and is staged again", where=run.id)
             await finish_shard(conn, shard)
             if locked.state == "staging":
                 check_transition("staging", "sealed", subject=run.id)
@@ -161,6 +191,15 @@ class Seal:
                     subject=run.id,
                     details={"count": header.count, "bytes": header.bytes, "root": header.root},
                 )
+
+
+def _still_decided(roots: FlashRoots, run: Any) -> datetime | None:
+    """The time that RUN.json of an earlier attempt promises, unless something came into the root since. An attempt that
+    was given up, and goes on when its tier answers again, then writes what stands there already."""
+    if run.identity is None:
+        return None
+    sealed_at = datetime.fromisoformat(msgspec.json.decode(run.identity)["sealed_at"])
+    return sealed_at if roots.newest(run.id, "data") <= sealed_at else None
 
 
 def _manifest(run: Any, entries: list[Any], expression: str | None) -> tuple[ManifestHeader, bytes]:

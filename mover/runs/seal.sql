@@ -6,7 +6,8 @@ on conflict (run_id, path) do update set size_bytes = excluded.size_bytes, diges
 
 -- name: unstage
 -- Links that a power cut took back.
-update mover.run_entry set staged_at = null, staged_how = null where run_id = %(run)s and path = any(%(paths)s)
+update mover.run_entry set staged_at = null, staged_how = null, damaged_at = null
+ where run_id = %(run)s and path = any(%(paths)s)
 
 -- name: share_withdrawals
 -- A run becomes ready before a slide is withdrawn, and is then told of, or finds it withdrawn.
@@ -29,6 +30,25 @@ select r.body from mover.run n join mover.run l on l.id = n.like_id
   join mover.run_entry e on e.run_id = l.id and e.path = %(path)s and e.number is null
   join mover.run_records r on r.digest = e.digest
  where n.id = %(run)s and (n.layout, coalesce(n.layout_label, '')) = (l.layout, coalesce(l.layout_label, ''))
+
+-- name: decide_identity
+-- RUN.json, before it is written.
+update mover.run set identity = %(identity)s where id = %(id)s and state = 'staging'
+
+-- name: mark_entries
+-- Fingerprints of inodes that are the root's own.
+update mover.run_entry e set mark = one.mark from unnest(%(paths)s::text[], %(marks)s::text[]) as one (path, mark)
+ where e.run_id = %(run)s and e.path = one.path
+
+-- name: mark_tars
+-- And those of tars.
+update mover.run_tar t set mark = one.mark from unnest(%(paths)s::text[], %(marks)s::text[]) as one (path, mark)
+ where t.run_id = %(run)s and t.path = one.path
+
+-- name: damaged
+-- Was content of a run found damaged since it was linked?
+select exists (select from mover.run_entry where run_id = %(run)s and damaged_at is not null)
+       or exists (select from mover.run_tar where run_id = %(run)s and damaged_at is not null) as found
 
 -- name: columns
 -- The typed columns of the project.

@@ -22,24 +22,21 @@ from mover import audit, metrics
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
-from mover.decide.eviction import Idle, plan_eviction
 from mover.errors import ArchiveLost, ChangedWhileReading, DigestMismatch, EntryMissing, MoverError
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
-from mover.jobs.shards import cancel_shards, tier_queue
+from mover.jobs.shards import cancel_shards, queue_tier, tier_queue
 from mover.log import get_logger
-from mover.runs.fetch import Fetch, set_aside
+from mover.runs import content
+from mover.runs.content import ContentStore
+from mover.runs.fetch import Fetch
 from mover.runs.seal import Seal
 from mover.runs.site import Flash, get, lock, may_stage, refuse_withdrawn, requester
 from mover.tiers.port import ReadTier
 from mover.transfer import Carrier
 
 SQL = load(__file__)
-# beside the copy itself: manifests, records.parquet, and what jobs write into out/
-HEADROOM_BYTES = 64 << 20
-# idle digests looked at together; more of them are looked at while there is no room
-EVICT_MAX = 10_000
 # linked in one transaction: each digest's lock takes a place in the database's shared table
-LINKED_AT_ONCE = 256
+LINKED_AT_ONCE = content.AT_ONCE
 # and what a kill in the middle of them leaves to be read again
 LINKED_BYTES_AT_ONCE = 16 << 30
 
@@ -64,8 +61,9 @@ class Stage:
         self._database = database
         self._flash = flash
         self._fetch = Fetch(database, tiers, flash, carrier)
+        self._content = ContentStore(database, flash, node=node)
         self._node = node
-        self.seal = Seal(database, flash, node=node, clock=clock).seal
+        self._seal = Seal(database, flash, node=node, clock=clock)
 
     async def stage(self, shard: Shard) -> None:
         async with self._database.project(shard.project) as conn:
@@ -74,7 +72,8 @@ class Stage:
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
             entries = await SQL.many(conn, "entries_by_path", **parameters)
         await in_thread(self._flash[run.tier].roots.check_identity)
-        lost = await self._stage_entries(shard, run, entries) if await self._begin(shard, run) else []
+        async with self._content.room_for_next_try(shard.project, run.tier):
+            lost = await self._stage_entries(shard, run, entries) if await self._begin(shard, run) else []
         async with self._database.project(shard.project) as conn:
             run = await lock(conn, shard.subject_id)
             await finish_shard(conn, shard)
@@ -87,6 +86,11 @@ class Stage:
             else:
                 seal = NewShard(shard.queue, "run-seal", run.id, priority=9)
                 await add_shards(conn, shard.project, [seal])
+
+    async def seal(self, shard: Shard) -> None:
+        """What `runs.seal` does. It writes little, and needs room for that."""
+        async with self._content.room_for_next_try(shard.project, queue_tier(shard.queue)):
+            await self._seal.seal(shard)
 
     async def _begin(self, shard: Shard, run: Any) -> bool:
         """The root stands from here on. False when the run is not staged any more."""
@@ -107,7 +111,7 @@ class Stage:
             if left is None:
                 return lost
             absent += left
-        await self._make_room(shard, run.tier, sum(entry.size_bytes for entry in absent))
+        await self._content.make_room(shard.project, run.tier, sum(entry.size_bytes for entry in absent))
         async with aclosing(self._fetch.fetch(shard, run.tier, absent)) as coming:
             async for fetched in coming:
                 lost += [{"number": e.number, "path": e.path, "why": ArchiveLost.code} for e in fetched.lost]
@@ -119,8 +123,7 @@ class Stage:
     async def _known(self, shard: Shard, tier: str, entries: list[Any]) -> set[str]:
         """Digests that may stand on flash: who finds there what it did not expect reads it."""
         async with self._database.project(shard.project) as conn:
-            digests = [entry.digest for entry in entries]
-            return {row.digest for row in await SQL.many(conn, "contents", tier=tier, digests=digests)}
+            return set(await content.marks_of(conn, tier, [entry.digest for entry in entries]))
 
     # --- linking --------------------------------------------------------------------------------------------
 
@@ -129,7 +132,7 @@ class Stage:
         run is not staged any more."""
         digests = {entry.digest for entry in group}
         async with self._database.project(shard.project) as conn:
-            known = await self._locked(conn, run.tier, digests)
+            known = await content.locked(conn, run.tier, digests)
             if not await may_stage(conn, shard):
                 return None
             marks = await in_thread(self._flash[run.tier].roots.marks, known)
@@ -149,18 +152,17 @@ class Stage:
         """An inode that moved without us is read whole before it is shared again; those that were linked."""
         roots = self._flash[run.tier].roots
         async with self._database.project(shard.project) as conn:
-            known = await self._locked(conn, run.tier, {digest})
+            known = await content.locked(conn, run.tier, {digest})
             if digest not in known:
                 return []
             try:
                 if (await in_thread(roots.marks, [digest])).get(digest) != known[digest]:
                     await in_thread(roots.check_content, digest)
             except (EntryMissing, ChangedWhileReading):
-                await conn.execute(SQL["drop_content"], {"tier": run.tier, "digest": digest})
+                await content.forget(conn, run.tier, digest)
                 return []
             except DigestMismatch:
-                await in_thread(set_aside, self._flash[run.tier], run.tier, digest)
-                await conn.execute(SQL["drop_content"], {"tier": run.tier, "digest": digest})
+                await content.set_aside(conn, self._flash[run.tier], run.tier, digest)
                 return []
             if not await may_stage(conn, shard):
                 return None
@@ -171,7 +173,7 @@ class Stage:
     async def _link_fetched(self, shard: Shard, run: Any, group: list[Any]) -> bool:
         """Link what was read back a moment ago. False when the run is not staged any more."""
         async with self._database.project(shard.project) as conn:
-            await self._locked(conn, run.tier, {entry.digest for entry in group})
+            await content.locked(conn, run.tier, {entry.digest for entry in group})
             if not await may_stage(conn, shard):
                 return False
             linked = await self._link(conn, run, group, "copied")
@@ -179,12 +181,6 @@ class Stage:
         if len(linked) < len(group):
             raise ChangedWhileReading("content went away before it was linked", where=run.id)
         return True
-
-    async def _locked(self, conn: Connection, tier: str, digests: set[str]) -> dict[str, str]:
-        """From here to the commit nobody else links, judges or evicts these; digest -> mark of those that are known."""
-        held = {"tier": tier, "digests": list(digests)}
-        await conn.execute(SQL["lock_digests"], held)
-        return {row.digest: row.mark for row in await SQL.many(conn, "contents", **held)}
 
     async def _link(self, conn: Connection, run: Any, entries: list[Any], how: How) -> list[Any]:
         """Links, marks, rows; those entries whose content stood there."""
@@ -194,39 +190,9 @@ class Stage:
         marks = await in_thread(self._flash[run.tier].roots.share, run.id, pairs, requester(run))
         linked = [entry for entry in entries if entry.digest in marks]
         sizes = {entry.digest: entry.size_bytes for entry in linked}
-        content = {"digests": list(sizes), "sizes": list(sizes.values()), "marks": [marks[one] for one in sizes]}
-        await conn.execute(SQL["put_contents"], {"tier": run.tier, **content})
+        await content.put(conn, run.tier, sizes, marks)
         await conn.execute(SQL["mark_staged"], {"run": run.id, "paths": [e.path for e in linked], "how": how})
         return linked
-
-    # --- room -----------------------------------------------------------------------------------------------
-
-    async def _make_room(self, shard: Shard, tier: str, need_bytes: int) -> None:
-        """Evict what no live run holds, least recently used first, when the copy would not fit otherwise."""
-        _, free = await in_thread(self._flash[tier].roots.space)
-        missing = need_bytes + HEADROOM_BYTES - free if need_bytes else 0
-        while missing > 0:
-            async with self._database.project(shard.project) as conn:
-                rows = await SQL.many(conn, "evictable", tier=tier, limit=EVICT_MAX)
-            steps = plan_eviction([Idle(row.digest, row.size_bytes) for row in rows], need_bytes=missing)
-            if not steps:
-                return
-            for at in range(0, len(steps), LINKED_AT_ONCE):
-                await self._evict(shard.project, tier, [step.digest for step in steps[at : at + LINKED_AT_ONCE]])
-            freed = sum(step.size_bytes for step in steps)
-            missing -= freed
-            log.info("content evicted", tier=tier, count=len(steps), bytes=freed)
-
-    async def _evict(self, project: str, tier: str, digests: list[str]) -> None:
-        """The rows go before the files, each under the digests' locks: a crash between leaves bytes without a row,
-        which the next staging of that digest finds, reads and adopts; never a row without bytes. Whoever took a
-        digest in between has written its row again, and keeps the file."""
-        async with self._database.project(project) as conn:
-            await self._locked(conn, tier, set(digests))
-            await conn.execute(SQL["drop_idle"], {"tier": tier, "digests": digests})
-        async with self._database.project(project) as conn:
-            taken = await self._locked(conn, tier, set(digests))
-            await in_thread(self._flash[tier].roots.evict, [digest for digest in digests if digest not in taken])
 
     # --- failure --------------------------------------------------------------------------------------------
 

@@ -296,7 +296,7 @@ async def test_content_that_a_run_took_meanwhile_is_not_evicted(rig: Rig) -> Non
     await rig.work()
     [content] = rig.rows("select digest from mover.content")
 
-    await rig.stage._evict(PROJECT, "flash", [content.digest])
+    await rig.stage._content.evict(PROJECT, "flash", [content.digest])
 
     assert rig.run(run.id).state == "ready"
     assert (rig.folder / "flash" / content_key(content.digest)).exists()
