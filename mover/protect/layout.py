@@ -54,9 +54,11 @@ def lay_out(
     flash_root: Path,
     seen_as: str,
     forbidden: Sequence[Path],
+    planned: bool = False,
 ) -> Layout:
     """Compose the snapshot of a run. Raises Denied or RequestInvalid for paths that may not be read; `forbidden`
-    are the identified tiers, which may have been mounted below a declared root since the start."""
+    are the identified tiers, which may have been mounted below a declared root since the start. What is only planned
+    is not opened: whether the code is a working tree is then not known."""
     place = _Place(run, roots, flash_root, seen_as, forbidden)
     members: dict[str, Any] = {}
     parts: list[tuple[str, str]] = []
@@ -68,7 +70,8 @@ def lay_out(
         code = place.disk(finish["code"])
         members["code"] = code
         parts.append(("code", "the working tree, with its .git when it has one"))
-        _add_commit(code, members, parts, missing)
+        if not planned:
+            _add_commit(code, members, parts, missing)
     else:
         missing += ["code", "commit", "diff"]
     if finish.get("logs"):

@@ -18,6 +18,7 @@ from mover import metrics
 from mover.catalog import proofs
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
+from mover.decide.finishing import check_paths
 from mover.decide.lifecycle import check_transition
 from mover.errors import Conflict, Denied, MoverError, NotFound, RequestInvalid
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
@@ -69,7 +70,7 @@ class RunProtection:
         self._site, self._retention = site, retention
 
     async def plan_finish(self, identity: Identity, run: str, body: wire.FinishRequest) -> wire.Plan:
-        """What would be protected, and which parts are missing; opens nothing."""
+        """What would be protected, and which parts are missing; opens nothing. Denied where `finish` would be."""
         policy = self._site.policies.default(ProtectPolicy)
         async with self._site.database.project(identity.project) as conn:
             row = await SQL.one(conn, "run", id=run)
@@ -77,8 +78,11 @@ class RunProtection:
             raise NotFound("no such run", where=run)
         if row.ready_at is None:
             raise Conflict(f"the run is {row.state}; only a ready run is finished", where=run)
+        place = self._site.flash.get(row.tier)
+        out = f"{place.seen_as}/runs/{run}/out" if place else None
+        check_paths(identity, body, run=run, run_uid=row.posix_uid, own_out=out)
         finish = {"artifacts": body.artifacts, "code": body.code, "logs": body.logs, "environment": body.environment}
-        layout = await asyncio.to_thread(self._lay_out, row, finish, policy)
+        layout = await asyncio.to_thread(self._lay_out, row, finish, policy, planned=True)
         steps = [wire.PlanStep(action="protect", subject=name, reason=why) for name, why in layout.parts]
         steps += [wire.PlanStep(action="missing", subject=part, reason="not in finish") for part in layout.missing]
         return wire.Plan(
@@ -111,11 +115,11 @@ class RunProtection:
             return
         await self._prove(shard, run, policy, snapshot, result, check)
 
-    def _lay_out(self, run: Any, finish: dict[str, Any], policy: ProtectPolicy) -> Layout:
+    def _lay_out(self, run: Any, finish: dict[str, Any], policy: ProtectPolicy, *, planned: bool = False) -> Layout:
         place = self._site.flash[run.tier]
         return lay_out(
             run, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
-            forbidden=self._site.forbidden,
+            forbidden=self._site.forbidden, planned=planned,
         )  # fmt: skip
 
     async def _own_up(self, shard: Shard, run: Any, policy: ProtectPolicy) -> None:

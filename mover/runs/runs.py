@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
+from mover.decide.finishing import check_paths
 from mover.decide.lifecycle import check_transition
 from mover.errors import Conflict, NotProtected, RunRefused
 from mover.jobs import NewShard, add_shards, in_thread
@@ -27,6 +28,7 @@ from mover.policy import PolicyBook
 from mover.runs.admission import Admissions
 from mover.runs.look import PAGE_MAX, Look, StagedEntries
 from mover.runs.requests import Requests, named
+from mover.runs.roots import run_key
 from mover.runs.site import PLAN_STEPS_MAX, Flash, RunSite, get, lock, step
 from mover.runs.watch import Watch
 
@@ -107,10 +109,13 @@ class Runs:
 
     async def finish(self, identity: Identity, run: str, body: wire.FinishRequest) -> wire.Run:
         """Protect what training left. A repeated finish of a run under way changes nothing; one that names other
-        things is a Conflict, because those would not be protected."""
+        things is a Conflict, because those would not be protected. Denied where it names paths of somebody else."""
         finish = msgspec.json.decode(msgspec.json.encode(body))
         async with self._site.database.project(identity.project) as conn:
             row = await lock(conn, run)
+            place = self._site.flash.get(row.tier)
+            out = f"{place.seen_as}/{run_key(run)}/out" if place else None
+            check_paths(identity, body, run=run, run_uid=row.posix_uid, own_out=out)
             if row.state == "ready":
                 await self._finish(conn, row, finish, clean_after=False, reason=None)
                 await self._site.record(conn, identity, "run finished", run)
