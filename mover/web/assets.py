@@ -75,10 +75,11 @@ def _operations(described: dict[str, Any]) -> bytes:
         for method, told in methods.items():
             if "x-mover-roles" not in told:
                 continue
-            named = {one["name"]: one["in"] for one in told["parameters"]}
+            query = [one["name"] for one in told["parameters"] if one["in"] == "query"]
             found[told["operationId"]] = {
-                "method": method.upper(), "path": path, "summary": told["summary"], "roles": told["x-mover-roles"],
-                "command": told.get("x-mover-command", ""), "query": [n for n, place in named.items() if place == "query"],
+                "method": method.upper(), "path": path, "summary": told["summary"],
+                "action": told["x-mover-action"], "roles": told["x-mover-roles"],
+                "command": told.get("x-mover-command", ""), "query": query,
             }  # fmt: skip
     text = json.dumps(found, separators=(",", ":"), sort_keys=True)
     return f"// Made from the OpenAPI document when the daemon started.\nexport const OPERATIONS = {text};\n".encode()

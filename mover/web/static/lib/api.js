@@ -39,15 +39,25 @@ export async function ask(name, said = {}, { body, key, signal, headers = {} } =
     init.headers["Content-Type"] = "application/json";
   }
   if (key) init.headers["Idempotency-Key"] = key;
+  return answered(url(operation.path, said), init);
+}
+
+/** What is asked by nobody yet, such as signing in: it is in no list of operations. */
+export async function plain(method, path, body) {
+  const answer = await answered(path, { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  return answer.json();
+}
+
+async function answered(address, init) {
   let answer;
   try {
-    answer = await fetch(url(operation.path, said), { ...init, credentials: "same-origin", redirect: "error" });
+    answer = await fetch(address, { ...init, credentials: "same-origin", redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ code: "no-answer", detail: "the daemon does not answer", retry: "later", hint: "This page asks again by itself." });
   }
   if (answer.ok) return answer;
-  throw await problem(answer, name);
+  throw await problem(answer);
 }
 
 /** @returns {string} the path with its parameters in place, and the rest as a query */
@@ -77,13 +87,13 @@ function ours(method) {
   return headers;
 }
 
-async function problem(answer, name) {
+async function problem(answer) {
   let told = {};
   try {
     told = await answer.json();
   } catch {
     told = { detail: `the daemon answered ${answer.status}` };
   }
-  if (answer.status === 401 && !name.startsWith("session.")) gate.left();
+  if (answer.status === 401) gate.left();
   return new Problem({ ...told, status: answer.status });
 }

@@ -1,43 +1,46 @@
-// Who is signed in. A cookie that scripts cannot read where the daemon keeps sessions; else a token, kept in this
-// page's memory and nowhere else: closing the tab forgets it.
+// Who is signed in. Where the daemon keeps sessions, a cookie that no script can read; else a token in this page's
+// memory and nowhere else: closing the tab forgets it.
 import { store } from "./store.js";
-import { call, credentials, Problem } from "./api.js";
+import { call, credentials, plain, Problem } from "./api.js";
 import { OPERATIONS } from "./operations.js";
 
+const SESSION = "/v1/session";
+
 /**
- * @typedef {{actor: string, role: string, project: string, projects: {project: string, role: string}[], means: "session"|"token"}} Session
- * `undefined`: not asked yet; `null`: nobody.
+ * @typedef {{actor: string, role: string, project: string, projects: {project: string, role: string}[],
+ *   actions: string[]|null, kept: boolean}} Session
+ * `actions`: what may be done, as the daemon told; `kept`: a session of the daemon. `undefined`: not asked yet; `null`: nobody.
  */
 export const session = store(/** @type {Session|null|undefined} */ (undefined));
 
-/** What signing in may look like on this daemon: asked once, without rights. */
-export const ways = store({ password: false, oidc: null, token: true });
+/** Does this daemon keep sessions? */
+export const keeps = () => Boolean(OPERATIONS["sessions.view"]);
+
+/** What signing in may look like here. */
+export const ways = store({ password: keeps(), provider: null });
 
 export async function begin() {
+  if (!keeps()) {
+    session.set(null);
+    return;
+  }
   try {
-    const told = await call("session.view");
-    credentials.csrf = told.csrf ?? null;
-    took(told, "session");
+    took(await call("sessions.view"));
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    learn(problem);
     session.set(null);
   }
 }
 
-/** @param {{name: string, password: string}} said */
+/** @param {{name: string, password: string}|{token: string}} said */
 export async function signIn(said) {
-  const told = await call("session.open", {}, { body: said });
-  credentials.csrf = told.csrf ?? null;
-  took(told, "session");
-}
-
-/** @param {string} secret */
-export async function useToken(secret) {
-  credentials.token = secret.trim();
+  if (keeps()) {
+    took(await plain("POST", SESSION, said));
+    return;
+  }
+  credentials.token = said.token.trim();
   try {
-    const told = await call("service.status");
-    took(told, "token");
+    took(await call("service.status"));
   } catch (problem) {
     credentials.token = null;
     throw problem;
@@ -45,7 +48,7 @@ export async function useToken(secret) {
 }
 
 export async function signOut() {
-  if (session.get()?.means === "session") await call("session.close").catch(() => undefined);
+  if (session.get()?.kept) await call("sessions.end").catch(() => undefined);
   forget();
 }
 
@@ -55,27 +58,23 @@ export function forget() {
   session.set(null);
 }
 
-/** @param {string} project */
-export function chooseProject(project) {
-  const held = session.get();
-  if (!held) return;
-  credentials.project = project;
-  const role = held.projects.find((one) => one.project === project)?.role ?? held.role;
-  session.set({ ...held, project, role });
+/** Everything that is shown is of one project. @param {string} project */
+export async function chooseProject(project) {
+  took(await call("sessions.choose", {}, { body: { project } }));
 }
 
 /** May this person ask for this operation? The daemon judges anyway; here it decides what is offered at all. */
 export function may(operation) {
   const held = session.get();
-  return Boolean(held && OPERATIONS[operation]?.roles.includes(held.role));
+  const asked = OPERATIONS[operation];
+  if (!held || !asked) return false;
+  return held.actions ? held.actions.includes(asked.action) : asked.roles.includes(held.role);
 }
 
-function took(told, means) {
-  const projects = told.projects ?? [{ project: told.project, role: told.role }];
-  session.set({ actor: told.actor, role: told.role, project: told.project, projects, means });
-}
-
-function learn(problem) {
-  const told = problem.details?.[0] ?? {};
-  ways.set({ password: Boolean(told.password), oidc: told.oidc ?? null, token: true });
+function took(told) {
+  credentials.csrf = told.csrf || null;
+  session.set({
+    actor: told.actor, role: told.role, project: told.project, actions: told.actions ?? null, kept: Boolean(told.csrf),
+    projects: told.projects ?? [{ project: told.project, role: told.role }],
+  });
 }

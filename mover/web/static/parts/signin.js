@@ -1,7 +1,7 @@
 // The way in: a name and a password, a token, or the hospital's own sign-in, as far as this daemon has them.
 import { html, useState } from "../lib/preact.js";
 import { Problem } from "../lib/api.js";
-import { signIn, useToken, ways } from "../lib/session.js";
+import { keeps, signIn, ways } from "../lib/session.js";
 import { useStore } from "../lib/store.js";
 import { Failure } from "./states.js";
 
@@ -14,7 +14,7 @@ export function SignIn() {
     const said = Object.fromEntries(new FormData(event.currentTarget));
     setState({ problem: null, busy: true });
     try {
-      await (by === "password" ? signIn({ name: said.name, password: said.password }) : useToken(said.token));
+      await signIn(by === "password" ? { name: said.name, password: said.password } : { token: said.token.trim() });
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       setState({ problem, busy: false });
@@ -23,12 +23,12 @@ export function SignIn() {
   const other = by === "password" ? "token" : "password";
   return html`<main class="gate"><form class="panel stack" onSubmit=${send} aria-labelledby="sign-in">
     <h1 id="sign-in">Sign in to Mover</h1>
-    ${known.oidc && html`<a class="button" href=${known.oidc.url}>Sign in with ${known.oidc.name ?? "your institution"}</a><hr />`}
+    ${known.provider && html`<a class="button" href="/v1/session/provider">Sign in with ${known.provider}</a><hr />`}
     ${by === "password" ? html`
       <div class="field"><label for="name">Name</label><input id="name" name="name" autocomplete="username" required autofocus /></div>
       <div class="field"><label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required /></div>` : html`
       <div class="field"><label for="token">Token</label><input id="token" name="token" type="password" autocomplete="off" spellcheck=${false} required autofocus placeholder="mvr_…" aria-describedby="token-hint" />
-        <small id="token-hint" class="muted">It stays in this page's memory and is forgotten with the tab. Made by <code>mover token make</code>.</small></div>`}
+        <small id="token-hint" class="muted">${keeps() ? "It opens a session; the token itself is not kept." : "It stays in this page's memory and is forgotten with the tab."} Made by <code>mover token make</code>.</small></div>`}
     ${state.problem && html`<${Failure} problem=${state.problem} />`}
     <button class="first" disabled=${state.busy}>${state.busy ? "Signing in" : "Sign in"}</button>
     ${known.password && html`<button type="button" class="link" onClick=${() => setBy(other)}>Use a ${other} instead</button>`}

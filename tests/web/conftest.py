@@ -1,0 +1,60 @@
+"""One living hospital for all walks: published slides, aligned records, runs in several states; a token of each role.
+
+Playwright's loop must not stand open while other tests run theirs, so every module of this folder is one group
+(`pytestmark = browsing`), and its browser ends with the module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser
+
+from mover.model import wire
+from tests.system.conftest import hospital, worked
+from tests.system.ward import Ward, ending
+from tests.web.browser import CHROMIUM, Seen, chromium, seen
+from tests.web.hospital import House, play
+
+__all__ = ["hospital", "worked"]
+
+ROLES = ("viewer", "operator", "admin", "custodian")
+
+
+@pytest.fixture(scope="session")
+def house(worked: Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    ward = Ward.copy(tmp_path_factory.mktemp("web") / "site", worked)
+    with ending([ward]), ward.start() as admin:
+        tokens = {}
+        for role in ROLES:
+            made = admin.tokens.make(wire.TokenRequest(actor=f"the-{role}", role=role))  # type: ignore[arg-type]
+            assert made.secret
+            tokens[role] = made.secret
+        yield House(ward.url, tokens, play(admin))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("Debian's chromium walks the pages: apt-get install chromium")
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def walk(browser: Browser, house: House) -> Iterator[Callable[..., Seen]]:
+    """`walk("operator", "/runs")`: signed in and there. What a browser complained of fails the test at its end."""
+    opened: list[Seen] = []
+    with ExitStack() as stack:
+
+        def begin(role: str = "operator", path: str = "/", *, narrow: bool = False, dark: bool = False) -> Seen:
+            one = stack.enter_context(seen(browser, house.url, theme="dark" if dark else "light", narrow=narrow))
+            opened.append(one)
+            one.sign_in(house.tokens[role], path)
+            return one
+
+        yield begin
+        complaints = [line for one in opened for line in one.complaints]
+        assert complaints == []

@@ -1,0 +1,57 @@
+"""What the walks find: a cohort, a run that is ready, one that ended cleaned, one that was refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from mover.errors import RunRefused
+from mover.model import wire
+from mover.sdk import SyncClient
+
+WAIT_S = 300.0
+
+
+class Runs(Struct, frozen=True):
+    ready: str
+    cleaned: str
+    refused: str
+
+
+class House(Struct, frozen=True):
+    url: str
+    tokens: dict[str, str]  # by role
+    runs: Runs
+
+
+def play(client: SyncClient) -> Runs:
+    """Through the API only; the story of the demo, told fast."""
+    client.cohorts.save("all-slides", "scanned_year >= 1900")
+    return Runs(ready=_ready(client, "2"), cleaned=_cleaned(client), refused=_refused(client))
+
+
+def _ready(client: SyncClient, job: str) -> str:
+    run = client.runs.request(wire.RunRequest(cohort="all-slides"), key=f"web/{job}/2026-11-22T08:00:00Z/0")
+    assert client.runs.wait(run.id, timeout_s=WAIT_S).state == "ready"
+    return run.id
+
+
+def _cleaned(client: SyncClient) -> str:
+    run = client.runs.view(_ready(client, "1"))
+    assert run.out is not None
+    (Path(run.out) / "model.pt").write_bytes(b"weights " * 4096)
+    client.runs.finish(run.id, wire.FinishRequest(exit=0))
+    assert client.runs.wait(run.id, until=frozenset({"protected"}), timeout_s=WAIT_S).state == "protected"
+    client.runs.clean(run.id)
+    assert client.runs.wait(run.id, until=frozenset({"cleaned"}), timeout_s=WAIT_S).state == "cleaned"
+    return run.id
+
+
+def _refused(client: SyncClient) -> str:
+    known = client.slides.list(limit=1).slides[0].number
+    try:
+        client.runs.request(wire.RunRequest(files=[known, "no-such-slide"]), key="web/0/2026-11-22T07:00:00Z/0")
+    except RunRefused as refusal:
+        return refusal.where
+    raise AssertionError("a list with an unknown name was not refused")
