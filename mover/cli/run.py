@@ -39,8 +39,10 @@ def command() -> None:
 @click.option("--key", help="The same key gives the same run: cluster/job/submit-time/restart. Default: a fresh one.")
 @click.option("--tier", help="The flash tier.")
 @click.option("--policy", help="The stage policy, where there is more than one.")
-@click.option("--layout", type=click.Choice(["flat", "number", "label", "split"]), help="How data/ is laid out.")
+@click.option("--layout", type=click.Choice(["flat", "number", "label", "split", "shards"]),
+              help="How data/ is laid out; `shards`: tars, for very many small files.")  # fmt: skip
 @click.option("--label", help="The fact that names the folders of layout `label`.")
+@click.option("--shard-bytes", type=click.IntRange(65_536), metavar="BYTES", help="The most in a tar; default 256 MiB.")
 @click.option("--lease", "lease_s", type=click.IntRange(60), metavar="SECONDS", help="How long without a heartbeat.")
 @click.option("--priority", type=click.IntRange(-10, 10), default=0, help="Before or after others.")
 @click.option("--deadline", type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]), metavar="2026-11-22T18:00:00+0100",
@@ -148,12 +150,28 @@ def manifest(*, mover: SyncClient, out: Output, run: str) -> None:
 @limit_option
 @with_client
 def ready(*, mover: SyncClient, out: Output, run: str, after: str | None, limit: int) -> None:
-    """The files that may be read already, by path, while the rest is still staged."""
+    """The files that may be read already, as they came, while the rest is still staged."""
     from mover.cli.output import size
 
     page = mover.runs.ready(run, after=after, limit=limit)
     rows = [(e.path, e.number, size(e.size_bytes), e.digest[:16]) for e in page.entries]
-    out.table(page, "path number bytes> digest", rows, empty="nothing stands there yet")
+    out.table(page, "path number bytes> digest", rows, empty="nothing else stands there yet")
+    if page.cursor:
+        out.note(f"{'more' if page.next else 'what comes later'}: --after {page.cursor}")
+
+
+@command.command("strays")
+@click.argument("run")
+@after_option
+@limit_option
+@with_client
+def strays(*, mover: SyncClient, out: Output, run: str, after: str | None, limit: int) -> None:
+    """What cleanup found in a run's root and moved aside instead of removing it."""
+    from mover.cli.output import size
+
+    page = mover.runs.strays(run, after=after, limit=limit)
+    rows = [(s.path, size(s.size_bytes), s.why, s.moved_to) for s in page.strays]
+    out.table(page, "path bytes> why moved", rows, empty="nothing was moved aside")
     if page.next:
         out.note(f"more: --after {page.next}")
 
@@ -331,11 +349,13 @@ def _show(out: Output, run: wire.Run) -> None:
             ("manifest", run.manifest_root),
             ("lease until", run.lease_until),
             ("snapshots", ", ".join(run.snapshots)),
-            ("strays", f"{len(run.strays)} moved aside" if run.strays else None),
+            ("strays", f"{run.strays_count} moved aside" if run.strays_count else None),
             ("proofs", proofs(run.proofs)),
         ],
     )
     for stray in run.strays[:20]:
         out.note(f"  stray: {stray.get('path')} ({stray.get('why')}) is now {stray.get('moved_to')}")
+    if run.strays_count > 20:
+        out.note(f"  all {run.strays_count}: mover run strays {run.id}")
     for offender in run.offenders[:20]:
         out.note("  offender: " + "  ".join(str(value) for value in offender.values()))

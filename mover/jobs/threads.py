@@ -8,6 +8,7 @@ end before its file work does.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -23,6 +24,19 @@ async def in_thread(
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
+        await _until_done(work)
+        raise
+
+
+async def in_stoppable_thread(
+    stop: threading.Event, call: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
+    """The same, for a call that ends when it sees `stop`: a cancellation asks it to."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
         await _until_done(work)
         raise
 

@@ -30,8 +30,8 @@ SQL = load(__file__)
 WAITING_MAX = 1000
 # runs that are cut into shards at one go
 BEGIN_MAX = 1000
-# a shard of large files
-SHARD_BYTES = 8 << 30
+# a shard of large files; and of tars, which are made of small ones
+SHARD_BYTES, TARS_BYTES = 8 << 30, 1 << 30
 
 log = get_logger("runs")
 
@@ -98,20 +98,21 @@ class Admissions:
 
     async def _begin(self, conn: Connection, run: Any, policy: StagePolicy) -> None:
         await step(conn, run.id, "admitted", "staging")
-        shards = cut_shards(await SQL.many(conn, "paths", run=run.id), policy.entries_per_shard)
+        most = TARS_BYTES if run.layout == "shards" else SHARD_BYTES
+        shards = cut_shards(await SQL.many(conn, "paths", run=run.id), policy.entries_per_shard, most)
         queue = tier_queue(run.tier)
         await add_shards(
             conn, run.project_id, [NewShard(queue, "run-stage", run.id, tuple(part), priority=5) for part in shards]
         )
 
 
-def cut_shards(rows: Iterable[Any], most: int) -> Iterator[list[str]]:
+def cut_shards(rows: Iterable[Any], most: int, most_bytes: int) -> Iterator[list[str]]:
     """Small files many together, because one sync makes all of them durable; of large ones so few that the nodes of a
     tier share them."""
     paths: list[str] = []
     size = 0
     for row in rows:
-        if paths and (len(paths) == most or size + row.size_bytes > SHARD_BYTES):
+        if paths and (len(paths) == most or size + row.size_bytes > most_bytes):
             yield paths
             paths, size = [], 0
         paths.append(row.path)

@@ -31,14 +31,19 @@ update mover.run set reserved_bytes = %(bytes)s, copy_bytes = %(to_copy)s, admit
 -- Bytes of a run whose digests do not stand on the tier yet.
 select coalesce(sum(size_bytes), 0)::bigint as bytes from (
     select distinct e.digest, e.size_bytes from mover.run_entry e
-     where e.run_id = %(run)s
-       and not exists (select from mover.content c where c.tier = %(tier)s and c.digest = e.digest)) missing
+     where e.run_id = %(run)s and e.shard is null
+       and not exists (select from mover.content c where c.tier = %(tier)s and c.digest = e.digest)
+     union all
+    select distinct t.made_of, t.size_bytes from mover.run_tar t
+     where t.run_id = %(run)s
+       and not exists (select from mover.content c where c.tier = %(tier)s and c.made_of = t.made_of)) missing
 
 -- name: evictable_bytes
 -- What eviction could give back to a run that does not want it itself.
 select coalesce(sum(c.size_bytes), 0)::bigint as bytes from mover.content c
  where c.tier = %(tier)s and c.digest not in (select digest from mover.content_held(%(tier)s))
-   and c.digest not in (select digest from mover.run_entry where run_id = %(run)s)
+   and c.digest not in (select digest from mover.run_entry where run_id = %(run)s and shard is null)
+   and not exists (select from mover.run_tar t where t.run_id = %(run)s and t.made_of = c.made_of)
 
 -- name: explain_waiting
 -- Why a run does not even stand in the line.
@@ -51,8 +56,10 @@ select run_id, project_id from mover.runs_admitted(%(tier)s, %(limit)s)
 
 -- name: lock_admitted
 -- One of them, held to begin; another daemon may be at it.
-select * from mover.run where id = %(id)s and state = 'admitted' for update skip locked
+select id, project_id, tier, policy, layout from mover.run where id = %(id)s and state = 'admitted' for update skip locked
 
 -- name: paths
--- Entries that are not staged yet, for cutting into shards.
-select path, size_bytes from mover.run_entry where run_id = %(run)s and staged_at is null order by path
+-- What is not staged yet, for cutting into shards: files that stand in no tar, and tars.
+select path, size_bytes from mover.run_entry where run_id = %(run)s and staged_at is null and shard is null
+ union all
+select path, size_bytes from mover.run_tar where run_id = %(run)s and staged_at is null order by path

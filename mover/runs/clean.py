@@ -8,6 +8,7 @@ A crash leaves either the old root or a part of it, and the next attempt plans a
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -32,12 +33,14 @@ from mover.runs import content
 from mover.runs.content import ContentStore
 from mover.runs.roots import FlashRoots, Shared, hash_file, run_key
 from mover.runs.runs import Runs
-from mover.runs.site import Flash, entries_of, lock, step, strays_of
+from mover.runs.site import Flash, entries_of, lock, manifest_of, names_of, step, tars_of
 from mover.runs.stage import groups
 
 SQL = load(__file__)
 # until it is looked again whether somebody still works on the run
 OTHERS_S = 1.0
+# strays recorded by one statement
+STRAYS_SLICE = 5000
 
 log = get_logger("runs")
 
@@ -55,7 +58,7 @@ async def plan_for(database: Database, run: Any, roots: FlashRoots, *, read_byte
     transaction is open meanwhile. `read_bytes`: read no more than so much, and nothing of `data/`; the plan then says
     what is still to be read."""
     async with database.project(run.project_id) as conn:
-        entries = await entries_of(conn, run.id)
+        entries = names_of(await entries_of(conn, run.id), await tars_of(conn, run))
         artifacts = await SQL.many(conn, "artifacts", run=run.id)
         marks = {row.path: row.mark for row in await SQL.many(conn, "content_marks", run=run.id, tier=run.tier)}
     marks |= {e.path: e.mark for e in entries if e.mark}
@@ -64,7 +67,8 @@ async def plan_for(database: Database, run: Any, roots: FlashRoots, *, read_byte
     if not roots.reflink:
         looked = await _look_again(database, run, roots, looked, digests)
     protected = _as_standing(looked, {a.path: a.digest for a in artifacts})
-    expected = protected | await in_thread(roots.within, lambda _: _own_files(roots, run)) | digests
+    sealed = await _sealed(database, run)
+    expected = protected | await in_thread(roots.within, lambda _: _own_files(roots, run, sealed)) | digests
     spared = frozenset(digests) if read_bytes is not None else frozenset()
     standing = await in_thread(_read, roots, run.id, looked, expected, spared, read_bytes)
     steps = plan_cleanup(standing, manifest={e.path: e.size_bytes for e in entries}, artifacts=protected)
@@ -109,12 +113,19 @@ def _as_standing(standing: list[Standing], protected: dict[str, str]) -> dict[st
     return {path: protected[text] for path, text in texts.items() if text in protected}
 
 
-def _own_files(roots: FlashRoots, run: Any) -> dict[str, str]:
+async def _sealed(database: Database, run: Any) -> str | None:
+    """The digest of its manifest as the catalog keeps it, a piece at a time; also of one that was only decided."""
+    digest, found = blake3(), False
+    async for piece in manifest_of(database, run.project_id, run.id, decided=True):
+        found = True
+        await asyncio.to_thread(lambda piece=piece: digest.update(piece.encode()))
+    return digest.hexdigest() if found else None
+
+
+def _own_files(roots: FlashRoots, run: Any, sealed: str | None) -> dict[str, str]:
     """Digests of what the seal wrote, as the catalog knows it; RUN.json of an earlier version is the daemon's own, in a
     folder only the daemon can write."""
-    own = {}
-    if run.manifest is not None:
-        own["manifest.jsonl"] = blake3(run.manifest.encode()).hexdigest()
+    own = {} if sealed is None else {"manifest.jsonl": sealed}
     if run.identity is not None:
         return own | {"RUN.json": blake3(run.identity.encode()).hexdigest()}
     identity = roots.run_root(run.id) / "RUN.json"
@@ -177,16 +188,19 @@ class Clean:
         await finish_shard(conn, shard)
 
     async def _record_strays(self, conn: Connection, run: Any, steps: list[CleanStep]) -> None:
-        for stray in (one for one in steps if one.action == "stray"):
+        strays = [one for one in steps if one.action == "stray"]
+        for at in range(0, len(strays), STRAYS_SLICE):
+            part = strays[at : at + STRAYS_SLICE]
+            paths = [path_text(one.path) for one in part]
             await conn.execute(
-                SQL["put_stray"],
+                SQL["put_strays"],
                 {
                     "project": run.project_id,
                     "run": run.id,
-                    "path": path_text(stray.path),
-                    "size_bytes": stray.size_bytes,
-                    "why": stray.reason,
-                    "moved_to": f".mover/strays/{run.id}/{path_text(stray.path)}",
+                    "paths": paths,
+                    "sizes": [one.size_bytes for one in part],
+                    "why": [one.reason for one in part],
+                    "moved_to": [f".mover/strays/{run.id}/{path}" for path in paths],
                 },
             )
 
@@ -245,7 +259,7 @@ class Clean:
         removed = [s for s in steps if s.action == "remove"]
         async with self._database.project(shard.project) as conn:
             # of all attempts: each records a stray before it moves it
-            strays = await strays_of(conn, run.id)
+            strays = (await SQL.one(conn, "strays", run=run.id)).count
             proof = await proofs.add(
                 conn,
                 project=shard.project,
@@ -255,7 +269,7 @@ class Clean:
                 bytes=sum(s.size_bytes for s in removed),
                 root=manifest_root(ManifestEntry(path_text(s.path), s.size_bytes, s.reason) for s in removed),
                 verifier=f"mover.runs.clean {__version__}",
-                details={"strays": len(strays), "root": run_key(run.id), "listing": "absent", "attempt": shard.epoch},
+                details={"strays": strays, "root": run_key(run.id), "listing": "absent", "attempt": shard.epoch},
             )
             await conn.execute(SQL["cleaned"], {"id": run.id, "proof": proof})
             await finish_shard(conn, shard)
@@ -266,10 +280,10 @@ class Clean:
                 actor="daemon",
                 action="run cleaned",
                 subject=run.id,
-                details={"removed": len(removed), "strays": len(strays)},
+                details={"removed": len(removed), "strays": strays},
             )
-        metrics.STRAYS.inc(len(strays))
-        log.info("run cleaned", run=run.id, count=len(removed), strays=len(strays))
+        metrics.STRAYS.inc(strays)
+        log.info("run cleaned", run=run.id, count=len(removed), strays=strays)
 
     async def failed(self, conn: Connection, shard: Shard, error: MoverError) -> None:
         """Cleanup that failed for good leaves the rest of the root where it is, and the run where it came from, with

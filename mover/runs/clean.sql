@@ -11,11 +11,15 @@ select e.path, c.mark from mover.run_entry e join mover.content c on c.tier = %(
 select t.path, c.mark from mover.run_tar t join mover.content c on c.tier = %(tier)s and c.digest = t.digest
  where t.run_id = %(run)s and c.mark <> ''
 
--- name: put_stray
--- A stray is recorded before it is moved, so that a crash between leaves it findable.
+-- name: put_strays
+-- Strays are recorded before they are moved, so that a crash between leaves them findable.
 insert into mover.stray (project_id, run_id, path, size_bytes, why, moved_to)
-values (%(project)s, %(run)s, %(path)s, %(size_bytes)s, %(why)s, %(moved_to)s)
+select %(project)s, %(run)s, s.* from unnest(%(paths)s::text[], %(sizes)s::bigint[], %(why)s::text[], %(moved_to)s::text[]) s
 on conflict (run_id, path) do nothing
+
+-- name: strays
+-- How many were recorded, by all attempts.
+select count(*) from mover.stray where run_id = %(run)s
 
 -- name: cleaned
 -- The proof of emptiness stands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
@@ -16,6 +17,7 @@ from mover.catalog import facts, selections
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
 from mover.decide.layout import slide_path
+from mover.decide.tars import File, Tar, cut
 from mover.decide.vectors import BLOCK
 from mover.errors import Conflict, NotFound, RequestInvalid, RunRefused
 from mover.model import wire
@@ -49,6 +51,18 @@ class _Chosen(Struct, frozen=True):
 class _Layout(Struct, frozen=True):
     name: str
     label: str | None
+    shard_bytes: int | None = None
+
+
+class _Wanted(Struct, frozen=True):
+    """Every file the run root will hold, and the tars they stand in, if they do."""
+
+    entries: list[dict[str, Any]] = []
+    tars: list[dict[str, Any]] = []
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(one["size_bytes"] for one in self.tars or self.entries)
 
 
 class Asked(Struct, frozen=True):
@@ -98,8 +112,12 @@ class Requests:
                 raise RunRefused(
                     judged.explanation if judged else "the set is not whole", details=named(chosen.offenders, body)
                 )
-            rows = await self._selected(conn, policy.flash, chosen.selection_id)
-        steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
+            layout = await self._layout(conn, body, policy, chosen)
+            if layout.name == "shards":
+                steps = await self._tar_steps(conn, policy, chosen, layout)
+            else:
+                rows = await self._selected(conn, policy.flash, chosen.selection_id)
+                steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
         copied = sum(s.bytes for s in steps if s.action == "copy")
         counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
         return wire.Plan(
@@ -109,6 +127,22 @@ class Requests:
             steps=steps[:PLAN_STEPS_MAX],
             truncated=len(steps) > PLAN_STEPS_MAX,
         )
+
+    async def _tar_steps(
+        self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: _Layout
+    ) -> list[wire.PlanStep]:
+        wanted = await self._wanted(conn, policy, chosen, layout)
+        asked = [tar["made_of"] for tar in wanted.tars]
+        made = {row.made_of for row in await SQL.many(conn, "made", tier=policy.flash, made_of=asked)}
+        return [
+            wire.PlanStep(
+                action="link" if tar["made_of"] in made else "copy",
+                subject=tar["path"],
+                reason="stands on the flash tier" if tar["made_of"] in made else f"made of {tar['count']} files",
+                bytes=tar["size_bytes"],
+            )
+            for tar in wanted.tars
+        ]
 
     def _policy(self, body: wire.RunRequest) -> StagePolicy:
         given = [name for name in SOURCES if getattr(body, name) is not None]
@@ -170,7 +204,7 @@ class Requests:
         chosen = await self._choose(conn, identity.project, body, judged)
         layout = await self._layout(conn, body, policy, chosen)
         refused = bool(chosen.offenders)
-        entries = [] if refused else await self._entries(conn, policy, chosen, layout)
+        wanted = _Wanted() if refused else await self._wanted(conn, policy, chosen, layout)
         values = {
             "id": run,
             "project": identity.project,
@@ -186,17 +220,19 @@ class Requests:
             "gid": identity.posix_gid,
             "layout": layout.name,
             "label": layout.label,
+            "shard_bytes": layout.shard_bytes,
             "lease_s": body.lease_s or policy.lease_s,
             "priority": body.priority,
             "deadline": body.deadline,
             "like": None if refused or chosen.like is None else chosen.like.id,
-            "files": len(entries),
-            "bytes": sum(entry["size_bytes"] for entry in entries),
+            "files": len(wanted.entries),
+            "bytes": wanted.size_bytes,
         }
         await conn.execute(SQL["insert_run"], values)
-        for start in range(0, len(entries), ENTRIES_SLICE):
-            part = Jsonb(entries[start : start + ENTRIES_SLICE], msgspec.json.encode)
-            await conn.execute(SQL["insert_entries"], {"run": run, "entries": part})
+        for name, rows in (("insert_entries", wanted.entries), ("insert_tars", wanted.tars)):
+            for start in range(0, len(rows), ENTRIES_SLICE):
+                part = Jsonb(rows[start : start + ENTRIES_SLICE], msgspec.json.encode)
+                await conn.execute(SQL[name], {"run": run, "rows": part})
         return chosen
 
     async def _choose(self, conn: Connection, project: str, body: wire.RunRequest, judged: Judged | None) -> _Chosen:
@@ -244,12 +280,19 @@ class Requests:
 
     async def _layout(self, conn: Connection, body: wire.RunRequest, policy: StagePolicy, chosen: _Chosen) -> _Layout:
         """As it was asked for; as it was, where an earlier run is repeated; else as the policy has it."""
-        if chosen.like is not None and body.layout is None:
-            return _Layout(chosen.like.layout, chosen.like.layout_label)
-        given = body.layout or ("split" if body.splits is not None else policy.layout)
-        layout = _Layout(given, body.layout_label or policy.layout_label)
+        like = chosen.like
+        if like is not None and body.layout is None:
+            given, label, shard_bytes = like.layout, like.layout_label, body.shard_bytes or like.shard_bytes
+        else:
+            # tars are kept apart by splits in any case
+            usual = "split" if body.splits is not None and policy.layout != "shards" else policy.layout
+            given, label = body.layout or usual, body.layout_label or policy.layout_label
+            shard_bytes = body.shard_bytes or policy.shard_bytes
+        layout = _Layout(given, label, shard_bytes if given == "shards" else None)
         if chosen.offenders:
             return layout
+        if body.shard_bytes is not None and given != "shards":
+            raise RequestInvalid("shard_bytes goes with layout `shards`")
         if layout.name == "split" and not chosen.split_of:
             raise RequestInvalid("layout `split` needs splits")
         if layout.name == "label" and not layout.label:
@@ -258,15 +301,14 @@ class Requests:
             raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
         return layout
 
-    async def _entries(
-        self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: _Layout
-    ) -> list[dict[str, Any]]:
+    async def _wanted(self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: _Layout) -> _Wanted:
         """Every file the run root will hold, and where it lies in the archive."""
         like = chosen.like
-        if like is not None and (layout.name, layout.label) == (like.layout, like.layout_label):
-            return [row._asdict() for row in await SQL.many(conn, "repeated", run=like.id)]
+        if like is not None and layout == _Layout(like.layout, like.layout_label, like.shard_bytes):
+            entries, tars = await SQL.many(conn, "repeated", run=like.id), await SQL.many(conn, "tars", run=like.id)
+            return _Wanted([row._asdict() for row in entries], [row._asdict() for row in tars])
         rows = await self._selected(conn, policy.flash, chosen.selection_id)
-        return [_entry_of(row, layout, chosen.split_of.get(row.number)) for row in rows]
+        return await asyncio.to_thread(_laid_out, rows, layout, chosen.split_of)
 
     async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
         """Some thousand places at a time: what each costs does not depend on how many there are, nor on what the
@@ -275,6 +317,22 @@ class Requests:
         places = [block.block * BLOCK + at for block in blocks for at in block.offsets]
         slices = [places[start : start + ENTRIES_SLICE] for start in range(0, len(places), ENTRIES_SLICE)]
         return [row for part in slices for row in await SQL.many(conn, "selected", tier=tier, places=part)]
+
+
+def _laid_out(rows: list[Any], layout: _Layout, split_of: Mapping[str, str]) -> _Wanted:
+    entries = [_entry_of(row, layout, split_of.get(row.number)) for row in rows]
+    if layout.shard_bytes is None:
+        return _Wanted(entries)
+    files = [File(e["path"], e["number"], e["size_bytes"], e["digest"], e["split"]) for e in entries]
+    tars = cut(files, shard_bytes=layout.shard_bytes)
+    places = {member.file.path: (tar.path, member.offset) for tar in tars for member in tar.members}
+    for entry in entries:
+        entry["shard"], entry["shard_offset"] = places[entry["path"]]
+    return _Wanted(entries, [_tar_row(tar) for tar in tars])
+
+
+def _tar_row(tar: Tar) -> dict[str, Any]:
+    return {"path": tar.path, "made_of": tar.made_of, "count": len(tar.members), "size_bytes": tar.size_bytes}
 
 
 def _entry_of(row: Any, layout: _Layout, split: str | None) -> dict[str, Any]:

@@ -38,17 +38,29 @@ select f.number, s.extension, f.name, s.files_count > 0 as several, f.size_bytes
 -- name: insert_run
 -- A run begins as requested.
 insert into mover.run (id, project_id, selection_id, tier, policy, state, reason, explanation, offenders,
-                       requested_by, posix_uid, posix_gid, layout, layout_label, lease_s, priority, deadline, like_id,
-                       wanted_files, wanted_bytes)
+                       requested_by, posix_uid, posix_gid, layout, layout_label, shard_bytes, lease_s, priority, deadline,
+                       like_id, wanted_files, wanted_bytes)
 values (%(id)s, %(project)s, %(selection)s, %(tier)s, %(policy)s, %(state)s, %(reason)s, %(explanation)s,
-        %(offenders)s, %(actor)s, %(uid)s, %(gid)s, %(layout)s, %(label)s, %(lease_s)s, %(priority)s, %(deadline)s,
-        %(like)s, %(files)s, %(bytes)s)
+        %(offenders)s, %(actor)s, %(uid)s, %(gid)s, %(layout)s, %(label)s, %(shard_bytes)s, %(lease_s)s, %(priority)s,
+        %(deadline)s, %(like)s, %(files)s, %(bytes)s)
 
 -- name: insert_entries
 -- Files the run root will hold.
-insert into mover.run_entry (project_id, run_id, path, number, split, size_bytes, digest, archive_tier, archive_key)
-select (select mover.current_project()), %(run)s, e.* from jsonb_to_recordset(%(entries)s)
-    as e (path text, number text, split text, size_bytes bigint, digest text, archive_tier text, archive_key text)
+insert into mover.run_entry (project_id, run_id, path, number, split, size_bytes, digest, archive_tier, archive_key,
+                             shard, shard_offset)
+select (select mover.current_project()), %(run)s, e.* from jsonb_to_recordset(%(rows)s)
+    as e (path text, number text, split text, size_bytes bigint, digest text, archive_tier text, archive_key text,
+          shard text, shard_offset bigint)
+
+-- name: insert_tars
+-- Tars the files will stand in.
+insert into mover.run_tar (project_id, run_id, path, made_of, count, size_bytes)
+select (select mover.current_project()), %(run)s, t.* from jsonb_to_recordset(%(rows)s)
+    as t (path text, made_of text, count integer, size_bytes bigint)
+
+-- name: made
+-- Which of these tars stand on a tier.
+select made_of from mover.content where tier = %(tier)s and made_of = any (%(made_of)s)
 
 -- name: unstageable
 -- Slides of an earlier run that no run may take any more, and why: withdrawn, removed for good, or without a whole copy
@@ -67,8 +79,12 @@ select distinct e.number,
 
 -- name: repeated
 -- The files of an earlier run, each where it lay.
-select path, number, split, size_bytes, digest, archive_tier, archive_key from mover.run_entry
+select path, number, split, size_bytes, digest, archive_tier, archive_key, shard, shard_offset from mover.run_entry
  where run_id = %(run)s and number is not null order by path
+
+-- name: tars
+-- And its tars, each made of the same.
+select path, made_of, count, size_bytes from mover.run_tar where run_id = %(run)s order by path
 
 -- name: splits
 -- Which split each slide of an earlier run was in.

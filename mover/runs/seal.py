@@ -1,9 +1,10 @@
 """Step 3b, its end: seal a run's root (shard `run-seal`).
 
 Order, and what a crash between leaves: what stands in the root is compared with what was staged, and what a power cut
-took back is staged again; `records.parquet`, the manifest and `RUN.json` are written and read back; everything gets
-its mode in one pass, whose listing must equal the manifest in both directions; one sync makes it durable; the proof
-and `ready` are one transaction. A crash anywhere leaves a seal to repeat (I3, I4).
+took back is staged again; `records.parquet` and the manifest are decided in the catalog, and then written and read
+back, so that what stands there is known whoever comes next, a cleanup too; everything gets its mode in one pass,
+whose listing must equal the manifest in both directions; one sync makes it durable; the proof and `ready` are one
+transaction. A crash anywhere leaves a seal to repeat (I3, I4).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 
 from mover import __version__, audit, metrics
 from mover.catalog import proofs
@@ -28,7 +30,7 @@ from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
 from mover.log import get_logger
-from mover.model.manifest import ManifestEntry, ManifestHeader, make_manifest
+from mover.model.manifest import ManifestEntry, ManifestHeader, ManifestShard, make_manifest
 from mover.runs.roots import FlashRoots, Sealed
 from mover.runs.site import (
     ENTRIES_PAGE,
@@ -38,8 +40,10 @@ from mover.runs.site import (
     get,
     lock,
     may_stage,
+    names_of,
     refuse_withdrawn,
     requester,
+    tars_of,
 )
 
 SQL = load(__file__)
@@ -73,25 +77,24 @@ class Seal:
                 await finish_shard(conn, shard)
                 return
             run = await get(conn, shard.subject_id)
-            records = await self._records(conn, run)
+            facts = await self._facts(conn, run)
+            expression = await expression_of(conn, run.selection_id)
+        # in no transaction: a table of a million slides takes long, and who cancels does not wait for it
+        records = facts if isinstance(facts, bytes) else await in_thread(_parquet, *facts)
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
         await self._settle(run.tier)
         standing = await in_thread(roots.unseal, run.id)
         if await self._stage_again(shard, run, standing):
             return
-        digest = await in_thread(roots.write, run.id, RECORDS, records)
-        async with self._database.project(shard.project) as conn:
-            await renew_shard(conn, shard, lease_s=LEASE_S)
-            await self._keep_records(conn, shard, digest, records)
-            entries = await entries_of(conn, run.id)
-            expression = await expression_of(conn, run.selection_id)
-        header, manifest = await in_thread(_manifest, run, entries, expression)
-        sealed = await self._write_root(shard, run, header, {MANIFEST: manifest})
-        _compare(run.id, sealed.sizes, {e.path: e.size_bytes for e in entries})
+        entries, tars = await self._decide_records(shard, run, records)
+        header, manifest = await in_thread(_manifest, run, entries, tars, expression)
+        await self._decide_manifest(shard, run, manifest)
+        sealed = await self._write_root(shard, run, header, {RECORDS: records, MANIFEST: manifest})
+        _compare(run.id, sealed.sizes, {one.path: one.size_bytes for one in names_of(entries, tars)})
         await self._keep_marks(shard, sealed.marks)
         shortcoming = await in_thread(roots.shortcoming, run.id, requester(run))
-        await self._prove_ready(shard, run, header, manifest, explanation=shortcoming)
+        await self._prove_ready(shard, run, header, explanation=shortcoming)
 
     async def _settle(self, tier: str) -> None:
         """Other nodes may have placed entries of this run. What an NFS client knows of names and sizes it may go on
@@ -103,31 +106,46 @@ class Seal:
         """Links are made durable by the seal, all at once: a power cut before it may have lost some whose rows
         say `staged`. They are staged again, and the seal after them; so is what was found damaged meanwhile."""
         async with self._database.project(shard.project) as conn:
-            entries = await entries_of(conn, run.id)
-            lost = [e.path for e in entries if e.number is not None and (e.path not in standing or e.damaged_at)]
+            names = names_of(await entries_of(conn, run.id), await tars_of(conn, run))
+            lost = [
+                one.path for one in names
+                if one.staged_how != "written" and (one.path not in standing or one.damaged_at is not None)
+            ]  # fmt: skip
             if not lost:
                 return False
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            await conn.execute(SQL["unstage"], {"run": run.id, "paths": lost})
+            for name in ("unstage_tars", "unstage"):
+                await conn.execute(SQL[name], {"run": run.id, "paths": lost})
             await add_shards(conn, shard.project, [NewShard(shard.queue, "run-stage", run.id, tuple(lost), priority=5)])
             await finish_shard(conn, shard)
         log.warning("entries lost before the seal", run=run.id, count=len(lost))
         return True
 
-    async def _records(self, conn: Connection, run: Any) -> bytes:
-        """`records.parquet`: the aligned facts of exactly these slides, typed by the catalog's columns. Of a run that
-        repeats another, the facts of then."""
-        if run.like_id and (kept := await SQL.one(conn, "records_of", run=run.id, path=RECORDS)) is not None:
+    async def _facts(self, conn: Connection, run: Any) -> bytes | tuple[list[Any], dict[str, str]]:
+        """For `records.parquet`: the aligned facts of exactly these slides, and the catalog's columns, which type them.
+        What an earlier attempt decided stays decided; of a run that repeats another, it is the facts of then."""
+        if (kept := await SQL.one(conn, "records_of", run=run.id, path=RECORDS)) is not None:
             return bytes(kept.body)
         rows = await SQL.many(conn, "aligned", run=run.id)
-        columns = {row.name: row.type for row in await SQL.many(conn, "columns")}
-        return await in_thread(_parquet, rows, columns)
+        return rows, {row.name: row.type for row in await SQL.many(conn, "columns")}
 
-    async def _keep_records(self, conn: Connection, shard: Shard, digest: str, records: bytes) -> None:
-        written = {"run": shard.subject_id, "path": RECORDS, "size_bytes": len(records), "digest": digest}
-        await conn.execute(SQL["put_written"], {"project": shard.project, **written})
-        if len(records) <= RECORDS_KEPT_BYTES:
-            await conn.execute(SQL["keep_records"], {"project": shard.project, "digest": digest, "body": records})
+    async def _decide_records(self, shard: Shard, run: Any, records: bytes) -> tuple[list[Any], list[Any]]:
+        """Every entry of the root from here on, and its tars."""
+        digest = await in_thread(lambda: blake3(records).hexdigest())
+        written = {"run": run.id, "path": RECORDS, "size_bytes": len(records), "digest": digest}
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["put_written"], {"project": shard.project, **written})
+            if len(records) <= RECORDS_KEPT_BYTES:
+                kept = {"project": shard.project, "digest": digest, "body": records}
+                await conn.execute(SQL["keep_records"], kept)
+            return await entries_of(conn, run.id), await tars_of(conn, run)
+
+    async def _decide_manifest(self, shard: Shard, run: Any, manifest: bytes) -> None:
+        text = await in_thread(manifest.decode)
+        async with self._database.project(shard.project) as conn:
+            await renew_shard(conn, shard, lease_s=LEASE_S)
+            await conn.execute(SQL["decide_manifest"], {"id": run.id, "manifest": text})
 
     async def _write_root(self, shard: Shard, run: Any, header: ManifestHeader, files: dict[str, bytes]) -> Sealed:
         """Beside `data/` and `records.parquet` stand exactly manifest.jsonl, RUN.json and out/."""
@@ -155,9 +173,7 @@ class Seal:
                 for name in ("mark_entries", "mark_tars"):
                     await conn.execute(SQL[name], values)
 
-    async def _prove_ready(
-        self, shard: Shard, run: Any, header: ManifestHeader, manifest: bytes, *, explanation: str | None
-    ) -> None:
+    async def _prove_ready(self, shard: Shard, run: Any, header: ManifestHeader, *, explanation: str | None) -> None:
         async with self._database.project(shard.project) as conn:
             await conn.execute(SQL["share_withdrawals"])
             await refuse_withdrawn(conn, run.id)
@@ -167,7 +183,7 @@ class Seal:
             await finish_shard(conn, shard)
             if locked.state == "staging":
                 check_transition("staging", "sealed", subject=run.id)
-                await conn.execute(SQL["seal"], {"id": run.id, "manifest": manifest.decode(), "root": header.root})
+                await conn.execute(SQL["seal"], {"id": run.id, "root": header.root})
                 proof = await proofs.add(
                     conn,
                     project=shard.project,
@@ -177,7 +193,7 @@ class Seal:
                     bytes=header.bytes,
                     root=header.root,
                     verifier=f"mover.runs.stage {__version__}",
-                    details={"node": self._node},
+                    details={"node": self._node} | ({"shards_root": header.shards_root} if header.shards else {}),
                 )
                 check_transition("sealed", "ready", subject=run.id)
                 await conn.execute(SQL["ready"], {"id": run.id, "proof": proof, "explanation": explanation})
@@ -202,16 +218,19 @@ def _still_decided(roots: FlashRoots, run: Any) -> datetime | None:
     return sealed_at if roots.newest(run.id, "data") <= sealed_at else None
 
 
-def _manifest(run: Any, entries: list[Any], expression: str | None) -> tuple[ManifestHeader, bytes]:
+def _manifest(run: Any, entries: list[Any], tars: list[Any], expression: str | None) -> tuple[ManifestHeader, bytes]:
     lines = [
         ManifestEntry(
             path=e.path, size_bytes=e.size_bytes, blake3=e.digest, slide=e.number,
             archive=f"{e.archive_tier}/{e.archive_key}" if e.archive_key else None,
             split=e.split or msgspec.UNSET,
+            shard=e.shard or msgspec.UNSET,
+            offset=msgspec.UNSET if e.shard is None else e.shard_offset,
         )
         for e in entries
     ]  # fmt: skip
-    return make_manifest(lines, run=run.id, cohort=expression, created=run.created_at.isoformat())
+    shards = [ManifestShard(path=t.path, size_bytes=t.size_bytes, blake3=t.digest, count=t.count) for t in tars]
+    return make_manifest(lines, run=run.id, cohort=expression, created=run.created_at.isoformat(), shards=shards)
 
 
 def _identity(run: Any, header: ManifestHeader, *, sealed_at: str) -> bytes:
@@ -230,6 +249,8 @@ def _identity(run: Any, header: ManifestHeader, *, sealed_at: str) -> bytes:
         "sealed_at": sealed_at,
         "software": f"mover {__version__}",
     }
+    if header.shards:
+        facts["shards_root"] = header.shards_root
     return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
 
 

@@ -7,6 +7,11 @@ on conflict (run_id, path) do update set size_bytes = excluded.size_bytes, diges
 -- name: unstage
 -- Links that a power cut took back.
 update mover.run_entry set staged_at = null, staged_how = null, damaged_at = null
+ where run_id = %(run)s and (path = any(%(paths)s) or shard = any(%(paths)s))
+
+-- name: unstage_tars
+-- And those of tars.
+update mover.run_tar set digest = null, staged_at = null, staged_how = null, damaged_at = null
  where run_id = %(run)s and path = any(%(paths)s)
 
 -- name: share_withdrawals
@@ -22,14 +27,19 @@ select e.path, e.split, s.number, s.family, s.size_bytes + s.files_bytes as size
 
 -- name: keep_records
 -- Facts change; what a run was given stays known.
-insert into mover.run_records (project_id, digest, body) values (%(project)s, %(digest)s, %(body)s) on conflict do nothing
+insert into mover.run_records (project_id, digest, body) values (%(project)s, %(digest)s, %(body)s)
+on conflict do nothing
 
 -- name: records_of
--- What the run that this one repeats was given, if it came so far, and the files have the same names here.
-select r.body from mover.run n join mover.run l on l.id = n.like_id
+-- What an earlier attempt decided; or what the run that this one repeats was given, if it came so far and its files
+-- have the same names.
+select r.body from mover.run n join mover.run l on l.id in (n.id, n.like_id)
   join mover.run_entry e on e.run_id = l.id and e.path = %(path)s and e.number is null
   join mover.run_records r on r.digest = e.digest
- where n.id = %(run)s and (n.layout, coalesce(n.layout_label, '')) = (l.layout, coalesce(l.layout_label, ''))
+ where n.id = %(run)s and not exists (
+       select from mover.run_entry o where o.run_id = n.id and o.number is not null
+          and not exists (select from mover.run_entry p where p.run_id = l.id and p.path = o.path))
+ order by l.id = n.id desc limit 1
 
 -- name: decide_identity
 -- RUN.json, before it is written.
@@ -54,9 +64,13 @@ select exists (select from mover.run_entry where run_id = %(run)s and damaged_at
 -- The typed columns of the project.
 select name, type from mover.fact_column order by name
 
+-- name: decide_manifest
+-- What the root will hold, before it is written: kept for ever.
+update mover.run set manifest = %(manifest)s where id = %(id)s and state = 'staging'
+
 -- name: seal
--- Keep the manifest for ever and promise the root.
-update mover.run set state = 'sealed', manifest = %(manifest)s, manifest_root = %(root)s where id = %(id)s
+-- Promise the manifest's root.
+update mover.run set state = 'sealed', manifest_root = %(root)s where id = %(id)s
 
 -- name: ready
 -- The proof stands; the lease begins. `explanation` is what the job will miss.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from mover import audit
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.lifecycle import check_transition
-from mover.errors import IdentifierFoundLater, NotFound, RequestError
+from mover.errors import Conflict, IdentifierFoundLater, NotFound, RequestError
 from mover.jobs import Shard
 from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
@@ -22,6 +23,8 @@ from mover.runs.roots import FlashRoots, Requester
 SQL = load(__file__)
 PLAN_STEPS_MAX = 1000
 ENTRIES_PAGE = 5000
+# of a manifest in memory at once
+PIECE_CHARS = 8 << 20
 
 
 class Flash(Struct, frozen=True):
@@ -74,7 +77,25 @@ async def get(conn: Connection, run: str) -> Any:
 
 async def lock(conn: Connection, run: str) -> Any:
     """The same, held for a change of state."""
-    return _found(await SQL.one(conn, "lock", id=run), run)
+    _found(await SQL.one(conn, "lock", id=run), run)
+    return await get(conn, run)
+
+
+async def manifest_of(
+    database: Database, project: str, run: str, *, decided: bool = False
+) -> AsyncGenerator[str, None]:
+    """The sealed manifest, kept for ever, in pieces. It never changes: no transaction is open between two of them.
+    `decided`: also what a seal that did not come to its end was to write; nothing where none began."""
+    first, length = 1, 1
+    while first <= length:
+        async with database.project(project) as conn:
+            row = _found(await SQL.one(conn, "manifest", run=run, first=first, most=PIECE_CHARS), run)
+        if decided and row.length is None:
+            return
+        if not (decided or row.sealed):
+            raise Conflict(f"the run is {row.state}; its manifest is sealed with `ready`", where=run)
+        first, length = first + PIECE_CHARS, row.length
+        yield row.piece
 
 
 async def step(
@@ -113,9 +134,14 @@ async def entries_of(conn: Connection, run: str) -> list[Any]:
     return found
 
 
-async def strays_of(conn: Connection, run: str) -> list[Any]:
-    """What cleanup moved aside."""
-    return await SQL.many(conn, "strays", run=run)
+async def tars_of(conn: Connection, run: Any) -> list[Any]:
+    """The tars in which the entries of a run stand, if they do."""
+    return await SQL.many(conn, "tars", run=run.id) if run.layout == "shards" else []
+
+
+def names_of(entries: Sequence[Any], tars: Sequence[Any]) -> list[Any]:
+    """What has a name below the root: files that stand in no tar, and tars."""
+    return [entry for entry in entries if entry.shard is None] + list(tars)
 
 
 async def expression_of(conn: Connection, selection: str | None) -> str | None:

@@ -26,11 +26,12 @@ from mover.errors import ArchiveLost, ChangedWhileReading, DigestMismatch, Entry
 from mover.jobs import NewShard, Shard, add_shards, finish_shard, in_thread, siblings_open
 from mover.jobs.shards import cancel_shards, queue_tier, tier_queue
 from mover.log import get_logger
-from mover.runs import content
+from mover.runs import content, tars
 from mover.runs.content import ContentStore
 from mover.runs.fetch import Fetch
 from mover.runs.seal import Seal
 from mover.runs.site import Flash, get, lock, may_stage, refuse_withdrawn, requester
+from mover.runs.tars import Tars
 from mover.tiers.port import ReadTier
 from mover.transfer import Carrier
 
@@ -61,6 +62,7 @@ class Stage:
         self._database = database
         self._flash = flash
         self._fetch = Fetch(database, tiers, flash, carrier)
+        self._tars = Tars(database, tiers, flash, carrier, self._fetch)
         self._content = ContentStore(database, flash, node=node)
         self._node = node
         self._seal = Seal(database, flash, node=node, clock=clock)
@@ -70,7 +72,10 @@ class Stage:
             run = await get(conn, shard.subject_id)
             await refuse_withdrawn(conn, shard.subject_id, list(shard.members))
             parameters = {"run": shard.subject_id, "paths": list(shard.members)}
-            entries = await SQL.many(conn, "entries_by_path", **parameters)
+            if run.layout == "shards":
+                entries = await tars.to_stage(conn, run, shard.members)
+            else:
+                entries = await SQL.many(conn, "entries_by_path", **parameters)
         await in_thread(self._flash[run.tier].roots.check_identity)
         async with self._content.room_for_next_try(shard.project, run.tier):
             lost = await self._stage_entries(shard, run, entries) if await self._begin(shard, run) else []
@@ -112,7 +117,8 @@ class Stage:
                 return lost
             absent += left
         await self._content.make_room(shard.project, run.tier, sum(entry.size_bytes for entry in absent))
-        async with aclosing(self._fetch.fetch(shard, run.tier, absent)) as coming:
+        fetch = (self._tars if run.layout == "shards" else self._fetch).fetch
+        async with aclosing(fetch(shard, run.tier, absent)) as coming:
             async for fetched in coming:
                 lost += [{"number": e.number, "path": e.path, "why": ArchiveLost.code} for e in fetched.lost]
                 for group in groups(fetched.entries):
@@ -191,7 +197,10 @@ class Stage:
         linked = [entry for entry in entries if entry.digest in marks]
         sizes = {entry.digest: entry.size_bytes for entry in linked}
         await content.put(conn, run.tier, sizes, marks)
-        await conn.execute(SQL["mark_staged"], {"run": run.id, "paths": [e.path for e in linked], "how": how})
+        if run.layout == "shards":
+            await tars.linked(conn, run, linked, how)
+        else:
+            await conn.execute(SQL["mark_staged"], {"run": run.id, "paths": [e.path for e in linked], "how": how})
         return linked
 
     # --- failure --------------------------------------------------------------------------------------------
