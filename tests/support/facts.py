@@ -67,6 +67,7 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "run_entry", **of, run_id=run, path="a.svs", number=number, size_bytes=10, digest=DIGEST,
            archive_tier="archive", archive_key=f"{number}/1/{number}.svs")  # fmt: skip
     insert(conn, "run_tar", **of, run_id=run, path="data/000000.tar", made_of=DIGEST, count=1, size_bytes=2048)
+    insert(conn, "run_hook", **of, run_id=run, phase="before-clean", name="drain", state="running", node="n1")
     insert(conn, "stray", **of, run_id=run, path="x", size_bytes=1, why="stranger", moved_to="y")
     insert(conn, "snapshot", **of, id=snapshot, run_id=run, tier="protect", repository_id=DIGEST + mark,
            policy="protect", files=1, bytes=1, added_bytes=1)  # fmt: skip
