@@ -4969,34 +4969,27 @@ grant select, update on mover.run_tally to mover_dispatch;
 -- a tar that was found damaged is made again
 grant update (damaged_at) on mover.run_tar to mover_daemon;
 
--- === cleanup hooks: what the site's own executables said before and after a root went =====================================
+-- === how full tiers were, and how fast bytes went between them: of the machine, and of no project =================
 
 set role mover_owner;
 
--- One row for each hook of a run. `running` is written before it begins, so that a node that was killed leaves it; it is
--- run again then, and what succeeded is not.
-create table mover.run_hook (
-    project_id   text not null references mover.project,
-    run_id       text not null,
-    phase        text not null check (phase in ('before-clean', 'after-clean')),
-    name         text not null,
-    state        text not null check (state in ('running', 'succeeded', 'failed', 'timed-out', 'refused')),
-    attempts     integer not null default 1 check (attempts > 0),
-    node         text not null,
-    exit_status  integer,                           -- negative: the signal that ended it
-    why          text,                              -- of one that did not succeed
-    output       text,                              -- the end of what it printed, for people who may see the run
-    output_bytes bigint,                            -- of all that it printed
-    began_at     timestamptz not null default now(),
-    ended_at     timestamptz,
-    primary key (run_id, phase, name),
-    foreign key (project_id, run_id) references mover.run (project_id, id),
-    check ((state = 'running') = (ended_at is null))
+create table mover.tier_level (
+    tier        text not null references mover.tier,
+    at          timestamptz not null,               -- begin of the interval it was asked in
+    capacity_bytes bigint not null check (capacity_bytes >= 0),
+    free_bytes  bigint not null check (free_bytes >= 0),
+    primary key (tier, at)
 );
-alter table mover.run_hook enable row level security;
-alter table mover.run_hook force row level security;
-create policy by_project on mover.run_hook using (project_id = (select mover.current_project()))
-    with check (project_id = (select mover.current_project()));
-grant select, insert, update on mover.run_hook to mover_daemon;
+
+create table mover.tier_pace (
+    at          timestamptz not null,               -- begin of the interval
+    node        text not null,                      -- <node>-<role>, as in `tier_use`
+    source      text not null references mover.tier,
+    target      text not null references mover.tier,
+    bytes       bigint not null check (bytes > 0),  -- nothing moved: no row
+    primary key (at, node, source, target)
+);
+
+grant select, insert, update, delete on mover.tier_level, mover.tier_pace to mover_daemon;
 
 reset role;
