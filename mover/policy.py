@@ -23,7 +23,6 @@ import yaml
 from blake3 import blake3
 from msgspec import Struct
 
-from mover.decide.moving import parse_when
 from mover.decide.profiles import profile_problems
 from mover.decide.schedules import cron_problem
 from mover.decide.tables import check_policy
@@ -251,6 +250,9 @@ def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     if isinstance(policy, ProtectPolicy):
         yield from _about_protect(policy)
     if isinstance(policy, MovePolicy) and policy.when is not None:
+        # it brings a parser of 9 MB, and whoever waits for a run from a scheduler reads a settings file and no policy
+        from mover.decide.moving import parse_when
+
         try:
             parse_when(policy.when)
         except ExpressionInvalid as error:
