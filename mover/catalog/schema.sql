@@ -5025,3 +5025,7 @@ create policy by_project on mover.run_hook using (project_id = (select mover.cur
 grant select, insert, update on mover.run_hook to mover_daemon;
 
 reset role;
+
+-- === a name among the damaged may be taken again, when what had it is gone ==========================================
+
+grant update (size_bytes, at) on mover.damaged to mover_daemon;

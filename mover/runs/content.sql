@@ -49,8 +49,7 @@ delete from mover.content where tier = %(tier)s and digest = %(digest)s
 -- Damaged content is kept, under another name, as evidence.
 insert into mover.damaged (tier, moved_to, digest, size_bytes)
 values (%(tier)s, %(moved_to)s, %(digest)s, %(size_bytes)s)
-on conflict (tier, moved_to) do update set digest = excluded.digest, size_bytes = excluded.size_bytes, at = now(),
-       purged_at = null
+on conflict (tier, moved_to) do update set size_bytes = excluded.size_bytes, at = now(), purged_at = null
 
 -- name: tell_damaged
 -- Every run that holds it is told, whatever its project.
