@@ -23,12 +23,16 @@ import msgspec
 import uvloop
 
 from mover import __version__, log, metrics
-from mover.access import Access
+from mover.access import Access, Lives
+from mover.access.oidc import Provider
+from mover.access.tokens import read_secret
+from mover.api.admission import Face
 from mover.api.app import OPERATIONS, make_app
 from mover.api.audit import Trail
 from mover.api.openapi import document
 from mover.api.rooms import Rooms
 from mover.api.serve import Server, serve
+from mover.api.signin import CALLBACK
 from mover.audit import Checkpoints
 from mover.catalog import instance
 from mover.catalog.database import Database
@@ -72,7 +76,7 @@ from mover.runs.roots import FlashRoots
 from mover.runs.runs import Flash, Runs
 from mover.runs.stage import Stage
 from mover.sandbox import Sandbox
-from mover.settings import Settings, Tier, load, read_environment
+from mover.settings import People, Settings, Tier, load, read_environment
 from mover.signing import new_key
 from mover.systemd import Notifier
 from mover.tiers import identity as identities
@@ -339,8 +343,7 @@ async def _build(
         holder=f"{node}-{settings.role}/{random_bytes(6).hex()}",
         concurrency=settings.workers.shards,
     )
-    access = Access(database, project=settings.project, node=node, own_uid=os.geteuid())
-    await access.adopt_file(settings.state_dir / "admin-token")
+    access = await _access(settings, database)
     return House(
         settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
         rulings, scans, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
@@ -358,6 +361,29 @@ async def _checkpoints(
         fingerprint = await asyncio.to_thread(new_key, settings.audit_key)
         logger.info("key of the audit made", digest=fingerprint)
     return Checkpoints(database, tiers, wanted, key_file=settings.audit_key, site=settings.site)
+
+
+async def _access(settings: Settings, database: Database) -> Access:
+    people = settings.access
+    access = Access(
+        database, project=settings.project, node=settings.node, own_uid=os.geteuid(), provider=await _provider(people),
+        lives=Lives(people.idle_s, people.session_s),
+    )  # fmt: skip
+    await access.adopt_file(settings.state_dir / "admin-token")
+    return access
+
+
+async def _provider(people: People) -> Provider | None:
+    """The site's identity provider, where the settings name one; it is asked when the first person comes."""
+    if people.oidc is None or people.public_url is None:
+        return None
+    secret = await read_secret(people.oidc.client_secret_file)
+    if secret is None:
+        raise SettingsInvalid(
+            "the identity provider's client secret is not there", where="access.oidc",
+            hint="Give systemd the credential `oidc-client-secret`, or name a `client_secret_file`.",
+        )  # fmt: skip
+    return Provider(people.oidc, redirect_uri=people.public_url + CALLBACK, secret=secret)
 
 
 def _roots(settings: Settings, wanted: Callable[[Tier], bool]) -> tuple[Path, ...]:
@@ -787,7 +813,9 @@ async def _listen(house: House) -> Server:
         health=lambda: _health(house),
         metrics=metrics.render,
     )
-    app = make_app(rooms, house.access, version=__version__)
+    people = house.settings.access
+    face = Face(people.public_url, people.proxies)
+    app = make_app(rooms, house.access, version=__version__, face=face)
     mount_pages(app, document(OPERATIONS, version=__version__))
     return await serve(app, house.settings.listen)
 

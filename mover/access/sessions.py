@@ -13,7 +13,7 @@ import hmac
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from psycopg.types.json import Jsonb
 
 from mover import audit, metrics
@@ -182,11 +182,14 @@ class Sessions:
             ends_at=identity.ends_at,
         )  # fmt: skip
 
-    async def choose(self, identity: Identity, project: str) -> None:
+    async def choose(self, identity: Identity, project: str) -> wire.Session:
+        """The session looks at this project from now on, where nothing else is said."""
         async with self._database.instance() as conn:
             row = await _Q.one(conn, "choose", hash=identity.proof, project=project)
+            roles = {one.project: one.role for one in await _Q.many(conn, "projects", account=identity.account)}
         if not row.chosen:
             raise NotFound("no such project", hint="GET /v1/session tells in which projects you have a role.")
+        return await self.view(structs.replace(identity, project=project, role=roles.get(project, identity.role)))
 
     # --- out --------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from mover import audit
 from mover.access.accounts import Accounts
+from mover.access.oidc import Provider
 from mover.access.passwords import Passwords
 from mover.access.sessions import Lives, Sessions
 from mover.catalog.database import Connection, Database, refusals
@@ -45,8 +46,9 @@ class Access:
 
     def __init__(
         self, database: Database, *, project: str, node: str, own_uid: int, clock: Clock = SYSTEM,
-        lives: Lives = Lives(),  # noqa: B008 - frozen
+        lives: Lives = Lives(), provider: Provider | None = None,  # noqa: B008 - frozen
     ) -> None:  # fmt: skip
+        self.provider = provider
         passwords = Passwords()
         self.accounts = Accounts(database, passwords, node=node, clock=clock)
         self.sessions = Sessions(database, passwords, project=project, node=node, lives=lives, clock=clock)
@@ -144,7 +146,7 @@ class Access:
 
     async def adopt_file(self, path: Path) -> None:
         """The admin token of `mover init`; absent after somebody took it away, which is as it should be."""
-        secret = await _read_secret(path)
+        secret = await read_secret(path)
         if secret is None:
             return
         await self.adopt(secret, wire.TokenRequest(actor="admin", role="admin"))
@@ -205,7 +207,8 @@ def _groups_of(uid: int) -> frozenset[int]:
     return frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
-async def _read_secret(path: Path) -> str | None:
+async def read_secret(path: Path) -> str | None:
+    """What a file for its owner alone holds; None where there is no file."""
     try:
         async with aiofiles.open(path, encoding="ascii") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:

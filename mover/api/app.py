@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from mover import metrics
 from mover.api import (
+    accounts,
     adoptions,
     archives,
     audit,
@@ -32,6 +33,7 @@ from mover.api import (
     runs,
     scans,
     service,
+    sessions,
     shortenings,
     snapshots,
     tokens,
@@ -39,19 +41,20 @@ from mover.api import (
     vault,
     verify,
 )
+from mover.api.admission import Admission, Face, allow
 from mover.api.limits import Gate, Limits
 from mover.api.openapi import document
-from mover.api.operation import Call, Operation, Streamed, Waiting
-from mover.api.parsing import ACTS_FOR, read_acts_for, read_body, read_key, read_last_event, read_path, read_query
-from mover.api.peers import is_local, peer_credentials
+from mover.api.operation import Call, Leaving, Operation, Streamed, Waiting
+from mover.api.parsing import read_body, read_key, read_last_event, read_path, read_query
+from mover.api.peers import is_local
 from mover.api.problems import answer_errors
 from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
+from mover.api.signin import SignIn
 from mover.api.streaming import Streams
 from mover.api.waiting import Changed, Waits
 from mover.clock import SYSTEM, Clock
-from mover.decide.access import ACTIONS, judge, needs_somebody
-from mover.errors import Denied, NotFound, RequestInvalid, Unauthenticated
+from mover.errors import RequestInvalid
 from mover.log import bound, get_logger
 from mover.model import wire
 from mover.model.access import Identity
@@ -77,6 +80,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *protection.OPERATIONS,
     *audit.OPERATIONS,
     *tokens.OPERATIONS,
+    *sessions.OPERATIONS,
+    *accounts.OPERATIONS,
     *service.OPERATIONS,
 )
 
@@ -89,19 +94,23 @@ class _House:
     access: AccessRoom
     version: str
     limits: Limits
-    gate: Gate
+    admission: Admission
     waits: Waits
     streams: Streams
     clock: Clock
 
 
 def make_app(
-    rooms: Rooms, access: AccessRoom, *, version: str, limits: Limits | None = None, clock: Clock = SYSTEM
-) -> web.Application:
+    rooms: Rooms, access: AccessRoom, *, version: str, limits: Limits | None = None, clock: Clock = SYSTEM,
+    face: Face = Face(),  # noqa: B008 - frozen
+) -> web.Application:  # fmt: skip
     """The caller serves it with `api.serve`, which also holds the bounds that HTTP's own parser keeps."""
     limits = limits or Limits()
-    house = _House(rooms, access, version, limits, Gate(limits, clock), Waits(limits, clock), Streams(limits), clock)
+    gate = Gate(limits, clock)
+    admission = Admission(access, gate, face)
+    house = _House(rooms, access, version, limits, admission, Waits(limits, clock), Streams(limits), clock)
     app = web.Application(middlewares=[_account(house), answer_errors], client_max_size=limits.body_bytes)
+    SignIn(access, admission, gate, limits).add_routes(app)
     for operation in OPERATIONS:
         app.router.add_route(operation.method, operation.path, _endpoint(operation, house))
     _add_plain_routes(app, house)
@@ -116,10 +125,14 @@ def make_app(
 
 def _endpoint(operation: Operation, house: _House) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        identity = await _admit(request, house)
-        _allow(identity, operation.action)
+        identity = await house.admission.admit(request)
+        allow(identity, operation.action)
         call = await _parse(request, operation, house, identity)
         answer = await operation.handler(call)
+        if isinstance(answer, Leaving):
+            response = _reply(answer.answer, operation)
+            house.admission.clear_cookie(request, response)
+            return response
         if isinstance(answer, Streamed):
             return await _stream(request, answer.lines, answer.media_type)
         if isinstance(answer, AsyncIterator):
@@ -127,45 +140,6 @@ def _endpoint(operation: Operation, house: _House) -> Handler:
         return _reply(answer, operation)
 
     return handle
-
-
-async def _admit(request: web.Request, house: _House) -> Identity:
-    """A token where one is sent; else, on the local socket, the peer the kernel names."""
-    header = request.headers.get("Authorization", "")
-    scheme, _, secret = header.partition(" ")
-    if header and (scheme.lower() != "bearer" or not secret.strip()):
-        raise Unauthenticated("only bearer tokens are known here")
-    if header:
-        identity = await _authenticate(secret.strip(), house, address=f"address {request.remote}")
-    else:
-        credentials = peer_credentials(request)
-        if credentials is None:
-            raise Unauthenticated("a token is needed")
-        identity = house.access.peer(uid=credentials.uid, gid=credentials.gid)
-    house.gate.pass_one(identity.token_id or identity.actor)
-    uid = read_acts_for(request)
-    return identity if uid is None else await house.access.acting(identity, uid)
-
-
-async def _authenticate(secret: str, house: _House, *, address: str) -> Identity:
-    """Wrong secrets count against the address; a cluster behind one address is not held back by its size."""
-    house.gate.refuse_if_empty(address)
-    try:
-        return await house.access.authenticate(secret)
-    except Unauthenticated:
-        house.gate.pass_one(address)
-        raise
-
-
-def _allow(identity: Identity, action: str) -> None:
-    verdict = judge(identity.role, action)
-    if verdict == "hidden":
-        raise NotFound("no such thing for this token", hint="Check the id, and the role and project of your token.")
-    if verdict == "denied":
-        hint = f"Use a token of another role: {', '.join(sorted(ACTIONS[action]))}."
-        raise Denied(f"the role {identity.role} may not do this", where=action, hint=hint)
-    if needs_somebody(identity.role, action) and identity.posix_uid is None:
-        raise Denied("a scheduler asks for somebody", where=action, hint=f"Send the job's uid as {ACTS_FOR}.")
 
 
 async def _parse(request: web.Request, operation: Operation, house: _House, identity: Identity) -> Call[Any, Any]:
@@ -187,7 +161,7 @@ async def _parse(request: web.Request, operation: Operation, house: _House, iden
         path=read_path(request),
         query=query,
         key=read_key(request, required=operation.key == "required" and not planned),
-        body=await read_body(request, operation, timeout_s=house.limits.body_timeout_s),
+        body=await read_body(request, operation.body, timeout_s=house.limits.body_timeout_s),
         request=request_id(request),
         until=until,
         streamed=partial(house.streams.framed, identity.token_id or identity.actor),
@@ -252,7 +226,7 @@ def _add_plain_routes(app: web.Application, house: _House) -> None:
 
     async def expose(request: web.Request) -> web.Response:
         if not is_local(request) or "Authorization" in request.headers:
-            _allow(await _admit(request, house), "metrics.read")
+            allow(await house.admission.admit(request), "metrics.read")
         return web.Response(body=house.rooms.metrics(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     app.router.add_get("/healthz", healthz)

@@ -45,18 +45,20 @@ COMMANDS: dict[str, str] = {
     "cohorts.count": "cohort count {expression}",
     "cohorts.explain": "cohort explain {expression}",
     "cohorts.describe": "cohort describe[ {expression}][ --column {columns}]",
-    "cohorts.list_cohorts": "cohort list",
+    "cohorts.list_cohorts": "cohort list" + _PAGE,
     "cohorts.get": "cohort show {ref}",
     "cohorts.freeze": "cohort freeze {ref}",
     "cohorts.selection": "cohort numbers {id}",
     "cohorts.columns": "cohort columns[ --values {values}]",
     "runs.request": "run request[ --cohort {cohort}][ --expression {expression}][ --like {like}][ --tier {tier}]"
-    "[ --policy {policy}][ --layout {layout}][ --label {layout_label}][ --lease {lease_s}][ --priority {priority}]" + _PLAN,
+    "[ --policy {policy}][ --layout {layout}][ --label {layout_label}][ --lease {lease_s}][ --priority {priority}]"
+    + _PLAN,
     "runs.list_runs": "run list" + _PAGE,
     "runs.view": "run show {id}",
     "runs.events": "run events {id}",
     "runs.manifest": "run manifest {id}",
     "runs.ready": "run ready {id}" + _PAGE,
+    "runs.strays": "run strays {id}" + _PAGE,
     "runs.heartbeat": "run heartbeat {id}",
     "runs.finish": "run finish {id}[ --artifacts {artifacts}][ --code {code}][ --logs {logs}][ --exit {exit}]"
     "[ --env {environment}]" + _PLAN,
@@ -76,8 +78,8 @@ COMMANDS: dict[str, str] = {
     "verify.findings": "verification findings {id}" + _PAGE,
     "verify.report": "verification report {id}[ --format {format}]",
     "verify.abort": "verification abort {id}",
-    "restores.request": "restore[ {snapshot}][ --run {run}][ --series {series}][ --as-of {as_of}] --to {to}[ --path {path}]"
-    "[ --first {first}][ --in-place {in_place}][ --agreed {agreed}]" + _PLAN,
+    "restores.request": "restore[ {snapshot}][ --run {run}][ --series {series}][ --as-of {as_of}] --to {to}"
+    "[ --path {path}][ --first {first}][ --in-place {in_place}][ --agreed {agreed}]" + _PLAN,
     "restores.list_restores": "restores list" + _PAGE,
     "restores.view": "restores show {id}",
     "restores.cancel": "restores cancel {id}",
@@ -90,8 +92,8 @@ COMMANDS: dict[str, str] = {
     "snapshots.list_snapshots": "snapshot list[ --run {run}][ --series {series}][ --tag {tag}][ --policy {policy}]"
     "[ --since {since}][ --until {until}]" + _PAGE,
     "snapshots.forget_plan": "snapshot plan[ --policy {policy}]",
-    "snapshots.simulate": "snapshot simulate[ --keep {keep}][ --policy {policy}][ --run {run}][ --past-days {past_days}]"
-    "[ --ahead-days {ahead_days}]",
+    "snapshots.simulate": "snapshot simulate[ --keep {keep}][ --policy {policy}][ --run {run}]"
+    "[ --past-days {past_days}][ --ahead-days {ahead_days}]",
     "snapshots.check": "snapshot check",
     "snapshots.view": "snapshot show {id}",
     "snapshots.files": "snapshot files {id}[ {path}]" + _PAGE,
@@ -112,8 +114,16 @@ COMMANDS: dict[str, str] = {
     "audit.page": "audit list[ --subject {subject}]" + _PAGE,
     "audit.verify": "audit verify",
     "audit.export": "audit export --to FILE",
-    "tokens.make": "token make {actor} --role {role}[ --uid {posix_uid}][ --gid {posix_gid}]",
+    "tokens.make": "token make {actor} --role {role}[ --scope {scopes}][ --uid {posix_uid}][ --gid {posix_gid}]",
     "tokens.list_tokens": "token list",
+    "accounts.make": "account add {name} --role {role}[ --uid {posix_uid}][ --gid {posix_gid}]",
+    "accounts.list_accounts": "account list",
+    "accounts.password": "account password {name}",
+    "accounts.grant": "account grant {name} --role {role}",
+    "accounts.revoke": "account revoke {name}",
+    "accounts.disable": "account disable {name}",
+    "accounts.enable": "account enable {name}",
+    "accounts.end_sessions": "account sign-out {name}",
     "tokens.revoke": "token revoke {id}",
     "service.tiers": "tier list",
     "service.policies": "policy list",

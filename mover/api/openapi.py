@@ -9,13 +9,19 @@ from typing import Any
 
 import msgspec
 
+from mover.api.admission import SECURE_COOKIE
 from mover.api.commands import COMMANDS
 from mover.api.operation import ID_PATTERN, Operation, Planned
 from mover.api.parsing import ACTS_FOR, UID_MAX
+from mover.api.signin import BEGIN, CALLBACK, SESSION, WAYS
 from mover.decide.access import ACTIONS
 from mover.model import wire
 
 _JSON = "application/json"
+_SESSION = (
+    "Set by POST /v1/session; on loopback without TLS it is called `mover`. Changes also carry the session's `csrf`"
+    " as Mover-CSRF. Of a person with roles in several projects, Mover-Project names the one that a request means."
+)
 _NAMES = re.compile(r"\{(\w+)\}")
 
 
@@ -24,7 +30,8 @@ def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]
     bodies = {
         shape for one in operations for shape in (one.answer, one.body) if isinstance(shape, type) and shape is not str
     }
-    shapes = sorted(bodies | {wire.Problem, wire.Plan, wire.Health}, key=lambda shape: shape.__name__)
+    plain = {wire.Problem, wire.Plan, wire.Health, wire.SessionRequest, wire.SignInWays}
+    shapes = sorted(bodies | plain, key=lambda shape: shape.__name__)
     _, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -38,13 +45,20 @@ def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]
             "out and cleans up after it. Every answer to a failure is application/problem+json.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": paths | _plain_paths(),
+        "paths": _joined(paths, _plain_paths()),
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SECURE_COOKIE, "description": _SESSION},
+            },
         },
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"session": []}],
     }
+
+
+def _joined(paths: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    return paths | {path: paths.get(path, {}) | methods for path, methods in more.items()}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -121,23 +135,35 @@ def _reference(shape: type) -> dict[str, str]:
 
 
 def _plain_paths() -> dict[str, Any]:
+    """What is asked without a role."""
     problem = {"application/problem+json": {"schema": _reference(wire.Problem)}}
     failed = {"description": "Refused or failed; see `code`.", "content": problem}
 
-    def get(name: str, summary: str, media: str, schema: dict[str, Any]) -> dict[str, Any]:
-        answer = {"description": summary, "content": {media: {"schema": schema}}}
+    def said(name: str, summary: str, answer: dict[str, Any], *, status: str = "200", **more: Any) -> dict[str, Any]:
         return {
-            "get": {
-                "operationId": f"service.{name}", "summary": summary, "tags": ["service"], "security": [],
-                "parameters": [], "responses": {"200": answer, "default": failed},
-            }
-        }  # fmt: skip
+            "operationId": name, "summary": summary, "tags": [name.partition(".")[0]], "security": [],
+            "parameters": [], "responses": {status: {"description": summary} | answer, "default": failed},
+        } | more  # fmt: skip
+
+    def one(media: str, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"content": {media: {"schema": schema}}}
+
+    text = {"type": "string"}
+    exposed = "Prometheus metrics; from loopback, the local socket or with a token."
+    body = {"required": True, "content": {_JSON: {"schema": _reference(wire.SessionRequest)}}}
+    opened = one(_JSON, _reference(wire.Session)) | {"headers": {"Set-Cookie": {"schema": text}}}
+    ways = one(_JSON, _reference(wire.SignInWays))
+
+    def asked(*names: str) -> list[dict[str, Any]]:
+        return [{"name": name, "in": "query", "required": False, "schema": text} for name in names]
 
     return {
-        "/healthz": get("healthz", "Can this daemon work?", _JSON, _reference(wire.Health)),
-        "/openapi.json": get("openapi", "This document.", _JSON, {"type": "object"}),
-        "/metrics": get(
-            "metrics", "Prometheus metrics; from loopback, the local socket or with a token.", "text/plain",
-            {"type": "string"},
-        ),
+        "/healthz": {"get": said("service.healthz", "Can this daemon work?", one(_JSON, _reference(wire.Health)))},
+        "/openapi.json": {"get": said("service.openapi", "This document.", one(_JSON, {"type": "object"}))},
+        "/metrics": {"get": said("service.metrics", exposed, one("text/plain", text))},
+        SESSION: {"post": said("session.open", "Sign in.", opened, status="201", requestBody=body)},
+        WAYS: {"get": said("session.ways", "What a page for signing in offers.", ways)},
+        BEGIN: {"get": said("session.begin", "To the identity provider.", {}, status="302", parameters=asked("to"))},
+        CALLBACK: {"get": said("session.callback", "Back from it.", one("text/html", text),
+                               parameters=asked("state", "code", "error"))},
     }  # fmt: skip

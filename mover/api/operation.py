@@ -101,6 +101,13 @@ class Streamed:
     media_type: str
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """An answer with which the browser forgets its session."""
+
+    answer: Any
+
+
 Handler = Callable[[Call[Any, Any]], Awaitable[Any]]
 
 

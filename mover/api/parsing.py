@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from mover.api.operation import ID_PATTERN, Operation, Query
+from mover.api.operation import ID_PATTERN, Query
 from mover.errors import LimitExceeded, MediaTypeUnknown, RequestInvalid
 
 _PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
@@ -24,22 +24,24 @@ _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
 _EVENT_SHAPE = re.compile(r"[0-9]{1,18}\Z")
 _UID_SHAPE = re.compile(r"^[0-9]{1,10}\Z")
 ACTS_FOR = "Mover-Acts-For"
+PROJECT = "Mover-Project"
+_PROJECT_SHAPE = re.compile(r"^[a-z][a-z0-9-]{1,40}\Z")
 UID_MAX = 2**31 - 1
 _ID_SHAPE = re.compile(ID_PATTERN)
 
 
-async def read_body(request: web.Request, operation: Operation, *, timeout_s: float) -> Any:
-    """The body as the operation's type; an absent body stands for one without any field."""
+async def read_body(request: web.Request, shape: type[msgspec.Struct] | None, *, timeout_s: float) -> Any:
+    """The body as this type; an absent body stands for one without any field."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise MediaTypeUnknown("compressed bodies are not taken", hint="Send the body as it is.")
     raw = await _read(request, timeout_s=timeout_s)
-    if operation.body is None:
+    if shape is None:
         if raw.strip() not in (b"", b"{}"):
             raise RequestInvalid("this request takes no body", where="body")
         return None
     if raw and request.content_type != "application/json":
         raise MediaTypeUnknown("the body is not declared as JSON")
-    return decode(raw or b"{}", operation.body)
+    return decode(raw or b"{}", shape)
 
 
 async def _read(request: web.Request, *, timeout_s: float) -> bytes:
@@ -117,6 +119,16 @@ def read_acts_for(request: web.Request) -> int | None:
     if not _UID_SHAPE.match(said) or int(said) > UID_MAX:
         raise RequestInvalid("a uid is a number of at most 31 bits", where=ACTS_FOR)
     return int(said)
+
+
+def read_project(request: web.Request) -> str | None:
+    """The project in which this one request is meant; None is the token's, or the one the session looks at."""
+    said = request.headers.get(PROJECT)
+    if said is None:
+        return None
+    if not _PROJECT_SHAPE.match(said):
+        raise RequestInvalid("a project's name is 2 to 41 small letters, digits and '-'", where=PROJECT)
+    return said
 
 
 def invalid(error: msgspec.DecodeError, *, root: str) -> RequestInvalid:

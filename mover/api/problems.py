@@ -64,7 +64,7 @@ def answer(error: MoverError, request: web.Request, *, headers: dict[str, str] |
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="mover"'  # RFC 9110, 11.6.1
     if isinstance(error, LimitExceeded):
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(next((one["after_s"] for one in error.details if "after_s" in one), 1))
     problem = problem_of(error, request=request_id(request))
     try:
         body = msgspec.json.encode(problem)

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "policy": ("mover.cli.policy", "The policies in force; check files before they are."),
     "vault": ("mover.cli.vault", "For custodians: reveal, export, erase, import, keys; dumps, drills, restores."),
     "token": ("mover.cli.token", "Make, list and revoke API tokens."),
+    "account": ("mover.cli.account", "Accounts of people: roles, passwords, an end."),
     "deid": ("mover.cli.deid", "De-identify a folder without catalog or daemon."),
 }
 
@@ -73,18 +74,20 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option("--url", help="The daemon: http(s)://… or unix:///… (default: MOVER_URL or the config's socket).")
 @click.option("--token-file", metavar="FILE", help="A file with an API token (default: MOVER_TOKEN_FILE).")
 @click.option("--ca-file", metavar="FILE", help="Certificates to trust besides the system's.")
+@click.option("--project", metavar="NAME", help="Another project than the daemon's, by its local socket.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print it.")
 @click.pass_context
 def command(
-    ctx: click.Context, config: str | None, url: str | None, token_file: str | None, ca_file: str | None
-) -> None:
+    ctx: click.Context, config: str | None, url: str | None, token_file: str | None, ca_file: str | None,
+    project: str | None,
+) -> None:  # fmt: skip
     """Bring the right, de-identified, verified slides to the training cluster, protect what comes out, clean up.
 
     Every command prints JSON with --json. What changes something can be looked at first with --plan.
     """
     from mover.cli.common import Where
 
-    ctx.obj = Where(config=config, url=url, token_file=token_file, ca_file=ca_file)
+    ctx.obj = Where(config=config, url=url, token_file=token_file, ca_file=ca_file, project=project)
 
 
 def main() -> None:

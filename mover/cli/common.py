@@ -27,6 +27,7 @@ class Where(Struct, frozen=True):
     url: str | None = None
     token_file: str | None = None
     ca_file: str | None = None
+    project: str | None = None
 
     def config_path(self) -> Path:
         from mover.settings import read_environment
@@ -57,7 +58,7 @@ class Where(Struct, frozen=True):
             url = local_url(settings)
             if token is None and not url.startswith("unix:"):
                 token = _read_token(settings.state_dir / "admin-token")
-        return SyncClient(url, token=token, ca_file=self.ca_file)
+        return SyncClient(url, token=token, ca_file=self.ca_file, project=self.project)
 
 
 def local_url(settings: Settings) -> str:

@@ -25,6 +25,7 @@ def command() -> None:
 @click.argument("actor")
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What it may do.")
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it lives; default: until it is revoked.")
+@click.option("--scope", "scopes", multiple=True, metavar="ACTION", help="For this action only, as runs.read; repeat.")
 @click.option("--uid", "posix_uid", type=click.IntRange(0), help="Whose rights open artifact paths.")
 @click.option("--gid", "posix_gid", type=click.IntRange(0), help="And the group's; a scheduler acts for its members.")
 @with_client
@@ -35,6 +36,7 @@ def make(
     actor: str,
     role: str,
     days: int | None,
+    scopes: tuple[str, ...],
     posix_uid: int | None,
     posix_gid: int | None,
 ) -> None:
@@ -46,7 +48,8 @@ def make(
 
     expires_at = SYSTEM.now() + timedelta(days=days) if days else None
     body = wire.TokenRequest(
-        actor=actor, role=role, expires_at=expires_at, posix_uid=posix_uid, posix_gid=posix_gid  # type: ignore[arg-type]
+        actor=actor, role=role, expires_at=expires_at, posix_uid=posix_uid, posix_gid=posix_gid,  # type: ignore[arg-type]
+        scopes=list(scopes) or None,
     )  # fmt: skip
     token = mover.tokens.make(body)
     out.facts(
@@ -60,8 +63,11 @@ def make(
 def list_tokens(*, mover: SyncClient, out: Output) -> None:
     """The tokens of the project, without their secrets."""
     tokens = mover.tokens.list()
-    rows = [(t.id, t.actor, t.role, t.created_at, t.expires_at, t.revoked_at) for t in tokens]
-    out.table(tokens, "token actor role made expires revoked", rows, empty="no tokens")
+    rows = [
+        (t.id, t.actor, t.role, " ".join(t.scopes or ["all"]), t.created_at, t.last_used_at, t.expires_at, t.revoked_at)
+        for t in tokens
+    ]
+    out.table(tokens, "token actor role scopes made used expires revoked", rows, empty="no tokens")
 
 
 @command.command("revoke")

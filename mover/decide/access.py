@@ -8,6 +8,7 @@ What a role may not even read is answered as if it were not there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Literal, get_args
 
@@ -101,6 +102,7 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "session.use": _PEOPLE,
 }
 # in records beside people, who did something by itself: nobody goes by these names
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,127}")
 RESERVED_NAMES = frozenset({"daemon", "machine", "marker", "mover", "policy", "provider", "root", "system"})
 
 Verdict = Literal["allowed", "denied", "hidden"]
@@ -135,8 +137,11 @@ def why_not_scopes(role: Role, scopes: Collection[str]) -> str:
     return f"not among what the role {role} may: {', '.join(beyond)}" if beyond else ""
 
 
-def is_reserved(name: str) -> bool:
-    return name.lower() in RESERVED_NAMES
+def why_not_name(name: str) -> str:
+    """Why nobody goes by this name, or nothing."""
+    if not _NAME.fullmatch(name):
+        return "a name is 1 to 128 letters, digits, '@', '.', '_' and '-'"
+    return "this name stands for no person" if name.lower() in RESERVED_NAMES else ""
 
 
 def why_not_here(*, sent_origin: str, sent_site: str, host: str) -> str:

@@ -20,9 +20,10 @@ class Client:
     """A daemon's nouns. Use it as `async with Client(url, token=…) as client`, or call `close`."""
 
     def __init__(
-        self, url: str, *, token: str | None = None, ca_file: str | None = None, acts_for: int | None = None
-    ) -> None:
-        self._transport = Transport(url, token=token, ca_file=ca_file, acts_for=acts_for)
+        self, url: str, *, token: str | None = None, ca_file: str | None = None, acts_for: int | None = None,
+        project: str | None = None,
+    ) -> None:  # fmt: skip
+        self._transport = Transport(url, token=token, ca_file=ca_file, acts_for=acts_for, project=project)
         self.url = url
         self.batches = nouns.Batches(self._transport)
         self.quarantine = nouns.Quarantine(self._transport)
@@ -46,6 +47,7 @@ class Client:
         self.dumps = nouns.Dumps(self._transport)
         self.audit = nouns.Audit(self._transport)
         self.tokens = nouns.Tokens(self._transport)
+        self.accounts = nouns.Accounts(self._transport)
 
     async def __aenter__(self) -> Client:
         return self
@@ -63,6 +65,10 @@ class Client:
 
     async def policies(self) -> list[wire.PolicyView]:
         return (await self._get("/v1/policies", wire.Policies)).policies
+
+    async def who(self) -> wire.Session:
+        """Who one is here, in which project, and what one may there."""
+        return await self._transport.send(Ask("GET", "/v1/session"), wire.Session)
 
     async def status(self) -> wire.Status:
         return await self._get("/v1/status", wire.Status)
@@ -106,9 +112,12 @@ class SyncClient:
     dumps: Any
     audit: Any
     tokens: Any
+    accounts: Any
 
-    def __init__(self, url: str, *, token: str | None = None, ca_file: str | None = None) -> None:
-        self._client = Client(url, token=token, ca_file=ca_file)
+    def __init__(
+        self, url: str, *, token: str | None = None, ca_file: str | None = None, project: str | None = None
+    ) -> None:
+        self._client = Client(url, token=token, ca_file=ca_file, project=project)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mover-sdk", daemon=True)
         self._thread.start()
@@ -137,6 +146,9 @@ class SyncClient:
 
     def policies(self) -> list[wire.PolicyView]:
         return self._run(self._client.policies())
+
+    def who(self) -> wire.Session:
+        return self._run(self._client.who())
 
     def status(self) -> wire.Status:
         return self._run(self._client.status())

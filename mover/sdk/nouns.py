@@ -861,6 +861,40 @@ class Audit(Noun):
         return written
 
 
+class Accounts(Noun):
+    """Of people, in the caller's project."""
+
+    async def make(self, body: wire.AccountRequest) -> wire.Account:
+        """Its answer alone holds a password that was made up."""
+        return await self._transport.send(Ask("POST", "/v1/accounts", body=body), wire.Account)
+
+    async def list(self) -> list[wire.Account]:
+        answer: wire.Accounts = await self._get("/v1/accounts", wire.Accounts)
+        return answer.accounts
+
+    async def password(self, name: str, body: wire.PasswordRequest) -> wire.Account:
+        """Every session of the account ends."""
+        return await self._transport.send(Ask("POST", f"/v1/accounts/{name}/password", body=body), wire.Account)
+
+    async def grant(self, name: str, body: wire.GrantRequest) -> wire.Account:
+        ask = Ask("POST", f"/v1/accounts/{name}/grant", body=body, repeatable=True)
+        return await self._transport.send(ask, wire.Account)
+
+    async def revoke(self, name: str) -> wire.Account:
+        return await self._transport.send(Ask("POST", f"/v1/accounts/{name}/revoke", repeatable=True), wire.Account)
+
+    async def disable(self, name: str) -> wire.Account:
+        return await self._transport.send(Ask("POST", f"/v1/accounts/{name}/disable", repeatable=True), wire.Account)
+
+    async def enable(self, name: str) -> wire.Account:
+        return await self._transport.send(Ask("POST", f"/v1/accounts/{name}/enable", repeatable=True), wire.Account)
+
+    async def sign_out(self, name: str) -> wire.SessionsEnded:
+        """Everywhere; they may sign in again."""
+        ask = Ask("DELETE", f"/v1/accounts/{name}/sessions", repeatable=True)
+        return await self._transport.send(ask, wire.SessionsEnded)
+
+
 class Tokens(Noun):
     async def make(self, body: wire.TokenRequest) -> wire.Token:
         """Its answer alone holds the secret; a lost answer leaves a token to revoke, so this is not

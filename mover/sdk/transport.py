@@ -51,16 +51,18 @@ class Ask(Struct, frozen=True):
 
 class Transport:
     """`url` is http(s)://host:port or unix:///path/of/socket. `acts_for`: the uid in whose name a scheduler's token
-    asks for runs."""
+    asks for runs. `project`: where it is not the token's, which only the local socket may say."""
 
     def __init__(
-        self, url: str, *, token: str | None = None, ca_file: str | None = None, acts_for: int | None = None
-    ) -> None:
+        self, url: str, *, token: str | None = None, ca_file: str | None = None, acts_for: int | None = None,
+        project: str | None = None,
+    ) -> None:  # fmt: skip
         self._url = urlsplit(url)
         self._shown = url
         self._token = token
         self._ca_file = ca_file
         self._acts_for = acts_for
+        self._project = project
         self._session: aiohttp.ClientSession | None = None
         _refuse_open_secrets(url, token)
 
@@ -159,6 +161,8 @@ class Transport:
             headers["Authorization"] = f"Bearer {self._token}"
         if self._acts_for is not None:
             headers["Mover-Acts-For"] = str(self._acts_for)
+        if self._project is not None:
+            headers["Mover-Project"] = self._project
         return headers
 
     def _unreachable(self, ask: Ask, error: Exception) -> ServiceUnreachable:

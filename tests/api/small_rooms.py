@@ -11,8 +11,10 @@ from typing import Any
 
 from msgspec import structs
 
+from mover.access.sessions import Vouched
 from mover.api import Rooms
 from mover.audit import Wanted
+from mover.decide.access import ROLES
 from mover.errors import NotFound, NotProtected, RunRefused, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
@@ -123,8 +125,8 @@ class SmallCohorts(Room):
     async def save(self, project: str, actor: str, body: wire.CohortRequest) -> wire.Cohort:
         return self._cohort(body.name, body.expression)
 
-    async def list(self, project: str) -> list[wire.Cohort]:
-        return [self._cohort("prostate")]
+    async def list(self, project: str, after: str | None, limit: int) -> wire.CohortPage:
+        return wire.CohortPage(cohorts=[self._cohort("prostate")])
 
     async def get(self, project: str, ref: str) -> wire.Cohort:
         return self._cohort(ref)
@@ -712,6 +714,90 @@ class SmallAudit(Room):
             yield b'{"seq":%d}\n' % seq
 
 
+class SmallSessions(Room):
+    """The session's secret is `session-<role>`; its csrf is that backwards."""
+
+    def __init__(self, project: str) -> None:
+        super().__init__()
+        self._project = project
+
+    def identity(self, secret: str, project: str | None = None) -> Identity:
+        role = secret.removeprefix("session-")
+        if role not in ROLES or role == "scheduler":
+            raise Unauthenticated("the session is unknown or over")
+        if project not in (None, self._project, "second"):
+            raise NotFound("no such project")
+        return Identity(
+            actor=f"a-{role}", role=role, project=project or self._project, token_id=f"session-{role}",  # type: ignore[arg-type]
+            session="password", account=f"account-{role}", csrf=secret[::-1],
+        )  # fmt: skip
+
+    async def sign_in(self, body: wire.SessionRequest, *, address: str, request: str) -> str:
+        self.saw("sign_in", body, address)
+        self.identity(f"session-{body.name}")
+        return f"session-{body.name}"
+
+    async def vouched(self, said: Vouched, *, address: str, request: str) -> str:
+        self.saw("vouched", said, address)
+        return "session-viewer"
+
+    async def identify(self, secret: str, *, project: str | None = None) -> Identity:
+        return self.identity(secret, project)
+
+    async def view(self, identity: Identity) -> wire.Session:
+        return wire.Session(
+            actor=identity.actor, kind=identity.kind, project=identity.project, role=identity.role, actions=[],
+            projects=[wire.ProjectRole(project=identity.project, role=identity.role)], proven=True, csrf=identity.csrf,
+        )  # fmt: skip
+
+    async def choose(self, identity: Identity, project: str) -> wire.Session:
+        self.saw("choose", project)
+        return await self.view(structs.replace(identity, project=project))
+
+    async def end(self, identity: Identity, *, every: bool, request: str) -> wire.SessionsEnded:
+        self.saw("end", identity.token_id, every)
+        return wire.SessionsEnded(ended=1)
+
+    async def repass(self, identity: Identity, body: wire.PasswordChange, *, request: str) -> wire.SessionsEnded:
+        self.saw("repass", identity.actor)
+        return wire.SessionsEnded(ended=0)
+
+
+class SmallAccounts(Room):
+    def _account(self, name: str, role: str | None = "viewer") -> wire.Account:
+        return wire.Account(name=name, role=role, password=True, provider=False, created_at=AT)
+
+    async def make(self, identity: Identity, body: wire.AccountRequest, *, request: str = "") -> wire.Account:
+        self.saw("make", body)
+        made_up = None if body.password else "made up"
+        return structs.replace(self._account(body.name, body.role), secret=made_up)
+
+    async def list(self, project: str) -> wire.Accounts:
+        return wire.Accounts(accounts=[self._account("ann")])
+
+    async def grant(self, identity: Identity, name: str, role: str, *, request: str = "") -> wire.Account:
+        self.saw("grant", identity.project, name, role)
+        return self._account(name, role)
+
+    async def revoke(self, identity: Identity, name: str, *, request: str = "") -> wire.Account:
+        self.saw("revoke", identity.project, name)
+        return self._account(name, None)
+
+    async def password(
+        self, identity: Identity, name: str, body: wire.PasswordRequest, *, request: str = ""
+    ) -> wire.Account:
+        self.saw("password", name, body)
+        return structs.replace(self._account(name), secret=None if body.password else "made up")
+
+    async def disable(self, identity: Identity, name: str, *, disabled: bool, request: str = "") -> wire.Account:
+        self.saw("disable", name, disabled)
+        return structs.replace(self._account(name), disabled_at=AT if disabled else None)
+
+    async def end_sessions(self, identity: Identity, name: str, *, request: str = "") -> wire.SessionsEnded:
+        self.saw("end_sessions", name)
+        return wire.SessionsEnded(ended=2)
+
+
 class SmallAccess(Room):
     """The secret is `mvr_<role>`; the local socket knows only the uid it was made with."""
 
@@ -719,10 +805,13 @@ class SmallAccess(Room):
         super().__init__()
         self._known_uid = known_uid
         self._project = project
+        self.sessions = SmallSessions(project)
+        self.accounts = SmallAccounts()
+        self.provider: Any = None
 
     async def authenticate(self, secret: str) -> Identity:
         role = secret.removeprefix("mvr_")
-        if role not in ("viewer", "operator", "admin", "custodian", "scheduler"):
+        if role not in ROLES:
             raise Unauthenticated("the token is unknown, expired or revoked")
         return Identity(actor=f"a-{role}", role=role, project=self._project, token_id=f"token-{role}")  # type: ignore[arg-type]
 
@@ -731,16 +820,26 @@ class SmallAccess(Room):
             raise Unauthenticated("this user of the local socket needs a token")
         return Identity(actor=f"uid:{uid}", role="admin", project=self._project, posix_uid=uid, posix_gid=gid)
 
+    async def at(self, identity: Identity, project: str) -> Identity:
+        if identity.kind != "machine":
+            raise NotFound("no such project")
+        return structs.replace(identity, project=project)
+
     async def acting(self, identity: Identity, uid: int) -> Identity:
         return structs.replace(identity, actor=f"{identity.actor} for uid:{uid}", posix_uid=uid)
 
     async def make_token(self, identity: Identity, body: wire.TokenRequest, *, request: str = "") -> wire.Token:
-        return wire.Token(id="token-1", actor=body.actor, role=body.role, secret="mvr_secret")
+        return wire.Token(id="token-1", actor=body.actor, role=body.role, secret="mvr_secret", scopes=body.scopes)
 
-    async def list_tokens(self, project: str) -> wire.Tokens:
+    async def make_own(self, identity: Identity, body: wire.OwnTokenRequest, *, request: str = "") -> wire.Token:
+        return wire.Token(id="token-1", actor=f"{identity.actor}/{body.label}", role=identity.role, secret="mvr_secret")
+
+    async def list_tokens(self, project: str, *, account: str | None = None) -> wire.Tokens:
         return wire.Tokens(tokens=[wire.Token(id="token-1", actor="a", role="viewer")])
 
-    async def revoke(self, identity: Identity, token_id: str, *, request: str = "") -> wire.Token:
+    async def revoke(
+        self, identity: Identity, token_id: str, *, account: str | None = None, request: str = ""
+    ) -> wire.Token:
         return wire.Token(id=token_id, actor="a", role="viewer", revoked_at=AT)
 
 

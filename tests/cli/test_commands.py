@@ -204,6 +204,14 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("token", "make"): ("slurm", "--role", "operator", "--days", "30"),
     ("token", "list"): (),
     ("token", "revoke"): ("token-1",),
+    ("account", "add"): ("ann", "--role", "viewer", "--days", "30"),
+    ("account", "list"): (),
+    ("account", "password"): ("ann",),
+    ("account", "grant"): ("ann", "--role", "viewer"),
+    ("account", "revoke"): ("ann",),
+    ("account", "disable"): ("ann",),
+    ("account", "enable"): ("ann",),
+    ("account", "sign-out"): ("ann",),
 }
 OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),

@@ -70,6 +70,12 @@ audit.pack          .      .        +     +         .
 tokens.read         .      .        +     .         .
 tokens.make         .      .        +     .         .
 tokens.revoke       .      .        +     .         .
+accounts.read       .      .        +     .         .
+accounts.make       .      .        +     .         .
+accounts.grant      .      .        +     .         .
+accounts.disable    .      .        +     .         .
+session.read        +      +        +     +         +
+session.use         +      +        +     +         -
 """
 VERDICTS = {"+": "allowed", "-": "denied", ".": "hidden"}
 CELLS = [
@@ -101,6 +107,8 @@ def test_who_runs_the_machine_and_who_sees_names_are_two_people() -> None:
     work -= {"names.reveal", "batches.certify"}
     # grants or declines what who moves bytes asks about a withdrawn slide, and asks nothing
     work -= {"rulings.decide"}
+    # one's own password and tokens
+    work -= {"session.use"}
     work = {action for action in work if not action.startswith("vault.")}
     assert not any(may("custodian", action) for action in work)
 
