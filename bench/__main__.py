@@ -17,6 +17,7 @@ from rich.console import Console
 
 from bench import (
     asking,
+    audit,
     cohorts,
     corpora,
     deid,
@@ -56,6 +57,7 @@ RACES: dict[str, Callable[[Context], None]] = {
     "P14-check": runs.checks,
     "P15": dicom.objects,
     "P16": cohorts.cohorts,
+    "P17": audit.packs,
     "growth": files.growth,
 }
 ALIASES = {"P7": "P6", "P11": "P10", "P12": "P10", "memory": "growth"}  # raced together

@@ -267,7 +267,7 @@ def _forgeries(lines: list[bytes]) -> Iterator[tuple[str, list[bytes]]]:
     ]  # fmt: skip
     yield "a file of the manifest is another", _each(lines, "manifest", b'\\"size_bytes\\":', b'\\"size_bytes\\":1')
     yield "a manifest line is gone", _without(lines, of("manifest")[-1])
-    yield "a slide has other digests", _each(lines, "slide", b'"digests":["', b'"digests":["f')
+    yield "a slide has other digests", _each(lines, "slide", b'"digests":[', b'"digests":["f"],"were":[')
     yield "a slide is gone", _without(lines, of("slide")[0])
     yield "a proof is gone", [line for at, line in enumerate(lines) if at not in of("proof")]
     yield "a policy says something else", _each(lines, "policy", b"kind: stage", b"kind: stagE")
