@@ -5026,6 +5026,7 @@ grant select, insert, update on mover.run_hook to mover_daemon;
 
 reset role;
 
--- === a name among the damaged may be taken again, when what had it is gone ==========================================
+-- === damaged content: a name may be taken again when what had it is gone; who was told is answered ===================
 
 grant update (size_bytes, at) on mover.damaged to mover_daemon;
+grant select on mover.run_event to mover_dispatch;
