@@ -25,6 +25,7 @@ from mover.api import (
     cohorts,
     dumps,
     folders,
+    oversight,
     protection,
     quarantine,
     records,
@@ -83,6 +84,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *sessions.OPERATIONS,
     *accounts.OPERATIONS,
     *service.OPERATIONS,
+    *oversight.OPERATIONS,
 )
 
 _log = get_logger("api")
@@ -129,6 +131,10 @@ def _endpoint(operation: Operation, house: _House) -> Handler:
         allow(identity, operation.action)
         call = await _parse(request, operation, house, identity)
         answer = await operation.handler(call)
+        if operation.reads:
+            # before a byte of it leaves: what cannot be recorded is not given
+            await house.rooms.audit.accessed(call.project, operation.reads, *call.path.values(), by=call.actor,
+                                             request=call.request)  # fmt: skip
         if isinstance(answer, Leaving):
             response = _reply(answer.answer, operation)
             house.admission.clear_cookie(request, response)

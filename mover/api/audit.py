@@ -12,10 +12,13 @@ from msgspec import Meta
 from mover import audit
 from mover.api.operation import ID_PATTERN, Call, Limit, Operations, Paged, PathQuery, Query, ShortQuery
 from mover.catalog.database import Database
+from mover.clock import monotonic_s
 from mover.errors import RequestInvalid
 from mover.model import wire
 
 PACK = "application/zstd"
+ACCESS_S = 3600.0
+ACCESS_MAX = 10_000
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
 OPERATIONS = Operations()
@@ -64,7 +67,9 @@ async def pack(call: Call[None, PackQuery]) -> AsyncIterator[bytes]:
     return call.rooms.audit.pack(call.project, call.query.run, by=call.actor, request=call.request)
 
 
-@OPERATIONS.add("GET", "/v1/audit/export", "audit.read", str, media_type="application/jsonl; charset=utf-8")
+@OPERATIONS.add(
+    "GET", "/v1/audit/export", "audit.read", str, media_type="application/jsonl; charset=utf-8", reads="audit"
+)
 async def export(call: Call[None, Query]) -> AsyncIterator[bytes]:
     """Every chain as JSON lines, each record as it was hashed, so that an outsider can recompute it."""
     return call.rooms.audit.export(call.project)
@@ -79,6 +84,7 @@ class Trail:
         self._database = database
         self._checkpoints = checkpoints
         self._node, self._site, self._key_file = node, site, key_file
+        self._accessed: dict[tuple[str, str, tuple[str, ...], str], float] = {}
 
     async def page(self, project: str, wanted: audit.Wanted, /, *, after: str | None, limit: int) -> wire.AuditPage:
         async with self._database.project(project) as conn:
@@ -95,6 +101,21 @@ class Trail:
             raise RequestInvalid("`after` is not the `next` of an earlier page")
         async with self._database.project(project) as conn:
             return await audit.checkpoint_page(conn, project, before=int(after) if after else None, limit=limit)
+
+    async def accessed(self, project: str, what: str, /, *subject: str, by: str, request: str) -> None:
+        """One record for who reads the same thing again and again within the hour: a page of a table is no event."""
+        key, now_s = (project, what, subject, by), monotonic_s()
+        if now_s - self._accessed.get(key, -ACCESS_S) < ACCESS_S:
+            return
+        async with self._database.project(project) as conn:
+            await audit.record(
+                conn, project=project, node=self._node, actor=by, action=f"{what} read",
+                subject=subject[0] if subject else project, request=request,
+            )  # fmt: skip
+        while len(self._accessed) >= ACCESS_MAX:
+            self._accessed.pop(next(iter(self._accessed)))
+        self._accessed.pop(key, None)
+        self._accessed[key] = now_s
 
     async def export(self, project: str, /) -> AsyncIterator[bytes]:
         async with self._database.still(project) as conn:

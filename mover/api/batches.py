@@ -65,7 +65,7 @@ async def slides(call: Call[None, Paged]) -> wire.SlidePage:
     return await call.rooms.batches.slides(call.project, call.query.after, call.query.limit)
 
 
-@OPERATIONS.add("GET", "/v1/slides/{number}", "slides.read", wire.Slide)
+@OPERATIONS.add("GET", "/v1/slides/{number}", "slides.read", wire.Slide, reads="slide")
 async def slide(call: Call[None, Query]) -> wire.Slide:
     """One slide with what is known of it."""
     return await call.rooms.batches.slide(call.project, call.id)

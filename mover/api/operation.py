@@ -125,6 +125,8 @@ class Operation:
     status: int = 200
     key: Literal["required", "accepted"] = "accepted"
     media_type: str = "application/json"
+    # what is given away, where that is data: its readers stand in the audit, as its writers do
+    reads: str = ""
 
     @property
     def name(self) -> str:

@@ -48,7 +48,7 @@ async def view(call: Call[None, Waiting]) -> wire.RecordSet:
     return await call.until(lambda: call.rooms.records.view(call.project, call.id), FINAL)
 
 
-@OPERATIONS.add("GET", "/v1/records/{id}/ledger", "records.read", wire.LedgerPage, query=LedgerQuery)
+@OPERATIONS.add("GET", "/v1/records/{id}/ledger", "records.read", wire.LedgerPage, query=LedgerQuery, reads="ledger")
 async def ledger(call: Call[None, LedgerQuery]) -> wire.LedgerPage:
     """The ledger line by line: every row and every image in exactly one state."""
     query = call.query

@@ -7,6 +7,7 @@ from mover.api.streaming import MEDIA_TYPE
 from mover.model import wire
 
 OPERATIONS = Operations()
+JSONL = "application/jsonl; charset=utf-8"
 # a waiting scheduler is told of `ready` and of every end; `protected` is a rest on the way to `cleaned`
 FINAL = frozenset({"cleaned", "refused", "failed", "cancelled"})
 
@@ -42,19 +43,22 @@ async def events(call: Call[None, Query]) -> Streamed:
     return Streamed(call.streamed(items), MEDIA_TYPE)
 
 
-@OPERATIONS.add("GET", "/v1/runs/{id}/manifest", "runs.read", str, media_type="application/jsonl; charset=utf-8")
-async def manifest(call: Call[None, Query]) -> str:
+@OPERATIONS.add("GET", "/v1/runs/{id}/manifest", "runs.read", str, media_type=JSONL, reads="manifest")
+async def manifest(call: Call[None, Query]) -> Streamed:
     """The sealed manifest, JSON lines, format version 1; kept for ever."""
-    return await call.rooms.runs.manifest(call.project, call.id)
+    return Streamed(call.rooms.runs.manifest(call.project, call.id), JSONL)
 
 
 @OPERATIONS.add("GET", "/v1/runs/{id}/ready", "runs.read", wire.StagedPage, query=Paged)
 async def ready(call: Call[None, Paged]) -> wire.StagedPage:
-    """The entries that already stand verified on flash, by path."""
-    limit = call.query.limit
-    entries = await call.rooms.runs.ready(call.project, call.id, call.query.after, limit)
-    # a full page may have a successor; a short one is the end of what stands there now
-    return wire.StagedPage(entries=entries, next=entries[-1].path if len(entries) == limit else None)
+    """The entries that already stand verified on flash, as they came; asked again after `cursor`, those since."""
+    return await call.rooms.runs.ready(call.project, call.id, call.query.after, call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/runs/{id}/strays", "runs.read", wire.StrayPage, query=Paged)
+async def strays(call: Call[None, Paged]) -> wire.StrayPage:
+    """What cleanup moved aside instead of removing it, by path."""
+    return await call.rooms.runs.strays(call.project, call.id, call.query.after, call.query.limit)
 
 
 @OPERATIONS.add("POST", "/v1/runs/{id}/heartbeat", "runs.heartbeat", wire.Run)

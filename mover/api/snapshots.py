@@ -68,7 +68,9 @@ async def view(call: Call[None, Query]) -> wire.Snapshot:
     return await call.rooms.snapshots.view(call.project, call.id)
 
 
-@OPERATIONS.add("GET", "/v1/snapshots/{id}/files", "snapshots.read", wire.SnapshotFiles, query=FilesQuery)
+@OPERATIONS.add(
+    "GET", "/v1/snapshots/{id}/files", "snapshots.read", wire.SnapshotFiles, query=FilesQuery, reads="snapshot"
+)
 async def files(call: Call[None, FilesQuery]) -> wire.SnapshotFiles:
     """What lies under a path of a snapshot."""
     query = call.query

@@ -15,7 +15,7 @@ from mover.access.sessions import Vouched
 from mover.api import Rooms
 from mover.audit import Wanted
 from mover.decide.access import ROLES
-from mover.errors import NotFound, NotProtected, RunRefused, Unauthenticated
+from mover.errors import CatalogUnavailable, NotFound, NotProtected, RunRefused, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
 
@@ -693,6 +693,8 @@ class SmallScans(Room):
 
 
 class SmallAudit(Room):
+    full = False
+
     async def page(self, project: str, wanted: Wanted, *, after: str | None, limit: int) -> wire.AuditPage:
         record = wire.AuditRecord(node="n", seq=1, at=AT, body={"actor": "a", "action": "b"}, hash="0" * 64)
         return wire.AuditPage(records=[record])
@@ -703,6 +705,11 @@ class SmallAudit(Room):
     async def checkpoints(self, project: str, after: str | None, limit: int) -> wire.Checkpoints:
         made = wire.Checkpoint(n=1, at=AT, digest="0" * 64, fingerprint="0f0f", records=1, tiers=["archive"])
         return wire.Checkpoints(checkpoints=[made])
+
+    async def accessed(self, project: str, what: str, *subject: str, by: str, request: str) -> None:
+        if self.full:
+            raise CatalogUnavailable("the catalog is away")
+        self.saw("accessed", project, what, *subject, by)
 
     async def pack(self, project: str, run: str, *, by: str, request: str) -> AsyncIterator[bytes]:
         yield f"{run} by {by}".encode()
@@ -864,6 +871,36 @@ async def healthy() -> None:
     return None
 
 
+class SmallOversight(Room):
+    async def needs(self, identity: Identity) -> wire.Needs:
+        return wire.Needs(needs=[wire.Need(
+            code="packs-quarantined", severity="soon", noun="quarantine", words="2 packs wait in quarantine",
+            hint="Decide by cause.", count=2, since=AT,
+        )])  # fmt: skip
+
+    async def pace(self, minutes: int) -> wire.Paces:
+        self.saw("pace", minutes)
+        pair = wire.PairPace(source="archive", target="flash", bytes_s=[0.0, 2048.0])
+        return wire.Paces(step_s=30, at=[AT, AT], pairs=[pair])
+
+    async def levels(self, days: int) -> wire.Levels:
+        self.saw("levels", days)
+        filling = wire.Filling(rate_bytes_s=10.0, likely_s=864_000.0, early_s=432_000.0, late_s=None)
+        return wire.Levels(tiers=[
+            wire.TierLevels(tier="flash", capacity_bytes=100, at=[AT, AT], used_bytes=[10, 20], forecast=filling),
+            wire.TierLevels(tier="protect", capacity_bytes=100, at=[AT], used_bytes=[10]),
+        ])  # fmt: skip
+
+    async def shards(
+        self, project: str, *, subject: str | None, kind: str | None, state: str | None, after: str | None, limit: int
+    ) -> wire.ShardPage:
+        self.saw("shards", project, subject, kind, state, after, limit)
+        return wire.ShardPage(shards=[wire.Shard(
+            id="shard-1", queue="tier-flash", kind="run-stage", subject="run-1", state="running", priority=0, members=3,
+            claims=1, failures=0, holder="n1-all", created_at=AT, bytes=10, done_bytes=4,
+        )])  # fmt: skip
+
+
 def small_rooms() -> Rooms:
     return Rooms(
         batches=SmallBatches(),
@@ -893,6 +930,7 @@ def small_rooms() -> Rooms:
         vault=SmallVault(),
         dumps=SmallDumps(),
         audit=SmallAudit(),
+        oversight=SmallOversight(),
         tiers=small_tiers,
         policies=small_policies,
         status=small_status,

@@ -390,6 +390,18 @@ async def test_the_audit_export_is_streamed_and_its_early_failure_is_still_a_pro
         assert response.status == 404 and response.content_type == PROBLEM
 
 
+async def test_what_is_given_away_is_recorded_before_it_leaves(serve_small: Any) -> None:
+    """Access to data stands in the audit as changes do; and data whose record cannot be written stays here."""
+    served = await serve_small()
+    trail = served.rooms.audit
+    async with served.ask("GET", "/v1/runs/run-1/manifest", role="viewer") as response:
+        assert response.status == 200
+    assert [arguments[1:3] for name, arguments in trail.calls if name == "accessed"] == [("manifest", "run-1")]
+    trail.full = True
+    async with served.ask("GET", "/v1/slides/N", role="viewer") as response:
+        assert response.status == 503 and b"number" not in await response.read()
+
+
 async def test_a_manifest_comes_as_it_was_sealed(served: Served) -> None:
     async with served.ask("GET", "/v1/runs/run-1/manifest") as response:
         assert response.content_type == "application/jsonl"

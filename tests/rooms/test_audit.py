@@ -177,6 +177,15 @@ async def test_records_are_found_by_actor_action_and_time(house: House) -> None:
         assert not (await house.trail.page(PROJECT, audit.Wanted(**other), after=None, limit=9)).records
 
 
+async def test_who_reads_data_is_on_record_once_an_hour(house: House) -> None:
+    """A table that is paged through is one reading; another reader, or another thing, is another."""
+    for by, subject in (("ann", "run-1"), ("ann", "run-1"), ("bob", "run-1"), ("ann", "run-2")):
+        await house.trail.accessed(PROJECT, "manifest", subject, by=by, request="r1")
+    page = await house.trail.page(PROJECT, audit.Wanted(action="manifest read"), after=None, limit=9)
+    said = [(one.body["actor"], one.body["subject"]) for one in page.records]
+    assert said == [("ann", "run-2"), ("bob", "run-1"), ("ann", "run-1")]
+
+
 # --- packs ---------------------------------------------------------------------------------------------------
 
 
