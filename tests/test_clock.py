@@ -25,7 +25,7 @@ async def test_a_loop_whose_cancellation_was_lost_below_ends_at_its_next_turn() 
     task = asyncio.create_task(loop())
     await inside.wait()
     task.cancel()
-    await asyncio.wait({task}, timeout=5)
+    await asyncio.wait({task}, timeout=50)
     assert task.cancelled()
 
 

@@ -171,7 +171,7 @@ async def test_a_stop_ends_long_polls_instead_of_waiting_for_them(tmp_path: Path
     server = await serve(make_app(rooms, SmallAccess(), version="0"), Listen(None, "127.0.0.1", 0, None))
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer mvr_viewer"}) as session:
         poll = asyncio.create_task(session.get(server.urls[0] + "/v1/batches/batch-1?wait=60"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             await rooms.batches.asked.wait()
             await server.stop()
             response = await poll

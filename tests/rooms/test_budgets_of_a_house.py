@@ -72,9 +72,7 @@ async def test_what_the_engine_and_the_port_move_waits_for_the_share_this_house_
         def move() -> None:
             with source.open("a") as opened:
                 transfer = house.moving.move._carrier.transfer  # type: ignore[attr-defined]
-                transfer.run_recipe(
-                    plain_copy(1000), source=opened, source_tier=source, target=target, key="b"
-                )
+                transfer.run_recipe(plain_copy(1000), source=opened, source_tier=source, target=target, key="b")
 
         moving = asyncio.ensure_future(asyncio.to_thread(move))
         reading = asyncio.ensure_future(asyncio.to_thread(source.read, "a", 0, 1000))
@@ -82,7 +80,7 @@ async def test_what_the_engine_and_the_port_move_waits_for_the_share_this_house_
         assert not done
         shares: Shares = house.shares
         await shares.beat()
-        await asyncio.wait_for(asyncio.gather(moving, reading), 20)
+        await asyncio.wait_for(asyncio.gather(moving, reading), 120)
         assert (tmp_path / "archive" / "b").stat().st_size == 1000
 
 
@@ -93,7 +91,7 @@ async def test_a_house_verifies_what_it_is_asked_to(tmp_path: Path, dsns: Dsns) 
         worker = asyncio.ensure_future(house.worker.run())
         shares = asyncio.ensure_future(house.shares.run())
         try:
-            for _ in range(600):
+            for _ in range(3600):
                 if (await house.moving.verifications.view("demo", asked.id)).state == "failed":
                     break
                 await asyncio.sleep(0.05)

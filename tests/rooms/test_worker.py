@@ -153,14 +153,14 @@ async def test_a_handler_that_lost_its_lease_is_not_left_while_its_thread_writes
 
     def write() -> None:
         began.set()
-        may_end.wait(10)
+        may_end.wait(120)
         written.set()
 
     async def work(_: Shard) -> None:
         await in_thread(write)
 
     running = asyncio.ensure_future(bench.worker(work)._run_shard(shard := await bench.add(), PROJECT))
-    await asyncio.to_thread(began.wait, 10)
+    await asyncio.to_thread(began.wait, 120)
     bench.rows("update mover.shard set lease_until = now() - interval '1 s'")
     while await bench.claim(shard) is None:  # a renewal may have come first
         bench.rows("update mover.shard set lease_until = now() - interval '1 s'")

@@ -178,7 +178,7 @@ def test_a_huge_answer_and_a_hanging_git_end(tmp_path: Path, monkeypatch: pytest
     os.mkfifo(tree / ".git/HEAD")
     began = time.monotonic()
     assert look_at(Disk(tmp_path, "tree")) is None
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 100
 
 
 @needs_root

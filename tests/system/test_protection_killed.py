@@ -55,7 +55,7 @@ prune_grace_s: 3600
 drill_every_s: 86400
 folders: [{name: work, path: WORK}]
 """
-READY_S, WAIT_S = 60.0, 180.0
+READY_S, WAIT_S = 180.0, 180.0
 FILES, FILE_BYTES = 2500, 48 << 10
 
 
@@ -97,7 +97,7 @@ class Site:
     def stop(self) -> None:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
-            self._child.wait(30)
+            self._child.wait(120)
         Embedded(self.root / "state").kill()
 
     def written_bytes(self) -> int:

@@ -41,7 +41,7 @@ prefix: in
 to_prefix: kept
 release: {hold_s: 3600, entries: 10000}
 """
-READY_S = 60.0
+READY_S = 180.0
 FILES, LARGE_BYTES = 3000, 60 << 20
 
 
@@ -81,7 +81,7 @@ class Site:
     def stop(self) -> None:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
-            self._child.wait(30)
+            self._child.wait(120)
         Embedded(self.root / "state").kill()
 
     def files(self, tier: str, below: str = "") -> dict[str, str]:
@@ -107,7 +107,7 @@ POINTS = (("moved", 0), ("written", 200), ("written", 1500), ("moved", 1500), ("
 
 def await_point(site: Site, client: SyncClient, transfer: str, point: tuple[str, int]) -> wire.Transfer:
     word, least = point
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         seen: wire.Transfer = client.transfers.view(transfer)
         moved = seen.counts.get("moved", 0) + seen.counts.get("present", 0)
@@ -117,7 +117,7 @@ def await_point(site: Site, client: SyncClient, transfer: str, point: tuple[str,
             word != "released" or seen.releases
         ):
             return seen
-        time.sleep(0.02)    # real time: what is killed are real processes
+        time.sleep(0.02)  # real time: what is killed are real processes
     raise AssertionError(f"{point} was never reached: {seen}")
 
 
@@ -145,7 +145,7 @@ def test_a_move_killed_again_and_again_ends_with_every_file_once(
         assert sorted(stands) == sorted(wanted.values()), "a source is in exactly one place"
         client = site.start()
         assert client.transfers.request(body, key="the-one").id == asked.id
-    done = client.transfers.wait(asked.id, timeout_s=180)
+    done = client.transfers.wait(asked.id, timeout_s=300)
     print("killed at", [(one.state, one.counts, [r.counts for r in one.releases]) for one in seen_at_kill])
     assert done.state == "done" and done.counts.get("moved", 0) + done.counts.get("present", 0) == FILES + 1
     assert site.files("cold", "kept") == wanted
@@ -156,7 +156,7 @@ def test_a_move_killed_again_and_again_ends_with_every_file_once(
     assert {row["source"].removeprefix("nas:in/"): row["digest"] for row in rows} == wanted
     assert client.audit.verify().whole
     client.transfers.restore(asked.id)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while client.transfers.view(asked.id).releases[0].state != "restored" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert site.files("nas", "in") == wanted

@@ -435,7 +435,7 @@ from mover.tiers.posix import PosixTier
 tier = PosixTier("flash", "deidentified", sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-for number in range(200):
+for number in range(10_000):
     tier.put(f"folder-{number % 5}/{number}", (bytes([number % 251]) * 65536 for _ in range(8)))
 print("all", flush=True)
 """

@@ -464,7 +464,7 @@ source_tier = PosixTier("archive", "deidentified", sys.argv[1])
 flash = PosixTier("flash", "deidentified", sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
-for number in range(500):
+for number in range(10_000):
     with source_tier.open("slide") as source:
         Transfer().run_recipe(plain_copy(source.size_bytes), source=source, source_tier=source_tier,
                               target=flash, key=f"{number}")

@@ -85,7 +85,7 @@ def left(ward: Ward) -> list[bytes]:
 def wait_for_word(ward: Ward) -> None:
     """Until the watcher has handed over all that happened before."""
     until = ward.rows("select clock_timestamp() as now")[0].now
-    deadline_s = monotonic_s() + 20
+    deadline_s = monotonic_s() + 180
     while ward.rows("select tier from mover.folder_watch where project_id = %s and heard_at < %s", PROJECT, until):
         assert monotonic_s() < deadline_s
         pause(0.05)

@@ -14,7 +14,7 @@ import pytest
 from mover.clock import monotonic_s, pause
 from tests.support.postgres import Dsns
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 SCAN = """
 import os, sys
 from mover.clock import pause
