@@ -62,6 +62,8 @@ from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
+from mover.oversight import TURN_S as OVERSIGHT_S
+from mover.oversight import Oversight
 from mover.policy import PolicyBook, load_policies
 from mover.protect.dumps import QUEUE as VAULT_QUEUE
 from mover.protect.dumps import Means, dump_policies
@@ -195,6 +197,7 @@ async def run(
                 group.create_task(_watch_markers(house), name="markers"),
                 group.create_task(_sweep_temporaries(house), name="sweep"),
                 group.create_task(_follow_budgets(house), name="budgets"),
+                group.create_task(_sample(house), name="samples"),
                 group.create_task(house.shares.run(), name="shares"),
                 group.create_task(_follow_transfers(house), name="transfers"),
                 group.create_task(_follow_keeping(house), name="keeping"),
@@ -592,6 +595,18 @@ async def _measure(house: House) -> None:
 
 async def _make_columns(house: House) -> None:
     """What was written of slides goes into the columns that cohorts are asked of; until then it is read row by row."""
+async def _sample(house: House) -> None:
+    """How full tiers are, and what moved between them since the last turn."""
+    oversight = _oversight(house)
+    while True:
+        end_if_cancelled()
+        try:
+            await oversight.sample()
+        except CatalogUnavailable as error:
+            logger.warning("samples wait", code=error.code)
+        await SYSTEM.sleep(OVERSIGHT_S)
+
+
     while True:
         end_if_cancelled()
         try:
@@ -818,6 +833,7 @@ async def _listen(house: House) -> Server:
     app = make_app(rooms, house.access, version=__version__, face=face)
     mount_pages(app, document(OPERATIONS, version=__version__))
     return await serve(app, house.settings.listen)
+        oversight=_oversight(house),
 
 
 async def _tiers(house: House) -> wire.Tiers:
@@ -831,6 +847,16 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
     """Is it there, and how full is it? The root's path of an identified tier is not shown."""
     opened = house.tiers.get(tier.name)
     traits, explanation, online = Traits(), None, False
+def _oversight(house: House) -> Oversight:
+    async def tiers() -> list[wire.Tier]:
+        return (await _tiers(house)).tiers
+
+    return Oversight(
+        house.database, tiers=tiers, warnings=lambda seen: _warnings(house, seen),
+        node=f"{house.settings.node}-{house.settings.role}",
+    )  # fmt: skip
+
+
     capacity, free = tier.capacity_bytes, None
     try:
         if opened is not None:

@@ -72,6 +72,7 @@ ROWS = _counter("mover_rows_total", "Rows and images of record sets, by ledger s
 
 BYTES_READ = _counter("mover_tier_read_bytes_total", "Bytes read from a tier.", "tier")
 BYTES_WRITTEN = _counter("mover_tier_written_bytes_total", "Bytes written to a tier.", "tier")
+BYTES_MOVED = _counter("mover_moved_bytes_total", "Bytes that came from one tier to another.", "source", "target")
 BYTES_VERIFIED = _counter("mover_tier_verified_bytes_total", "Bytes read back cold and compared.", "tier")
 TIER_ERRORS = _counter(
     "mover_tier_errors_total",
@@ -200,6 +201,13 @@ def names() -> list[str]:
 def described() -> list[Described]:
     """Every metric, by name."""
     return sorted(_described, key=lambda one: one.name)
+
+
+def moved_bytes() -> dict[tuple[str, str], float]:
+    """By source and target, since this process began."""
+    [metric] = BYTES_MOVED.collect()
+    totals = (sample for sample in metric.samples if sample.name.endswith("_total"))
+    return {(sample.labels["source"], sample.labels["target"]): sample.value for sample in totals}
 
 
 def render() -> bytes:

@@ -273,8 +273,9 @@ class Oversight(Protocol):
     async def pace(self, minutes: int, /) -> wire.Paces: ...
     async def levels(self, days: int, /) -> wire.Levels: ...
     async def shards(
-        self, project: str, /, *, subject: str | None, kind: str | None, state: str | None, after: str | None, limit: int
-    ) -> wire.ShardPage: ...
+        self, project: str, /, *, subject: str | None, kind: str | None, state: str | None, after: str | None,
+        limit: int,
+    ) -> wire.ShardPage: ...  # fmt: skip
 
 
 class AuditTrail(Protocol):

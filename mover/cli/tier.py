@@ -11,6 +11,7 @@ from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
+    from mover.model import wire
     from mover.sdk import SyncClient
 
 
@@ -45,3 +46,46 @@ def list_tiers(*, mover: SyncClient, out: Output) -> None:
     out.table(
         tiers, "tier kind zone role state capacity> free> reserved> can kept why", rows, empty="no tiers in mover.yaml"
     )
+
+
+@command.command("pace")
+@click.option("--minutes", type=click.IntRange(1, 10_080), default=60, show_default=True, help="How far back.")
+@with_client
+def pace(*, mover: SyncClient, out: Output, minutes: int) -> None:
+    """How fast bytes went between tiers: now, on average, at most."""
+    from mover.cli.output import size
+
+    seen = mover.oversight.pace(minutes=minutes)
+
+    def rate(value: float) -> str:
+        return f"{size(round(value))}/s"
+
+    rows = [
+        (p.source, p.target, rate(p.bytes_s[-1]), rate(sum(p.bytes_s) / len(p.bytes_s)), rate(max(p.bytes_s)))
+        for p in seen.pairs
+    ]
+    out.table(seen, "from to now> mean> most>", rows, empty=f"nothing moved in {minutes} minutes")
+
+
+@command.command("levels")
+@click.option("--days", type=click.IntRange(1, 730), default=30, show_default=True, help="How far back.")
+@with_client
+def levels(*, mover: SyncClient, out: Output, days: int) -> None:
+    """How full tiers are and were, and when they will be full."""
+    from mover.cli.output import size
+
+    def full(filling: wire.Filling | None) -> str:
+        if filling is None:
+            return "not known yet"
+        if filling.likely_s is None:
+            return "not within a year"
+        early, late = (("-" if s is None else f"{s / 86_400:.0f}") for s in (filling.early_s, filling.late_s))
+        return f"in {filling.likely_s / 86_400:.0f} days ({early} to {late})"
+
+    seen = mover.oversight.levels(days=days)
+    rows = []
+    for tier in seen.tiers:
+        first, last = tier.used_bytes[0], tier.used_bytes[-1]
+        grown = f"{'-' if last < first else '+'}{size(abs(last - first))}"
+        rows.append((tier.tier, size(last), size(tier.capacity_bytes), grown, full(tier.forecast)))
+    out.table(seen, "tier used> capacity> grown> full", rows, empty="no tier has said how full it is yet")

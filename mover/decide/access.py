@@ -58,6 +58,7 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "records.declare": _WORK,
     "cohorts.read": _LADDER,
     "cohorts.save": _WORK,
+    "shards.read": _LADDER,
     "runs.read": _LOOK,
     "runs.request": _RUNS,
     "runs.heartbeat": _RUNS,

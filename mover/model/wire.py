@@ -1726,6 +1726,95 @@ class Dumps(Answer, frozen=True, kw_only=True):
 class Status(Answer, frozen=True, kw_only=True):
     version: str
     node: str
+class Need(Answer, frozen=True, kw_only=True):
+    """What waits for a person. `now`: data or its protection is at stake, or work stands still; `soon`: it will be, or
+    somebody else waits; `know`: tomorrow will do. `subject` where it is one thing, else `count` of them."""
+
+    code: str
+    severity: Literal["now", "soon", "know"]
+    noun: str
+    words: str
+    hint: str
+    count: int
+    subject: str | None = None
+    since: datetime | None = None
+
+
+class Needs(Answer, frozen=True, kw_only=True):
+    """The most urgent first; only what the caller's role may read."""
+
+    needs: list[Need]
+
+
+class PairPace(Answer, frozen=True, kw_only=True):
+    source: str
+    target: str
+    bytes_s: list[float]
+
+
+class Paces(Answer, frozen=True, kw_only=True):
+    """How fast bytes went between tiers, of every project and node: one value for each begin of a step in `at`."""
+
+    step_s: int
+    at: list[datetime]
+    pairs: list[PairPace]
+
+
+class Filling(Answer, frozen=True, kw_only=True):
+    """Seconds until the tier is full as it fills now: half of what was seen lies between early and late; null is not
+    within a year."""
+
+    rate_bytes_s: float
+    likely_s: float | None
+    early_s: float | None
+    late_s: float | None
+
+
+class TierLevels(Answer, frozen=True, kw_only=True):
+    """`forecast` is null where less than a day is known."""
+
+    tier: str
+    capacity_bytes: int
+    at: list[datetime]
+    used_bytes: list[int]
+    forecast: Filling | None = None
+
+
+class Levels(Answer, frozen=True, kw_only=True):
+    """How full tiers were. Tiers that do not say (buckets) are not among them."""
+
+    tiers: list[TierLevels]
+
+
+class Shard(Answer, frozen=True, kw_only=True):
+    """A piece of work. `failures` of its `claims`; `not_before`: tried again then. `bytes` and `done_bytes` of one that
+    stages for the run that was asked for."""
+
+    id: str
+    queue: str
+    kind: str
+    subject: str
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    priority: int
+    members: int
+    claims: int
+    failures: int
+    holder: str | None = None
+    code: str | None = None
+    explanation: str | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+    lease_until: datetime | None = None
+    not_before: datetime | None = None
+    bytes: int | None = None
+    done_bytes: int | None = None
+
+
+class ShardPage(Answer, frozen=True, kw_only=True):
+    shards: list[Shard]
+    next: str | None = None
+
+
     project: str
     actor: str
     role: str

@@ -218,6 +218,7 @@ class RunProtection:
             await self._site.record(conn, shard.project, "run protected", run.id, snapshot=snapshot, files=result.files)
         metrics.SNAPSHOTS.labels(policy.repository).inc()
         metrics.SNAPSHOT_ADDED_BYTES.labels(policy.repository).inc(result.added_bytes)
+        metrics.BYTES_MOVED.labels(run.tier, policy.repository).inc(result.added_bytes)
         log.info("run protected", run=run.id, snapshot=snapshot, count=result.files, bytes=result.bytes)
 
     async def _give_back(self, shard: Shard, code: str, what: str) -> None:

@@ -46,6 +46,7 @@ class Client:
         self.vault = nouns.Vault(self._transport)
         self.dumps = nouns.Dumps(self._transport)
         self.audit = nouns.Audit(self._transport)
+        self.oversight = nouns.Oversight(self._transport)
         self.tokens = nouns.Tokens(self._transport)
         self.accounts = nouns.Accounts(self._transport)
 
@@ -111,6 +112,7 @@ class SyncClient:
     vault: Any
     dumps: Any
     audit: Any
+    oversight: Any
     tokens: Any
     accounts: Any
 

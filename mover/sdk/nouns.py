@@ -819,6 +819,29 @@ class Shortenings(Noun):
         return await self._transport.send(ask, wire.Shortening)
 
 
+class Oversight(Noun):
+    """What needs a person, how full and how fast tiers are, and what works."""
+
+    async def needs(self) -> wire.Needs:
+        """The most urgent first."""
+        return await self._get("/v1/needs", wire.Needs)
+
+    async def pace(self, *, minutes: int = 60) -> wire.Paces:
+        return await self._get("/v1/pace", wire.Paces, minutes=minutes)
+
+    async def levels(self, *, days: int = 30) -> wire.Levels:
+        return await self._get("/v1/levels", wire.Levels, days=days)
+
+    async def shards(
+        self, *, subject: str | None = None, kind: str | None = None, state: str | None = None,
+        after: str | None = None, limit: int = 100,
+    ) -> wire.ShardPage:  # fmt: skip
+        """The newest first."""
+        return await self._get(
+            "/v1/shards", wire.ShardPage, subject=subject, kind=kind, state=state, after=after, limit=limit
+        )
+
+
 class Audit(Noun):
     async def page(
         self,

@@ -309,6 +309,8 @@ class _Carry:
         moved = sum(one.size_bytes for one in report.outcomes if one.state == "moved")
         metrics.BYTES_READ.labels(source).inc(moved)
         metrics.BYTES_WRITTEN.labels(target).inc(moved)
+        if self._fetch is None:  # what is fetched is counted at each step
+            metrics.BYTES_MOVED.labels(source, target).inc(moved)
         if self._options.readback:
             metrics.BYTES_VERIFIED.labels(target).inc(moved)
         mean = moved // max(1, len(items))

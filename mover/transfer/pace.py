@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from mover import metrics
 from mover.clock import monotonic_s
 from mover.errors import Stopping
 from mover.transfer.budgets import UNLIMITED, Budgets, Direction
@@ -51,6 +52,8 @@ class Pace:
         began_s = monotonic_s()
         yield
         self._budgets.observe(tier, direction=direction, seconds=monotonic_s() - began_s, bytes_=bytes_)
+        if direction == "write":
+            metrics.BYTES_MOVED.labels(self.source, self.target).inc(bytes_)
 
 
 PAID_BYTES = 8 << 20

@@ -103,6 +103,10 @@ def test_help_comes_at_once() -> None:
 ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("status",): (),
     ("tier", "list"): (),
+    ("tier", "pace"): ("--minutes", "30"),
+    ("tier", "levels"): ("--days", "7"),
+    ("needs",): (),
+    ("shard", "list"): ("--subject", "run-1", "--state", "running"),
     ("vault", "dump"): ("--policy", "dump"),
     ("vault", "dumps"): (),
     ("vault", "reread"): ("dump-1",),

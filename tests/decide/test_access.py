@@ -35,6 +35,7 @@ records.read        +      +        +     .         .
 records.declare     -      +        +     .         .
 cohorts.read        +      +        +     .         .
 cohorts.save        -      +        +     .         .
+shards.read         +      +        +     .         .
 runs.read           +      +        +     .         +
 runs.request        -      +        +     .         +
 runs.heartbeat      -      +        +     .         +

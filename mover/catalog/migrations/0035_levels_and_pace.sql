@@ -21,4 +21,7 @@ create table mover.tier_pace (
 
 grant select, insert, update, delete on mover.tier_level, mover.tier_pace to mover_daemon;
 
+-- what was given up lately is asked for again and again, and is seldom there
+create index shard_failed on mover.shard (project_id, finished_at) where state = 'failed';
+
 reset role;

@@ -1,0 +1,55 @@
+"""What needs a person, how full and how fast tiers are, and what works: one look over all rooms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from mover.api.operation import Call, Operations, Paged, Query, ShortQuery
+from mover.model import wire
+
+OPERATIONS = Operations()
+
+
+class PaceQuery(Query, frozen=True):
+    minutes: Annotated[int, Meta(ge=1, le=10_080)] = 60
+
+
+class LevelsQuery(Query, frozen=True):
+    days: Annotated[int, Meta(ge=1, le=730)] = 30
+
+
+class ShardsQuery(Paged, frozen=True):
+    """Of one batch, run or other subject; of one kind; in one state."""
+
+    subject: ShortQuery | None = None
+    kind: ShortQuery | None = None
+    state: Literal["waiting", "running", "done", "failed", "cancelled"] | None = None
+
+
+@OPERATIONS.add("GET", "/v1/needs", "status.read", wire.Needs)
+async def needs(call: Call[None, Query]) -> wire.Needs:
+    """What waits for a person, the most urgent first."""
+    return await call.rooms.oversight.needs(call.identity)
+
+
+@OPERATIONS.add("GET", "/v1/pace", "tiers.read", wire.Paces, query=PaceQuery)
+async def pace(call: Call[None, PaceQuery]) -> wire.Paces:
+    """How fast bytes went between tiers, up to a week back."""
+    return await call.rooms.oversight.pace(call.query.minutes)
+
+
+@OPERATIONS.add("GET", "/v1/levels", "tiers.read", wire.Levels, query=LevelsQuery)
+async def levels(call: Call[None, LevelsQuery]) -> wire.Levels:
+    """How full tiers were, and when they will be full."""
+    return await call.rooms.oversight.levels(call.query.days)
+
+
+@OPERATIONS.add("GET", "/v1/shards", "shards.read", wire.ShardPage, query=ShardsQuery)
+async def shards(call: Call[None, ShardsQuery]) -> wire.ShardPage:
+    """Work as it is dispatched, the newest first."""
+    query = call.query
+    return await call.rooms.oversight.shards(
+        call.project, subject=query.subject, kind=query.kind, state=query.state, after=query.after, limit=query.limit
+    )

@@ -1,0 +1,64 @@
+"""One look over all rooms, for the page that is open all day, for `mover needs`, and for whoever is to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from mover.catalog.database import Database
+from mover.decide import needs as decide
+from mover.decide.access import judge
+from mover.model import wire
+from mover.model.access import Identity
+from mover.oversight.levels import Levels, Room
+from mover.oversight.needs import facts_of
+from mover.oversight.shards import shards
+
+Tiers = Callable[[], Awaitable[list[wire.Tier]]]
+# what the daemon itself has to say, in words
+Warnings = Callable[[list[wire.Tier]], Awaitable[list[str]]]
+
+
+class Oversight:
+    def __init__(self, database: Database, *, tiers: Tiers, warnings: Warnings, node: str) -> None:
+        self._database, self._tiers, self._warnings = database, tiers, warnings
+        self._levels = Levels(database, node=node)
+
+    async def needs(self, identity: Identity) -> wire.Needs:
+        async with self._database.project(identity.project) as conn:
+            facts = await facts_of(conn)
+
+        def may(action: str) -> bool:
+            return judge(identity.role, action, identity.scopes) == "allowed"
+
+        others = await self._of_the_machine() if may("tiers.read") else []
+        found = decide.needs(facts, may=may, others=others)
+        return wire.Needs(needs=[wire.Need(**msgspec.structs.asdict(one)) for one in found])
+
+    async def _of_the_machine(self) -> list[decide.Need]:
+        tiers, forecasts = await self._tiers(), await self._levels.forecasts()
+        found = [decide.away(tier.name, tier.explanation or "") for tier in tiers if not tier.online]
+        found += [decide.warned(words) for words in await self._warnings(tiers)]
+        filling = (decide.filling(tier.name, forecasts.get(tier.name)) for tier in tiers if tier.role != "source")
+        return found + [one for one in filling if one is not None]
+
+    async def pace(self, minutes: int) -> wire.Paces:
+        return await self._levels.pace(minutes)
+
+    async def levels(self, days: int) -> wire.Levels:
+        return await self._levels.levels(days)
+
+    async def shards(
+        self, project: str, *, subject: str | None, kind: str | None, state: str | None, after: str | None, limit: int
+    ) -> wire.ShardPage:
+        async with self._database.project(project) as conn:
+            return await shards(conn, subject=subject, kind=kind, state=state, after=after, limit=limit)
+
+    async def sample(self) -> None:
+        """One turn; the daemon takes one every `levels.TURN_S`."""
+        await self._levels.sample(
+            Room(tier.name, tier.capacity_bytes, tier.free_bytes)
+            for tier in await self._tiers()
+            if tier.online and tier.capacity_bytes is not None and tier.free_bytes is not None
+        )

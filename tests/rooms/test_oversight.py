@@ -1,0 +1,145 @@
+"""One look over all rooms, on the real catalog: what waits, how full, how fast, and what works."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from mover import metrics
+from mover.catalog.database import Database
+from mover.model import wire
+from mover.model.access import Identity
+from mover.oversight import Oversight
+from mover.oversight.levels import _step
+from tests.support.facts import NUMBER, whole_project
+from tests.support.postgres import Dsns
+
+pytestmark = pytest.mark.usefixtures("tier_rows")
+GIB = 1 << 30
+ANN = Identity(actor="ann", role="operator", project="demo")
+
+
+def tier(name: str, *, role: str = "flash", free: int = 60 * GIB, online: bool = True) -> wire.Tier:
+    return wire.Tier(name=name, kind="posix", zone="deidentified", role=role, online=online,
+                     capacity_bytes=100 * GIB, free_bytes=free)  # fmt: skip
+
+
+class Machine:
+    """What a daemon would ask of its tiers and of itself."""
+
+    def __init__(self, database: Database) -> None:
+        self.seen = [tier("flash"), tier("protect", role="protect", online=False)]
+        self.room = Oversight(database, tiers=self.tiers, warnings=self.warnings, node="n1-all")
+
+    async def tiers(self) -> list[wire.Tier]:
+        return self.seen
+
+    async def warnings(self, tiers: list[wire.Tier]) -> list[str]:
+        return ["no policy of kind dump"]
+
+
+def change(dsns: Dsns, *statements: str) -> None:
+    with psycopg.connect(dsns.superuser, autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement)  # type: ignore[arg-type]
+
+
+async def test_what_waits_is_told_to_its_project_and_to_who_may_read_it(dsns: Dsns, database: Database) -> None:
+    """Another project's trouble is nobody's business, and a custodian's page says nothing of runs."""
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("select set_config('mover.project', 'demo', true)")
+        whole_project(conn, "demo", mark="a", number=NUMBER)
+    change(
+        dsns,
+        "update mover.batch set complete_proof = null, state = 'failed'",
+        "update mover.shard set state = 'failed', finished_at = now()",
+    )
+    room = Machine(database).room
+    found = {one.code: one for one in (await room.needs(ANN)).needs}
+    assert {"batch-failed", "work-failed", "tier-away", "warning"} <= set(found)
+    assert found["batch-failed"].subject == "batch-a" and found["tier-away"].subject == "protect"
+    other = (await room.needs(Identity(actor="bob", role="operator", project="other"))).needs
+    assert {one.code for one in other} == {"tier-away", "warning"}
+    custodian = (await room.needs(Identity(actor="cy", role="custodian", project="demo"))).needs
+    assert {one.code for one in custodian} <= {"batch-failed", "packs-quarantined", "ruling-asked"}
+
+
+async def test_levels_become_a_forecast_and_a_need(dsns: Dsns, database: Database) -> None:
+    machine = Machine(database)
+    change(
+        dsns,
+        "insert into mover.tier_level select 'flash', now() - n * interval '1 day', 107374182400,"
+        " 53687091200 + n * 4294967296 from generate_series(1, 8) n",
+    )
+    machine.seen = [tier("flash", free=50 * GIB)]
+    await machine.room.sample()
+    await machine.room.sample()  # the same interval again: one line
+    [told] = (await machine.room.levels(30)).tiers
+    assert told.tier == "flash" and len(told.at) == 9 and told.used_bytes[-1] == 50 * GIB
+    assert told.forecast is not None and told.forecast.likely_s is not None
+    assert 11 < told.forecast.likely_s / 86_400 < 14
+    [filling] = [one for one in (await machine.room.needs(ANN)).needs if one.code == "tier-filling"]
+    assert filling.severity == "soon" and filling.subject == "flash"
+
+
+async def test_pace_is_what_was_written_between_two_turns(dsns: Dsns, database: Database) -> None:
+    """Of every daemon together; a tier that nobody registered is no row."""
+    machine = Machine(database)
+    await machine.room.sample()
+    metrics.BYTES_MOVED.labels("archive", "flash").inc(6 * GIB)
+    metrics.BYTES_MOVED.labels("archive", "no-such-tier").inc(1)
+    await machine.room.sample()
+    await machine.room.sample()
+    change(dsns, "update mover.tier_pace set at = at - interval '1 minute'")
+    seen = await machine.room.pace(60)
+    [pair] = [p for p in seen.pairs if p.source == "archive"]
+    assert pair.target == "flash" and len(pair.bytes_s) == len(seen.at) == 60 * 60 // seen.step_s
+    assert round(sum(pair.bytes_s) * seen.step_s) == 6 * GIB
+    assert seen.at[1] - seen.at[0] == timedelta(seconds=seen.step_s)
+
+
+async def test_old_samples_go(dsns: Dsns, database: Database) -> None:
+    """I10: what is sampled for ever must not be kept for ever."""
+    change(
+        dsns,
+        "insert into mover.tier_pace values (now() - interval '9 days', 'n1-all', 'archive', 'flash', 5)",
+        "insert into mover.tier_level values ('flash', now() - interval '3 years', 5, 5)",
+    )
+    await Machine(database).room.sample()
+    with psycopg.connect(dsns.superuser) as conn:
+        assert conn.execute("select count(*) from mover.tier_pace where bytes = 5").fetchone() == (0,)
+        assert conn.execute("select count(*) from mover.tier_level where free_bytes = 5").fetchone() == (0,)
+
+
+async def test_shards_are_told_by_page_with_what_holds_them_up(dsns: Dsns, database: Database) -> None:
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("select set_config('mover.project', 'demo', true)")
+        whole_project(conn, "demo", mark="a", number=NUMBER)
+    change(
+        dsns,
+        "insert into mover.shard (id, project_id, queue, kind, subject_id, members)"
+        " select 'shard-z' || n, 'demo', 'tier-flash', 'run-stage', 'run-a', '{}' from generate_series(1, 5) n",
+        "update mover.shard s set state = 'running', holder = 'n1-all/1', claims = 2, failures = 1,"
+        " error_code = 'tier-busy', error = 'the tier is busy',"
+        " members = array(select path from mover.run_entry where run_id = 'run-a')"
+        " where id = 'shard-z3'",
+    )
+    room = Machine(database).room
+    asked = {"subject": "run-a", "kind": "run-stage", "state": None}
+    first = await room.shards("demo", **asked, after=None, limit=3)
+    rest = await room.shards("demo", **asked, after=first.next, limit=3)
+    assert [one.id for one in first.shards + rest.shards] == [f"shard-z{n}" for n in (5, 4, 3, 2, 1)]
+    assert rest.next is None
+    slow = first.shards[2]
+    assert (slow.failures, slow.code, slow.holder) == (1, "tier-busy", "n1-all/1")
+    assert slow.members and slow.bytes is not None and slow.done_bytes is not None
+    running = await room.shards("demo", subject=None, kind=None, state="running", after=None, limit=9)
+    assert [one.id for one in running.shards] == ["shard-z3"] and running.shards[0].bytes is None
+    assert (await room.shards("other", **asked, after=None, limit=9)).shards == []
+
+
+@pytest.mark.parametrize(("span_s", "points"), [(3600, 180), (86_400, 180), (7 * 86_400, 180), (730 * 86_400, 180)])
+def test_a_picture_has_a_bounded_number_of_points(span_s: int, points: int) -> None:
+    assert 20 <= span_s / _step(span_s) <= points
