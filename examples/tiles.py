@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import random
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +37,24 @@ def tiles(slides: Slides, *, seed: int, per_slide: int = PER_SLIDE) -> Iterator[
 
 
 def _of(slide: Slide, chance: random.Random, count: int) -> Iterator[Tile]:
-    with openslide.OpenSlide(slide.path) as opened:
+    with _as_file(slide) as path, openslide.OpenSlide(path) as opened:
         width, height = opened.dimensions
         places = [(x, y) for y in range(0, height - SIZE + 1, SIZE) for x in range(0, width - SIZE + 1, SIZE)]
         for at in chance.sample(places, min(count, len(places))):
             pixels = np.asarray(opened.read_region(at, 0, (SIZE, SIZE)).convert("RGB"))
             yield Tile(slide.number, at, pixels)
+
+
+@contextmanager
+def _as_file(slide: Slide) -> Iterator[Path]:
+    """OpenSlide wants a file of its own: of a slide in a tar a copy, for as long as it is read."""
+    if not slide.offset:
+        yield slide.path
+        return
+    with tempfile.NamedTemporaryFile(suffix=Path(slide.facts["path"]).suffix) as copy:
+        copy.write(slide.read())
+        copy.flush()
+        yield Path(copy.name)
 
 
 def main(root: str, wanted: str = "100") -> int:

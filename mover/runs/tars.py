@@ -121,9 +121,10 @@ class Tars:
         finally:
             for row, place, error in making.doubts:
                 await self._fetch.doubt(shard, place.tier, row, error)
-        if digest is None:
-            return Fetched([], [row for row in rows if row.path in making.lost])
         roots = self._flash[tier].roots
+        if digest is None:
+            await in_thread(roots.within, lambda _: (roots.root / key).parent.rmdir())
+            return Fetched([], [row for row in rows if row.path in making.lost])
         if not await in_thread(roots.within, lambda _: _name(roots, key, digest)):
             await self._fetch.judge(shard, tier, digest)
         return Fetched([Made(tar.path, digest, tar.made_of, tar.size_bytes)], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from blake3 import blake3
 
 from mover.errors import NotFound, StructureInvalid
-from mover.model.manifest import ManifestEntry, make_manifest
+from mover.model.manifest import ManifestEntry, ManifestShard, make_manifest
 from mover.sdk import Checked, check, run_of
 from mover.sdk import rootcheck as module
 from tests.cli.conftest import Said, mover
@@ -145,3 +146,72 @@ def test_findings_are_counted_beyond_those_that_are_kept(root: Path, monkeypatch
     lost(root)
     checked = check(root)
     assert (checked.found, len(checked.findings)) == (3, 2)
+
+
+# --- files in tars -------------------------------------------------------------------------------------------
+
+TAR = "data/000000.tar"
+INSIDE = {"data/A.svs": (512, b"a" * 700), "data/B.svs": (2048, b""), "data/C.svs": (2560, b"c" * 9)}
+
+
+@pytest.fixture
+def wrapped(root: Path) -> Path:
+    """The same kind of root, with its slides in a tar."""
+    shutil.rmtree(root / "data")
+    (root / "data").mkdir()
+    body = bytearray(4608)
+    for at, data in INSIDE.values():
+        body[at : at + len(data)] = data
+    (root / TAR).write_bytes(body)
+    seal(root)
+    return root
+
+
+def seal(root: Path, *, shards_root: str | None = None, **moved: int) -> None:
+    """`moved`: another offset in the index."""
+    entries = [
+        ManifestEntry(path, len(data), blake3(data).hexdigest(), shard=TAR, offset=moved.get(path[5], at))
+        for path, (at, data) in INSIDE.items()
+    ]
+    entries.append(ManifestEntry("records.parquet", 4, blake3(b"rows").hexdigest()))
+    tar = (root / TAR).read_bytes()
+    shards = [ManifestShard(TAR, len(tar), blake3(tar).hexdigest(), len(INSIDE))]
+    header, manifest = make_manifest(entries, run="run-x", cohort=None, created="2026-11-22T12:00:00Z", shards=shards)
+    (root / "manifest.jsonl").write_bytes(manifest)
+    promised = {"run": "run-x", "manifest_root": header.root, "count": header.count, "bytes": header.bytes,
+                "shards_root": shards_root or header.shards_root}  # fmt: skip
+    (root / "RUN.json").write_text(json.dumps(promised | {"sealed_at": SEALED.isoformat()}))
+    for one in [root, *root.rglob("*")]:
+        os.utime(one, (BEFORE_S, BEFORE_S))
+
+
+def test_files_in_tars_are_checked_by_their_index_and_each_is_read_where_it_stands(wrapped: Path) -> None:
+    """A flipped byte of one of a hundred thousand files is that file's, and its tar's; what is between the files is the
+    tar's alone."""
+    for read in (False, True):
+        checked = check(wrapped, read=read)
+        assert checked.whole and (checked.count, checked.bytes) == (4, 713), checked.findings
+    for at, named in ((520, {("data/A.svs", "damaged"), (TAR, "damaged")}), (4, {(TAR, "damaged")})):
+        before = (wrapped / TAR).read_bytes()
+        (wrapped / TAR).write_bytes(before[:at] + b"!" + before[at + 1 :])
+        os.utime(wrapped / TAR, (BEFORE_S, BEFORE_S))
+        assert check(wrapped).whole and set(told(check(wrapped, read=True))) == named
+        (wrapped / TAR).write_bytes(before)
+        os.utime(wrapped / TAR, (BEFORE_S, BEFORE_S))
+    (wrapped / TAR).write_bytes(before[:1000])
+    (wrapped / "data/000001.tar").write_bytes(b"")
+    assert {(TAR, "changed"), ("data/000001.tar", "stranger")} <= set(told(check(wrapped)))
+    (wrapped / TAR).unlink()
+    assert (TAR, "missing") in told(check(wrapped, read=True))
+
+
+def test_an_index_that_is_not_the_sealed_one_or_points_beside_a_file_is_told(wrapped: Path) -> None:
+    """Files are read by place: a place that is another's, or nobody's, gives wrong pixels under a right name."""
+    seal(wrapped, shards_root="ab" * 32)
+    assert told(check(wrapped)) == [("manifest.jsonl", "changed")]
+    seal(wrapped, B=600)
+    assert ("data/B.svs", "changed") in told(check(wrapped))
+    seal(wrapped, C=4605)
+    assert told(check(wrapped)) == [("data/C.svs", "changed")]
+    seal(wrapped, A=1024)
+    assert check(wrapped).whole and ("data/A.svs", "damaged") in told(check(wrapped, read=True))
