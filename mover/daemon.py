@@ -548,7 +548,9 @@ async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
     if guard is None or not guard.hung:
         mount = await asyncio.to_thread(guarded, lambda _: mounts.stands_on(root), opened)
     settle_s = mount.attribute_cache_s if tier.attribute_cache_s is None else tier.attribute_cache_s
-    roots = FlashRoots(root, reflink=traits.reflink, check_identity=opened.check_identity, nfs=mount.nfs, guard=guard)
+    roots = FlashRoots(
+        root, reflink=traits.reflink, check_identity=opened.check_identity, nfs=mount.nfs, guard=guard, name=tier.name
+    )
     return Flash(roots, tier.seen_as or str(root), tier.capacity_bytes, settle_s)
 
 
@@ -676,7 +678,16 @@ async def _sweep_temporaries(house: House) -> None:
             opened = house.tiers.get(tier.name)
             if opened is not None and not tier.read_only:
                 await _sweep_tier(tier, opened)
+                if tier.role == "flash":
+                    await _tend_store(house, tier.name)
         await SYSTEM.sleep(SWEEP_S)
+
+
+async def _tend_store(house: House, tier: str) -> None:
+    try:
+        await house.runs.tend_store(house.settings.project, tier)
+    except MoverError as error:
+        logger.warning("content store not tended", tier=tier, code=error.code)
 
 
 async def _sweep_tier(tier: Tier, opened: AnyTier) -> None:

@@ -26,6 +26,7 @@ from mover.model.access import Identity
 from mover.model.names import path_text
 from mover.policy import PolicyBook
 from mover.runs.admission import Admissions
+from mover.runs.content import ContentStore
 from mover.runs.look import PAGE_MAX, Look, StagedEntries
 from mover.runs.requests import Requests, named
 from mover.runs.roots import run_key
@@ -45,6 +46,7 @@ class Runs:
     def __init__(self, database: Database, flash: dict[str, Flash], policies: PolicyBook, *, node: str) -> None:
         self._site = RunSite(database, flash, policies, node)
         self._requests, self._admissions, self._look = Requests(self._site), Admissions(self._site), Look(self._site)
+        self._store = ContentStore(database, flash, node=node)
         self.watch = Watch(database, self._look)
 
     # --- request and look -----------------------------------------------------------------------------------
@@ -72,6 +74,13 @@ class Runs:
     async def admit_waiting(self, tier: str) -> None:
         """Called when a run is requested, when space was freed, and by the daemon from time to time."""
         await self._admissions.admit_waiting(tier)
+
+    async def tend_store(self, project: str, tier: str) -> None:
+        """What a flash tier needs now and then: rows for content that has none, and an end for what was set aside."""
+        await self._store.sweep(project, tier)
+        policy = self._site.aside_policy(tier)
+        if policy is not None:
+            await self._store.purge(project, tier, policy)
 
     async def view(self, project: str, run: str) -> wire.Run:
         return await self._look.view(project, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from mover.jobs import Shard
 from mover.jobs.shards import renew_shard
 from mover.jobs.worker import LEASE_S
 from mover.model.access import Identity
-from mover.model.policy import StagePolicy
+from mover.model.policy import CleanPolicy, StagePolicy
 from mover.policy import PolicyBook
 from mover.runs.roots import FlashRoots, Requester
 
@@ -55,6 +56,15 @@ class RunSite(Struct, frozen=True):
         own = self.policy(name)
         every = [one.policy for one in self.policies.all() if isinstance(one.policy, StagePolicy)]
         return [p.name for p in every if own and (p.archive, p.flash) == (own.archive, own.flash)] or [name]
+
+    def aside_policy(self, tier: str) -> CleanPolicy | None:
+        """By which what was set aside on a tier is held: of several the one that holds it for longest."""
+        every = [one.policy for one in self.policies.all() if isinstance(one.policy, CleanPolicy)]
+        return max(
+            (policy for policy in every if policy.flash == tier),
+            key=lambda policy: math.inf if policy.aside_s is None else policy.aside_s,
+            default=None,
+        )
 
     async def record(self, conn: Connection, identity: Identity, action: str, run: str, *, request: str = "") -> None:
         """What somebody did to a run, in the transaction that does it."""
