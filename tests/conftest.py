@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mover.access import passwords
 from mover.catalog.database import Database
 from mover.catalog.postgres import EmbeddedServer
 from mover.deid.deidentify import slide_sandbox
@@ -109,6 +110,7 @@ def _cheap_keys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crypto, "SCRYPT_N", 1024)
         patch.setattr(crypto, "SCRYPT_P", 1)
+        patch.setattr(passwords, "COST", passwords.Cost(1, 64, 1))  # so does this one, with each account
         patch.setattr(locks, "SETTLE_S", 0.005)
         yield
 

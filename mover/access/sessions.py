@@ -17,7 +17,8 @@ from msgspec import Struct, structs
 from psycopg.types.json import Jsonb
 
 from mover import audit, metrics
-from mover.access.passwords import COST, SALT_BYTES, Cost, Passwords
+from mover.access import passwords as argon
+from mover.access.passwords import SALT_BYTES, Cost, Passwords
 from mover.access.throttle import Throttle
 from mover.catalog.database import Connection, Database, refusals, turn_to
 from mover.catalog.queries import load
@@ -79,7 +80,7 @@ class Sessions:
         async with self._database.instance() as conn:
             asked = await _Q.one(conn, "account_ask", name=name, address=address)
         async with self._throttle.slowed(known_as, known_place=asked is not None and asked.known_origin):
-            salt, cost = (asked.salt, Cost(*asked.cost)) if asked else (_NO_SALT, COST)
+            salt, cost = (asked.salt, Cost(*asked.cost)) if asked else (_NO_SALT, argon.COST)
             key = await self._passwords.key(password, salt=salt, cost=cost)
         secret = new_secret()
         async with self._database.instance() as conn:
@@ -229,11 +230,12 @@ class Sessions:
         """In every project where the account has a role: each answers for who came in, and for what became of the role.
         By the projects' names: two of these lock the chains' heads in one order."""
         roles = await _Q.many(conn, "projects", account=account)
-        told = [(row.project, row.name, "signed in", {"by": by, "refused before": before}) for row in roles if by]
+        told: list[tuple[str, str, str, dict[str, Any]]] = []
         for row in changed:
             action = "role revoked" if row.role is None else "role granted"
             told.append((row.project, "provider", action, {"role": row.role, "was": row.was, "for": row.name}))
-        for project, actor, action, details in sorted(told, key=lambda one: one[:3]):
+        told += [(row.project, row.name, "signed in", {"by": by, "refused before": before}) for row in roles if by]
+        for project, actor, action, details in sorted(told, key=lambda one: one[0]):
             await turn_to(conn, project)
             await audit.record(
                 conn, project=project, node=self._node, actor=actor, action=action, subject=account, request=request,
