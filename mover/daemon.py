@@ -595,8 +595,6 @@ async def _measure(house: House) -> None:
             metrics.TIER_FREE.labels(tier.name).set(tier.free_bytes)
 
 
-async def _make_columns(house: House) -> None:
-    """What was written of slides goes into the columns that cohorts are asked of; until then it is read row by row."""
 async def _sample(house: House) -> None:
     """How full tiers are, and what moved between them since the last turn."""
     oversight = _oversight(house)
@@ -609,6 +607,8 @@ async def _sample(house: House) -> None:
         await SYSTEM.sleep(OVERSIGHT_S)
 
 
+async def _make_columns(house: House) -> None:
+    """What was written of slides goes into the columns that cohorts are asked of; until then it is read row by row."""
     while True:
         end_if_cancelled()
         try:
@@ -833,6 +833,7 @@ async def _listen(house: House) -> Server:
             house.database, house.checkpoints, node=house.settings.node, site=house.settings.site,
             key_file=house.settings.audit_key,
         ),
+        oversight=_oversight(house),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),
         status=lambda identity: _status(house, identity),
@@ -844,7 +845,16 @@ async def _listen(house: House) -> Server:
     app = make_app(rooms, house.access, version=__version__, face=face)
     mount_pages(app, document(OPERATIONS, version=__version__))
     return await serve(app, house.settings.listen)
-        oversight=_oversight(house),
+
+
+def _oversight(house: House) -> Oversight:
+    async def tiers() -> list[wire.Tier]:
+        return (await _tiers(house)).tiers
+
+    return Oversight(
+        house.database, tiers=tiers, warnings=lambda seen: _warnings(house, seen),
+        node=f"{house.settings.node}-{house.settings.role}",
+    )  # fmt: skip
 
 
 async def _tiers(house: House) -> wire.Tiers:
@@ -858,16 +868,6 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
     """Is it there, and how full is it? The root's path of an identified tier is not shown."""
     opened = house.tiers.get(tier.name)
     traits, explanation, online = Traits(), None, False
-def _oversight(house: House) -> Oversight:
-    async def tiers() -> list[wire.Tier]:
-        return (await _tiers(house)).tiers
-
-    return Oversight(
-        house.database, tiers=tiers, warnings=lambda seen: _warnings(house, seen),
-        node=f"{house.settings.node}-{house.settings.role}",
-    )  # fmt: skip
-
-
     capacity, free = tier.capacity_bytes, None
     try:
         if opened is not None:
