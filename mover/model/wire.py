@@ -614,6 +614,9 @@ class Run(Answer, frozen=True, kw_only=True):
     cleaned_at: datetime | None = None
     expression: str | None = None
     estimate: Estimate | None = None  # None where there is no history to learn from
+    # files whose content on flash was found to be other bytes since; the first of them. Whoever read them should know
+    damaged: list[dict[str, Any]] = []
+    damaged_count: int = 0
     snapshots: list[str] = []
     strays: list[dict[str, Any]] = []  # the first of them
     strays_count: int = 0
@@ -662,6 +665,9 @@ class StagedEntry(Answer, frozen=True, kw_only=True):
     number: str | None = None  # None of what the daemon writes itself
     size_bytes: int
     digest: str
+    # the tar it stands in, and where in it, of a run laid out in tars
+    shard: str | None = None
+    offset: int | None = None
 
 
 class StagedPage(Answer, frozen=True, kw_only=True):
@@ -1723,9 +1729,6 @@ class Dumps(Answer, frozen=True, kw_only=True):
     release_stopped: str | None = None
 
 
-class Status(Answer, frozen=True, kw_only=True):
-    version: str
-    node: str
 class Need(Answer, frozen=True, kw_only=True):
     """What waits for a person. `now`: data or its protection is at stake, or work stands still; `soon`: it will be, or
     somebody else waits; `know`: tomorrow will do. `subject` where it is one thing, else `count` of them."""
@@ -1744,6 +1747,47 @@ class Needs(Answer, frozen=True, kw_only=True):
     """The most urgent first; only what the caller's role may read."""
 
     needs: list[Need]
+
+
+class AlarmTelling(Answer, frozen=True, kw_only=True):
+    """What one receiver was told, or is not yet: `given_up_at` where a week was not enough."""
+
+    receiver: str
+    event: Literal["opened", "grew", "reminded", "closed"]
+    at: datetime
+    told_at: datetime | None = None
+    attempts: int = 0
+    given_up_at: datetime | None = None
+
+
+class Alarm(Answer, frozen=True, kw_only=True):
+    """A need that an alarm policy wants told; `closed_at` is when nobody needed anything any more."""
+
+    id: str
+    code: str
+    severity: Literal["now", "soon", "know"]
+    noun: str
+    subject: str | None = None
+    words: str
+    hint: str
+    count: int
+    opened_at: datetime
+    closed_at: datetime | None = None
+    tellings: list[AlarmTelling] = []
+
+
+class AlarmPage(Answer, frozen=True, kw_only=True):
+    alarms: list[Alarm]
+    next: str | None = None
+
+
+class AlarmTestRequest(Body, frozen=True):
+    receiver: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+
+
+class AlarmTest(Answer, frozen=True, kw_only=True):
+    receiver: str
+    told: bool
 
 
 class PairPace(Answer, frozen=True, kw_only=True):
@@ -1815,6 +1859,9 @@ class ShardPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class Status(Answer, frozen=True, kw_only=True):
+    version: str
+    node: str
     project: str
     actor: str
     role: str
