@@ -37,10 +37,10 @@ async def describe(call: Call[wire.DescribeRequest, Query]) -> wire.Description:
     return await call.rooms.cohorts.describe(call.project, call.body)
 
 
-@OPERATIONS.add("GET", "/v1/cohorts", "cohorts.read", wire.CohortPage)
-async def list_cohorts(call: Call[None, Query]) -> wire.CohortPage:
-    """The saved cohorts of the project."""
-    return wire.CohortPage(cohorts=await call.rooms.cohorts.list(call.project))
+@OPERATIONS.add("GET", "/v1/cohorts", "cohorts.read", wire.CohortPage, query=Paged)
+async def list_cohorts(call: Call[None, Paged]) -> wire.CohortPage:
+    """The saved cohorts of the project, by name; each is counted as it selects now."""
+    return await call.rooms.cohorts.list(call.project, call.query.after, call.query.limit)
 
 
 @OPERATIONS.add("GET", "/v1/cohorts/{ref}", "cohorts.read", wire.Cohort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
@@ -44,5 +45,14 @@ async def add(
 
 
 async def of_subject(conn: Connection, subject: str) -> list[wire.Proof]:
-    cursor = await conn.execute(_Q["proofs_of_subject"], {"subject": subject, "limit": SUBJECT_PROOFS_LIMIT})
-    return [wire.Proof(**row._asdict()) for row in await cursor.fetchall()]
+    return (await of_subjects(conn, [subject]))[subject]
+
+
+async def of_subjects(conn: Connection, subjects: Sequence[str]) -> dict[str, list[wire.Proof]]:
+    """Of each of these, in one question."""
+    found: dict[str, list[wire.Proof]] = {subject: [] for subject in subjects}
+    limit = SUBJECT_PROOFS_LIMIT * len(subjects)
+    for row in await _Q.many(conn, "proofs_of_subjects", subjects=list(subjects), limit=limit):
+        values = row._asdict()
+        found[values.pop("subject_id")].append(wire.Proof(**values))
+    return found

@@ -3,7 +3,7 @@
 insert into mover.proof (id, project_id, kind, subject_id, count, bytes, root, verifier, details)
 values (%(id)s, %(project)s, %(kind)s, %(subject)s, %(count)s, %(bytes)s, %(root)s, %(verifier)s, %(details)s);
 
--- name: proofs_of_subject
+-- name: proofs_of_subjects
 -- In the order they were given; one subject has a handful.
-select id, kind::text, count, bytes, root, verifier, at
-  from mover.proof where subject_id = %(subject)s order by at, id limit %(limit)s;
+select subject_id, id, kind::text, count, bytes, root, verifier, at
+  from mover.proof where subject_id = any (%(subjects)s) order by at, id limit %(limit)s;

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import with_client
+from mover.cli.common import after_option, limit_option, with_client
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -30,16 +30,20 @@ def save(*, mover: SyncClient, out: Output, name: str, expression: str) -> None:
 
 
 @command.command("list")
+@after_option
+@limit_option
 @with_client
-def list_cohorts(*, mover: SyncClient, out: Output) -> None:
+def list_cohorts(*, mover: SyncClient, out: Output, after: str | None, limit: int) -> None:
     """The saved cohorts."""
     from mover.cli.output import size
 
-    found = mover.cohorts.list()
-    rows = [(f"{c.name}@{c.version}", c.count, size(c.bytes), c.expression, c.created_at) for c in found]
+    page = mover.cohorts.list(after=after, limit=limit)
+    rows = [(f"{c.name}@{c.version}", c.count, size(c.bytes), c.expression, c.created_at) for c in page.cohorts]
     out.table(
-        found, "cohort slides> bytes> expression saved", rows, empty="no cohorts yet: mover cohort save NAME EXPRESSION"
+        page, "cohort slides> bytes> expression saved", rows, empty="no cohorts yet: mover cohort save NAME EXPRESSION"
     )
+    if page.next:
+        out.note(f"more: --after {page.next}")
 
 
 @command.command("show")

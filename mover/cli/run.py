@@ -349,10 +349,13 @@ def _show(out: Output, run: wire.Run) -> None:
             ("manifest", run.manifest_root),
             ("lease until", run.lease_until),
             ("snapshots", ", ".join(run.snapshots)),
+            ("damaged", f"{run.damaged_count} files on flash" if run.damaged_count else None),
             ("strays", f"{run.strays_count} moved aside" if run.strays_count else None),
             ("proofs", proofs(run.proofs)),
         ],
     )
+    for file in run.damaged[:20]:
+        out.note(f"  damaged: {file.get('path')} was found to hold other bytes at {file.get('found_at')}")
     for stray in run.strays[:20]:
         out.note(f"  stray: {stray.get('path')} ({stray.get('why')}) is now {stray.get('moved_to')}")
     if run.strays_count > 20:

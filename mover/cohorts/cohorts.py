@@ -26,7 +26,8 @@ from mover.model.facts import SLIDE_KEYS
 from mover.model.ids import is_id
 from mover.randomness import new_id
 
-LIST_LIMIT = 200
+# of one answer: every expression is counted
+LIST_LIMIT = 100
 PAGE_LIMIT = 1_000
 VALUES_SHOWN = 50
 # a text column with more values than this names slides; one that completes an expression has far fewer
@@ -62,10 +63,12 @@ class Cohorts:
             )  # fmt: skip
             return answer
 
-    async def list(self, project: str) -> list[wire.Cohort]:
-        """The newest version of every name, at most LIST_LIMIT."""
+    async def list(self, project: str, after: str | None = None, limit: int = LIST_LIMIT) -> wire.CohortPage:
+        """The newest version of every name, in the order of the names."""
+        bound = min(limit, LIST_LIMIT)
         async with self._database.project(project) as conn:
-            return [*await self._views(conn, await _Q.many(conn, "page", limit=LIST_LIMIT))]
+            cohorts = await self._views(conn, await _Q.many(conn, "page", after=after or "", limit=bound))
+        return wire.CohortPage(cohorts=[*cohorts], next=cohorts[-1].name if len(cohorts) == bound else None)
 
     async def get(self, project: str, ref: str) -> wire.Cohort:
         """By id, name (its newest version) or name@version."""

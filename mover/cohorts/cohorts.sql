@@ -24,7 +24,7 @@ returning id, name, version, expression, created_at;
 -- name: page
 -- The newest version of every name.
 select distinct on (name) id, name, version, expression, created_at from mover.cohort
- order by name, version desc limit %(limit)s;
+ where name > %(after)s order by name, version desc limit %(limit)s;
 
 
 -- name: selection

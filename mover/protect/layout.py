@@ -50,6 +50,7 @@ def lay_out(
     run: Any,
     *,
     finish: Mapping[str, Any],
+    manifest: str,
     roots: tuple[str, ...],
     flash_root: Path,
     seen_as: str,
@@ -83,7 +84,7 @@ def lay_out(
         missing.append("environment")
     members["environment.json"] = MemoryFile(_json(_environment(run, finish)))
     parts.append(("environment.json", "what finish named, and this daemon's own facts"))
-    members["manifest.jsonl"] = MemoryFile(run.manifest.encode())
+    members["manifest.jsonl"] = MemoryFile(manifest.encode())
     parts.append(("manifest.jsonl", "the sealed manifest"))
     return Layout(Folder(members), tuple(parts), tuple(missing))
 

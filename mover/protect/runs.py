@@ -82,7 +82,7 @@ class RunProtection:
         out = f"{place.seen_as}/runs/{run}/out" if place else None
         check_paths(identity, body, run=run, run_uid=row.posix_uid, own_out=out)
         finish = {"artifacts": body.artifacts, "code": body.code, "logs": body.logs, "environment": body.environment}
-        layout = await asyncio.to_thread(self._lay_out, row, finish, policy, planned=True)
+        layout = await asyncio.to_thread(self._lay_out, row, finish, policy, "", planned=True)
         steps = [wire.PlanStep(action="protect", subject=name, reason=why) for name, why in layout.parts]
         steps += [wire.PlanStep(action="missing", subject=part, reason="not in finish") for part in layout.missing]
         return wire.Plan(
@@ -97,9 +97,10 @@ class RunProtection:
             if await SQL.one(conn, "protecting", id=run.id) is None:
                 await finish_shard(conn, shard)
                 return
+            manifest = (await SQL.one(conn, "manifest", id=run.id)).manifest
         try:
             flash = self._site.tiers[run.tier]  # its folders are read beside its port: let go when it hangs
-            layout = await in_thread(guarded, lambda _: self._lay_out(run, run.finish or {}, policy), flash)
+            layout = await in_thread(guarded, lambda _: self._lay_out(run, run.finish or {}, policy, manifest), flash)
             await self._own_up(shard, run, policy)
             snapshot, result = await self._snapshot(shard, run, policy, layout)
             check = await in_thread(check_fresh, self._site.repositories.of(policy), result.snapshot_id)
@@ -115,10 +116,12 @@ class RunProtection:
             return
         await self._prove(shard, run, policy, snapshot, result, check)
 
-    def _lay_out(self, run: Any, finish: dict[str, Any], policy: ProtectPolicy, *, planned: bool = False) -> Layout:
+    def _lay_out(
+        self, run: Any, finish: dict[str, Any], policy: ProtectPolicy, manifest: str, *, planned: bool = False
+    ) -> Layout:
         place = self._site.flash[run.tier]
         return lay_out(
-            run, finish=finish, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
+            run, finish=finish, manifest=manifest, roots=policy.roots, flash_root=place.root, seen_as=place.seen_as,
             forbidden=self._site.forbidden, planned=planned,
         )  # fmt: skip
 

@@ -1,10 +1,16 @@
 -- name: run
--- The run a snapshot is made of.
-select * from mover.run where id = %(id)s
+-- The run a snapshot is made of, without its manifest, which may have 250 MB.
+select id, project_id, tier, state::text, finish, clean_after, requested_by, posix_uid, posix_gid, ready_at
+  from mover.run where id = %(id)s
 
 -- name: lock_run
 -- The run, held for a change of state.
-select * from mover.run where id = %(id)s for update
+select id, project_id, tier, state::text, finish, clean_after, requested_by, posix_uid, posix_gid, ready_at
+  from mover.run where id = %(id)s for update
+
+-- name: manifest
+-- The sealed manifest: a part of the snapshot.
+select manifest from mover.run where id = %(id)s
 
 -- name: protecting
 -- Protection begins.

@@ -1,5 +1,5 @@
 -- name: seen
--- Runs as people see them. `offenders`: how many of a refused one's at most. Nothing is counted of who still waits.
+-- Runs as people see them, without what is long. `offenders`: how many of a refused one's at most.
 select r.id, r.tier, r.policy, r.state::text, r.reason, r.explanation, r.priority, r.deadline, r.wanted_files,
        r.wanted_bytes, r.copy_bytes, r.manifest_root, r.lease_until, r.created_at, r.ready_at, r.finished_at, r.cleaned_at,
        r.like_id, (select l.manifest_root from mover.run l where l.id = r.like_id) as like_root,
@@ -10,16 +10,10 @@ select r.id, r.tier, r.policy, r.state::text, r.reason, r.explanation, r.priorit
        case when %(offenders)s::integer is null then r.offenders
             else (select jsonb_agg(o.what order by o.at) from jsonb_array_elements(r.offenders) with ordinality o (what, at)
                    where o.at <= %(offenders)s) end as offenders,
-       coalesce(p.count, r.wanted_files) as count, coalesce(p.bytes, r.wanted_bytes) as bytes,
-       coalesce(p.staged_count, 0) as staged_count, coalesce(p.staged_bytes, 0) as staged_bytes,
-       coalesce(p.linked_count, 0) as linked_count
-  from mover.run r
-  left join lateral (
-       select count(*) as count, coalesce(sum(size_bytes), 0)::bigint as bytes,
-              count(*) filter (where staged_at is not null) as staged_count,
-              coalesce(sum(size_bytes) filter (where staged_at is not null), 0)::bigint as staged_bytes,
-              count(*) filter (where staged_how = 'linked') as linked_count
-         from mover.run_entry where run_id = r.id) p on r.state not in ('requested', 'refused', 'admitted')
+       coalesce(t.files, r.wanted_files) as count, coalesce(t.bytes, r.wanted_bytes) as bytes,
+       coalesce(t.staged_files, 0) as staged_count, coalesce(t.staged_bytes, 0) as staged_bytes,
+       coalesce(t.linked_files, 0) as linked_count
+  from mover.run r left join mover.run_tally t on t.run_id = r.id
  where r.id = any (%(ids)s) order by r.id desc
 
 -- name: page
@@ -27,36 +21,67 @@ select r.id, r.tier, r.policy, r.state::text, r.reason, r.explanation, r.priorit
 select id from mover.run where (%(after)s::text is null or id < %(after)s) order by id desc limit %(limit)s
 
 -- name: staged
--- Entries usable as they come, in order of path.
-select path, number, size_bytes, digest from mover.run_entry
- where run_id = %(run)s and staged_at is not null and path > %(after)s order by path limit %(limit)s
+-- Entries usable as they come, in the order in which they came.
+select staged_in, path, number, size_bytes, digest, shard, shard_offset as offset from mover.run_entry
+ where run_id = %(run)s and staged_at is not null and (staged_in, path) > (%(turn)s, %(path)s)
+ order by staged_in, path limit %(limit)s
 
 -- name: snapshots
--- Snapshots that hold this run.
-select id from mover.snapshot where run_id = %(run)s and state <> 'forgotten' order by sequence
+-- Snapshots that hold these runs.
+select run_id, array_agg(id order by sequence) as ids from mover.snapshot
+ where run_id = any (%(runs)s) and state <> 'forgotten' group by run_id
+
+-- name: strays
+-- How much cleanup moved aside, and the first of it.
+select run_id, count, first from unnest(%(runs)s::text[]) as asked (run_id)
+ cross join lateral (select count(*) from mover.stray s where s.run_id = asked.run_id) all_of_it
+ cross join lateral (
+       select jsonb_agg(to_jsonb(s)) as first from (
+              select path, size_bytes, why, moved_to from mover.stray s
+               where s.run_id = asked.run_id order by path limit %(limit)s) s) shown
+ where count > 0
+
+-- name: stray_page
+-- A page of it.
+select path, size_bytes, why, moved_to from mover.stray
+ where run_id = %(run)s and path > %(after)s order by path limit %(limit)s
 
 -- name: removed
--- Slides of a manifest whose bytes are gone for good.
-select distinct e.number from mover.run_entry e join mover.slide_withdrawal w using (number)
- where e.run_id = %(run)s and w.removed_at is not null
-   and exists (select from mover.slide_withdrawal where removed_at is not null) order by e.number
+-- Slides of kept manifests whose bytes are gone for good: from those, which are few, and not from the manifests.
+select e.run_id, count(distinct e.number) as count,
+       (array_agg(distinct e.number order by e.number))[:%(limit)s] as first
+  from mover.slide_withdrawal w join mover.slide s using (number)
+  join mover.run_entry e on e.digest = s.digest and e.number = s.number
+ where w.removed_at is not null and e.run_id = any (%(runs)s) group by e.run_id
+
+-- name: damaged
+-- Files of runs whose content on flash was found to be other bytes since it was linked.
+select run_id, count, first from unnest(%(runs)s::text[]) as asked (run_id)
+ cross join lateral (
+       select count(*) as count, jsonb_agg(jsonb_build_object('path', path, 'number', number, 'found_at', at) order by path)
+              filter (where place <= %(limit)s) as first
+         from (select path, number, at, row_number() over (order by path) as place from (
+               select e.path, e.number, e.damaged_at as at from mover.run_entry e
+                where e.run_id = asked.run_id and e.damaged_at is not null
+                union all
+               select t.path, null, t.damaged_at from mover.run_tar t
+                where t.run_id = asked.run_id and t.damaged_at is not null) found) placed) counted
+ where count > 0
 
 -- name: trouble
--- Why the work on a run waits, if it waits for something to come back.
-select error_code as code, error from mover.shard
- where subject_id = %(id)s and state in ('waiting', 'running') and error is not null order by created_at limit 1
+-- Why the work on runs waits, if it waits for something to come back.
+select distinct on (subject_id) subject_id as run_id, error_code as code, error from mover.shard
+ where subject_id = any (%(runs)s) and state in ('waiting', 'running') and error is not null
+ order by subject_id, created_at
 
 -- name: events
 -- The states a run came into.
 select seq, state::text, reason, at from mover.run_event where run_id = %(run)s and seq > %(after)s order by seq
 
--- name: place
--- Where a run stands in the line before its tier, whatever the projects of the others; what it and those ahead of it
--- ask for, and what is promised now.
-select q.position, q.asked, mover.tier_reserved(%(tier)s) as promised from (
-    select run_id, row_number() over () as position, sum(bytes) over (rows unbounded preceding)::bigint as asked
-      from mover.run_queue(%(tier)s, %(limit)s)) q
- where q.run_id = %(run)s
+-- name: line
+-- Who waits before a tier, whatever the project, and what is promised on it now.
+select coalesce((select jsonb_agg(jsonb_build_array(run_id, bytes)) from mover.run_queue(%(tier)s, %(limit)s)), '[]') as waiting,
+       mover.tier_reserved(%(tier)s) as promised
 
 -- name: holders
 -- What runs of every project were promised, and since when.

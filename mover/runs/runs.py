@@ -27,7 +27,7 @@ from mover.model.names import path_text
 from mover.policy import PolicyBook
 from mover.runs.admission import Admissions
 from mover.runs.content import ContentStore
-from mover.runs.look import PAGE_MAX, Look, StagedEntries
+from mover.runs.look import PAGE_MAX, Look
 from mover.runs.requests import Requests, named
 from mover.runs.roots import run_key
 from mover.runs.site import PLAN_STEPS_MAX, Flash, RunSite, get, lock, step
@@ -88,13 +88,17 @@ class Runs:
     async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.RunPage:
         return await self._look.list(project, after, limit)
 
-    async def manifest(self, project: str, run: str) -> str:
-        """The sealed manifest, kept for ever."""
-        return await self._look.manifest(project, run)
+    def manifest(self, project: str, run: str) -> AsyncIterator[bytes]:
+        """The sealed manifest, kept for ever, in pieces."""
+        return self._look.manifest(project, run)
 
-    async def ready(self, project: str, run: str, after: str | None = None, limit: int = PAGE_MAX) -> StagedEntries:
-        """Entries that may be read already, in order of path."""
+    async def ready(self, project: str, run: str, after: str | None = None, limit: int = PAGE_MAX) -> wire.StagedPage:
+        """Entries that may be read already, as they came."""
         return await self._look.ready(project, run, after, limit)
+
+    async def strays(self, project: str, run: str, after: str | None = None, limit: int = PAGE_MAX) -> wire.StrayPage:
+        """What cleanup moved aside."""
+        return await self._look.strays(project, run, after, limit)
 
     @contextmanager
     def watching(self, run: str) -> Iterator[Callable[[float], Awaitable[None]]]:

@@ -20,7 +20,8 @@ select run_id, project_id from mover.runs_lapsed()
 
 -- name: lock_lapsed
 -- A run whose lease has lapsed by the server's clock, held for its end.
-select * from mover.run where id = %(id)s and state = 'ready' and lease_until < now() for update
+select id, project_id, tier, state::text from mover.run
+ where id = %(id)s and state = 'ready' and lease_until < now() for update
 
 -- name: clean_after
 -- Nobody wants the run any more: it is cleaned as soon as it is protected.

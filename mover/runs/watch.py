@@ -7,7 +7,7 @@ So a lost notification costs seconds, and a database that was away costs nothing
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +20,7 @@ from mover.errors import CatalogUnavailable
 from mover.log import get_logger
 from mover.model import wire
 from mover.runs.look import Look
+from mover.runs.shared import Shared
 
 RECONNECT_S = 1.0
 # between two looks at a run whose bytes are moving, and at any other nobody spoke of
@@ -51,22 +52,37 @@ class Changes:
         self._event.clear()
 
 
+class _Watched:
+    """A run that somebody watches: one look serves all of them."""
+
+    def __init__(self) -> None:
+        self.watchers: set[Changes] = set()
+        self.progress: dict[str, Shared[wire.RunProgress]] = defaultdict(Shared)  # by project: another's sees nothing
+
+    def tell(self) -> None:
+        for shared in self.progress.values():
+            shared.forget()
+        for changes in self.watchers:
+            changes.tell()
+
+
 class Watch:
     def __init__(self, database: Database, look: Look, *, clock: Clock = SYSTEM) -> None:
         self._database, self._look, self._clock = database, look, clock
-        self._watchers: dict[str, set[Changes]] = {}
+        self._watched: dict[str, _Watched] = {}
 
     @contextmanager
     def over(self, run: str) -> Iterator[Changes]:
         """From here on no change is missed. Begin it before the first look."""
         changes = Changes()
-        self._watchers.setdefault(run, set()).add(changes)
+        watched = self._watched.setdefault(run, _Watched())
+        watched.watchers.add(changes)
         try:
             yield changes
         finally:
-            self._watchers[run].discard(changes)
-            if not self._watchers[run]:
-                del self._watchers[run]
+            watched.watchers.discard(changes)
+            if not watched.watchers:
+                del self._watched[run]
 
     async def listen(self) -> None:
         """Until cancelled. Everybody looks once when the listening begins: something may have been missed before."""
@@ -75,8 +91,8 @@ class Watch:
             try:
                 async with self._database.dedicated() as conn:
                     await conn.execute("listen mover_runs")
-                    for run in list(self._watchers):
-                        self._tell(run)
+                    for watched in self._watched.values():
+                        watched.tell()
                     async for note in conn.notifies():
                         self._tell(note.payload)
             except CatalogUnavailable as error:
@@ -84,16 +100,17 @@ class Watch:
             await self._clock.sleep(RECONNECT_S)
 
     def _tell(self, run: str) -> None:
-        for changes in self._watchers.get(run, ()):
-            changes.tell()
+        if run in self._watched:
+            self._watched[run].tell()
 
     async def events(self, project: str, run: str, *, after: int) -> AsyncIterator[wire.RunEvent | wire.RunProgress]:
         """The states after event `after`, then each as it comes, and how far it is in between; ends with an end."""
         pace = _Pace(self._clock)
         told: wire.RunProgress | None = None
         with self.over(run) as changes:
+            shared = self._watched[run].progress[project]
             while True:
-                seen = await self._look.progress(project, run)
+                seen = await shared.get(lambda: self._look.progress(project, run), age_s=STEP_S / 2)
                 for event in await self._look.events(project, run, after=after):
                     after = event.id
                     yield event

@@ -147,6 +147,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("run", "show"): ("run-1",),
     ("run", "ready"): ("run-1",),
     ("run", "strays"): ("run-1",),
+    ("run", "strays"): ("run-1",),
     ("run", "heartbeat"): ("run-1",),
     ("run", "finish"): ("run-1", "--exit", "0", "--env", "CUDA=12"),
     ("run", "cancel"): ("run-1",),

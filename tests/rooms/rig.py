@@ -218,6 +218,9 @@ class Rig:
     async def request(self, files: list[str], *, key: str, project: str = PROJECT) -> wire.Run:
         return await self.runs.request(who(project), wire.RunRequest(files=files), key=key)
 
+    async def manifest(self, run: str) -> bytes:
+        return b"".join([piece async for piece in self.runs.manifest(PROJECT, run)])
+
     def run(self, run: str) -> Any:
         return self.rows("select * from mover.run where id = %s", run)[0]
 

@@ -244,14 +244,14 @@ async def test_cohorts_are_saved_in_versions_and_found_by_every_name(dsns: Dsns,
     assert again == first and (second.version, second.count) == (2, 1)
     assert await cohorts.get(PROJECT, "high-grade") == second == await cohorts.get(PROJECT, "high-grade@2")
     assert await cohorts.get(PROJECT, first.id) == first == await cohorts.get(PROJECT, "high-grade@1")
-    assert await cohorts.list(PROJECT) == [second]
+    assert (await cohorts.list(PROJECT)).cohorts == [second]
     other = first.id[:-1] + ("y" if first.id.endswith("z") else "z")
     for unknown in ("high", "high-grade@3", "high-grade@x", other):
         with pytest.raises(NotFound):
             await cohorts.get(PROJECT, unknown)
     with pytest.raises(ExpressionInvalid):
         await cohorts.save(PROJECT, "ann", wire.CohortRequest(name="wrong", expression="gleason >= 'x'"))
-    assert await cohorts.list("other") == []
+    assert (await cohorts.list("other")).cohorts == []
 
 
 async def test_columns_tell_what_an_expression_may_ask(dsns: Dsns, database: Database) -> None:

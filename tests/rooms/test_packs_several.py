@@ -78,7 +78,7 @@ async def staged(rig: Rig, numbers: list[str], *, layout: str = "number", key: s
     await rig.work()
     found = await rig.runs.view(PROJECT, run.id)
     assert found.state == "ready", found.explanation
-    lines = [msgspec.json.decode(line) for line in (await rig.runs.manifest(PROJECT, run.id)).splitlines()[1:]]
+    lines = [msgspec.json.decode(line) for line in (await rig.manifest(run.id)).splitlines()[1:]]
     return found, [line["path"] for line in lines]
 
 

@@ -313,6 +313,6 @@ async def test_who_watches_a_run_sees_every_state_at_once_and_goes_on_after_the_
     later = [event async for event in rig.runs.events(PROJECT, run.id, after=states[6].id)]
     assert later == states[7:]
     assert (await see(rig, run.id)).event == states[-1].id
-    assert rig.runs.watch._watchers == {}
+    assert rig.runs.watch._watched == {}
     with pytest.raises(NotFound):
         await anext(rig.runs.events(OTHER, run.id, after=0))

@@ -128,7 +128,7 @@ async def test_what_is_apart_is_staged_apart_and_repeated_so(rig: Rig) -> None:
     assert {path.relative_to(data).as_posix() for path in data.rglob("*.svs")} == {
         f"train/{a}.svs", f"train/{b}.svs", f"test/{c}.svs",
     }  # fmt: skip
-    manifest = parse_manifest((await rig.runs.manifest(PROJECT, run.id)).encode())
+    manifest = parse_manifest(await rig.manifest(run.id))
     assert {(e.slide, e.split) for e in manifest.entries if e.slide} == {(a, "train"), (b, "train"), (c, "test")}
     records = pq.read_table(data.parent / "records.parquet").to_pylist()
     assert [row["split"] for row in records] == ["test", "train", "train"]

@@ -177,11 +177,11 @@ def test_a_source_mounted_below_a_declared_root_later_on_is_neither_protected_no
     (tmp_path / "intake/Mueller.svs").write_text("identified")
     subprocess.run(["mount", "--bind", tmp_path / "intake", tmp_path / "shared/door"], check=True)
     try:
-        run = SimpleNamespace(id="run-1", posix_uid=64_001, posix_gid=64_001, manifest="{}")
+        run = SimpleNamespace(id="run-1", posix_uid=64_001, posix_gid=64_001)
         for path in ("shared/door", "shared/door/Mueller.svs", "shared"):
             with pytest.raises(Denied):
                 lay_out(
-                    run, finish={"artifacts": [str(tmp_path / path)]}, roots=(str(tmp_path / "shared"),),
+                    run, finish={"artifacts": [str(tmp_path / path)]}, manifest="{}", roots=(str(tmp_path / "shared"),),
                     flash_root=tmp_path / "flash", seen_as="/flash", forbidden=[tmp_path / "intake"],
                 )  # fmt: skip
         target = restore_place(
