@@ -123,12 +123,37 @@ class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
     parsers: Count = 2
 
 
+MailAddress = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.+_-]+@[A-Za-z0-9.-]+$", max_length=254)]
+
+
 class LineageFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Runs' begins and ends as OpenLineage events, posted to this URL."""
 
     url: Annotated[str, Meta(pattern=r"^https?://[^\s@]+$")]
     namespace: str = "mover"
     token_file: str | None = None
+
+
+class WebhookFile(Struct, frozen=True, forbid_unknown_fields=True, tag="webhook", tag_field="kind"):
+    """Alarms as CloudEvents 1.0 (JSON), posted to this URL; the token goes along as a bearer's."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s@]+$")]
+    token_file: str | None = None
+    ca_file: str | None = None
+
+
+class MailFile(Struct, frozen=True, forbid_unknown_fields=True, tag="mail", tag_field="kind"):
+    """Alarms as mail, through the site's own server."""
+
+    to: Annotated[list[MailAddress], Meta(min_length=1, max_length=20)]
+    sender: MailAddress
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)] = 25
+    # `none` only where the server is this machine's own
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
 
 
 class OidcRoleFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,6 +224,8 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
     lineage: LineageFile | None = None
+    # who alarm policies tell, by name
+    receivers: dict[Name, WebhookFile | MailFile] = {}
     access: AccessFile = AccessFile()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -268,6 +295,23 @@ class Lineage(Struct, frozen=True):
     token_file: Path | None
 
 
+class Webhook(Struct, frozen=True):
+    url: str
+    token_file: Path | None
+    ca_file: Path | None
+
+
+class Mail(Struct, frozen=True):
+    to: tuple[str, ...]
+    sender: str
+    host: str
+    port: int
+    tls: Literal["starttls", "tls", "none"]
+    user: str | None
+    password_file: Path | None
+    ca_file: Path | None
+
+
 class Oidc(Struct, frozen=True):
     issuer: str
     client_id: str
@@ -311,6 +355,7 @@ class Settings(Struct, frozen=True):
     drill_keys: tuple[Path, Path] | None = None
     lineage: Lineage | None = None
     access: People = People()
+    receivers: dict[str, Webhook | Mail] = {}
 
     def tiers_of(self, *, role: TierRole) -> list[Tier]:
         return [tier for tier in self.tiers.values() if tier.role == role]
@@ -477,6 +522,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         drill_keys=(folder / written.drill_key_a, folder / written.drill_key_b)
         if written.drill_key_a and written.drill_key_b
         else None,
+        receivers={name: _receiver(one, folder) for name, one in written.receivers.items()},
         lineage=_lineage(written.lineage, folder) if written.lineage else None,
         access=_people(written.access, folder, state, environment),
     )
@@ -497,10 +543,22 @@ def _oidc(written: OidcFile, folder: Path, state: Path, environment: Environment
         client_secret_file=_secret_path("oidc-client-secret", written.client_secret_file, folder, state, environment),
         roles=tuple(written.roles),
         label=written.label,
-        scopes=tuple(written.scopes),
+        scopes=written.scopes,
         name_claim=written.name_claim,
         ca_file=folder / written.ca_file if written.ca_file else None,
     )
+
+
+def _receiver(written: WebhookFile | MailFile, folder: Path) -> Webhook | Mail:
+    def beside(name: str | None) -> Path | None:
+        return folder / name if name else None
+
+    if isinstance(written, WebhookFile):
+        return Webhook(written.url, beside(written.token_file), beside(written.ca_file))
+    return Mail(
+        to=tuple(written.to), sender=written.sender, host=written.host, port=written.port, tls=written.tls,
+        user=written.user, password_file=beside(written.password_file), ca_file=beside(written.ca_file),
+    )  # fmt: skip
 
 
 def _lineage(written: LineageFile, folder: Path) -> Lineage:

@@ -15,7 +15,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -51,6 +51,7 @@ class Described(Struct, frozen=True):
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
 class Began(Struct, frozen=True):
@@ -127,9 +128,15 @@ class Provider:
         described = await self._description()
         form = {
             "grant_type": "authorization_code", "code": code, "redirect_uri": self._redirect_uri,
-            "code_verifier": verifier, "client_id": self._settings.client_id, "client_secret": self._secret,
+            "code_verifier": verifier,
         }  # fmt: skip
-        answer = await self._ask("POST", described.token_endpoint, form)
+        client = {"client_id": self._settings.client_id, "client_secret": self._secret}
+        headers = {}
+        if "client_secret_basic" in described.token_endpoint_auth_methods_supported:  # RFC 6749, 2.3.1
+            headers["Authorization"] = aiohttp.BasicAuth(*map(quote_plus, client.values())).encode()
+        else:
+            form |= client
+        answer = await self._ask("POST", described.token_endpoint, form, headers)
         token = answer.get("id_token")
         if not isinstance(token, str):
             raise Unauthenticated(REFUSED, hint="Begin again; the code may have been used, or be too old.")
@@ -206,14 +213,18 @@ class Provider:
                 self._keys = _key_set(await self._ask("GET", described.jwks_uri)), now_s
             return self._keys[0]
 
-    async def _ask(self, method: str, url: str, form: dict[str, str] | None = None) -> dict[str, Any]:
+    async def _ask(
+        self, method: str, url: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """Nothing of the answer's text is kept: it may quote whoever signed in."""
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         raw = b""
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.request(method, url, data=form, ssl=self._tls, allow_redirects=False) as response,
+                session.request(
+                    method, url, data=form, headers=headers, ssl=self._tls, allow_redirects=False
+                ) as response,
             ):
                 status = response.status
                 async for piece in response.content.iter_chunked(64 << 10):
