@@ -154,4 +154,4 @@ def away(tier: str, explanation: str) -> Need:
 
 
 def warned(words: str) -> Need:
-    return Need("warning", "now", "service", words, "See `mover doctor`.")
+    return Need("warning", "now", "service", words, "mover doctor says more.")

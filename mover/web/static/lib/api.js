@@ -44,8 +44,8 @@ export async function ask(name, said = {}, { body, key, signal, headers = {} } =
 
 /** What is asked by nobody yet, such as signing in: it is in no list of operations. */
 export async function plain(method, path, body) {
-  const answer = await answered(path, { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
-  return answer.json();
+  const said = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  return (await answered(path, { method, ...said })).json();
 }
 
 async function answered(address, init) {

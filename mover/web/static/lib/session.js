@@ -5,6 +5,9 @@ import { call, credentials, plain, Problem } from "./api.js";
 import { OPERATIONS } from "./operations.js";
 
 const SESSION = "/v1/session";
+const WAYS = "/v1/session/ways";
+/** Where the site's identity provider is asked; it comes back to `to`. */
+export const PROVIDER = "/v1/session/oidc";
 
 /**
  * @typedef {{actor: string, role: string, project: string, projects: {project: string, role: string}[],
@@ -28,6 +31,7 @@ export async function begin() {
     took(await call("sessions.view"));
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
+    ways.set(await plain("GET", WAYS).catch(() => ways.get()));
     session.set(null);
   }
 }

@@ -1,7 +1,7 @@
 // Runs: the list, and one run from its request to the day it is cleaned.
 import { html, useState } from "../lib/preact.js";
 import { call } from "../lib/api.js";
-import { count, duration, rate, size, words } from "../lib/format.js";
+import { count, duration, plural, rate, size, words } from "../lib/format.js";
 import { useAsk, useEvents } from "../lib/live.js";
 import { go, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
@@ -100,7 +100,7 @@ function Shown({ run, pace, events, stream, again }) {
   return html`<${Head} title=${html`<${Id} of=${run.id} whole />`} badge=${html`<${Badge} state=${run.state} />`} below=${run.expression ? html`slides with <code>${run.expression}</code>` : null}><${Deeds} run=${run} again=${again} /><//>
     <${Why} run=${run} />
     <${Panel} title="Where it stands"><${StageBar} label="Stages of the run" stages=${stages(run, pace)} estimate=${run.state === "requested" || run.state === "staging" || run.state === "admitted" ? run.estimate : null} />
-      <${Line} run=${run} /><//>
+      <${Line} run=${run} />${may("oversight.shards") && !FINAL.has(run.state) && html`<${Shards} run=${run} />`}<//>
     <div class="two"><div class="stack"><${Offenders} run=${run} /><${Strays} run=${run} /><${Proofs} run=${run} /><${Events} events=${events} stream=${stream} /></div>
       <div class="stack"><${AtTheJob} run=${run} /><${Terms} run=${run} /><${Equivalent} operation="runs.view" said=${{ id: run.id }} /></div></div>`;
 }
@@ -130,6 +130,22 @@ function Line({ run }) {
   if (run.state !== "requested") return null;
   const { queue } = run;
   return html`<p>${queue ? html`Place <strong>${queue.position}</strong> of the line: ${size(queue.ahead_bytes)} ahead${queue.missing_bytes === null ? "" : `; it begins when ${size(queue.missing_bytes)} are released`}.` : "It waits to be let in."} ${run.estimate && html`<${Interval} of=${run.estimate} />`}</p>`;
+}
+
+// --- its work ---------------------------------------------------------------------------------------------
+
+/** The work in hand, and the piece that the others wait for. */
+function Shards({ run }) {
+  const asked = useAsk("oversight.shards", { subject: run.id, limit: 200 });
+  const open = (asked.answer?.shards ?? []).filter((one) => one.state === "running" || one.state === "waiting");
+  if (!open.length) return null;
+  const running = open.filter((one) => one.state === "running");
+  const share = (one) => (one.bytes ? one.done_bytes / one.bytes : 0);
+  const slowest = running.filter((one) => one.bytes).sort((a, b) => share(a) - share(b))[0];
+  const trouble = open.filter((one) => one.failures > 0);
+  return html`<div class="stack"><p class="muted">${plural(running.length, "shard")} at work, ${count(open.length - running.length)} waiting.</p>
+    ${slowest && html`<div><p class="row apart"><span>slowest: <${Id} of=${slowest.id} /> <span class="muted">on ${slowest.holder}, ${plural(slowest.members, "file")}</span></span><span>${size(slowest.done_bytes)} of ${size(slowest.bytes)}</span></p><${Progress} done=${slowest.done_bytes} of=${slowest.bytes} label="the slowest shard" /></div>`}
+    ${trouble.slice(0, 5).map((one) => html`<p key=${one.id} class="stale"><${Shape} tone="warn" /> <${Id} of=${one.id} /> failed ${one.failures} of ${plural(one.claims, "time")}: ${one.explanation ?? one.code} ${one.not_before && html`Again <${Time} at=${one.not_before} />.`}</p>`)}</div>`;
 }
 
 function Why({ run }) {

@@ -1,9 +1,9 @@
 // The way in: a name and a password, a token, or the hospital's own sign-in, as far as this daemon has them.
 import { html, useState } from "../lib/preact.js";
 import { Problem } from "../lib/api.js";
-import { keeps, signIn, ways } from "../lib/session.js";
+import { keeps, PROVIDER, signIn, ways } from "../lib/session.js";
 import { useStore } from "../lib/store.js";
-import { Failure } from "./states.js";
+import { Failure, Shape } from "./states.js";
 
 export function SignIn() {
   const known = useStore(ways);
@@ -20,10 +20,13 @@ export function SignIn() {
       setState({ problem, busy: false });
     }
   };
+  const failed = new URLSearchParams(location.search).get("sign-in") === "failed";
+  const back = failed ? "/ui/" : location.pathname + location.search;
   const other = by === "password" ? "token" : "password";
   return html`<main class="gate"><form class="panel stack" onSubmit=${send} aria-labelledby="sign-in">
     <h1 id="sign-in">Sign in to Mover</h1>
-    ${known.provider && html`<a class="button" href="/v1/session/provider">Sign in with ${known.provider}</a><hr />`}
+    ${failed && html`<p class="stale" role="alert"><${Shape} tone="warn" /> The identity provider did not sign you in. Try again, or ask an admin.</p>`}
+    ${known.provider && html`<a class="button" href=${`${PROVIDER}?to=${encodeURIComponent(back)}`}>Sign in with ${known.provider}</a><hr />`}
     ${by === "password" ? html`
       <div class="field"><label for="name">Name</label><input id="name" name="name" autocomplete="username" required autofocus /></div>
       <div class="field"><label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required /></div>` : html`
