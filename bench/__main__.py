@@ -54,6 +54,7 @@ RACES: dict[str, Callable[[Context], None]] = {
     "P10-memory": snapshots.memory,
     "asking": asking.asking,
     "P13": runs.staging,
+    "P13-shards": runs.tars,
     "P14-check": runs.checks,
     "P15": dicom.objects,
     "P16": cohorts.cohorts,

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import os
 import shutil
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import psycopg
@@ -33,7 +34,7 @@ from mover.jobs import Worker
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.ids import make_number
-from mover.model.manifest import ManifestEntry, make_manifest
+from mover.model.manifest import ManifestEntry, make_manifest, parse_manifest
 from mover.model.moving import Item
 from mover.model.policy import StagePolicy
 from mover.model.tiers import TierRole
@@ -55,6 +56,13 @@ SHARED_TENTHS = 9
 ROUNDS = 3  # each moves the corpus five times
 CHECK_S = 3.0
 ASKED = "asked for"
+Layout = Literal["flat", "shards"]
+LAYOUTS: tuple[Layout, ...] = ("flat", "shards")
+TAR_FILE_BYTES, TAR_ROUNDS = 50_000, 3
+TAR_CLAIMS = (
+    ("P13-shards", "staged", "staged, read back, sealed", 8.0),
+    ("P13-shards-read", "read", "read cold by a job", 11.0),
+)
 
 
 class Slide(Struct, frozen=True):
@@ -75,10 +83,12 @@ class House(Struct, frozen=True):
     runs: Runs
     carrier: Carrier
 
-    async def stage(self, slides: Sequence[Slide], tier: str, key: str) -> tuple[float, wire.Run]:
+    async def stage(
+        self, slides: Sequence[Slide], tier: str, key: str, *, layout: Layout | None = None
+    ) -> tuple[float, wire.Run]:
         """From the request to `ready`."""
         began = monotonic_s()
-        body = wire.RunRequest(files=[slide.number for slide in slides], policy=f"stage-{tier}")
+        body = wire.RunRequest(files=[slide.number for slide in slides], policy=f"stage-{tier}", layout=layout)
         run = await self.runs.request(WHO, body, key=key)
         while run.state not in ("ready", "failed"):
             await asyncio.sleep(LOOK_S)
@@ -198,6 +208,63 @@ def _peers(context: Context, house: House, full: Sequence[Slide], moved: Sequenc
         seconds[name] = run_tool(work, scratch=context.scratch).seconds
         shutil.rmtree(target)
     return seconds
+
+
+# --- P13-shards: many small files, by themselves and in tars ------------------------------------------------------
+
+
+def tars(context: Context) -> None:
+    """P13-shards: the same small files laid out by themselves and in tars: staged, and read cold by a job."""
+    files = context.sizes.tar_files
+    demand_room(context.root, 5 * files * TAR_FILE_BYTES, what="runs in tars")
+    asyncio.run(_in_house(context, "P13-shards", partial(_tars, context, files)))
+
+
+async def _tars(context: Context, files: int, house: House) -> None:
+    load_before, slides = os.getloadavg()[0], plant(house, files, TAR_FILE_BYTES)
+    rounds: dict[str, list[float]] = {f"{layout}-{what}": [] for layout in LAYOUTS for what in ("staged", "read")}
+    for turn in range(min(TAR_ROUNDS, context.sizes.rounds)):
+        for layout in LAYOUTS if turn % 2 == 0 else LAYOUTS[::-1]:
+            tier = f"{layout}-{turn}"
+            add_flash(house, tier)
+            os.sync()
+            corpora.warm(house.folder / "archive")
+            seconds, run = await house.stage(slides, tier, f"tars/{turn}/{layout}", layout=layout)
+            rounds[f"{layout}-staged"].append(seconds)
+            rounds[f"{layout}-read"].append(await asyncio.to_thread(_read_cold, Path(str(run.root)), files))
+            shutil.rmtree(house.folder / tier)
+    context.told(f"P13-shards: {rounds}")
+    for id, what, name, goal in TAR_CLAIMS:
+        ours, alone = (median(rounds[f"{layout}-{what}"]) for layout in reversed(LAYOUTS))
+        context.claim(
+            Claim(
+                id=id, work=f"{files} files of {TAR_FILE_BYTES // 1000} kB in tars: {name}", unit="files/s",
+                ours=rounded(files / ours), peers={"by themselves": rounded(files / alone)}, limit=None, limit_name="",
+                ratio=rounded(alone / ours), against="by themselves", goal=goal,
+                met=results.judge(alone / ours, goal, "higher"), rounds=rounds,
+                condition="warm archive; names and bytes cold when read",
+                stamp=results.stamp(load_before=load_before),
+            )
+        )  # fmt: skip
+
+
+def _read_cold(root: Path, files: int) -> float:
+    """As one worker of a job reads all of it, in the manifest's order: each file, or each tar as a stream."""
+    manifest = parse_manifest((root / "manifest.jsonl").read_bytes())
+    names = [shard.path for shard in manifest.header.shards or ()] or [e.path for e in manifest.entries if e.slide]
+    corpora.cool(root / "data")
+    corpora.forget_names()
+    began, found = monotonic_s(), 0
+    for name in names:
+        if not name.endswith(".tar"):
+            found += len((root / name).read_bytes()) == TAR_FILE_BYTES
+            continue
+        with tarfile.open(root / name, "r|", bufsize=1 << 20) as opened:
+            for member in opened:
+                found += len(opened.extractfile(member).read()) == TAR_FILE_BYTES  # type: ignore[union-attr]
+    if found != files:
+        raise RunFailed(f"{found} of {files} files were read")
+    return monotonic_s() - began
 
 
 # --- P14: what a job waits for before its first batch --------------------------------------------------

@@ -81,7 +81,7 @@ def check(root: str | Path, *, read: bool = False, expected_root: str | None = N
     shards = header.shards or ()
     findings += _about_the_shards(sealed, entries, shards)
     alone = [entry for entry in entries if entry.shard is UNSET]
-    expected = {one.path: one.size_bytes for one in (*alone, *shards)}
+    expected = {entry.path: entry.size_bytes for entry in alone} | {tar.path: tar.size_bytes for tar in shards}
     findings += _compare(folder, expected, _nanoseconds(sealed.sealed_at))
     if read:
         bad = {finding.path for finding in findings}

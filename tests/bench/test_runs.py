@@ -19,9 +19,11 @@ def test_runs_are_staged_beside_the_engine_and_restaged_by_their_tenth(tmp_path:
     context = Context(tmp_path, msgspec.structs.replace(SMOKE, small_files=20, run_files=50), {}, lambda line: None)
 
     runs.staging(context)
+    runs.tars(context)
     runs.checks(context)
 
     claims = {claim.id: claim for claim in context.finished}
-    assert set(claims) == {"P13", "P13-shared", "P13-small", "P13-small-shared", "P14-check"}
+    expected = "P13 P13-shared P13-small P13-small-shared P13-shards P13-shards-read P14-check"
+    assert set(claims) == set(expected.split())
     assert claims["P13"].peers["the engine alone"] > 0 and len(claims["P13"].rounds["restage"]) == SMOKE.rounds
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
