@@ -35,7 +35,6 @@ Item = TypeVar("Item")
 
 SLIDES_LIMIT = 1_000_000  # of one selection
 NUMBERS_SLICE = 10_000
-OFFENDERS_LIMIT = 1000
 CLAUSES_LIMIT = 100  # of an expression that is explained
 
 _Q = queries.load(__file__)
@@ -185,9 +184,15 @@ async def resolve_numbers(
     return list(usable), offenders
 
 
+async def count_of(conn: Connection, selection: str) -> int:
+    """How many slides a frozen list has; none where the project has no such list."""
+    rows = await _rows(conn, "count_of_selection", selection=selection)
+    return int(rows[0].count) if rows else 0
+
+
 async def withdrawn_since(conn: Connection, selection: str) -> list[str]:
-    """Slides of a frozen list that no run may take any more, the first of them."""
-    rows = await _rows(conn, "withdrawn_of_selection", selection=selection, size=BLOCK, limit=OFFENDERS_LIMIT)
+    """Slides of a frozen list that no run may take any more."""
+    rows = await _rows(conn, "withdrawn_of_selection", selection=selection, size=BLOCK)
     return [row.number for row in rows]
 
 

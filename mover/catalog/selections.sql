@@ -37,4 +37,8 @@ select w.number from mover.slide_withdrawal w
   join mover.selection s on s.id = %(selection)s
   join mover.selection_list l on l.root = s.root and l.block = p.place / %(size)s
    and (p.place %% %(size)s)::smallint = any (l.offsets)
- order by w.number limit %(limit)s;
+ order by w.number;
+
+-- name: count_of_selection
+-- How many slides a frozen list has.
+select count from mover.selection where id = %(selection)s;

@@ -33,6 +33,7 @@ def command() -> None:
 @click.option("--expression", help="An expression instead of a cohort.")
 @click.option("--files", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="A file with slide numbers, one a line.")  # fmt: skip
+@click.option("--selection", metavar="ID", help="A frozen list: mover cohort freeze, mover cohort split.")
 @click.option("--like", metavar="RUN", help="Exactly the slides of an earlier run.")
 @click.option("--split", "splits", multiple=True, metavar="NAME=WHAT",
               help="A part: a frozen list, a cohort, an expression, or @FILE with numbers; said for each.")  # fmt: skip

@@ -547,11 +547,13 @@ class SplitSource(Body, frozen=True):
 
 
 class RunRequest(Body, frozen=True):
-    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `like` (run id), `splits`."""
+    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `selection` (the id of a frozen
+    list), `like` (run id), `splits`."""
 
     cohort: ShortText | None = None
     expression: Annotated[str, Meta(max_length=8192)] | None = None
     files: list[ShortText] | None = None
+    selection: ShortText | None = None
     like: ShortText | None = None
     # by name (train, val, test): refused where two share a slide, its content, its block or its patient
     splits: Annotated[dict[SplitName, SplitSource], Meta(min_length=2, max_length=16)] | None = None

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+from psycopg.types.json import Jsonb
 
 from mover.catalog import selections
 from mover.catalog.database import Connection, turn_to
@@ -167,9 +168,10 @@ class _Line:
         """It may have its bytes; is there room for what it copies, and is its set still whole?"""
         if not await self._hold(run):
             return
-        if await selections.withdrawn_since(self._conn, run.selection_id):
-            code = IdentifierFoundLater.code
-            await self._refuse(run, code, "a slide of it was withdrawn meanwhile")
+        if gone := await selections.withdrawn_since(self._conn, run.selection_id):
+            await self._refuse(run, IdentifierFoundLater.code, f"{len(gone)} of its slides were withdrawn meanwhile")
+            offenders = [{"number": number, "why": "quarantined"} for number in gone]
+            await self._conn.execute(SQL["name_offenders"], {"id": run.run_id, "offenders": Jsonb(offenders)})
             return
         to_copy = (await SQL.one(self._conn, "to_copy", run=run.run_id, tier=self._tier)).bytes
         if (await self._room(run, to_copy, space)).verdict == "wait":

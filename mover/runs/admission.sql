@@ -23,6 +23,10 @@ select run_id, project_id, selection_id, policy, bytes, overdue from mover.run_q
 -- A run that still waits, held for the verdict.
 select id from mover.run where id = %(id)s and state = 'requested' for update
 
+-- name: name_offenders
+-- What keeps its set from being whole.
+update mover.run set offenders = %(offenders)s where id = %(id)s
+
 -- name: reserve
 -- Promise the run its bytes on the tier.
 update mover.run set reserved_bytes = %(bytes)s, copy_bytes = %(to_copy)s, admitted_at = now() where id = %(id)s

@@ -32,7 +32,7 @@ SQL = load(__file__)
 # entries written by one statement
 ENTRIES_SLICE = 10_000
 # a key whose run came so far stands for nothing any more: asking again is a mistake, not a repetition (D13)
-SOURCES = ("cohort", "expression", "files", "like", "splits")
+SOURCES = ("cohort", "expression", "files", "selection", "like", "splits")
 OVER = frozenset("finishing protecting protected cleaning cleaned cancelled failed".split())
 
 
@@ -65,6 +65,22 @@ class _Wanted(Struct, frozen=True):
         return sum(one["size_bytes"] for one in self.tars or self.entries)
 
 
+def _digest_of(identity: Identity, body: wire.RunRequest) -> str:
+    """What was asked for, and for whom: `out/` is that user's. What was not said does not count, so that a field that a
+    later version adds makes no repeated request another one."""
+    asked = {"uid": identity.posix_uid, "gid": identity.posix_gid, "body": _said(body)}
+    return blake3(msgspec.json.encode(asked, order="sorted")).hexdigest()
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _said(one) for name, one in value.items()}
+    if not isinstance(value, Struct):
+        return value
+    given = ((field.name, getattr(value, field.name), field.default) for field in msgspec.structs.fields(value))
+    return {name: _said(one) for name, one, usual in given if one != usual}
+
+
 class Asked(Struct, frozen=True):
     """The run of a key. `refused` and why, when this very request was."""
 
@@ -91,7 +107,7 @@ class Requests:
         if body.splits is not None and not await self._known(identity.project, key):
             judged = await self._judge(identity, body, policy, subject=run)
         async with self._site.database.project(identity.project) as conn:
-            earlier = await self._remember(conn, identity.project, key, body, run)
+            earlier = await self._remember(conn, identity, key, body, run)
             if earlier is not None:
                 return Asked(earlier, policy.flash)
             chosen = await self._create(conn, identity, body, policy, run, judged)
@@ -147,7 +163,7 @@ class Requests:
     def _policy(self, body: wire.RunRequest) -> StagePolicy:
         given = [name for name in SOURCES if getattr(body, name) is not None]
         if len(given) != 1:
-            raise RequestInvalid("a run names exactly one of cohort, expression, files, like and splits")
+            raise RequestInvalid("a run names exactly one of cohort, expression, files, selection, like and splits")
         policies = self._site.policies
         policy = policies.get(body.policy, StagePolicy) if body.policy else policies.default(StagePolicy)
         if body.tier is not None and body.tier != policy.flash:
@@ -166,12 +182,14 @@ class Requests:
             found = await SQL.one(conn, "remembered", project=project, key=blake3(key.encode()).hexdigest())
         return found is not None
 
-    async def _remember(self, conn: Connection, project: str, key: str, body: wire.RunRequest, run: str) -> str | None:
+    async def _remember(
+        self, conn: Connection, identity: Identity, key: str, body: wire.RunRequest, run: str
+    ) -> str | None:
         """The earlier run of this key, or None after binding the key to the new one.
 
         The insert waits for a concurrent request with the same key, so exactly one of them makes a run.
         """
-        digest = blake3(msgspec.json.encode(body, order="sorted")).hexdigest()
+        project, digest = identity.project, await asyncio.to_thread(_digest_of, identity, body)
         # a key is the caller's own words, which may hold anything; for "the same again" its digest is enough (D10)
         key = blake3(key.encode()).hexdigest()
         bound = await SQL.one(
@@ -244,11 +262,13 @@ class Requests:
             if offenders or not known:
                 return _Chosen(offenders=offenders or [{"why": "empty"}], explanation=_unusable(offenders, body.files))
             frozen = await selections.freeze(conn, project, numbers=known)
+        elif body.selection is not None:
+            return await self._frozen(conn, body.selection)
         elif body.like is not None:
             earlier = await get(conn, body.like)
             if earlier.selection_id is None:
                 raise NotFound("no such run to repeat", where=body.like)
-            gone = await SQL.many(conn, "unstageable", run=earlier.id, limit=selections.OFFENDERS_LIMIT)
+            gone = await SQL.many(conn, "unstageable", run=earlier.id)
             if gone:
                 offenders = [one._asdict() for one in gone]
                 return _Chosen(offenders=offenders, explanation=f"{len(gone)} of its slides cannot be staged any more")
@@ -262,6 +282,15 @@ class Requests:
         if frozen.count == 0:
             return _Chosen(offenders=[{"why": "empty"}], explanation="the expression selects no slide")
         return _Chosen(frozen.selection_id)
+
+    async def _frozen(self, conn: Connection, selection: str) -> _Chosen:
+        """A list that was frozen before, as it is."""
+        if not await selections.count_of(conn, selection):
+            raise NotFound("no such selection, or an empty one", where=selection)
+        gone = await selections.withdrawn_since(conn, selection)
+        offenders = [{"number": number, "why": "quarantined"} for number in gone]
+        why = f"{len(gone)} of its slides were withdrawn since it was frozen" if gone else ""
+        return _Chosen(selection, offenders=offenders, explanation=why)
 
     async def _apart(self, conn: Connection, project: str, judged: Judged) -> _Chosen:
         """One selection of all splits; each slide knows its own."""

@@ -75,7 +75,7 @@ select distinct e.number,
                      select c.tier from mover.slide_copy c where c.number = e.number and c.state = 'whole') t
          where not exists (select from mover.verification_finding f
                             where f.tier = t.tier and f.key = convert_to(e.archive_key, 'UTF8') and f.state = 'open')))
- order by e.number limit %(limit)s
+ order by e.number
 
 -- name: repeated
 -- The files of an earlier run, each where it lay.

@@ -125,9 +125,12 @@ async def may_stage(conn: Connection, shard: Shard) -> bool:
 
 async def refuse_withdrawn(conn: Connection, run: str, paths: list[str] | None = None) -> None:
     """Selected before, and withdrawn since: no byte of it goes to flash, and no root with it becomes ready."""
-    row = await SQL.one(conn, "withdrawn", run=run, paths=paths)
-    if row.count:
-        raise IdentifierFoundLater(f"{row.count} slides of the run were withdrawn since it was made", where=run)
+    gone = await SQL.many(conn, "withdrawn", run=run, paths=paths)
+    if gone:
+        raise IdentifierFoundLater(
+            f"{len(gone)} slides of the run were withdrawn since it was made", where=run,
+            details=[{"number": row.number, "why": "quarantined"} for row in gone],
+        )  # fmt: skip
 
 
 def requester(run: Any) -> Requester:

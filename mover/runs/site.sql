@@ -38,5 +38,6 @@ select id from mover.run where id = %(id)s and state = 'staging' for share
 
 -- name: withdrawn
 -- Slides of a run, or of some of its entries or tars, that were withdrawn since it was asked for.
-select count(distinct e.number) as count from mover.run_entry e join mover.slide_withdrawal w using (number)
+select distinct e.number from mover.run_entry e join mover.slide_withdrawal w using (number)
  where e.run_id = %(run)s and (%(paths)s::text[] is null or e.path = any (%(paths)s) or e.shard = any (%(paths)s))
+ order by e.number

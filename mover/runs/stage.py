@@ -210,6 +210,8 @@ class Stage:
         run = await SQL.one(conn, "failed", id=shard.subject_id, reason=error.code, explanation=error.what)
         if run is None:
             return
+        if error.details:
+            await conn.execute(SQL["add_offenders"], {"run": run.id, "offenders": Jsonb(error.details)})
         await cancel_shards(conn, run.id)
         await add_shards(conn, shard.project, [NewShard(tier_queue(run.tier), "run-clean", run.id)])
         await audit.record(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mover.catalog.database import Database
@@ -214,6 +215,57 @@ async def test_the_key_of_a_run_that_is_over_is_no_key_any_more(rig: Rig) -> Non
             await rig.runs.clean(who(), run.id)
         await rig.work()
     assert (await ask(rig, [slide], "cluster/4711/2026-01-01T00:00:00/1")).id != run.id
+
+
+async def test_a_key_stands_for_what_was_said_and_for_whom(rig: Rig) -> None:
+    """Keys are guessed from what a scheduler shows to everybody, and `out/` is one user's; a daemon that was updated
+    meanwhile knows a field more."""
+    [slide] = rig.slides([1000])
+    body = wire.RunRequest(files=[slide], splits=None, priority=0)
+    mine = msgspec.structs.replace(who(), posix_uid=4711, posix_gid=4711)
+    run = await rig.runs.request(mine, body, key="4711/0")
+    later = msgspec.defstruct("RunRequest", [("pause_s", int, 0)], bases=(wire.RunRequest,), frozen=True)
+    assert (await rig.runs.request(mine, later(files=[slide]), key="4711/0")).id == run.id
+    for other in (who(), msgspec.structs.replace(mine, posix_uid=4712), msgspec.structs.replace(mine, posix_gid=0)):
+        with pytest.raises(Conflict, match="another request"):
+            await rig.runs.request(other, body, key="4711/0")
+    with pytest.raises(Conflict, match="another request"):
+        await rig.runs.request(mine, later(files=[slide], pause_s=1), key="4711/0")
+
+
+async def test_a_frozen_list_is_asked_for_by_its_id_and_whoever_withdraws_of_it_is_named_wherever_the_run_is(
+    rig: Rig,
+) -> None:
+    """More than a thousand of them, too: a person has to take them out of the list."""
+    slides = rig.slides([1000] * 3)
+    rig.roots.limit = Space(capacity=3000, free=1 << 40)
+    staging = await ask(rig, slides, "1")
+    [frozen] = rig.rows("select selection_id as id from mover.run")
+    again = await rig.runs.request(who(), wire.RunRequest(selection=frozen.id), key="2")
+    assert (again.state, again.count, again.bytes) == ("requested", 3, 3000)
+    planned = await rig.runs.plan_request(who(), wire.RunRequest(selection=frozen.id))
+    assert planned.counts == {"link": 0, "copy": 3}
+    for name in ("selection-1", staging.id):
+        with pytest.raises(NotFound):
+            await rig.runs.request(who(), wire.RunRequest(selection=name), key=name)
+
+    withdraw = (
+        "insert into mover.slide_withdrawal (number, reason, found_by) values (%s, 'identifier-found-later', 's')"
+    )
+    for slide in slides[:2]:
+        rig.rows(withdraw, slide)
+    named = [{"number": slide, "why": "quarantined"} for slide in slides[:2]]
+    for body in (wire.RunRequest(selection=frozen.id), wire.RunRequest(like=staging.id)):
+        with pytest.raises(RunRefused) as refused:
+            await rig.runs.request(who(), body, key=str(body.like))
+        assert refused.value.details == named and refused.value.what.startswith("2 of its slides")
+    await rig.work("run-stage")
+    failed = await see(rig, staging.id)
+    assert failed.state == "failed" and failed.offenders == named[: len(failed.offenders)] != []
+    await rig.work()
+    waited = await see(rig, again.id)
+    assert (waited.state, waited.reason, waited.offenders) == ("refused", "identifier-found-later", named)
+    assert waited.explanation == "2 of its slides were withdrawn meanwhile"
 
 
 # --- giving up ------------------------------------------------------------------------------------------------
