@@ -73,6 +73,7 @@ from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.randomness import random_bytes
 from mover.runs.clean import Clean
+from mover.runs.hooks import AFTER, Hooks
 from mover.runs.lineage import Lineage, Target
 from mover.runs.roots import FlashRoots
 from mover.runs.runs import Flash, Runs
@@ -314,7 +315,8 @@ async def _build(
     certificates = Certificates(database, policies, sandbox, key_file=settings.certificate_key, site=site, node=node)
     rulings, runs = Rulings(database, tiers, transfer, node=node), Runs(database, flash, policies, node=node)
     stage = Stage(database, tiers, flash, carrier, node=node)
-    clean = Clean(database, flash, runs, node=node)
+    hooks = Hooks(database, policies, flash, node=node, folder=settings.hooks_dir)
+    clean = Clean(database, flash, runs, hooks=hooks, node=node)
     site_of_protection = ProtectSite(
         database=database, tiers=tiers, flash=places, policies=policies,
         repositories=Repositories(
@@ -332,12 +334,13 @@ async def _build(
         dsns.queue,
         handlers={
             "batch-walk": packs.walk, "pack-deidentify": packs.deidentify, "tier-walk": scans.walk,
-            "run-stage": stage.stage, "run-seal": stage.seal, "run-clean": clean.clean, **protecting.handlers(),
+            "run-stage": stage.stage, "run-seal": stage.seal, "run-clean": clean.clean, AFTER: hooks.after,
+            **protecting.handlers(),
             **adoptions.handlers(), **rulings.handlers(), **records.handlers(), **moving.handlers(),
         },
         on_failed={
             "batch-walk": packs.failed, "pack-deidentify": packs.failed, "tier-walk": scans.failed,
-            "run-stage": stage.failed, "run-seal": stage.failed, "run-clean": clean.failed,
+            "run-stage": stage.failed, "run-seal": stage.failed, "run-clean": clean.failed, AFTER: hooks.failed,
             **protecting.failure_handlers(), **adoptions.failure_handlers(), **rulings.failure_handlers(),
             **records.failure_handlers(), **moving.failure_handlers(),
         },

@@ -476,6 +476,13 @@ class AttemptsExhausted(JobError):
     code = "attempts-exhausted"
 
 
+class HookFailed(JobError):
+    """A cleanup hook of the site did not succeed, or is not to be trusted. What it stands before was not done."""
+
+    code = "hook-failed"
+    hint = "`mover run show RUN` has its last words. Mend it, then `mover run clean RUN`."
+
+
 class ComputeError(MoverError):
     code, status, exit_status = "compute", 502, 9
 

@@ -29,6 +29,7 @@ from mover.decide.tables import check_policy
 from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
 from mover.model.policy import (
     BudgetPolicy,
+    CleanPolicy,
     DeidPolicy,
     DumpPolicy,
     MovePolicy,
@@ -114,7 +115,6 @@ class PolicyBook:
                 hint=f"Name one in the request, or name the default one `{word}`.",
             )
         return cast(P, chosen[0].policy)
-
 
     def profile(self, name: str | None = None) -> DeidPolicy:
         """The de-identification profile of this name; without a name the one called `default`, or where there is
@@ -222,6 +222,15 @@ def _about_dump(policy: DumpPolicy) -> Iterator[tuple[Path_, str]]:
         yield ("keep",), "without any rule dumps would be kept for ever"
 
 
+def _about_hooks(policy: CleanPolicy) -> Iterator[tuple[Path_, str]]:
+    """Each is run once in its chain, and told by its name."""
+    for key, rules in (("before_clean", policy.before_clean), ("after_clean", policy.after_clean)):
+        names = [rule.name for rule in rules]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield (key, index, "name"), f"the hook {name} stands twice"
+
+
 def _about_folders(policy: ProtectPolicy) -> Iterator[tuple[Path_, str]]:
     for index, rule in enumerate(policy.folders):
         here: Path_ = ("folders", index)
@@ -249,6 +258,8 @@ def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
         yield from _about_dump(policy)
     if isinstance(policy, ProtectPolicy):
         yield from _about_protect(policy)
+    if isinstance(policy, CleanPolicy):
+        yield from _about_hooks(policy)
     if isinstance(policy, MovePolicy) and policy.when is not None:
         # it brings a parser of 9 MB, and whoever waits for a run from a scheduler reads a settings file and no policy
         from mover.decide.moving import parse_when

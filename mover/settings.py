@@ -208,6 +208,8 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     tiers: dict[Name, TierFile] = {}
     # policies of one's own; the ones that ship with the software when absent
     policies: str | None = None
+    # where the executables stand that a clean policy may name as hooks: root's, and written by nobody else (D22)
+    hooks_dir: str = "/etc/mover/hooks.d"
     vault_key: str | None = None
     # the daemon's part of the two sealed key files (`mover vault keys new`): it seals for them and opens nothing
     vault_public: str | None = None
@@ -344,6 +346,7 @@ class Settings(Struct, frozen=True):
     listen: Listen
     tiers: dict[str, Tier]
     policies: Path
+    hooks_dir: Path
     vault_key: Path
     vault_public: Path
     vault_tombstones: Path
@@ -509,6 +512,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         listen=_listen(written.listen, folder, state),
         tiers={name: _tier(name, tier, folder, state, environment) for name, tier in written.tiers.items()},
         policies=folder / written.policies if written.policies else yaml_reader.default_folder(),
+        hooks_dir=folder / written.hooks_dir,
         vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
         audit_key=_secret_path("audit.key", written.audit_key, folder, state, environment),
         certificate_key=_secret_path("certificate.key", written.certificate_key, folder, state, environment),

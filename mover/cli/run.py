@@ -21,6 +21,8 @@ HOLDING = frozenset({"ready"})
 PROTECTED = frozenset({"protected", "cleaning", "ready"})
 # a cleanup that failed for good leaves the run `protected` again, with the reason
 CLEANED = frozenset({"cleaned", "protected"})
+# of a hook's last words
+HOOK_LINES = 10
 
 
 @click.group("run", cls=WholeLines)
@@ -329,6 +331,15 @@ def _estimate(estimate: wire.Estimate | None) -> str | None:
     return f"{estimate.low_s:.0f} to {estimate.high_s:.0f} s, likely {estimate.likely_s:.0f} s (by {runs})"
 
 
+def _show_hook(out: Output, hook: wire.RunHook) -> None:
+    """Of one that did not succeed also its last words."""
+    again = f", attempt {hook.attempts}" if hook.attempts > 1 else ""
+    out.note(f"  {hook.phase} hook {hook.name}: {hook.state}{again}" + (f" ({hook.why})" if hook.why else ""))
+    if hook.state != "succeeded":
+        for line in (hook.output or "").splitlines()[-HOOK_LINES:]:
+            out.note(f"    | {line}")
+
+
 def _show(out: Output, run: wire.Run) -> None:
     from mover.cli.output import proofs, size, state
 
@@ -355,6 +366,8 @@ def _show(out: Output, run: wire.Run) -> None:
             ("proofs", proofs(run.proofs)),
         ],
     )
+    for hook in run.hooks:
+        _show_hook(out, hook)
     for file in run.damaged[:20]:
         out.note(f"  damaged: {file.get('path')} was found to hold other bytes at {file.get('found_at')}")
     for stray in run.strays[:20]:

@@ -246,12 +246,25 @@ class ProtectPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="protec
     append_only: Literal["chattr"] | None = None
 
 
+class HookRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An executable of the node's folder of hooks, by its name there: what it does is root's to say, never a policy's
+    (D22)."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60  # then it is killed, and has failed
+    # an unprivileged user of the node; without one the daemon's own, without its capabilities
+    user: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = None
+
+
 class CleanPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="clean", tag_field="kind"):
     """Step 5: the run root goes once protection is proved; strangers are moved aside and reported."""
 
     name: Name
     flash: Name = field(name="from")
     automatic: bool = False  # clean as soon as the run is protected
+    # one after the other: before the root is touched (one that fails leaves all as it is), and when it is gone
+    before_clean: Annotated[tuple[HookRule, ...], Meta(max_length=16)] = ()
+    after_clean: Annotated[tuple[HookRule, ...], Meta(max_length=16)] = ()
     # strays of cleaned runs and damaged content are held so long, and then go, on record; null: for ever
     aside_s: Annotated[int, Meta(ge=86_400)] | None = 90 * 86_400
 

@@ -589,6 +589,21 @@ class QueuePlace(Answer, frozen=True, kw_only=True):
     missing_bytes: int | None = None  # None where this node does not know the tier's capacity
 
 
+class RunHook(Answer, frozen=True, kw_only=True):
+    """A cleanup hook of a run: how its last attempt ended, and the end of what it printed."""
+
+    phase: str
+    name: str
+    state: str  # running, succeeded, failed, timed-out, refused
+    attempts: int
+    why: str | None = None
+    exit_status: int | None = None
+    output: str | None = None
+    output_bytes: int | None = None  # of all that it printed
+    began_at: datetime
+    ended_at: datetime | None = None
+
+
 class Run(Answer, frozen=True, kw_only=True):
     id: str
     state: str
@@ -622,6 +637,7 @@ class Run(Answer, frozen=True, kw_only=True):
     snapshots: list[str] = []
     strays: list[dict[str, Any]] = []  # the first of them
     strays_count: int = 0
+    hooks: list[RunHook] = []  # not in a page of runs
     proofs: list[Proof] = []
     # the run it repeats, and once it is sealed whether its manifest is that run's, byte for byte
     like: str | None = None

@@ -1,8 +1,8 @@
 """Step 5: the run root goes, strays are moved aside, and a listing proves it (shard `run-clean`).
 
-Order: the plan is made from what stands there now; every stray is recorded before it is moved, and moved
-before anything is removed; names that share content go in groups, each with the marks that this leaves; the root
-goes last; then the proof of emptiness and `cleaned` in one transaction.
+Order: the site's hooks come first (`hooks`); the plan is made from what stands there then; every stray is recorded
+before it is moved, and moved before anything is removed; names that share content go in groups, each with the marks
+that this leaves; the root goes last; then the proof of emptiness and `cleaned` in one transaction.
 A crash leaves either the old root or a part of it, and the next attempt plans again from what is left.
 """
 
@@ -22,7 +22,7 @@ from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.cleanup import CleanStep, Standing, plan_cleanup
-from mover.errors import IntegrityError, MoverError, NotProtected
+from mover.errors import HookFailed, IntegrityError, MoverError, NotProtected
 from mover.jobs import Shard, finish_shard, in_thread
 from mover.jobs.shards import others_running, postpone_shard, renew_shard
 from mover.jobs.worker import LEASE_S
@@ -31,6 +31,7 @@ from mover.model.manifest import ManifestEntry, manifest_root
 from mover.model.names import path_text
 from mover.runs import content
 from mover.runs.content import ContentStore
+from mover.runs.hooks import Hooks
 from mover.runs.roots import FlashRoots, Shared, hash_file, run_key
 from mover.runs.runs import Runs
 from mover.runs.site import Flash, entries_of, lock, manifest_of, names_of, step, tars_of
@@ -135,10 +136,11 @@ def _own_files(roots: FlashRoots, run: Any, sealed: str | None) -> dict[str, str
 
 
 class Clean:
-    def __init__(self, database: Database, flash: dict[str, Flash], runs: Runs, *, node: str) -> None:
+    def __init__(self, database: Database, flash: dict[str, Flash], runs: Runs, *, hooks: Hooks, node: str) -> None:
         self._database = database
         self._flash = flash
         self._runs = runs
+        self._hooks = hooks
         self._node = node
         self._content = ContentStore(database, flash, node=node)
 
@@ -148,6 +150,7 @@ class Clean:
             return
         roots = self._flash[run.tier].roots
         await in_thread(roots.check_identity)
+        await self._hooks.run(shard, run, "before-clean")
         plan = await plan_for(self._database, run, roots)
         steps = plan.steps
         async with self._database.project(shard.project) as conn:
@@ -272,6 +275,7 @@ class Clean:
                 details={"strays": strays, "root": run_key(run.id), "listing": "absent", "attempt": shard.epoch},
             )
             await conn.execute(SQL["cleaned"], {"id": run.id, "proof": proof})
+            await self._hooks.put_after(conn, run)
             await finish_shard(conn, shard)
             await audit.record(
                 conn,
@@ -289,10 +293,12 @@ class Clean:
         """Cleanup that failed for good leaves the rest of the root where it is, and the run where it came from, with
         the reason: who waits for it learns why, and asking again tries again."""
         run = await lock(conn, shard.subject_id)
-        why = f"not cleaned: {error.code}: {error.what}"
+        reason, why = "cleanup-failed", f"not cleaned: {error.code}: {error.what}"
+        if isinstance(error, HookFailed):
+            reason, why = error.code, f"nothing was removed: {error.what}"
         if run.state == "cleaning":
             back = "protected" if run.protected_proof else "failed"
-            await step(conn, run.id, "cleaning", back, reason="cleanup-failed", why=why)
+            await step(conn, run.id, "cleaning", back, reason=reason, why=why)
         else:
             await conn.execute(SQL["explain"], {"id": run.id, "explanation": why})
         await audit.record(

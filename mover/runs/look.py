@@ -72,7 +72,8 @@ class Look:
         async with self._site.database.project(project) as conn:
             row = await self._seen(conn, run)
             details = await _details(conn, [row])
-        return self._view(row, details, **await self._outlook(row))
+            hooks = [wire.RunHook(**one._asdict()) for one in await SQL.many(conn, "hooks", run=run)]
+        return msgspec.structs.replace(self._view(row, details, **await self._outlook(row)), hooks=hooks)
 
     async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.RunPage:
         async with self._site.database.project(project) as conn:

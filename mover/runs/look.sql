@@ -94,3 +94,8 @@ select seconds from mover.run_holds(%(tier)s, %(limit)s)
 -- name: paces
 -- How long the newest runs between two tiers took to be staged.
 select copy_bytes, files, seconds from mover.run_paces(%(tier)s, %(policies)s, %(limit)s)
+
+-- name: hooks
+-- What the site's cleanup hooks said of a run, in the order in which they came.
+select phase, name, state, attempts, why, exit_status, output, output_bytes, began_at, ended_at from mover.run_hook
+ where run_id = %(run)s order by phase desc, began_at

@@ -27,6 +27,7 @@ from mover.model.names import path_text
 from mover.policy import PolicyBook
 from mover.runs.admission import Admissions
 from mover.runs.content import ContentStore
+from mover.runs.hooks import AFTER, PHASES, Phase, chain
 from mover.runs.look import PAGE_MAX, Look
 from mover.runs.requests import Requests, named
 from mover.runs.roots import run_key
@@ -38,6 +39,9 @@ SQL = load(__file__)
 PLAN_READ_BYTES = 64 << 20
 # nothing is left to give up
 GIVEN_UP = frozenset({"cleaning", "cleaned", "cancelled", "failed"})
+
+# in a class that has a method `list`, the word means that method
+PlanSteps = list[wire.PlanStep]
 
 __all__ = ["Flash", "Runs"]
 
@@ -193,8 +197,9 @@ class Runs:
             row = await lock(conn, run)
             if row.state not in ("protected", "cleaning", "cleaned", "cancelled", "failed"):
                 raise await self._not_protected(row)
-            # a cleanup that failed is asked for again; one under way is left alone
-            if row.state != "cleaned" and (await SQL.one(conn, "cleaning_shards", run=run)).open == 0:
+            # a cleanup that failed is asked for again, and so are hooks behind it; one under way is left alone
+            left = await SQL.one(conn, "cleaning_left", run=run)
+            if not left.open and (row.state != "cleaned" or left.hooks):
                 await self._clean(conn, row)
                 await self._site.record(conn, identity, "run cleaning asked", run)
         return await self.view(identity.project, run)
@@ -202,7 +207,8 @@ class Runs:
     async def _clean(self, conn: Connection, row: Any) -> None:
         if row.state == "protected":
             await step(conn, row.id, "protected", "cleaning", reason=row.reason)
-        await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", row.id)])
+        kind = AFTER if row.state == "cleaned" else "run-clean"
+        await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), kind, row.id)])
 
     async def _not_protected(self, row: Any) -> NotProtected | Conflict:
         if row.ready_at is None:
@@ -222,16 +228,20 @@ class Runs:
             row = await get(conn, run)
         roots = self._site.flash[row.tier].roots
         steps = (await plan_for(self._site.database, row, roots, read_bytes=PLAN_READ_BYTES)).steps
-        counts: dict[str, int] = {}
+        planned = [wire.PlanStep(action=s.action, subject=path_text(s.path), reason=s.reason, bytes=s.size_bytes)
+                   for s in steps[:PLAN_STEPS_MAX]]  # fmt: skip
+        before, after = (self._planned_hooks(row.tier, phase) for phase in PHASES)
+        counts: dict[str, int] = {"hook": len(before) + len(after)} if before or after else {}
         for one in steps:
             counts[one.action] = counts.get(one.action, 0) + 1
         return wire.Plan(
             step="clean",
             counts=counts,
             bytes=sum(s.size_bytes for s in steps if s.action == "remove"),
-            steps=[
-                wire.PlanStep(action=s.action, subject=path_text(s.path), reason=s.reason, bytes=s.size_bytes)
-                for s in steps[:PLAN_STEPS_MAX]
-            ],
+            steps=[*before, *planned, *after],
             truncated=len(steps) > PLAN_STEPS_MAX,
         )
+
+    def _planned_hooks(self, tier: str, phase: Phase) -> PlanSteps:
+        rules = chain(self._site.policies, tier, phase)
+        return [wire.PlanStep(action="hook", subject=rule.name, reason=phase) for rule in rules]

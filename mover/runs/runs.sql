@@ -1,7 +1,9 @@
--- name: cleaning_shards
--- Cleanup of this run that is still under way.
-select count(*) as open from mover.shard
- where subject_id = %(run)s and kind = 'run-clean' and state in ('waiting', 'running')
+-- name: cleaning_left
+-- Cleanup of this run that is still under way, and hooks behind it that did not succeed.
+select (select count(*) from mover.shard
+         where subject_id = %(run)s and kind in ('run-clean', 'run-after-clean') and state in ('waiting', 'running')) as open,
+       (select count(*) from mover.run_hook
+         where run_id = %(run)s and phase = 'after-clean' and state <> 'succeeded') as hooks
 
 -- name: renew_lease
 -- A heartbeat.

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from mover.cli.common import Moment, as_of_option
 from mover.cli.output import Output, painted
 from mover.cli.protect import show_turn
+from mover.cli.run import _show
 from mover.cli.snapshot import _until
 from mover.model import wire
 
@@ -99,3 +100,21 @@ def test_a_hold_says_until_when_as_tables_say_times() -> None:
         for end in (NOON, None)
     ]
     assert until == ["until 2026-11-22 12:00:00Z", "until released"]
+
+
+def test_the_last_words_of_a_hook_that_failed_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads why a cleanup stopped must not need the daemon's node; what a script prints is anybody's."""
+    hook = wire.RunHook(
+        phase="before-clean", name="drain", state="failed", attempts=2, why="ended with status 3", began_at=NOON,
+        output="".join(f"line {n}\n" for n in range(30)) + "\x1b[2Jbusy\n",
+    )  # fmt: skip
+    done = wire.RunHook(phase="before-clean", name="ask", state="succeeded", attempts=1, began_at=NOON, output="quiet")
+    run = wire.Run(
+        id="run-1", state="protected", tier="flash", policy="stage", created_at=NOON, explanation="nothing was removed",
+        hooks=[hook, done],
+    )  # fmt: skip
+    _show(Output(as_json=False), run)
+    said = capsys.readouterr().out
+    assert "before-clean hook drain: failed, attempt 2 (ended with status 3)" in said
+    assert "| line 29" in said and "line 10" not in said and "\\x1b[2Jbusy" in said and "\x1b[2J" not in said
+    assert "hook ask: succeeded" in said and "quiet" not in said

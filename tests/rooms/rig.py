@@ -32,6 +32,7 @@ from mover.policy import Loaded, PolicyBook
 from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
 from mover.runs.clean import Clean
+from mover.runs.hooks import AFTER, Hooks
 from mover.runs.roots import FlashRoots
 from mover.runs.runs import Flash, Runs
 from mover.runs.stage import Stage
@@ -84,7 +85,8 @@ class Rig:
         self.runs = Runs(database, flash, book, node="n1")
         self.carrier = Carrier(Transfer(), processes=0)
         self.stage = Stage(database, self.tiers, flash, self.carrier, node="n1")
-        self.clean = Clean(database, flash, self.runs, node="n1")
+        self.hooks = Hooks(database, book, flash, node="n1", folder=folder / "hooks.d")
+        self.clean = Clean(database, flash, self.runs, hooks=self.hooks, node="n1")
         (folder / "password").write_text("secret")
         self.protecting = Protecting(
             ProtectSite(
@@ -95,11 +97,11 @@ class Rig:
         )  # fmt: skip
         self.handlers: dict[str, Any] = {
             "run-stage": self.stage.stage, "run-seal": self.stage.seal,
-            "run-clean": self.clean.clean, **self.protecting.handlers(),
+            "run-clean": self.clean.clean, AFTER: self.hooks.after, **self.protecting.handlers(),
         }  # fmt: skip
         self.on_failed: dict[str, Any] = {
             "run-stage": self.stage.failed, "run-seal": self.stage.failed,
-            "run-clean": self.clean.failed, **self.protecting.failure_handlers(),
+            "run-clean": self.clean.failed, AFTER: self.hooks.failed, **self.protecting.failure_handlers(),
         }  # fmt: skip
         if vault is not None and sandbox is not None:
             self._add_ingest(vault, sandbox, book)
