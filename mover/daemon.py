@@ -57,13 +57,13 @@ from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import AuditPolicy, BudgetPolicy, ImagesPolicy
+from mover.model.policy import AlarmPolicy, AuditPolicy, BudgetPolicy, ImagesPolicy
 from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
+from mover.oversight import ALARMS_S, Alarms, Oversight
 from mover.oversight import TURN_S as OVERSIGHT_S
-from mover.oversight import Oversight
 from mover.policy import PolicyBook, load_policies
 from mover.protect.dumps import QUEUE as VAULT_QUEUE
 from mover.protect.dumps import Means, dump_policies
@@ -205,6 +205,7 @@ async def run(
                 group.create_task(_make_columns(house), name="columns"),
                 group.create_task(_tell_lineage(house), name="lineage"),
                 group.create_task(_keep_checkpoints(house), name="checkpoints"),
+                group.create_task(_tell_alarms(house), name="alarms"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -610,6 +611,20 @@ async def _sample(house: House) -> None:
         await SYSTEM.sleep(OVERSIGHT_S)
 
 
+async def _tell_alarms(house: House) -> None:
+    """What needs a person is told outside, where policies say so."""
+    if house.settings.role == "identified":
+        await asyncio.Event().wait()
+    alarms = _alarms(house)
+    while True:
+        end_if_cancelled()
+        try:
+            await alarms.turn(house.settings.project)
+        except CatalogUnavailable as error:
+            logger.warning("alarms wait", code=error.code)
+        await SYSTEM.sleep(ALARMS_S)
+
+
 async def _make_columns(house: House) -> None:
     """What was written of slides goes into the columns that cohorts are asked of; until then it is read row by row."""
     while True:
@@ -837,6 +852,7 @@ async def _listen(house: House) -> Server:
             key_file=house.settings.audit_key,
         ),
         oversight=_oversight(house),
+        alarms=_alarms(house),
         tiers=lambda: _tiers(house),
         policies=lambda: _policies(house),
         status=lambda identity: _status(house, identity),
@@ -857,6 +873,14 @@ def _oversight(house: House) -> Oversight:
     return Oversight(
         house.database, tiers=tiers, warnings=lambda seen: _warnings(house, seen),
         node=f"{house.settings.node}-{house.settings.role}",
+    )  # fmt: skip
+
+
+def _alarms(house: House) -> Alarms:
+    wanted = [one.policy for one in house.policies.all() if isinstance(one.policy, AlarmPolicy)]
+    return Alarms(
+        house.database, wanted, house.settings.receivers, find=_oversight(house).every_need,
+        site=house.settings.site, link=house.settings.access.public_url,
     )  # fmt: skip
 
 

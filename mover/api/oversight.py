@@ -20,6 +20,12 @@ class LevelsQuery(Query, frozen=True):
     days: Annotated[int, Meta(ge=1, le=730)] = 30
 
 
+class AlarmsQuery(Paged, frozen=True):
+    """`standing`: only those that are not over."""
+
+    standing: bool = False
+
+
 class ShardsQuery(Paged, frozen=True):
     """Of one batch, run or other subject; of one kind; in one state."""
 
@@ -32,6 +38,19 @@ class ShardsQuery(Paged, frozen=True):
 async def needs(call: Call[None, Query]) -> wire.Needs:
     """What waits for a person, the most urgent first."""
     return await call.rooms.oversight.needs(call.identity)
+
+
+@OPERATIONS.add("GET", "/v1/alarms", "alarms.read", wire.AlarmPage, query=AlarmsQuery)
+async def alarms(call: Call[None, AlarmsQuery]) -> wire.AlarmPage:
+    """What was told to whom, newest first."""
+    query = call.query
+    return await call.rooms.alarms.page(call.project, standing=query.standing, after=query.after, limit=query.limit)
+
+
+@OPERATIONS.add("POST", "/v1/alarms/test", "alarms.test", wire.AlarmTest, body=wire.AlarmTestRequest)
+async def try_alarm(call: Call[wire.AlarmTestRequest, Query]) -> wire.AlarmTest:
+    """Send one receiver a test now, and say whether it took it."""
+    return await call.rooms.alarms.test(call.project, call.body.receiver)
 
 
 @OPERATIONS.add("GET", "/v1/pace", "tiers.read", wire.Paces, query=PaceQuery)

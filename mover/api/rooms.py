@@ -278,6 +278,11 @@ class Oversight(Protocol):
     ) -> wire.ShardPage: ...  # fmt: skip
 
 
+class Alarms(Protocol):
+    async def page(self, project: str, /, *, standing: bool, after: str | None, limit: int) -> wire.AlarmPage: ...
+    async def test(self, project: str, receiver: str, /) -> wire.AlarmTest: ...
+
+
 class AuditTrail(Protocol):
     async def page(self, project: str, wanted: Wanted, /, *, after: str | None, limit: int) -> wire.AuditPage: ...
     async def verify(self, project: str, /) -> wire.AuditVerdict: ...
@@ -380,6 +385,7 @@ class Rooms:
     vault: Vault
     dumps: Dumps
     audit: AuditTrail
+    alarms: Alarms
     oversight: Oversight
     tiers: Callable[[], Awaitable[wire.Tiers]]
     policies: Callable[[], Awaitable[wire.Policies]]

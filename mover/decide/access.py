@@ -89,6 +89,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "verifications.read": _LADDER,
     "verifications.request": _WORK,
     # who did what is itself about people: those who answer for it read it
+    "alarms.read": _LADDER,
+    "alarms.test": _ADMIN,
     "audit.read": frozenset({"admin", "custodian"}),
     "audit.pack": frozenset({"admin", "custodian"}),
     "tokens.read": _ADMIN,

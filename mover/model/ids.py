@@ -23,6 +23,7 @@ KINDS = frozenset(
         "run",
         "snapshot",
         "scan",
+        "alarm",
         "shard",
         "proof",
         "token",

@@ -412,6 +412,18 @@ class AuditPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="audit", 
     every_s: Annotated[int, Meta(ge=10)] = 3600
 
 
+class AlarmPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="alarm", tag_field="kind"):
+    """Needs of at least this severity (`mover needs`) are told to receivers that the settings declare: a policy names
+    them and holds no address."""
+
+    name: Name
+    receivers: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=20)] = field(name="to")
+    severity: Literal["now", "soon", "know"] = "now"
+    codes: tuple[Annotated[str, Meta(pattern=r"^[a-z]+(-[a-z]+)*$")], ...] = ()  # these only; none: all
+    after_s: Annotated[int, Meta(ge=0, le=86_400)] = 60
+    again_s: Annotated[int, Meta(ge=600)] = 86_400
+
+
 Policy = (
     ImagesPolicy
     | RecordsPolicy
@@ -425,4 +437,5 @@ Policy = (
     | MovePolicy
     | DumpPolicy
     | AuditPolicy
+    | AlarmPolicy
 )

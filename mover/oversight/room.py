@@ -26,15 +26,21 @@ class Oversight:
         self._levels = Levels(database, node=node)
 
     async def needs(self, identity: Identity) -> wire.Needs:
-        async with self._database.project(identity.project) as conn:
-            facts = await facts_of(conn)
-
         def may(action: str) -> bool:
             return judge(identity.role, action, identity.scopes) == "allowed"
 
-        others = await self._of_the_machine() if may("tiers.read") else []
-        found = decide.needs(facts, may=may, others=others)
+        found = await self._found(identity.project, may)
         return wire.Needs(needs=[wire.Need(**msgspec.structs.asdict(one)) for one in found])
+
+    async def every_need(self, project: str) -> list[decide.Need]:
+        """Whoever may read them: for alarms, which name no more than the overview does."""
+        return await self._found(project, lambda action: True)
+
+    async def _found(self, project: str, may: Callable[[str], bool]) -> list[decide.Need]:
+        async with self._database.project(project) as conn:
+            facts = await facts_of(conn)
+        others = await self._of_the_machine() if may("tiers.read") else []
+        return decide.needs(facts, may=may, others=others)
 
     async def _of_the_machine(self) -> list[decide.Need]:
         tiers, forecasts = await self._tiers(), await self._levels.forecasts()

@@ -826,6 +826,17 @@ class Oversight(Noun):
         """The most urgent first."""
         return await self._get("/v1/needs", wire.Needs)
 
+    async def alarms(
+        self, *, standing: bool = False, after: str | None = None, limit: int = 100
+    ) -> wire.AlarmPage:
+        """What was told to whom, newest first; with `standing` only what is not over."""
+        return await self._get("/v1/alarms", wire.AlarmPage, standing=standing or None, after=after, limit=limit)
+
+    async def try_alarm(self, receiver: str) -> wire.AlarmTest:
+        """A test is sent now, each time it is asked for."""
+        ask = Ask("POST", "/v1/alarms/test", body=wire.AlarmTestRequest(receiver))
+        return await self._transport.send(ask, wire.AlarmTest)
+
     async def pace(self, *, minutes: int = 60) -> wire.Paces:
         return await self._get("/v1/pace", wire.Paces, minutes=minutes)
 

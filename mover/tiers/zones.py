@@ -16,6 +16,7 @@ from msgspec import Struct
 from mover import policy as reader
 from mover.errors import PolicyInvalid, SettingsInvalid
 from mover.model.policy import (
+    AlarmPolicy,
     ArchivePolicy,
     AuditPolicy,
     CleanPolicy,
@@ -95,6 +96,9 @@ def _wrong_ends(one: Loaded, settings: Settings, place: _Places) -> Iterator[Mis
         yield from (document.mistake(("to", at), what) for at, what in _about_dump(one.policy, settings, place))
     if isinstance(one.policy, AuditPolicy):
         yield from (document.mistake(("to", at), what) for at, what in _about_copies(one.policy.targets, settings))
+    if isinstance(one.policy, AlarmPolicy):
+        unknown = [(at, name) for at, name in enumerate(one.policy.receivers) if name not in settings.receivers]
+        yield from (document.mistake(("to", at), f"the settings have no receiver {name}") for at, name in unknown)
     if isinstance(one.policy, ProtectPolicy):
         yield from (document.mistake((key,), what) for key, what in _about_keeping(one.policy, settings))
         for index, root in enumerate(one.policy.roots):

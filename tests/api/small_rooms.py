@@ -871,6 +871,20 @@ async def healthy() -> None:
     return None
 
 
+class SmallAlarms(Room):
+    async def page(self, project: str, *, standing: bool, after: str | None, limit: int) -> wire.AlarmPage:
+        telling = wire.AlarmTelling(receiver="night", event="opened", at=AT, told_at=AT, attempts=1)
+        made = wire.Alarm(
+            id="alarm-1", code="batch-failed", severity="now", noun="batch", words="a batch failed", hint="Read why.",
+            count=1, opened_at=AT, tellings=[telling],
+        )  # fmt: skip
+        return wire.AlarmPage(alarms=[made])
+
+    async def test(self, project: str, receiver: str) -> wire.AlarmTest:
+        self.saw("test", receiver)
+        return wire.AlarmTest(receiver=receiver, told=True)
+
+
 class SmallOversight(Room):
     async def needs(self, identity: Identity) -> wire.Needs:
         return wire.Needs(needs=[wire.Need(
@@ -931,6 +945,7 @@ def small_rooms() -> Rooms:
         dumps=SmallDumps(),
         audit=SmallAudit(),
         oversight=SmallOversight(),
+        alarms=SmallAlarms(),
         tiers=small_tiers,
         policies=small_policies,
         status=small_status,

@@ -66,6 +66,8 @@ scans.read          +      +        +     .         .
 scans.declare       -      +        +     .         .
 verifications.read  +      +        +     .         .
 verifications.request -    +        +     .         .
+alarms.read         +      +        +     .         .
+alarms.test         -      -        +     .         .
 audit.read          .      .        +     +         .
 audit.pack          .      .        +     +         .
 tokens.read         .      .        +     .         .
@@ -105,7 +107,7 @@ def test_who_runs_the_machine_and_who_sees_names_are_two_people() -> None:
     assert not may("admin", "names.reveal")
     work = {action for action in ACTIONS if not action.endswith(".read")}
     # a certificate names nobody and moves nothing: it is what a compliance officer asks for
-    work -= {"names.reveal", "batches.certify"}
+    work -= {"names.reveal", "batches.certify", "audit.pack"}
     # grants or declines what who moves bytes asks about a withdrawn slide, and asks nothing
     work -= {"rulings.decide"}
     # one's own password and tokens

@@ -58,7 +58,7 @@ async def client(server: Server) -> AsyncIterator[Client]:
 ARGUMENTS: dict[str, Any] = {
     "id": "x-1", "ref": "prostate", "number": "N", "name": "prostate", "expression": "gleason >= 7",
     "packs": ["pack-1"], "parts": {"train": 0.8, "test": 0.2},
-    "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
+    "purpose": "call the ward", "to": "/restored", "key": "k", "run": "run-1", "receiver": "night", "write": lambda piece: None,
     "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
     "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
@@ -102,7 +102,7 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
     ):
         others = {
             "tokens": admin, "accounts": admin, "audit": admin, "shortenings": admin, "vault": custodian,
-            "rulings.decide": custodian, "snapshots.rebuild": admin, "keys": admin,
+            "rulings.decide": custodian, "snapshots.rebuild": admin, "oversight.try_alarm": admin, "keys": admin,
         }  # fmt: skip
         for noun_name, noun in vars(operator).items():
             if not isinstance(noun, Noun):
