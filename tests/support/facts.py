@@ -93,7 +93,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "dump_drill", **of, id=f"drill-{mark}", dump_id=f"dump-{mark}", kind="read", created_by="ann")
     insert(conn, "alarm", **of, id=f"alarm-{mark}", key="batch-failed", code="batch-failed", severity="now", noun="batch",
            words="a batch failed", hint="Read why.", count=1)  # fmt: skip
-    insert(conn, "alarm_telling", **of, alarm_id=f"alarm-{mark}", receiver="night", event="opened", words="w", count=1)
+    insert(conn, "alarm_telling", **of, alarm_id=f"alarm-{mark}", receiver="night", event="opened", words="failed",
+           count=1)  # fmt: skip
     insert(conn, "checkpoint", **of, n=1, digest=DIGEST, fingerprint="f", body="{}")
     insert(conn, "checkpoint_copy", **of, n=1, tier="archive")
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
