@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= .demo
 # what the tests need from Debian; elsewhere those tests skip and say so
-DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge curl
+DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge curl chromium
 # one more than two cores: the tests wait for disks and daemons a third of their time
 JOBS   ?= 3
 

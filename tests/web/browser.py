@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Response, Route, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Response, Route, expect, sync_playwright
 
 from mover.web.assets import HOME, TYPES
 
@@ -64,7 +64,8 @@ class Seen:
     def settled(self) -> None:
         """Nothing is loading any more."""
         self.page.locator("main.page h1").first.wait_for()
-        self.page.wait_for_function("!document.querySelector('.skeleton')")
+        # the page's policy refuses what `wait_for_function` would evaluate in it
+        expect(self.page.locator(".skeleton")).to_have_count(0, timeout=PATIENCE_MS)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type != "error":

@@ -21,6 +21,7 @@ export const plural = (amount, one, many = `${one}s`) => `${count(amount)} ${amo
 /** Two units at most: `3 d 4 h`, `12 min`, `48 s`. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds > 0 && seconds < 1) return "under 1 s";
   const s = Math.max(0, Math.round(seconds));
   if (s < MINUTE) return `${s} s`;
   if (s < HOUR) return `${Math.floor(s / MINUTE)} min${s % MINUTE && s < 10 * MINUTE ? ` ${s % MINUTE} s` : ""}`;

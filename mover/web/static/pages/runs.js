@@ -101,8 +101,8 @@ function Shown({ run, pace, events, stream, again }) {
     <${Why} run=${run} />
     <${Panel} title="Where it stands"><${StageBar} label="Stages of the run" stages=${stages(run, pace)} estimate=${run.state === "requested" || run.state === "staging" || run.state === "admitted" ? run.estimate : null} />
       <${Line} run=${run} />${may("oversight.shards") && !FINAL.has(run.state) && html`<${Shards} run=${run} />`}<//>
-    <div class="two"><div class="stack"><${Offenders} run=${run} /><${Strays} run=${run} /><${Proofs} run=${run} /><${Events} events=${events} stream=${stream} /></div>
-      <div class="stack"><${AtTheJob} run=${run} /><${Terms} run=${run} /><${Equivalent} operation="runs.view" said=${{ id: run.id }} /></div></div>`;
+    <div class="two"><div class="stack"><${AtTheJob} run=${run} /><${Offenders} run=${run} /><${Strays} run=${run} /><${Proofs} run=${run} /><${Events} events=${events} stream=${stream} /></div>
+      <div class="stack"><${Terms} run=${run} /><${Equivalent} operation="runs.view" said=${{ id: run.id }} /></div></div>`;
 }
 
 /** Its life in five words. The states between are the note under the word. */

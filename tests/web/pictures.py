@@ -1,0 +1,113 @@
+"""Pictures of every page for `docs/ui/`: `python -m tests.web.pictures [PAGE...]`.
+
+Tells the demo's story on a small hospital, so that they show what a person sees and not what a test left. Each page is
+taken light, dark and narrow, and kept small: 128 colours are enough for ink on paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from mover.demo import story
+from mover.demo.site import Site
+from mover.sdk import SyncClient
+from tests.web.browser import Theme, chromium, seen
+
+TO = Path(__file__).parents[2] / "docs" / "ui"
+COLOURS = 128
+BYTES_MAX = 150_000
+SCALE = 0.05
+LOOKS: tuple[tuple[str, Theme, bool], ...] = (
+    ("light", "light", False),
+    ("dark", "dark", False),
+    ("narrow", "light", True),
+)
+
+
+class Shot(NamedTuple):
+    """`path` below /ui, with ids by `{noun}`; `press` is what is pressed first; `role`: whose token."""
+
+    name: str
+    path: str
+    press: str = ""
+    role: str = "operator"
+
+
+# a line for each picture: pages add theirs here
+SHOTS = (
+    Shot("overview", "/"),
+    Shot("runs", "/runs"),
+    Shot("run", "/runs/{cleaned}"),
+    Shot("run-finish", "/runs/{ready}", press="Finish"),
+)
+
+
+def ids(client: SyncClient) -> dict[str, str]:
+    """What the story left, by a word for each."""
+    return {run.state: run.id for run in client.runs.list().runs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pages", nargs="*", help="names of pictures; all of them by default")
+    parser.add_argument(
+        "--root", type=Path, help="a demo that was told already; default: a fresh one, removed afterwards"
+    )
+    said = parser.parse_args()
+    wanted = [shot for shot in SHOTS if not said.pages or shot.name in said.pages]
+    if said.root is not None:
+        take(Site(said.root), wanted)
+        return
+    with tempfile.TemporaryDirectory(prefix="mover-ui-") as folder:
+        root = Path(folder) / "demo"
+        try:
+            story.main(root, serve=True, scale=SCALE)
+            take(Site(root), wanted)
+        finally:
+            story.remove_all(Site(root))
+
+
+def take(site: Site, shots: list[Shot]) -> None:
+    url = site.running_url()
+    assert url is not None, "no daemon runs there"
+    tokens = {"operator": site.operator.read_text().strip(), "admin": site.token.read_text().strip()}
+    with site.client(url) as client:
+        known = ids(client)
+    TO.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        for look, theme, narrow in LOOKS:
+            for shot in shots:
+                with seen(browser, url, theme=theme, narrow=narrow, checkout=True) as one:
+                    one.sign_in(tokens[shot.role], shot.path.format(**known))
+                    one.settled()
+                    save(TO / f"{shot.name}-{look}.png", picture(one.page, shot))
+                    assert one.complaints == [], (shot.name, one.complaints)
+
+
+def picture(page: Page, shot: Shot) -> bytes:
+    if shot.press:
+        page.get_by_role("button", name=shot.press, exact=True).first.click()
+        page.get_by_role("dialog").wait_for()
+        expect(page.locator(".skeleton")).to_have_count(0)
+    page.wait_for_timeout(1200)  # plots are drawn after their numbers came
+    return page.screenshot(full_page=not shot.press)
+
+
+def save(path: Path, taken: bytes, *, told: Callable[[str], object] = print) -> None:
+    image = Image.open(io.BytesIO(taken)).convert("RGB")
+    small = image.quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+    told(f"{path.name}: {path.stat().st_size // 1000} kB")
+    assert path.stat().st_size <= BYTES_MAX, path.name
+
+
+if __name__ == "__main__":
+    main()
