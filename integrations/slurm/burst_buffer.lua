@@ -3,12 +3,14 @@ The run of a job, by Slurm's burst_buffer/lua: staged while the job is pending a
 cleaned after it. Stands beside slurm.conf; docs/schedulers.md tells how it is set up. A job says:
 
   #BB_LUA pool=flash capacity=2000             (optional: GiB in Slurm's own account of the flash tier)
-  #BB_LUA stage_in cohort=prostate@3           (or expression="...", files=/path/of/list, like=RUN)
+  #BB_LUA stage_in cohort=prostate@3           (or expression="...", files=/path/of/list, like=RUN,
+                                                or splits=train=prostate-train@1,test=prostate-test@1)
   #BB_LUA stage_out code=/home/ana/model       (optional: beside the run's out/, which is always kept)
 
 This script only reads these lines; `mover-slurm` does what they say. What slurmctld calls with its locks held
 (job_process, pools, paths) reads one small file at most; what may take long is called beside it.
-Every word of a user's line is quoted for the shell, and control characters are refused.
+Every word of a user's line is quoted for the shell, and control characters are refused. What a user wrote is told to
+nobody but the user, at submission: a job's reason and slurmctld's log are read by others.
 ]]
 
 -- the two lines a site may edit
@@ -17,11 +19,11 @@ local STATE = "/var/lib/mover-slurm"
 
 local HEADER_BYTES = 256 * 1024
 local KNOWN = {
-  stage_in = { cohort = 1, expression = 1, files = 1, like = 1, policy = 1, tier = 1, layout = 1, label = 1,
-               priority = 1, lease_s = 1, project = 1 },
+  stage_in = { cohort = 1, expression = 1, files = 1, like = 1, splits = 1, policy = 1, tier = 1, layout = 1,
+               label = 1, shard_bytes = 1, priority = 1, deadline = 1, lease_s = 1, project = 1 },
   stage_out = { artifacts = 1, code = 1, logs = 1 },
 }
-local SETS = { "cohort", "expression", "files", "like" }
+local SETS = { "cohort", "expression", "files", "like", "splits" }
 
 -- --- a user's lines ------------------------------------------------------------------------------------------
 
@@ -66,8 +68,12 @@ local function read_words(words, said, seen)
   end
 end
 
-local function read_line(rest, said, seen)
+-- Before a script comes to a stage, Slurm puts %j, %u, %x and others of its own into these lines and drops what it does
+-- not know of: like 'AT2%' would end without its quote, and '%x%' ask for the job's name. Only %% is left as %.
+local function read_line(rest, said, seen, as_written)
   if rest:find("%c") then return "a control character" end
+  if as_written and (rest:gsub("%%%%", "")):find("%%") then return "write %% for a %: Slurm replaces %x" end
+  if as_written and rest:find("%%") and rest:find("\\\\", 1, true) then return "\\\\ and % in one line" end
   local words, problem = split(rest)
   if not words then return problem end
   -- Slurm's own words, which it has read already
@@ -76,7 +82,7 @@ local function read_line(rest, said, seen)
 end
 
 -- {stage_in = {...}, stage_out = {...}}, or nil and what is wrong, for its author's eyes
-local function read_script(path)
+local function read_script(path, as_written)
   local file = io.open(path, "r")
   if not file then return nil, "mover: the job script cannot be read" end
   local text = file:read(HEADER_BYTES) or ""
@@ -87,7 +93,7 @@ local function read_script(path)
     -- like Slurm, no further than the first line that is no comment
     if line ~= "" and line:sub(1, 1) ~= "#" then break end
     local rest = line:match("^#BB_LUA%s+(.*)$")
-    local problem = rest and read_line(rest, said, seen)
+    local problem = rest and read_line(rest, said, seen, as_written)
     if problem then return nil, "mover: line " .. number .. " of the script: " .. problem end
   end
   local sets = 0
@@ -95,9 +101,16 @@ local function read_script(path)
     if seen["stage_in" .. key] then sets = sets + 1 end
   end
   if sets ~= 1 then
-    return nil, "mover: the script needs one #BB_LUA stage_in line with exactly one of cohort=, expression=, files=, like="
+    return nil, "mover: the script needs one #BB_LUA stage_in line with exactly one of " .. table.concat(SETS, "=, ") .. "="
   end
   return said
+end
+
+-- The same for everybody's eyes: what is wrong was told at submission.
+local function read_again(path)
+  local said = read_script(path, false)
+  if said then return said end
+  return nil, "mover: the #BB_LUA lines of the script are not those that were submitted"
 end
 
 -- --- mover-slurm -------------------------------------------------------------------------------------------
@@ -125,7 +138,7 @@ end
 
 -- At submission, with locks held: an error is printed where sbatch was called.
 function slurm_bb_job_process(job_script)
-  local said, problem = read_script(job_script)
+  local said, problem = read_script(job_script, true)
   if not said then return slurm.ERROR, problem end
   return slurm.SUCCESS
 end
@@ -139,13 +152,13 @@ function slurm_bb_pools()
   return slurm.SUCCESS, pools
 end
 
-function slurm_bb_setup(job, uid, gid, pool, size, job_script)
-  return slurm_bb_job_process(job_script)
+function slurm_bb_setup()
+  return slurm.SUCCESS
 end
 
 -- The job stays pending until its run is ready; an error holds it, and stands in its reason and comment.
 function slurm_bb_data_in(job, job_script)
-  local said, problem = read_script(job_script)
+  local said, problem = read_again(job_script)
   if not said then return slurm.ERROR, problem end
   return call("stage", job, said.stage_in)
 end
@@ -177,7 +190,7 @@ end
 
 -- An error leaves the job in STAGE_OUT with the reason, its nodes free and its run on flash.
 function slurm_bb_data_out(job, job_script)
-  local said, problem = read_script(job_script)
+  local said, problem = read_again(job_script)
   if not said then return slurm.ERROR, problem end
   return call("finish", job, said.stage_out)
 end

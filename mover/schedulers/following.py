@@ -6,6 +6,7 @@ started again: the request is known by its key, and what a lost answer had alrea
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ from msgspec import Struct
 from mover.clock import SYSTEM, Clock
 from mover.errors import Conflict, MoverError, RequestInvalid, SettingsInvalid, StillWorking
 from mover.model import wire
+from mover.model.ids import is_id
 from mover.schedulers import words
 from mover.sdk import Client, SyncClient
+from mover.sdk.nouns import KEEP_EVERY_S
 
 T = TypeVar("T")
 
@@ -27,6 +30,10 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 ENDED = frozenset({"cleaned", "refused"})
 OVER = ENDED | {"cleaning", "cancelled", "failed"}
 PROTECTED = frozenset({"protected", "cleaning", "cleaned"})
+# of these a key may still be used; every other state is the way to an end
+LIVING = frozenset({"requested", "admitted", "staging", "sealed", "ready", "refused"})
+ATTEMPTS_MAX = 100
+SECRET_CHARACTERS = 4096
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], *, limit_s: float, clock: Clock = SYSTEM) -> T:
@@ -54,12 +61,45 @@ class Following:
     async def request(self, body: wire.RunRequest, *, key: str) -> wire.Run:
         return await self._patiently(lambda: self._runs.request(body, key=key))
 
+    async def request_living(
+        self,
+        body: wire.RunRequest,
+        *,
+        key: str,
+        attempt: int = 1,
+        asking: Callable[[int], object] = lambda attempt: None,
+    ) -> wire.Run:
+        """The run of this key, or of the next attempt under it whose run is not over: a job that waited for longer than
+        its run's lease asks for another. `asking` hears of each attempt before the daemon does."""
+        while True:
+            asking(attempt)
+            try:
+                run = await self.request(body, key=key if attempt == 1 else f"{key}/{attempt}")
+                if run.state in LIVING or attempt >= ATTEMPTS_MAX:
+                    return run
+            except Conflict as error:
+                if attempt >= ATTEMPTS_MAX or not await self._is_over(error.where):
+                    raise
+            attempt += 1
+
+    async def _is_over(self, run: str) -> bool:
+        return is_id(run, "run") and (await self.view(run)).state not in LIVING
+
     async def until_ready(self, run: str) -> wire.Run:
         """Ready, or at an end: look at the state that comes back."""
         return await self._patiently(lambda: self._runs.wait(run))
 
     async def heartbeat(self, run: str) -> wire.Run:
         return await self._patiently(lambda: self._runs.heartbeat(run))
+
+    async def kept(self, run: str, *, every_s: float) -> wire.Run:
+        """The run when it was finished, its lease kept until then. StillWorking after `limit_s`: whoever should finish
+        it has died, and the lease sees to it."""
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await self._runs.keep(run, every_s=every_s)
+        except TimeoutError:
+            raise StillWorking(f"nobody finished the run in {self._limit_s:g} s", where=run) from None
 
     async def finish(self, run: str, body: wire.FinishRequest) -> wire.Run:
         """Protected, or `ready` again with the reason why it could not be; a run that never was ready as it is.
@@ -121,23 +161,27 @@ class Told(Struct, frozen=True):
 
 
 async def follow(
-    url: str, token_file: str, run: str, goal: str, finish: dict[str, Any] | None = None, *, limit_s: float = 86_400.0
-) -> Told:
-    """To `ready`, or over `finish` and protection to `cleaned`. Safe to run twice at once and to run again."""
-    if goal not in ("ready", "cleaned"):
-        raise RequestInvalid("a run is followed to `ready` or to `cleaned`", where="goal")
+    url: str, token_file: str, run: str, goal: str, finish: dict[str, Any] | None = None, *,
+    limit_s: float = 86_400.0, every_s: float = KEEP_EVERY_S,
+) -> Told:  # fmt: skip
+    """To `ready`; `kept`, with its lease, until somebody finishes it; or over `finish` and protection to `cleaned`.
+    Safe to run twice at once and to run again."""
+    if goal not in ("ready", "kept", "cleaned"):
+        raise RequestInvalid("a run is followed to `ready`, `kept` or `cleaned`", where="goal")
     async with Client(url, token=read_token(Path(token_file))) as client:
         following = Following(client, limit_s=limit_s)
         try:
             if goal == "ready":
                 seen = await following.until_ready(run)
+            elif goal == "kept":
+                seen = await following.kept(run, every_s=every_s)
             else:
                 seen = await following.finish(run, msgspec.convert(finish or {}, wire.FinishRequest))
                 if seen.state in PROTECTED:
                     seen = await following.end(run)
         except MoverError as error:
             return Told(run, "unknown", False, words.told(error))
-    well = seen.state == goal
+    well = seen.ready_at is not None if goal == "kept" else seen.state == goal
     why = "" if well else words.told_of(seen)
     return Told(run, seen.state, well, why, seen.root, seen.out, seen.manifest_root, seen.snapshots)
 
@@ -155,11 +199,14 @@ def give_up(url: str, token_file: str, run: str) -> None:
 
 
 def read_token(path: Path) -> str:
-    """A scheduler's secret acts for others, so no other may read it."""
+    """A scheduler's secret acts for others, so nobody else may read it: it is open to its owner alone. Root may hand it
+    to one of our own groups, to read, as Kubernetes does with the secrets of a pod that has an `fsGroup`."""
     try:
         with open(path, encoding="ascii") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
+            facts = os.fstat(file.fileno())
+            ours = facts.st_uid == 0 and facts.st_gid in {os.getegid(), *os.getgroups()}
+            if facts.st_mode & (0o037 if ours else 0o077):
                 raise SettingsInvalid("the token file can be read by others", where=str(path), hint=f"chmod 600 {path}")
-            return file.read().strip()
+            return file.read(SECRET_CHARACTERS).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid("the token file cannot be read", where=str(path)) from error

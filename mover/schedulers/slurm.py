@@ -28,7 +28,7 @@ from mover import policy as yaml_reader
 from mover.errors import Conflict, MoverError, NotFound, RequestInvalid, ServiceUnreachable, SettingsInvalid
 from mover.model import wire
 from mover.schedulers import words
-from mover.schedulers.following import ENDED, OVER, PROTECTED, Following, patiently, read_token
+from mover.schedulers.following import ENDED, PROTECTED, Following, patiently, read_token
 from mover.sdk import Client
 
 # slurmctld ends `data_in` and `data_out` by its own StageInTimeout and StageOutTimeout: at most a day
@@ -40,7 +40,6 @@ CHECK_LIMIT_S = 20.0
 LEASE_MARGIN_S = 3_600
 LEASE_LIMITS_S = (60, 31_536_000)
 LIST_LIMIT_BYTES = 32 << 20
-ATTEMPTS_MAX = 100
 RECORDS_MAX = 100_000
 SLURM_ANSWERS_S, SLURM_LIMIT_S = 60.0, 300.0
 
@@ -79,11 +78,11 @@ class Record(Struct, frozen=True):
     attempt: int = 1
     run: str = ""
     over: bool = False
+    left: bool = False  # it was given up and could not be protected: what is left of it is its lease's
 
     def key(self, cluster: str) -> str:
-        """Job ids wrap and survive requeues; a job that was held and released asks once more."""
-        key = f"{cluster}/{self.job}/{self.submitted}/{self.restarts}"
-        return key if self.attempt == 1 else f"{key}/{self.attempt}"
+        """Job ids wrap and survive requeues."""
+        return f"{cluster}/{self.job}/{self.submitted}/{self.restarts}"
 
 
 class Records:
@@ -232,14 +231,8 @@ class Hook:
         record = self._begin(job, words.pairs(said, known=words.STAGE_IN))
         async with self._client(record.project, acts_for=job.uid) as client:
             following = Following(client, limit_s=STAGE_LIMIT_S)
-            try:
-                record = await self._request(following, record)
-                run = await following.until_ready(record.run)
-            except MoverError as error:
-                # a run that is asked for once more, after a release, is another
-                if error.retry != "later":
-                    self._records.put(msgspec.structs.replace(record, over=not record.run))
-                raise
+            record = await self._request(following, record)
+            run = await following.until_ready(record.run)
         if run.state != "ready" or run.root is None:
             self._records.put(msgspec.structs.replace(record, over=True))
             raise RequestInvalid(words.told_of(run))
@@ -251,24 +244,32 @@ class Hook:
         if earlier is not None and not earlier.over:
             return earlier
         project = self._project(said)
-        files = read_list(said["files"], uid=job.uid) if "files" in said else None
-        body = words.run_request(said, files=files, lease_s=_lease_s(job.limit_s))
+        body = words.run_request(said, read=lambda path: read_list(path, uid=job.uid), lease_s=_lease_s(job.limit_s))
         attempt = earlier.attempt + 1 if earlier else 1
         record = Record(job.id, job.submitted, job.restarts, job.uid, project, body, attempt)
         self._records.put(record)
         return record
 
     async def _request(self, following: Following, record: Record) -> Record:
-        """The run of this record's key, or of the next that is not over: a run that ended while its job was held
-        has no root any more."""
-        while True:
-            run = await following.request(record.body, key=record.key(self._settings.cluster))
-            if run.state not in OVER or record.attempt >= ATTEMPTS_MAX:
-                record = msgspec.structs.replace(record, run=run.id)
-                self._records.put(record)
-                return record
-            record = msgspec.structs.replace(record, attempt=record.attempt + 1)
+        """The run of this record's key. A run that ended while its job was held has no root any more, and slurmctld
+        tears down and asks again what it found staged when it was started: then it is the next attempt's."""
+
+        def asking(attempt: int) -> None:
+            nonlocal record
+            record = msgspec.structs.replace(record, attempt=attempt, run="")
             self._records.put(record)
+
+        key = record.key(self._settings.cluster)
+        try:
+            run = await following.request_living(record.body, key=key, attempt=record.attempt, asking=asking)
+        except MoverError as error:
+            # what is asked for once more, after a release, is another
+            if error.retry != "later":
+                self._records.put(msgspec.structs.replace(record, over=True))
+            raise
+        record = msgspec.structs.replace(record, run=run.id)
+        self._records.put(record)
+        return record
 
     # --- around the job ---------------------------------------------------------------------------------------
 
@@ -324,6 +325,8 @@ class Hook:
                 if not record.run:
                     # killed between the record and the answer: the key tells which run that was, if any
                     record = await self._request(following, record)
+                if record.left and (await following.view(record.run)).state == "ready":
+                    return
                 run = await following.end(record.run)
             except MoverError as error:
                 if error.retry == "later" or (record.run and not isinstance(error, NotFound)):
@@ -332,6 +335,10 @@ class Hook:
                 return
         if run.state in ENDED:
             self._records.forget(record)
+            return
+        # giving it up again and again would make a snapshot that is not whole each time
+        self._records.put(msgspec.structs.replace(record, left=True))
+        raise RequestInvalid(f"not protected, and left to its lease: {words.told_of(run)}")
 
     # --- from time to time --------------------------------------------------------------------------------------
 
@@ -429,7 +436,7 @@ def command(ctx: click.Context, config: Path) -> None:
 @click.pass_context
 def stage(ctx: click.Context, job: int, said: tuple[str, ...]) -> None:
     """data_in: the job's run, ready on flash."""
-    _answer(ctx, lambda hook: hook.stage(job, list(said)))
+    _answer(ctx, lambda hook: hook.stage(job, list(said)), said)
 
 
 @command.command("check")
@@ -446,7 +453,7 @@ def check(ctx: click.Context, job: int) -> None:
 @click.pass_context
 def finish(ctx: click.Context, job: int, said: tuple[str, ...]) -> None:
     """data_out: what the job wrote, protected."""
-    _answer(ctx, lambda hook: hook.finish(job, list(said)))
+    _answer(ctx, lambda hook: hook.finish(job, list(said)), said)
 
 
 @command.command("end")
@@ -464,11 +471,11 @@ def keep(ctx: click.Context) -> None:
     _answer(ctx, lambda hook: hook.keep())
 
 
-def _answer(ctx: click.Context, work: Callable[[Hook], Coroutine[Any, Any, None]]) -> None:
+def _answer(ctx: click.Context, work: Callable[[Hook], Coroutine[Any, Any, None]], said: tuple[str, ...] = ()) -> None:
     try:
         asyncio.run(work(Hook(load(ctx.obj))))
     except MoverError as error:
-        click.echo(f"error: {words.told(error)}")
+        click.echo(f"error: {words.told(error, said=[word.partition('=')[2] for word in said])}")
         ctx.exit(error.exit_status)
     click.echo("ok")
 

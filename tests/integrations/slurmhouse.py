@@ -1,12 +1,15 @@
-"""A real Slurm for a test: munged, slurmctld and one slurmd with keys, sockets and ports of their own."""
+"""A real Slurm for a test: munged, slurmctld and one slurmd with keys, sockets and ports of their own. slurmctld and
+what it calls run as Debian's user `slurm`, munged and slurmd as root."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +17,7 @@ from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 OURS = Path(__file__).parents[2] / "integrations" / "slurm"
+SLURM_USER = "slurm"
 WAIT_S = 180.0
 
 SLURM_CONF = """
@@ -24,10 +28,11 @@ SlurmdPort={slurmd}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
-SlurmUser=root
+SlurmUser={user}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
+SlurmctldPidFile={folder}/state/slurmctld.pid
+Licenses=seat:1
 SlurmdPidFile={folder}/slurmd.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -46,28 +51,45 @@ PartitionName=main Nodes=n1 Default=YES MaxTime=INFINITE OverSubscribe=FORCE:8 S
 
 
 def missing() -> list[str]:
-    return [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    lacking = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    return lacking or ([] if any(one.pw_name == SLURM_USER for one in pwd.getpwall()) else [f"the user {SLURM_USER}"])
+
+
+def python_for(user: str) -> tuple[str, str] | None:
+    """An interpreter that this user may run, and its PYTHONPATH: the one of these tests may lie in a closed home."""
+    path = os.pathsep.join([str(OURS.parents[1]), *(one for one in sys.path if one.endswith("site-packages"))])
+    system = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/local/bin:/usr/bin")
+    for python in (sys.executable, system):
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                [str(python), "-c", "import mover.cli, mover.schedulers.slurm"], user=user, group=user,
+                extra_groups=[], cwd="/", env={"PYTHONPATH": path}, check=True, capture_output=True,
+            )  # fmt: skip
+            return str(python), path
+    return None
 
 
 class SlurmHouse:
-    def __init__(self, folder: Path, *, command: str, state: Path) -> None:
+    def __init__(self, folder: Path, *, command: str, state: Path, python_path: str) -> None:
         self.folder = folder
         self._parts: list[subprocess.Popen[bytes]] = []
         self._environment = {
             **os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
-            "PYTHONPATH": str(OURS.parents[1]),
+            "PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
         self._write(command, state)
 
     def _write(self, command: str, state: Path) -> None:
         for part in ("state", "spool"):
             (self.folder / part).mkdir()
+        shutil.chown(self.folder / "state", SLURM_USER)
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o600)
         ports = [_free_port() for _ in range(2)]
         conf = SLURM_CONF.format(
-            host=socket.gethostname().partition(".")[0], ctld=ports[0], slurmd=ports[1], folder=self.folder, ours=OURS
-        )
+            host=socket.gethostname().partition(".")[0], ctld=ports[0], slurmd=ports[1], folder=self.folder, ours=OURS,
+            user=SLURM_USER,
+        )  # fmt: skip
         (self.folder / "slurm.conf").write_text(conf)
         shutil.copy(OURS / "burst_buffer.conf", self.folder)
         lua = (OURS / "burst_buffer.lua").read_text()
