@@ -91,7 +91,7 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "dump", **of, id=f"dump-{mark}", policy="dump", why="asked", created_by="ann")
     insert(conn, "dump_copy", **of, dump_id=f"dump-{mark}", tier="archive", key="k")
     insert(conn, "dump_drill", **of, id=f"drill-{mark}", dump_id=f"dump-{mark}", kind="read", created_by="ann")
-    insert(conn, "alarm", **of, id=f"alarm-{mark}", key="batch-failed", code="batch-failed", severity="now", noun="batch",
+    insert(conn, "alarm", **of, id=f"alarm-{mark}", key="k", code="batch-failed", severity="now", noun="batch",
            words="a batch failed", hint="Read why.", count=1)  # fmt: skip
     insert(conn, "alarm_telling", **of, alarm_id=f"alarm-{mark}", receiver="night", event="opened", words="failed",
            count=1)  # fmt: skip
