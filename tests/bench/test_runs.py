@@ -23,7 +23,8 @@ def test_runs_are_staged_beside_the_engine_and_restaged_by_their_tenth(tmp_path:
     runs.checks(context)
 
     claims = {claim.id: claim for claim in context.finished}
-    expected = "P13 P13-shared P13-small P13-small-shared P13-shards P13-shards-read P14-check"
+    expected = "P13 P13-shared P13-cleaned P13-small P13-small-shared P13-small-cleaned"
+    expected += " P13-shards P13-shards-read P14-check"
     assert set(claims) == set(expected.split())
     assert claims["P13"].peers["the engine alone"] > 0 and len(claims["P13"].rounds["restage"]) == SMOKE.rounds
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
