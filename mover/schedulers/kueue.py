@@ -2,7 +2,10 @@
 
 Kueue reserves quota for a workload and asks its admission checks; ours answers `Ready` with the run's root as
 annotations of the pods, `Rejected` with the offenders, or lets it wait. The controller keeps nothing: the run of a
-workload is known again by its key (cluster, workload's uid), so it may be killed and started anywhere, or twice.
+workload is known again by its key (cluster, workload's uid), so it may be killed and started anywhere, or twice. A
+workload that was preempted and comes back finds its run, or, when its lease lapsed meanwhile, asks for another.
+
+It serves all namespaces, so nothing that one of them says or breaks ends it: a turn goes on with the next workload.
 
 Who a workload acts for is its namespace's, as the controller's own settings say: what a pod's template says of its
 user is the word of whoever wrote it.
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +42,12 @@ FIELD_MANAGER = "mover-kueue"
 PAUSE_S, HEARTBEAT_S = 5.0, 60.0
 ASK_LIMIT_S, END_LIMIT_S = 5.0, 30.0
 AT_ONCE = 16
-PAGE, WORKLOADS_MAX = 500, 20_000
+# of the API server's objects only a page at a time is held
+PAGE = 500
 REMEMBERED_MAX = 100_000
+
+# what an API server that is away, or answers something else, looks like from here
+AWAY = (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError)
 
 log = get_logger("kueue")
 
@@ -80,11 +87,15 @@ class Api:
 
     async def checks(self) -> set[str]:
         """Names of the AdmissionChecks that are ours."""
-        found = await self._list(f"{GROUP}/admissionchecks")
-        return {one["metadata"]["name"] for one in found if one["spec"].get("controllerName") == CONTROLLER}
+        return {
+            one["metadata"]["name"]
+            async for page in self._pages(f"{GROUP}/admissionchecks")
+            for one in page
+            if one["spec"].get("controllerName") == CONTROLLER
+        }
 
-    async def workloads(self) -> list[dict[str, Any]]:
-        return await self._list(f"{GROUP}/workloads")
+    def workloads(self) -> AsyncIterator[list[dict[str, Any]]]:
+        return self._pages(f"{GROUP}/workloads")
 
     async def say(self, workload: dict[str, Any], check: str, verdict: Verdict) -> None:
         """Server-side apply: of the status, only this check is ours."""
@@ -106,17 +117,15 @@ class Api:
         kind = {"Content-Type": "application/apply-patch+yaml"}
         await self._ask("PATCH", path, params=query, data=msgspec.json.encode(document), headers=kind)
 
-    async def _list(self, path: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    async def _pages(self, path: str) -> AsyncIterator[list[dict[str, Any]]]:
         query = {"limit": str(PAGE)}
-        while len(found) < WORKLOADS_MAX:
+        while True:
             page = await self._ask("GET", path, params=query)
-            found += page["items"]
+            yield page["items"]
             after = page.get("metadata", {}).get("continue")
             if not after:
-                return found
+                return
             query = {"limit": str(PAGE), "continue": after}
-        raise RequestInvalid(f"more than {WORKLOADS_MAX} objects", where=path)
 
     async def _ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **said: Any) -> Any:
         # read each time: service account tokens are short-lived and renewed in their file
@@ -138,7 +147,7 @@ class Controller:
         while True:
             try:
                 await self.turn()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except AWAY as error:
                 log.warning("turn failed", error=type(error).__name__)
             await self._clock.sleep(PAUSE_S)
 
@@ -149,9 +158,17 @@ class Controller:
 
         async def one(workload: dict[str, Any]) -> None:
             async with room:
-                await self._look(workload, ours)
+                try:
+                    await self._look(workload, ours)
+                except MoverError as error:
+                    log.warning("workload waits", code=error.code)
+                except AWAY as error:
+                    log.warning("workload waits", error=type(error).__name__)
 
-        await asyncio.gather(*(one(workload) for workload in await self._api.workloads()))
+        async for page in self._api.workloads():
+            async with asyncio.TaskGroup() as group:
+                for workload in page:
+                    group.create_task(one(workload))
 
     async def _look(self, workload: dict[str, Any], ours: set[str]) -> None:
         at = workload["metadata"]
@@ -168,10 +185,7 @@ class Controller:
         token = await asyncio.to_thread(read_token, Path(home.token_file))
         settings = self._settings
         async with Client(settings.url, token=token, ca_file=settings.ca_file, acts_for=home.acts_for) as client:
-            try:
-                await self._act(workload, check, client)
-            except MoverError as error:
-                log.warning("workload waits", code=error.code)
+            await self._act(workload, check, client)
 
     async def _act(self, workload: dict[str, Any], check: dict[str, Any], client: Client) -> None:
         if _holds(workload["status"], "Finished"):
@@ -189,7 +203,7 @@ class Controller:
         except MoverError as error:
             # what may go well later waits; the rest will not get better by waiting
             state = "Pending" if error.retry == "later" else "Rejected"
-            return Verdict(state, words.told(error))
+            return Verdict(state, words.told(error, said=_words(workload)))
         if run.state == "ready":
             told = {RUN_ID: run.id, RUN_DIR: run.root, OUT_DIR: run.out, MANIFEST_ROOT: run.manifest_root}
             return Verdict("Ready", f"run {run.id} is ready", {name: value or "" for name, value in told.items()})
@@ -204,7 +218,7 @@ class Controller:
             raise RequestInvalid(f"the pods have no annotation {STAGE_IN}", where="podSets")
         body = _read(said, STAGE_IN, wire.RunRequest)
         key = f"k8s/{self._settings.cluster}/{workload['metadata']['uid']}"
-        return await Following(client, limit_s=ASK_LIMIT_S, clock=self._clock).request(body, key=key)
+        return await Following(client, limit_s=ASK_LIMIT_S, clock=self._clock).request_living(body, key=key)
 
     async def _beat(self, workload: dict[str, Any], client: Client) -> None:
         run = _told_run(workload)
@@ -254,7 +268,16 @@ def _read(said: str, name: str, shape: type[S]) -> S:
     try:
         return msgspec.json.decode(said, type=shape)
     except msgspec.DecodeError as error:
-        raise RequestInvalid(f"{name}: {error}", where="podSets") from None
+        raise RequestInvalid(f"{name}: {words.misfit(error)}", where="podSets") from None
+
+
+def _words(workload: dict[str, Any]) -> object:
+    """What its author wrote for us."""
+    said = _annotation(workload, STAGE_IN) or "[]"
+    try:
+        return msgspec.json.decode(said)
+    except msgspec.DecodeError:
+        return said
 
 
 def _holds(status: dict[str, Any], condition: str) -> bool:

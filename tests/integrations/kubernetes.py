@@ -18,6 +18,7 @@ class SmallApi:
         self.workloads: dict[str, dict[str, Any]] = {}
         self.applied: list[tuple[str, dict[str, Any]]] = []
         self.page = 2
+        self.gone: set[str] = set()  # listed, and deleted before anything could be said of them
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
@@ -43,6 +44,10 @@ class SmallApi:
     def check(self, name: str) -> dict[str, Any]:
         return self.workloads[name]["status"]["admissionChecks"][0]
 
+    def preempt(self, name: str) -> None:
+        """Evicted for a more important workload, and let in again: what was said of it before is void."""
+        self.workloads[name]["status"]["admissionChecks"] = [{"name": "mover", "state": "Pending", "message": ""}]
+
     def finish(self, name: str) -> None:
         self.workloads[name]["status"]["conditions"].append({"type": "Finished", "status": "True"})
 
@@ -67,6 +72,8 @@ class SmallApi:
         assert request.query["fieldManager"] and request.query["force"] == "true"
         said = json.loads(await request.text())
         name = request.match_info["name"]
+        if name in self.gone:
+            raise web.HTTPNotFound
         assert said["metadata"] == {"name": name, "namespace": request.match_info["namespace"]}
         [check] = said["status"]["admissionChecks"]
         self.applied.append((name, check))

@@ -18,7 +18,7 @@ pytest.importorskip("airflow", reason="needs apache-airflow, which no other test
 
 from airflow.exceptions import AirflowException, TaskDeferred  # noqa: E402
 
-from mover.schedulers.airflow import FinishRun, StageRun  # noqa: E402
+from mover.schedulers.airflow import FinishRun, KeepRun, StageRun  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("callers")]
 
@@ -51,17 +51,22 @@ def carried(operator: Any) -> Any:
 
 def test_a_run_is_staged_and_ended_by_deferred_tasks(standing: Ward, client: SyncClient) -> None:
     """No worker waits for data: between asking and ready there is only a trigger."""
-    where = {"url": standing.url, "token_file": str(standing.site.token)}
+    where: dict[str, Any] = {"url": standing.url, "token_file": str(standing.site.token)}
     told = carried(StageRun(task_id="stage", request={"expression": "family is not null"}, **where))
     assert told["state"] == "ready" and Path(told["root"], "RUN.json").exists()
+    # beside a training that never ends; and beside one that ended
+    died = KeepRun(task_id="keep", run=told["run"], at_most_s=1, **where)
+    with pytest.raises(AirflowException, match="nobody finished the run"):
+        carried(died)
     Path(told["out"], "model.bin").write_text("weights")
     ended = carried(FinishRun(task_id="finish", run=told["run"], finish={"exit": 0}, **where))
     assert ended["state"] == "cleaned" and ended["snapshots"]
     assert client.runs.view(told["run"]).state == "cleaned"
+    assert carried(KeepRun(task_id="keep", run=told["run"], **where))["state"] == "cleaned"
 
 
 def test_a_run_that_cannot_be_fails_its_task_with_the_reason(standing: Ward) -> None:
     """Airflow shows the exception: it must say what to mend."""
-    where = {"url": standing.url, "token_file": str(standing.site.token)}
+    where: dict[str, Any] = {"url": standing.url, "token_file": str(standing.site.token)}
     with pytest.raises(AirflowException, match="no such run"):
         carried(FinishRun(task_id="finish", run="run-absent", **where))
