@@ -18,6 +18,7 @@ import bisect
 import os
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from msgspec import Struct
@@ -116,18 +117,25 @@ class Tars:
         making = _Making(self._carrier, self._tiers, tier, tar, stop)
         await in_thread(making.prepare, rows, standing, copies)
         key = f"{CONTENT}/{TEMPORARY.decode()}tar-{shard.id}-{shard.epoch}/{tar.made_of}"
+        roots, digest = self._flash[tier].roots, None
         try:
             digest = await in_stoppable_thread(stop, making.make, key)
         finally:
             for row, place, error in making.doubts:
                 await self._fetch.doubt(shard, place.tier, row, error)
-        roots = self._flash[tier].roots
+            if digest is None:
+                with suppress(MoverError):  # left for the sweep
+                    await in_thread(roots.within, lambda _: _drop_folder(roots, key))
         if digest is None:
-            await in_thread(roots.within, lambda _: (roots.root / key).parent.rmdir())
             return Fetched([], [row for row in rows if row.path in making.lost])
         if not await in_thread(roots.within, lambda _: _name(roots, key, digest)):
             await self._fetch.judge(shard, tier, digest)
         return Fetched([Made(tar.path, digest, tar.made_of, tar.size_bytes)], [])
+
+
+def _drop_folder(roots: FlashRoots, key: str) -> None:
+    with suppress(OSError):
+        (roots.root / key).parent.rmdir()
 
 
 def _name(roots: FlashRoots, key: str, digest: str) -> bool:

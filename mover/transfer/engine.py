@@ -137,8 +137,8 @@ class Transfer:
         `seen` is the fingerprint the source is expected to have still (ChangedWhileReading). With
         `trusted_since`, `expected` was verified then under `seen`, and shared blocks inherit it.
         On object tiers `key` must be one no other attempt uses, and the caller puts the sidecar next.
-        `proving` sees what a file tier gave back cold, and its ranges are right or nothing is published
-        (DigestMismatch). `files`: how many the source reads for one output.
+        `proving` sees what a file tier gave back cold: nothing is published while a range of it is wrong
+        (DigestMismatch). `files`: how many the source reads.
 
         With a `journal`, a large move that was killed, was `stopped` (Stopping) or lost its tier goes on when it
         is run again with the same `attempt_id`; only one process may run an attempt at a time. The caller then
@@ -157,11 +157,9 @@ class Transfer:
 
         def move(given_up: Callable[[], bool]) -> Moved:
             pace = Pace(
-                source_tier.name,
-                target.name,
-                budgets=budgets or self._budgets,
+                source_tier.name, target.name, budgets=budgets or self._budgets,
                 stopped=lambda: stopped() or given_up(),
-            )
+            )  # fmt: skip
             pace.entry(files)
             record = None
             if journal is not None and attempt_id and recipe.size_bytes >= self._parts_from_bytes:

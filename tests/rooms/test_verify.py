@@ -251,6 +251,20 @@ async def test_a_run_root_is_compared_with_its_manifest(ward: Ward) -> None:
     assert [(one.kind, one.subject) for one in (await ward.found(seen)).values()] == [("changed", run.id)]
 
 
+async def test_a_run_root_in_tars_is_read_tar_by_tar(ward: Ward) -> None:
+    """Of files in a tar the tar is what stands there: its digest was taken while each of them was proved."""
+    body = wire.RunRequest(files=ward.slides([1000, 2000]), layout="shards")
+    run = await ward.runs.request(who(), body, key="1")
+    await ward.work()
+    whole = await ward.read(run=run.id)
+    assert (whole.state, whole.findings, whole.checked) == ("complete", {}, 2)
+    target = ward.folder / "flash" / "runs" / run.id / "data" / "000000.tar"
+    os.chmod(target, 0o600)
+    target.write_bytes(target.read_bytes()[:-1] + b"!")
+    found = await ward.found(await ward.read(run=run.id))
+    assert {key.rpartition("/")[2]: one.kind for key, one in found.items()} == {"000000.tar": "bit-rot"}
+
+
 @pytest.mark.parametrize(
     ("body", "what"),
     [
