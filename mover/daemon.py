@@ -336,14 +336,14 @@ async def _build(
         handlers={
             "batch-walk": packs.walk, "pack-deidentify": packs.deidentify, "tier-walk": scans.walk,
             "run-stage": stage.stage, "run-seal": stage.seal, "run-clean": clean.clean, AFTER: hooks.after,
-            **protecting.handlers(),
+            **runs.handlers(), **protecting.handlers(),
             **adoptions.handlers(), **rulings.handlers(), **records.handlers(), **moving.handlers(),
         },
         on_failed={
             "batch-walk": packs.failed, "pack-deidentify": packs.failed, "tier-walk": scans.failed,
             "run-stage": stage.failed, "run-seal": stage.failed, "run-clean": clean.failed, AFTER: hooks.failed,
-            **protecting.failure_handlers(), **adoptions.failure_handlers(), **rulings.failure_handlers(),
-            **records.failure_handlers(), **moving.failure_handlers(),
+            **runs.failure_handlers(), **protecting.failure_handlers(), **adoptions.failure_handlers(),
+            **rulings.failure_handlers(), **records.failure_handlers(), **moving.failure_handlers(),
         },
         queues=[*(tier_queue(name) for name in _served(settings) if name in tiers), *_vault_queue(settings)],
         # the two processes of one node (D20) live and die apart: neither takes back what the other holds

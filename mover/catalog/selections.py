@@ -34,7 +34,7 @@ from mover.randomness import new_id
 Item = TypeVar("Item")
 
 SLIDES_LIMIT = 1_000_000  # of one selection
-NUMBERS_SLICE = 10_000
+NUMBERS_SLICE = 20_000  # of one question: its plan reads the project's grants, and its rows are made in the event loop
 CLAUSES_LIMIT = 100  # of an expression that is explained
 
 _Q = queries.load(__file__)
@@ -154,40 +154,74 @@ async def freeze(
     return await _write(conn, project, rows, cohort=cohort_id, expression=expression)
 
 
+async def freeze_rows(conn: Connection, project: str, rows: list[Any]) -> Frozen:
+    """The same of slides that were `resolve`d in this transaction."""
+    without = [row.number for row in rows if row.place is None]
+    if without:
+        placed = {row.number: row for row in await _placed(conn, project, without)}
+        rows = [placed.get(row.number, row) for row in rows]
+    return await _write(conn, project, rows, cohort=None, expression=None)
+
+
 async def numbers_of(conn: Connection, project: str, expression: str) -> list[str]:
     """The slides that an expression selects now, in order; nothing is frozen."""
     return sorted(row.number for row in await _selected(conn, project, expression))
 
 
+class Resolved(Struct, frozen=True):
+    """Rows of the usable slides in the order in which they were named, and every offender with its position (from 1)
+    and why: malformed, duplicate, unknown (or not this project's), quarantined. What is malformed is told back as it
+    came; keep it only as `storable` gives it."""
+
+    rows: list[Any]
+    offenders: list[dict[str, Any]]
+
+
+async def resolve(conn: Connection, numbers: Sequence[str]) -> Resolved:
+    """What a list of numbers names."""
+    if len(numbers) > SLIDES_LIMIT:
+        raise LimitExceeded(f"more than {SLIDES_LIMIT} slides in one list")
+    formed = await asyncio.to_thread(lambda: sorted({number for number in numbers if is_number(number)}))
+    known: dict[str, Any] = {}
+    withdrawn: set[str] = set()
+    for start in range(0, len(formed), NUMBERS_SLICE):
+        part = formed[start : start + NUMBERS_SLICE]
+        known |= {row.number: row for row in await _Q.planned(conn, "slides_placed", numbers=part)}
+        withdrawn |= {row.number for row in await _Q.planned(conn, "withdrawn", numbers=part)}
+    return await asyncio.to_thread(_resolved, numbers, set(formed), known, withdrawn)
+
+
 async def resolve_numbers(
     conn: Connection, project: str, numbers: Sequence[str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """The usable numbers in order, and every offender with its position (from 1) and why: malformed, duplicate,
-    unknown (or not this project's), quarantined. What is malformed is told back as it came; keep it only as
-    `storable` gives it."""
-    if len(numbers) > SLIDES_LIMIT:
-        raise LimitExceeded(f"more than {SLIDES_LIMIT} slides in one list")
-    formed = sorted({number for number in numbers if is_number(number)})
-    known, withdrawn = set(), set()
-    for start in range(0, len(formed), NUMBERS_SLICE):
-        part = formed[start : start + NUMBERS_SLICE]
-        known |= {row.number for row in await _rows(conn, "slides_by_number", numbers=part)}
-        withdrawn |= {row.number for row in await _rows(conn, "withdrawn", numbers=part)}
-    usable: dict[str, None] = {}
+    """The usable numbers in order, and every offender."""
+    found = await resolve(conn, numbers)
+    return [row.number for row in found.rows], found.offenders
+
+
+def _resolved(numbers: Sequence[str], formed: set[str], known: dict[str, Any], withdrawn: set[str]) -> Resolved:
+    usable: dict[str, Any] = {}
     offenders: list[dict[str, Any]] = []
     for position, number in enumerate(numbers, start=1):
-        why = _why_not(number, known=known, withdrawn=withdrawn, usable=usable)
-        if why:
-            offenders.append({"number": number, "position": position, "why": why})
+        if number not in formed:
+            why = "malformed"
+        elif number in usable:
+            why = "duplicate"
+        elif number not in known:
+            why = "unknown"
+        elif number in withdrawn:
+            why = "quarantined"
         else:
-            usable[number] = None
-    return list(usable), offenders
+            usable[number] = known[number]
+            continue
+        offenders.append({"number": number, "position": position, "why": why})
+    return Resolved(list(usable.values()), offenders)
 
 
-async def count_of(conn: Connection, selection: str) -> int:
-    """How many slides a frozen list has; none where the project has no such list."""
-    rows = await _rows(conn, "count_of_selection", selection=selection)
-    return int(rows[0].count) if rows else 0
+async def frozen(conn: Connection, selection: str) -> Frozen | None:
+    """A list that was frozen before; None where the project has no such list."""
+    rows = await _rows(conn, "selection", selection=selection)
+    return Frozen(**rows[0]._asdict()) if rows else None
 
 
 async def withdrawn_since(conn: Connection, selection: str) -> list[str]:
@@ -199,16 +233,6 @@ async def withdrawn_since(conn: Connection, selection: str) -> list[str]:
 def storable(offenders: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same without what could be an original name: a malformed entry becomes its masked shape (I2)."""
     return [{**one, "number": mask(str(one["number"]))} if one.get("why") == "malformed" else one for one in offenders]
-
-
-def _why_not(number: str, *, known: set[str], withdrawn: set[str], usable: dict[str, None]) -> str | None:
-    if not is_number(number):
-        return "malformed"
-    if number in usable:
-        return "duplicate"
-    if number not in known:
-        return "unknown"
-    return "quarantined" if number in withdrawn else None
 
 
 # --- looking -----------------------------------------------------------------------------------------------
@@ -271,7 +295,7 @@ async def _at(conn: Connection, places: Sequence[int]) -> list[Any]:
     return [
         row
         for start in range(0, len(places), NUMBERS_SLICE)
-        for row in await _rows(conn, "slides_at", places=places[start : start + NUMBERS_SLICE])
+        for row in await _Q.planned(conn, "slides_at", places=places[start : start + NUMBERS_SLICE])
     ]
 
 
@@ -281,7 +305,7 @@ async def _placed(conn: Connection, project: str, numbers: Sequence[str]) -> lis
     rows = [
         row
         for start in range(0, len(wanted), NUMBERS_SLICE)
-        for row in await _rows(conn, "slides_placed", numbers=wanted[start : start + NUMBERS_SLICE])
+        for row in await _Q.planned(conn, "slides_placed", numbers=wanted[start : start + NUMBERS_SLICE])
     ]
     without = [row.number for row in rows if row.place is None]
     if not without:
@@ -300,26 +324,28 @@ async def _named(conn: Connection, project: str, numbers: Sequence[str]) -> list
 async def _write(
     conn: Connection, project: str, rows: list[Any], *, cohort: str | None, expression: str | None
 ) -> Frozen:
-    rows.sort(key=lambda row: row.number)
-    lines = "".join(f"{row.number} {row.digest}\n" for row in rows)
+    frozen, blocks = await asyncio.to_thread(_sealed, rows)
+    await conn.execute(
+        _Q["add_selection"],
+        {"id": frozen.selection_id, "project": project, "cohort": cohort, "expression": expression,
+         "count": frozen.count, "bytes": frozen.bytes, "root": frozen.root},
+    )  # fmt: skip
+    listed = {"project": project, "root": frozen.root}
+    async with conn.cursor() as cursor:
+        await cursor.executemany(_Q["add_list"], [{**listed, "block": block, "offsets": at} for block, at in blocks])
+    return frozen
+
+
+def _sealed(rows: list[Any]) -> tuple[Frozen, list[tuple[int, list[int]]]]:
+    """In the order of the numbers, with the digest over them; and as places."""
+    lines = "".join(sorted(f"{row.number} {row.digest}\n" for row in rows))
     frozen = Frozen(
         selection_id=new_id("selection"),
         count=len(rows),
         bytes=sum(row.size_bytes for row in rows),
         root=blake3(lines.encode()).hexdigest(),
     )
-    await conn.execute(
-        _Q["add_selection"],
-        {"id": frozen.selection_id, "project": project, "cohort": cohort, "expression": expression,
-         "count": frozen.count, "bytes": frozen.bytes, "root": frozen.root},
-    )  # fmt: skip
-    async with conn.cursor() as cursor:
-        await cursor.executemany(
-            _Q["add_list"],
-            [{"project": project, "root": frozen.root, "block": block, "offsets": offsets}
-             for block, offsets in _by_block(row.place for row in rows)],
-        )  # fmt: skip
-    return frozen
+    return frozen, list(_by_block(row.place for row in rows))
 
 
 def _by_block(places: Iterable[int]) -> Iterator[tuple[int, list[int]]]:

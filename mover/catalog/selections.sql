@@ -19,10 +19,6 @@ select s.number, p.place, s.size_bytes + s.files_bytes as size_bytes, coalesce(s
 select s.number, p.place, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest
   from mover.slide s left join mover.slide_place p on p.number = s.number where s.number = any (%(numbers)s);
 
--- name: slides_by_number
--- Of these numbers, the slides this project may see.
-select number from mover.slide where number = any (%(numbers)s);
-
 -- name: withdrawn
 -- Of these numbers, those that were withdrawn at this site, or whose every pack in this project waits in quarantine.
 select number from mover.slide_withdrawal where number = any (%(numbers)s)
@@ -39,6 +35,6 @@ select w.number from mover.slide_withdrawal w
    and (p.place %% %(size)s)::smallint = any (l.offsets)
  order by w.number;
 
--- name: count_of_selection
--- How many slides a frozen list has.
-select count from mover.selection where id = %(selection)s;
+-- name: selection
+-- A frozen list.
+select id as selection_id, count, bytes, root from mover.selection where id = %(selection)s;

@@ -24,6 +24,7 @@ from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
 from mover.model.policy import StagePolicy
+from mover.runs import entries
 from mover.runs.site import RunSite, step
 
 SQL = load(__file__)
@@ -172,6 +173,10 @@ class _Line:
             await self._refuse(run, IdentifierFoundLater.code, f"{len(gone)} of its slides were withdrawn meanwhile")
             offenders = [{"number": number, "why": "quarantined"} for number in gone]
             await self._conn.execute(SQL["name_offenders"], {"id": run.run_id, "offenders": Jsonb(offenders)})
+            return
+        if not await entries.stand(self._conn, run.run_id):
+            await self._explain(run, "its files are being laid out")
+            self._ahead.append(run.bytes)
             return
         to_copy = (await SQL.one(self._conn, "to_copy", run=run.run_id, tier=self._tier)).bytes
         if (await self._room(run, to_copy, space)).verdict == "wait":

@@ -119,7 +119,7 @@ async def _sealed(database: Database, run: Any) -> str | None:
     digest, found = blake3(), False
     async for piece in manifest_of(database, run.project_id, run.id, decided=True):
         found = True
-        await asyncio.to_thread(lambda piece=piece: digest.update(piece.encode()))
+        await asyncio.to_thread(digest.update, piece.encode())
     return digest.hexdigest() if found else None
 
 

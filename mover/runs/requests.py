@@ -16,21 +16,20 @@ from psycopg.types.json import Jsonb
 from mover.catalog import facts, selections
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
-from mover.decide.layout import slide_path
-from mover.decide.tars import File, Tar, cut
-from mover.decide.vectors import BLOCK
 from mover.errors import Conflict, NotFound, RequestInvalid, RunRefused
+from mover.jobs import NewShard, add_shards
+from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.facts import SLIDE_COLUMNS
 from mover.model.policy import StagePolicy
 from mover.randomness import new_id
+from mover.runs import entries
+from mover.runs.entries import Layout
 from mover.runs.guard import Guard, Judged
 from mover.runs.site import PLAN_STEPS_MAX, RunSite, get
 
 SQL = load(__file__)
-# entries written by one statement
-ENTRIES_SLICE = 10_000
 # a key whose run came so far stands for nothing any more: asking again is a mistake, not a repetition (D13)
 SOURCES = ("cohort", "expression", "files", "selection", "like", "splits")
 OVER = frozenset("finishing protecting protected cleaning cleaned cancelled failed".split())
@@ -40,29 +39,14 @@ class _Chosen(Struct, frozen=True):
     """A frozen selection, or what keeps the set from being whole."""
 
     selection_id: str = ""
+    count: int = 0
+    bytes: int = 0
     offenders: list[dict[str, Any]] = []
     explanation: str = ""
     # the run that is repeated exactly: its files under its names, whatever policies and facts say by now
     like: Any = None
-    # by number
+    # by number, of what was judged for this very run
     split_of: Mapping[str, str] = {}
-
-
-class _Layout(Struct, frozen=True):
-    name: str
-    label: str | None
-    shard_bytes: int | None = None
-
-
-class _Wanted(Struct, frozen=True):
-    """Every file the run root will hold, and the tars they stand in, if they do."""
-
-    entries: list[dict[str, Any]] = []
-    tars: list[dict[str, Any]] = []
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(one["size_bytes"] for one in self.tars or self.entries)
 
 
 def _digest_of(identity: Identity, body: wire.RunRequest) -> str:
@@ -132,8 +116,7 @@ class Requests:
             if layout.name == "shards":
                 steps = await self._tar_steps(conn, policy, chosen, layout)
             else:
-                rows = await self._selected(conn, policy.flash, chosen.selection_id)
-                steps = [_step_of(number, list(files)) for number, files in groupby(rows, key=lambda row: row.number)]
+                steps = await self._steps(conn, policy, chosen)
         copied = sum(s.bytes for s in steps if s.action == "copy")
         counts = {"link": sum(s.action == "link" for s in steps), "copy": sum(s.action == "copy" for s in steps)}
         return wire.Plan(
@@ -144,11 +127,25 @@ class Requests:
             truncated=len(steps) > PLAN_STEPS_MAX,
         )
 
+    async def _steps(self, conn: Connection, policy: StagePolicy, chosen: _Chosen) -> list[wire.PlanStep]:
+        steps: list[wire.PlanStep] = []
+        async for files in entries.files_of(conn, chosen.selection_id):
+            digests = [file.digest for file in files]
+            rows = await SQL.planned(conn, "standing", tier=policy.flash, digests=digests)
+            standing = {row.digest for row in rows}
+            slides = groupby(files, key=lambda file: file.number)
+            steps += [_step_of(number, list(of), standing) for number, of in slides]
+        return steps
+
     async def _tar_steps(
-        self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: _Layout
+        self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: Layout
     ) -> list[wire.PlanStep]:
-        wanted = await self._wanted(conn, policy, chosen, layout)
-        asked = [tar["made_of"] for tar in wanted.tars]
+        like = chosen.like
+        if like is not None and layout == entries.layout_of(like):
+            tars = [row._asdict() for row in await SQL.many(conn, "tars", run=like.id)]
+        else:
+            tars = (await entries.laid_out(conn, chosen.selection_id, layout, chosen.split_of)).tars
+        asked = [tar["made_of"] for tar in tars]
         made = {row.made_of for row in await SQL.many(conn, "made", tier=policy.flash, made_of=asked)}
         return [
             wire.PlanStep(
@@ -157,7 +154,7 @@ class Requests:
                 reason="stands on the flash tier" if tar["made_of"] in made else f"made of {tar['count']} files",
                 bytes=tar["size_bytes"],
             )
-            for tar in wanted.tars
+            for tar in tars
         ]
 
     def _policy(self, body: wire.RunRequest) -> StagePolicy:
@@ -222,7 +219,6 @@ class Requests:
         chosen = await self._choose(conn, identity.project, body, judged)
         layout = await self._layout(conn, body, policy, chosen)
         refused = bool(chosen.offenders)
-        wanted = _Wanted() if refused else await self._wanted(conn, policy, chosen, layout)
         values = {
             "id": run,
             "project": identity.project,
@@ -243,14 +239,17 @@ class Requests:
             "priority": body.priority,
             "deadline": body.deadline,
             "like": None if refused or chosen.like is None else chosen.like.id,
-            "files": len(wanted.entries),
-            "bytes": wanted.size_bytes,
+            "files": 0 if refused else chosen.count,
+            "bytes": 0 if refused else chosen.bytes,
         }
         await conn.execute(SQL["insert_run"], values)
-        for name, rows in (("insert_entries", wanted.entries), ("insert_tars", wanted.tars)):
-            for start in range(0, len(rows), ENTRIES_SLICE):
-                part = Jsonb(rows[start : start + ENTRIES_SLICE], msgspec.json.encode)
-                await conn.execute(SQL[name], {"run": run, "rows": part})
+        if refused:
+            return chosen
+        if chosen.split_of or chosen.count <= entries.AT_ONCE_MAX:
+            await entries.write(conn, await get(conn, run), chosen.split_of)
+        else:
+            shard = NewShard(tier_queue(policy.flash), "run-lay-out", run, priority=7)
+            await add_shards(conn, identity.project, [shard])
         return chosen
 
     async def _choose(self, conn: Connection, project: str, body: wire.RunRequest, judged: Judged | None) -> _Chosen:
@@ -258,10 +257,11 @@ class Requests:
         if judged is not None:
             return await self._apart(conn, project, judged)
         if body.files is not None:
-            known, offenders = await selections.resolve_numbers(conn, project, body.files)
-            if offenders or not known:
-                return _Chosen(offenders=offenders or [{"why": "empty"}], explanation=_unusable(offenders, body.files))
-            frozen = await selections.freeze(conn, project, numbers=known)
+            found = await selections.resolve(conn, body.files)
+            if found.offenders or not found.rows:
+                offenders = found.offenders or [{"why": "empty"}]
+                return _Chosen(offenders=offenders, explanation=_unusable(found.offenders, body.files))
+            frozen = await selections.freeze_rows(conn, project, found.rows)
         elif body.selection is not None:
             return await self._frozen(conn, body.selection)
         elif body.like is not None:
@@ -272,8 +272,9 @@ class Requests:
             if gone:
                 offenders = [one._asdict() for one in gone]
                 return _Chosen(offenders=offenders, explanation=f"{len(gone)} of its slides cannot be staged any more")
-            split_of = {row.number: row.split for row in await SQL.many(conn, "splits", run=earlier.id)}
-            return _Chosen(earlier.selection_id, like=earlier, split_of=split_of)
+            listed = await selections.frozen(conn, earlier.selection_id)
+            assert listed is not None  # a run refers to it
+            return _Chosen(listed.selection_id, listed.count, listed.bytes, like=earlier)
         else:
             cohort_id, expression = None, body.expression
             if body.cohort is not None:
@@ -281,23 +282,24 @@ class Requests:
             frozen = await selections.freeze(conn, project, expression=expression, cohort_id=cohort_id)
         if frozen.count == 0:
             return _Chosen(offenders=[{"why": "empty"}], explanation="the expression selects no slide")
-        return _Chosen(frozen.selection_id)
+        return _Chosen(frozen.selection_id, frozen.count, frozen.bytes)
 
     async def _frozen(self, conn: Connection, selection: str) -> _Chosen:
         """A list that was frozen before, as it is."""
-        if not await selections.count_of(conn, selection):
+        found = await selections.frozen(conn, selection)
+        if found is None or found.count == 0:
             raise NotFound("no such selection, or an empty one", where=selection)
         gone = await selections.withdrawn_since(conn, selection)
         offenders = [{"number": number, "why": "quarantined"} for number in gone]
         why = f"{len(gone)} of its slides were withdrawn since it was frozen" if gone else ""
-        return _Chosen(selection, offenders=offenders, explanation=why)
+        return _Chosen(selection, found.count, found.bytes, offenders=offenders, explanation=why)
 
     async def _apart(self, conn: Connection, project: str, judged: Judged) -> _Chosen:
         """One selection of all splits; each slide knows its own."""
         if judged.offenders:
             return _Chosen(offenders=judged.offenders, explanation=judged.explanation)
         frozen = await selections.freeze(conn, project, numbers=judged.every)
-        return _Chosen(frozen.selection_id, split_of=judged.split_of)
+        return _Chosen(frozen.selection_id, frozen.count, frozen.bytes, split_of=judged.split_of)
 
     async def _cohort(self, conn: Connection, reference: str) -> tuple[str, str]:
         name, _, version = reference.partition("@")
@@ -307,7 +309,7 @@ class Requests:
             raise NotFound("no such cohort", where=reference)
         return row.id, row.expression
 
-    async def _layout(self, conn: Connection, body: wire.RunRequest, policy: StagePolicy, chosen: _Chosen) -> _Layout:
+    async def _layout(self, conn: Connection, body: wire.RunRequest, policy: StagePolicy, chosen: _Chosen) -> Layout:
         """As it was asked for; as it was, where an earlier run is repeated; else as the policy has it."""
         like = chosen.like
         if like is not None and body.layout is None:
@@ -317,66 +319,18 @@ class Requests:
             usual = "split" if body.splits is not None and policy.layout != "shards" else policy.layout
             given, label = body.layout or usual, body.layout_label or policy.layout_label
             shard_bytes = body.shard_bytes or policy.shard_bytes
-        layout = _Layout(given, label, shard_bytes if given == "shards" else None)
+        layout = Layout(given, label, shard_bytes if given == "shards" else None)
         if chosen.offenders:
             return layout
         if body.shard_bytes is not None and given != "shards":
             raise RequestInvalid("shard_bytes goes with layout `shards`")
-        if layout.name == "split" and not chosen.split_of:
+        if layout.name == "split" and not (chosen.split_of or (like and await SQL.one(conn, "split", run=like.id))):
             raise RequestInvalid("layout `split` needs splits")
         if layout.name == "label" and not layout.label:
             raise RequestInvalid("layout `label` needs layout_label, the fact that names the folders")
         if layout.label and layout.label not in {*await facts.columns(conn), *SLIDE_COLUMNS}:
             raise RequestInvalid("layout_label is no column of this project", hint="See `mover cohort columns`.")
         return layout
-
-    async def _wanted(self, conn: Connection, policy: StagePolicy, chosen: _Chosen, layout: _Layout) -> _Wanted:
-        """Every file the run root will hold, and where it lies in the archive."""
-        like = chosen.like
-        if like is not None and layout == _Layout(like.layout, like.layout_label, like.shard_bytes):
-            entries, tars = await SQL.many(conn, "repeated", run=like.id), await SQL.many(conn, "tars", run=like.id)
-            return _Wanted([row._asdict() for row in entries], [row._asdict() for row in tars])
-        rows = await self._selected(conn, policy.flash, chosen.selection_id)
-        return await asyncio.to_thread(_laid_out, rows, layout, chosen.split_of)
-
-    async def _selected(self, conn: Connection, tier: str, selection: str) -> list[Any]:
-        """Some thousand places at a time: what each costs does not depend on how many there are, nor on what the
-        planner believes of a list that was written a moment ago."""
-        blocks = await SQL.many(conn, "places", selection=selection)
-        places = [block.block * BLOCK + at for block in blocks for at in block.offsets]
-        slices = [places[start : start + ENTRIES_SLICE] for start in range(0, len(places), ENTRIES_SLICE)]
-        return [row for part in slices for row in await SQL.many(conn, "selected", tier=tier, places=part)]
-
-
-def _laid_out(rows: list[Any], layout: _Layout, split_of: Mapping[str, str]) -> _Wanted:
-    entries = [_entry_of(row, layout, split_of.get(row.number)) for row in rows]
-    if layout.shard_bytes is None:
-        return _Wanted(entries)
-    files = [File(e["path"], e["number"], e["size_bytes"], e["digest"], e["split"]) for e in entries]
-    tars = cut(files, shard_bytes=layout.shard_bytes)
-    places = {member.file.path: (tar.path, member.offset) for tar in tars for member in tar.members}
-    for entry in entries:
-        entry["shard"], entry["shard_offset"] = places[entry["path"]]
-    return _Wanted(entries, [_tar_row(tar) for tar in tars])
-
-
-def _tar_row(tar: Tar) -> dict[str, Any]:
-    return {"path": tar.path, "made_of": tar.made_of, "count": len(tar.members), "size_bytes": tar.size_bytes}
-
-
-def _entry_of(row: Any, layout: _Layout, split: str | None) -> dict[str, Any]:
-    return {
-        "path": slide_path(
-            row.number, row.extension, layout=layout.name, facts=row.facts, label=layout.label, name=row.name,
-            several=row.several, split=split,
-        ),
-        "number": row.number,
-        "split": split,
-        "size_bytes": row.size_bytes,
-        "digest": row.digest,
-        "archive_tier": row.tier,
-        "archive_key": row.key,
-    }  # fmt: skip
 
 
 def _unusable(offenders: list[dict[str, Any]], files: list[str]) -> str:
@@ -386,9 +340,9 @@ def _unusable(offenders: list[dict[str, Any]], files: list[str]) -> str:
     return f"{len(offenders)} of {len(files)} unusable" + (f": {why}" if why else "")
 
 
-def _step_of(number: str, files: list[Any]) -> wire.PlanStep:
+def _step_of(number: str, files: list[Any], standing: set[str]) -> wire.PlanStep:
     """What staging does with one slide: whatever of it is not on flash is copied."""
-    absent = [file for file in files if not file.standing]
+    absent = [file for file in files if file.digest not in standing]
     return wire.PlanStep(
         action="copy" if absent else "link",
         subject=number,

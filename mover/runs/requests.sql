@@ -16,25 +16,6 @@ select id, expression from mover.cohort
  where id = %(ref)s or (name = %(name)s and (%(version)s::integer is null or version = %(version)s))
  order by version desc limit 1
 
--- name: places
--- Where the slides of a selection stand.
-select l.block, l.offsets from mover.selection s join mover.selection_list l on l.project_id = s.project_id and l.root = s.root
- where s.id = %(selection)s order by l.block
-
--- name: selected
--- Every file of every slide at these places, with what the layout needs; a slide's main file, which has no name, first.
-select f.number, s.extension, f.name, s.files_count > 0 as several, f.size_bytes, f.digest, f.tier, f.key, a.facts,
-       c.digest is not null as standing
-  from mover.slide_place p
-  join mover.slide s using (number)
-  join lateral (select s.number, null as name, s.size_bytes, s.digest, s.tier, s.key
-                union all
-                select number, name, size_bytes, digest, tier, key from mover.slide_file where number = s.number) f on true
-  left join mover.aligned a on a.number = s.number
-  left join mover.content c on c.tier = %(tier)s and c.digest = f.digest
- where p.place = any (%(places)s)
- order by f.number, f.name collate "C" nulls first
-
 -- name: insert_run
 -- A run begins as requested.
 insert into mover.run (id, project_id, selection_id, tier, policy, state, reason, explanation, offenders,
@@ -43,20 +24,6 @@ insert into mover.run (id, project_id, selection_id, tier, policy, state, reason
 values (%(id)s, %(project)s, %(selection)s, %(tier)s, %(policy)s, %(state)s, %(reason)s, %(explanation)s,
         %(offenders)s, %(actor)s, %(uid)s, %(gid)s, %(layout)s, %(label)s, %(shard_bytes)s, %(lease_s)s, %(priority)s,
         %(deadline)s, %(like)s, %(files)s, %(bytes)s)
-
--- name: insert_entries
--- Files the run root will hold.
-insert into mover.run_entry (project_id, run_id, path, number, split, size_bytes, digest, archive_tier, archive_key,
-                             shard, shard_offset)
-select (select mover.current_project()), %(run)s, e.* from jsonb_to_recordset(%(rows)s)
-    as e (path text, number text, split text, size_bytes bigint, digest text, archive_tier text, archive_key text,
-          shard text, shard_offset bigint)
-
--- name: insert_tars
--- Tars the files will stand in.
-insert into mover.run_tar (project_id, run_id, path, made_of, count, size_bytes)
-select (select mover.current_project()), %(run)s, t.* from jsonb_to_recordset(%(rows)s)
-    as t (path text, made_of text, count integer, size_bytes bigint)
 
 -- name: made
 -- Which of these tars stand on a tier.
@@ -77,15 +44,14 @@ select distinct e.number,
                             where f.tier = t.tier and f.key = convert_to(e.archive_key, 'UTF8') and f.state = 'open')))
  order by e.number
 
--- name: repeated
--- The files of an earlier run, each where it lay.
-select path, number, split, size_bytes, digest, archive_tier, archive_key, shard, shard_offset from mover.run_entry
- where run_id = %(run)s and number is not null order by path
+-- name: split
+-- Did an earlier run have splits?
+select 1 from mover.run_entry where run_id = %(run)s and split is not null limit 1
+
+-- name: standing
+-- Which of these digests stand on a tier.
+select digest from mover.content where tier = %(tier)s and digest = any (%(digests)s)
 
 -- name: tars
--- And its tars, each made of the same.
+-- The tars of an earlier run.
 select path, made_of, count, size_bytes from mover.run_tar where run_id = %(run)s order by path
-
--- name: splits
--- Which split each slide of an earlier run was in.
-select distinct number, split from mover.run_entry where run_id = %(run)s and split is not null

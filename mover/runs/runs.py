@@ -19,7 +19,7 @@ from mover.catalog.queries import load
 from mover.decide.finishing import check_paths
 from mover.decide.lifecycle import check_transition
 from mover.errors import Conflict, NotProtected, RunRefused
-from mover.jobs import NewShard, add_shards, in_thread
+from mover.jobs import FailureHandler, Handler, NewShard, add_shards, in_thread
 from mover.jobs.shards import cancel_shards, tier_queue
 from mover.model import wire
 from mover.model.access import Identity
@@ -27,6 +27,7 @@ from mover.model.names import path_text
 from mover.policy import PolicyBook
 from mover.runs.admission import Admissions
 from mover.runs.content import ContentStore
+from mover.runs.entries import LayOut
 from mover.runs.hooks import AFTER, PHASES, Phase, chain
 from mover.runs.look import PAGE_MAX, Look
 from mover.runs.requests import Requests, named
@@ -52,6 +53,13 @@ class Runs:
         self._requests, self._admissions, self._look = Requests(self._site), Admissions(self._site), Look(self._site)
         self._store = ContentStore(database, flash, node=node)
         self.watch = Watch(database, self._look)
+        self._lay_out = LayOut(self._site, self._admissions.admit_waiting)
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"run-lay-out": self._lay_out.lay_out}
+
+    def failure_handlers(self) -> dict[str, FailureHandler]:
+        return {"run-lay-out": self._lay_out.failed}
 
     # --- request and look -----------------------------------------------------------------------------------
 

@@ -96,11 +96,11 @@ class Rig:
             )
         )  # fmt: skip
         self.handlers: dict[str, Any] = {
-            "run-stage": self.stage.stage, "run-seal": self.stage.seal,
+            **self.runs.handlers(), "run-stage": self.stage.stage, "run-seal": self.stage.seal,
             "run-clean": self.clean.clean, AFTER: self.hooks.after, **self.protecting.handlers(),
         }  # fmt: skip
         self.on_failed: dict[str, Any] = {
-            "run-stage": self.stage.failed, "run-seal": self.stage.failed,
+            **self.runs.failure_handlers(), "run-stage": self.stage.failed, "run-seal": self.stage.failed,
             "run-clean": self.clean.failed, AFTER: self.hooks.failed, **self.protecting.failure_handlers(),
         }  # fmt: skip
         if vault is not None and sandbox is not None:

@@ -14,8 +14,9 @@ import pytest
 from mover.catalog.database import Database
 from mover.clock import SYSTEM
 from mover.decide.lifecycle import RUN
-from mover.errors import Conflict, IllegalTransition, IntegrityError, NotFound, RunRefused
+from mover.errors import Conflict, IllegalTransition, IntegrityError, NotFound, RequestInvalid, RunRefused
 from mover.model import wire
+from mover.runs import entries
 from mover.runs.runs import Runs
 from tests.rooms.rig import OTHER, PROJECT, Rig, Space, who
 from tests.support.postgres import Dsns
@@ -266,6 +267,46 @@ async def test_a_frozen_list_is_asked_for_by_its_id_and_whoever_withdraws_of_it_
     waited = await see(rig, again.id)
     assert (waited.state, waited.reason, waited.offenders) == ("refused", "identifier-found-later", named)
     assert waited.explanation == "2 of its slides were withdrawn meanwhile"
+
+
+async def test_a_long_list_is_answered_when_it_is_frozen_and_keeps_its_place_until_its_files_are_laid_out(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred thousand files take seconds to write down, and their requester waits for one."""
+    monkeypatch.setattr(entries, "AT_ONCE_MAX", 2)
+    slides = rig.slides([1000] * 3)
+    rig.roots.limit = Space(capacity=9000, free=1 << 40)
+    run = await ask(rig, slides, "1", layout="shards")
+    repeated = await rig.runs.request(who(), wire.RunRequest(like=run.id), key="2")
+    given_up = await ask(rig, slides, "3")
+    short = await ask(rig, slides[:1], "4")
+    await rig.runs.cancel(who(), given_up.id)
+    assert (run.state, run.count, run.bytes) == ("requested", 3, 3000) and run.queue is not None
+    assert run.explanation == "its files are being laid out"
+    assert short.state == "requested", "nobody passes those whose place is kept, unless it delays none of them"
+
+    assert sorted(await rig.work("run-lay-out")) == ["run-lay-out"] * 2
+    begun = await see(rig, run.id)
+    assert (begun.state, begun.explanation) == ("staging", None)
+    [row] = rig.rows("select wanted_files, wanted_bytes, reserved_bytes from mover.run where id = %s", run.id)
+    assert row.wanted_files == 3 and row.reserved_bytes == row.wanted_bytes > 3000, (
+        "tars are larger than what they hold"
+    )
+    assert (await see(rig, repeated.id)).state == "requested"
+    await rig.work("run-stage", "run-seal")
+    assert (await see(rig, run.id)).state == "ready"
+    again = await rig.runs.request(who(), wire.RunRequest(like=run.id, layout="flat"), key="5")
+    assert (await see(rig, given_up.id)).state == "cancelled"
+    await rig.work()
+    assert rig.rows("select count(*) from mover.run_entry where run_id = %s", given_up.id) == [(0,)]
+
+    def broken(*_: object, **__: object) -> None:
+        raise RequestInvalid("cannot be laid out")
+
+    monkeypatch.setattr(entries, "_cut", broken)
+    refused = await ask(rig, slides, "6")
+    await rig.work("run-lay-out")
+    assert (await see(rig, refused.id)).state == "refused" and again.count == 3
 
 
 # --- giving up ------------------------------------------------------------------------------------------------
