@@ -25,6 +25,7 @@ LAPTOP, NARROW = {"width": 1366, "height": 768}, {"width": 360, "height": 740}
 # a machine that runs eight other things is slow and not broken
 PATIENCE_MS = 60_000
 Theme = Literal["light", "dark"]
+expect.set_options(timeout=PATIENCE_MS)
 
 
 class Seen:

@@ -1,7 +1,7 @@
 """Pictures of every page for `docs/ui/`: `python -m tests.web.pictures [PAGE...]`.
 
 Tells the demo's story on a small hospital, so that they show what a person sees and not what a test left. Each page is
-taken light, dark and narrow, and kept small: 128 colours are enough for ink on paper.
+taken light, dark and narrow, and kept small: 256 colours are enough for ink on paper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mover.sdk import SyncClient
 from tests.web.browser import Theme, chromium, seen
 
 TO = Path(__file__).parents[2] / "docs" / "ui"
-COLOURS = 128
+COLOURS = 256
 BYTES_MAX = 150_000
 SCALE = 0.05
 LOOKS: tuple[tuple[str, Theme, bool], ...] = (

@@ -33,16 +33,18 @@ export function TimePlot({ at, series, format = count, label, height = 180, mark
   const theme = useTheme();
   const all = useMemo(() => [...series, ...marks.map((m) => ({ label: m.label, values: at.map(() => m.value), dash: true, colour: "var(--bad-area)" }))], [series, marks, at]);
   useEffect(() => {
+    // the frame is gone before its observer knows
+    const frame = box.current;
     let plot = null;
     let gone = false;
     const drawn = async () => {
       const { default: Plot } = await import("../vendor/uplot.js");
       if (gone) return;
-      plot = new Plot(options(box.current, all, { height, format }), [at, ...all.map((s) => s.values)], box.current);
+      plot = new Plot(options(frame, all, { height, format }), [at, ...all.map((s) => s.values)], frame);
     };
     drawn();
-    const watch = new ResizeObserver(() => plot?.setSize({ width: box.current.clientWidth, height }));
-    watch.observe(box.current);
+    const watch = new ResizeObserver(() => plot?.setSize({ width: frame.clientWidth, height }));
+    watch.observe(frame);
     return () => {
       gone = true;
       watch.disconnect();
@@ -110,8 +112,9 @@ export function Treemap({ items, label, legend, choose, height = 320, format = s
   const box = useRef(null);
   const [width, setWidth] = useState(800);
   useEffect(() => {
-    const watch = new ResizeObserver(() => setWidth(box.current.clientWidth));
-    watch.observe(box.current);
+    const frame = box.current;
+    const watch = new ResizeObserver(() => setWidth(frame.clientWidth));
+    watch.observe(frame);
     return () => watch.disconnect();
   }, []);
   const placed = useMemo(() => squarify(items.filter((i) => i.size > 0), width, height), [items, width, height]);
