@@ -31,7 +31,9 @@ def test_every_module_and_statement_is_in_the_wheel(installed: Path) -> None:
         path.relative_to(ROOT)
         for room in ("mover", "scanners")
         for path in (ROOT / room).rglob("*")
-        if path.suffix in (".py", ".sql") and path.is_file()
+        if (path.suffix in (".py", ".sql") or "web" in path.relative_to(ROOT).parts)
+        and path.is_file()
+        and "__pycache__" not in path.parts
     }
     assert {path for path in wanted if not (installed / path).is_file()} == set()
     migration = installed / "mover" / "catalog" / "migrations" / "0001_start.sql"

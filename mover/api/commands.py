@@ -50,7 +50,8 @@ COMMANDS: dict[str, str] = {
     "cohorts.freeze": "cohort freeze {ref}",
     "cohorts.selection": "cohort numbers {id}",
     "cohorts.columns": "cohort columns[ --values {values}]",
-    "runs.request": "run request[ --cohort {cohort}][ --expression {expression}][ --selection {selection}][ --like {like}][ --tier {tier}]"
+    "runs.request": "run request[ --cohort {cohort}][ --expression {expression}][ --selection {selection}]"
+    "[ --like {like}][ --tier {tier}]"
     "[ --policy {policy}][ --layout {layout}][ --label {layout_label}][ --lease {lease_s}][ --priority {priority}]"
     + _PLAN,
     "runs.list_runs": "run list" + _PAGE,
