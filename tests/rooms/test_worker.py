@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from mover.errors import MoverError, RequestInvalid, TierUnavailable
 from mover.jobs import NewShard, Shard, Worker, add_shards, finish_shard, in_thread
 from mover.jobs import worker as workers
 from mover.jobs.shards import claim_shard, others_running, postpone_shard
+from mover.jobs.threads import in_stoppable_thread
 from tests.support.postgres import Dsns
 
 PROJECT = "demo"
@@ -171,6 +173,24 @@ async def test_a_handler_that_lost_its_lease_is_not_left_while_its_thread_writes
 
     assert written.is_set()
     assert bench.state()[0] == "running"
+
+
+async def test_a_thread_that_can_be_stopped_is_stopped_and_waited_for() -> None:
+    """A tar may take minutes; who lost its lease, or closes the house, does not wait for all of it."""
+    began, stop, seen = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        began.set()
+        stop.wait(120)
+        time.sleep(0.05)  # whoever does not wait for us leaves first
+        seen.set()
+
+    running = asyncio.ensure_future(in_stoppable_thread(stop, write))
+    await asyncio.to_thread(began.wait, 120)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert stop.is_set() and seen.is_set()
 
 
 async def test_putting_off_is_neither_a_try_nor_a_failure(bench: Bench) -> None:

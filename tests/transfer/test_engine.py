@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from mover.errors import (
     TierFull,
     ZoneCrossing,
 )
+from mover.model.proving import Prover
 from mover.model.recipe import SEGMENT_BYTES, Copy, Literal, Recipe, compact, plain_copy
 from mover.model.source import ByteSource
 from mover.model.tiers import Zone
@@ -408,6 +410,23 @@ def test_bytes_other_than_the_catalog_says_are_not_published(source_tier: PosixT
         run(plain_copy(len(DATA)), source_tier, flash, expected=blake3(b"other").hexdigest())
     assert names(flash) == [] and rests(flash) == []
     run(plain_copy(len(DATA)), source_tier, flash, expected=blake3(DATA).hexdigest())
+
+
+def test_a_range_that_is_not_what_it_should_be_keeps_the_whole_from_its_name(
+    source_tier: PosixTier, flash: PosixTier
+) -> None:
+    """A tar of ten thousand files has no digest beforehand; each of its files has. Who is wrong is known afterwards."""
+    source_tier.put("slide", [DATA])
+    right = ("right", 100, 1000, blake3(DATA[100:1100]).hexdigest())
+    for wrong in ([("wrong", 5000, 10, "ab" * 32)], []):
+        prover = Prover([right, *wrong])
+        with source_tier.open("slide") as source, pytest.raises(DigestMismatch) if wrong else nullcontext():
+            Transfer().run_recipe(
+                plain_copy(len(DATA)), source=source, source_tier=source_tier, target=flash, key="out/tar",
+                proving=prover, files=2,
+            )  # fmt: skip
+        assert prover.wrong() == [name for name, *_ in wrong] and rests(flash) == []
+        assert names(flash) == ([] if wrong else ["out/tar"])
 
 
 def test_a_recipe_for_a_file_of_another_size_is_refused(source_tier: PosixTier, flash: PosixTier) -> None:
