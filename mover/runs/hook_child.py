@@ -14,6 +14,7 @@ import sys
 from mover.repository.reading_child import become, give_up_capabilities
 from mover.sandbox import confine
 
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
 # as a shell says it: a file that was found and could not be run
 CANNOT_RUN = 126
 
@@ -30,7 +31,7 @@ def main(words: list[str]) -> None:
         give_up_capabilities()
     confine.die_with_parent(int(parent))  # after the user: taking one on would forget it
     try:
-        os.execve(int(hook_fd), [name, *arguments], os.environ)
+        os.execve(int(hook_fd), [name, *arguments], ENVIRONMENT)
     except OSError as error:
         os.write(2, f"the hook cannot be run: {error.strerror}\n".encode())
         os._exit(CANNOT_RUN)

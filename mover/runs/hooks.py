@@ -40,6 +40,7 @@ from mover.log import get_logger
 from mover.model.policy import CleanPolicy, HookRule
 from mover.policy import PolicyBook
 from mover.repository.rights import can_become_others
+from mover.runs.hook_child import ENVIRONMENT
 from mover.runs.roots import run_key
 from mover.runs.site import Flash, get
 
@@ -57,7 +58,6 @@ _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from mover.runs.hook_child import main; main(sys.argv[2:])"
 )
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
 _WITHIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = 0o022
 
@@ -210,7 +210,7 @@ def _start(hook_fd: int, rights: str, name: str, words: Sequence[str]) -> subpro
     paths = json.dumps([os.path.abspath(path or ".") for path in sys.path])
     return subprocess.Popen(
         [sys.executable, "-c", _BOOT, paths, str(hook_fd), rights, str(os.getpid()), name, *words],
-        env=_ENVIRONMENT, cwd="/", pass_fds=(hook_fd,), start_new_session=True,
+        env=ENVIRONMENT, cwd="/", pass_fds=(hook_fd,), start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

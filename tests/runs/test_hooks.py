@@ -80,7 +80,7 @@ def test_a_hook_is_told_ids_and_nothing_else(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_hook_of_a_user_has_that_users_rights(folder: Path) -> None:
-    put(folder, "id -u; id -G; grep CapEff /proc/self/status; touch /root/x")
+    put(folder, "id -u; id -G; grep CapEff /proc/self/status; touch /of-root")
     end = ran(folder, user="nobody")
     uid, groups, capabilities = end.output.splitlines()[:3]
     assert (int(uid), end.state) == (NOBODY.pw_uid, "failed")
