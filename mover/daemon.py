@@ -297,14 +297,8 @@ async def _leave_shares(shares: Shares) -> None:
 
 
 async def _build(
-    settings: Settings,
-    database: Database,
-    keeping: Keeping,
-    policies: PolicyBook,
-    declared: PolicyBook,
-    tiers: dict[str, AnyTier],
-    sandbox: Sandbox,
-    dsns: Dsns, budgets: Budgets, carrier: Carrier, seal: Seal | None,
+    settings: Settings, database: Database, keeping: Keeping, policies: PolicyBook, declared: PolicyBook,
+    tiers: dict[str, AnyTier], sandbox: Sandbox, dsns: Dsns, budgets: Budgets, carrier: Carrier, seal: Seal | None,
 ) -> House:  # fmt: skip
     node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
