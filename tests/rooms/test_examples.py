@@ -13,7 +13,8 @@ import tifffile
 from blake3 import blake3
 
 from mover.catalog.database import Database
-from tests.rooms.rig import Rig
+from mover.model import wire
+from tests.rooms.rig import Rig, who
 from tests.support.postgres import Dsns
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
@@ -45,6 +46,9 @@ async def test_a_loader_and_a_tiler_read_a_root_and_the_loader_refuses_one_with_
     shown = said("run_root.py", str(root))
     assert f"{run.id}: 2 slides" in shown and all(number in shown for number in numbers)
     assert "12 tiles, mean brightness 90.0" in said("tiles.py", str(root), "100")
+    tarred = await rig.runs.request(who(), wire.RunRequest(files=numbers, layout="shards"), key="tars")
+    await rig.work()
+    assert "12 tiles, mean brightness 90.0" in said("tiles.py", str(root.with_name(tarred.id)), "100")
 
     (root / "data").chmod(0o750)
     (root / "data" / "leftover.svs").write_bytes(b"of another run")
