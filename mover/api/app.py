@@ -131,18 +131,23 @@ def _endpoint(operation: Operation, house: _House) -> Handler:
         allow(identity, operation.action)
         call = await _parse(request, operation, house, identity)
         answer = await operation.handler(call)
-        if operation.reads:
-            # before a byte of it leaves: what cannot be recorded is not given
-            await house.rooms.audit.accessed(call.project, operation.reads, *call.path.values(), by=call.actor,
-                                             request=call.request)  # fmt: skip
+
+        async def recorded() -> None:
+            """Before a byte of it leaves: what cannot be recorded is not given. And not before there is something to
+            give: what somebody took for an id may be a name."""
+            if operation.reads:
+                await house.rooms.audit.accessed(call.project, operation.reads, *call.path.values(), by=call.actor,
+                                                 request=call.request)  # fmt: skip
+
+        if isinstance(answer, Streamed):
+            return await _stream(request, answer.lines, answer.media_type, recorded)
+        if isinstance(answer, AsyncIterator):
+            return await _stream(request, answer, operation.media_type, recorded)
+        await recorded()
         if isinstance(answer, Leaving):
             response = _reply(answer.answer, operation)
             house.admission.clear_cookie(request, response)
             return response
-        if isinstance(answer, Streamed):
-            return await _stream(request, answer.lines, answer.media_type)
-        if isinstance(answer, AsyncIterator):
-            return await _stream(request, answer, operation.media_type)
         return _reply(answer, operation)
 
     return handle
@@ -182,29 +187,39 @@ def _reply(answer: Any, operation: Operation) -> web.Response:
     return _json(answer, status=status)
 
 
-async def _stream(request: web.Request, lines: AsyncIterator[bytes], media_type: str) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, lines: AsyncIterator[bytes], media_type: str, recorded: Callable[[], Awaitable[None]]
+) -> web.StreamResponse:
     """What is too long to stand in memory. The first piece is made before the status is said, so that a failure
     up to there is still a problem; a later one cuts the connection, which no reader takes for the end."""
-    first = await anext(lines, b"")
-    response = web.StreamResponse(headers={"Content-Type": media_type})
-    _stamp(response, request)
-    await response.prepare(request)
+    try:
+        first = await anext(lines, b"")
+        await recorded()
+        response = web.StreamResponse(headers={"Content-Type": media_type})
+        _stamp(response, request)
+        await response.prepare(request)
+        await _send(request, response, first, lines)
+    finally:
+        # whoever makes the pieces is told that nobody takes them any more
+        if isinstance(lines, AsyncGenerator):
+            await lines.aclose()
+    return response
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, first: bytes, lines: AsyncIterator[bytes]
+) -> None:
     try:
         await response.write(first)
         async for line in lines:
             await response.write(line)
         await response.write_eof()
     except ConnectionResetError:
-        return response  # whoever asked went away
+        return  # whoever asked went away
     except BaseException:
         if request.transport is not None:
             request.transport.abort()
         raise
-    finally:
-        # whoever makes the pieces is told that nobody takes them any more
-        if isinstance(lines, AsyncGenerator):
-            await lines.aclose()
-    return response
 
 
 def _stamp(response: web.StreamResponse, request: web.Request) -> None:
