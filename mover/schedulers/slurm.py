@@ -120,6 +120,11 @@ class Records:
         if not self.of_job(record.job):
             (self._folder / f"{record.job}.env").unlink(missing_ok=True)
 
+    def sweep(self, job: int) -> None:
+        """What a write that was killed has left."""
+        for path in self._folder.glob(f".{job}[-.]*"):
+            path.unlink(missing_ok=True)
+
     def pools(self, tiers: list[wire.Tier]) -> None:
         """The flash tiers as Slurm's pools, in GiB: Slurm 22.05 reads no quantity beyond 32 bits."""
         pools = [
@@ -312,6 +317,7 @@ class Hook:
 
     async def end(self, job_id: int) -> None:
         """`teardown`, also of a job that never began. What cannot be ended now is `keep`'s, and its lease's."""
+        self._records.sweep(job_id)
         for record in self._records.of_job(job_id):
             await self._end(record)
 
