@@ -27,12 +27,14 @@ select number from mover.pack where number = any (%(numbers)s)
  group by number having bool_and(state in ('quarantined', 'excluded'));
 
 -- name: withdrawn_of_selection
--- Slides of a frozen list that were withdrawn since. From the withdrawals, which are few, and not from the list.
+-- Slides of a frozen list that were withdrawn since. From the withdrawals, which are few, one by one, and not from the
+-- list: the planner does not know how long it is.
 select w.number from mover.slide_withdrawal w
-  join mover.slide_place p on p.number = w.number
-  join mover.selection s on s.id = %(selection)s
-  join mover.selection_list l on l.root = s.root and l.block = p.place / %(size)s
-   and (p.place %% %(size)s)::smallint = any (l.offsets)
+ cross join lateral (select place from mover.slide_place where number = w.number limit 1) p
+ cross join lateral (
+       select from mover.selection s join mover.selection_list l on l.project_id = s.project_id and l.root = s.root
+        where s.id = %(selection)s and l.block = p.place / %(size)s
+          and (p.place %% %(size)s)::smallint = any (l.offsets) limit 1) listed
  order by w.number;
 
 -- name: selection

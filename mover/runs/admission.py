@@ -169,14 +169,14 @@ class _Line:
         """It may have its bytes; is there room for what it copies, and is its set still whole?"""
         if not await self._hold(run):
             return
+        if not await entries.stand(self._conn, run.run_id):
+            await self._explain(run, "its files are being laid out")
+            self._ahead.append(run.bytes)
+            return
         if gone := await selections.withdrawn_since(self._conn, run.selection_id):
             await self._refuse(run, IdentifierFoundLater.code, f"{len(gone)} of its slides were withdrawn meanwhile")
             offenders = [{"number": number, "why": "quarantined"} for number in gone]
             await self._conn.execute(SQL["name_offenders"], {"id": run.run_id, "offenders": Jsonb(offenders)})
-            return
-        if not await entries.stand(self._conn, run.run_id):
-            await self._explain(run, "its files are being laid out")
-            self._ahead.append(run.bytes)
             return
         to_copy = (await SQL.one(self._conn, "to_copy", run=run.run_id, tier=self._tier)).bytes
         if (await self._room(run, to_copy, space)).verdict == "wait":
