@@ -291,7 +291,7 @@ class FlashRoots:
         """What was set aside and held long enough goes: `.mover/strays/<run>` with all that is in it, or one damaged
         file. Gone already is as good."""
         folder, _, name = key.rpartition("/")
-        if folder not in (STRAYS, DAMAGED) or not name:
+        if folder not in (STRAYS, DAMAGED) or name in ("", ".", ".."):
             raise ValueError("only what was set aside is purged")
         gone = suppress(FileNotFoundError)
         with self._told("what was set aside could not be purged"), gone, self._opened(folder) as above:

@@ -40,6 +40,20 @@ def test_what_changed_after_protection_is_kept():
     assert judge(Standing("data/N/N.svs", 10, "ff", unchanged=False)) == {"data/N/N.svs": ("stray", "changed")}
 
 
+def test_a_plan_that_read_nothing_says_what_will_be_read():
+    """Asked for over HTTP it must not hash terabytes, and must not promise what it does not know; a stranger is one
+    whatever is in it."""
+    verdicts = judge(
+        Standing("data/N/N.svs", 10, None, unread=True),
+        Standing("RUN.json", 3, None, unread=True),
+        Standing("out/model.pt", 5, None, unread=True),
+        Standing("out/new.pt", 5, None, unread=True),
+    )
+    assert {path: action for path, (action, _) in verdicts.items()} == {
+        "data/N/N.svs": "read", "RUN.json": "read", "out/model.pt": "read", "out/new.pt": "stray",
+    }  # fmt: skip
+
+
 def test_a_manifest_path_that_became_a_link_is_kept():
     assert judge(Standing("data/N/N.svs", 0, "link:x", "symlink")) == {"data/N/N.svs": ("stray", "changed")}
 

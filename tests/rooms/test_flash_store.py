@@ -256,6 +256,33 @@ async def test_two_damages_of_one_digest_are_two_pieces_of_evidence(rig: Rig) ->
     assert [row.run_id for row in told] == [run.id]
 
 
+async def test_tars_are_cleaned_shared_again_and_told_damaged_as_files_are(rig: Rig, read: dict[str, int]) -> None:
+    """Layout `shards`: a tar is one entry of the content store."""
+    slides = rig.slides([1000, 2000])
+
+    async def in_tars(key: str) -> wire.Run:
+        asked = wire.RunRequest(files=slides, layout="shards", shard_bytes=65_536)
+        run = await rig.runs.request(who(), asked, key=key)
+        await rig.work()
+        return await rig.runs.view(PROJECT, run.id)
+
+    first, beside = await in_tars("1"), await in_tars("2")
+    read.clear()
+    await cleaned(rig, first.id)
+    third = await in_tars("3")
+    assert (third.state, third.linked_count) == ("ready", 2)
+    assert read.keys() <= {"other"} and marks_are_known(rig)
+
+    [tar] = rig.rows("select path, digest from mover.run_tar where run_id = %s", third.id)
+    rewrite(rig.roots.root / content_key(tar.digest), b"x" * (rig.roots.root / content_key(tar.digest)).stat().st_size)
+    last = await in_tars("4")
+
+    assert last.state == "ready" and check(root(rig, last.id), read=True).whole
+    for run in (beside, third):
+        seen = await rig.runs.view(PROJECT, run.id)
+        assert [one["path"] for one in seen.damaged] == [tar.path]
+
+
 # --- nothing leaks ---------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mover.errors import ChangedWhileReading, TierDenied, TierHung
+from mover.errors import ChangedWhileReading, TierDenied, TierFull, TierHung
 from mover.runs import roots as module
 from mover.runs.roots import FlashRoots, Requester, content_key
 from mover.tiers.guard import Guard
@@ -49,6 +50,31 @@ def test_many_shards_may_begin_one_run_at_once(tmp_path: Path):
         for turn in range(50):
             list(pool.map(lambda _, run=f"run-{turn}": roots.begin(run, Requester(None, None)), range(8)))
             assert roots.run_root(f"run-{turn}").is_dir()
+
+
+def test_a_full_tier_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has several flash tiers must learn which one to make room on; nothing half-written stays."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None, name="flash-2")
+    roots.begin("run-x", Requester(None, None))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TierFull) as raised:
+        roots.write("run-x", "RUN.json", b"{}")
+    assert raised.value.where == "flash-2" and list(roots.run_root("run-x").iterdir()) == []
+
+
+def test_only_what_was_set_aside_is_purged(tmp_path: Path) -> None:
+    """The key comes from a row; a row that is wrong must not remove a run, content or the tier's identity."""
+    roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
+    roots.begin("run-x", Requester(None, None))
+    for key in ("runs/run-x", ".mover/content/ab", ".mover/strays/..", ".mover/strays/", ".mover", "run-x"):
+        with pytest.raises(ValueError, match="set aside"):
+            roots.purge(key)
+    roots.purge(".mover/strays/run-gone")
+    assert (tmp_path / "runs/run-x").is_dir() and (tmp_path / ".mover/content").is_dir()
 
 
 # --- NFS (tests/nfs has the real one) ----------------------------------------------------------------------------
