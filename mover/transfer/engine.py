@@ -136,9 +136,8 @@ class Transfer:
         demanded (ZoneCrossing). `expected` is a BLAKE3 known beforehand: other bytes raise DigestMismatch.
         `seen` is the fingerprint the source is expected to have still (ChangedWhileReading). With
         `trusted_since`, `expected` was verified then under `seen`, and shared blocks inherit it.
-        On object tiers `key` must be one no other attempt uses, and the caller puts the sidecar next.
-        `proving` sees what a file tier gave back cold: nothing is published while a range of it is wrong
-        (DigestMismatch). `files`: how many the source reads.
+        On object tiers `key` must be one no other attempt uses, and the caller puts the sidecar next. `proving` sees
+        what a file tier gave back cold (DigestMismatch while a range of it is wrong). The source reads `files`.
 
         With a `journal`, a large move that was killed, was `stopped` (Stopping) or lost its tier goes on when it
         is run again with the same `attempt_id`; only one process may run an attempt at a time. The caller then
