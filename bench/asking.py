@@ -1,15 +1,18 @@
-"""P14: asking for runs over HTTP: a list of a hundred thousand names of which one is wrong, and two hundred requests at
-once on a tier that fits forty."""
+"""P14: asking for runs over HTTP: a list of a hundred thousand names, whole and with one that is wrong, and two hundred
+requests at once on a tier that fits forty, while others watch runs of theirs."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+import msgspec
 import psycopg
 from msgspec import Struct
 
@@ -34,7 +37,11 @@ PROJECT = "bench"
 ASKED = "asked for"
 NAMES, NAMES_S = 100_000, 2.0
 AT_ONCE, FIT, AT_ONCE_S = 200, 40, 1.0
+# event streams that are open meanwhile
+WATCHERS = 50
 SLIDE_BYTES, SLIDES_EACH = 1000, 10
+# whole lists, one after the other, each shorter by a name than the one before
+ACCEPTED = 3
 # a daemon that has been asked before: every connection knows its statements
 WARMING = 6
 
@@ -63,20 +70,22 @@ def asking(context: Context) -> None:
     with Catalog(context.root / "catalog-p14") as catalog:
         numbers = [make_number(at.to_bytes(10, "big")) for at in range(NAMES)]
         _generate(catalog.dsn, numbers)
-        names, at_once = asyncio.run(_measure(context, catalog, numbers))
+        accepted, names, at_once = asyncio.run(_measure(context, catalog, numbers))
+    work = f"a list of {NAMES} names frozen to a run"
+    _claim(context, "P14-accepted", work, max(accepted), NAMES_S, {"ours": [*map(rounded, accepted)]}, load_before)
     worst = max(names.values())
     told = {"each kind of offender": [rounded(seconds) for seconds in names.values()]}
     work = f"a list of {NAMES} names refused with every offender named: {', '.join(names)}; the slowest"
     _claim(context, "P14-refusal", work, worst, NAMES_S, told, load_before)
     p99 = at_once[-(len(at_once) // 100) - 1]
-    work = f"{AT_ONCE} run requests at once on a tier that fits {FIT}: the answer of 99 in 100"
+    work = f"{AT_ONCE} requests at once on a tier that fits {FIT}, {WATCHERS} watchers beside: the answer of 99 in 100"
     _claim(context, "P14-at-once", work, p99, AT_ONCE_S, {"ours": [rounded(one) for one in at_once]}, load_before)
 
 
 async def _measure(
     context: Context, catalog: Catalog, numbers: list[str]
-) -> tuple[dict[str, float], list[float]]:
-    """Seconds by kind of offender, and the seconds of each of many requests at once, in order."""
+) -> tuple[list[float], dict[str, float], list[float]]:
+    """Seconds of lists that are accepted and by kind of offender, and of each of many requests at once, in order."""
     database = await Database.open(catalog.server.dsn(DAEMON), name="bench")
     runs = _runs(context.root / "flash-p14", database)
     rooms, limits = cast(Rooms, SimpleNamespace(runs=runs)), Limits(burst=100_000)
@@ -89,12 +98,47 @@ async def _measure(
             for turn in range(WARMING):
                 await _at_once(session, numbers, f"warming-{turn}")
                 _forget(catalog.dsn)
-            found = await _at_once(session, numbers, "measured")
+            async with _watched(session, numbers):
+                found = await _at_once(session, numbers, "measured")
+            _judge(catalog.dsn)
+            _forget(catalog.dsn)
+            _widen(catalog.dsn, runs)
+            accepted = [await _accepted(session, numbers[at:], f"accepted/{at}") for at in range(ACCEPTED)]
     finally:
         await server.stop()
         await database.close()
-    _judge(catalog.dsn)
-    return names, sorted(one.seconds for one in found)
+    return accepted, names, sorted(one.seconds for one in found)
+
+
+async def _accepted(session: aiohttp.ClientSession, numbers: list[str], key: str) -> float:
+    answer = await _ask(session, numbers, key)
+    if answer.status != 202 or answer.body["count"] != len(numbers):
+        raise SystemExit(f"a whole list was answered with {answer.status}")
+    return answer.seconds
+
+
+@asynccontextmanager
+async def _watched(session: aiohttp.ClientSession, numbers: list[str]) -> AsyncIterator[None]:
+    """While it is open, as many streams follow one run that is staged: a look every second."""
+    asked = await _ask(session, numbers[:SLIDES_EACH], "watched")
+    headers = {"Authorization": "Bearer bench"}
+    async with AsyncExitStack() as streams:
+        opened = [
+            await streams.enter_async_context(session.get(f"/v1/runs/{asked.body['id']}/events", headers=headers))
+            for _ in range(WATCHERS)
+        ]
+        if any(one.status != 200 for one in opened):
+            raise SystemExit("a watcher was refused")
+        readers = [asyncio.create_task(_drained(one)) for one in opened]
+        yield
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def _drained(stream: aiohttp.ClientResponse) -> None:
+    async for _ in stream.content:
+        pass
 
 
 async def _names(session: aiohttp.ClientSession, numbers: list[str]) -> dict[str, float]:
@@ -138,6 +182,14 @@ def _runs(folder: Path, database: Database) -> Runs:
     return Runs(database, {"bench": Flash(roots, str(folder), capacity)}, PolicyBook([policy]), node="bench")
 
 
+def _widen(dsn: str, runs: Runs) -> None:
+    """From here on the tier has room for everything that is asked for."""
+    flash = runs._site.flash
+    flash["bench"] = msgspec.structs.replace(flash["bench"], capacity_bytes=None)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("update mover.tier set capacity_bytes = null")
+
+
 def _generate(dsn: str, numbers: list[str]) -> None:
     capacity = FIT * SLIDES_EACH * SLIDE_BYTES + SLIDE_BYTES
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -145,7 +197,12 @@ def _generate(dsn: str, numbers: list[str]) -> None:
         conn.execute("update mover.tier set capacity_bytes = %s", [capacity])
         conn.execute(_SLIDES, {"numbers": numbers, "size": SLIDE_BYTES})
         conn.execute("insert into mover.slide_grant (project_id, number) select 'bench', number from mover.slide")
-        conn.execute("vacuum analyze mover.slide, mover.slide_grant")
+        # as the daemon does within a minute of a slide's coming
+        conn.execute(
+            "insert into mover.slide_place (project_id, place, number)"
+            " select 'bench', row_number() over () - 1, number from mover.slide"
+        )
+        conn.execute("vacuum analyze mover.slide, mover.slide_grant, mover.slide_place")
 
 
 def _forget(dsn: str) -> None:
