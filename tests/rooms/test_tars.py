@@ -262,6 +262,21 @@ async def test_a_tar_whose_making_is_killed_anywhere_is_made_again(rig: Rig, mon
     assert check(root_of(rig, run), read=True, expected_root=seen.manifest_root).whole
 
 
+async def test_runs_that_ask_for_the_same_at_once_each_have_it_whole(rig: Rig) -> None:
+    """Whoever comes second finds the tar of the first under its digest, and believes it when it was read."""
+    numbers = rig.slides([1500] * 90)
+    runs = [await asked(rig, f"k{at}", files=numbers) for at in range(3)]
+    await rig.crowd(4)
+    seen = [await rig.runs.view(PROJECT, run.id) for run in runs]
+    assert [one.state for one in seen] == ["ready"] * 3, [(one.reason, one.explanation) for one in seen]
+    assert len({tuple(sorted(tars_of(rig, run).items())) for run in seen}) == 1
+    for one in seen:
+        assert check(root_of(rig, one), read=True, expected_root=one.manifest_root).whole
+    content = rig.folder / "flash" / ".mover" / "content"
+    assert len([one for one in content.rglob("*") if one.is_file()]) == len(tars_of(rig, seen[0]))
+    assert not list(content.rglob(".mover-tmp-*"))
+
+
 async def test_a_run_that_is_cancelled_while_it_is_sealed_leaves_no_strangers(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
