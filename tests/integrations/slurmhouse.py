@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -85,7 +86,7 @@ class SlurmHouse:
         shutil.chown(self.folder / "state", SLURM_USER)
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o600)
-        ports = [_free_port() for _ in range(2)]
+        ports = _free_ports(2)
         conf = SLURM_CONF.format(
             host=socket.gethostname().partition(".")[0], ctld=ports[0], slurmd=ports[1], folder=self.folder, ours=OURS,
             user=SLURM_USER,
@@ -177,13 +178,20 @@ class SlurmHouse:
     def _await(self, met: Callable[[], object], job: str = "") -> None:
         deadline = time.monotonic() + WAIT_S
         while not met():
-            told = self.ask("scontrol", "show", "job", job) if job else ""
-            logs = "".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.out"))
-            assert time.monotonic() < deadline, told + logs
-            time.sleep(0.1)
+            if time.monotonic() > deadline:
+                told = self.ask("scontrol", "show", "job", job) if job else ""
+                logs = "".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.out"))
+                raise AssertionError(told + logs)
+            time.sleep(0.2)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """Below those that the kernel hands out by itself: it would give a free one of those to the next test at once."""
+    free: list[int] = []
+    with ExitStack() as held:
+        while len(free) < count:
+            one, port = held.enter_context(socket.socket()), 10_000 + secrets.randbelow(9_000)
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                free.append(port)
+    return free

@@ -117,7 +117,7 @@ def await_point(site: Site, client: SyncClient, transfer: str, point: tuple[str,
             word != "released" or seen.releases
         ):
             return seen
-        time.sleep(0.02)  # real time: what is killed are real processes
+        time.sleep(0.05)  # real time: what is killed are real processes
     raise AssertionError(f"{point} was never reached: {seen}")
 
 

@@ -31,7 +31,7 @@ from mover.sdk import SyncClient
 from mover.tiers.object import ObjectTier
 
 WAIT_S = 120.0
-LOOK_S = 0.002
+LOOK_S = 0.01
 
 RUNNING = "select id, kind, subject_id, epoch from mover.shard where state = 'running' and kind = any(%s) order by id"
 OPEN = "select count(*) as n from mover.shard where state in ('waiting', 'running') and kind = any(%s)"
@@ -70,7 +70,7 @@ class Ward:
         self.url = ""
         self._child: subprocess.Popen[bytes] | None = None
         self._watch: psycopg.Connection[Any] | None = None
-        self._killed: dict[str, int] = {}      # shard -> the claim that was already killed once
+        self._killed: dict[str, int] = {}  # shard -> the claim that was already killed once
 
     @classmethod
     def build(cls, root: Path, source: Path, server: seaweed.Seaweed, *, bucket_prefix: str) -> Ward:
@@ -149,10 +149,10 @@ class Ward:
         kinds = KINDS[step]
         if not self._await_work(kinds, until):
             return None
-        time.sleep(after_s)     # real time: what is killed are real processes
+        time.sleep(after_s)  # real time: what is killed are real processes
         before = {row.id: row.epoch for row in self._at_work(kinds)}
         self._crash()
-        self._spawn()           # it loads its code while the database recovers and is looked at
+        self._spawn()  # it loads its code while the database recovers and is looked at
         shards = self._in_flight(before)
         if not shards:
             return None
