@@ -95,6 +95,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            words="a batch failed", hint="Read why.", count=1)  # fmt: skip
     insert(conn, "alarm_telling", **of, alarm_id=f"alarm-{mark}", receiver="night", event="opened", words="failed",
            count=1)  # fmt: skip
+    insert(conn, "policy_change", **of, id=f"change-{mark}", node="n1", name="stage", kind="stage", risks=["a tier"],
+           reason="flash two", requested_by="ann", requested_person="ann")  # fmt: skip
     insert(conn, "checkpoint", **of, n=1, digest=DIGEST, fingerprint="f", body="{}")
     insert(conn, "checkpoint_copy", **of, n=1, tier="archive")
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
