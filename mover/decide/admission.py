@@ -10,13 +10,17 @@ not have used at that moment either, and into no other.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
 
 # sums of runs that are told apart; beyond, nobody passes anybody
 SUMS_MAX = 4096
+# who has more ahead of it passes nobody
+PASSED_MAX = 64
 
 
 class TierSpace(Struct, frozen=True):
@@ -47,10 +51,9 @@ def admit(run_bytes: int, space: TierSpace, *, ahead: Sequence[int] = (), holder
         return Admission("refuse", f"{run_bytes} bytes never fit: the tier offers {usable}")
     if space.promised_bytes + run_bytes > usable:
         return Admission("wait", f"{space.promised_bytes} of {usable} bytes are promised to other runs")
-    room = usable - space.promised_bytes
-    for place in range(len(ahead)):
-        if _could_delay(run_bytes, ahead[: place + 1], holders, room=room):
-            return Admission("wait", f"it fits, and could delay the run at place {place + 1} of the line")
+    place = _delayed(run_bytes, ahead, holders, room=usable - space.promised_bytes)
+    if place:
+        return Admission("wait", f"it fits, and could delay the run at place {place} of the line")
     return Admission("admit", f"fits: {run_bytes} bytes, {usable - space.promised_bytes} not promised")
 
 
@@ -68,13 +71,34 @@ def missing_bytes(line: Sequence[int], space: TierSpace) -> int:
     return max(sum(line) + space.promised_bytes - space.usable_bytes, 0)
 
 
-def _could_delay(run_bytes: int, line: Sequence[int], holders: Sequence[int], *, room: int) -> bool:
-    """Is there an order of endings in which the last of the line could begin, but not beside this run? Those before
-    it in the line may have been let in and have ended by then."""
-    missing = sum(line) - room
-    sums = {0}
-    for size in (*holders, *line[:-1]):
-        sums |= {one + size for one in sums}
-        if len(sums) > SUMS_MAX:
-            return True
-    return any(missing <= released < missing + run_bytes for released in sums)
+def _delayed(run_bytes: int, ahead: Sequence[int], holders: Sequence[int], *, room: int) -> int:
+    """The first place of the line that this run could delay, or 0. Is there an order of endings in which the one at
+    that place could begin, but not beside this run? Those before it may have been let in and have ended by then."""
+    held, missing = tuple(sorted(holders)), -room
+    for place, size in enumerate(ahead[:PASSED_MAX]):
+        missing += size
+        released = _released(held, tuple(ahead[:place]))
+        if released is None:
+            return place + 1
+        at = bisect_left(released, missing)
+        if at < len(released) and released[at] < missing + run_bytes:
+            return place + 1
+    return PASSED_MAX + 1 if len(ahead) > PASSED_MAX else 0
+
+
+@lru_cache(maxsize=2 * PASSED_MAX)
+def _released(holders: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What may have been released at some moment: every sum of some of these, ascending. None where they are too many.
+    It is asked for again with each run behind, and grows by one place at a time."""
+    if before:
+        known = _released(holders, before[:-1])
+        return None if known is None else _with(known, before[-1])
+    sums: tuple[int, ...] | None = (0,)
+    for size in holders:
+        sums = None if sums is None else _with(sums, size)
+    return sums
+
+
+def _with(sums: tuple[int, ...], size: int) -> tuple[int, ...] | None:
+    found = {*sums, *(one + size for one in sums)}
+    return tuple(sorted(found)) if len(found) <= SUMS_MAX else None

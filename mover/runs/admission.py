@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ from mover.runs.site import RunSite, step
 SQL = load(__file__)
 # runs judged at one go; those behind them are judged at the next
 WAITING_MAX = 1000
+# runs that may wait before one tier and be found, with those whose policy is not loaded
+LINE_MAX = 100_000
 # runs that are cut into shards at one go
 BEGIN_MAX = 1000
 # a shard of large files; and of tars, which are made of small ones
@@ -76,16 +79,30 @@ class Admissions:
         return True
 
     async def _judge_locked(self, conn: Connection, tier: str) -> None:
-        locked = await SQL.one(conn, "lock_tier", tier=tier)
+        beside = await in_thread(self._beside, tier)
+        # in one order for everybody, so that no two wait for each other
+        locked = {name: await SQL.one(conn, "lock_tier", tier=name) for name in sorted({tier, *beside})}[tier]
         # first what is on its way and then what is free: an entry that lands in between counts twice, not never
-        outstanding = await SQL.one(conn, "outstanding", tier=tier)
+        outstanding = sum([(await SQL.one(conn, "outstanding", tier=name)).bytes for name in (tier, *beside)])
+        elsewhere = sum([(await SQL.one(conn, "promised", tier=name)).bytes for name in beside])
         capacity, free = await in_thread(self._site.flash[tier].roots.space)
+        capacity = max(capacity - elsewhere, 0)
         space = TierSpace(
             capacity_bytes=min(capacity, locked.capacity_bytes or capacity), free_bytes=free, promised_bytes=0,
-            outstanding_bytes=outstanding.bytes, reserve_bytes=0,
+            outstanding_bytes=outstanding, reserve_bytes=0,
         )  # fmt: skip
         holders = [row.bytes for row in await SQL.many(conn, "holders", tier=tier)]
         await _Line(self._site, conn, tier, space, holders).judge()
+
+    def _beside(self, tier: str) -> list[str]:
+        """Flash tiers on the same file system: what one promises the other has not. One that is away is on another."""
+        device = self._site.flash[tier].roots.device()
+        found = []
+        for name, flash in self._site.flash.items():
+            with suppress(TierError):
+                if name != tier and flash.roots.device() == device:
+                    found.append(name)
+        return found
 
     async def _begin_admitted(self, tier: str) -> None:
         async with self._site.database.instance() as conn:
@@ -143,19 +160,20 @@ class _Line:
         self._records: list[tuple[str, str, str, str]] = []
 
     async def judge(self) -> None:
-        for run in await SQL.many(self._conn, "queue", tier=self._tier, limit=WAITING_MAX):
-            policy = self._site.policy(run.policy)
-            if policy is None:
-                await self._explain(run, f"the policy {run.policy} is not loaded")
-            else:
-                await self._judge(run, policy)
+        policies = self._site.policies_to(self._tier)
+        limits = {"tier": self._tier, "policies": list(policies), "limit": WAITING_MAX, "most": LINE_MAX}
+        for run in await SQL.many(self._conn, "queue", **limits):
+            await self._judge(run, policies[run.policy])
+        for run in await SQL.many(self._conn, "without_policy", **limits):
+            await self._explain(run, f"the policy {run.policy} is not loaded")
         for project, action, run_id, reason in sorted(self._records):
             await turn_to(self._conn, project)
             await self._site.record_own(self._conn, project, action, run_id, reason=reason)
 
     async def _judge(self, run: Any, policy: StagePolicy) -> None:
         space = self._space_of(policy)
-        verdict = admit(run.bytes, space, ahead=self._ahead, holders=self._holders)
+        # what those who wait could release may be thousands of sums
+        verdict = await asyncio.to_thread(admit, run.bytes, space, ahead=self._ahead, holders=self._holders)
         if run.overdue:
             await self._refuse(run, "deadline-passed", "its deadline passed before there was room")
         elif verdict.verdict == "refuse":

@@ -11,13 +11,24 @@ select capacity_bytes from mover.tier where name = %(tier)s for no key update
 -- Bytes promised to live runs of every project that are not on the tier yet.
 select mover.tier_outstanding(%(tier)s) as bytes
 
+-- name: promised
+-- What a tier was promised to live runs of every project.
+select mover.tier_reserved(%(tier)s) as bytes
+
 -- name: holders
 -- What live runs of every project were promised.
 select bytes from mover.run_holders(%(tier)s)
 
 -- name: queue
--- Runs that wait for space on a tier, of every project, in the order in which they are let in.
-select run_id, project_id, selection_id, policy, bytes, overdue from mover.run_queue(%(tier)s, %(limit)s)
+-- Runs that wait for space on a tier, of every project, in the order in which they are let in. Those whose policy is
+-- not loaded stand beside the line and keep nobody from it.
+select run_id, project_id, selection_id, policy, bytes, overdue from mover.run_queue(%(tier)s, %(most)s)
+ where policy = any (%(policies)s) limit %(limit)s
+
+-- name: without_policy
+-- Those.
+select run_id, project_id, policy from mover.run_queue(%(tier)s, %(most)s)
+ where policy <> all (%(policies)s) limit %(limit)s
 
 -- name: hold_waiting
 -- A run that still waits, held for the verdict.

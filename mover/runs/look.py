@@ -17,7 +17,7 @@ from mover.decide.estimates import Estimate, Hold, Pace
 from mover.errors import NotFound, RequestInvalid, TierError, TierFull
 from mover.jobs import in_thread
 from mover.model import wire
-from mover.runs.admission import WAITING_MAX
+from mover.runs.admission import LINE_MAX, WAITING_MAX
 from mover.runs.roots import run_key
 from mover.runs.shared import Shared
 from mover.runs.site import RunSite, get, manifest_of
@@ -203,7 +203,8 @@ class Look:
 
     async def _look_along(self, tier: str) -> _Line:
         async with self._site.database.instance() as conn:
-            row = await SQL.one(conn, "line", tier=tier, limit=WAITING_MAX)
+            policies = list(self._site.policies_to(tier))
+            row = await SQL.one(conn, "line", tier=tier, policies=policies, limit=WAITING_MAX, most=LINE_MAX)
             holds = [one.seconds for one in await SQL.many(conn, "holds", tier=tier, limit=HISTORY_MAX)]
             holders = await SQL.many(conn, "holders", tier=tier) if holds else []
         places, asked = {}, 0

@@ -80,7 +80,9 @@ select seq, state::text, reason, at from mover.run_event where run_id = %(run)s 
 
 -- name: line
 -- Who waits before a tier, whatever the project, and what is promised on it now.
-select coalesce((select jsonb_agg(jsonb_build_array(run_id, bytes)) from mover.run_queue(%(tier)s, %(limit)s)), '[]') as waiting,
+select coalesce((select jsonb_agg(jsonb_build_array(run_id, bytes)) from (
+           select run_id, bytes from mover.run_queue(%(tier)s, %(most)s)
+            where policy = any (%(policies)s) limit %(limit)s) line), '[]') as waiting,
        mover.tier_reserved(%(tier)s) as promised
 
 -- name: holders

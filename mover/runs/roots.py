@@ -200,6 +200,12 @@ class FlashRoots:
             facts = os.statvfs(self.root)
         return facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize
 
+    @_answered
+    def device(self) -> int:
+        """The file system it lies on, as long as that is mounted."""
+        with self._told("the tier could not be asked"):
+            return self.root.stat().st_dev
+
     # --- the content store ------------------------------------------------------------------------------
 
     @_answered

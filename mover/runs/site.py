@@ -51,6 +51,11 @@ class RunSite(Struct, frozen=True):
         except RequestError:
             return None
 
+    def policies_to(self, tier: str) -> dict[str, StagePolicy]:
+        """Every policy that stages to a tier, by name."""
+        every = [one.policy for one in self.policies.all() if isinstance(one.policy, StagePolicy)]
+        return {policy.name: policy for policy in every if policy.flash == tier}
+
     def policies_like(self, name: str) -> list[str]:
         """Every policy that stages between the same two tiers."""
         own = self.policy(name)
@@ -125,8 +130,8 @@ async def may_stage(conn: Connection, shard: Shard) -> bool:
 
 async def refuse_withdrawn(conn: Connection, run: str, paths: list[str] | None = None) -> None:
     """Selected before, and withdrawn since: no byte of it goes to flash, and no root with it becomes ready."""
-    gone = await SQL.many(conn, "withdrawn", run=run, paths=paths)
-    if gone:
+    if await SQL.many(conn, "withdrawn", run=run, paths=paths):
+        gone = await SQL.many(conn, "withdrawn", run=run, paths=None)
         raise IdentifierFoundLater(
             f"{len(gone)} slides of the run were withdrawn since it was made", where=run,
             details=[{"number": row.number, "why": "quarantined"} for row in gone],

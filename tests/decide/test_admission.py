@@ -7,7 +7,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mover.decide.admission import TierSpace, admit, copy, missing_bytes
+from mover.decide.admission import PASSED_MAX, TierSpace, _released, admit, copy, missing_bytes
 
 SIZES = st.integers(0, 10_000)
 SMALL = st.integers(1, 12)
@@ -58,6 +58,26 @@ def test_when_too_many_orders_are_possible_nobody_passes():
     holders = [2**n for n in range(13)]
     tier = space(10_000, promised=sum(holders))
     assert admit(1, tier, ahead=[9_000], holders=holders).verdict == "wait"
+
+
+def test_a_thousand_runs_behind_a_large_one_cost_as_little_as_a_few():
+    """The line is judged under the tier's lock: what those who wait could release is worked out once for each place
+    that may be passed, not once for each run behind."""
+    holders = list(range(1, 40))
+    tier = space(10_000, promised=sum(holders))
+    ahead = [9_900]
+    before = _released.cache_info().misses
+    for size in range(500, 1500):
+        if admit(size, tier, ahead=ahead, holders=holders).verdict == "wait":
+            ahead.append(size)
+    assert len(ahead) > 900 and _released.cache_info().misses - before <= PASSED_MAX
+
+
+def test_who_stands_far_behind_passes_nobody():
+    """Whom it could delay is looked at for so many places, and no further."""
+    tier = space(100, promised=60)
+    assert admit(0, tier, ahead=[80] * PASSED_MAX, holders=[60]).verdict == "admit"
+    assert admit(0, tier, ahead=[80] * (PASSED_MAX + 1), holders=[60]).verdict == "wait"
 
 
 @given(capacity=SIZES, reserve=SIZES, requests=st.lists(SIZES, max_size=20))

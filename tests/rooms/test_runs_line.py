@@ -16,13 +16,16 @@ from mover.clock import SYSTEM
 from mover.decide.lifecycle import RUN
 from mover.errors import Conflict, IllegalTransition, IntegrityError, NotFound, RequestInvalid, RunRefused
 from mover.model import wire
-from mover.runs import entries
-from mover.runs.runs import Runs
+from mover.model.policy import StagePolicy
+from mover.policy import Loaded, PolicyBook
+from mover.runs import admission, entries, look
+from mover.runs.runs import Flash, Runs
 from tests.rooms.rig import OTHER, PROJECT, Rig, Space, who
 from tests.support.postgres import Dsns
 
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 AT_ONCE, FIT = 200, 40
+TWO = [("stage", "flash"), ("stage-second", "second")]
 
 
 @pytest.fixture
@@ -127,6 +130,47 @@ async def test_a_promise_ends_when_the_root_is_gone_and_not_when_somebody_said_s
     assert (await see(rig, waiting.id)).state == "requested"
     await rig.work("run-clean")
     assert (await see(rig, waiting.id)).state == "staging"
+
+
+async def test_two_tiers_on_one_file_system_are_promised_its_bytes_once(rig: Rig, database: Database) -> None:
+    """Each of them measures the whole of it."""
+    rig.rows(
+        "insert into mover.tier (name, kind, zone, role, identity, traits) values"
+        " ('second', 'posix', 'deidentified', 'flash', 'second', '{}')"
+    )
+    (rig.folder / "second").mkdir()
+    beside = type(rig.roots)(rig.folder / "second", reflink=False, check_identity=lambda: None)
+    rig.roots.limit = beside.limit = Space(capacity=2000, free=1 << 40)
+    policies = [msgspec.structs.replace(rig.book.get("stage", StagePolicy), name=n, flash=f) for n, f in TWO]
+    flash = {**rig.runs._site.flash, "second": Flash(beside, "/second", None)}
+    book = PolicyBook([Loaded(policy=one, file="", text="", digest="") for one in policies])
+    runs = Runs(database, flash, book, node="n1")
+
+    [slide] = rig.slides([1000])
+    for number in range(6):
+        body = wire.RunRequest(files=[slide], policy=TWO[number % 2][0])
+        await runs.request(who(), body, key=str(number))
+    held = rig.rows("select tier, sum(reserved_bytes) as bytes from mover.run group by tier order by tier")
+    assert [(row.tier, row.bytes) for row in held] == [("flash", 1000), ("second", 1000)]
+
+
+async def test_runs_whose_policy_is_not_loaded_stand_beside_the_line(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They came first, and more of them than are judged at one go."""
+    slides = rig.slides([1000] * 3)
+    rig.roots.limit = Space(capacity=1000, free=1 << 40)
+    await ask(rig, slides[:1], "holding")
+    for number in range(3):
+        await ask(rig, slides[1:2], str(number))
+    rig.rows("update mover.run set policy = 'gone' where state = 'requested'")
+    monkeypatch.setattr(admission, "WAITING_MAX", 2)
+    monkeypatch.setattr(look, "WAITING_MAX", 2)
+    waiting = await ask(rig, slides[2:], "late")
+    assert waiting.queue is not None and waiting.queue.position == 1
+    rig.rows("update mover.run set reserved_bytes = 0")
+    await rig.runs.admit_waiting("flash")
+    assert (await see(rig, waiting.id)).state == "staging"
+    found = rig.rows("select explanation from mover.run where policy = 'gone' and explanation is not null")
+    assert {row.explanation for row in found} == {"the policy gone is not loaded"} and len(found) == 2
 
 
 async def test_a_run_whose_admission_was_cut_off_is_begun_by_the_next_judgement(rig: Rig) -> None:
@@ -262,7 +306,7 @@ async def test_a_frozen_list_is_asked_for_by_its_id_and_whoever_withdraws_of_it_
         assert refused.value.details == named and refused.value.what.startswith("2 of its slides")
     await rig.work("run-stage")
     failed = await see(rig, staging.id)
-    assert failed.state == "failed" and failed.offenders == named[: len(failed.offenders)] != []
+    assert failed.state == "failed" and failed.offenders == named
     await rig.work()
     waited = await see(rig, again.id)
     assert (waited.state, waited.reason, waited.offenders) == ("refused", "identifier-found-later", named)
