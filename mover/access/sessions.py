@@ -79,7 +79,7 @@ class Sessions:
         self._throttle.begin(known_as, address)
         async with self._database.instance() as conn:
             asked = await _Q.one(conn, "account_ask", name=name, address=address)
-        async with self._throttle.slowed(known_as, known_place=asked is not None and asked.known_origin):
+        async with self._throttle.slowed(known_as, address, known_place=asked is not None and asked.known_origin):
             salt, cost = (asked.salt, Cost(*asked.cost)) if asked else (_NO_SALT, argon.COST)
             key = await self._passwords.key(password, salt=salt, cost=cost)
         secret = new_secret()
@@ -106,14 +106,13 @@ class Sessions:
         raise Unauthenticated(REFUSED, hint="Try again, or ask an admin for a new password.")
 
     async def _by_token(self, token: str, *, address: str, request: str) -> str:
-        self._throttle.begin("", address)
+        """Nobody guesses 256 bits, so nobody waits for having tried."""
         secret = new_secret()
         async with self._database.instance() as conn:
             row = await _Q.one(conn, "open_token", token=digest(token), **self._new(secret, address))
         if row.token is None:
             metrics.SIGN_INS.labels("token", "refused").inc()
             raise Unauthenticated("the token is unknown, expired or revoked")
-        self._throttle.succeeded("", address)
         identity = await self.identify(secret)
         async with self._database.project(identity.project) as conn:
             await audit.record(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mover.clock import Clock
-from mover.decide.signin import FREE, FREE_OF_ADDRESS, Failures, refused_for_s, slowed_by_s
+from mover.decide.signin import Failures, refused_for_s, slowed_by_s
 from mover.errors import LimitExceeded
 
 # remembered at once; who was unseen for longest is forgotten first
@@ -30,21 +30,19 @@ class Throttle:
         self._standing = 0
 
     def begin(self, name: str, address: str) -> None:
-        """Raises LimitExceeded while this place has to wait, which counts for nothing."""
+        """Raises LimitExceeded while this name has to wait at this place, which counts for nothing."""
         now_s = self._clock.monotonic_s()
-        wait_s = max(
-            refused_for_s(self._of(("pair", f"{address} {name}")), now_s, free=FREE),
-            refused_for_s(self._of(("address", address)), now_s, free=FREE_OF_ADDRESS),
-        )
+        wait_s = refused_for_s(self._of(("pair", f"{address} {name}")), now_s)
         if wait_s > 0:
             raise LimitExceeded("too many tries failed", details=[{"after_s": math.ceil(wait_s)}])
         for key in _keys(name, address):
             self._keep(key, self._of(key).one_more(now_s))
 
     @asynccontextmanager
-    async def slowed(self, name: str, *, known_place: bool) -> AsyncIterator[None]:
-        """Goes on when the name's turn has come."""
-        delay_s = slowed_by_s(self._of(("name", name)), self._clock.monotonic_s(), known_place=known_place)
+    async def slowed(self, name: str, address: str, *, known_place: bool) -> AsyncIterator[None]:
+        """Goes on when the try's turn has come."""
+        failures = self._of(("name", name)), self._of(("address", address))
+        delay_s = slowed_by_s(*failures, self._clock.monotonic_s(), known_place=known_place)
         if delay_s > 0:
             if self._standing >= STANDING:
                 raise LimitExceeded("too many tries at this moment", details=[{"after_s": math.ceil(delay_s)}])

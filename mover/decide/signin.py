@@ -1,8 +1,9 @@
 """How fast somebody may try to sign in: by address, by name and address, and by name alone.
 
-Nobody is locked out for good. Whoever fails from one place waits there, up to a minute. What fails in the name of one
-account from everywhere slows new places down and refuses none; a place from where this account signed in before is
-not slowed at all. So an attacker with many addresses holds back himself, and for seconds somebody on a new computer.
+Nobody is locked out for good. Whoever fails in one name from one place waits there, up to a minute. What fails in the
+name of one account from everywhere slows new places down and refuses none; a place from where this account signed in
+before is not slowed by it. What fails from one address in whatever names slows everybody there, for seconds: a whole
+hospital may stand behind one. So an attacker holds back himself, and others for seconds.
 """
 
 from __future__ import annotations
@@ -33,15 +34,18 @@ class Failures(Struct, frozen=True):
         return Failures(self.now(now_s) + 1, now_s)
 
 
-def refused_for_s(failures: Failures, now_s: float, *, free: int = FREE) -> float:
-    """How long until the next try is heard; 0 is now. Each failure beyond the free ones doubles it."""
-    wait_s = _doubled(failures.now(now_s) - free, WAIT_MAX_S)
+def refused_for_s(failures: Failures, now_s: float) -> float:
+    """How long until the next try in a name from a place is heard; 0 is now. Each failure beyond the free ones doubles
+    it."""
+    wait_s = _doubled(failures.now(now_s) - FREE, WAIT_MAX_S)
     return max(0.0, wait_s - (now_s - failures.at_s))
 
 
-def slowed_by_s(failures: Failures, now_s: float, *, known_place: bool) -> float:
-    """How long a try in a name that much is failed in stands still before it is judged."""
-    return 0.0 if known_place else _doubled(failures.now(now_s) - FREE_OF_NAME, SLOW_MAX_S)
+def slowed_by_s(name: Failures, address: Failures, now_s: float, *, known_place: bool) -> float:
+    """How long a try stands still before it is judged."""
+    by_address = _doubled(address.now(now_s) - FREE_OF_ADDRESS, SLOW_MAX_S)
+    by_name = 0.0 if known_place else _doubled(name.now(now_s) - FREE_OF_NAME, SLOW_MAX_S)
+    return max(by_address, by_name)
 
 
 def why_not_password(name: str, password: str) -> str:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from mover import audit
-from mover.access import Access, Identity
+from mover.access import Access, Identity, passwords
 from mover.access.sessions import Vouched, csrf_of, digest
 from mover.catalog.database import Database
 from mover.clock import SystemClock
@@ -107,8 +107,13 @@ async def test_a_password_opens_a_session_in_every_project_of_the_account(people
     assert await actions(database, "other") == ["role granted", "signed in"]
 
 
-async def test_whatever_is_wrong_one_answer_tells(people: People, database: Database) -> None:
-    """Otherwise names, and who left, could be asked for."""
+async def test_whatever_is_wrong_one_answer_tells_after_the_same_work(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise names, and who left, could be asked for; or read off the clock, where only known names cost a key."""
+    keys: list[passwords.Cost] = []
+    made = passwords._key
+    monkeypatch.setattr(passwords, "_key", lambda word, salt, cost: (keys.append(cost), made(word, salt, cost))[1])
     for name in ("ann", "left", "gone", "nowhere"):
         await people.make(name)
     await people.access.accounts.disable(MACHINE, "left", disabled=True)
@@ -121,6 +126,7 @@ async def test_whatever_is_wrong_one_answer_tells(people: People, database: Data
             await people.secret(name, password, address=f"10.0.1.{len(answers)}")
         answers.add((type(refused.value), refused.value.what, refused.value.advice))
     assert len(answers) == 1 and answers.pop()[0] is Unauthenticated
+    assert keys[4:] == [passwords.COST] * 6, "after the four accounts were made"
     assert people.rows("select count(*) from mover.session") == [(0,)]
 
 

@@ -14,6 +14,7 @@ from mover.model import wire
 from tests.api.conftest import Served
 from tests.api.small_rooms import SmallAccess, small_rooms
 
+PEOPLE = [role for role in ROLES if role != "scheduler"]
 BODIES: dict[str, Any] = {
     "BatchRequest": {"folder": "2026-01"},
     "RecordsRequest": {"batch": "batch-1", "files": {"case": "case.csv"}},
@@ -34,6 +35,7 @@ BODIES: dict[str, Any] = {
     "KeyRequest": {"name": "anns"},
     "ShorteningRequest": {"kind": "shorten", "policy": "protect", "reason": "too many"},
     "TokenRequest": {"actor": "slurm", "role": "operator"},
+    "AlarmTestRequest": {"receiver": "pager"},
     "ProjectChoice": {"project": "demo"},
     "PasswordChange": {"old": "the one before", "new": "four random words"},
     "OwnTokenRequest": {"label": "laptop", "expires_at": "2999-01-01T00:00:00Z"},
@@ -60,7 +62,9 @@ async def document(served: Served) -> dict[str, Any]:
         return json.loads(await response.read())
 
 
-def send(served: Served, method: str, path: str, said: dict[str, Any], role: str) -> Any:
+def send(
+    served: Served, method: str, path: str, said: dict[str, Any], role: str, *, session: bool = False
+) -> Any:
     more: dict[str, Any] = {"params": {}}
     for parameter in said["parameters"]:
         path = path.replace("{" + parameter["name"] + "}", f"{parameter['name']}-1")
@@ -72,7 +76,10 @@ def send(served: Served, method: str, path: str, said: dict[str, Any], role: str
     headers = {"Idempotency-Key": "k"} if method == "post" else {}
     if role == "scheduler":
         headers["Mover-Acts-For"] = "1000"
-    return served.ask(method.upper(), path, role=role, headers=headers, **more)
+    if session:
+        secret = f"session-{role}"
+        headers |= {"Cookie": f"mover={secret}", "Mover-CSRF": secret[::-1]}
+    return served.ask(method.upper(), path, role="" if session else role, headers=headers, **more)
 
 
 async def test_every_route_answers_every_role_as_the_table_says(served: Served) -> None:
@@ -82,8 +89,8 @@ async def test_every_route_answers_every_role_as_the_table_says(served: Served) 
         for method, said in methods.items():
             if "x-mover-action" not in said:
                 continue
-            for role in ROLES:
-                async with send(served, method, path, said, role) as response:
+            for role, session in [*((role, False) for role in ROLES), *((role, True) for role in PEOPLE)]:
+                async with send(served, method, path, said, role, session=session) as response:
                     await response.read()
                 verdict = judge(role, said["x-mover-action"])
                 good = response.status < 300 or response.status == 409
@@ -92,7 +99,7 @@ async def test_every_route_answers_every_role_as_the_table_says(served: Served) 
                 cells += 1
             async with send(served, method, path, said, "") as response:
                 assert response.status == 401, (method, path)
-    assert cells == len(ROLES) * len(OPERATIONS) > 100
+    assert cells == len([*ROLES, *PEOPLE]) * len(OPERATIONS) > 100
 
 
 async def test_every_route_is_in_the_document(served: Served) -> None:

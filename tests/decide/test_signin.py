@@ -26,8 +26,10 @@ def test_nobody_is_locked_out_for_good() -> None:
     """Whatever happened, a minute later one try is heard; and failures are forgiven, one a minute."""
     worst = Failures(1e9, 0.0)
     assert refused_for_s(worst, WAIT_MAX_S) == 0
-    assert slowed_by_s(worst, 0.0, known_place=False) == SLOW_MAX_S
-    assert slowed_by_s(worst, 0.0, known_place=True) == 0
+    assert slowed_by_s(worst, Failures(), 0.0, known_place=False) == SLOW_MAX_S
+    assert slowed_by_s(worst, Failures(), 0.0, known_place=True) == 0
+    assert slowed_by_s(Failures(), worst, 0.0, known_place=True) == SLOW_MAX_S
+    assert slowed_by_s(Failures(9, 0.0), Failures(49, 0.0), 0.0, known_place=False) == 0
     kept = Failures().one_more(0.0).one_more(0.0)
     assert kept.now(FORGIVEN_S) == 1 and kept.now(10 * FORGIVEN_S) == 0
     assert kept.one_more(FORGIVEN_S) == Failures(2, FORGIVEN_S)
