@@ -160,6 +160,40 @@ def test_a_socket_path_that_is_too_long_is_met_by_a_hint(tmp_path: Path) -> None
     assert load(tmp_path, LEAST + f"state_dir: {'x' * 120}\nlisten: {{tcp: 127.0.0.1:1}}\n").listen.unix is None
 
 
+OIDC = """access:
+  public_url: https://mover.example
+  proxies: [10.0.0.1]
+  session_s: 3600
+  oidc:
+    issuer: https://login.example/realms/main
+    client_id: mover
+    client_secret_file: secrets/oidc
+    roles: [{claim: groups, value: staff, project: demo, role: viewer}]
+"""
+
+
+def test_an_identity_provider_gives_the_roles_that_the_settings_say(tmp_path: Path) -> None:
+    people = load(tmp_path, LEAST + OIDC).access
+    assert (people.public_url, people.session_s, people.idle_s) == ("https://mover.example", 3600, 1800)
+    assert people.proxies == {"10.0.0.1"} and people.oidc is not None
+    assert people.oidc.client_secret_file == tmp_path / "secrets/oidc"
+    assert [(rule.value, rule.role) for rule in people.oidc.roles] == [("staff", "viewer")]
+    assert load(tmp_path, LEAST).access.oidc is None
+
+
+@pytest.mark.parametrize(("before", "after", "what"), [
+    ("  public_url: https://mover.example\n", "", "needs `public_url`"),
+    ("https://mover.example", "http://mover.example", "it is https"),
+    ("https://mover.example", "https://mover.example/ui", "regex"),
+    ("issuer: https:", "issuer: http:", "it is https"),
+    ("role: viewer", "role: scheduler", "enum"),
+    ("    client_id: mover\n", "", "`client_id` is missing"),
+])  # fmt: skip
+def test_half_an_identity_provider_is_refused(tmp_path: Path, before: str, after: str, what: str) -> None:
+    assert before in OIDC
+    assert what in refused(tmp_path, LEAST + OIDC.replace(before, after))[0][1]
+
+
 def test_the_environment_says_only_what_surrounds_us() -> None:
     found = read_environment({"JOURNAL_STREAM": "8:1", "WATCHDOG_USEC": "30000000", "NOTIFY_SOCKET": "@x"})
     assert found == Environment(
