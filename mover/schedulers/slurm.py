@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
@@ -120,10 +121,12 @@ class Records:
         if not self.of_job(record.job):
             (self._folder / f"{record.job}.env").unlink(missing_ok=True)
 
-    def sweep(self, job: int) -> None:
-        """What a write that was killed has left."""
-        for path in self._folder.glob(f".{job}[-.]*"):
-            path.unlink(missing_ok=True)
+    def sweep(self, living: set[int]) -> None:
+        """What writes that were killed have left, of any job but these: slurmctld kills what stages a job that is
+        cancelled."""
+        for path in self._folder.glob(".[0-9]*"):
+            if int(re.split("[-.]", path.name)[1]) not in living:
+                path.unlink(missing_ok=True)
 
     def pools(self, tiers: list[wire.Tier]) -> None:
         """The flash tiers as Slurm's pools, in GiB: Slurm 22.05 reads no quantity beyond 32 bits."""
@@ -317,7 +320,6 @@ class Hook:
 
     async def end(self, job_id: int) -> None:
         """`teardown`, also of a job that never began. What cannot be ended now is `keep`'s, and its lease's."""
-        self._records.sweep(job_id)
         for record in self._records.of_job(job_id):
             await self._end(record)
 
@@ -362,6 +364,7 @@ class Hook:
                     await self._end(record)
             except MoverError as error:
                 click.echo(f"job {record.job}: {words.told(error)}", err=True)
+        self._records.sweep(listed)
         async with self._client(next(iter(self._settings.tokens))) as client:
             self._records.pools(await client.tiers())
 

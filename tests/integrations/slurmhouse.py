@@ -165,15 +165,9 @@ class SlurmHouse:
         return self.facts(job)
 
     def await_over(self, job: str) -> Mapping[str, str]:
-        """Its burst buffer is torn down too."""
-        self._await(
-            lambda: (
-                self.state(job) in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-                and self.facts(job).get("BurstBufferState", "complete") == "complete"
-            ),
-            job,
-        )
-        return self.facts(job)
+        """What it wrote is staged out. Its teardown goes on, or was killed: scancel ends the hooks of a job that waits,
+        and now and then the teardown that it has begun itself."""
+        return self.await_state(job, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
 
     def _await(self, met: Callable[[], object], job: str = "") -> None:
         deadline = time.monotonic() + WAIT_S

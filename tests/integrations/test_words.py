@@ -210,7 +210,7 @@ def test_each_turn_of_a_job_has_a_record_and_a_key_of_its_own(tmp_path: Path) ->
     # slurmctld kills what stages a job that is cancelled, also while it writes
     for name in (".7-100-0.json.4711", ".7.env.4711", ".77-100-0.json.4711"):
         (tmp_path / name).touch()
-    records.sweep(7)
+    records.sweep({77})
     assert [path.name for path in tmp_path.iterdir()] == [".77-100-0.json.4711"]
 
 
