@@ -77,7 +77,7 @@ async def parts(
     for start in range(0, len(standing.marked) if newest is None else min(len(standing.marked), READ_ROWS), READ_ROWS):
         numbers = standing.marked[start : start + READ_ROWS]
         found = await _Q.many(conn, "rows_by_number", numbers=numbers)
-        if found:  # not all of them withdrawn
+        if found:  # not all of them withheld
             yield [await asyncio.to_thread(_marked, found, {name: typed[name] for name in names if name in typed})]
 
 
@@ -88,7 +88,7 @@ async def _standing(conn: Connection) -> _Standing:
             f"more than {MARKS_MAX} slides were written and wait for their columns to be made",
             hint="The daemon makes them, some ten thousand slides a second; ask again.",
         )
-    skipped = np.unique(np.array((row.marked_places or []) + (row.withdrawn or []), np.int64))
+    skipped = np.unique(np.array((row.marked_places or []) + (row.withheld or []), np.int64))
     return _Standing(row.places, row.marked or [], skipped)
 
 

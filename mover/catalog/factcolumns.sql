@@ -1,10 +1,10 @@
 -- name: standing
 -- In one moment: how many places there are, which slides were written since their block was, and which places hold a
--- slide that was withdrawn.
+-- slide that no run takes.
 select count(*) as marks, (select coalesce(max(place) + 1, 0) from mover.slide_place) as places,
        array_agg(distinct p.place) filter (where p.place is not null) as marked_places,
        array_agg(distinct m.number) as marked,
-       (select array_agg(p.place) from mover.slide_withdrawal w join mover.slide_place p on p.number = w.number) as withdrawn
+       (select array_agg(p.place) from mover.slide_withheld w join mover.slide_place p on p.number = w.number) as withheld
   from (select project_id, number from mover.fact_mark limit %(limit)s) m
   left join mover.slide_place p on p.project_id = m.project_id and p.number = m.number;
 
@@ -18,11 +18,11 @@ select s.block, n.name, b.body
  order by s.block;
 
 -- name: rows_by_number
--- What a block would hold of these slides, read row by row; not of those that were withdrawn.
+-- What a block would hold of these slides, read row by row; not of those that no run takes.
 select s.number, s.family, s.extension, s.size_bytes + s.files_bytes as size_bytes, s.facts::text as own,
        a.subject, a.facts::text as facts
   from mover.slide s left join mover.aligned a on a.number = s.number
- where s.number = any (%(numbers)s) and not exists (select from mover.slide_withdrawal w where w.number = s.number);
+ where s.number = any (%(numbers)s) and not exists (select from mover.slide_withheld w where w.number = s.number);
 
 -- name: rows_by_place
 -- What a block holds, place by place.

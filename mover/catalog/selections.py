@@ -1,8 +1,8 @@
 """Selections: what an expression selects now, frozen lists of slides, and lists that people bring.
 
-Slides are those granted to the project and not withdrawn; facts stand beside them where records were aligned, so an
-expression on facts selects aligned slides only, and one on the slides' own columns selects them all. Expressions are
-judged over columns (`catalog.factcolumns`, `decide.vectors`); none becomes SQL.
+Slides are those granted to the project and not withheld (withdrawn, or in quarantine); facts stand beside them where
+records were aligned, so an expression on facts selects aligned slides only, and one on the slides' own columns selects
+them all. Expressions are judged over columns (`catalog.factcolumns`, `decide.vectors`); none becomes SQL.
 
 A frozen list is kept once for all selections of its root, as places: two bytes a slide, and no copy of anything.
 """
@@ -187,7 +187,7 @@ async def resolve(conn: Connection, numbers: Sequence[str]) -> Resolved:
     for start in range(0, len(formed), NUMBERS_SLICE):
         part = formed[start : start + NUMBERS_SLICE]
         known |= {row.number: row for row in await _Q.planned(conn, "slides_placed", numbers=part)}
-        withdrawn |= {row.number for row in await _Q.planned(conn, "withdrawn", numbers=part)}
+        withdrawn |= {row.number for row in await _Q.planned(conn, "withheld", numbers=part)}
     return await asyncio.to_thread(_resolved, numbers, set(formed), known, withdrawn)
 
 
@@ -226,7 +226,7 @@ async def frozen(conn: Connection, selection: str) -> Frozen | None:
 
 async def withdrawn_since(conn: Connection, selection: str) -> list[str]:
     """Slides of a frozen list that no run may take any more."""
-    rows = await _rows(conn, "withdrawn_of_selection", selection=selection, size=BLOCK)
+    rows = await _rows(conn, "withheld_of_selection", selection=selection, size=BLOCK)
     return [row.number for row in rows]
 
 

@@ -19,17 +19,14 @@ select s.number, p.place, s.size_bytes + s.files_bytes as size_bytes, coalesce(s
 select s.number, p.place, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest
   from mover.slide s left join mover.slide_place p on p.number = s.number where s.number = any (%(numbers)s);
 
--- name: withdrawn
--- Of these numbers, those that were withdrawn at this site, or whose every pack in this project waits in quarantine.
-select number from mover.slide_withdrawal where number = any (%(numbers)s)
- union
-select number from mover.pack where number = any (%(numbers)s)
- group by number having bool_and(state in ('quarantined', 'excluded'));
+-- name: withheld
+-- Of these numbers, those that no run takes.
+select number from mover.slide_withheld where number = any (%(numbers)s);
 
--- name: withdrawn_of_selection
--- Slides of a frozen list that were withdrawn since. From the withdrawals, which are few, one by one, and not from the
+-- name: withheld_of_selection
+-- Slides of a frozen list that no run takes any more. From those, which are few, one by one, and not from the
 -- list: the planner does not know how long it is.
-select w.number from mover.slide_withdrawal w
+select w.number from mover.slide_withheld w
  cross join lateral (select place from mover.slide_place where number = w.number limit 1) p
  cross join lateral (
        select from mover.selection s join mover.selection_list l on l.project_id = s.project_id and l.root = s.root

@@ -218,7 +218,10 @@ async def test_every_offender_of_a_list_is_named_with_its_reason(dsns: Dsns, dat
 
     async with database.project(PROJECT) as conn:
         usable, offenders = await selections.resolve_numbers(conn, PROJECT, asked)
+        selected = await selections.numbers_of(conn, PROJECT, "size_bytes > 0")
+        counted, _ = await selections.count(conn, "size_bytes > 0")
 
+    assert selected == numbers[:2] and counted == 2, "what a list refuses no expression selects"
     assert usable == [numbers[0], numbers[1]]
     assert [(one["position"], one["number"], one["why"]) for one in offenders] == [
         (2, number(77), "unknown"),
