@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 DEMO   ?= .demo
 # what the tests need from Debian; elsewhere those tests skip and say so
 DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge curl chromium
-# one more than two cores: the tests wait for disks and daemons a third of their time
-JOBS   ?= 3
+# twice two cores: the tests wait for disks and daemons a third of their time and more
+JOBS   ?= 4
 
 # the peers of the benchmark
 BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils restic $(BORG_HEADERS)
@@ -38,8 +38,11 @@ stop:
 	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --stop; fi
 
 # Daemons, parsing children and commands start by the hundred: nobody shall compile the same modules in each of them,
-# not even where the environment asks for that.
-COMPILED := $(BIN)/python -m compileall -q -j 0 mover scanners && env -u PYTHONDONTWRITEBYTECODE
+# not even where the environment asks for that. Nor shall each test process rewrite every test for itself.
+WRITING  := env -u PYTHONDONTWRITEBYTECODE
+REWRITE  := xargs -P 2 -n 22 $(WRITING) $(BIN)/python -m pytest --collect-only -qq -p no:cacheprovider
+COMPILED := $(BIN)/python -m compileall -q -j 0 mover scanners && \
+	{ [ -d tests/__pycache__ ] || ls -d tests/*/ tests/test_*.py | $(REWRITE) >/dev/null 2>&1 || true; } && $(WRITING)
 
 test: $(VENV)/.test-installed deps
 	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)
