@@ -17,11 +17,12 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from oidc_provider_mock import User, run_server_in_thread
 
+from mover import daemon
 from mover.access.oidc import Began, Provider
 from mover.access.sessions import Vouched
 from mover.clock import SystemClock
-from mover.errors import ProviderUnavailable, Unauthenticated
-from mover.settings import Oidc, OidcRoleFile
+from mover.errors import ProviderUnavailable, SettingsInvalid, Unauthenticated
+from mover.settings import Oidc, OidcRoleFile, People
 
 BACK = "https://mover.example/v1/session/oidc/callback"
 SECRET = "s3cret:with a/colon"
@@ -111,6 +112,21 @@ async def test_a_person_whose_name_is_none_here_is_nobody(mock: str) -> None:
         said = await consent(began)
         with pytest.raises(Unauthenticated, match="no name"):
             await ward.finish(state=said["state"], binding=began.binding, code=said["code"])
+
+
+async def test_the_daemon_asks_with_the_secret_of_the_settings_or_does_not_start(tmp_path: Path) -> None:
+    settings = Oidc("https://login.example", "mover", tmp_path / "secret", RULES, "Ward", ("openid",), "name", None)
+    people = People(public_url="https://mover.example", oidc=settings)
+    with pytest.raises(SettingsInvalid, match="not there"):
+        await daemon._provider(people)
+    (tmp_path / "secret").write_text("s3cret\n")
+    with pytest.raises(SettingsInvalid, match="read by others"):
+        (tmp_path / "secret").chmod(0o644)
+        await daemon._provider(people)
+    (tmp_path / "secret").chmod(0o600)
+    made = await daemon._provider(people)
+    assert made is not None and (made._secret, made._redirect_uri, made.label) == ("s3cret", BACK, "Ward")
+    assert await daemon._provider(People()) is None
 
 
 # --- one that lies ----------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ class Daemon:
 
     def __init__(self, socket: Path) -> None:
         self.rooms: Rooms = small_rooms()
+        self.access = SmallAccess(known_uid=os.getuid())
         self.url = f"unix://{socket}"
         self._socket = socket
         self._loop = asyncio.new_event_loop()
@@ -65,7 +66,7 @@ class Daemon:
         self._server: Server = self._run(self._serve())
 
     async def _serve(self) -> Server:
-        app = make_app(self.rooms, SmallAccess(known_uid=os.getuid()), version="0")
+        app = make_app(self.rooms, self.access, version="0")
         return await serve(app, Listen(self._socket, None, None, None))
 
     def stop(self) -> None:

@@ -415,6 +415,26 @@ def test_only_a_custodian_decides_about_a_withdrawn_slide(
     assert mover("--url", daemon.url, "--token-file", "token", *asks).status == 0
 
 
+def test_at_the_local_socket_root_says_in_which_project(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "--project", "second", "account", "grant", "ann", "--role", "viewer")
+    assert said.status == 0
+    assert daemon.access.accounts.calls == [("grant", ("second", "ann", "viewer"))]
+
+
+def test_a_password_is_asked_for_or_made_up_and_never_an_argument(
+    mover: Mover, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arguments are everybody's to read, in the list of processes and in the shell's history."""
+    made_up = mover("--url", daemon.url, "account", "add", "ann", "--role", "viewer", "--days", "30")
+    assert "made up" in made_up.out and "not shown again" in made_up.out + made_up.err
+    monkeypatch.setattr("click.termui.hidden_prompt_func", lambda prompt: "four random words")
+    asked = mover("--url", daemon.url, "account", "password", "ann", "--ask")
+    assert asked.status == 0 and "four random" not in asked.out + asked.err
+    [(_, (body,)), (_, (name, given))] = daemon.access.accounts.calls
+    assert body.password is None and body.expires_at is not None
+    assert (name, given.password) == ("ann", "four random words")
+
+
 def test_a_wrong_word_is_met_by_usage(mover: Mover) -> None:
     assert "TABLE=PATH" in mover("--url", "unix:///none", "records", "add", "batch-1", "nonsense").err
     assert mover("dance").status == 2
