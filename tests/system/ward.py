@@ -302,7 +302,9 @@ class Ward:
         )  # fmt: skip
 
     def objects(self) -> dict[str, int]:
-        return {e.key: e.fingerprint.size_bytes for e in self.archive().list("") if not e.key.startswith(".mover/")}
+        """What stands in the archive, but for the tier's own and the audit's checkpoints, which come by the hour."""
+        found = self.archive().list("")
+        return {e.key: e.fingerprint.size_bytes for e in found if not e.key.startswith((".mover/", "audit/"))}
 
 
 @contextmanager
