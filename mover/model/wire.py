@@ -547,7 +547,7 @@ class SplitSource(Body, frozen=True):
 
 
 class RunRequest(Body, frozen=True):
-    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `selection` (the id of a frozen
+    """Exactly one of `cohort` (id, name, name@version), `expression`, `files` (numbers), `selection` (id of a frozen
     list), `like` (run id), `splits`."""
 
     cohort: ShortText | None = None
