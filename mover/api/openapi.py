@@ -82,7 +82,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _responses(operation: Operation) -> dict[str, Any]:
     media = operation.media_type.partition(";")[0]
-    schema: dict[str, Any] = {"type": "string"} if operation.answer is str else _reference(operation.answer)
+    schema: dict[str, Any] = _text(media) if operation.answer is str else _reference(operation.answer)
     responses = {str(operation.status): {"description": operation.summary, "content": {media: {"schema": schema}}}}
     if issubclass(operation.query, Planned):
         plan: dict[str, Any] = {_JSON: {"schema": _reference(wire.Plan)}}
@@ -95,6 +95,11 @@ def _responses(operation: Operation) -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": _reference(wire.Problem)}}
     responses["default"] = {"description": "Refused or failed; see `code`.", "content": problem}
     return responses
+
+
+def _text(media: str) -> dict[str, Any]:
+    """What is sent as it stands somewhere, such as a certificate: JSON of a shape of its own, or no JSON."""
+    return {"type": "object"} if media == _JSON else {"type": "string"}
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:

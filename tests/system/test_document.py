@@ -187,7 +187,7 @@ ALL_CHECKS = CHECKS | {
 
 def test_nothing_that_fits_or_breaks_the_document_breaks_the_daemon(site: Ward, client: SyncClient) -> None:
     """Every operation: no 5xx, and no answer of another shape than the document promises."""
-    fuzz(site, client, {"generation": {"max-examples": 5}, "phases": {"coverage": {"enabled": False}}})
+    fuzz(site, client, {"generation": {"max-examples": 3}, "phases": {"coverage": {"enabled": False}}})
 
 
 @pytest.mark.soak
@@ -213,7 +213,7 @@ def fuzz(site: Ward, client: SyncClient, more: dict[str, Any]) -> None:
     described = client.openapi()["paths"]
     left_out = {f"{method.upper()} {path}" for path, methods in described.items() for method in methods} - asked
     assert left_out == {"GET /openapi.json"}, "which it asked for first of all"
-    assert statuses[200] > 50 and statuses[422] > 50, statuses
+    assert statuses[200] > 20 and statuses[422] > 20, statuses
 
 
 def seen(event: events.ScenarioFinished) -> Iterator[int]:
