@@ -25,7 +25,7 @@ from mover.decide.audit import Head
 from mover.errors import EntryExists, EntryMissing, MoverError
 from mover.log import get_logger
 from mover.model import wire
-from mover.model.checkpoint import BYTES_MAX, ChainEnd, Checkpoint, SignedCheckpoint, key_of
+from mover.model.checkpoint import BYTES_MAX, ChainEnd, Checkpoint, SignedCheckpoint, folder_of, key_of
 from mover.model.policy import AuditPolicy
 from mover.signing import SigningKey
 from mover.tiers.port import ReadTier, WriteTier
@@ -64,7 +64,7 @@ class Checkpoints:
         if not self._policies:
             return 0
         await self._make(project)
-        return sum([await self._copy(project, policy, name) for policy in self._policies for name in policy.targets])
+        return sum([await self._copy(project, name) for policy in self._policies for name in policy.targets])
 
     async def _make(self, project: str) -> None:
         every_s = min(policy.every_s for policy in self._policies)
@@ -88,7 +88,7 @@ class Checkpoints:
                  "body": body.decode()},
             )  # fmt: skip
 
-    async def _copy(self, project: str, policy: AuditPolicy, name: str) -> int:
+    async def _copy(self, project: str, name: str) -> int:
         tier = self._tiers.get(name)
         if tier is None:
             return 0
@@ -96,7 +96,7 @@ class Checkpoints:
             missing = await _Q.many(conn, "missing", project=project, tier=name, limit=COPIES_MAX)
         written = 0
         for row in missing:
-            key = key_of(policy.prefix, project, row.n)
+            key = key_of(project, row.n)
             try:
                 await asyncio.to_thread(_put, tier, key, row.body.encode())
             except MoverError as error:
@@ -116,7 +116,7 @@ class Checkpoints:
             for name in policy.targets:
                 tier = self._tiers.get(name)
                 if tier is not None:
-                    found = await asyncio.to_thread(_read, tier, policy.prefix, project, wanted)
+                    found = await asyncio.to_thread(_read, tier, project, wanted)
                     heads += found[0]
                     told.append(found[1])
         return heads, told
@@ -169,13 +169,13 @@ def _put(tier: WriteTier, key: str, body: bytes) -> None:
             raise
 
 
-def _read(tier: ReadTier, prefix: str, project: str, wanted: int) -> tuple[list[Head], wire.CheckpointCopies]:
+def _read(tier: ReadTier, project: str, wanted: int) -> tuple[list[Head], wire.CheckpointCopies]:
     """The newest copies of a tier, read and judged. `wanted` is how many the database knows of: it may have been put
     back to an older state, then the tier has more."""
     try:
-        numbers = sorted(_numbers(tier, prefix, project))
+        numbers = sorted(_numbers(tier, project))
         problems = [f"checkpoint {n} is not there" for n in _gaps(numbers, wanted)]
-        bodies = {n: tier.read(key_of(prefix, project, n), 0, None) for n in numbers[-READ_MAX:]}
+        bodies = {n: tier.read(key_of(project, n), 0, None) for n in numbers[-READ_MAX:]}
     except MoverError as error:
         return [], wire.CheckpointCopies(tier=tier.name, unread=error.code)
     heads: list[Head] = []
@@ -202,9 +202,9 @@ def _misplaced(bodies: Mapping[int, bytes], n: int, project: str) -> list[str]:
     return []
 
 
-def _numbers(tier: ReadTier, prefix: str, project: str) -> Iterator[int]:
+def _numbers(tier: ReadTier, project: str) -> Iterator[int]:
     try:
-        for at, entry in enumerate(tier.list(f"{prefix}/{project}")):
+        for at, entry in enumerate(tier.list(folder_of(project))):
             name = entry.key.rpartition("/")[2]
             if at < LISTED_MAX and name.endswith(".json") and name[:-5].isdecimal():
                 yield int(name[:-5])

@@ -39,6 +39,11 @@ class SignedCheckpoint(Struct, frozen=True):
     signature: Signature
 
 
-def key_of(prefix: str, project: str, n: int) -> str:
+def folder_of(project: str) -> str:
+    """In the tier's own folder, which no walk takes for content."""
+    return f".mover/audit/{project}"
+
+
+def key_of(project: str, n: int) -> str:
     """Where checkpoint `n` stands on a tier."""
-    return f"{prefix}/{project}/{n:012d}.json"
+    return f"{folder_of(project)}/{n:012d}.json"

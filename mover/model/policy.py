@@ -408,7 +408,6 @@ class AuditPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="audit", 
 
     name: Name
     targets: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=4)] = field(name="to")
-    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9/-]{0,100}$")] = "audit"
     every_s: Annotated[int, Meta(ge=10)] = 3600
 
 

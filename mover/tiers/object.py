@@ -345,15 +345,17 @@ class ObjectTier:
     # --- listing ----------------------------------------------------------------------------------
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
-        """In the order of the keys' bytes on S3, so that a broken-off listing goes on `after` its last key."""
+        """In the order of the keys' bytes on S3, so that a broken-off listing goes on `after` its last key. The tier's
+        own folder is listed only to who names it."""
         if prefix:
             _checked(prefix)
+        hidden = "\0" if f"{prefix}/".startswith(CONTROL_PREFIX) else CONTROL_PREFIX
         with self._translating("listing failed"):
             pages = obstore.list(self._connection.store, prefix=prefix or None, offset=after or None)
             for page in pages:
                 for meta in page:
                     # Azurite gives keys from before the offset as well
-                    if meta["path"] > after and not meta["path"].startswith(CONTROL_PREFIX):
+                    if meta["path"] > after and not meta["path"].startswith(hidden):
                         yield Entry(meta["path"], "file", _fingerprint(meta))
 
     def level(self, prefix: str = "") -> Level:

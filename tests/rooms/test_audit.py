@@ -59,7 +59,7 @@ class House:
         return await self.checkpoints.keep(PROJECT)
 
     def file(self, tier: str, n: int) -> Path:
-        return self.rig.folder / tier / "audit" / PROJECT / f"{n:012d}.json"
+        return self.rig.folder / tier / ".mover" / "audit" / PROJECT / f"{n:012d}.json"
 
     async def pack(self, run: str) -> bytes:
         return b"".join([piece async for piece in self.trail.pack(PROJECT, run, by="cora", request="r1")])

@@ -281,6 +281,15 @@ def test_a_probe_leaves_nothing_behind(weed: Seaweed) -> None:
     assert [meta["path"] for page in object_module.obstore.list(stored) for meta in page] == [".mover/tier.json"]
 
 
+def test_the_tiers_own_folder_is_listed_only_to_who_names_it(weed: Seaweed) -> None:
+    """Checkpoints of the audit stand there: no walk takes them for content, and whoever compares them finds all."""
+    made = object_tier(weed)
+    made.put("slide", [b"1"])
+    made.put(".mover/audit/demo/000000000001.json", [b"{}"])
+    assert [entry.key for entry in made.list()] == ["slide"]
+    assert [entry.key for entry in made.list(".mover/audit/demo")] == [".mover/audit/demo/000000000001.json"]
+
+
 def test_a_read_only_bucket_is_pinned_and_never_written(weed: Seaweed) -> None:
     """D11: a source somebody else fills. Its address is its identity; without a listing it is not there."""
     filled = object_tier(weed)
