@@ -50,7 +50,7 @@ async def page(call: Call[None, AuditQuery]) -> wire.AuditPage:
 
 @OPERATIONS.add("GET", "/v1/audit/verify", "audit.read", wire.AuditVerdict)
 async def verify(call: Call[None, Query]) -> wire.AuditVerdict:
-    """Recompute every chain of the project, and compare it with the checkpoints that stand on other tiers."""
+    """Recompute every chain of the project and compare it with the checkpoints on other tiers."""
     return await call.rooms.audit.verify(call.project)
 
 
@@ -62,8 +62,9 @@ async def checkpoints(call: Call[None, Paged]) -> wire.Checkpoints:
 
 @OPERATIONS.add("GET", "/v1/audit/pack", "audit.pack", str, query=PackQuery, media_type=PACK)
 async def pack(call: Call[None, PackQuery]) -> AsyncIterator[bytes]:
-    """One run with its proofs, policies, certificates, records and checkpoints as one signed file (zstd), which
-    `mover audit verify FILE` checks without a daemon. That it was made is a record, too."""
+    """One run with its proofs, policies, certificates, records and checkpoints as one signed file.
+
+    `mover audit verify FILE` checks it without a daemon. That it was made is a record, too."""
     return call.rooms.audit.pack(call.project, call.query.run, by=call.actor, request=call.request)
 
 
