@@ -44,7 +44,8 @@ ROUNDS = 7
 _SLIDES: tuple[LiteralString, ...] = (
     """create temporary table made on commit drop as
        select upper(substr(md5('slide ' || i), 1, 17)) as number, i, hashint4(i) & 2147483647 as h,
-              hashint4(i + 1000000007) & 2147483647 as k from generate_series(%(first)s::integer, %(last)s::integer) i""",
+              hashint4(i + 1000000007) & 2147483647 as k
+         from generate_series(%(first)s::integer, %(last)s::integer) i""",
     """insert into mover.slide (number, site, family, extension, size_bytes, digest, tier, key, facts)
        select number, 'ward', case when h %% 4 = 0 then 'hamamatsu' else 'aperio' end,
               case when h %% 4 = 0 then 'ndpi' else 'svs' end, 200000000 + h::bigint * 2,
