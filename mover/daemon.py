@@ -45,7 +45,7 @@ from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
 from mover.deid.vault import ClosedVault, Vault
 from mover.deid.vaultkeys import PublicPart
-from mover.errors import CatalogUnavailable, ConfigError, EntryMissing, MoverError, SettingsInvalid, TierHung
+from mover.errors import CatalogUnavailable, EntryMissing, MoverError, SettingsInvalid, TierHung
 from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
@@ -57,17 +57,28 @@ from mover.jobs import Worker
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import AlarmPolicy, AuditPolicy, BudgetPolicy, ImagesPolicy
+from mover.model.policy import (
+    AlarmPolicy,
+    AuditPolicy,
+    BudgetPolicy,
+    ImagesPolicy,
+    MovePolicy,
+    Policy,
+    ProtectPolicy,
+)
 from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
+from mover.moving.transfers import from_policy
 from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
 from mover.oversight import ALARMS_S, Alarms, Oversight
 from mover.oversight import TURN_S as OVERSIGHT_S
+from mover.policies import Choices, Following, Policies
+from mover.policies import Means as FollowingMeans
 from mover.policy import PolicyBook, load_policies
 from mover.protect.dumps import QUEUE as VAULT_QUEUE
 from mover.protect.dumps import Means, dump_policies
-from mover.protect.keeping import Seal, check_means, wants_seal
+from mover.protect.keeping import Seal, check_means, rules, wants_seal
 from mover.protect.retention import policies_in_force
 from mover.protect.room import Protecting
 from mover.protect.site import ProtectSite, Repositories, RunPlace
@@ -105,8 +116,8 @@ TRANSFERS_S = 5.0
 # processes that carry groups of small files, for all transfers of this daemon
 CARRYING = 2
 SWEEP_S = 3600.0
-# how soon a budget that somebody wrote is kept
-BUDGETS_S = 5.0
+# how soon a policy that somebody wrote is followed
+POLICIES_S = 5.0
 # how soon a lock probe, a renewal, a dump or a drill begins when its time has come
 KEEPING_S = 20.0
 # how soon a checkpoint of the audit is made, or copied again, when it is due
@@ -197,7 +208,7 @@ async def run(
                 group.create_task(_housekeeping(house), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
                 group.create_task(_sweep_temporaries(house), name="sweep"),
-                group.create_task(_follow_budgets(house), name="budgets"),
+                group.create_task(_follow_policies(house), name="policies"),
                 group.create_task(_sample(house), name="samples"),
                 group.create_task(house.shares.run(), name="shares"),
                 group.create_task(_follow_transfers(house), name="transfers"),
@@ -247,6 +258,7 @@ class House:
     shares: Shares
     custody: Custody | ClosedVault
     checkpoints: Checkpoints
+    following: Following
 
 
 @contextlib.asynccontextmanager
@@ -262,7 +274,7 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         silent = [name for name, guard in guards.items() if guard.hung]
         await asyncio.to_thread(check_site, settings, policies, silent=silent)
         budgets = Budgets(
-            _budget_policies(policies), shared=True,
+            list(policies.of(BudgetPolicy)), shared=True,
             source_tiers=[tier.name for tier in settings.tiers_of(role="source")],
         )  # fmt: skip
         stack.callback(budgets.close)
@@ -284,10 +296,6 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         )
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
-
-
-def _budget_policies(policies: PolicyBook) -> list[BudgetPolicy]:
-    return [one.policy for one in policies.all() if isinstance(one.policy, BudgetPolicy)]
 
 
 async def _leave_shares(shares: Shares) -> None:
@@ -350,6 +358,7 @@ async def _build(
         rulings, scans, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
         await _checkpoints(settings, database, policies, tiers),
+        _following(settings, site_of_protection, budgets, dsns, seal),
     )  # fmt: skip
 
 
@@ -357,11 +366,10 @@ async def _checkpoints(
     settings: Settings, database: Database, policies: PolicyBook, tiers: Mapping[str, AnyTier]
 ) -> Checkpoints:
     """Signed by the process that holds no vault; the key is made where there is none yet."""
-    wanted = [one.policy for one in policies.all() if isinstance(one.policy, AuditPolicy)]
     if not settings.audit_key.exists():
         fingerprint = await asyncio.to_thread(new_key, settings.audit_key)
         logger.info("key of the audit made", digest=fingerprint)
-    return Checkpoints(database, tiers, wanted, key_file=settings.audit_key, site=settings.site)
+    return Checkpoints(database, tiers, policies.of(AuditPolicy), key_file=settings.audit_key, site=settings.site)
 
 
 async def _access(settings: Settings, database: Database) -> Access:
@@ -391,17 +399,48 @@ def _roots(settings: Settings, wanted: Callable[[Tier], bool]) -> tuple[Path, ..
     return tuple(tier.path for tier in settings.tiers.values() if tier.path is not None and wanted(tier))
 
 
+def _following(settings: Settings, site: ProtectSite, budgets: Budgets, dsns: Dsns, seal: Seal | None) -> Following:
+    """What was checked at the start is checked whenever the folder of policies changes."""
+    assert site.declared is not None
+    database, tiers = site.database, site.tiers
+    kept = rules(site.policies)
+
+    async def judge(policies: PolicyBook) -> None:
+        silent = [name for name, tier in tiers.items() if (guard := guard_of(tier)) is not None and guard.hung]
+        await asyncio.to_thread(check_site, settings, policies, silent=silent)
+        await _check_traits(policies, tiers, database)
+        await asyncio.to_thread(check_means, policies, tiers, seal=seal)
+        _check_dumps(settings, policies, dsns)
+
+    def took(policies: PolicyBook) -> None:
+        nonlocal kept
+        budgets.use(list(policies.of(BudgetPolicy)))
+        _remember_sealing(settings.state_dir, wants_seal(policies))
+        if rules(policies) != kept:
+            kept = rules(policies)
+            site.repositories.forget()
+
+    in_force = partial(policies_in_force, database, settings.project, node=settings.node)
+    return Following(
+        database, settings.policies, book=site.policies, declared=site.declared,
+        means=FollowingMeans(judge, in_force, took), project=settings.project, node=settings.node,
+    )  # fmt: skip
+
+
+def _check_dumps(settings: Settings, policies: PolicyBook, dsns: Dsns) -> None:
+    """Half a configuration is refused: a policy without the right to read everything would be a promise that every
+    night breaks."""
+    if settings.role != "clean" and dsns.dump is None and dump_policies(policies):
+        raise SettingsInvalid(
+            "a dump policy needs `dump_dsn_file` in `database`", where=str(settings.file),
+            hint="A role with pg_read_all_data and bypassrls; for restore drills also createdb.",
+        )  # fmt: skip
+
+
 def _dump_means(settings: Settings, policies: PolicyBook, keeping: Keeping, dsns: Dsns) -> Means | None:
-    """Dumps are made by the process that holds the vault. Half a configuration is refused at start: a policy without
-    the right to read everything would be a promise that every night breaks."""
-    if settings.role == "clean":
-        return None
-    if dsns.dump is None:
-        if dump_policies(policies):
-            raise SettingsInvalid(
-                "a dump policy needs `dump_dsn_file` in `database`", where=str(settings.file),
-                hint="A role with pg_read_all_data and bypassrls; for restore drills also createdb.",
-            )  # fmt: skip
+    """Dumps are made by the process that holds the vault."""
+    _check_dumps(settings, policies, dsns)
+    if settings.role == "clean" or dsns.dump is None:
         return None
     vault, public = keeping.vault, PublicPart(settings.vault_public)
     dumper = Dumper(dsns.dump, bin_dir=settings.database.bin_dir)
@@ -653,33 +692,16 @@ async def _tell_lineage(house: House) -> None:
     await Lineage(house.database, Target(wanted.url, wanted.namespace, secret)).run()
 
 
-async def _follow_budgets(house: House) -> None:
-    """A budget that was changed holds within seconds, without a restart: an operator who sees a clinic's NAS suffer
-    edits one file. A file with a mistake changes nothing, and is said once."""
-    seen = said = None
+async def _follow_policies(house: House) -> None:
+    """A policy that was changed holds within seconds, without a restart: an operator who sees a clinic's NAS suffer
+    edits one file, or one page. A file with a mistake changes nothing, and is said once."""
     while True:
         end_if_cancelled()
-        seen, said = await asyncio.to_thread(_look_at_budgets, house, seen, said)
-        await SYSTEM.sleep(BUDGETS_S)
-
-
-def _look_at_budgets(house: House, seen: object, said: object) -> tuple[object, object]:
-    folder = house.settings.policies
-    try:
-        now = sorted((item.name, (facts := item.stat()).st_mtime_ns, facts.st_size) for item in os.scandir(folder))
-    except OSError as error:
-        logger.warning("policies not read", code=type(error).__name__)
-        return seen, said
-    if now in (seen, said):
-        return seen, said
-    try:
-        policies = load_policies(folder)
-        check_site(house.settings, policies)
-    except ConfigError as error:
-        logger.warning("changed policies refused", code=error.code, what=error.what)
-        return seen, now
-    house.budgets.use(_budget_policies(policies))
-    return now, said
+        try:
+            await house.following.turn()
+        except MoverError as error:
+            logger.warning("policies wait", code=error.code)
+        await SYSTEM.sleep(POLICIES_S)
 
 
 async def _sweep_temporaries(house: House) -> None:
@@ -848,7 +870,7 @@ async def _listen(house: House) -> Server:
         oversight=_oversight(house),
         alarms=_alarms(house),
         tiers=lambda: _tiers(house),
-        policies=lambda: _policies(house),
+        policies=_policies(house),
         status=lambda identity: _status(house, identity),
         health=lambda: _health(house),
         metrics=metrics.render,
@@ -858,6 +880,23 @@ async def _listen(house: House) -> Server:
     app = make_app(rooms, house.access, version=__version__, face=face)
     mount_pages(app, document(OPERATIONS, version=__version__))
     return await serve(app, house.settings.listen)
+
+
+def _policies(house: House) -> Policies:
+    """What a policy would do is asked of the room that would do it."""
+
+    async def what_if(identity: Identity, policy: Policy) -> wire.Plan | None:
+        if isinstance(policy, ProtectPolicy):
+            async with house.database.project(identity.project) as conn:
+                return await house.protecting.retention.plan_by(conn, policy, policy.keep)
+        if isinstance(policy, MovePolicy):
+            wanted = msgspec.structs.replace(from_policy(policy), policy=None)
+            return await house.moving.transfers.plan_request(identity, wanted)
+        return None
+
+    settings = house.settings
+    tiers = tuple((tier.name, tier.zone, tier.role) for tier in settings.tiers.values())
+    return Policies(house.following, what_if=what_if, choices=Choices(tiers, tuple(settings.receivers)))
 
 
 def _oversight(house: House) -> Oversight:
@@ -871,9 +910,8 @@ def _oversight(house: House) -> Oversight:
 
 
 def _alarms(house: House) -> Alarms:
-    wanted = [one.policy for one in house.policies.all() if isinstance(one.policy, AlarmPolicy)]
     return Alarms(
-        house.database, wanted, house.settings.receivers, find=_oversight(house).every_need,
+        house.database, house.policies.of(AlarmPolicy), house.settings.receivers, find=_oversight(house).every_need,
         site=house.settings.site, link=house.settings.access.public_url,
     )  # fmt: skip
 
@@ -913,15 +951,6 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
     )  # fmt: skip
 
 
-async def _policies(house: House) -> wire.Policies:
-    return wire.Policies(
-        policies=[
-            wire.PolicyView(name=one.name, kind=one.kind, digest=one.digest, text=one.text)
-            for one in house.policies.all()
-        ]
-    )
-
-
 async def _status(house: House, identity: Identity) -> wire.Status:
     began_s = monotonic_s()
     async with house.database.project(identity.project) as conn:
@@ -944,7 +973,7 @@ async def _warnings(house: House, tiers: list[wire.Tier]) -> list[str]:
         found.append(f"no new slide is released: {stopped.why}")
     if not dump_policies(house.policies):
         found.append("no policy of kind dump: if this machine is lost, the crosswalk is lost with it")
-    return found
+    return found + await _policies(house).told()
 
 
 def _about_lock(tier: str, lock: wire.TierLock) -> Iterator[str]:

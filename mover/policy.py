@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast
 from zoneinfo import available_timezones
@@ -84,10 +84,18 @@ class Loaded(Struct, frozen=True):
 
 
 class PolicyBook:
-    """All policies of a folder."""
+    """All policies of a folder. Rooms hold the book and ask it each time: what it says may change while they do."""
 
     def __init__(self, loaded: list[Loaded]) -> None:
         self._by_name = {one.name: one for one in loaded}
+
+    def use(self, other: PolicyBook) -> None:
+        """From now on what the other says, all of it at once."""
+        self._by_name = other._by_name
+
+    def of(self, kind: type[P]) -> Sequence[P]:
+        """Those of one kind; whoever keeps it has those that the book has by then."""
+        return _OfAKind(self, kind)
 
     def all(self) -> list[Loaded]:
         return [self._by_name[name] for name in sorted(self._by_name)]
@@ -124,6 +132,23 @@ class PolicyBook:
         return self.get(name or "default", DeidPolicy)
 
 
+class _OfAKind(Sequence[P]):
+    def __init__(self, book: PolicyBook, kind: type[P]) -> None:
+        self._book, self._kind = book, kind
+
+    def _now(self) -> list[P]:
+        return [one.policy for one in self._book.all() if isinstance(one.policy, self._kind)]
+
+    def __iter__(self) -> Iterator[P]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._now()[at]
+
+
 def load_profile(path: Path) -> Loaded:
     """The one profile in this file; PolicyInvalid with every mistake's place otherwise."""
     [loaded] = load_files([path]).all()
@@ -141,40 +166,46 @@ def default_folder() -> Path:
     raise PolicyInvalid("the policies that ship with this software are not there", where=str(package))
 
 
-def load_policies(folder: Path) -> PolicyBook:
-    """Every `.yaml` in the folder and in its `deid/`. All mistakes of all files are in the error's `details`."""
+def load_policies(folder: Path, *, instead: Mapping[Path, str | None] | None = None) -> PolicyBook:
+    """Every `.yaml` in the folder and in its `deid/`, and of some files `instead` this text, or none. All mistakes of
+    all files are in the error's `details`."""
     if not folder.is_dir():
         raise PolicyInvalid("the folder of policies is not there", where=str(folder))
     files = _yaml_files(folder) + (_yaml_files(folder / PROFILES) if (folder / PROFILES).is_dir() else [])
+    texts = {path: text for path, text in (instead or {}).items() if text is not None}
+    files = sorted({*files, *texts} - ((instead or {}).keys() - texts.keys()), key=lambda path: (path.parent, path))
     if len(files) > FILES_LIMIT:
         raise PolicyInvalid(f"more than {FILES_LIMIT} policies", where=str(folder))
-    return load_files(files)
+    return load_files(files, texts=texts)
 
 
 def _yaml_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
 
 
-def load_files(files: list[Path]) -> PolicyBook:
-    """Just these files. All mistakes of all of them are in the error's `details`."""
+def load_files(files: list[Path], *, texts: Mapping[Path, str] | None = None) -> PolicyBook:
+    """Just these files, or the texts in their place. All mistakes of all of them are in the error's `details`."""
     loaded: list[Loaded] = []
     mistakes: list[Mistake] = []
     for path in files:
         try:
-            document = read(path)
+            document = parse(texts[path], file=str(path)) if texts and path in texts else read(path)
         except PolicyInvalid as error:
             mistakes += [_unreadable(path, error)]
             continue
         policy, wrong = document.check(Policy, then=_more)
         mistakes += wrong
         if policy is not None:
-            one = Loaded(
-                policy=policy, file=str(path), text=document.text, digest=blake3(document.text.encode()).hexdigest()
-            )
+            one = Loaded(policy=policy, file=str(path), text=document.text, digest=digest_of(document.text))
             mistakes += _twice(one, loaded, document) + _two_budgets(one, loaded, document)
             loaded.append(one)
     refuse(mistakes, PolicyInvalid)
     return PolicyBook(loaded)
+
+
+def digest_of(text: str) -> str:
+    """Names a version of a policy in the catalog and the audit."""
+    return blake3(text.encode()).hexdigest()
 
 
 def _unreadable(path: Path, error: PolicyInvalid) -> Mistake:

@@ -17,7 +17,7 @@ async def tiers(call: Call[None, Query]) -> wire.Tiers:
 @OPERATIONS.add("GET", "/v1/policies", "policies.read", wire.Policies)
 async def policies(call: Call[None, Query]) -> wire.Policies:
     """The policies in force, with their text and digest."""
-    return await call.rooms.policies()
+    return await call.rooms.policies.all()
 
 
 @OPERATIONS.add("GET", "/v1/status", "status.read", wire.Status)

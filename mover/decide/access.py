@@ -28,6 +28,9 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "metrics.read": _PEOPLE,
     "tiers.read": _LOOK,
     "policies.read": _LADDER,
+    # an operator's change waits for an admin; an admin's acts at once where nothing speaks for a second person
+    "policies.change": _WORK,
+    "policies.approve": _ADMIN,
     # a custodian finds the packs to reveal by their ids and reasons
     "batches.read": _PEOPLE,
     "batches.declare": _WORK,

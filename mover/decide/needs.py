@@ -99,6 +99,10 @@ RULES: dict[str, Rule] = {
         "shortenings.read", "soon", "shortening", "somebody wants protection to be shorter",
         "{n} requests want protection to be shorter", "A second person approves or withdraws each.",
     ),
+    "policy-asked": Rule(
+        "policies.read", "soon", "policy", "a change of a policy waits for a second person",
+        "{n} changes of policies wait for a second person", "Read what would be another, then approve or withdraw it.",
+    ),
     "ruling-asked": Rule(
         "rulings.read", "soon", "ruling", "a withdrawn slide waits for a custodian",
         "{n} withdrawn slides wait for a custodian", "Look at what was found, then grant or decline.",

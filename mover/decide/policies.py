@@ -1,8 +1,8 @@
 """What a change of a policy changes, and which of it a second person looks at first: two policies in, reasons out.
 
 A second person agrees where data goes elsewhere, where less is protected, watched or told, where more of people's data
-may pass, and where something of the site's own is run or read. All else acts at once: whoever sees a clinic's NAS suffer
-must not wait for a colleague to lower a budget.
+may pass, and where something of the site's own is run or read. All else acts at once: whoever sees a clinic's NAS
+suffer must not wait for a colleague to lower a budget.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
     ),
     "budget": (),
     "verify": (
-        _Rule("tier", _changed, _TIER), _Rule("repair_from", _changed, "files are replaced by those of another tier", new=True),
+        _Rule("tier", _changed, _TIER),
+        _Rule("repair_from", _changed, "files are replaced by those of another tier", new=True),
         _Rule("share_per_day", _less(0), "damage is found later"),
     ),
     "archive": (

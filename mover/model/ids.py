@@ -47,6 +47,7 @@ KINDS = frozenset(
         "shortening",
         "turn",
         "folder",
+        "change",
     ]
 )
 

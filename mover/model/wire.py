@@ -1369,6 +1369,132 @@ class Scan(Answer, frozen=True, kw_only=True):
     folders: int
     folders_left: int
     entries: int
+PolicyText = Annotated[str, Meta(min_length=1, max_length=1 << 20)]
+PolicyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
+
+
+class PolicyStand(Answer, frozen=True, kw_only=True):
+    """What a node follows of this name; no digest: it has no such policy any more."""
+
+    node: str
+    digest: str | None = None
+    at: datetime
+
+
+class PolicyChange(Answer, frozen=True, kw_only=True):
+    """A change of one policy's file on one node. `risks` is why a second person agrees first; without any it acts at
+    once. No `digest`: the policy goes."""
+
+    id: str
+    node: str
+    name: str
+    kind: str
+    state: Literal["asked", "approved", "applied", "withdrawn", "lapsed", "refused"]
+    base: str | None = None
+    digest: str | None = None
+    text: str | None = None
+    risks: list[str] = []
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    lapses_at: datetime
+    approved_by: str | None = None
+    withdrawn_by: str | None = None
+    applied_at: datetime | None = None
+    explanation: str | None = None  # why it was not carried out
+
+
+class PolicyChangePage(Answer, frozen=True, kw_only=True):
+    changes: list[PolicyChange]
+    next: str | None = None
+
+
+class PolicyDetail(Answer, frozen=True, kw_only=True):
+    """`text` is what stands in the file, `digest` names it; `trouble` says why that is not followed, `unwritable` why
+    it cannot be changed here. `holds`: where more holds than the file says."""
+
+    name: str
+    kind: str
+    digest: str
+    followed: str  # digest of the text that is followed
+    text: str
+    file: str
+    value: dict[str, Any]
+    holds: list[str] = []
+    trouble: str | None = None
+    unwritable: str | None = None
+    nodes: list[PolicyStand] = []
+    waiting: list[PolicyChange] = []
+
+
+class PolicyVersion(Answer, frozen=True, kw_only=True):
+    """`diff`: lines against what stood on this node before. Without a `change`, somebody edited the file."""
+
+    id: str
+    node: str
+    digest: str | None = None
+    at: datetime
+    text: str | None = None
+    diff: list[str] = []
+    change: str | None = None
+    changed_by: str | None = None
+    approved_by: str | None = None
+    reason: str | None = None
+
+
+class PolicyVersionPage(Answer, frozen=True, kw_only=True):
+    versions: list[PolicyVersion]
+    next: str | None = None
+
+
+class PolicyCheckRequest(Body, frozen=True):
+    """A text as it is typed. `name`: the policy whose place it is to take; without it its own name says."""
+
+    text: PolicyText
+    name: PolicyName | None = None
+
+
+class PolicyMistake(Answer, frozen=True, kw_only=True):
+    """Lines and columns begin at 1. `file`: another one that it does not go together with."""
+
+    line: int
+    column: int
+    what: str
+    file: str | None = None
+
+
+class PolicyChecked(Answer, frozen=True, kw_only=True):
+    """Every mistake; and the text as values, where it is YAML."""
+
+    mistakes: list[PolicyMistake]
+    name: str | None = None
+    kind: str | None = None
+    value: dict[str, Any] | None = None
+
+
+class PolicySchema(Answer, frozen=True, kw_only=True):
+    """The JSON Schema of policies, and what this daemon has to choose from: tiers by name with their zone and role,
+    receivers of alarms, profiles."""
+
+    document: dict[str, Any]
+    tiers: list[dict[str, str]] = []
+    receivers: list[str] = []
+    profiles: list[str] = []
+
+
+class PolicyChangeRequest(Body, frozen=True):
+    """`digest` is of the text that was edited: another one meanwhile refuses the change. None: there was none."""
+
+    text: PolicyText
+    reason: Reason
+    digest: ShortText | None = None
+
+
+class PolicyRemovalRequest(Body, frozen=True):
+    digest: ShortText
+    reason: Reason
+
+
     bytes: int
     entries_s: float
     listings: int

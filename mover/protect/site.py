@@ -60,6 +60,11 @@ class Repositories:
         self._opened: dict[tuple[str, str], Repository] = {}
         self._opening = threading.Lock()
 
+    def forget(self) -> None:
+        """Policies say otherwise what keeps files from being deleted: each is opened anew when it is needed."""
+        with self._opening:
+            self._opened.clear()
+
     def of(self, policy: ProtectPolicy) -> Repository:
         return self.at(policy.repository, policy.prefix)
 

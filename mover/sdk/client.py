@@ -46,6 +46,7 @@ class Client:
         self.vault = nouns.Vault(self._transport)
         self.dumps = nouns.Dumps(self._transport)
         self.audit = nouns.Audit(self._transport)
+        self.policies = nouns.Policies(self._transport)
         self.oversight = nouns.Oversight(self._transport)
         self.tokens = nouns.Tokens(self._transport)
         self.accounts = nouns.Accounts(self._transport)
@@ -63,9 +64,6 @@ class Client:
 
     async def tiers(self) -> list[wire.Tier]:
         return (await self._get("/v1/tiers", wire.Tiers)).tiers
-
-    async def policies(self) -> list[wire.PolicyView]:
-        return (await self._get("/v1/policies", wire.Policies)).policies
 
     async def who(self) -> wire.Session:
         """Who one is here, in which project, and what one may there."""
@@ -112,6 +110,7 @@ class SyncClient:
     vault: Any
     dumps: Any
     audit: Any
+    policies: Any
     oversight: Any
     tokens: Any
     accounts: Any
@@ -145,9 +144,6 @@ class SyncClient:
 
     def tiers(self) -> list[wire.Tier]:
         return self._run(self._client.tiers())
-
-    def policies(self) -> list[wire.PolicyView]:
-        return self._run(self._client.policies())
 
     def who(self) -> wire.Session:
         return self._run(self._client.who())

@@ -827,6 +827,66 @@ class Oversight(Noun):
         return await self._get("/v1/needs", wire.Needs)
 
     async def alarms(
+class Policies(Noun):
+    """What people declared: read, checked, changed, agreed on."""
+
+    async def list(self) -> wire.Policies:
+        """As they are followed."""
+        return await self._get("/v1/policies", wire.Policies)
+
+    async def schema(self) -> wire.PolicySchema:
+        return await self._get("/v1/policy-schema", wire.PolicySchema)
+
+    async def check_text(self, typed: wire.PolicyCheckRequest) -> wire.PolicyChecked:
+        """Every mistake, and the text as values; nothing is kept."""
+        ask = Ask("POST", "/v1/policy-check", body=typed, repeatable=True)
+        return await self._transport.send(ask, wire.PolicyChecked)
+
+    async def view(self, name: str) -> wire.PolicyDetail:
+        return await self._get(f"/v1/policies/{name}", wire.PolicyDetail)
+
+    async def versions(self, name: str, *, after: str | None = None, limit: int = 100) -> wire.PolicyVersionPage:
+        """Newest first, each with what was another before."""
+        return await self._get(f"/v1/policies/{name}/versions", wire.PolicyVersionPage, after=after, limit=limit)
+
+    async def change(self, name: str, body: wire.PolicyChangeRequest) -> wire.PolicyChange:
+        """`applied` when it acts, `asked` when a second person agrees first. The same again is the same."""
+        ask = Ask("POST", f"/v1/policies/{name}", body=body)
+        return await self._transport.send(ask, wire.PolicyChange)
+
+    async def plan_change(self, name: str, body: wire.PolicyChangeRequest) -> wire.Plan:
+        return await self._plan(f"/v1/policies/{name}", body)
+
+    async def remove(self, name: str, removal: wire.PolicyRemovalRequest) -> wire.PolicyChange:
+        ask = Ask("POST", f"/v1/policies/{name}/remove", body=removal)
+        return await self._transport.send(ask, wire.PolicyChange)
+
+    async def plan_remove(self, name: str, removal: wire.PolicyRemovalRequest) -> wire.Plan:
+        return await self._plan(f"/v1/policies/{name}/remove", removal)
+
+    async def changes(
+        self, *, name: str | None = None, waiting: bool = False, after: str | None = None, limit: int = 100
+    ) -> wire.PolicyChangePage:
+        """Newest first; with `waiting` those that nobody agreed on yet."""
+        return await self._get(
+            "/v1/policy-changes", wire.PolicyChangePage, name=name, waiting=waiting or None, after=after, limit=limit
+        )
+
+    async def view_change(self, id: str) -> wire.PolicyChange:
+        return await self._get(f"/v1/policy-changes/{id}", wire.PolicyChange)
+
+    async def approve(self, id: str) -> wire.PolicyChange:
+        """Approving twice is approving once."""
+        return await self._transport.send(
+            Ask("POST", f"/v1/policy-changes/{id}/approve", repeatable=True), wire.PolicyChange
+        )
+
+    async def withdraw(self, id: str) -> wire.PolicyChange:
+        return await self._transport.send(
+            Ask("POST", f"/v1/policy-changes/{id}/withdraw", repeatable=True), wire.PolicyChange
+        )
+
+
         self, *, standing: bool = False, after: str | None = None, limit: int = 100
     ) -> wire.AlarmPage:
         """What was told to whom, newest first; with `standing` only what is not over."""

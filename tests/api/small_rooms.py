@@ -855,9 +855,65 @@ async def small_tiers() -> wire.Tiers:
     return wire.Tiers(tiers=[tier])
 
 
-async def small_policies() -> wire.Policies:
-    view = wire.PolicyView(name="stage", kind="stage", digest="0" * 64, text="kind: stage\n")
-    return wire.Policies(policies=[view])
+class SmallPolicies(Room):
+    told = wire.PolicyChange(
+        id="change-1", node="n1", name="stage", kind="stage", state="asked", base="0" * 64, digest="1" * 64,
+        text="kind: stage\n", risks=["to: another tier"], reason="a larger flash", requested_by="ann",
+        requested_at=AT, lapses_at=AT,
+    )  # fmt: skip
+
+    async def all(self) -> wire.Policies:
+        view = wire.PolicyView(name="stage", kind="stage", digest="0" * 64, text="kind: stage\n")
+        return wire.Policies(policies=[view])
+
+    async def schema(self) -> wire.PolicySchema:
+        return wire.PolicySchema(document={"title": "A policy of the mover"})
+
+    async def check(self, body: wire.PolicyCheckRequest) -> wire.PolicyChecked:
+        mistake = wire.PolicyMistake(line=1, column=1, what="`name` is missing")
+        return wire.PolicyChecked(mistakes=[mistake], kind="stage", value={"kind": "stage"})
+
+    async def view(self, project: str, name: str) -> wire.PolicyDetail:
+        if name == "stage-two":
+            raise NotFound(f"there is no policy {name}", where=name)
+        return wire.PolicyDetail(
+            name=name, kind="stage", digest="0" * 64, followed="0" * 64, text="kind: stage\n", file="stage.yaml",
+            value={"kind": "stage"}, holds=["to: flash → flash-two"], waiting=[self.told],
+            nodes=[wire.PolicyStand(node="n1", digest="0" * 64, at=AT)],
+        )  # fmt: skip
+
+    async def versions(self, name: str, after: str | None, limit: int) -> wire.PolicyVersionPage:
+        one = wire.PolicyVersion(
+            id="2", node="n1", digest="0" * 64, at=AT, text="kind: stage\n", diff=["+kind: stage"], change="change-0",
+            changed_by="ann", reason="the first",
+        )  # fmt: skip
+        return wire.PolicyVersionPage(versions=[one])
+
+    async def plan(self, identity: Identity, name: str, text: str | None, digest: str | None) -> wire.Plan:
+        self.saw("plan", name, text, digest)
+        return PLAN
+
+    async def change(
+        self, identity: Identity, name: str, text: str | None, digest: str | None, reason: str
+    ) -> wire.PolicyChange:
+        self.saw("change", name, text, digest, reason)
+        return self.told
+
+    async def changes(
+        self, project: str, name: str | None, waiting: bool, after: str | None, limit: int
+    ) -> wire.PolicyChangePage:
+        return wire.PolicyChangePage(changes=[self.told], next="change-1")
+
+    async def view_change(self, project: str, change: str) -> wire.PolicyChange:
+        return self.told
+
+    async def approve(self, identity: Identity, change: str) -> wire.PolicyChange:
+        self.saw("approve", change)
+        return structs.replace(self.told, state="applied", approved_by=identity.actor, applied_at=AT)
+
+    async def withdraw(self, identity: Identity, change: str) -> wire.PolicyChange:
+        self.saw("withdraw", change)
+        return structs.replace(self.told, state="refused", explanation="the file was changed meanwhile")
 
 
 async def small_status(identity: Identity) -> wire.Status:
@@ -947,7 +1003,7 @@ def small_rooms() -> Rooms:
         oversight=SmallOversight(),
         alarms=SmallAlarms(),
         tiers=small_tiers,
-        policies=small_policies,
+        policies=SmallPolicies(),
         status=small_status,
         health=healthy,
     )

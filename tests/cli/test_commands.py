@@ -207,6 +207,15 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("audit", "checkpoints"): (),
     ("policy", "list"): (),
     ("policy", "show"): ("stage",),
+    ("policy", "schema"): (),
+    ("policy", "set"): ("stage", __file__, "--reason", "longer leases"),
+    ("policy", "remove"): ("stage", "--reason", "no flash any more"),
+    ("policy", "versions"): ("stage",),
+    ("policy", "diff"): ("stage", "00"),
+    ("policy", "pending"): ("--policy", "stage", "--all"),
+    ("policy", "request"): ("change-1",),
+    ("policy", "approve"): ("change-1",),
+    ("policy", "withdraw"): ("change-1",),
     ("token", "make"): ("slurm", "--role", "operator", "--days", "30"),
     ("token", "list"): (),
     ("token", "revoke"): ("token-1",),
@@ -220,6 +229,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("account", "sign-out"): ("ann",),
 }
 OTHERWISE = {
+    ("policy", "edit"),
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
     ("audit", "pack"),
     ("run", "events"), ("run", "keep"),
@@ -263,6 +273,8 @@ def test_a_command_answers_people_and_scripts(mover: Mover, daemon: Daemon, path
         ("copy", "nas:in", "shelf:x", "cold:kept", "--report-offenders"),
         ("move", "nas", "cold"),
         ("policy", "plan", "old-slides"),
+        ("policy", "set", "stage", __file__, "--reason", "longer leases", "--plan"),
+        ("policy", "remove", "stage", "--reason", "no flash any more", "--plan"),
         ("verify", "archive:slides"),
         ("verify", "--run", "run-1"),
     ],
@@ -438,6 +450,26 @@ def test_a_password_is_asked_for_or_made_up_and_never_an_argument(
 def test_a_wrong_word_is_met_by_usage(mover: Mover) -> None:
     assert "TABLE=PATH" in mover("--url", "unix:///none", "records", "add", "batch-1", "nonsense").err
     assert mover("dance").status == 2
+
+
+def test_a_policy_is_edited_in_ones_own_editor_and_what_was_not_changed_is_not_sent(
+    mover: Mover, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent is the digest of what was shown: a colleague's change meanwhile refuses it."""
+    asks = ("--url", daemon.url, "policy", "edit", "stage", "--reason", "longer leases")
+    calls = daemon.rooms.policies.calls  # type: ignore[attr-defined]
+    monkeypatch.setenv("VISUAL", "true")
+    assert mover(*asks).status == 0 and calls == []
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\necho '# mine' >> \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    assert "another person: to: another tier" in mover(*asks).out
+    assert calls == [("change", ("stage", "kind: stage\n# mine\n", "0" * 64, "longer leases"))]
+    assert mover(*asks, "--plan").status == 0 and calls[-1][0] == "plan"
+    assert mover("--url", daemon.url, "policy", "diff", "stage", "ff").status == 3
+    new = mover("--url", daemon.url, "policy", "set", "stage-two", str(editor), "--reason", "a second one")
+    assert new.status == 0 and calls[-1][1][2] is None
 
 
 def test_policy_files_are_checked_without_a_daemon(mover: Mover, tmp_path: Path) -> None:

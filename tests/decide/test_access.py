@@ -12,6 +12,8 @@ status.read         +      +        +     +         +
 metrics.read        +      +        +     +         .
 tiers.read          +      +        +     .         +
 policies.read       +      +        +     .         .
+policies.change     -      +        +     .         .
+policies.approve    -      -        +     .         .
 batches.read        +      +        +     +         .
 batches.declare     -      +        +     -         .
 batches.certify     -      +        +     +         .

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mover.daemon import House, _look_at_budgets, open_house
+from mover.daemon import House, open_house
 from mover.model import wire
 from mover.model.recipe import plain_copy
 from mover.settings import load
@@ -49,15 +49,15 @@ async def test_a_budget_that_is_edited_holds_without_a_restart_and_a_mistake_cha
     file = tmp_path / "policies" / "nas.yaml"
     async with open_house(load(site(tmp_path, dsns, "read_bytes_s: 1000000\n"))) as house:
         assert limits(house) == MB
-        seen, said = _look_at_budgets(house, None, None)
+        await house.following.turn()
         file.write_text("kind: budget\nname: nas\ntier: nas\nread_bytes_s: 5000\n")
-        seen, said = _look_at_budgets(house, seen, said)
+        await house.following.turn()
         assert limits(house) == 5000
         file.write_text("kind: budget\nname: nas\ntier: nas\nread_bites_s: 1\n")
-        seen, said = _look_at_budgets(house, seen, said)
+        await house.following.turn()
         assert limits(house) == 5000
         file.unlink()
-        _look_at_budgets(house, seen, said)
+        await house.following.turn()
         assert limits(house) is None
 
 

@@ -21,7 +21,8 @@ def write_settings(folder: Path, dsns: Dsns, *, role: str) -> Path:
         path = folder / name
         path.write_text(dsn)
         path.chmod(0o600)
-    (folder / "flash").mkdir(exist_ok=True)
+    for made in ("flash", "state"):
+        (folder / made).mkdir(exist_ok=True)
     settings = {
         "version": 1,
         "site": "ward",
