@@ -4145,7 +4145,7 @@ create index run_entry_shard on mover.run_entry (run_id, shard) where shard is n
 -- digest of the tar itself when it was read back.
 create table mover.run_tar (
     project_id  text not null references mover.project,
-    run_id      text not null references mover.run,
+    run_id      text not null,
     path        text not null,
     made_of     text not null check (made_of ~ '^[0-9a-f]{64}$'),
     count       integer not null check (count > 0),
@@ -4154,6 +4154,7 @@ create table mover.run_tar (
     staged_at   timestamptz,
     staged_how  text check (staged_how in ('copied', 'linked')),
     primary key (run_id, path),
+    foreign key (project_id, run_id) references mover.run (project_id, id),
     check (num_nulls(digest, staged_at, staged_how) in (0, 3))
 );
 create index run_tar_made_of on mover.run_tar (made_of);

@@ -95,7 +95,10 @@ def _wrong_ends(one: Loaded, settings: Settings, place: _Places) -> Iterator[Mis
     if isinstance(one.policy, DumpPolicy):
         yield from (document.mistake(("to", at), what) for at, what in _about_dump(one.policy, settings, place))
     if isinstance(one.policy, AuditPolicy):
-        yield from (document.mistake(("to", at), what) for at, what in _about_copies(one.policy.targets, settings))
+        # a tier that another process of this node writes to is not known here, and not missing
+        known = [(at, what) for at, what in _about_copies(one.policy.targets, settings)
+                 if one.policy.targets[at] in settings.tiers]  # fmt: skip
+        yield from (document.mistake(("to", at), what) for at, what in known)
     if isinstance(one.policy, AlarmPolicy):
         unknown = [(at, name) for at, name in enumerate(one.policy.receivers) if name not in settings.receivers]
         yield from (document.mistake(("to", at), f"the settings have no receiver {name}") for at, name in unknown)
