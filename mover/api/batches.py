@@ -69,3 +69,9 @@ async def slides(call: Call[None, Paged]) -> wire.SlidePage:
 async def slide(call: Call[None, Query]) -> wire.Slide:
     """One slide with what is known of it."""
     return await call.rooms.batches.slide(call.project, call.id)
+
+
+@OPERATIONS.add("GET", "/v1/slides/{number}/evidence", "slides.read", wire.SlideEvidence, reads="slide")
+async def evidence(call: Call[None, Query]) -> wire.SlideEvidence:
+    """Before and after of one slide: what was removed, changed and kept, masked; what was looked for; its proofs."""
+    return await call.rooms.batches.evidence(call.project, call.id)

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "batches.reveal": "batch reveal[ {packs}] --purpose {purpose}",
     "batches.slides": "slide list" + _PAGE,
     "batches.slide": "slide show {number}",
+    "batches.evidence": "slide evidence {number}",
     "vault.status": "vault status",
     "vault.erase": "vault erase {subject} --purpose {purpose}" + _PLAN,
     "dumps.make": "vault dump[ --policy {policy}]",
@@ -26,11 +27,11 @@ COMMANDS: dict[str, str] = {
     "quarantine.causes": "quarantine list[ --batch {batch}]",
     "quarantine.view": "quarantine show {cause}" + _PAGE,
     "quarantine.decide": "quarantine decide {cause} --action {action} --reason {reason}[ --packs {packs}]"
-    "[ --standing {standing}]" + _PLAN,
+    "[ {standing:true=--standing,false=--once}]" + _PLAN,
     "quarantine.rules": "quarantine rules[ --standing {standing}]",
     "quarantine.revoke": "quarantine revoke {id} --reason {reason}",
     "rulings.ask": "slide {action:reinstate=reinstate,remove=remove} {number} --reason {reason}",
-    "rulings.list_rulings": "slide rulings[ --open {open}]" + _PAGE,
+    "rulings.list_rulings": "slide rulings[ --open {open}][ --slide {number}]" + _PAGE,
     "rulings.decide": "slide {decision:grant=grant,decline=decline} {id} --reason {reason}[ --manifests {manifests}]",
     "scans.declare": "scan start {tier}[ --prefix {prefix}][ --inventory {inventory}][ --cross-mounts {cross_mounts}]"
     "[ --empty-ok {empty_ok}][ --changes {changes_only}]",

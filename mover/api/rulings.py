@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Limit, Operations, PathQuery, Query, Waiting
+from mover.api.operation import Call, Limit, Operations, PathQuery, Query, ShortQuery, Waiting
 from mover.model import wire
 
 OPERATIONS = Operations()
@@ -10,9 +10,10 @@ FINAL = frozenset({"done", "declined", "failed"})
 
 
 class RulingsQuery(Query, frozen=True):
-    """With `open=true` only those that wait for a second person."""
+    """With `open=true` only those that wait for a second person; with `number` only those about one slide."""
 
     open: bool = False
+    number: ShortQuery | None = None
     after: PathQuery | None = None
     limit: Limit = 100
 
@@ -27,7 +28,9 @@ async def ask(call: Call[wire.RulingRequest, Query]) -> wire.Ruling:
 async def list_rulings(call: Call[None, RulingsQuery]) -> wire.RulingPage:
     """The rulings of the project, newest first."""
     query = call.query
-    return await call.rooms.rulings.list(call.project, query.after, query.limit, open=query.open)
+    return await call.rooms.rulings.list(
+        call.project, query.after, query.limit, open=query.open, number=query.number
+    )
 
 
 @OPERATIONS.add("GET", "/v1/rulings/{id}", "rulings.read", wire.Ruling, query=Waiting)

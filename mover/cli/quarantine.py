@@ -80,7 +80,7 @@ def show(*, mover: SyncClient, out: Output, cause: str, after: str | None, limit
 @click.argument("cause")
 @click.option("--action", required=True, type=click.Choice(ACTIONS), help="See `mover quarantine show CAUSE`.")
 @click.option("--reason", required=True, help="Why; it stands in the audit record (8 characters at least).")
-@click.option("--packs", help="Only these packs, by id, separated by commas.")
+@click.option("--packs", multiple=True, help="Only these packs, by id, separated by commas or said again.")
 @click.option("--standing/--once", default=None,
               help="Also for packs that come later, or not. Default: also, where that is sound.")  # fmt: skip
 @plan_option
@@ -92,12 +92,12 @@ def decide(
     cause: str,
     action: str,
     reason: str,
-    packs: str | None,
+    packs: tuple[str, ...],
     standing: bool | None,
     plan: bool,
 ) -> None:
     """Decide about everything that waits for CAUSE. Its batches go on by themselves."""
-    chosen = [one.strip() for one in packs.split(",") if one.strip()] if packs else None
+    chosen = [one.strip() for one in ",".join(packs).split(",") if one.strip()] or None
     if plan:
         out.plan(mover.quarantine.plan_decide(cause, action, reason=reason, packs=chosen, standing=standing))
         return

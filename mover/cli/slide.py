@@ -56,6 +56,18 @@ def show(*, mover: SyncClient, out: Output, number: str) -> None:
     out.facts(slide, [*fixed, *facts, *known])
 
 
+@command.command("evidence")
+@click.argument("number")
+@with_client
+def evidence(*, mover: SyncClient, out: Output, number: str) -> None:
+    """What was removed from a slide, changed and kept, masked; and what was looked for in what is left."""
+    one = mover.slides.evidence(number)
+    rows = [(j.action, j.code, j.place, j.shape, str(j.times), j.reason) for j in one.judgements]
+    out.table(one, "action code place shape times> why", rows, empty="adopted: it came de-identified")
+    looked = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in one.looked.items())
+    out.note(f"looked through: {looked or 'nothing'}; proved: {', '.join(p.kind for p in one.proofs) or 'nothing'}")
+
+
 @command.command("reinstate")
 @click.argument("number")
 @click.option("--reason", required=True, help="Why the withdrawal was a false alarm; it stands in the audit record.")
@@ -76,12 +88,15 @@ def remove(*, mover: SyncClient, out: Output, number: str, reason: str) -> None:
 
 @command.command("rulings")
 @click.option("--open", "open_", is_flag=True, help="Only those that wait for a second person.")
+@click.option("--slide", "number", help="Only those about this slide.")
 @after_option
 @limit_option
 @with_client
-def rulings(*, mover: SyncClient, out: Output, open_: bool, after: str | None, limit: int) -> None:
+def rulings(
+    *, mover: SyncClient, out: Output, open_: bool, number: str | None, after: str | None, limit: int
+) -> None:
     """What was asked and decided about withdrawn slides, newest first."""
-    page = mover.rulings.list(open=open_, after=after, limit=limit)
+    page = mover.rulings.list(open=open_, number=number, after=after, limit=limit)
     rows = [(one.id, one.number, one.action, one.state, one.asked_by, one.decided_by or "", one.reason)
             for one in page.rulings]  # fmt: skip
     out.table(page, "ruling number action state asked decided reason", rows, empty="nothing was asked")

@@ -19,6 +19,7 @@ from mover.decide.packs import Tally, Waivers, canonical_name, find_packs
 from mover.decide.quarantine import suffixes_of
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, NotFound, RequestInvalid
+from mover.ingest import evidence
 from mover.jobs import NewShard, add_shards
 from mover.jobs.shards import tier_queue
 from mover.model import wire
@@ -236,6 +237,10 @@ class Batches:
         if row is None:
             raise NotFound("no such slide", where=number)
         return wire.Slide(**row._asdict())
+
+    async def evidence(self, project: str, number: str) -> wire.SlideEvidence:
+        async with self._database.project(project) as conn:
+            return await evidence.of_slide(conn, number)
 
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         """Original names of packs, for a person with a purpose; the look itself is on record."""

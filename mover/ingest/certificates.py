@@ -34,12 +34,12 @@ from mover.signing import SigningKey, canonical, grouped, load_key, public_finge
 SLIDES_MAX: Final = 20_000  # of one certificate
 PROFILES_MAX: Final = 1000
 # counted of a slide's second look, and what a certificate calls it
-_LOOKED: Final = {
+LOOKED: Final = {
     "strings_sought": "strings", "forms_sought": "forms", "bytes_searched": "bytes", "tags_checked": "tags",
     "elements_checked": "elements", "levels": "levels", "tiles_decoded": "tiles_decoded", "frames": "frames",
     "masked_boxes": "masked_boxes",
 }  # fmt: skip
-_PROVED: Final = ("tiles", "tile_list_blake3", "objects", "pixel_bytes", "pixel_list_blake3")
+PROVED: Final = ("tiles", "tile_list_blake3", "objects", "pixel_bytes", "pixel_list_blake3")
 
 _Q = load(__file__)
 
@@ -211,7 +211,7 @@ def _record(slide: Any, files: Sequence[Any], *, profile: str) -> FileRecord:
     details: Mapping[str, Any] = slide.details
     decisions = msgspec.convert(slide.decisions or [], list[Decision])
     removed, kept = removed_counts(decisions)
-    looked = {word: details[name] for name, word in _LOOKED.items() if details.get(name)}
+    looked = {word: details[name] for name, word in LOOKED.items() if details.get(name)}
     if slide.searches:
         looked |= {"later_searches": slide.searches, "later_strings": slide.later_strings,
                    "later_bytes": slide.later_bytes}  # fmt: skip
@@ -226,7 +226,7 @@ def _record(slide: Any, files: Sequence[Any], *, profile: str) -> FileRecord:
         methods=(*details.get("methods", ()), *(("search-again",) if slide.searches else ())),
         verifier=slide.verifier,
         looked=looked,
-        proof={name: details[name] for name in _PROVED if name in details} | {"copied_bytes": slide.copied_bytes},
+        proof={name: details[name] for name in PROVED if name in details} | {"copied_bytes": slide.copied_bytes},
         options=(*details.get("options", ()), *_other_profile(details, profile)),
     )
 

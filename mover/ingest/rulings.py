@@ -154,11 +154,11 @@ class Rulings:
         return _ruling(row)
 
     async def list(
-        self, project: str, after: str | None = None, limit: int = 100, *, open: bool = False
+        self, project: str, after: str | None = None, limit: int = 100, *, open: bool = False, number: str | None = None
     ) -> wire.RulingPage:
         bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
-            rows = await _Q.many(conn, "page", after=after, open=open, limit=bound)
+            rows = await _Q.many(conn, "page", after=after, open=open, number=number, limit=bound)
         return wire.RulingPage(rulings=[_ruling(row) for row in rows], next=rows[-1].id if len(rows) == bound else None)
 
     # --- remove ---------------------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.numbe
   from mover.slide_ruling r where id = %(id)s
 
 -- name: page
--- The newest rulings, or those that wait for a second person.
+-- The newest rulings, those that wait for a second person, or those about one slide.
 select r.*, coalesce(r.manifests, (select count(*) from mover.slide_pins(r.number))) as named
   from mover.slide_ruling r
  where (%(after)s::text is null or id < %(after)s) and (not %(open)s or state = 'asked')
+   and (%(number)s::text is null or number = %(number)s)
  order by id desc limit %(limit)s
 
 -- name: decide

@@ -272,6 +272,53 @@ class SlidePage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class SlideJudgement(Answer, frozen=True, kw_only=True):
+    """One judgement about one place: `code` is PS3.15's letter, `shape` the masked form of what stood there, never the
+    value; `times` counts equal ones."""
+
+    place: str
+    action: Literal["keep", "drop", "rebuild"]
+    code: str
+    reason: str
+    shape: str
+    times: int = 1
+
+
+class SlideSearch(Answer, frozen=True, kw_only=True):
+    """A published slide was searched for what later tables say of its patient, in so many forms and bytes."""
+
+    record_set: str
+    outcome: Literal["clean", "found", "unsearched"]
+    strings: int
+    forms: int
+    bytes: int
+    at: datetime
+
+
+class SlideEvidence(Answer, frozen=True, kw_only=True):
+    """Before and after. `removed` counts values by action and PS3.15's letter, `looked` what the second look went
+    through, `same` what is equal to the source's. `pack` is None for a slide that was adopted."""
+
+    number: str
+    family: str
+    tier: str
+    published_at: datetime
+    batch: str | None = None
+    pack: str | None = None
+    seconds: float | None = None
+    thumbnail: bool = False
+    judgements: list[SlideJudgement] = []
+    truncated: bool = False
+    removed: dict[str, int | str] = {}
+    kept: int = 0
+    looked: dict[str, int | str] = {}
+    same: dict[str, int | str] = {}
+    methods: list[str] = []
+    profile: dict[str, str | int] = {}
+    searches: list[SlideSearch] = []
+    proofs: list[Proof] = []
+
+
 class RulingRequest(Body, frozen=True):
     """`reinstate`: the withdrawal was a false alarm. `remove`: the slide's bytes go from the archive for good."""
 

@@ -217,8 +217,12 @@ class Rulings(Noun):
         body = wire.RulingDecision(decision=decision, reason=reason, manifests=manifests)
         return await self._transport.send(Ask("POST", f"/v1/rulings/{id}/decide", body=body), wire.Ruling)
 
-    async def list(self, *, open: bool = False, after: str | None = None, limit: int = 100) -> wire.RulingPage:
-        return await self._get("/v1/rulings", wire.RulingPage, open=open or None, after=after, limit=limit)
+    async def list(
+        self, *, open: bool = False, number: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.RulingPage:
+        return await self._get(
+            "/v1/rulings", wire.RulingPage, open=open or None, number=number, after=after, limit=limit
+        )
 
     async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Ruling:
         return await self._view(f"/v1/rulings/{id}", wire.Ruling, wait, state)
@@ -304,6 +308,10 @@ class Slides(Noun):
 
     async def view(self, number: str) -> wire.Slide:
         return await self._get(f"/v1/slides/{number}", wire.Slide)
+
+    async def evidence(self, number: str) -> wire.SlideEvidence:
+        """Before and after, masked: what was removed, changed and kept, what was looked for, what is proved."""
+        return await self._get(f"/v1/slides/{number}/evidence", wire.SlideEvidence)
 
 
 class Records(Noun):

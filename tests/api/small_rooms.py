@@ -81,6 +81,9 @@ class SmallBatches(Room):
     async def slide(self, project: str, number: str) -> wire.Slide:
         return wire.Slide(number=number, family="aperio", size_bytes=1, digest="0" * 64, facts={})
 
+    async def evidence(self, project: str, number: str) -> wire.SlideEvidence:
+        return wire.SlideEvidence(number=number, family="aperio", tier="archive", published_at=AT)
+
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         self.saw("reveal", project, actor, body)
         return wire.Revealed(names={id: ["a name"] for id in body.packs})
@@ -530,7 +533,7 @@ class SmallRulings:
         )  # fmt: skip
 
     async def list(
-        self, project: str, after: str | None = None, limit: int = 100, *, open: bool = False
+        self, project: str, after: str | None = None, limit: int = 100, *, open: bool = False, number: str | None = None
     ) -> wire.RulingPage:
         return wire.RulingPage(rulings=[await self.view(project, "ruling-1")])
 

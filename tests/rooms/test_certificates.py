@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from blake3 import blake3
 
@@ -80,6 +81,25 @@ async def test_it_names_nobody_and_no_source(rig: Rig, sandbox: Sandbox) -> None
     assert [word for word in planted if word in text] == []
     for path in (rig.folder / "intake" / "b1").iterdir():
         assert blake3(path.read_bytes()).hexdigest()[:12] not in text.replace(" ", "")
+
+
+async def test_the_evidence_of_a_slide_is_what_its_certificate_counts_and_names_nobody(
+    rig: Rig, sandbox: Sandbox
+) -> None:
+    """Before and after of one slide, without opening a file: whoever asks sees shapes, and for no other project any."""
+    [made, *_] = certified(await issued(rig, sandbox)).files
+    shown = await rig.batches.evidence(PROJECT, made.number)
+
+    assert (shown.removed, shown.kept, shown.looked) == (made.removed, made.kept, made.looked)
+    removed = [one for one in shown.judgements if one.action != "keep"]
+    assert sum(one.times for one in removed) == sum(map(int, made.removed.values()))
+    assert removed == shown.judgements[: len(removed)] and any("(label)" in one.place for one in removed)
+    assert {one.kind for one in shown.proofs} == {"verified", "deidentified"} and shown.batch == batch_of(rig)
+    text = msgspec.json.encode(shown).decode()
+    planted = [BARCODE, "Kowalczyk", "293983", "SS7719", "S24-771001", "b1/", "two.svs"]
+    assert [word for word in planted if word in text] == []
+    with pytest.raises(NotFound):
+        await rig.batches.evidence("other", made.number)
 
 
 async def test_the_same_content_is_the_same_certificate_and_a_changed_batch_another(rig: Rig, sandbox: Sandbox) -> None:

@@ -208,6 +208,8 @@ async def test_what_is_declined_stays_withdrawn(ward: Ward) -> None:
     assert len(rows(ward, "select 1 from mover.slide_withdrawal")) == 1
     [page] = (await rulings.list("demo")).rulings
     assert page.state == "declined" and (await rulings.list("demo", open=True)).rulings == []
+    assert (await rulings.list("demo", number=page.number)).rulings == [page]
+    assert (await rulings.list("demo", number="Z" * 17)).rulings == []
     with pytest.raises(NotFound):
         await rulings.view("other", asked.id)
 

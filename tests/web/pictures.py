@@ -44,6 +44,13 @@ class Shot(NamedTuple):
 # a line for each picture: pages add theirs here
 SHOTS = (
     Shot("overview", "/"),
+    Shot("batches", "/batches"),
+    Shot("batch", "/batches/{batch}"),
+    Shot("quarantine", "/quarantine"),
+    Shot("quarantine-cause", "/quarantine/{cause}"),
+    Shot("slides", "/slides"),
+    Shot("slide", "/slides/{slide}"),
+    Shot("records", "/records/{records}"),
     Shot("runs", "/runs"),
     Shot("run", "/runs/{cleaned}"),
     Shot("run-finish", "/runs/{ready}", press="Finish"),
@@ -52,7 +59,12 @@ SHOTS = (
 
 def ids(client: SyncClient) -> dict[str, str]:
     """What the story left, by a word for each."""
-    return {run.state: run.id for run in client.runs.list().runs}
+    known = {run.state: run.id for run in client.runs.list().runs}
+    known["batch"] = client.batches.list()[-1].id
+    known["cause"] = next(one.id for one in client.quarantine.list().causes if one.offers[0].standing)
+    known["slide"] = next(one.number for one in client.slides.list().slides if one.family.startswith("aperio"))
+    known["records"] = client.records.list()[-1].id
+    return known
 
 
 def main() -> None:

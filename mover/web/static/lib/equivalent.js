@@ -13,8 +13,10 @@ export function command(name, said = {}, body = {}) {
 
 function optional(part, values) {
   const slot = /\{([^}]+)\}/.exec(part)?.[1];
-  const value = values[slot?.split(":")[0]];
-  if (value === undefined || value === null || value === false || value === "") return "";
+  const [name, choices] = (slot ?? "").split(":");
+  const value = values[name];
+  if (value === undefined || value === null || value === "" || (value === false && !choices)) return "";
+  if (choices) return part.replace(/\{[^}]+\}/, word(slot, values));
   if (value === true) return part.replace(/ ?\{[^}]+\}/, "");
   if (Array.isArray(value)) return value.map((one) => part.replace(/\{[^}]+\}/, quote(one))).join("");
   if (typeof value === "object") return Object.entries(value).map(([k, v]) => part.replace(/\{[^}]+\}/, quote(`${k}=${v}`))).join("");
@@ -25,7 +27,7 @@ function optional(part, values) {
 function word(slot, values) {
   const [name, choices] = slot.split(":");
   const value = values[name];
-  if (choices) return choices.split(",").map((one) => one.split("=")).find(([is]) => is === value)?.[1] ?? name.toUpperCase();
+  if (choices) return choices.split(",").map((one) => one.split("=")).find(([is]) => is === String(value))?.[1] ?? name.toUpperCase();
   return value === undefined || value === null || value === "" ? name.toUpperCase() : quote(value);
 }
 

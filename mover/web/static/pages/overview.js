@@ -23,7 +23,7 @@ export default function Overview() {
 // --- what needs somebody ----------------------------------------------------------------------------------
 
 const URGENT = { now: { tone: "bad", said: "now" }, soon: { tone: "warn", said: "soon" }, know: { tone: "wait", said: "to know" } };
-const PLACES = { run: "/runs", batch: "/batches", quarantine: "/batches", record: "/records", snapshot: "/snapshots", shortening: "/policies", tier: "/tiers", shard: "/jobs", transfer: "/jobs", verification: "/tiers", scan: "/tiers", folder: "/snapshots", ruling: "/slides" };
+const PLACES = { run: "/runs", batch: "/batches", quarantine: "/quarantine", record: "/records", snapshot: "/snapshots", shortening: "/policies", tier: "/tiers", shard: "/jobs", transfer: "/jobs", verification: "/tiers", scan: "/tiers", folder: "/snapshots", ruling: "/slides" };
 const ONE = new Set(["run", "batch", "record", "snapshot", "tier"]);
 
 function Needs() {

@@ -48,7 +48,7 @@ export function Equivalent({ operation, said = {}, body, open = false }) {
  *   done?: (answer: any) => void, told?: string,
  * }} props `said`: path and query; `body`: what is fixed of the body; `consequence`: what it does, in a sentence;
  * `disabled`: why it cannot be asked for now; `told`: the toast.
- * @typedef {{name: string, label: string, kind?: "text"|"long"|"lines"|"number"|"check"|"choice"|"moment", hint?: string,
+ * @typedef {{name: string, label: string, kind?: "text"|"long"|"lines"|"pairs"|"number"|"check"|"choice"|"moment", hint?: string,
  *   required?: boolean, least?: number, most?: number, choices?: [string, string][], value?: any, in?: "body"|"said"}} Field
  */
 export function Action(props) {
@@ -137,6 +137,7 @@ export function FieldRow({ field, value, set }) {
     choice: () => html`<select ...${shared} value=${value} onChange=${typed}>${field.choices.map(([is, said]) => html`<option key=${is} value=${is}>${said}</option>`)}</select>`,
     long: () => html`<textarea ...${shared} rows="3" minlength=${field.least} maxlength=${field.most} value=${value} onInput=${typed} />`,
     lines: () => html`<textarea ...${shared} rows="4" placeholder="one a line" value=${value} onInput=${typed} />`,
+    pairs: () => html`<textarea ...${shared} rows="4" placeholder="name=value, one a line" value=${value} onInput=${typed} />`,
     number: () => html`<input type="number" ...${shared} min=${field.least} max=${field.most} value=${value} onInput=${typed} />`,
     moment: () => html`<input type="datetime-local" ...${shared} value=${value} onInput=${typed} />`,
   }[field.kind] ?? (() => html`<input type="text" ...${shared} minlength=${field.least} maxlength=${field.most} value=${value} onInput=${typed} />`);
@@ -154,6 +155,7 @@ function taken(fields, values, place) {
     const value = values[field.name];
     if (value === "" || value === undefined || value === false) continue;
     if (field.kind === "lines") found[field.name] = value.split("\n").map((one) => one.trim()).filter(Boolean);
+    else if (field.kind === "pairs") found[field.name] = Object.fromEntries(value.split("\n").filter((one) => one.includes("=")).map((one) => [one.slice(0, one.indexOf("=")).trim(), one.slice(one.indexOf("=") + 1).trim()]));
     else if (field.kind === "number") found[field.name] = Number(value);
     else if (field.kind === "moment") found[field.name] = new Date(value).toISOString();
     else found[field.name] = value;

@@ -1,0 +1,49 @@
+"""One slide, before and after: what a compliance officer asks, answered without opening a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.web.browser import Seen
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+Walk = Callable[..., Seen]
+
+
+def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk: Walk) -> None:
+    one = walk("operator", "/slides")
+    page = one.page
+    page.get_by_label("Filter Slides").fill("aperio")
+    page.get_by_role("grid", name="Slides").get_by_role("link").first.click()
+    evidence = page.locator("#evidence")
+    expect(evidence.get_by_text("label is gone")).to_be_visible()
+    removed = int(evidence.locator(".big").filter(has_text="removed").locator("strong").inner_text())
+    assert removed > 0
+    expect(evidence.locator(".big").filter(has_text="found again").locator("strong")).to_have_text("0")
+    evidence.get_by_role("tab", name="removed").click()
+    assert "only=drop" in page.url
+    fields = page.get_by_role("grid", name="Fields")
+    expect(fields.get_by_role("row").filter(has_text="page 0 (level)").first).to_contain_text("allow-list")
+    page.get_by_label("Filter Fields").fill("page 4 (label)")
+    expect(fields.get_by_role("row")).to_have_count(2)
+    expect(page.locator("#proofs")).to_contain_text("every byte was read again")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the certificate").click()
+    assert download.value.suggested_filename.endswith(".certificate.json")
+    one.go("/slides?view=rulings")
+    expect(page.get_by_text("Nothing was ruled")).to_be_visible()
+    page.get_by_label("only those that wait").check()
+    expect(page.get_by_text("Nothing waits for a second person")).to_be_visible()
+
+
+def test_a_custodian_sees_what_is_asked_about_slides_and_no_slide(walk: Walk) -> None:
+    """Who may undo the pseudonyms does not browse what they stand on."""
+    one = walk("custodian", "/slides", narrow=True)
+    expect(one.page.get_by_text("Nothing was ruled")).to_be_visible()
+    expect(one.page.get_by_role("tab", name="Slides")).to_have_count(0)
+    one.go("/slides/0PD1RD220XPK768GR")
+    expect(one.page.get_by_text("Nothing was asked yet")).to_be_visible()
+    expect(one.page.locator("#evidence")).to_have_count(0)
