@@ -20,6 +20,12 @@ class LevelsQuery(Query, frozen=True):
     days: Annotated[int, Meta(ge=1, le=730)] = 30
 
 
+class UsageQuery(Query, frozen=True):
+    """`folder` as answers write it; nothing is the whole tier."""
+
+    folder: Annotated[str, Meta(max_length=4096)] = ""
+
+
 class AlarmsQuery(Paged, frozen=True):
     """`standing`: only those that are not over."""
 
@@ -63,6 +69,24 @@ async def pace(call: Call[None, PaceQuery]) -> wire.Paces:
 async def levels(call: Call[None, LevelsQuery]) -> wire.Levels:
     """How full tiers were, and when they will be full."""
     return await call.rooms.oversight.levels(call.query.days)
+
+
+@OPERATIONS.add("GET", "/v1/tiers/{name}/usage", "scans.read", wire.Usage, query=UsageQuery)
+async def usage(call: Call[None, UsageQuery]) -> wire.Usage:
+    """What fills a tier below a folder, as the scans of the project saw it; folders of deidentified tiers only."""
+    return await call.rooms.oversight.usage(call.project, call.id, folder=call.query.folder)
+
+
+@OPERATIONS.add("GET", "/v1/tiers/{name}/duplicates", "scans.read", wire.DuplicatePage, query=Paged)
+async def duplicates(call: Call[None, Paged]) -> wire.DuplicatePage:
+    """Contents that stand on a tier more than once, by digest, the most that could be spared first."""
+    return await call.rooms.oversight.duplicates(call.project, call.id, after=call.query.after, limit=call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/nodes", "shards.read", wire.Nodes)
+async def nodes(call: Call[None, Query]) -> wire.Nodes:
+    """The daemons of the last month: when each was seen, what it runs, how much it holds."""
+    return await call.rooms.oversight.nodes(call.project)
 
 
 @OPERATIONS.add("GET", "/v1/shards", "shards.read", wire.ShardPage, query=ShardsQuery)

@@ -43,3 +43,12 @@ def list_shards(
     out.table(page, "shard kind state of members> holder failed> why", rows, empty="no work yet")
     if page.next:
         out.note(f"more: --after {page.next}")
+
+
+@command.command("nodes")
+@with_client
+def nodes(*, mover: SyncClient, out: Output) -> None:
+    """The daemons that carry the work: when each was seen, and what it runs."""
+    seen = mover.oversight.nodes()
+    rows = [(n.id, n.version, n.seen_at, n.shards) for n in seen.nodes]
+    out.table(seen, "node version seen shards>", rows, empty="no daemon was seen within a month")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import with_client
+from mover.cli.common import after_option, limit_option, with_client
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -89,3 +89,34 @@ def levels(*, mover: SyncClient, out: Output, days: int) -> None:
         grown = f"{'-' if last < first else '+'}{size(abs(last - first))}"
         rows.append((tier.tier, size(last), size(tier.capacity_bytes), grown, full(tier.forecast)))
     out.table(seen, "tier used> capacity> grown> full", rows, empty="no tier has said how full it is yet")
+
+
+@command.command("usage")
+@click.argument("tier")
+@click.option("--folder", default="", help="Only what stands below it, as listings write it.")
+@with_client
+def usage(*, mover: SyncClient, out: Output, tier: str, folder: str) -> None:
+    """What fills a tier, as scans saw it: by folder, the largest first, with the mean age of its bytes."""
+    from mover.cli.output import size
+
+    seen = mover.oversight.usage(tier, folder=folder)
+    rows = [(f.name or "(here)", f.count, size(f.bytes), f"{f.age_s / 86_400:.0f} d") for f in seen.folders or []]
+    out.table(seen, "folder files> size> age>", rows, empty=f"{seen.count} files, {size(seen.bytes)}")
+    if not seen.whole:
+        out.note(f"only the first {seen.count} files were counted; --folder looks closer")
+
+
+@command.command("duplicates")
+@click.argument("tier")
+@after_option
+@limit_option
+@with_client
+def duplicates(*, mover: SyncClient, out: Output, tier: str, after: str | None, limit: int) -> None:
+    """Contents that stand on a tier more than once, the most that could be spared first."""
+    from mover.cli.output import size
+
+    page = mover.oversight.duplicates(tier, after=after, limit=limit)
+    rows = [(d.digest, d.count, size(d.bytes), size(d.spare_bytes), ", ".join(d.keys or [])) for d in page.duplicates]
+    out.table(page, "digest files> size> spare> some", rows, empty="no content is known to stand there twice")
+    if page.next:
+        out.note(f"more: --after {page.next}")

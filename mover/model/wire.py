@@ -2050,6 +2050,68 @@ class ShardPage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class Node(Answer, frozen=True, kw_only=True):
+    """A daemon; `shards` of the caller's project are in its hands."""
+
+    id: str
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    shards: int
+
+
+class Nodes(Answer, frozen=True, kw_only=True):
+    nodes: list[Node]
+
+
+class UsageFolder(Answer, frozen=True, kw_only=True):
+    """`name` ends with a slash; null is what stands right in the folder. `age_s` is the mean of its bytes' ages."""
+
+    name: str | None
+    count: int
+    bytes: int
+    age_s: float
+
+
+class UsageCell(Answer, frozen=True, kw_only=True):
+    """`size` and `age` are places between the bounds: 0 is below the first."""
+
+    size: int
+    age: int
+    count: int
+    bytes: int
+
+
+class Usage(Answer, frozen=True, kw_only=True):
+    """What the scans of the project know of a tier, below a folder. `folders` is null on identified tiers, where they
+    are names; `whole` is false where there is more than one look counts."""
+
+    tier: str
+    folder: str
+    count: int
+    bytes: int
+    whole: bool
+    sizes: list[int]
+    ages_s: list[int]
+    folders: list[UsageFolder] | None
+    cells: list[UsageCell]
+
+
+class Duplicate(Answer, frozen=True, kw_only=True):
+    """One content that stands more than once; `bytes` of one of them. `keys` are a few, and null on identified tiers."""
+
+    digest: str
+    count: int
+    bytes: int
+    spare_bytes: int
+    keys: list[str] | None
+
+
+class DuplicatePage(Answer, frozen=True, kw_only=True):
+    duplicates: list[Duplicate]
+    next: str | None = None
+
+
 class Status(Answer, frozen=True, kw_only=True):
     version: str
     node: str

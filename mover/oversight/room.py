@@ -13,7 +13,8 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.oversight.levels import Levels, Room
 from mover.oversight.needs import facts_of
-from mover.oversight.shards import shards
+from mover.oversight.shards import nodes, shards
+from mover.oversight.usage import duplicates, usage
 
 Tiers = Callable[[], Awaitable[list[wire.Tier]]]
 # what the daemon itself has to say, in words
@@ -60,6 +61,18 @@ class Oversight:
     ) -> wire.ShardPage:
         async with self._database.project(project) as conn:
             return await shards(conn, subject=subject, kind=kind, state=state, after=after, limit=limit)
+
+    async def nodes(self, project: str) -> wire.Nodes:
+        async with self._database.project(project) as conn:
+            return await nodes(conn)
+
+    async def usage(self, project: str, tier: str, /, *, folder: str) -> wire.Usage:
+        async with self._database.still(project) as conn:
+            return await usage(conn, tier, folder=folder)
+
+    async def duplicates(self, project: str, tier: str, /, *, after: str | None, limit: int) -> wire.DuplicatePage:
+        async with self._database.still(project) as conn:
+            return await duplicates(conn, tier, after=after, limit=limit)
 
     async def sample(self) -> None:
         """One turn; the daemon takes one every `levels.TURN_S`."""

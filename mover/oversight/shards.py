@@ -15,3 +15,7 @@ async def shards(
     rows = await SQL.many(conn, "page", subject=subject, kind=kind, state=state, after=after, limit=limit)
     found = [wire.Shard(**row._asdict()) for row in rows]
     return wire.ShardPage(shards=found, next=found[-1].id if len(found) == limit else None)
+
+
+async def nodes(conn: Connection) -> wire.Nodes:
+    return wire.Nodes(nodes=[wire.Node(**row._asdict()) for row in await SQL.many(conn, "nodes")])

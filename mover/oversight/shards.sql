@@ -16,3 +16,10 @@ select s.id, s.queue, s.kind, s.subject_id as subject, s.state::text, s.priority
    and (%(kind)s::text is null or s.kind = %(kind)s)
    and (%(state)s::text is null or s.state::text = %(state)s)
  order by s.id desc limit %(limit)s
+
+-- name: nodes
+-- Every node that was ever here within a month, the one seen last first; and how much of this project it holds.
+select n.id, n.version, n.started_at, n.seen_at,
+       (select count(*) from mover.shard s where s.state = 'running' and split_part(s.holder, '/', 1) = n.id) as shards
+  from mover.node n where n.seen_at > now() - interval '31 days'
+ order by n.seen_at desc, n.id limit 500

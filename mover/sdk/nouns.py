@@ -908,6 +908,17 @@ class Policies(Noun):
     async def pace(self, *, minutes: int = 60) -> wire.Paces:
         return await self._get("/v1/pace", wire.Paces, minutes=minutes)
 
+    async def nodes(self) -> wire.Nodes:
+        return await self._get("/v1/nodes", wire.Nodes)
+
+    async def usage(self, tier: str, *, folder: str = "") -> wire.Usage:
+        """What fills it below a folder, as the scans of the project saw it."""
+        return await self._get(f"/v1/tiers/{tier}/usage", wire.Usage, folder=folder or None)
+
+    async def duplicates(self, tier: str, *, after: str | None = None, limit: int = 100) -> wire.DuplicatePage:
+        """What stands there more than once, the most that could be spared first."""
+        return await self._get(f"/v1/tiers/{tier}/duplicates", wire.DuplicatePage, after=after, limit=limit)
+
     async def levels(self, *, days: int = 30) -> wire.Levels:
         return await self._get("/v1/levels", wire.Levels, days=days)
 

@@ -974,6 +974,25 @@ class SmallOversight(Room):
         )])  # fmt: skip
 
 
+    async def nodes(self, project: str) -> wire.Nodes:
+        return wire.Nodes(nodes=[wire.Node(id="n1-all", version="1", started_at=AT, seen_at=AT, shards=2)])
+
+    async def usage(self, project: str, tier: str, /, *, folder: str) -> wire.Usage:
+        self.saw("usage", project, tier, folder)
+        return wire.Usage(
+            tier=tier, folder=folder, count=2, bytes=30, whole=True, sizes=[10], ages_s=[60],
+            folders=[wire.UsageFolder(name="data/", count=1, bytes=20, age_s=5.0),
+                     wire.UsageFolder(name=None, count=1, bytes=10, age_s=70.0)],
+            cells=[wire.UsageCell(size=1, age=0, count=2, bytes=30)],
+        )  # fmt: skip
+
+    async def duplicates(self, project: str, tier: str, /, *, after: str | None, limit: int) -> wire.DuplicatePage:
+        self.saw("duplicates", project, tier, after, limit)
+        return wire.DuplicatePage(duplicates=[
+            wire.Duplicate(digest="0" * 64, count=2, bytes=10, spare_bytes=10, keys=["data/a", "data/b"]),
+        ])  # fmt: skip
+
+
 def small_rooms() -> Rooms:
     return Rooms(
         batches=SmallBatches(),

@@ -9,6 +9,7 @@ import pytest
 
 from mover import metrics
 from mover.catalog.database import Database
+from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.access import Identity
 from mover.oversight import Oversight
@@ -138,6 +139,45 @@ async def test_shards_are_told_by_page_with_what_holds_them_up(dsns: Dsns, datab
     running = await room.shards("demo", subject=None, kind=None, state="running", after=None, limit=9)
     assert [one.id for one in running.shards] == ["shard-z3"] and running.shards[0].bytes is None
     assert (await room.shards("other", **asked, after=None, limit=9)).shards == []
+    change(dsns, "insert into mover.node (id, version) values ('n1-all', '1.2') on conflict (id) do nothing")
+    assert [(n.id, n.shards) for n in (await room.nodes("demo")).nodes if n.id == "n1-all"] == [("n1-all", 1)]
+    assert [n.shards for n in (await room.nodes("other")).nodes if n.id == "n1-all"] == [0]
+
+
+async def test_what_fills_a_tier_is_told_by_folder_by_size_and_age_and_by_content(
+    dsns: Dsns, database: Database
+) -> None:
+    """Folders of identified tiers are names: not told, and not asked for."""
+    change(
+        dsns,
+        "insert into mover.entry (project_id, tier, key, kind, size_bytes, mtime_ns, mark, digest, gone_at)"
+        " select 'demo', t, convert_to(k, 'utf8'), 'file', s, (extract(epoch from now()) - age) * 1e9, '1', d, gone"
+        "  from (values ('flash'), ('intake')) tiers (t),"
+        f" (values ('a/x', 100, 60, repeat('1', 64), null), ('a/b/y', 100, 60, repeat('1', 64), null),"
+        f"  ('a0/z', 5, 999999999, repeat('2', 64), null), ('top', {2 * GIB}, 60, null, null),"
+        "  ('a/gone', 7, 60, repeat('1', 64), now())) files (k, s, age, d, gone)",
+    )
+    room = Machine(database).room
+    whole = await room.usage("demo", "flash", folder="")
+    assert (whole.count, whole.bytes, whole.whole) == (4, 2 * GIB + 205, True)
+    assert [(f.name, f.count, f.bytes) for f in whole.folders or []] == [
+        (None, 1, 2 * GIB), ("a/", 2, 200), ("a0/", 1, 5),
+    ]  # fmt: skip
+    assert {(c.size, c.age, c.count) for c in whole.cells} == {(0, 0, 2), (0, 6, 1), (5, 0, 1)}
+    below = await room.usage("demo", "flash", folder="a/")
+    assert below.folder == "a/" and [(f.name, f.bytes) for f in below.folders or []] == [("b/", 100), (None, 100)]
+    named = await room.usage("demo", "intake", folder="")
+    assert named.folders is None and named.count == 4
+    with pytest.raises(RequestInvalid):
+        await room.usage("demo", "intake", folder="a")
+    with pytest.raises(NotFound):
+        await room.usage("demo", "no-such-tier", folder="")
+    [twice] = (await room.duplicates("demo", "flash", after=None, limit=9)).duplicates
+    assert (twice.count, twice.spare_bytes, sorted(twice.keys or [])) == (2, 100, ["a/b/y", "a/x"])
+    first = await room.duplicates("demo", "intake", after=None, limit=1)
+    assert first.duplicates[0].keys is None
+    assert (await room.duplicates("demo", "intake", after=first.next, limit=1)).duplicates == []
+    assert (await room.usage("other", "flash", folder="")).count == 0
 
 
 @pytest.mark.parametrize(("span_s", "points"), [(3600, 180), (86_400, 180), (7 * 86_400, 180), (730 * 86_400, 180)])
