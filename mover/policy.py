@@ -37,6 +37,7 @@ from mover.model.policy import (
     ProtectPolicy,
     RecordsPolicy,
 )
+from mover.model.policywords import WORDS
 
 # beside the policies of a folder: de-identification profiles, which are many and belong together
 PROFILES = "deid"
@@ -587,6 +588,10 @@ def _known(noun: str, names: dict[str, Any]) -> str:
 def json_schema() -> str:
     """The JSON Schema of a policy file, as `policies/schema.json` holds it."""
     schema = msgspec.json.schema(Policy)
+    for kind, shape in schema["$defs"].items():
+        for name, field in shape.get("properties", {}).items():
+            if words := WORDS.get(f"{kind}.{name}", WORDS.get(name)):
+                field["description"] = words
     schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A policy of the mover"}
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mover import policy
 from mover.demo import tables as demo
 from mover.errors import NotFound, PolicyInvalid, RequestInvalid
 from mover.model.policy import CleanPolicy, ImagesPolicy, RecordsPolicy, StagePolicy
+from mover.model.policywords import WORDS
 
 IMAGES = "kind: images\nname: images\nfrom: intake\nto: archive\n"
 
@@ -196,6 +198,21 @@ def test_the_shipped_images_policy_accepts_families_that_scanners_know() -> None
 def test_the_published_schema_is_made_from_the_types() -> None:
     """Editors complete from it; a stale one teaches mistakes. Remake: python -m mover.policy."""
     assert (policy.default_folder() / "schema.json").read_text() == policy.json_schema()
+
+
+def test_every_field_of_the_schema_has_a_sentence_and_none_is_of_a_field_that_is_gone() -> None:
+    """Forms are made of it: a field without words is a riddle to a night shift."""
+    shapes = {name: one.get("properties", {}) for name, one in json.loads(policy.json_schema())["$defs"].items()}
+    without = {"TableRule", "ColumnRule"}  # these stand in the text only
+    silent = [
+        f"{shape}.{field}"
+        for shape, fields in shapes.items()
+        for field, said in fields.items()
+        if "description" not in said and field != "kind" and shape not in without
+    ]
+    assert silent == []
+    known = {word for shape, fields in shapes.items() for field in fields for word in (field, f"{shape}.{field}")}
+    assert set(WORDS) <= known
 
 
 def test_a_missing_folder_is_said_so(tmp_path: Path) -> None:
