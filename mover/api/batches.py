@@ -75,3 +75,9 @@ async def slide(call: Call[None, Query]) -> wire.Slide:
 async def evidence(call: Call[None, Query]) -> wire.SlideEvidence:
     """Before and after of one slide: what was removed, changed and kept, masked; what was looked for; its proofs."""
     return await call.rooms.batches.evidence(call.project, call.id)
+
+
+@OPERATIONS.add("GET", "/v1/slides/{number}/thumbnail", "slides.read", wire.SlideThumbnail, reads="slide")
+async def thumbnail(call: Call[None, Query]) -> wire.SlideThumbnail:
+    """The small picture of a slide, made anew when it was published and proved here again by its digest."""
+    return await call.rooms.batches.thumbnail(call.project, call.id)

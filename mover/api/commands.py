@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "batches.slides": "slide list" + _PAGE,
     "batches.slide": "slide show {number}",
     "batches.evidence": "slide evidence {number}",
+    "batches.thumbnail": "slide thumbnail {number} --to FILE",
     "vault.status": "vault status",
     "vault.erase": "vault erase {subject} --purpose {purpose}" + _PLAN,
     "dumps.make": "vault dump[ --policy {policy}]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -66,6 +67,20 @@ def evidence(*, mover: SyncClient, out: Output, number: str) -> None:
     out.table(one, "action code place shape times> why", rows, empty="adopted: it came de-identified")
     looked = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in one.looked.items())
     out.note(f"looked through: {looked or 'nothing'}; proved: {', '.join(p.kind for p in one.proofs) or 'nothing'}")
+
+
+@command.command("thumbnail")
+@click.argument("number")
+@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
+@with_client
+def thumbnail(*, mover: SyncClient, out: Output, number: str, to: Path) -> None:
+    """The small picture of a slide, made anew when it was published, into a file."""
+    found = mover.slides.thumbnail(number)
+    to.write_bytes(found.data)
+    out.facts(
+        {"number": number, "digest": found.digest, "file": str(to)},
+        [("number", number), ("digest", found.digest), ("bytes", str(len(found.data))), ("file", str(to))],
+    )
 
 
 @command.command("reinstate")

@@ -10,6 +10,7 @@ in the batch's proof. Pure.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
@@ -34,6 +35,7 @@ WAIVERS: Final[dict[str, Waiver]] = {"accept-without-thumbnail": "thumbnail", "d
 RECORDS: Final = "records"  # the kind of a set of tables
 WORDS_MAX: Final = 300
 NO_THUMBNAIL: Final = "the thumbnail is missing"
+_UNLISTED: Final = re.compile(r"\(shape (.+)\) is not listed in the (policy|profile) \[table ([\w.-]+)\]")
 _NUMBERS: Final = re.compile(r"[0-9]+")
 
 
@@ -142,6 +144,19 @@ def offers(cause: Cause) -> tuple[Offer, ...]:
 
 def advice(cause: Cause) -> str:
     return _ADVICE.get(cause.code, "Look at one of the packs (mover batch reveal), mend what is wrong, then retry.")
+
+
+def proposal(cause: Cause) -> str:
+    """Lines for a policy by which it would pass while nothing of the unknown column leaves; empty where none are
+    sound. The column's name is not known here, only the shape of it."""
+    found = _UNLISTED.search(cause.words) if cause.code == "place-unknown" else None
+    if found is None:
+        return ""
+    shape, where, table = found.groups()
+    return (
+        f"# in the {where} that lists the table; the name is the column's in the file, which has this shape\n"
+        f"tables:\n  - name: {table}\n    columns:\n      {json.dumps(shape)}: {{class: drop}}\n"
+    )
 
 
 def check_decision(cause: Cause, action: str) -> Offer:

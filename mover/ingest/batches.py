@@ -242,6 +242,9 @@ class Batches:
         async with self._database.project(project) as conn:
             return await evidence.of_slide(conn, number)
 
+    async def thumbnail(self, project: str, number: str) -> wire.SlideThumbnail:
+        return await evidence.thumbnail(self._database, project, self._tiers, number)
+
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         """Original names of packs, for a person with a purpose; the look itself is on record."""
         async with self._database.project(project) as conn:

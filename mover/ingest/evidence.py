@@ -10,18 +10,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from blake3 import blake3
 
 from mover.catalog import proofs
-from mover.catalog.database import Connection
+from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.deid.certificate import removed_counts
-from mover.errors import NotFound
+from mover.errors import DigestMismatch, EntryMissing, LimitExceeded, NotFound
 from mover.ingest.certificates import LOOKED, PROVED
+from mover.jobs import in_thread
 from mover.model import wire
 from mover.model.slides import Decision
+from mover.tiers.guard import guarded
+from mover.tiers.port import ReadTier
 
 JUDGEMENTS_MAX: Final = 2000
 SEARCHES_MAX: Final = 100
+THUMBNAIL_MAX: Final = 4 << 20
 _FIRST: Final = {"drop": 0, "rebuild": 1, "keep": 2}
 
 _Q = load(__file__)
@@ -46,6 +51,25 @@ async def of_slide(conn: Connection, number: str) -> wire.SlideEvidence:
         searches=[wire.SlideSearch(**row._asdict()) for row in searched],
         **(_made(made) if made else {}),
     )
+
+
+async def thumbnail(
+    database: Database, project: str, tiers: Mapping[str, ReadTier], number: str
+) -> wire.SlideThumbnail:
+    """The picture that was made anew of what is left, as it was when it was published."""
+    async with database.project(project) as conn:
+        row = await _Q.one(conn, "thumbnail", number=number)
+    if row is None:
+        raise NotFound("no such slide, or it has no thumbnail", where=number)
+    tier = tiers.get(row.tier)
+    if tier is None:
+        raise EntryMissing("the slide's tier is not configured on this node", where=row.tier)
+    if row.bytes > THUMBNAIL_MAX:
+        raise LimitExceeded(f"the thumbnail has more than {THUMBNAIL_MAX} bytes", where=number)
+    data = await in_thread(guarded, lambda _: tier.read(row.key, 0, row.bytes), tier)
+    if blake3(data).hexdigest() != row.digest:
+        raise DigestMismatch("the thumbnail is not what was published", where=number)
+    return wire.SlideThumbnail(number=number, media_type="image/jpeg", digest=row.digest, data=data)
 
 
 def _made(row: Any) -> dict[str, Any]:

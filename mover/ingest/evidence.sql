@@ -13,3 +13,9 @@ select p.id as pack, p.batch_id as batch, p.decisions, p.seconds, d.details
 -- What was sought in it since, for the words of later tables; the newest first.
 select record_set_id as record_set, outcome, strings, forms, bytes, at
   from mover.slide_search where number = %(number)s order by at desc, record_set_id limit %(limit)s;
+
+-- name: thumbnail
+-- Where the picture stands that was made anew of what is left, unless its slide's bytes are gone.
+select s.tier, s.thumbnail_key as key, s.thumbnail_bytes as bytes, s.thumbnail_digest as digest
+  from mover.slide s left join mover.slide_withdrawal w using (number)
+ where s.number = %(number)s and s.thumbnail_key is not null and w.removed_at is null;

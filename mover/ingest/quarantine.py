@@ -27,6 +27,7 @@ from mover.decide.quarantine import (
     cause_of,
     check_decision,
     offers,
+    proposal,
 )
 from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.ingest.outcomes import Ending, Outcomes
@@ -292,6 +293,7 @@ def _cause(cause: Cause, **counted: Any) -> wire.QuarantineCause:
     ]
     return wire.QuarantineCause(
         id=cause.id, code=cause.code, kind=cause.kind, words=cause.words, offers=offered, advice=advice(cause),
+        proposal=proposal(cause),
         **counted,
     )  # fmt: skip
 

@@ -153,6 +153,8 @@ class QuarantineCause(Answer, frozen=True, kw_only=True):
     packs: list[str] = []
     offers: list[QuarantineOffer] = []
     advice: str = ""
+    # lines of a policy by which it would pass, without anything of the unknown field leaving; empty: there are none
+    proposal: str = ""
 
 
 class QuarantineCauses(Answer, frozen=True, kw_only=True):
@@ -317,6 +319,15 @@ class SlideEvidence(Answer, frozen=True, kw_only=True):
     profile: dict[str, str | int] = {}
     searches: list[SlideSearch] = []
     proofs: list[Proof] = []
+
+
+class SlideThumbnail(Answer, frozen=True, kw_only=True):
+    """The picture of a slide that was made anew when it was published; `data` is in base64, `digest` of its bytes."""
+
+    number: str
+    media_type: str
+    digest: str
+    data: bytes
 
 
 class RulingRequest(Body, frozen=True):

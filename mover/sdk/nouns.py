@@ -313,6 +313,9 @@ class Slides(Noun):
         """Before and after, masked: what was removed, changed and kept, what was looked for, what is proved."""
         return await self._get(f"/v1/slides/{number}/evidence", wire.SlideEvidence)
 
+    async def thumbnail(self, number: str) -> wire.SlideThumbnail:
+        return await self._get(f"/v1/slides/{number}/thumbnail", wire.SlideThumbnail)
+
 
 class Records(Noun):
     FINAL = frozenset({"aligned", "quarantined"})

@@ -84,6 +84,9 @@ class SmallBatches(Room):
     async def evidence(self, project: str, number: str) -> wire.SlideEvidence:
         return wire.SlideEvidence(number=number, family="aperio", tier="archive", published_at=AT)
 
+    async def thumbnail(self, project: str, number: str) -> wire.SlideThumbnail:
+        return wire.SlideThumbnail(number=number, media_type="image/jpeg", digest="0" * 64, data=b"\xff\xd8")
+
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         self.saw("reveal", project, actor, body)
         return wire.Revealed(names={id: ["a name"] for id in body.packs})

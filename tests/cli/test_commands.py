@@ -132,6 +132,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("slide", "remove"): ("N1", "--reason", "the label's name is in it"),
     ("slide", "rulings"): ("--open", "--slide", "N1"),
     ("slide", "evidence"): ("N1",),
+    ("slide", "thumbnail"): ("N1", "--to", "n1.jpg"),
     ("records", "add"): ("batch-1", "imagery=a.csv", "cases=b.csv"),
     ("records", "list"): (),
     ("records", "show"): ("record-1",),

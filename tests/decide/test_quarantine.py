@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from mover.decide.packs import SLIDE_SUFFIXES, find_packs
 from mover.decide.quarantine import (
@@ -14,9 +15,12 @@ from mover.decide.quarantine import (
     check_decision,
     kind_of,
     offers,
+    proposal,
     suffixes_of,
 )
-from mover.errors import Conflict, IdentityError, IntegrityError, all_errors
+from mover.decide.tables.rows import arrange
+from mover.errors import Conflict, IdentityError, IntegrityError, PlaceUnknown, all_errors
+from mover.model.policy import ColumnRule, TableRule
 from tests.decide.test_packs import entry
 
 CODES = [one.code for one in all_errors() if issubclass(one, IdentityError | IntegrityError)]
@@ -31,6 +35,18 @@ def test_refusals_that_differ_in_numbers_only_are_one_cause() -> None:
     assert cause_of("structure-invalid", one.words, "ndpi").id != one.id
     assert cause_of("place-unknown", one.words, "svs").id != one.id
     assert cause_of("format-unknown", None, "").words == ""
+
+
+def test_a_rule_is_proposed_for_a_column_that_no_policy_lists_and_it_lets_nothing_leave() -> None:
+    """One click from a refusal to a draft: the column's name is only a shape here, and its class is `drop`."""
+    table = TableRule(name="cases", columns={"CASE_ID": ColumnRule(rule="drop")})
+    with pytest.raises(PlaceUnknown) as refused:
+        arrange(table, ["CASE_ID", "WARD 7: phone"])
+    told = cause_of(refused.value.code, f"{refused.value.what} [{refused.value.where}]", RECORDS)
+    drafted = yaml.safe_load(proposal(told))
+    assert drafted == {"tables": [{"name": "cases", "columns": {"AAAA #: aaaaa": {"class": "drop"}}}]}
+    assert [proposal(cause_of(code, told.words, "svs")) for code in ("structure-invalid", "not-declared")] == ["", ""]
+    assert proposal(cause_of("place-unknown", "a part of the file that nobody knows", "svs")) == ""
 
 
 @pytest.mark.parametrize("code", CODES)

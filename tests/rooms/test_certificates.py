@@ -12,7 +12,7 @@ from blake3 import blake3
 from mover.catalog.database import Database
 from mover.deid.certificate import verify
 from mover.deid.vault import Vault
-from mover.errors import Conflict, NotFound, SettingsInvalid
+from mover.errors import Conflict, DigestMismatch, NotFound, SettingsInvalid
 from mover.ingest.certificates import Certificates
 from mover.model import wire
 from mover.model.certificate import Certificate
@@ -98,8 +98,15 @@ async def test_the_evidence_of_a_slide_is_what_its_certificate_counts_and_names_
     text = msgspec.json.encode(shown).decode()
     planted = [BARCODE, "Kowalczyk", "293983", "SS7719", "S24-771001", "b1/", "two.svs"]
     assert [word for word in planted if word in text] == []
-    with pytest.raises(NotFound):
-        await rig.batches.evidence("other", made.number)
+    picture = await rig.batches.thumbnail(PROJECT, made.number)
+    assert picture.data[:2] == b"\xff\xd8" and blake3(picture.data).hexdigest() == picture.digest
+    for look in (rig.batches.evidence, rig.batches.thumbnail):
+        with pytest.raises(NotFound):
+            await look("other", made.number)
+    [file] = (rig.folder / "archive").rglob(f"{made.number}.jpg")
+    file.write_bytes(picture.data[:-1] + b"!")
+    with pytest.raises(DigestMismatch):
+        await rig.batches.thumbnail(PROJECT, made.number)
 
 
 async def test_the_same_content_is_the_same_certificate_and_a_changed_batch_another(rig: Rig, sandbox: Sandbox) -> None:

@@ -23,6 +23,9 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
     removed = int(evidence.locator(".big").filter(has_text="removed").locator("strong").inner_text())
     assert removed > 0
     expect(evidence.locator(".big").filter(has_text="found again").locator("strong")).to_have_text("0")
+    picture = evidence.get_by_role("img", name="as it is now")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 0
     evidence.get_by_role("tab", name="removed").click()
     assert "only=drop" in page.url
     fields = page.get_by_role("grid", name="Fields")

@@ -118,7 +118,7 @@ function Evidence({ evidence, query }) {
       <div class="figure-row">${Object.entries(DONE).map(([action, { word, tone }]) => html`<div class="big" key=${action}><span class="muted"><${Shape} tone=${tone} /> ${word}</span><strong>${count(sums[action])}</strong><small class="muted">${{ drop: "gone from the file", rebuild: "written anew by us", keep: "as the scanner wrote it" }[action]}</small></div>`)}
         <div class="big"><span class="muted"><${Shape} tone=${found ? "bad" : "good"} /> found again</span><strong>${found ? "yes" : "0"}</strong><small class="muted">${found ? "by a later search" : `of ${plural(Number(evidence.looked.strings ?? 0), "value")} sought in ${count(Number(evidence.looked.forms ?? 0))} forms`}</small></div></div>
       ${all > 0 && html`<${Meter} label="fields of the source" parts=${Object.entries(DONE).map(([action, { word, tone }]) => ({ name: word, share: sums[action] / all, tone }))} />`}
-      <${Pictures} judgements=${judgements} /><${Judged} evidence=${evidence} query=${query} /><//>
+      <${Pictures} judgements=${judgements} />${evidence.thumbnail && html`<${Thumbnail} number=${evidence.number} />`}<${Judged} evidence=${evidence} query=${query} /><//>
     <div class="two"><div class="stack"><${Panel} title="Proofs" id="proofs"><${Proofs} of=${evidence.proofs} />${evidence.batch && html`<p class="small muted">Made in <${Link} to=${`/batches/${evidence.batch}`}><${Id} of=${evidence.batch} /><//>${evidence.seconds !== null && ` in ${Math.round(evidence.seconds)} s`}.</p>`}<//><${Searches} of=${evidence.searches} /></div>
       <div class="stack"><${SecondLook} evidence=${evidence} /></div></div>`;
 }
@@ -134,6 +134,15 @@ function Pictures({ judgements }) {
   }
   if (!found.size) return null;
   return html`<ul class="tally" aria-label="Pictures of the source">${[...found].map(([name, one]) => html`<li key=${name}><span class="badge ${DONE[one.action].tone}"><${Shape} tone=${DONE[one.action].tone} />${name} ${one.action === "drop" ? "is gone" : one.action === "rebuild" ? "is made anew" : "is kept"}</span></li>`)}</ul>`;
+}
+
+/** What is left, as a picture: made anew from the levels, never the scanner's own. */
+function Thumbnail({ number }) {
+  const asked = useAsk(may("batches.thumbnail") ? "batches.thumbnail" : null, { number }, { every: 0 });
+  const { answer, problem } = asked;
+  if (problem) return html`<p class="small muted">The picture cannot be shown now: ${problem.message}.</p>`;
+  if (!answer) return null;
+  return html`<figure class="thumbnail"><img src=${`data:${answer.media_type};base64,${answer.data}`} alt=${`slide ${number} as it is now`} /><figcaption class="small muted">As it is now: made anew from its levels, without label and overview; equal to what was published, <span class="mono">${answer.digest.slice(0, 12)}</span>.</figcaption></figure>`;
 }
 
 const JUDGED = [
