@@ -1380,53 +1380,6 @@ class Policies(Answer, frozen=True, kw_only=True):
     policies: list[PolicyView]
 
 
-class AuditRecord(Answer, frozen=True, kw_only=True):
-    node: str
-    seq: int
-    at: datetime
-    body: dict[str, Any]
-    hash: str
-
-
-class ScanRequest(Body, frozen=True):
-    """Walk a tier or a folder of it. `inventory` is the key of an S3 Inventory's manifest on the tier; `empty_ok`
-    says that a place where entries are known was emptied on purpose; `changes_only` reads the folders that changed
-    since the last complete scan, as the watcher heard, and ends as `caught-up`: only a full scan saw everything."""
-
-    tier: ShortText
-    prefix: Annotated[str, Meta(max_length=4096)] = ""
-    inventory: PathText | None = None
-    cross_mounts: bool = False
-    empty_ok: bool = False
-    changes_only: bool = False
-
-
-class Drift(Answer, frozen=True, kw_only=True):
-    """Between the catalog and what was seen. An entry with another size, time or inode than before has lost its
-    digest; `changed_verified` are those that had been verified: somebody wrote there, or something broke. Rot under
-    an unchanged fingerprint no walk can see: that is what `mover verify` is for. `gone` is null when it could not be
-    judged."""
-
-    same: int
-    new: int
-    changed: int
-    changed_verified: int
-    gone: int | None = None
-    gone_verified: int | None = None
-
-
-class Scan(Answer, frozen=True, kw_only=True):
-    """`prefix` is null on identified tiers, where it is a name. `findings` are places that could not be seen: any of
-    them makes the scan incomplete, and nothing is called gone."""
-
-    id: str
-    state: Literal["waiting", "walking", "merging", "complete", "caught-up", "incomplete", "failed"]
-    tier: str
-    method: Literal["walk", "listing", "inventory", "changes"]
-    prefix: str | None = None
-    folders: int
-    folders_left: int
-    entries: int
 PolicyText = Annotated[str, Meta(min_length=1, max_length=1 << 20)]
 PolicyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 
@@ -1451,6 +1404,7 @@ class PolicyChange(Answer, frozen=True, kw_only=True):
     base: str | None = None
     digest: str | None = None
     text: str | None = None
+    diff: list[str] = []  # lines against the text that was edited
     risks: list[str] = []
     reason: str
     requested_by: str
@@ -1553,6 +1507,53 @@ class PolicyRemovalRequest(Body, frozen=True):
     reason: Reason
 
 
+class AuditRecord(Answer, frozen=True, kw_only=True):
+    node: str
+    seq: int
+    at: datetime
+    body: dict[str, Any]
+    hash: str
+
+
+class ScanRequest(Body, frozen=True):
+    """Walk a tier or a folder of it. `inventory` is the key of an S3 Inventory's manifest on the tier; `empty_ok`
+    says that a place where entries are known was emptied on purpose; `changes_only` reads the folders that changed
+    since the last complete scan, as the watcher heard, and ends as `caught-up`: only a full scan saw everything."""
+
+    tier: ShortText
+    prefix: Annotated[str, Meta(max_length=4096)] = ""
+    inventory: PathText | None = None
+    cross_mounts: bool = False
+    empty_ok: bool = False
+    changes_only: bool = False
+
+
+class Drift(Answer, frozen=True, kw_only=True):
+    """Between the catalog and what was seen. An entry with another size, time or inode than before has lost its
+    digest; `changed_verified` are those that had been verified: somebody wrote there, or something broke. Rot under
+    an unchanged fingerprint no walk can see: that is what `mover verify` is for. `gone` is null when it could not be
+    judged."""
+
+    same: int
+    new: int
+    changed: int
+    changed_verified: int
+    gone: int | None = None
+    gone_verified: int | None = None
+
+
+class Scan(Answer, frozen=True, kw_only=True):
+    """`prefix` is null on identified tiers, where it is a name. `findings` are places that could not be seen: any of
+    them makes the scan incomplete, and nothing is called gone."""
+
+    id: str
+    state: Literal["waiting", "walking", "merging", "complete", "caught-up", "incomplete", "failed"]
+    tier: str
+    method: Literal["walk", "listing", "inventory", "changes"]
+    prefix: str | None = None
+    folders: int
+    folders_left: int
+    entries: int
     bytes: int
     entries_s: float
     listings: int

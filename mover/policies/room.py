@@ -143,12 +143,12 @@ class Policies:
         steps = [wire.PlanStep(action="agree first", subject=one.field or name, reason=one.why) for one in wanted.risks]
         if not steps and identity.role != "admin":
             steps = [wire.PlanStep(action="agree first", subject=name, reason="an operator asks: an admin agrees")]
-        counts = {"reasons for a second person": len(steps)}
+        counts = {"to agree on": len(steps)}
         found = decide.changes(wanted.before, wanted.after) if wanted.after else []
         steps += [wire.PlanStep(action="change", subject=one.field, reason=one.words) for one in found]
         if wanted.after is None:
             steps.append(wire.PlanStep(action="remove", subject=wanted.place.name, reason="the policy goes"))
-        counts |= {"fields": len(found)}
+        counts |= {"changed": len(found)}
         shown = await self._what_if(identity, wanted.after) if wanted.after else None
         if shown is None:
             return wire.Plan(step=f"policy {name}", counts=counts, bytes=0, steps=steps)
@@ -281,21 +281,24 @@ def _mistake(where: str, what: str, place: Path) -> wire.PolicyMistake:
 
 def _version(row: Any, older: list[Any]) -> wire.PolicyVersion:
     before = next((one for one in older if one.node == row.node), None)
-    old, new = (before.text or "" if before else ""), row.text or ""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "before", "after", lineterm="", n=3)
     return wire.PolicyVersion(
         id=str(row.seq), node=row.node, digest=row.digest, at=row.at, text=row.text,
-        diff=[line for line, _ in zip(lines, range(DIFF_MAX), strict=False)], change=row.change,
-        changed_by=row.requested_by, approved_by=row.approved_by, reason=row.reason,
+        diff=_diff(before.text if before else None, row.text), change=row.change, changed_by=row.requested_by,
+        approved_by=row.approved_by, reason=row.reason,
     )  # fmt: skip
+
+
+def _diff(old: str | None, new: str | None) -> list[str]:
+    lines = difflib.unified_diff((old or "").splitlines(), (new or "").splitlines(), "before", "after", lineterm="")
+    return [line for line, _ in zip(lines, range(DIFF_MAX), strict=False)]
 
 
 def _change(row: Any) -> wire.PolicyChange:
     return wire.PolicyChange(
         id=row.id, node=row.node, name=row.name, kind=row.kind, state=_state(row), base=row.base, digest=row.digest,
-        text=row.text, risks=list(row.risks), reason=row.reason, requested_by=row.requested_by,
-        requested_at=row.requested_at, lapses_at=row.lapses_at, approved_by=row.approved_by,
-        withdrawn_by=row.withdrawn_by, applied_at=row.applied_at, explanation=row.refused,
+        text=row.text, diff=_diff(row.before, row.text), risks=list(row.risks), reason=row.reason,
+        requested_by=row.requested_by, requested_at=row.requested_at, lapses_at=row.lapses_at,
+        approved_by=row.approved_by, withdrawn_by=row.withdrawn_by, applied_at=row.applied_at, explanation=row.refused,
     )  # fmt: skip
 
 

@@ -44,12 +44,14 @@ select mover.policy_withdraw(%(id)s, %(proof)s, %(actor)s, %(node)s)
 
 -- name: get
 -- One change.
-select *, now() as now from mover.policy_change where id = %(id)s
+select c.*, now() as now, b.text as before
+  from mover.policy_change c left join mover.policy b on b.name = c.name and b.digest = c.base where c.id = %(id)s
 
 -- name: page
 -- Newest first, from where the page before ended; of one policy, or only those that wait for a person.
-select *, now() as now from mover.policy_change c
- where (%(name)s::text is null or name = %(name)s)
+select c.*, now() as now, b.text as before
+  from mover.policy_change c left join mover.policy b on b.name = c.name and b.digest = c.base
+ where (%(name)s::text is null or c.name = %(name)s)
    and (not %(waiting)s or (agreed_at is null and withdrawn_at is null and lapses_at > now()))
    and (%(after)s::text is null
         or (c.requested_at, c.id) < (select requested_at, id from mover.policy_change where id = %(after)s))

@@ -119,9 +119,10 @@ async def test_what_is_risky_waits_for_another_person_and_then_acts(site: Site) 
     ann, bob, eve = await site.person("ann"), await site.person("bob"), await site.person("eve", "operator")
     automatic = CLEAN.replace("false", "true")
     plan = await site.room.plan(ann, "clean", automatic, await site.digest("clean"))
-    assert plan.counts["reasons for a second person"] == 1 and plan.steps[0].action == "agree first"
+    assert plan.counts["to agree on"] == 1 and plan.steps[0].action == "agree first"
     asked = await site.change(ann, "clean", automatic)
     assert asked.state == "asked" and "without anybody asking" in asked.risks[0]
+    assert asked.diff[-2:] == ["-automatic: false", "+automatic: true"]
     assert (await site.change(ann, "clean", automatic)).id == asked.id
     assert [one.id for one in (await site.room.view("demo", "clean")).waiting] == [asked.id]
     assert [one.id for one in (await site.room.changes("demo", None, True, None, 9)).changes] == [asked.id]

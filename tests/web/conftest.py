@@ -32,7 +32,10 @@ def house(worked: Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
             made = admin.tokens.make(wire.TokenRequest(actor=f"the-{role}", role=role))  # type: ignore[arg-type]
             assert made.secret
             tokens[role] = made.secret
-        yield House(ward.url, tokens, play(admin))
+        second = admin.tokens.make(wire.TokenRequest(actor="the-second", role="admin"))
+        assert second.secret
+        ward.change("update mover.token set person = id where id = %s", second.id)  # as root makes one at the machine
+        yield House(ward.url, tokens | {"second": second.secret}, play(admin), ward.site.policies)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ class Runs(Struct, frozen=True):
 
 class House(Struct, frozen=True):
     url: str
-    tokens: dict[str, str]  # by role
+    tokens: dict[str, str]  # by role; `second`: an admin who is another person
     runs: Runs
+    policies: Path
 
 
 def play(client: SyncClient) -> Runs:

@@ -54,6 +54,10 @@ SHOTS = (
     Shot("runs", "/runs"),
     Shot("run", "/runs/{cleaned}"),
     Shot("run-finish", "/runs/{ready}", press="Finish"),
+    Shot("policies", "/policies", role="admin"),
+    Shot("policy", "/policies/protect", role="admin"),
+    Shot("policy-yaml", "/policies/stage?view=yaml", role="admin"),
+    Shot("policy-remove", "/policies/verify", press="Remove", role="admin"),
 )
 
 

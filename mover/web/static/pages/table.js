@@ -12,4 +12,5 @@ export const PAGES = [
   { name: "slides", title: "Slides", paths: ["/slides", "/slides/{number}"], needs: "rulings.list_rulings", key: "s", load: () => import("./slides.js") },
   { name: "records", title: "Records", paths: ["/records", "/records/{id}"], needs: "records.list_records", key: "e", load: () => import("./records.js") },
   { name: "runs", title: "Runs", paths: ["/runs", "/runs/{id}"], needs: "runs.list_runs", key: "r", load: () => import("./runs.js") },
+  { name: "policies", title: "Policies", paths: ["/policies", "/policies/{name}"], needs: "service.policies", key: "p", load: () => import("./policies.js") },
 ];

@@ -1,0 +1,123 @@
+"""Policies in a browser: made, tried, saved, agreed on by two people, seen to act; and the same text in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from playwright.sync_api import Page, expect
+
+from mover.model import wire
+from mover.sdk import SyncClient
+from tests.web.browser import Seen
+from tests.web.hospital import House
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+Walk = Callable[..., Seen]
+
+
+def save(page: Page, reason: str) -> None:
+    """The plan is there before the button does anything."""
+    expect(page.locator("#checked")).to_have_text("No mistake found")
+    page.get_by_role("button", name="Save").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox", name="Reason").fill(reason)
+    expect(dialog.get_by_text("Plan, nothing is done yet.")).to_be_visible()
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0)
+
+
+def test_a_policy_is_made_in_a_form_saved_changed_as_text_and_acts(walk: Walk, house: House) -> None:
+    """The seed's promise, whole: no editor on the machine, no restart. A run names the policy, and its lease is the one
+    that was typed a moment ago."""
+    one = walk("admin", "/policies")
+    page, file = one.page, house.policies / "night.yaml"
+    page.get_by_role("link", name="New policy").click()
+    page.get_by_label("Kind").select_option("stage")
+    page.get_by_label("Name").fill("night")
+    page.get_by_label("Name").blur()
+    expect(page.locator("#policy .marks")).to_contain_text("line 3")
+    page.locator("#policy").get_by_label("from (needed)").or_(
+        page.locator("#policy").get_by_label("from")
+    ).select_option("archive")
+    page.locator("#policy").get_by_label("to", exact=True).select_option("flash")
+    page.get_by_label("lease", exact=True).fill("7200")
+    save(page, "the night shift trains longer")
+    expect(page.locator("h1")).to_contain_text("night")
+    assert yaml.safe_load(file.read_text()) == {
+        "kind": "stage", "name": "night", "from": "archive", "to": "flash", "lease_s": 7200
+    }  # fmt: skip
+
+    page.get_by_role("tab", name="YAML").click()
+    field = page.get_by_label("The policy night as YAML")
+    typed = "# ours\n" + file.read_text().replace("7200", "3 hours")
+    field.fill(typed)
+    mark = page.locator(".marks li").filter(has_text="line 6")
+    expect(mark).to_contain_text("Expected `int`")
+    assert "7200" in file.read_text()
+    field.fill(typed.replace("3 hours", "10800"))
+    page.get_by_role("tab", name="Form").click()
+    expect(page.get_by_label("lease", exact=True)).to_have_value("10800")
+    save(page, "two hours were too short")
+    expect(page.locator("#checked")).to_have_text("Nothing was changed")
+    assert file.read_text() == typed.replace("3 hours", "10800")
+
+    page.get_by_role("tab", name="Versions").click()
+    versions = page.locator(".policy-version")
+    expect(versions).to_have_count(2)
+    expect(versions.first).to_contain_text("the-admin: two hours were too short")
+    expect(versions.first.locator(".added").filter(has_text="lease_s: 10800")).to_be_visible()
+    with SyncClient(house.url, token=house.tokens["operator"]) as client:
+        run = client.runs.request(wire.RunRequest(cohort="all-slides", policy="night"), key="web/night/0")
+        assert client.runs.view(run.id).policy == "night"
+        held = client.runs.wait(run.id, until=frozenset({"ready"}), timeout_s=300)
+        assert held.lease_until is not None and held.ready_at is not None
+        assert 10_000 < (held.lease_until - held.ready_at).total_seconds() <= 10_800
+        client.runs.finish(run.id, wire.FinishRequest(exit=1))
+
+
+def test_what_is_risky_waits_for_another_person_who_agrees_in_a_browser_of_their_own(walk: Walk, house: House) -> None:
+    """A hook-less, harmless-looking word that would let roots go by themselves; an operator may propose it, two people
+    decide, and the one who asked is not one of the two."""
+    file = house.policies / "clean.yaml"
+    first = walk("admin", "/policies/clean")
+    page = first.page
+    page.get_by_label("automatic").check()
+    expect(page.locator("#checked")).to_have_text("No mistake found")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("dialog").get_by_role("textbox", name="Reason").fill("the flash is small")
+    plan = page.get_by_role("region", name="Steps of the plan")
+    expect(plan.get_by_role("row").filter(has_text="agree first")).to_contain_text("without anybody asking")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    waiting = page.locator("#waiting")
+    expect(waiting).to_contain_text("the-admin")
+    assert "automatic: false" in file.read_text()
+    first.expect(403)
+    waiting.get_by_role("button", name="Approve").click()
+    page.get_by_role("dialog").get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("who asked does not approve")
+
+    other = walk("second", "/policies").page
+    expect(other.locator("#waiting")).to_contain_text("the flash is small")
+    other.locator("#waiting").get_by_role("button", name="Approve").click()
+    other.get_by_role("dialog").get_by_role("button", name="Approve").click()
+    expect(other.locator("#waiting")).to_have_count(0)
+    assert "automatic: true" in file.read_text() and file.read_text().startswith("# Step 5")
+    with SyncClient(house.url, token=house.tokens["viewer"]) as client:
+        assert client.policies.view("clean").followed == client.policies.view("clean").digest
+        assert client.policies.versions("clean").versions[0].approved_by == "the-second"
+
+
+def test_a_viewer_reads_and_changes_nothing(walk: Walk, house: House) -> None:
+    one = walk("viewer", "/policies/protect")
+    one.settled()
+    page = one.page
+    expect(page.get_by_label("The policy protect as YAML")).not_to_be_editable()
+    for name in ("Save", "Remove"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+    one.go("/policies")
+    expect(page.get_by_role("grid", name="Policies").get_by_role("row").filter(has_text="stage").first).to_be_visible()
+    expect(page.get_by_role("link", name="New policy")).to_have_count(0)
+    assert Path(house.policies, "protect.yaml").is_file()
