@@ -251,7 +251,8 @@ class HookRule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     (D22)."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-    timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60  # then it is killed, and has failed
+    # then it is killed, and has failed. It holds one of the few workers of its node meanwhile
+    timeout_s: Annotated[int, Meta(ge=1, le=300)] = 60
     # an unprivileged user of the node; without one the daemon's own, without its capabilities
     user: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = None
 

@@ -369,8 +369,12 @@ class FlashRoots:
 
     @_answered
     def newest(self, run: str, below: str) -> datetime:
-        """The same, of the newest file in a part of a root."""
-        return _rounded_up(max((seen.facts.st_mtime_ns for seen in self._walk(run, below)), default=0))
+        """The same, of the newest file in a part of a root, or of a folder of one: older content that was linked again
+        changed only that."""
+        times_ns = (
+            max(seen.facts.st_mtime_ns, os.fstat(seen.folder_fd).st_mtime_ns) for seen in self._walk(run, below)
+        )
+        return _rounded_up(max(times_ns, default=0))
 
     # --- the root -----------------------------------------------------------------------------------------
 

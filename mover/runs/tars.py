@@ -165,6 +165,8 @@ class _Making:
         self.lost: set[str] = set()
         self.doubts: list[tuple[Any, Place, MoverError]] = []
         self._away: MoverError | None = None
+        # wrong once: the flash that was read back, or the way, as well as the file. Only twice is it the file's place
+        self._suspected: set[tuple[str, Place]] = set()
 
     def prepare(self, rows: Sequence[Any], standing: Sequence[Any], copies: Sequence[Any]) -> None:
         """The plan that was decided when the run was asked for, and every place where a file of it may be had."""
@@ -207,11 +209,18 @@ class _Making:
                 # what the tar holds elsewhere was made here: other bytes there are the flash's fault, and no file's
                 wrong = [path for path in prover.wrong() if path not in self.lost]
                 if wrong:
-                    self._leave_wrong(wrong, source.missing)
+                    self._leave_wrong(self._wrong_again(wrong, source.missing), source.missing)
                 elif self.lost:
                     return None
                 else:
                     raise
+
+    def _wrong_again(self, wrong: Sequence[str], missing: set[str]) -> list[str]:
+        """Of these, what is not there at all, or was wrong from the same place before."""
+        seen = {(path, self._places[path][0]) for path in wrong}
+        again = [path for path, place in seen if path in missing or (path, place) in self._suspected]
+        self._suspected |= seen
+        return sorted(again)
 
     def _tell(self, places: Mapping[str, Place]) -> None:
         for path, place in places.items():

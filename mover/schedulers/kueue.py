@@ -269,6 +269,8 @@ def _read(said: str, name: str, shape: type[S]) -> S:
         return msgspec.json.decode(said, type=shape)
     except msgspec.DecodeError as error:
         raise RequestInvalid(f"{name}: {words.misfit(error)}", where="podSets") from None
+    except RecursionError:
+        raise RequestInvalid(f"{name}: it is nested too deeply", where="podSets") from None
 
 
 def _words(workload: dict[str, Any]) -> object:
@@ -276,7 +278,7 @@ def _words(workload: dict[str, Any]) -> object:
     said = _annotation(workload, STAGE_IN) or "[]"
     try:
         return msgspec.json.decode(said)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return said
 
 

@@ -211,6 +211,7 @@ async def test_nothing_of_one_namespace_ends_the_controller_of_all(
     token = secret("scheduler", posix_gid=65534)
     async with kueue(standing, token, tmp_path, acts_for=65534) as (api, controller):
         api.add("broken", namespace="broken", stage_in='{"expression": "family is not null"}')
+        api.add("nested", stage_in="[" * 5000)
         api.add("deleted")
         api.gone.add("deleted")
         api.add("train", stage_in='{"expression": "family is not null"}')
@@ -234,7 +235,8 @@ async def test_nothing_of_one_namespace_ends_the_controller_of_all(
         async with asyncio.timeout(WAIT_S):
             while client.runs.view(second).state != "cleaned":
                 await controller().turn()
-        assert api.check("broken")["state"] == "Pending" and {name for name, _ in api.applied} == {"train"}
+        assert api.check("broken")["state"] == "Pending"
+        assert {name for name, _ in api.applied} == {"nested", "train"}
 
 
 def test_the_manifests_say_what_the_controller_reads() -> None:

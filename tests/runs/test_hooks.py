@@ -212,7 +212,7 @@ def test_the_example_that_ships_is_a_policy() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    ["name: ../sh", "name: /bin/sh", "name: sh -c x", "name: a.sh", "name: x, timeout_s: 0", "name: x, timeout_s: 3601",
+    ["name: ../sh", "name: /bin/sh", "name: sh -c x", "name: a.sh", "name: x, timeout_s: 0", "name: x, timeout_s: 301",
      "name: x, user: 0", "name: x, command: rm"],
 )  # fmt: skip
 def test_a_policy_holds_no_command_and_no_path(tmp_path: Path, rule: str) -> None:
