@@ -11,6 +11,7 @@ export const PAGES = [
   { name: "quarantine", title: "Quarantine", paths: ["/quarantine", "/quarantine/{cause}"], needs: "quarantine.causes", key: "q", load: () => import("./quarantine.js") },
   { name: "slides", title: "Slides", paths: ["/slides", "/slides/{number}"], needs: "rulings.list_rulings", key: "s", load: () => import("./slides.js") },
   { name: "records", title: "Records", paths: ["/records", "/records/{id}"], needs: "records.list_records", key: "e", load: () => import("./records.js") },
+  { name: "cohorts", title: "Cohorts", paths: ["/cohorts", "/cohorts/{cohort}", "/selections/{id}"], needs: "cohorts.list_cohorts", key: "c", load: () => import("./cohorts.js") },
   { name: "runs", title: "Runs", paths: ["/runs", "/runs/{id}"], needs: "runs.list_runs", key: "r", load: () => import("./runs.js") },
   { name: "policies", title: "Policies", paths: ["/policies", "/policies/{name}"], needs: "service.policies", key: "p", load: () => import("./policies.js") },
 ];
