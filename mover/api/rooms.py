@@ -298,6 +298,9 @@ class Oversight(Protocol):
         self, project: str, /, *, subject: str | None, kind: str | None, state: str | None, after: str | None,
         limit: int,
     ) -> wire.ShardPage: ...  # fmt: skip
+    async def nodes(self, project: str, /) -> wire.Nodes: ...
+    async def usage(self, project: str, tier: str, /, *, folder: str) -> wire.Usage: ...
+    async def duplicates(self, project: str, tier: str, /, *, after: str | None, limit: int) -> wire.DuplicatePage: ...
 
 
 class Alarms(Protocol):
