@@ -3,7 +3,7 @@
 import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/preact.js";
 import { call, intention, Problem } from "../lib/api.js";
 import { command, request } from "../lib/equivalent.js";
-import { count, plural, size, words } from "../lib/format.js";
+import { count, duration, plural, size, words } from "../lib/format.js";
 import { OPERATIONS } from "../lib/operations.js";
 import { may } from "../lib/session.js";
 import { toast } from "../lib/toasts.js";
@@ -45,9 +45,10 @@ export function Equivalent({ operation, said = {}, body, open = false }) {
  * @param {{
  *   operation: string, label: string, title?: string, said?: object, body?: object,
  *   fields?: Field[], consequence?: any, danger?: boolean, first?: boolean, disabled?: string,
- *   done?: (answer: any) => void, told?: string,
+ *   agree?: string, done?: (answer: any) => void, told?: string,
  * }} props `said`: path and query; `body`: what is fixed of the body; `consequence`: what it does, in a sentence;
- * `disabled`: why it cannot be asked for now; `told`: the toast.
+ * `disabled`: why it cannot be asked for now; `agree`: the field that takes the digest of the plan that was shown, where it
+ * has one; `told`: the toast.
  * @typedef {{name: string, label: string, kind?: "text"|"long"|"lines"|"pairs"|"number"|"check"|"choice"|"moment", hint?: string,
  *   required?: boolean, least?: number, most?: number, choices?: [string, string][], value?: any, in?: "body"|"said"}} Field
  */
@@ -59,16 +60,18 @@ export function Action(props) {
     ${open && html`<${ActionDialog} ...${props} close=${() => setOpen(false)} />`}`;
 }
 
-export function ActionDialog({ operation, label, title, said = {}, body, fields = [], consequence, danger, done, told, close }) {
+export function ActionDialog({ operation, label, title, said = {}, body, fields = [], consequence, danger, agree, done, told, close }) {
   const [values, setValues] = useState(() => Object.fromEntries(fields.map((f) => [f.name, f.value ?? (f.kind === "check" ? false : "")])));
   const [state, setState] = useState({ problem: null, busy: false });
   const key = useMemo(intention, []);
+  const [digest, setDigest] = useState(null);
   const asked = { said: { ...said, ...taken(fields, values, "said") }, body: bodyOf(body, fields, values) };
+  const sent = agree && digest ? { ...asked.body, [agree]: digest } : asked.body;
   const ready = fields.every((f) => !f.required || said_(values[f.name], f));
   const apply = async () => {
     setState({ problem: null, busy: true });
     try {
-      const answer = await call(operation, asked.said, { body: asked.body, key });
+      const answer = await call(operation, asked.said, { body: sent, key });
       toast(told ?? `${label}: done`);
       close();
       done?.(answer);
@@ -85,24 +88,26 @@ export function ActionDialog({ operation, label, title, said = {}, body, fields 
     <form onSubmit=${send} class="stack">
       ${consequence && html`<p>${consequence}</p>`}
       ${fields.map((f) => html`<${FieldRow} key=${f.name} field=${f} value=${values[f.name]} set=${(value) => setValues({ ...values, [f.name]: value })} />`)}
-      ${ready && OPERATIONS[operation].query.includes("plan") && html`<${Planned} operation=${operation} asked=${asked} />`}
+      ${ready && OPERATIONS[operation].query.includes("plan") && html`<${Planned} operation=${operation} asked=${asked} shown=${setDigest} />`}
       ${state.problem && html`<${Failure} problem=${state.problem} />`}
-      <${Equivalent} operation=${operation} said=${asked.said} body=${asked.body} />
+      <${Equivalent} operation=${operation} said=${asked.said} body=${sent} />
       <div class="row apart last"><button type="button" onClick=${close}>Not now</button>
         <button class=${danger ? "danger first" : "first"} disabled=${!ready || state.busy}>${state.busy ? "Working" : label}</button></div>
     </form><//>`;
 }
 
 /** What the daemon would do, asked anew when what is asked for changes. */
-function Planned({ operation, asked }) {
+function Planned({ operation, asked, shown }) {
   const [found, setFound] = useState({ plan: null, problem: null });
   const key = JSON.stringify(asked);
   useEffect(() => {
     const ended = new AbortController();
+    shown(null);
     const timer = setTimeout(async () => {
       try {
         const plan = await call(operation, { ...asked.said, plan: true }, { body: asked.body, signal: ended.signal });
         setFound({ plan, problem: null });
+        shown(plan.digest ?? null);
       } catch (problem) {
         if (!ended.signal.aborted) setFound({ plan: null, problem });
       }
@@ -117,10 +122,13 @@ function Planned({ operation, asked }) {
   return found.plan ? html`<${Plan} plan=${found.plan} />` : html`<${Skeleton} rows=${3} />`;
 }
 
+/** How long such took: a word where both ends are the same. */
+const span = ({ seconds_low: low, seconds_high: high }) => (duration(low) === duration(high) ? `about ${duration(high)}` : `between ${duration(low)} and ${duration(high)}`);
+
 /** A plan: counts, bytes, and every step with its reason. */
 export function Plan({ plan }) {
   const totals = Object.entries(plan.counts).filter(([, n]) => n > 0);
-  return html`<section class="plan" aria-label="Plan"><p><strong>Plan, nothing is done yet.</strong> ${totals.length ? totals.map(([name, n]) => `${count(n)} ${words(name)}`).join(", ") : "Nothing to do"}${plan.bytes > 0 && `; ${size(plan.bytes)}`}${plan.free_bytes !== null && plan.free_bytes !== undefined && `; ${size(plan.needed_bytes)} needed, ${size(plan.free_bytes)} free`}.</p>
+  return html`<section class="plan" aria-label="Plan"><p><strong>Plan, nothing is done yet.</strong> ${totals.length ? totals.map(([name, n]) => `${count(n)} ${words(name)}`).join(", ") : "Nothing to do"}${plan.bytes > 0 && `; ${size(plan.bytes)}`}${plan.free_bytes !== null && plan.free_bytes !== undefined && `; ${size(plan.needed_bytes)} needed, ${size(plan.free_bytes)} free`}${plan.seconds_high ? `; ${span(plan)}` : ""}.</p>
     ${plan.steps.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Steps of the plan"><table><thead><tr><th>do</th><th>what</th><th>why</th><th class="right">size</th></tr></thead>
       <tbody>${plan.steps.slice(0, STEPS_SHOWN).map((s, at) => html`<tr key=${at}><td class="nowrap">${words(s.action)}</td><td class="mono">${s.subject}</td><td>${s.reason}</td><td class="right nowrap">${s.bytes ? size(s.bytes) : ""}</td></tr>`)}</tbody></table></div>`}
     ${(plan.truncated || plan.steps.length > STEPS_SHOWN) && html`<p class="muted">${plural(Math.min(plan.steps.length, STEPS_SHOWN), "step")} shown; the counts are of all.</p>`}</section>`;
