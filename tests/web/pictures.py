@@ -51,13 +51,27 @@ SHOTS = (
     Shot("slides", "/slides"),
     Shot("slide", "/slides/{slide}"),
     Shot("records", "/records/{records}"),
+    Shot("cohorts", "/cohorts?expression=gleason%20%3E%3D%206"),
+    Shot("cohort", "/cohorts/high-grade-prostate@1?view=explain"),
     Shot("runs", "/runs"),
     Shot("run", "/runs/{cleaned}"),
     Shot("run-finish", "/runs/{ready}", press="Finish"),
+    Shot("snapshots", "/snapshots"),
+    Shot("snapshot", "/snapshots/{snapshot}"),
+    Shot("snapshot-hold", "/snapshots/{snapshot}", press="Hold"),
+    Shot("snapshots-retention", "/snapshots?view=retention"),
+    Shot("restore", "/restores/{restore}"),
     Shot("policies", "/policies", role="admin"),
     Shot("policy", "/policies/protect", role="admin"),
     Shot("policy-yaml", "/policies/stage?view=yaml", role="admin"),
     Shot("policy-remove", "/policies/verify", press="Remove", role="admin"),
+    Shot("tiers", "/tiers"),
+    Shot("tier-usage", "/tiers/flash?tab=usage"),
+    Shot("jobs", "/jobs"),
+    Shot("audit", "/audit", role="admin"),
+    Shot("audit-chain", "/audit?tab=chain", role="admin"),
+    Shot("alarms", "/alarms"),
+    Shot("people", "/people?tab=tokens", role="admin"),
 )
 
 
@@ -68,6 +82,8 @@ def ids(client: SyncClient) -> dict[str, str]:
     known["cause"] = next(one.id for one in client.quarantine.list().causes if one.offers[0].standing)
     known["slide"] = next(one.number for one in client.slides.list().slides if one.family.startswith("aperio"))
     known["records"] = client.records.list()[-1].id
+    known["snapshot"] = client.snapshots.list().snapshots[0].id
+    known["restore"] = client.restores.list().restores[0].id
     return known
 
 

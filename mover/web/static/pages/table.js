@@ -13,5 +13,6 @@ export const PAGES = [
   { name: "records", title: "Records", paths: ["/records", "/records/{id}"], needs: "records.list_records", key: "e", load: () => import("./records.js") },
   { name: "cohorts", title: "Cohorts", paths: ["/cohorts", "/cohorts/{cohort}", "/selections/{id}"], needs: "cohorts.list_cohorts", key: "c", load: () => import("./cohorts.js") },
   { name: "runs", title: "Runs", paths: ["/runs", "/runs/{id}"], needs: "runs.list_runs", key: "r", load: () => import("./runs.js") },
+  { name: "snapshots", title: "Snapshots", paths: ["/snapshots", "/snapshots/{id}", "/restores/{restore}"], needs: "snapshots.list_snapshots", key: "v", load: () => import("./snapshots.js") },
   { name: "policies", title: "Policies", paths: ["/policies", "/policies/{name}"], needs: "service.policies", key: "p", load: () => import("./policies.js") },
 ];
