@@ -15,4 +15,9 @@ export const PAGES = [
   { name: "runs", title: "Runs", paths: ["/runs", "/runs/{id}"], needs: "runs.list_runs", key: "r", load: () => import("./runs.js") },
   { name: "snapshots", title: "Snapshots", paths: ["/snapshots", "/snapshots/{id}", "/restores/{restore}"], needs: "snapshots.list_snapshots", key: "v", load: () => import("./snapshots.js") },
   { name: "policies", title: "Policies", paths: ["/policies", "/policies/{name}"], needs: "service.policies", key: "p", load: () => import("./policies.js") },
+  { name: "tiers", title: "Tiers", paths: ["/tiers", "/tiers/{name}"], needs: "service.tiers", key: "t", load: () => import("./tiers.js") },
+  { name: "jobs", title: "Nodes and jobs", paths: ["/jobs"], needs: "oversight.shards", key: "j", load: () => import("./jobs.js") },
+  { name: "audit", title: "Audit", paths: ["/audit"], needs: "audit.page", key: "a", load: () => import("./audit.js") },
+  { name: "alarms", title: "Alarms", paths: ["/alarms"], needs: "oversight.alarms", key: "l", load: () => import("./alarms.js") },
+  { name: "people", title: "People", paths: ["/people"], needs: "accounts.list_accounts", key: "u", load: () => import("./people.js") },
 ];

@@ -104,7 +104,7 @@ function arrange(rows, columns, words, sorting) {
 /** Where the table is scrolled to, and how large it is. */
 function useView(seenRows) {
   const box = useRef(null);
-  const [view, setView] = useState({ top: 0, height: seenRows * ROW_PX, width: 2000 });
+  const [view, setView] = useState({ top: 0, height: seenRows * ROW_PX, width: innerWidth });
   const measure = useCallback(() => {
     const frame = box.current;
     if (frame) setView((old) => (old.top === frame.scrollTop && old.height === frame.clientHeight && old.width === frame.clientWidth ? old : { top: frame.scrollTop, height: frame.clientHeight || seenRows * ROW_PX, width: frame.clientWidth }));

@@ -1,0 +1,56 @@
+"""The page of the audit: searched, judged, taken along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from mover.audit import check_pack
+from tests.web.browser import Seen
+from tests.web.hospital import House
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+Walk = Callable[..., Seen]
+
+
+def test_who_answers_for_it_finds_a_deed_judges_the_chain_and_takes_a_run_along(
+    walk: Walk, house: House, tmp_path: Path
+) -> None:
+    """What an outsider gets through the browser is the file that is checked without a daemon."""
+    one = walk("admin", f"/audit?subject={house.runs.cleaned}")
+    page = one.page
+    grid = page.get_by_role("grid", name="Audit records")
+    expect(grid.get_by_text("run requested", exact=True)).to_be_visible()
+    page.get_by_label("Action begins with").fill("run cleaned")
+    page.keyboard.press("Enter")
+    expect(grid.get_by_role("row")).to_have_count(2)
+    assert "action=run+cleaned" in page.url
+    grid.locator("button[title^='Open the record']").click()
+    record = page.get_by_role("dialog")
+    expect(record).to_contain_text(house.runs.cleaned)
+    page.keyboard.press("Escape")
+    page.get_by_label("Before").fill("2001-01-01T00:00")
+    expect(page.get_by_text("No record is like this")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Sign-ins").click()
+    expect(grid.get_by_text("signed in", exact=True).first).to_be_visible()
+
+    page.get_by_role("tab", name="Chain and checkpoints").click()
+    page.get_by_role("button", name="Check now").click()
+    expect(page.get_by_text("Whole", exact=True)).to_be_visible()
+    page.get_by_role("tab", name="Take along").click()
+    page.get_by_label("Run", exact=True).select_option(house.runs.cleaned)
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Download the pack").click()
+    pack = tmp_path / taken.value.suggested_filename
+    taken.value.save_as(pack)
+    assert check_pack(pack).problems == ()
+
+
+def test_who_does_not_answer_for_it_has_no_such_page(walk: Walk) -> None:
+    one = walk("operator", "/audit")
+    expect(one.page.get_by_text("There is no such page, or not for your role")).to_be_visible()
+    expect(one.page.get_by_role("link", name="Audit")).to_have_count(0)
