@@ -21,7 +21,7 @@ async def schema(call: Call[None, Query]) -> wire.PolicySchema:
     return await call.rooms.policies.schema()
 
 
-@OPERATIONS.add("POST", "/v1/policy-check", "policies.read", wire.PolicyChecked, body=wire.PolicyCheckRequest)
+@OPERATIONS.add("POST", "/v1/policy-check", "policies.change", wire.PolicyChecked, body=wire.PolicyCheckRequest)
 async def check(call: Call[wire.PolicyCheckRequest, Query]) -> wire.PolicyChecked:
     """Every mistake of a text with its line and column, and the text as values; nothing is kept."""
     return await call.rooms.policies.check(call.body)

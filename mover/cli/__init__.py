@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restores": ("mover.cli.restores", "Restores on their way and done: follow, give up."),
     "versions": ("mover.cli.versions", "The versions of a path, over the snapshots that hold it."),
     "audit": ("mover.cli.audit", "Who did what; verify and export the chains."),
-    "policy": ("mover.cli.policy", "The policies in force: read and change them, agree on changes; check files before."),
+    "policy": ("mover.cli.policy", "The policies in force: read and change them, agree on changes; check files."),
     "vault": ("mover.cli.vault", "For custodians: reveal, export, erase, import, keys; dumps, drills, restores."),
     "token": ("mover.cli.token", "Make, list and revoke API tokens."),
     "account": ("mover.cli.account", "Accounts of people: roles, passwords, an end."),

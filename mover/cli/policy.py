@@ -20,7 +20,7 @@ reason_option = click.option("--reason", required=True, help="Why; it stands in 
 
 @click.group("policy", cls=WholeLines)
 def command() -> None:
-    """The policies in force: read and change them, agree on changes; check files before."""
+    """The policies in force: read and change them, agree on changes; check files."""
 
 
 @command.command("list")

@@ -25,7 +25,7 @@ const COLUMNS = [
   { name: "kind", label: "Kind", width: "112px", text: (p) => p.kind, cell: (p) => p.kind },
   { name: "name", label: "Policy", width: "minmax(120px, 1fr)", text: (p) => p.name, cell: (p) => html`<${Link} to=${`/policies/${p.name}`}>${p.name}<//>` },
   { name: "says", label: "Says of itself", width: "minmax(120px, 4fr)", wide: true, text: (p) => says(p.text), cell: (p) => html`<span class="muted">${says(p.text)}</span>` },
-  { name: "digest", label: "Version", width: "112px", text: (p) => p.digest, cell: (p) => html`<span class="mono" title=${p.digest}>${p.digest.slice(0, 12)}</span>` },
+  { name: "digest", label: "Version", width: "112px", wide: true, text: (p) => p.digest, cell: (p) => html`<span class="mono" title=${p.digest}>${p.digest.slice(0, 12)}</span>` },
 ];
 
 /** The comment on top of the file, as far as a line goes. */
@@ -95,9 +95,10 @@ function OnePolicy({ name, query }) {
 }
 
 /** What the daemon says of a text, a moment after the last key. `of` is the text that was judged. */
-function useChecked(text, name) {
+function useChecked(text, name, asks) {
   const [found, setFound] = useState({ of: null, mistakes: [], value: null, problem: null });
   useEffect(() => {
+    if (!asks) return undefined;
     const ended = new AbortController();
     const timer = setTimeout(async () => {
       try {
@@ -113,7 +114,7 @@ function useChecked(text, name) {
       clearTimeout(timer);
       ended.abort();
     };
-  }, [text, name]);
+  }, [text, name, asks]);
   return found;
 }
 
@@ -121,8 +122,8 @@ function Editor({ name, kind, text: stands, value, digest, put = null, unwritabl
   const [base, setBase] = useState({ text: stands, digest });
   const [text, setText] = useState(put ?? stands);
   const [said, setSaid] = useState(value);
-  const checked = useChecked(text, name);
   const writes = may("policies.change") && !unwritable;
+  const checked = useChecked(text, name, writes);
   const view = query.get("view") === "yaml" || !writes ? "yaml" : "form";
   useEffect(() => {
     if (digest === base.digest) return;

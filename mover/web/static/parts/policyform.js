@@ -78,7 +78,7 @@ function hintOf(name, of, said) {
 function spoken(name, amount) {
   if (typeof amount !== "number") return Array.isArray(amount) ? amount.join(", ") : String(amount);
   if (name.includes("bytes")) return `${amount} (${size(amount)})`;
-  return name.endsWith("_s") && amount >= 60 ? `${amount} (${duration(amount)})` : String(amount);
+  return name.endsWith("_s") && amount >= 60 ? `${amount} (${duration(amount)})` : String(Number.isInteger(amount) ? amount : Number(amount.toPrecision(3)));
 }
 
 function shown(kind, value, said) {
