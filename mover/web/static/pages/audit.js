@@ -20,7 +20,7 @@ export default function Audit({ query }) {
 
 const ASKED = [["actor", "Actor"], ["subject", "Subject"], ["action", "Action begins with"]];
 const MOMENTS = [["since", "From"], ["until", "Before"]];
-const PRESETS = [["Originals unsealed", "unseal"], ["Names looked at", "names"], ["Ledgers read", "ledger read"], ["Manifests read", "manifest read"], ["Sign-ins", "signed"], ["Accounts", "account"], ["Tokens", "token"], ["Audit packs", "audit pack"]];
+const PRESETS = [["Originals unsealed", "unseal"], ["Ledgers read", "ledger read"], ["Manifests read", "manifest read"], ["Sign-ins", "signed"], ["Accounts", "account"], ["Tokens", "token"], ["Audit packs", "audit pack"]];
 const PLACES = { run: "/runs", batch: "/batches", snapshot: "/snapshots", records: "/records" };
 
 function Records({ query }) {
