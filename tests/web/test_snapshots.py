@@ -94,6 +94,8 @@ def test_a_release_is_asked_for_not_approved_by_a_new_token_and_rules_are_tried_
 def test_who_may_only_look_is_offered_no_way_to_change_a_snapshot(walk: Walk) -> None:
     one = walk("viewer", "/snapshots", narrow=True)
     page = one.page
+    expect(page.get_by_role("grid", name="Snapshots").get_by_role("row").nth(1)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_role("grid", name="Snapshots").get_by_role("link").first.click()
     one.settled()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

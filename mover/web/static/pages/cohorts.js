@@ -160,10 +160,10 @@ function Explained({ expression }) {
 }
 
 const KNOWN = [
-  { name: "name", label: "Column", width: "minmax(110px, 1fr)", text: (c) => c.name, cell: (c) => html`<code>${c.name}</code>` },
-  { name: "type", label: "Type", width: "80px", text: (c) => c.type, cell: (c) => c.type },
+  { name: "name", label: "Column", width: "minmax(90px, 1fr)", text: (c) => c.name, cell: (c) => html`<code>${c.name}</code>` },
+  { name: "type", label: "Type", width: "64px", text: (c) => c.type, cell: (c) => c.type },
   { name: "table", label: "From", width: "90px", wide: true, text: (c) => c.table, cell: (c) => c.table },
-  { name: "values", label: "Such as", width: "minmax(120px, 3fr)", text: (c) => examples(c).join(" "), cell: (c) => (examples(c).length ? html`<span title=${examples(c).join(", ")}>${examples(c).join(", ")}</span>` : html`<span class="muted">names slides or people: no examples</span>`) },
+  { name: "values", label: "Such as", width: "minmax(80px, 3fr)", text: (c) => examples(c).join(" "), cell: (c) => (examples(c).length ? html`<span title=${examples(c).join(", ")}>${examples(c).join(", ")}</span>` : html`<span class="muted">names slides or people: no examples</span>`) },
 ];
 const examples = (column) => (column.allowed ?? column.values ?? []).map(String);
 

@@ -54,14 +54,14 @@ const PAGE = 1000;
 const PAGES_MAX = 5;
 
 const COLUMNS = [
-  { name: "state", label: "State", width: "112px", text: (s) => s.state, cell: (s) => html`<${Badge} state=${s.missing_at ? "missing" : s.doubt ? "doubt" : s.state}>${s.missing_at ? "missing" : s.doubt ?? s.state}<//>` },
-  { name: "snapshot", label: "Snapshot", width: "minmax(120px, 150px)", text: (s) => s.id, cell: (s) => html`<${Link} to=${`/snapshots/${s.id}`}><${Id} of=${s.id} /><//>` },
+  { name: "state", label: "State", width: "minmax(84px, 112px)", text: (s) => s.state, cell: (s) => html`<${Badge} state=${s.missing_at ? "missing" : s.doubt ? "doubt" : s.state}>${s.missing_at ? "missing" : s.doubt ?? s.state}<//>` },
+  { name: "snapshot", label: "Snapshot", width: "minmax(96px, 150px)", text: (s) => s.id, cell: (s) => html`<${Link} to=${`/snapshots/${s.id}`}><${Id} of=${s.id} /><//>` },
   { name: "of", label: "Of", width: "minmax(100px, 150px)", wide: true, text: (s) => s.series, cell: (s) => (s.run ? html`<${Link} to=${`/runs/${s.run}`}><${Id} of=${s.run} /><//>` : html`<span class="mono" title=${s.series}>${s.series}</span>`) },
   { name: "reasons", label: "Kept because", width: "minmax(120px, 2fr)", wide: true, text: (s) => s.reasons.join("; "), cell: (s) => html`<span title=${s.reasons.join("; ")}><${Rule} of=${ruleOf(s)} />${s.tags.length > 0 && html` <span class="muted">${s.tags.join(", ")}</span>`}</span>` },
   { name: "files", label: "Files", width: "72px", right: true, wide: true, text: (s) => s.files, cell: (s) => count(s.files) },
   { name: "bytes", label: "Size", width: "84px", right: true, wide: true, text: (s) => s.bytes, cell: (s) => html`<${Bytes} of=${s.bytes} />` },
   { name: "added", label: "Added", width: "84px", right: true, wide: true, text: (s) => s.added_bytes, cell: (s) => html`<${Bytes} of=${s.added_bytes} />` },
-  { name: "at", label: "Recorded", width: "104px", text: (s) => s.recorded_at, cell: (s) => html`<${Time} at=${s.recorded_at} />` },
+  { name: "at", label: "Recorded", width: "minmax(82px, 104px)", text: (s) => s.recorded_at, cell: (s) => html`<${Time} at=${s.recorded_at} />` },
 ];
 
 function Kept({ query }) {
@@ -247,11 +247,11 @@ function Different({ snapshot }) {
 }
 
 const VERSIONS = [
-  { name: "change", label: "Change", width: "100px", text: (v) => v.change, cell: (v) => html`<${Badge} state=${v.change} tone=${{ new: "good", gone: "bad", changed: "warn" }[v.change] ?? "wait"} />` },
-  { name: "snapshot", label: "In", width: "minmax(130px, 1fr)", text: (v) => v.snapshot, cell: (v) => html`<${Link} to=${`/snapshots/${v.snapshot}`}><${Id} of=${v.snapshot} /><//>` },
-  { name: "size", label: "Size", width: "84px", right: true, text: (v) => v.size_bytes ?? 0, cell: (v) => html`<${Bytes} of=${v.size_bytes} />` },
+  { name: "change", label: "Change", width: "minmax(80px, 100px)", text: (v) => v.change, cell: (v) => html`<${Badge} state=${v.change} tone=${{ new: "good", gone: "bad", changed: "warn" }[v.change] ?? "wait"} />` },
+  { name: "snapshot", label: "In", width: "minmax(96px, 1fr)", text: (v) => v.snapshot, cell: (v) => html`<${Link} to=${`/snapshots/${v.snapshot}`}><${Id} of=${v.snapshot} /><//>` },
+  { name: "size", label: "Size", width: "84px", right: true, wide: true, text: (v) => v.size_bytes ?? 0, cell: (v) => html`<${Bytes} of=${v.size_bytes} />` },
   { name: "digest", label: "Digest", width: "112px", wide: true, text: (v) => v.digest ?? "", cell: (v) => (v.digest ? html`<span class="mono" title=${v.digest}>${v.digest.slice(0, 12)}…</span>` : html`<span class="muted">–</span>`) },
-  { name: "at", label: "Recorded", width: "104px", text: (v) => v.recorded_at, cell: (v) => html`<${Time} at=${v.recorded_at} />` },
+  { name: "at", label: "Recorded", width: "minmax(82px, 104px)", text: (v) => v.recorded_at, cell: (v) => html`<${Time} at=${v.recorded_at} />` },
 ];
 
 function Versions({ snapshot, path, setPath }) {
@@ -270,11 +270,11 @@ function Versions({ snapshot, path, setPath }) {
 
 const ENDED = new Set(["complete", "incomplete", "cancelled", "failed"]);
 const RESTORES = [
-  { name: "state", label: "State", width: "116px", text: (r) => r.state, cell: (r) => html`<${Badge} state=${r.state} />` },
-  { name: "restore", label: "Restore", width: "minmax(120px, 150px)", text: (r) => r.id, cell: (r) => html`<${Link} to=${`/restores/${r.id}`}><${Id} of=${r.id} /><//>` },
+  { name: "state", label: "State", width: "minmax(84px, 116px)", text: (r) => r.state, cell: (r) => html`<${Badge} state=${r.state} />` },
+  { name: "restore", label: "Restore", width: "minmax(96px, 150px)", text: (r) => r.id, cell: (r) => html`<${Link} to=${`/restores/${r.id}`}><${Id} of=${r.id} /><//>` },
   { name: "to", label: "Into", width: "minmax(120px, 2fr)", wide: true, text: (r) => r.to, cell: (r) => html`<span class="mono" title=${r.to}>${r.to}</span>` },
   { name: "far", label: "How far", width: "130px", wide: true, text: (r) => r.bytes, cell: (r) => (ENDED.has(r.state) ? html`${plural(r.files, "file")}` : html`<${Progress} done=${r.bytes} of=${r.of_bytes} label=${`restored of ${r.id}`} />`) },
-  { name: "bytes", label: "Size", width: "84px", right: true, text: (r) => r.bytes, cell: (r) => html`<${Bytes} of=${r.of_bytes ?? r.bytes} />` },
+  { name: "bytes", label: "Size", width: "minmax(70px, 84px)", right: true, text: (r) => r.bytes, cell: (r) => html`<${Bytes} of=${r.of_bytes ?? r.bytes} />` },
   { name: "at", label: "Asked for", width: "104px", wide: true, text: (r) => r.created_at, cell: (r) => html`<${Time} at=${r.created_at} />` },
 ];
 
@@ -364,10 +364,10 @@ const OPEN = new Set(["asked", "approved"]);
 const kindOf = (kind) => KINDS.find(([is]) => is === kind)?.[1] ?? words(kind);
 
 const REQUESTS = [
-  { name: "state", label: "State", width: "112px", text: (s) => s.state, cell: (s) => html`<${Badge} state=${s.state} />` },
-  { name: "kind", label: "What", width: "minmax(130px, 1fr)", text: (s) => s.kind, cell: (s) => kindOf(s.kind) },
+  { name: "state", label: "State", width: "minmax(84px, 112px)", text: (s) => s.state, cell: (s) => html`<${Badge} state=${s.state} />` },
+  { name: "kind", label: "What", width: "minmax(100px, 1fr)", text: (s) => s.kind, cell: (s) => kindOf(s.kind) },
   { name: "reason", label: "Why", width: "minmax(120px, 2fr)", wide: true, text: (s) => s.reason, cell: (s) => html`<span title=${s.reason}>${s.reason}</span>` },
-  { name: "by", label: "Asked by", width: "100px", text: (s) => s.requested_by, cell: (s) => s.requested_by },
+  { name: "by", label: "Asked by", width: "minmax(78px, 100px)", text: (s) => s.requested_by, cell: (s) => s.requested_by },
   { name: "approved", label: "Approved by", width: "100px", wide: true, text: (s) => s.approved_by ?? "", cell: (s) => s.approved_by ?? html`<span class="muted">–</span>` },
   { name: "at", label: "Asked", width: "104px", wide: true, text: (s) => s.requested_at, cell: (s) => html`<${Time} at=${s.requested_at} />` },
 ];
