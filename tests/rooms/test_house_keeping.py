@@ -38,7 +38,7 @@ def site(folder: Path, dsns: Dsns, *, role: str = "both", dump_dsn: bool = True,
     for name, text in policies.items():
         (folder / "policies" / f"{name}.yaml").write_text(text)
     path.write_text(yaml.safe_dump(settings))
-    (folder / "state").mkdir()
+    (folder / "state").mkdir(exist_ok=True)
     VaultKey.create(folder / "state" / "vault.key")
     return load(path)
 

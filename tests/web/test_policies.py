@@ -110,6 +110,26 @@ def test_what_is_risky_waits_for_another_person_who_agrees_in_a_browser_of_their
         assert client.policies.versions("clean").versions[0].approved_by == "the-second"
 
 
+def test_a_form_changes_one_value_of_the_text_and_leaves_the_rest_as_somebody_wrote_it(
+    walk: Walk, house: House
+) -> None:
+    """Comments say why; a form that loses them loses what the next night shift needs."""
+    one = walk("operator", "/policies/protect")
+    page, before = one.page, (house.policies / "protect.yaml").read_text()
+    for label, value in (("last", "30"), ("weekly", "4"), ("monthly", ""), ("recovery time", "14400")):
+        page.get_by_label(label, exact=True).fill(value)
+    page.get_by_label("roots").fill("/srv/work: one\n/srv/two")
+    page.get_by_role("tab", name="YAML").click()
+    text = page.get_by_label("The policy protect as YAML").input_value()
+    said = yaml.safe_load(text)
+    assert said["keep"] == {"last": 30, "weekly": 4} and said["recovery_time_s"] == 14400
+    assert said["roots"] == ["/srv/work: one", "/srv/two"]
+    comments = [line for line in before.splitlines() if line.lstrip().startswith("#")]
+    assert [line for line in text.splitlines() if line.lstrip().startswith("#")] == comments
+    page.get_by_role("button", name="Undo all").click()
+    expect(page.locator("#checked")).to_have_text("Nothing was changed")
+
+
 def test_a_viewer_reads_and_changes_nothing(walk: Walk, house: House) -> None:
     one = walk("viewer", "/policies/protect")
     one.settled()
