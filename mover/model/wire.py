@@ -2110,7 +2110,7 @@ class Usage(Answer, frozen=True, kw_only=True):
 
 
 class Duplicate(Answer, frozen=True, kw_only=True):
-    """One content that stands more than once; `bytes` of one of them. `keys` are a few, and null on identified tiers."""
+    """One content that stands more than once; `bytes` of one of them. `keys` are a few, null on identified tiers."""
 
     digest: str
     count: int
