@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -24,6 +25,7 @@ class House(Struct, frozen=True):
     tokens: dict[str, str]  # by role; `second`: an admin who is another person
     runs: Runs
     policies: Path
+    change: Callable[..., None]  # what no API allows, by the database's superuser
 
 
 def play(client: SyncClient) -> Runs:

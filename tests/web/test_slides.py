@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.web.browser import Seen
+from tests.web.hospital import House
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 Walk = Callable[..., Seen]
@@ -37,15 +38,48 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
         page.get_by_role("button", name="Download the certificate").click()
     assert download.value.suggested_filename.endswith(".certificate.json")
     one.go("/slides?view=rulings")
-    expect(page.get_by_text("Nothing was ruled")).to_be_visible()
     page.get_by_label("only those that wait").check()
     expect(page.get_by_text("Nothing waits for a second person")).to_be_visible()
+
+
+def test_a_slide_that_was_withdrawn_comes_back_by_the_word_of_two_people(walk: Walk, house: House) -> None:
+    """Who asks does not decide, and sees what the other said without a reload."""
+    one = walk("operator", "/slides")
+    page = one.page
+    page.get_by_label("Filter Slides").fill("aligned")
+    link = (
+        page.get_by_role("grid", name="Slides").get_by_role("row").filter(has_text="aligned").last.get_by_role("link")
+    )
+    number = link.inner_text()
+    found = "select number, 'identifier-found-later', record_set_id from mover.slide_search where number = %s limit 1"
+    house.change(f"insert into mover.slide_withdrawal (number, reason, found_by) {found}", number)
+    link.click()
+    expect(page.get_by_text("Withdrawn: identifier found later.")).to_be_visible()
+    page.get_by_role("button", name="Take it back").click()
+    asking = page.get_by_role("dialog")
+    asking.get_by_label("Why").fill("it is a maker's name")
+    asking.get_by_role("button", name="Take it back").click()
+    ruling = page.locator("#rulings li").first
+    expect(ruling).to_contain_text("asked")
+    expect(ruling.get_by_role("button", name="Grant")).to_have_count(0)
+
+    second = walk("custodian", "/slides").page
+    second.get_by_role("grid", name="Rulings").get_by_role("link", name=number).click()
+    second.get_by_role("button", name="Grant").click()
+    granting = second.get_by_role("dialog")
+    granting.get_by_label("Why").fill("I looked at the records")
+    granting.get_by_role("button", name="Grant").click()
+    expect(granting).to_have_count(0)
+    expect(second.locator("#rulings li").first).to_contain_text("I looked at the records")
+    expect(ruling).to_contain_text("done")
+    expect(ruling).to_contain_text("the-custodian")
 
 
 def test_a_custodian_sees_what_is_asked_about_slides_and_no_slide(walk: Walk) -> None:
     """Who may undo the pseudonyms does not browse what they stand on."""
     one = walk("custodian", "/slides", narrow=True)
-    expect(one.page.get_by_text("Nothing was ruled")).to_be_visible()
+    one.page.get_by_label("only those that wait").check()
+    expect(one.page.get_by_text("Nothing waits for a second person")).to_be_visible()
     expect(one.page.get_by_role("tab", name="Slides")).to_have_count(0)
     one.go("/slides/0PD1RD220XPK768GR")
     expect(one.page.get_by_text("Nothing was asked yet")).to_be_visible()

@@ -89,7 +89,8 @@ function Why({ set }) {
 /** The same tables are matched again, as the decision about their cause says it. */
 function Again({ set, again }) {
   const asked = useAsk(may("quarantine.decide") ? "quarantine.causes" : null, {}, { every: 0 });
-  const cause = asked.answer?.causes.find((one) => one.kind === "records" && one.code === set.reason);
+  const said = (set.explanation ?? "").replaceAll(/[0-9]+/g, "#");
+  const cause = asked.answer?.causes.find((one) => one.kind === "records" && one.code === set.reason && said.startsWith(one.words));
   if (!cause) return null;
   return html`<${Action} operation="quarantine.decide" label="Match again" title="Match the same tables again" said=${{ cause: cause.id }} body=${{ action: "retry" }} first
     fields=${[{ name: "reason", label: "What was mended", kind: "long", required: true, least: 8, most: 512, hint: "It stands in the audit record beside your name." }]}
