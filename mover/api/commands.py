@@ -142,7 +142,6 @@ COMMANDS: dict[str, str] = {
     "oversight.shards": "shard list[ --subject {subject}][ --kind {kind}][ --state {state}]" + _PAGE,
     "service.tiers": "tier list",
     "service.policies": "policy list",
-    "service.status": "status",
     "policies.schema": "policy schema",
     "policies.check": "policy check FILE",
     "policies.view": "policy show {name}",
@@ -153,4 +152,5 @@ COMMANDS: dict[str, str] = {
     "policies.view_change": "policy request {id}",
     "policies.approve": "policy approve {id}",
     "policies.withdraw": "policy withdraw {id}",
+    "service.status": "status",
 }

@@ -830,14 +830,6 @@ class Shortenings(Noun):
         return await self._transport.send(ask, wire.Shortening)
 
 
-class Oversight(Noun):
-    """What needs a person, how full and how fast tiers are, and what works."""
-
-    async def needs(self) -> wire.Needs:
-        """The most urgent first."""
-        return await self._get("/v1/needs", wire.Needs)
-
-    async def alarms(
 class Policies(Noun):
     """What people declared: read, checked, changed, agreed on."""
 
@@ -898,6 +890,14 @@ class Policies(Noun):
         )
 
 
+class Oversight(Noun):
+    """What needs a person, how full and how fast tiers are, and what works."""
+
+    async def needs(self) -> wire.Needs:
+        """The most urgent first."""
+        return await self._get("/v1/needs", wire.Needs)
+
+    async def alarms(
         self, *, standing: bool = False, after: str | None = None, limit: int = 100
     ) -> wire.AlarmPage:
         """What was told to whom, newest first; with `standing` only what is not over."""
