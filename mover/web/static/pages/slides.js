@@ -184,8 +184,8 @@ const REASON = { name: "reason", label: "Why", kind: "long", required: true, lea
 
 function Asks({ slide, again }) {
   if (!slide.withdrawn || slide.removed_at) return null;
-  const ask = (action, label, consequence, danger) => html`<${Action} operation="rulings.ask" label=${label} title=${`Ask: ${label.toLowerCase()}`} said=${{ number: slide.number }} body=${{ action }} fields=${[REASON]} danger=${danger} consequence=${`${consequence} A second person decides; nothing happens before.`} told="It is asked; a custodian decides" done=${again} />`;
-  return html`${ask("reinstate", "Take it back", "The withdrawal was a false alarm: the slide is among the slides again.", false)}${ask("remove", "Remove its bytes", "Its bytes leave the archive for good. Kept manifests that name it can never be staged again exactly.", true)}`;
+  const deed = (action, label, consequence, danger) => html`<${Action} operation="rulings.ask" label=${label} title=${`Ask: ${label.toLowerCase()}`} said=${{ number: slide.number }} body=${{ action }} fields=${[REASON]} danger=${danger} consequence=${`${consequence} A second person decides; nothing happens before.`} told="It is asked; a custodian decides" done=${again} />`;
+  return html`${deed("reinstate", "Take it back", "The withdrawal was a false alarm: the slide is among the slides again.", false)}${deed("remove", "Remove its bytes", "Its bytes leave the archive for good. Kept manifests that name it can never be staged again exactly.", true)}`;
 }
 
 /** What was asked about this slide, and for who may, the second person's word. */
