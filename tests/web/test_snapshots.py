@@ -24,7 +24,8 @@ def test_a_snapshot_is_found_by_its_day_read_held_and_restored_also_in_place(wal
     assert "day=20" in page.url
     grid = page.get_by_role("grid", name="Snapshots")
     expect(grid.get_by_role("row").nth(1)).to_contain_text("checked")
-    grid.get_by_role("link").first.click()
+    ours = grid.get_by_role("row").filter(has=page.locator(f'a[href$="{house.runs.cleaned}"]'))
+    ours.get_by_role("link").first.click()
     files = page.get_by_role("grid", name="Files")
     expect(files.get_by_text("model.pt")).to_be_visible()
     files.get_by_role("button", name="versions").first.click()
