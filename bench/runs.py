@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -38,7 +38,7 @@ from mover.model.manifest import ManifestEntry, make_manifest, parse_manifest
 from mover.model.moving import Item
 from mover.model.policy import StagePolicy
 from mover.model.tiers import TierRole
-from mover.policy import PolicyBook
+from mover.policy import Loaded, PolicyBook
 from mover.runs.clean import Clean
 from mover.runs.fetch import OPTIONS
 from mover.runs.hooks import Hooks
@@ -360,7 +360,7 @@ async def _house(folder: Path, catalog: Catalog) -> AsyncIterator[House]:
     database = await Database.open(dsn, name="bench", max_size=10)
     carrier, flash = Carrier(Transfer(), processes=PROCESSES), dict[str, Flash]()
     tiers: dict[str, ReadTier] = {"archive": _tier(folder, catalog.dsn, "archive")}
-    runs = Runs(database, flash, _Policies([]), node="bench")
+    runs = Runs(database, flash, _Policies(flash), node="bench")
     house = House(folder, catalog.dsn, database, tiers, flash, runs, carrier)
     stage = Stage(database, tiers, flash, carrier, node="bench")
     hooks = Hooks(database, PolicyBook([]), flash, node="bench")
@@ -377,8 +377,16 @@ async def _house(folder: Path, catalog: Catalog) -> AsyncIterator[House]:
 class _Policies(PolicyBook):
     """A policy for each flash tier of the race, whenever it was made."""
 
+    def __init__(self, flash: Mapping[str, Flash]) -> None:
+        super().__init__([])
+        self._flash = flash
+
     def get(self, name: str, kind: Any) -> Any:
         return StagePolicy(name=name, archive="archive", flash=name.removeprefix("stage-"))
+
+    def all(self) -> list[Loaded]:
+        policies = [self.get(f"stage-{tier}", StagePolicy) for tier in self._flash]
+        return [Loaded(policy=policy, file="", text="", digest="") for policy in policies]
 
 
 async def _work(house: House, stage: Stage, clean: Clean) -> None:
