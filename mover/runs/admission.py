@@ -20,7 +20,7 @@ from mover.catalog import selections
 from mover.catalog.database import Connection, turn_to
 from mover.catalog.queries import load
 from mover.decide.admission import Admission, TierSpace, admit, copy
-from mover.errors import IdentifierFoundLater, TierError
+from mover.errors import IdentifierFoundLater, MoverError, TierError
 from mover.jobs import NewShard, add_shards, in_thread
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
@@ -99,7 +99,7 @@ class Admissions:
         device = self._site.flash[tier].roots.device()
         found = []
         for name, flash in self._site.flash.items():
-            with suppress(TierError):
+            with suppress(MoverError):
                 if name != tier and flash.roots.device() == device:
                     found.append(name)
         return found
