@@ -108,6 +108,13 @@ def test_what_is_risky_waits_for_another_person_who_agrees_in_a_browser_of_their
     with SyncClient(house.url, token=house.tokens["viewer"]) as client:
         assert client.policies.view("clean").followed == client.policies.view("clean").digest
         assert client.policies.versions("clean").versions[0].approved_by == "the-second"
+    with SyncClient(house.url, token=house.tokens["admin"]) as client:  # other walks on this site clean by hand
+        seen = client.policies.view("clean")
+        back = wire.PolicyChangeRequest(
+            seen.text.replace("automatic: true", "automatic: false"), "people clean again", seen.digest
+        )
+        assert client.policies.change("clean", back).state == "applied"
+        assert client.policies.view("clean").followed != seen.followed
 
 
 def test_a_form_changes_one_value_of_the_text_and_leaves_the_rest_as_somebody_wrote_it(

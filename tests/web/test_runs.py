@@ -31,7 +31,7 @@ def test_a_run_is_found_read_and_finished_without_a_reload(walk: Walk, house: Ho
     grid.focus()
     for key in ("Home", "Enter"):
         page.keyboard.press(key)
-    expect(page.locator("h1")).to_contain_text(re.compile("cleaned|ready|refused"))
+    expect(page.locator("h1")).to_contain_text(re.compile("cleaned|protected|ready|refused"))
 
     one.go(f"/runs/{house.runs.ready}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(house.runs.ready)
