@@ -42,6 +42,7 @@ KINDS = frozenset(
         "rule",
         "adoption",
         "ruling",
+        "proposal",
         "restore",
         "hold",
         "shortening",

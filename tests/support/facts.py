@@ -37,6 +37,9 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "pack", **of, id=f"pack-{mark}", batch_id=batch, barcode=f"sealed-b-{mark}", entry="sealed-e")
     insert(conn, "quarantine_rule", **of, id=f"rule-{mark}", cause="0" * 16, version=1, action="retry", standing=False,
            code="format-unknown", kind="svs", words="", reason="mended", packs=1, decided_by="ann")  # fmt: skip
+    insert(conn, "quarantine_proposal", **of, id=f"proposal-{mark}", cause="1" * 16, action="retry", standing=False,
+           code="redaction-unproven", kind="svs", words="", waiting=1, reason="mended", proposed_by="ann",
+           proposed_person="ann")  # fmt: skip
     insert(conn, "adoption", **of, id=f"adoption-{mark}", tier="archive", prefix="", trust_names=False, reason="told",
            created_by="ann")  # fmt: skip
     insert(conn, "adoption_file", **of, adoption_id=f"adoption-{mark}", key=b"a", verdict="suspect", size_bytes=1)
