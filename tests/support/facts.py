@@ -100,6 +100,10 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
            count=1)  # fmt: skip
     insert(conn, "policy_change", **of, id=f"change-{mark}", node="n1", name="stage", kind="stage", risks=["a tier"],
            reason="flash two", requested_by="ann", requested_person="ann")  # fmt: skip
+    insert(conn, "tag_change", **of, id=f"change-t{mark}", tag="look-again", action="add", chosen="a list", count=1,
+           bytes=10, reason="", created_by="ann")  # fmt: skip
+    insert(conn, "slide_tag", **of, tag="look-again", number=number, present=True, change_id=f"change-t{mark}")
+    insert(conn, "slide_view", **of, number=number)
     insert(conn, "checkpoint", **of, n=1, digest=DIGEST, fingerprint="f", body="{}")
     insert(conn, "checkpoint_copy", **of, n=1, tier="archive")
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
