@@ -49,6 +49,7 @@ KINDS = frozenset(
         "turn",
         "folder",
         "change",
+        "acceptance",
     ]
 )
 
