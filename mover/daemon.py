@@ -39,7 +39,9 @@ from mover.catalog.database import Database
 from mover.catalog.dumping import Dumper
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
+from mover.decide.access import may
 from mover.decide.fitness import lost
+from mover.decide.needs import needs
 from mover.deid.custody import Custody
 from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
@@ -71,8 +73,9 @@ from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.moving.transfers import from_policy
 from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
-from mover.oversight import ALARMS_S, Alarms, Oversight
+from mover.oversight import ALARMS_S, Alarms, Changes, Oversight
 from mover.oversight import TURN_S as OVERSIGHT_S
+from mover.oversight.needs import facts_of
 from mover.policies import Choices, Following, Policies
 from mover.policies import Means as FollowingMeans
 from mover.policy import PolicyBook, load_policies
@@ -106,6 +109,7 @@ from mover.transfer.budgets import Budgets
 from mover.transfer.carrier import Carrier
 from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
+from mover.viewing.room import Viewing, viewing_sandbox
 from mover.walk.scans import Scans
 from mover.walk.watcher import Watcher
 from mover.web import mount as mount_pages
@@ -205,6 +209,7 @@ async def run(
             loops = [
                 group.create_task(house.worker.run(), name="worker"),
                 group.create_task(house.runs.watch.listen(), name="watch"),
+                group.create_task(house.changes.run(), name="changes"),
                 group.create_task(_housekeeping(house), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
                 group.create_task(_sweep_temporaries(house), name="sweep"),
@@ -247,6 +252,7 @@ class House:
     adoptions: Adoptions
     rulings: Rulings
     scans: Scans
+    viewing: Viewing
     records: Records
     certificates: Certificates
     cohorts: Cohorts
@@ -259,6 +265,7 @@ class House:
     custody: Custody | ClosedVault
     checkpoints: Checkpoints
     following: Following
+    changes: Changes
 
 
 @contextlib.asynccontextmanager
@@ -287,13 +294,16 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
             await keeping.custody.honour(settings.project)
         sandbox = slide_sandbox(max_children=settings.workers.parsers)
         stack.callback(sandbox.close)
+        shown = viewing_sandbox()
+        stack.callback(shown.close)
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
         await asyncio.to_thread(check_means, policies, tiers, seal=seal)
         _remember_sealing(settings.state_dir, wants_seal(policies))
         house = await _build(
-            settings, database, keeping, policies, declared, tiers, sandbox, dsns, budgets, carrier, seal
+            settings, database, keeping, policies, declared, tiers, sandbox, shown, dsns, budgets, carrier, seal
         )
+        stack.push_async_callback(house.viewing.close)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
 
@@ -306,7 +316,7 @@ async def _leave_shares(shares: Shares) -> None:
 
 async def _build(
     settings: Settings, database: Database, keeping: Keeping, policies: PolicyBook, declared: PolicyBook,
-    tiers: dict[str, AnyTier], sandbox: Sandbox, dsns: Dsns, budgets: Budgets, carrier: Carrier, seal: Seal | None,
+    tiers: dict[str, AnyTier], sandbox: Sandbox, shown: Sandbox, dsns: Dsns, budgets: Budgets, carrier: Carrier, seal: Seal | None,
 ) -> House:  # fmt: skip
     node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
@@ -331,6 +341,9 @@ async def _build(
     )  # fmt: skip
     protecting = Protecting(site_of_protection, _dump_means(settings, policies, keeping, dsns))
     scans = _scans(settings, database, vault, tiers, budgets)
+    viewing = Viewing(
+        database, tiers, shown, spool=settings.state_dir, spool_bytes=settings.workers.viewing_bytes
+    )
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
     worker = Worker(
         database,
@@ -355,10 +368,10 @@ async def _build(
     access = await _access(settings, database)
     return House(
         settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
-        rulings, scans, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
+        rulings, scans, viewing, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
         await _checkpoints(settings, database, policies, tiers),
-        _following(settings, site_of_protection, budgets, dsns, seal),
+        _following(settings, site_of_protection, budgets, dsns, seal), Changes(database),
     )  # fmt: skip
 
 
@@ -842,6 +855,7 @@ async def _listen(house: House) -> Server:
         adoptions=house.adoptions,
         rulings=house.rulings,
         scans=house.scans,
+        viewing=house.viewing,
         records=house.records,
         certificates=house.certificates,
         cohorts=house.cohorts,
@@ -868,6 +882,7 @@ async def _listen(house: House) -> Server:
             key_file=house.settings.audit_key,
         ),
         oversight=_oversight(house),
+        changes=house.changes,
         alarms=_alarms(house),
         tiers=lambda: _tiers(house),
         policies=_policies(house),
@@ -961,8 +976,15 @@ async def _status(house: House, identity: Identity) -> wire.Status:
     return wire.Status(
         version=__version__, node=house.settings.node, project=identity.project, actor=identity.actor,
         role=identity.role, database=f"PostgreSQL {version}, {1000 * (monotonic_s() - began_s):.1f} ms",
-        shards=shards, tiers=tiers, warnings=await _warnings(house, tiers),
+        shards=shards, tiers=tiers, warnings=await _warnings(house, tiers) + await _asked(house, identity),
     )  # fmt: skip
+
+
+async def _asked(house: House, identity: Identity) -> list[str]:
+    """What one person asked and another one decides."""
+    async with house.database.project(identity.project) as conn:
+        facts = [fact for fact in await facts_of(conn) if fact.code.endswith("-asked")]
+    return [need.words for need in needs(facts, may=lambda action: may(identity.role, action))]
 
 
 async def _warnings(house: House, tiers: list[wire.Tier]) -> list[str]:

@@ -12,14 +12,19 @@ _PLAN = "[ --plan {plan}]"
 
 COMMANDS: dict[str, str] = {
     "batches.declare": "batch ready {folder}[ --expected {expected_count}][ --tier {tier}][ --policy {policy}]" + _PLAN,
-    "batches.list_batches": "batch list",
+    "batches.list_batches": "batch list" + _PAGE,
     "batches.view": "batch show {id}",
     "batches.packs": "batch packs {id}[ --state {state}]" + _PAGE,
     "batches.reveal": "batch reveal[ {packs}] --purpose {purpose}",
-    "batches.slides": "slide list" + _PAGE,
+    "batches.slides": "slide list[ --batch {batch}][ --family {family}][ --state {state}][ --since {since}]"
+    "[ --until {until}]" + _PAGE,
     "batches.slide": "slide show {number}",
     "batches.evidence": "slide evidence {number}",
     "batches.thumbnail": "slide thumbnail {number} --to FILE",
+    "viewing.view": "slide levels {number}",
+    "viewing.tile": "slide tile {number} {level} {tile} --to FILE",
+    "viewing.region": "slide view {number} --to FILE[ --x {x}][ --y {y}][ --width {width}][ --height {height}]"
+    "[ --edge {edge_px}]",
     "vault.status": "vault status",
     "vault.erase": "vault erase {subject} --purpose {purpose}" + _PLAN,
     "dumps.make": "vault dump[ --policy {policy}]",
@@ -29,6 +34,8 @@ COMMANDS: dict[str, str] = {
     "quarantine.view": "quarantine show {cause}" + _PAGE,
     "quarantine.decide": "quarantine decide {cause} --action {action} --reason {reason}[ --packs {packs}]"
     "[ {standing:true=--standing,false=--once}]" + _PLAN,
+    "quarantine.proposals": "quarantine proposals[ --open {open}]",
+    "quarantine.review": "quarantine {decision:confirm=confirm,decline=decline} {id} --reason {reason}",
     "quarantine.rules": "quarantine rules[ --standing {standing}]",
     "quarantine.revoke": "quarantine revoke {id} --reason {reason}",
     "rulings.ask": "slide {action:reinstate=reinstate,remove=remove} {number} --reason {reason}",
@@ -40,7 +47,7 @@ COMMANDS: dict[str, str] = {
     "scans.view": "scan show {id}",
     "scans.findings": "scan findings {id}" + _PAGE,
     "records.declare": "records add {batch}[ {files}][ --policy {policy}]" + _PLAN,
-    "records.list_records": "records list[ --batch {batch}]",
+    "records.list_records": "records list[ --batch {batch}]" + _PAGE,
     "records.view": "records show {id}",
     "records.ledger": "records ledger {id}[ --table {table}][ --state {state}]" + _PAGE,
     "cohorts.save": "cohort save {name} {expression}",
@@ -122,6 +129,8 @@ COMMANDS: dict[str, str] = {
     "oversight.alarms": "alarm list[ --standing {standing}]" + _PAGE,
     "oversight.try_alarm": "alarm test {receiver}",
     "audit.export": "audit export --to FILE",
+    "audit.events": "audit export --fhir --to FILE[ --subject {subject}][ --actor {actor}][ --action {action}]"
+    "[ --since {since}][ --until {until}]",
     "tokens.make": "token make {actor} --role {role}[ --scope {scopes}][ --uid {posix_uid}][ --gid {posix_gid}]",
     "tokens.list_tokens": "token list",
     "accounts.make": "account add {name} --role {role}[ --uid {posix_uid}][ --gid {posix_gid}]",
@@ -153,4 +162,5 @@ COMMANDS: dict[str, str] = {
     "policies.approve": "policy approve {id}",
     "policies.withdraw": "policy withdraw {id}",
     "service.status": "status",
+    "events.follow": "events",
 }

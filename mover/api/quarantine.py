@@ -18,6 +18,12 @@ class Standing(Query, frozen=True):
     standing: bool = False
 
 
+class Open(Query, frozen=True):
+    """With `open=true` only those that wait for a second person."""
+
+    open: bool = False
+
+
 @OPERATIONS.add("GET", "/v1/quarantine", "quarantine.read", wire.QuarantineCauses, query=OfBatch)
 async def causes(call: Call[None, OfBatch]) -> wire.QuarantineCauses:
     """What waits in the project or in one batch, by cause, with the decisions that are sound."""
@@ -39,10 +45,28 @@ async def view(call: Call[None, Paged]) -> wire.QuarantineCause:
     query=Planned,
 )
 async def decide(call: Call[wire.QuarantineDecisionRequest, Planned]) -> wire.QuarantineDecision | wire.Plan:
-    """Decide about everything that waits for a cause; its batches go on by themselves."""
+    """Decide about everything that waits for a cause, or propose it where two persons decide."""
     if call.query.plan:
         return await call.rooms.quarantine.plan_decide(call.project, call.actor, call.id, call.body)
-    return await call.rooms.quarantine.decide(call.project, call.actor, call.id, call.body, request=call.request)
+    return await call.rooms.quarantine.decide(call.identity, call.id, call.body, request=call.request)
+
+
+@OPERATIONS.add("GET", "/v1/quarantine-proposals", "quarantine.read", wire.QuarantineProposals, query=Open)
+async def proposals(call: Call[None, Open]) -> wire.QuarantineProposals:
+    """Decisions that one person proposed to another, the newest first."""
+    return await call.rooms.quarantine.proposals(call.project, open=call.query.open)
+
+
+@OPERATIONS.add(
+    "POST",
+    "/v1/quarantine-proposals/{id}/review",
+    "quarantine.decide",
+    wire.QuarantineDecision,
+    body=wire.QuarantineReview,
+)
+async def review(call: Call[wire.QuarantineReview, Query]) -> wire.QuarantineDecision:
+    """Another person confirms what was proposed, and it is done; or declines it."""
+    return await call.rooms.quarantine.review(call.identity, call.id, call.body, request=call.request)
 
 
 @OPERATIONS.add("GET", "/v1/quarantine-rules", "quarantine.read", wire.QuarantineRules, query=Standing)

@@ -64,7 +64,7 @@ def show(*, mover: SyncClient, out: Output, cause: str, after: str | None, limit
             ("words", one.words),
             ("waiting", f"{one.count} in {one.batches} batches, {size(one.bytes)}, since {one.since:%Y-%m-%d %H:%M}"),
             ("advice", one.advice),
-            *((f"decision: {offer.action}", offer.why) for offer in one.offers),
+            *((f"decision: {offer.action}", offer.why + _two(offer)) for offer in one.offers),
             ("packs", ", ".join(one.packs)),
         ],
     )
@@ -74,6 +74,10 @@ def show(*, mover: SyncClient, out: Output, cause: str, after: str | None, limit
         out.note(f"the original names: mover batch reveal {one.packs[0]} --purpose TEXT")
     if len(one.packs) == limit and one.count > limit:
         out.note(f"more: --after {one.packs[-1]}")
+
+
+def _two(offer: wire.QuarantineOffer) -> str:
+    return "; another person confirms it" if offer.reviewers > 1 else ""
 
 
 @command.command("decide")
@@ -96,17 +100,43 @@ def decide(
     standing: bool | None,
     plan: bool,
 ) -> None:
-    """Decide about everything that waits for CAUSE. Its batches go on by themselves."""
+    """Decide about everything that waits for CAUSE. Its batches go on by themselves.
+
+    Where a policy says two reviewers, and by default where a proof found identity, this proposes it: another person
+    confirms or declines.
+    """
     chosen = [one.strip() for one in ",".join(packs).split(",") if one.strip()] or None
     if plan:
         out.plan(mover.quarantine.plan_decide(cause, action, reason=reason, packs=chosen, standing=standing))
         return
-    made = mover.quarantine.decide(cause, action, reason=reason, packs=chosen, standing=standing)
+    _show(out, mover.quarantine.decide(cause, action, reason=reason, packs=chosen, standing=standing))
+
+
+def _show(out: Output, made: wire.QuarantineDecision) -> None:
+    """What was decided; or what waits for another person, or was declined by one."""
+    if made.rule is None:
+        one = made.proposal
+        assert one is not None
+        out.facts(
+            made,
+            [
+                ("proposal", one.id),
+                ("proposed", f"{one.action}, for {one.waiting} that wait"),
+                ("by", f"{one.proposed_by}: {one.reason}"),
+                ("state", one.state),
+                ("until", f"{one.lapses_at:%Y-%m-%d %H:%M}" if one.state == "open" else None),
+                ("declined", f"{one.decided_by}: {one.decision}" if one.decided_by else None),
+            ],
+        )
+        if one.state == "open":
+            out.note(f"somebody who is not {one.proposed_by}: mover quarantine confirm {one.id} --reason TEXT")
+        return
     holds = "those that waited, and packs of this cause that come later" if made.rule.standing else "those that waited"
     out.facts(
         made,
         [
             ("rule", made.rule.id),
+            ("confirmed", made.rule.confirmed_by),
             ("decided", f"{made.packs} packs: {made.rule.action}"),
             ("holds for", holds),
             ("batches", ", ".join(made.batches) or None),
@@ -115,6 +145,40 @@ def decide(
     )
     if made.batches:
         out.note(f"follow it: mover batch show {made.batches[0]} --wait")
+
+
+@command.command("proposals")
+@click.option("--open", "open_", is_flag=True, help="Only those that wait for a second person.")
+@with_client
+def proposals(*, mover: SyncClient, out: Output, open_: bool) -> None:
+    """Decisions that one person proposed to another, newest first."""
+    found = mover.quarantine.proposals(open=open_)
+    rows = [
+        (p.id, p.cause, p.action, p.waiting, p.state, p.code, p.proposed_by, p.decided_by or "", p.lapses_at, p.reason)
+        for p in found.proposals
+    ]
+    columns = "proposal cause decision waiting> state code by second until reason"
+    out.table(found, columns, rows, empty="nothing waits for a second person" if open_ else "nothing was proposed")
+    if any(p.state == "open" for p in found.proposals):
+        out.note("look: mover quarantine show CAUSE, then: mover quarantine confirm|decline PROPOSAL --reason TEXT")
+
+
+@command.command("confirm")
+@click.argument("proposal")
+@click.option("--reason", required=True, help="What you looked at; it stands in the audit record.")
+@with_client
+def confirm(*, mover: SyncClient, out: Output, proposal: str, reason: str) -> None:
+    """Confirm what another person proposed; then it is done."""
+    _show(out, mover.quarantine.review(proposal, "confirm", reason=reason))
+
+
+@command.command("decline")
+@click.argument("proposal")
+@click.option("--reason", required=True, help="Why not; it stands in the audit record.")
+@with_client
+def decline(*, mover: SyncClient, out: Output, proposal: str, reason: str) -> None:
+    """Decline what was proposed, or take it back; what waits goes on waiting."""
+    _show(out, mover.quarantine.review(proposal, "decline", reason=reason))
 
 
 @command.command("rules")

@@ -103,6 +103,10 @@ RULES: dict[str, Rule] = {
         "policies.read", "soon", "policy", "a change of a policy waits for a second person",
         "{n} changes of policies wait for a second person", "Read what would be another, then approve or withdraw it.",
     ),
+    "quarantine-asked": Rule(
+        "quarantine.read", "soon", "quarantine", "a decision about quarantine waits for a second person",
+        "{n} decisions about quarantine wait for a second person", "Look at what waits, then confirm or decline.",
+    ),
     "ruling-asked": Rule(
         "rulings.read", "soon", "ruling", "a withdrawn slide waits for a custodian",
         "{n} withdrawn slides wait for a custodian", "Look at what was found, then grant or decline.",

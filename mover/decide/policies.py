@@ -19,6 +19,7 @@ from mover.model.policy import Policy, ProtectPolicy
 
 TOLD_CHARACTERS = 120
 _FOR_EVER = float("inf")
+_BY_CODE = 1.5  # reviewers where nothing is said: two for some codes, one for the others
 
 
 class Change(Struct, frozen=True):
@@ -126,6 +127,12 @@ def _number(value: Any, nothing: float) -> float:
     return nothing if value is None else float(value)
 
 
+def _fewer_reviewers(before: Any, after: Any) -> bool:
+    """Of codes: what is not said is the default, which is two or one."""
+    old, new = before or {}, after or {}
+    return any(_number(new.get(code), _BY_CODE) < _number(old.get(code), _BY_CODE) for code in old.keys() | new.keys())
+
+
 def _some_less(before: Any, after: Any) -> bool:
     """Of rules that keep: one keeps less."""
     return any((after.get(name) or 0) < (count or 0) for name, count in _counts(before))
@@ -143,12 +150,15 @@ _READ = "it is read with the daemon's own rights, and whoever may restore sees i
 _RUN = "an executable of the site is run"
 _GOES = "sources leave by it"
 _SHORTER = "it promises less: what held goes on until two persons agreed to that, too (mover protect ask shorten)"
+_ALONE = "fewer persons decide about what waits in quarantine"
 _LOCK = "locks are promised for less"
 
 _RULES: dict[str, tuple[_Rule, ...]] = {
     "images": (
         _Rule("from", _changed, _TIER), _Rule("to", _changed, _TIER), _Rule("profile", _changed, _PASS, new=True),
         _Rule("refused_objects", _said("leave"), "a folder is published without what was refused of it", new=True),
+        _Rule("reviewers", _less(_BY_CODE), _ALONE, new=True),
+        _Rule("reviewers_of", _fewer_reviewers, _ALONE, new=True),
     ),
     "records": (_Rule("", _changed, _PASS, new=True),),
     "deid": (_Rule("", _changed, _PASS, new=True),),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 from msgspec import Struct
@@ -56,6 +56,13 @@ class Offer(Struct, frozen=True):
     why: str
     standing: bool = False
     changed: bool = False
+
+
+class Reviewing(Struct, frozen=True):
+    """What a policy says of how many persons decide: of all, and of single codes."""
+
+    persons: int | None = None
+    of: Mapping[str, int] = {}
 
 
 def cause_of(code: str, explanation: str | None, kind: str) -> Cause:
@@ -157,6 +164,18 @@ def proposal(cause: Cause) -> str:
         f"# in the {where} that lists the table; the name is the column's in the file, which has this shape\n"
         f"tables:\n  - name: {table}\n    columns:\n      {json.dumps(shape)}: {{class: drop}}\n"
     )
+
+
+# A proof found somebody's name, or could not say that there is none. What is released is proved again; that another
+# look finds nothing is only worth as much as what changed, and two persons look at that (I9).
+_FOUND: Final = frozenset({"redaction-unproven", "identifier-found-later"})
+
+
+def reviewers(cause: Cause, action: str, said: Iterable[Reviewing] = ()) -> int:
+    """How many persons this decision needs: where the policies of what waits differ, as many as the strictest says.
+    What stays in the identified zone is one person's to keep there, unless a policy says otherwise."""
+    default = 2 if cause.code in _FOUND and action != "exclude" else 1
+    return max((one.of.get(cause.code) or one.persons or default for one in said), default=default)
 
 
 def check_decision(cause: Cause, action: str) -> Offer:

@@ -5,29 +5,35 @@ transaction; a crash leaves all of it or nothing. What is released goes through 
 a decision can only ever ask for another look (`decide.quarantine` says which decisions are sound). What is excluded
 stays in the identified zone, and its batch gets a new proof of completeness that counts it.
 
+Where two persons decide (`decide.quarantine.reviewers`), the first one's decision is a row that changes nothing else;
+the second one's word and all that follows from it are one transaction, so a kill leaves the proposal as it was.
+
 Locks are taken in the order in which the workers take them: batches by id, then packs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from mover import audit
-from mover.catalog.database import Connection, Database
+from mover.catalog.database import Connection, Database, refusals
 from mover.catalog.queries import load
 from mover.decide.quarantine import (
     RECORDS,
     WAIVERS,
     Cause,
     Offer,
+    Reviewing,
     advice,
     cause_of,
     check_decision,
     offers,
     proposal,
+    reviewers,
 )
 from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.ingest.outcomes import Ending, Outcomes
@@ -35,7 +41,8 @@ from mover.ingest.packs import judge_of
 from mover.jobs import NewShard, add_shards
 from mover.jobs.shards import tier_queue
 from mover.model import wire
-from mover.model.policy import ImagesPolicy
+from mover.model.access import Identity
+from mover.model.policy import ImagesPolicy, RecordsPolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
 
@@ -51,6 +58,18 @@ ENDED: Final = ("complete", "failed")
 _Q = load(__file__)
 
 
+class _Made(Struct, frozen=True):
+    """A decision that is carried out: by whom it was made and why; with a proposal, why another one confirmed it."""
+
+    offer: Offer
+    standing: bool
+    reason: str
+    by: str
+    packs: Sequence[str] | None
+    proposal: str | None = None
+    confirmed: str = ""
+
+
 class Quarantine:
     def __init__(self, database: Database, policies: PolicyBook, *, node: str) -> None:
         self._database, self._policies, self._node = database, policies, node
@@ -62,9 +81,9 @@ class Quarantine:
         """What waits, by cause. Sets of tables are among it when no batch is asked for."""
         await self._learn(project)
         async with self._database.project(project) as conn:
-            found = [_shown(row) for row in await _Q.many(conn, "causes", batch=batch, cause=None)]
+            found = [self._shown(row) for row in await _Q.many(conn, "causes", batch=batch, cause=None)]
             if batch is None:
-                found += _grouped(await _Q.many(conn, "held_records", limit=RECORDS_MAX))
+                found += self._grouped(await _Q.many(conn, "held_records", limit=RECORDS_MAX))
         found.sort(key=lambda one: (-one.count, one.id))
         return wire.QuarantineCauses(causes=found[:CAUSES_MAX], more=max(0, len(found) - CAUSES_MAX))
 
@@ -100,54 +119,116 @@ class Quarantine:
         """The cause, and the sets of tables it is about, where it is about those."""
         rows = await _Q.many(conn, "causes", batch=None, cause=id)
         if rows:
-            return _shown(rows[0]), []
+            return self._shown(rows[0]), []
         held = await _Q.many(conn, "held_records", limit=RECORDS_MAX)
         records = [row for row in held if _cause_of_records(row).id == id]
         if not records:
             raise NotFound("nothing waits for this cause", where=id, hint="See `mover quarantine list`.")
-        return _grouped(records)[0], records
+        return self._grouped(records)[0], records
 
     # --- decide ---------------------------------------------------------------------------------------------
 
     async def decide(
-        self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
+        self, identity: Identity, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
     ) -> wire.QuarantineDecision:
-        """Decide about everything that waits for a cause, or about some packs of it."""
+        """Decide about everything that waits for a cause, or about some packs of it; or, where two persons do, propose
+        it to the other."""
+        project = identity.project
         await self._learn(project)
         async with self._database.project(project) as conn:
             found, records = await self._find(conn, id)
-            cause = Cause(found.id, found.code, found.kind, found.words)
-            offer = check_decision(cause, body.action)
+            offer = _offer(found, body.action)
             standing = _stands(offer, body)
-            if standing:
-                await conn.execute(_Q["supersede"], {"cause": id, "actor": actor})
-            rule = new_id("rule")
+            if self._reviewers(found, body.action) > 1:
+                proposed = await self._propose(conn, identity, found, body, standing)
+                return wire.QuarantineDecision(proposal=proposed, left=proposed.waiting)
+            made = _Made(offer, standing, body.reason, identity.actor, body.packs)
+            return await self._carry_out(conn, identity, found, records, made, request=request)
+
+    async def review(
+        self, identity: Identity, id: str, body: wire.QuarantineReview, *, request: str = ""
+    ) -> wire.QuarantineDecision:
+        """Another person's word on what was proposed. Confirmed, it is about what waits for the cause now."""
+        project, confirm = identity.project, body.decision == "confirm"
+        await self._learn(project)
+        async with self._database.project(project) as conn:
+            row = await _Q.one(conn, "proposal", id=id)
+            if row is None:
+                raise NotFound("no such proposal", where=id)
+            with refusals():
+                await _Q.one(conn, "review", id=id, confirm=confirm, reason=body.reason, **self._who(identity))
+            told = _proposal(await _Q.one(conn, "proposal", id=id))
+            if not confirm or told.rule:  # or the same person confirmed it before
+                rule = _rule(await _Q.one(conn, "rule", id=told.rule)) if told.rule else None
+                return wire.QuarantineDecision(proposal=told, rule=rule, packs=rule.packs if rule else 0)
+            found, records = await self._find(conn, row.cause)
+            offer = _offer(found, row.action)
+            made = _Made(offer, row.standing, row.reason, row.proposed_by, row.packs, id, body.reason)
+            return await self._carry_out(conn, identity, found, records, made, request=request)
+
+    async def proposals(self, project: str, *, open: bool = False) -> wire.QuarantineProposals:
+        async with self._database.project(project) as conn:
+            rows = await _Q.many(conn, "proposals", open=open, limit=RULES_MAX)
+        return wire.QuarantineProposals(proposals=[_proposal(row) for row in rows])
+
+    async def _propose(
+        self, conn: Connection, identity: Identity, found: wire.QuarantineCause, body: wire.QuarantineDecisionRequest,
+        standing: bool,
+    ) -> wire.QuarantineProposal:  # fmt: skip
+        waiting = found.count
+        if body.packs is not None:
+            waiting = (await _Q.one(conn, "waiting", cause=found.id, packs=body.packs)).count
+        if not waiting:
+            raise Conflict("none of these packs waits for this cause", where=found.id)
+        values = {
+            "id": new_id("proposal"), "cause": found.id, "action": body.action, "standing": standing,
+            "packs": None if body.packs is None else sorted(set(body.packs)), "code": found.code, "kind": found.kind,
+            "words": found.words, "waiting": waiting, "reason": body.reason,
+        }  # fmt: skip
+        with refusals():
+            row = await _Q.one(conn, "propose", **values, **self._who(identity))
+        return _proposal(await _Q.one(conn, "proposal", id=row.id))
+
+    async def _carry_out(
+        self, conn: Connection, identity: Identity, found: wire.QuarantineCause, records: list[Any], made: _Made, *,
+        request: str,
+    ) -> wire.QuarantineDecision:  # fmt: skip
+        project, id, cause = identity.project, found.id, _cause_in(found)
+        if made.standing:
+            await conn.execute(_Q["supersede"], {"cause": id, "actor": made.by})
+        rule = new_id("rule")
+        with refusals():
             await conn.execute(_Q["insert_rule"], {
-                "id": rule, "project": project, "cause": id, "action": body.action, "standing": standing,
-                "code": cause.code, "kind": cause.kind, "words": cause.words, "reason": body.reason, "actor": actor,
+                "id": rule, "project": project, "cause": id, "action": made.offer.action, "standing": made.standing,
+                "code": cause.code, "kind": cause.kind, "words": cause.words, "reason": made.reason, "actor": made.by,
+                "proposal": made.proposal,
             })  # fmt: skip
-            batches: list[str] = []
-            endings: list[tuple[Ending, str]] = []
-            why = ""
-            if records:
-                count = await self._retry_records(conn, project, records)
-            elif offer.action == "exclude":
-                count, batches, endings = await self._exclude(conn, project, rule, cause, body.packs)
-            else:
-                count, batches, why = await self._release(conn, project, rule, cause, offer, body.packs)
-            left = 0 if records else (await _Q.one(conn, "waiting", cause=id, packs=body.packs)).count
-            if not count:
-                raise Conflict(why or "none of these packs waits for this cause", where=id)
-            await conn.execute(_Q["decided"], {"id": rule, "packs": count})
-            answer = wire.QuarantineDecision(
-                rule=_rule(await _Q.one(conn, "rule", id=rule)), packs=count, batches=batches, left=left,
-                why_left=why if left else "",
-            )  # fmt: skip
-            # the chains' heads are locked last (D21)
-            for ending, batch in endings:
-                await self._outcomes.record(conn, project, ending.action, batch, reason=ending.reason)
-            details = {"cause": id, "code": cause.code, "decision": body.action, "packs": count, "standing": standing}
-            await self._audit(conn, project, actor, "quarantine decided", rule, body.reason, request, details)
+        batches: list[str] = []
+        endings: list[tuple[Ending, str]] = []
+        why = ""
+        if records:
+            count = await self._retry_records(conn, project, records)
+        elif made.offer.action == "exclude":
+            count, batches, endings = await self._exclude(conn, project, rule, cause, made.packs)
+        else:
+            count, batches, why = await self._release(conn, project, rule, cause, made.offer, made.packs)
+        left = 0 if records else (await _Q.one(conn, "waiting", cause=id, packs=_listed(made.packs))).count
+        if not count:
+            raise Conflict(why or "none of these packs waits for this cause", where=id)
+        await conn.execute(_Q["decided"], {"id": rule, "packs": count})
+        proposed = _proposal(await _Q.one(conn, "proposal", id=made.proposal)) if made.proposal else None
+        answer = wire.QuarantineDecision(
+            rule=_rule(await _Q.one(conn, "rule", id=rule)), proposal=proposed, packs=count, batches=batches, left=left,
+            why_left=why if left else "",
+        )  # fmt: skip
+        # the chains' heads are locked last (D21)
+        for ending, batch in endings:
+            await self._outcomes.record(conn, project, ending.action, batch, reason=ending.reason)
+        details = {
+            "cause": id, "code": cause.code, "decision": made.offer.action, "packs": count, "standing": made.standing,
+        } | ({"proposal": made.proposal, "proposed by": made.by} if made.proposal else {})  # fmt: skip
+        reason = made.confirmed or made.reason
+        await self._audit(conn, project, identity.actor, "quarantine decided", rule, reason, request, details)
         return answer
 
     async def plan_decide(
@@ -157,12 +238,16 @@ class Quarantine:
         await self._learn(project)
         async with self._database.project(project) as conn:
             found, records = await self._find(conn, id)
-            offer = check_decision(Cause(found.id, found.code, found.kind, found.words), body.action)
+            offer = _offer(found, body.action)
             standing = _stands(offer, body)
             count = len(records) or (await _Q.one(conn, "waiting", cause=id, packs=body.packs)).count
         step = wire.PlanStep(action=body.action, subject=id, reason=offer.why, bytes=found.bytes)
         counts = {"packs" if not records else "record sets": count, "standing": int(standing)}
-        return wire.Plan(step="quarantine", counts=counts, bytes=found.bytes, steps=[step])
+        if self._reviewers(found, body.action) < 2:
+            return wire.Plan(step="quarantine", counts=counts, bytes=found.bytes, steps=[step])
+        first = wire.PlanStep(action="confirm first", subject=id, reason="two persons decide about this: another one"
+                              " confirms it before anything happens")  # fmt: skip
+        return wire.Plan(step="quarantine", counts=counts, bytes=found.bytes, steps=[first, step])
 
     async def revoke(
         self, project: str, actor: str, rule: str, body: wire.QuarantineRevokeRequest, *, request: str = ""
@@ -253,6 +338,58 @@ class Quarantine:
         ])  # fmt: skip
         return cursor.rowcount
 
+    # --- who decides, and what is shown -----------------------------------------------------------------------
+
+    def _reviewers(self, found: wire.QuarantineCause, action: str) -> int:
+        return next(offer.reviewers for offer in found.offers if offer.action == action)
+
+    def _shown(self, row: Any) -> wire.QuarantineCause:
+        cause = cause_of(row.code, row.explanation, row.kind)
+        return self._cause(
+            cause, row.policies, count=row.count, bytes=row.bytes, batches=row.batches, since=row.since,
+            packs=list(row.packs),
+        )  # fmt: skip
+
+    def _grouped(self, rows: Sequence[Any]) -> list[wire.QuarantineCause]:
+        """Sets of tables by cause."""
+        groups: dict[str, list[Any]] = {}
+        for row in rows:
+            groups.setdefault(_cause_of_records(row).id, []).append(row)
+        since: Callable[[Any], Any] = lambda row: row.finished_at or row.created_at  # noqa: E731
+        return [
+            self._cause(
+                _cause_of_records(held[0]), {row.policy for row in held}, count=len(held), bytes=0,
+                batches=len({row.batch_id for row in held}), since=min(map(since, held)),
+                packs=[row.id for row in held[:5]],
+            )
+            for held in groups.values()
+        ]  # fmt: skip
+
+    def _cause(self, cause: Cause, policies: Collection[str], **counted: Any) -> wire.QuarantineCause:
+        said = self._said(cause, policies)
+        offered = [
+            wire.QuarantineOffer(
+                action=one.action, why=one.why, standing=one.standing, changed=one.changed,
+                reviewers=reviewers(cause, one.action, said),
+            )
+            for one in offers(cause)
+        ]  # fmt: skip
+        return wire.QuarantineCause(
+            id=cause.id, code=cause.code, kind=cause.kind, words=cause.words, offers=offered, advice=advice(cause),
+            proposal=proposal(cause),
+            **counted,
+        )  # fmt: skip
+
+    def _said(self, cause: Cause, policies: Collection[str]) -> list[Reviewing]:
+        """Of the policies of what waits; one that is no more says nothing."""
+        known: Sequence[ImagesPolicy | RecordsPolicy] = self._policies.of(ImagesPolicy)
+        if cause.kind == RECORDS:
+            known = self._policies.of(RecordsPolicy)
+        return [Reviewing(one.reviewers, one.reviewers_of) for one in known if one.name in policies]
+
+    def _who(self, identity: Identity) -> dict[str, object]:
+        return {"proof": identity.proven, "actor": identity.actor, "node": self._node}
+
     def _judge(self, policy: str) -> str:
         images = self._policies.get(policy, ImagesPolicy)
         return judge_of(self._policies.profile(images.profile))
@@ -279,42 +416,26 @@ def _stands(offer: Offer, body: wire.QuarantineDecisionRequest) -> bool:
     return offer.standing and body.packs is None if body.standing is None else body.standing
 
 
-def _shown(row: Any) -> wire.QuarantineCause:
-    cause = cause_of(row.code, row.explanation, row.kind)
-    return _cause(
-        cause, count=row.count, bytes=row.bytes, batches=row.batches, since=row.since, packs=list(row.packs)
-    )
+def _offer(found: wire.QuarantineCause, action: str) -> Offer:
+    return check_decision(_cause_in(found), action)
 
 
-def _cause(cause: Cause, **counted: Any) -> wire.QuarantineCause:
-    offered = [
-        wire.QuarantineOffer(action=one.action, why=one.why, standing=one.standing, changed=one.changed)
-        for one in offers(cause)
-    ]
-    return wire.QuarantineCause(
-        id=cause.id, code=cause.code, kind=cause.kind, words=cause.words, offers=offered, advice=advice(cause),
-        proposal=proposal(cause),
-        **counted,
-    )  # fmt: skip
+def _cause_in(found: wire.QuarantineCause) -> Cause:
+    return Cause(found.id, found.code, found.kind, found.words)
+
+
+def _listed(packs: Sequence[str] | None) -> list[str] | None:
+    return None if packs is None else list(packs)
 
 
 def _cause_of_records(row: Any) -> Cause:
     return cause_of(row.reason, row.explanation, RECORDS)
 
 
-def _grouped(rows: Sequence[Any]) -> list[wire.QuarantineCause]:
-    """Sets of tables by cause."""
-    groups: dict[str, list[Any]] = {}
-    for row in rows:
-        groups.setdefault(_cause_of_records(row).id, []).append(row)
-    since: Callable[[Any], Any] = lambda row: row.finished_at or row.created_at  # noqa: E731
-    return [
-        _cause(
-            _cause_of_records(held[0]), count=len(held), bytes=0, batches=len({row.batch_id for row in held}),
-            since=min(map(since, held)), packs=[row.id for row in held[:5]],
-        )
-        for held in groups.values()
-    ]  # fmt: skip
+def _proposal(row: Any) -> wire.QuarantineProposal:
+    values = {name: getattr(row, name) for name in wire.QuarantineProposal.__struct_fields__}
+    lapsed = row.state == "open" and row.lapses_at <= row.now
+    return wire.QuarantineProposal(**values | ({"state": "lapsed"} if lapsed else {}))
 
 
 def _rule(row: Any) -> wire.QuarantineRule:

@@ -1,12 +1,13 @@
 -- name: causes
 -- What waits, by cause; the most frequent first.
-select cause, reason as code, kind, min(explanation) as explanation, count(*) as count,
-       coalesce(sum(size_bytes), 0)::bigint as bytes, count(distinct batch_id) as batches, min(updated_at) as since,
-       (array_agg(id order by id))[1:5] as packs
-  from mover.pack
- where state = 'quarantined' and cause is not null and (%(batch)s::text is null or batch_id = %(batch)s)
-   and (%(cause)s::text is null or cause = %(cause)s)
- group by cause, reason, kind order by count(*) desc, cause
+select p.cause, p.reason as code, p.kind, min(p.explanation) as explanation, count(*) as count,
+       coalesce(sum(p.size_bytes), 0)::bigint as bytes, count(distinct p.batch_id) as batches,
+       min(p.updated_at) as since, (array_agg(p.id order by p.id))[1:5] as packs,
+       array_agg(distinct b.policy) as policies
+  from mover.pack p join mover.batch b on b.id = p.batch_id
+ where p.state = 'quarantined' and p.cause is not null and (%(batch)s::text is null or p.batch_id = %(batch)s)
+   and (%(cause)s::text is null or p.cause = %(cause)s)
+ group by p.cause, p.reason, p.kind order by count(*) desc, p.cause
 
 -- name: unlearned
 -- Packs that were held back before there were causes, or by something that does not know them.
@@ -19,7 +20,8 @@ update mover.pack set cause = %(cause)s where id = %(id)s and state = 'quarantin
 
 -- name: held_records
 -- Sets of tables that wait, the newest first.
-select r.id, r.reason, r.explanation, r.batch_id, r.finished_at, r.created_at, b.tier, b.state as batch_state
+select r.id, r.policy, r.reason, r.explanation, r.batch_id, r.finished_at, r.created_at, b.tier,
+       b.state as batch_state
   from mover.record_set r join mover.batch b on b.id = r.batch_id
  where r.state = 'quarantined' order by r.created_at desc limit %(limit)s
 
@@ -90,10 +92,10 @@ update mover.quarantine_rule set revoked_by = %(actor)s, revoked_at = now(), rev
 -- name: insert_rule
 -- The decision, as the next version for its cause.
 insert into mover.quarantine_rule (id, project_id, cause, version, action, standing, code, kind, words, reason, packs,
-                                   decided_by)
+                                   decided_by, proposal_id)
 select %(id)s, %(project)s, %(cause)s,
        1 + coalesce((select max(version) from mover.quarantine_rule where cause = %(cause)s), 0),
-       %(action)s, %(standing)s, %(code)s, %(kind)s, %(words)s, %(reason)s, 0, %(actor)s
+       %(action)s, %(standing)s, %(code)s, %(kind)s, %(words)s, %(reason)s, 0, %(actor)s, %(proposal)s
 
 -- name: decided
 -- How many packs the decision was about at once.
@@ -107,11 +109,36 @@ returning id
 
 -- name: rule
 -- One decision.
-select r.*, (select count(*) from mover.pack p where p.rule_id = r.id and p.state = 'excluded') as excluded
-  from mover.quarantine_rule r where r.id = %(id)s
+select r.*, g.decided_by as confirmed_by,
+       (select count(*) from mover.pack p where p.rule_id = r.id and p.state = 'excluded') as excluded
+  from mover.quarantine_rule r left join mover.quarantine_proposal g on g.id = r.proposal_id
+ where r.id = %(id)s
 
 -- name: rules
 -- The decisions, the newest first.
-select r.*, (select count(*) from mover.pack p where p.rule_id = r.id and p.state = 'excluded') as excluded
-  from mover.quarantine_rule r where not %(standing)s or (r.standing and r.revoked_at is null)
+select r.*, g.decided_by as confirmed_by,
+       (select count(*) from mover.pack p where p.rule_id = r.id and p.state = 'excluded') as excluded
+  from mover.quarantine_rule r left join mover.quarantine_proposal g on g.id = r.proposal_id
+ where not %(standing)s or (r.standing and r.revoked_at is null)
  order by r.decided_at desc, r.id desc limit %(limit)s
+
+-- name: propose
+-- One person's half of a decision; the same again is the same.
+select mover.quarantine_propose(%(id)s, %(cause)s, %(action)s, %(standing)s, %(packs)s::text[], %(code)s, %(kind)s,
+                                %(words)s, %(waiting)s, %(reason)s, %(proof)s, %(actor)s, %(node)s) as id
+
+-- name: review
+-- The other's word.
+select mover.quarantine_review(%(id)s, %(confirm)s, %(reason)s, %(proof)s, %(actor)s, %(node)s)
+
+-- name: proposal
+-- One proposal, and what it became.
+select g.*, now() as now, r.id as rule from mover.quarantine_proposal g
+  left join mover.quarantine_rule r on r.proposal_id = g.id where g.id = %(id)s
+
+-- name: proposals
+-- Newest first; with `open` only those that wait for a second person.
+select g.*, now() as now, r.id as rule from mover.quarantine_proposal g
+  left join mover.quarantine_rule r on r.proposal_id = g.id
+ where not %(open)s or (g.state = 'open' and g.lapses_at > now())
+ order by g.proposed_at desc, g.id desc limit %(limit)s

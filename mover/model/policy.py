@@ -45,6 +45,11 @@ FAMILIES = (
 )  # fmt: skip
 
 
+# How many persons decide about what waits in quarantine: of a policy, and of single reason codes.
+Reviewers = Literal[1, 2]
+ReasonCode = Annotated[str, Meta(pattern=r"^[a-z]+(-[a-z]+)*$")]
+
+
 class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images", tag_field="kind"):
     """Step 1: packs of a declared batch become de-identified slides in the archive."""
 
@@ -67,6 +72,10 @@ class ImagesPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="images"
     marker: str | None = None
     # what the archive must be able to do besides (`object_lock`, `versioning`); refused at start where it is not
     needs: tuple[TraitName, ...] = ()
+    # who decides about what waits in quarantine: one person, or one and another who confirms; none: two where a proof
+    # found identity, else one
+    reviewers: Reviewers | None = None
+    reviewers_of: dict[ReasonCode, Reviewers] = {}
 
 
 ColumnClass = Literal[
@@ -150,6 +159,9 @@ class RecordsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag="record
     extensions: tuple[str, ...] = EXTENSIONS
     basis: Literal["safe-harbor", "expert-determination"] = "safe-harbor"
     minimum_k: int = 0
+    # as of images: who decides about a set that waits in quarantine
+    reviewers: Reviewers | None = None
+    reviewers_of: dict[ReasonCode, Reviewers] = {}
 
 
 class DeidPolicy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="deid", tag_field="kind"):

@@ -40,6 +40,8 @@ WORDS: dict[str, str] = {
     "thumbnail_edge_px": "The longer edge of thumbnails.",
     "packs_per_shard": "How many packs are one piece of work.",
     "marker": "A file of this name declares its folder as a batch.",
+    "reviewers": "Persons who decide about what waits in quarantine; none: two where a proof found identity, else one.",
+    "reviewers_of": "The same for single reason codes, as `place-unknown: 2`.",
     # records and de-identification
     "tables": "The declared tables, column by column.",
     "extensions": "Taken off a file name before it is matched.",

@@ -108,6 +108,7 @@ class Batch(Answer, frozen=True, kw_only=True):
 
 class BatchPage(Answer, frozen=True, kw_only=True):
     batches: list[Batch]
+    next: str | None = None
 
 
 class Pack(Answer, frozen=True, kw_only=True):
@@ -129,12 +130,13 @@ class PackPage(Answer, frozen=True, kw_only=True):
 
 class QuarantineOffer(Answer, frozen=True, kw_only=True):
     """A decision that is sound for a cause. `standing`: it may hold for packs that come later; `changed`: only for what
-    other software or another profile judged."""
+    other software or another profile judged; of two `reviewers` one proposes it and the other confirms."""
 
     action: str
     why: str
     standing: bool = False
     changed: bool = False
+    reviewers: int = 1
 
 
 class QuarantineCause(Answer, frozen=True, kw_only=True):
@@ -190,6 +192,7 @@ class QuarantineRule(Answer, frozen=True, kw_only=True):
     packs: int
     excluded: int = 0
     decided_by: str
+    confirmed_by: str | None = None
     decided_at: datetime
     revoked_by: str | None = None
     revoked_at: datetime | None = None
@@ -200,12 +203,47 @@ class QuarantineRules(Answer, frozen=True, kw_only=True):
     rules: list[QuarantineRule]
 
 
-class QuarantineDecision(Answer, frozen=True, kw_only=True):
-    """`packs` were decided, in these `batches`, which go on by themselves. `left` wait as before, and why."""
+class QuarantineProposal(Answer, frozen=True, kw_only=True):
+    """A decision that waits for another person than who proposed it. `waiting` were held back for the cause when it was
+    proposed; `packs` where it is about those only. Confirmed, it was made by `rule`."""
 
-    rule: QuarantineRule
-    packs: int
-    batches: list[str]
+    id: str
+    cause: str
+    action: str
+    standing: bool
+    packs: list[str] | None = None
+    code: str
+    kind: str
+    words: str
+    waiting: int
+    reason: str
+    state: Literal["open", "confirmed", "declined", "lapsed"]
+    proposed_by: str
+    proposed_at: datetime
+    lapses_at: datetime
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    decision: str | None = None
+    rule: str | None = None
+
+
+class QuarantineProposals(Answer, frozen=True, kw_only=True):
+    proposals: list[QuarantineProposal]
+
+
+class QuarantineReview(Body, frozen=True):
+    decision: Literal["confirm", "decline"]
+    reason: Annotated[str, Meta(min_length=8, max_length=512)]
+
+
+class QuarantineDecision(Answer, frozen=True, kw_only=True):
+    """`packs` were decided, in these `batches`, which go on by themselves. `left` wait as before, and why. Without a
+    `rule` nothing was decided yet, or it was declined: the `proposal` says which."""
+
+    rule: QuarantineRule | None = None
+    proposal: QuarantineProposal | None = None
+    packs: int = 0
+    batches: list[str] = []
     left: int = 0
     why_left: str = ""
 
@@ -274,6 +312,24 @@ class SlidePage(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+SlideState = Literal["published", "aligned", "withdrawn", "removed"]
+
+
+class SlideFilter(Struct, frozen=True):
+    """Which slides: those of one batch, of one family, in one state, published in a time. A slide is `aligned` once
+    records say something of it, `removed` once its bytes are gone."""
+
+    batch: str | None = None
+    family: str | None = None
+    state: SlideState | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_out(self) -> bool:
+        return self.state in ("withdrawn", "removed")
+
+
 class SlideJudgement(Answer, frozen=True, kw_only=True):
     """One judgement about one place: `code` is PS3.15's letter, `shape` the masked form of what stood there, never the
     value; `times` counts equal ones."""
@@ -328,6 +384,22 @@ class SlideThumbnail(Answer, frozen=True, kw_only=True):
     media_type: str
     digest: str
     data: bytes
+
+
+class SlideView(Answer, frozen=True, kw_only=True):
+    """What a deep zoom needs to know: pixels of the full size, and levels that halve from `levels - 1`, the full one,
+    down to `first_level`, the smallest that is drawn. `mpp_x` and `mpp_y` are micrometres of a pixel, where known."""
+
+    number: str
+    width: int
+    height: int
+    tile_px: int
+    levels: int
+    first_level: int
+    mpp_x: float | None = None
+    mpp_y: float | None = None
+    objective: float | None = None
+    digest: str
 
 
 class RulingRequest(Body, frozen=True):
@@ -407,6 +479,7 @@ class RecordSet(Answer, frozen=True, kw_only=True):
 
 class RecordSetPage(Answer, frozen=True, kw_only=True):
     records: list[RecordSet]
+    next: str | None = None
 
 
 class LedgerLine(Answer, frozen=True, kw_only=True):
@@ -732,6 +805,20 @@ class RunProgress(Answer, frozen=True, kw_only=True):
     rate_bytes_s: float | None = None
     queue: QueuePlace | None = None
     estimate: Estimate | None = None
+
+
+class Changed(Answer, frozen=True, kw_only=True):
+    """What is to be asked again: by noun of the table of rights, the ids of what changed, or null where it may be any. `id`
+    is what a cut-off watcher names in `Last-Event-ID`."""
+
+    id: int
+    nouns: dict[str, list[str] | None]
+
+
+class ChangesReset(Answer, frozen=True, kw_only=True):
+    """More changed than can be told: ask for everything again."""
+
+    id: int
 
 
 class StagedEntry(Answer, frozen=True, kw_only=True):
@@ -1620,14 +1707,48 @@ class Checkpoints(Answer, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class LostRecords(Answer, frozen=True, kw_only=True):
+    """Of one chain: the last record in which it and the copies on tiers agree, and the last that copies tell of."""
+
+    node: str
+    kept: int
+    upto: int
+
+
+class AuditRestore(Answer, frozen=True, kw_only=True):
+    """The catalog was restored from an older dump, and tiers know of records that it lost; told for ever once two people
+    said so. `checkpoint` is the one that says it, `after` the last that catalog and tiers have in common."""
+
+    id: str
+    state: Literal["asked", "accepted", "lapsed"]
+    after: int
+    checkpoint: int
+    lost: list[LostRecords]
+    reason: str
+    asked_by: str
+    asked_at: datetime
+    approved_by: str | None = None
+    approved_at: datetime | None = None
+
+
+class AuditRestores(Answer, frozen=True, kw_only=True):
+    restores: list[AuditRestore]
+
+
+class AuditRestoreRequest(Body, frozen=True):
+    reason: Reason
+
+
 class AuditVerdict(Answer, frozen=True, kw_only=True):
-    """`whole` only when every chain of the project was recomputed and matched, and fits what stands on other tiers."""
+    """`whole` only when every chain of the project was recomputed and matched, and fits what stands on other tiers.
+    `restored` is what that leaves out, since two people said so."""
 
     whole: bool
     records: int
     chains: dict[str, int]
     broken: list[dict[str, Any]] = []
     checkpoints: list[CheckpointCopies] = []
+    restored: list[AuditRestore] = []
 
 
 Scopes = Annotated[list[Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z]+$")]], Meta(min_length=1, max_length=200)]

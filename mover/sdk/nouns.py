@@ -92,9 +92,8 @@ class Batches(Noun):
     async def plan_declare(self, body: wire.BatchRequest) -> wire.Plan:
         return await self._plan("/v1/batches", body)
 
-    async def list(self) -> list[wire.Batch]:
-        page: wire.BatchPage = await self._get("/v1/batches", wire.BatchPage)
-        return page.batches
+    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.BatchPage:
+        return await self._get("/v1/batches", wire.BatchPage, after=after, limit=limit)
 
     async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.Batch:
         return await self._view(f"/v1/batches/{id}", wire.Batch, wait, state)
@@ -143,6 +142,15 @@ class Quarantine(Noun):
     ) -> wire.Plan:
         body = wire.QuarantineDecisionRequest(action=action, reason=reason, packs=packs, standing=standing)
         return await self._plan(f"/v1/quarantine/{cause}/decisions", body)
+
+    async def proposals(self, *, open: bool = False) -> wire.QuarantineProposals:
+        return await self._get("/v1/quarantine-proposals", wire.QuarantineProposals, open=open or None)
+
+    async def review(self, id: str, decision: Any, *, reason: str) -> wire.QuarantineDecision:
+        """`confirm` or `decline` what another person proposed. The same word again is the same."""
+        body = wire.QuarantineReview(decision=decision, reason=reason)
+        ask = Ask("POST", f"/v1/quarantine-proposals/{id}/review", body=body)
+        return await self._transport.send(ask, wire.QuarantineDecision)
 
     async def rules(self, *, standing: bool = False) -> wire.QuarantineRules:
         return await self._get("/v1/quarantine-rules", wire.QuarantineRules, standing=standing or None)
@@ -303,8 +311,22 @@ class Scans(Noun):
 
 
 class Slides(Noun):
-    async def list(self, *, after: str | None = None, limit: int = 100) -> wire.SlidePage:
-        return await self._get("/v1/slides", wire.SlidePage, after=after, limit=limit)
+    async def list(
+        self,
+        *,
+        batch: str | None = None,
+        family: str | None = None,
+        state: wire.SlideState | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> wire.SlidePage:
+        """By number. `since`, `until`: when they were published."""
+        return await self._get(
+            "/v1/slides", wire.SlidePage, batch=batch, family=family, state=state,
+            since=since and since.isoformat(), until=until and until.isoformat(), after=after, limit=limit,
+        )  # fmt: skip
 
     async def view(self, number: str) -> wire.Slide:
         return await self._get(f"/v1/slides/{number}", wire.Slide)
@@ -315,6 +337,34 @@ class Slides(Noun):
 
     async def thumbnail(self, number: str) -> wire.SlideThumbnail:
         return await self._get(f"/v1/slides/{number}/thumbnail", wire.SlideThumbnail)
+
+    async def levels(self, number: str) -> wire.SlideView:
+        """The levels that tiles are asked of. StillWorking while the slide is brought from an object tier."""
+        return await self._get(f"/v1/slides/{number}/view", wire.SlideView)
+
+    async def tile(self, number: str, level: int, column: int, row: int) -> bytes:
+        """One tile as a JPEG."""
+        return await self._get(f"/v1/slides/{number}/view/{level}/{column}_{row}", bytes)
+
+    async def region(
+        self, number: str, *, x: int = 0, y: int = 0, width: int | None = None, height: int | None = None,
+        edge_px: int = 1024, patience_s: float = 0,
+    ) -> bytes:  # fmt: skip
+        """A part of the slide, or all of it, as a JPEG; in pixels of its full size. For `patience_s` it is asked again
+        while the slide is brought from an object tier; then StillWorking."""
+        asked = {"x": x or None, "y": y or None, "width": width, "height": height, "edge_px": edge_px}
+        try:
+            async with asyncio.timeout(patience_s or None) as patience:
+                while True:
+                    try:
+                        return await self._get(f"/v1/slides/{number}/region", bytes, **asked)
+                    except StillWorking:
+                        if not patience_s:
+                            raise
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise StillWorking(f"no picture after {patience_s:g} s", where=number) from None
 
 
 class Records(Noun):
@@ -327,9 +377,10 @@ class Records(Noun):
     async def plan_declare(self, body: wire.RecordsRequest) -> wire.Plan:
         return await self._plan("/v1/records", body)
 
-    async def list(self, *, batch: str | None = None) -> list[wire.RecordSet]:
-        page: wire.RecordSetPage = await self._get("/v1/records", wire.RecordSetPage, batch=batch)
-        return page.records
+    async def list(
+        self, *, batch: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.RecordSetPage:
+        return await self._get("/v1/records", wire.RecordSetPage, batch=batch, after=after, limit=limit)
 
     async def view(self, id: str, *, wait: float = 0, state: str | None = None) -> wire.RecordSet:
         return await self._view(f"/v1/records/{id}", wire.RecordSet, wait, state)
@@ -968,6 +1019,24 @@ class Audit(Noun):
     async def export(self, write: Callable[[bytes], object]) -> int:
         """Every chain as JSON lines, as hashed, handed to `write` piece by piece; returns how many bytes."""
         return await self._written(Ask("GET", "/v1/audit/export", timeout_s=None), write)
+
+    async def events(
+        self,
+        write: Callable[[bytes], object],
+        *,
+        subject: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> int:
+        """The records as FHIR AuditEvents, one to a line, oldest first; returns how many bytes."""
+        said = {
+            "subject": subject, "actor": actor, "action": action, "since": since.isoformat() if since else None,
+            "until": until.isoformat() if until else None,
+        }  # fmt: skip
+        query = {name: value for name, value in said.items() if value is not None}
+        return await self._written(Ask("GET", "/v1/audit/events", query=query, timeout_s=None), write)
 
     async def _written(self, ask: Ask, write: Callable[[bytes], object]) -> int:
         written = 0

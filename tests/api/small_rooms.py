@@ -4,7 +4,7 @@ made up. The real rooms are tested where they live; nothing here pretends to be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from mover.decide.access import ROLES
 from mover.errors import CatalogUnavailable, NotFound, NotProtected, RunRefused, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.pictures import Picture
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PLAN = wire.Plan(
@@ -68,14 +69,17 @@ class SmallBatches(Room):
             raise NotFound("no such batch", where=id)
         return batch(id, self.next_state())
 
-    async def list(self, project: str) -> list[wire.Batch]:
-        return [batch("batch-1", "working")]
+    async def list(self, project: str, after: str | None, limit: int) -> wire.BatchPage:
+        return wire.BatchPage(batches=[batch("batch-1", "working")])
 
     async def packs(self, project: str, id: str, state: str | None, after: str | None, limit: int) -> wire.PackPage:
         self.saw("packs", project, id, state, after, limit)
         return wire.PackPage(packs=[])
 
-    async def slides(self, project: str, after: str | None, limit: int) -> wire.SlidePage:
+    async def slides(
+        self, project: str, after: str | None, limit: int, *, only: wire.SlideFilter
+    ) -> wire.SlidePage:
+        self.saw("slides", project, after, limit, only)
         return wire.SlidePage(slides=[])
 
     async def slide(self, project: str, number: str) -> wire.Slide:
@@ -90,6 +94,19 @@ class SmallBatches(Room):
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         self.saw("reveal", project, actor, body)
         return wire.Revealed(names={id: ["a name"] for id in body.packs})
+
+
+class SmallViewing:
+    async def view(self, project: str, number: str) -> wire.SlideView:
+        return wire.SlideView(
+            number=number, width=1, height=1, tile_px=512, levels=1, first_level=0, digest="0" * 64
+        )
+
+    async def tile(self, project: str, number: str, level: str, place: str, *, known: str) -> Picture:
+        return Picture(None if known == '"seen"' else b"\xff\xd8", '"seen"')
+
+    async def region(self, project: str, number: str, **asked: Any) -> Picture:
+        return Picture(b"\xff\xd8")
 
 
 class SmallRecords(Room):
@@ -110,8 +127,8 @@ class SmallRecords(Room):
     async def view(self, project: str, id: str) -> wire.RecordSet:
         return self._set(id)
 
-    async def list(self, project: str, batch: str | None = None) -> list[wire.RecordSet]:
-        return [self._set("record-1")]
+    async def list(self, project: str, batch: str | None, after: str | None, limit: int) -> wire.RecordSetPage:
+        return wire.RecordSetPage(records=[self._set("record-1")])
 
     async def ledger(
         self, project: str, id: str, table: str | None, state: str | None, after: str | None, limit: int
@@ -587,9 +604,28 @@ class SmallQuarantine:
         )
 
     async def decide(
-        self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
+        self, identity: Identity, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
     ) -> wire.QuarantineDecision:
+        if body.action == "declare":  # two persons decide about this one
+            return wire.QuarantineDecision(proposal=self._proposal("open"), left=1)
         return wire.QuarantineDecision(rule=self._rule(), packs=1, batches=["batch-1"])
+
+    def _proposal(self, state: Any) -> wire.QuarantineProposal:
+        return wire.QuarantineProposal(
+            id="proposal-1", cause="0" * 16, action="declare", standing=False, code="not-declared", kind="svs",
+            words="", waiting=1, reason="the ward listed them late", state=state, proposed_by="ann", proposed_at=AT,
+            lapses_at=AT, decided_by=None if state == "open" else "bob", decision=None,
+        )  # fmt: skip
+
+    async def review(
+        self, identity: Identity, id: str, body: wire.QuarantineReview, *, request: str = ""
+    ) -> wire.QuarantineDecision:
+        if body.decision == "decline":
+            return wire.QuarantineDecision(proposal=self._proposal("declined"))
+        return wire.QuarantineDecision(rule=self._rule(), proposal=self._proposal("confirmed"), packs=1)
+
+    async def proposals(self, project: str, *, open: bool = False) -> wire.QuarantineProposals:
+        return wire.QuarantineProposals(proposals=[self._proposal("open")])
 
     async def plan_decide(
         self, project: str, actor: str, id: str, body: wire.QuarantineDecisionRequest
@@ -720,6 +756,9 @@ class SmallAudit(Room):
     async def pack(self, project: str, run: str, *, by: str, request: str) -> AsyncIterator[bytes]:
         yield f"{run} by {by}".encode()
 
+    async def events(self, project: str, wanted: Wanted) -> AsyncIterator[bytes]:
+        yield f'{{"resourceType":"AuditEvent","by":"{wanted.actor}"}}\n'.encode()
+
     async def export(self, project: str) -> AsyncIterator[bytes]:
         if project == "broken":
             raise NotFound("no chain")
@@ -811,6 +850,13 @@ class SmallAccounts(Room):
         return wire.SessionsEnded(ended=2)
 
 
+class SmallChanges:
+    async def events(self, identity: Identity, *, after: int) -> AsyncIterator[wire.Changed | wire.ChangesReset]:
+        """One change after event 7, and what cannot be told after event 8."""
+        yield wire.Changed(id=7, nouns={} if after else {"runs": ["run-1"], "audit": None})
+        yield wire.ChangesReset(id=8)
+
+
 class SmallAccess(Room):
     """The secret is `mvr_<role>`; the local socket knows only the uid it was made with."""
 
@@ -821,6 +867,10 @@ class SmallAccess(Room):
         self.sessions = SmallSessions(project)
         self.accounts = SmallAccounts()
         self.provider: Any = None
+        self.over: set[str] = set()
+
+    async def standing(self, held: Sequence[Identity]) -> list[bool]:
+        return [one.role not in self.over for one in held]
 
     async def authenticate(self, secret: str) -> Identity:
         role = secret.removeprefix("mvr_")
@@ -1003,6 +1053,7 @@ def small_rooms() -> Rooms:
         adoptions=SmallAdoptions(),
         rulings=SmallRulings(),
         scans=SmallScans(),
+        viewing=SmallViewing(),
         records=SmallRecords(),
         certificates=SmallCertificates(),
         cohorts=SmallCohorts(),
@@ -1026,6 +1077,7 @@ def small_rooms() -> Rooms:
         dumps=SmallDumps(),
         audit=SmallAudit(),
         oversight=SmallOversight(),
+        changes=SmallChanges(),
         alarms=SmallAlarms(),
         tiers=small_tiers,
         policies=SmallPolicies(),

@@ -51,6 +51,7 @@ BODIES: dict[str, Any] = {
     "AdoptionRegister": {"reason": "the verdicts are sound"},
     "AdoptionRequest": {"tier": "archive", "reason": "the honest broker says so"},
     "QuarantineDecisionRequest": {"action": "retry", "reason": "the scanner sent them again"},
+    "QuarantineReview": {"decision": "confirm", "reason": "looked at two of them"},
     "QuarantineRevokeRequest": {"reason": "decided on the wrong day"},
     "VaultRevealRequest": {"names": ["S1"], "purpose": "call the ward about a label"},
     "VaultExportRequest": {"what": "uids", "purpose": "score the release"},

@@ -39,7 +39,7 @@ LEAVES = sorted(leaves())
 # these act on this machine or run until they are stopped; the rest ask the daemon
 LOCAL = {("watch",), ("check",), ("daemon",), ("demo",), ("init",), ("doctor",), ("policy", "check")}
 LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "adopt", "rotate"))}
-LOCAL |= {("vault", "drill"), ("vault", "restore")}
+LOCAL |= {("vault", "drill"), ("vault", "restore"), ("units", "write"), ("units", "where")}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}
 
 
@@ -124,6 +124,9 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("quarantine", "list"): ("--batch", "batch-1"),
     ("quarantine", "show"): ("0123456789abcdef",),
     ("quarantine", "decide"): ("0123456789abcdef", "--action", "retry", "--reason", "sent again by the ward"),
+    ("quarantine", "proposals"): ("--open",),
+    ("quarantine", "confirm"): ("proposal-1", "--reason", "looked at two of them"),
+    ("quarantine", "decline"): ("proposal-1", "--reason", "ask the ward first"),
     ("quarantine", "rules"): ("--standing",),
     ("quarantine", "revoke"): ("rule-1", "--reason", "decided on the wrong day"),
     ("slide", "list"): (),
@@ -133,6 +136,9 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("slide", "rulings"): ("--open", "--slide", "N1"),
     ("slide", "evidence"): ("N1",),
     ("slide", "thumbnail"): ("N1", "--to", "n1.jpg"),
+    ("slide", "levels"): ("N1",),
+    ("slide", "tile"): ("N1", "3", "0_0", "--to", "n1-tile.jpg"),
+    ("slide", "view"): ("N1", "--to", "n1-view.jpg", "--x", "100"),
     ("records", "add"): ("batch-1", "imagery=a.csv", "cases=b.csv"),
     ("records", "list"): (),
     ("records", "show"): ("record-1",),
@@ -205,6 +211,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("restores", "show"): ("restore-1",),
     ("restores", "cancel"): ("restore-1",),
     ("versions",): ("/artifacts/model.pt", "--run", "run-1", "--all"),
+    ("events",): (),
     ("alarm", "list"): ("--standing",),
     ("alarm", "test"): ("night",),
     ("audit", "list"): (),
@@ -328,6 +335,15 @@ def test_a_run_s_events_are_lines_for_people_and_for_scripts(mover: Mover, daemo
     assert [json.loads(line)["state"] for line in script.out.splitlines()] == ["ready", "ready"]
 
 
+def test_changes_are_lines_of_nouns_and_ids(mover: Mover, daemon: Daemon) -> None:
+    """For who wants to know when to look, and for scripts that look."""
+    people = mover("--url", daemon.url, "events")
+    assert [line.split()[2:] for line in people.out.splitlines()][:2] == [["runs", "run-1"], ["audit"]]
+    assert "look at all of it" in people.out.splitlines()[2]
+    script = mover("--url", daemon.url, "events", "--after", "3", "--json")
+    assert [json.loads(line) for line in script.out.splitlines()] == [{"id": 7, "nouns": {}}, {"id": 8}]
+
+
 def test_a_lease_of_a_run_that_was_never_ready_is_not_kept(mover: Mover, daemon: Daemon) -> None:
     """A step beside a training that keeps nothing must say so, and not run on as if it did."""
 
@@ -369,6 +385,10 @@ def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemo
     said = mover("--url", daemon.url, "audit", "export", "--to", "chain.jsonl")
     assert said.status == 0
     assert (tmp_path / "chain.jsonl").read_text() == '{"seq":0}\n{"seq":1}\n{"seq":2}\n'
+    said = mover("--url", daemon.url, "audit", "export", "--fhir", "--actor", "ann", "--to", "events.ndjson")
+    assert said.status == 0 and b'"by":"ann"' in (tmp_path / "events.ndjson").read_bytes()
+    refused = mover("--url", daemon.url, "audit", "export", "--actor", "ann", "--to", "half.jsonl")
+    assert refused.status == 2 and not (tmp_path / "half.jsonl").exists()
     assert mover("--url", daemon.url, "audit", "pack", "--run", "run-1").status == 0
     assert (tmp_path / "run-1.audit").read_text().startswith("run-1 by ")
     broken = mover("audit", "verify", "run-1.audit")

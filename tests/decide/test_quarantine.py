@@ -10,12 +10,14 @@ from mover.decide.quarantine import (
     ACTIONS,
     NO_THUMBNAIL,
     RECORDS,
+    Reviewing,
     advice,
     cause_of,
     check_decision,
     kind_of,
     offers,
     proposal,
+    reviewers,
     suffixes_of,
 )
 from mover.decide.tables.rows import arrange
@@ -102,3 +104,17 @@ def test_the_suffixes_of_all_kinds_are_all_suffixes() -> None:
     kinds = {kind_of([f"x{suffix}"]) for suffix in SLIDE_SUFFIXES}
     assert sorted(suffix for kind in kinds for suffix in suffixes_of(kind)) == sorted(SLIDE_SUFFIXES)
     assert suffixes_of("other") == suffixes_of("picture") == frozenset()
+
+
+def test_two_persons_decide_where_a_proof_found_somebodys_name_and_wherever_a_policy_says_so() -> None:
+    """What stays inside is one person's to keep there; a site may say otherwise, in both directions and by code, and of
+    several policies the strictest holds."""
+    harmless, found = cause_of("pack-incomplete", NO_THUMBNAIL, "svs"), cause_of("redaction-unproven", "", "svs")
+    assert [reviewers(harmless, action) for action in ("retry", "exclude", "accept-without-thumbnail")] == [1, 1, 1]
+    assert [reviewers(found, action) for action in ("retry", "exclude")] == [2, 1]
+    both, alone = Reviewing(persons=2), Reviewing(persons=1)
+    assert reviewers(harmless, "exclude", [both]) == 2 and reviewers(found, "retry", [alone]) == 1
+    assert reviewers(found, "retry", [alone, Reviewing()]) == 2 and reviewers(harmless, "retry", [alone, both]) == 2
+    single = Reviewing(persons=2, of={"pack-incomplete": 1, "format-unknown": 2})
+    other = cause_of("entry-unknown", "", "")
+    assert (reviewers(harmless, "retry", [single]), reviewers(other, "retry", [single])) == (1, 2)

@@ -60,11 +60,12 @@ ARGUMENTS: dict[str, Any] = {
     "packs": ["pack-1"], "parts": {"train": 0.8, "test": 0.2},
     "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
     "run": "run-1", "receiver": "night",
-    "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
+    "level": 3, "column": 0, "row": 1, "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
     "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
 NOUN_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "rulings": {"action": "reinstate", "decision": "grant"}, "snapshots": {"tags": ["golden"]},
+    "quarantine": {"decision": "confirm"}, "rulings": {"action": "reinstate", "decision": "grant"},
+    "snapshots": {"tags": ["golden"]},
     "policies": {
         "name": "stage", "typed": wire.PolicyCheckRequest(text="kind: stage\n"),
         "removal": wire.PolicyRemovalRequest(digest="0" * 64, reason="no flash any more"),

@@ -223,6 +223,9 @@ REFUSED = [
     "delete from mover.slide_withdrawal", "update mover.slide_withdrawal set number = 'n'",
     "insert into mover.slide_withdrawal (number, reason, found_by, removed_at) values ('n', 'x', 'x', now())",
     "update mover.slide_withdrawal set reason = 'identifier-found-later', found_by = 'x'",
+    "insert into mover.quarantine_proposal (project_id, id, cause, action, standing, code, kind, words, waiting, reason,"
+    " proposed_by, proposed_person, state) values ('demo', 'p', 'x', 'retry', false, 'x', '', '', 1, 'x', 'ann', 'ann',"
+    " 'confirmed')", "update mover.quarantine_proposal set state = 'confirmed'", "delete from mover.quarantine_proposal",
     "select mover.ruling_judged(null, null, 0)", "select mover.ruling_record('', '', '', '', '', null, '{}')",
 ]  # fmt: skip
 
@@ -354,6 +357,9 @@ async def test_a_transaction_that_stood_open_for_days_decides_nothing(site: Site
         f"select mover.hold_place('h', '{site.kept[0]}', 'reason', null, null, 'x', 'n1')",
         "select mover.ruling_ask('r', 'n', 'remove', 'tidying', null, 'uid:0', 'n1', '')",
         "select mover.ruling_decide('r', true, 'tidying', 0, null, 'uid:0', 'n1', '')",
+        "select mover.quarantine_propose('q', repeat('0', 16), 'retry', false, null, 'x', '', '', 1, 'tidying', null,"
+        " 'uid:0', 'n1')",
+        "select mover.quarantine_review('q', true, 'tidying', null, 'uid:0', 'n1')",
     ):
         refused = say_as_daemon(site, f"with slept as materialized (select pg_sleep(0.01)) {statement} from slept")
         assert isinstance(refused, psycopg.Error) and refused.sqlstate == "MV102", (statement, refused)

@@ -31,16 +31,19 @@ create table mover.quarantine_proposal (
 );
 create unique index quarantine_proposal_open on mover.quarantine_proposal (project_id, cause) where state = 'open';
 create index quarantine_proposal_newest on mover.quarantine_proposal (project_id, proposed_at desc, id desc);
+
+-- a decision that was proposed is made once; the rows that stand are looked at by their owner
+alter table mover.quarantine_rule no force row level security;
+alter table mover.quarantine_rule
+    add column proposal_id text unique,
+    add foreign key (project_id, proposal_id) references mover.quarantine_proposal (project_id, id);
+alter table mover.quarantine_rule force row level security;
+
 alter table mover.quarantine_proposal enable row level security;
 alter table mover.quarantine_proposal force row level security;
 create policy by_project on mover.quarantine_proposal using (project_id = (select mover.current_project()))
     with check (project_id = (select mover.current_project()));
 grant select on mover.quarantine_proposal to mover_daemon;
-
--- a decision that was proposed is made once
-alter table mover.quarantine_rule
-    add column proposal_id text unique,
-    add foreign key (project_id, proposal_id) references mover.quarantine_proposal (project_id, id);
 
 -- While a proposal is open nothing else is decided about its cause, and what comes of it is what was confirmed.
 create function mover.quarantine_rule_reviewed() returns trigger language plpgsql as $$

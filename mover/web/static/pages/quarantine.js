@@ -11,14 +11,15 @@ export default function Quarantine({ cause, query }) {
   return cause ? html`<${OneCause} id=${cause} key=${cause} />` : html`<${Front} query=${query} />`;
 }
 
-const VIEWS = [["", "Waiting"], ["rules", "Standing rules"], ["all", "All decisions"]];
+const VIEWS = [["", "Waiting"], ["rules", "Standing rules"], ["all", "All decisions"], ["proposed", "Proposed"]];
 
 function Front({ query }) {
   const view = query.get("view") ?? "";
-  const panels = { rules: html`<${Rules} standing key="rules" />`, all: html`<${Rules} key="all" />` };
+  const panels = { rules: html`<${Rules} standing key="rules" />`, all: html`<${Rules} key="all" />`, proposed: html`<${Proposed} />` };
   return html`<${Head} title="Quarantine" below="A pack waits here when a proof failed or a rule is missing. It never passes by itself; whatever is decided, it is judged and proved anew." />
+    <${Proposals} />
     <${Panel}><${Tabs} of=${VIEWS} chosen=${view} choose=${(one) => goQuery({ view: one })} label="Views of the quarantine" />${panels[view] ?? html`<${Causes} />`}<//>
-    <${Equivalent} operation=${view ? "quarantine.rules" : "quarantine.causes"} said=${view === "rules" ? { standing: true } : {}} />`;
+    <${Equivalent} operation=${{ "": "quarantine.causes", proposed: "quarantine.proposals" }[view] ?? "quarantine.rules"} said=${view === "rules" ? { standing: true } : {}} />`;
 }
 
 // --- causes -----------------------------------------------------------------------------------------------
@@ -71,6 +72,7 @@ function Cause({ cause, again }) {
   };
   return html`<${Head} title=${words(cause.code)} badge=${html`<${Badge} state="quarantined">${plural(cause.count, records ? "set of tables" : "pack", records ? "sets of tables" : "packs")}<//>`} below=${cause.words}>
       ${!records && html`<${Reveal} packs=${packs} />`}<//>
+    <${Proposals} cause=${cause} done=${done} />
     <div class="two"><div class="stack">
       <${Panel} title="Ways out" id="ways" aside=${chosen.size > 0 && html`<span class="muted">for ${plural(chosen.size, "chosen pack")} of ${count(cause.count)}</span>`}>
         <ul class="lines">${cause.offers.map((offer) => html`<${Offer} key=${offer.action} offer=${offer} cause=${cause} packs=${packs} done=${done} />`)}</ul><//>
@@ -91,11 +93,35 @@ function Offer({ offer, cause, packs, done }) {
   const known = ACTIONS[offer.action] ?? {};
   const chosen = packs.length ? { packs } : {};
   const about = packs.length ? `Of ${plural(packs.length, "chosen pack")}` : `Of everything that waits for this, ${count(cause.count)} in all`;
-  const deed = (standing, text) => html`<${Action} operation="quarantine.decide" label=${text} title=${`${text}: ${words(cause.code)}`} said=${{ cause: cause.id }} body=${{ action: offer.action, ...chosen, ...(offer.standing ? { standing } : {}) }}
-    fields=${[REASON]} danger=${known.danger} first=${!known.danger && cause.offers[0] === offer && !standing} told=${known.told} done=${done}
-    consequence=${`${about}: ${standing ? offer.why : offer.why.replace(/; so (are|do) later packs.*$/, "")}.${standing ? " The rule holds until somebody revokes it." : ""}`} />`;
+  const two = offer.reviewers > 1;
+  const deed = (standing, text) => html`<${Action} operation="quarantine.decide" label=${two ? `Propose: ${text}` : text} title=${`${text}: ${words(cause.code)}`} said=${{ cause: cause.id }} body=${{ action: offer.action, ...chosen, ...(offer.standing ? { standing } : {}) }}
+    fields=${[REASON]} danger=${known.danger} first=${!known.danger && cause.offers[0] === offer && !standing} told=${two ? "Proposed; another person confirms it" : known.told} done=${done}
+    consequence=${`${about}: ${standing ? offer.why : offer.why.replace(/; so (are|do) later packs.*$/, "")}.${standing ? " The rule holds until somebody revokes it." : ""}${two ? " Nothing happens before another person confirms it." : ""}`} />`;
   return html`<li><div class="row apart"><strong>${label(offer.action)}</strong><span class="row">${deed(false, label(offer.action))}${offer.standing && !packs.length && deed(true, `${label(offer.action)}, as a rule`)}</span></div>
-    <p class="muted">${offer.why}${offer.changed ? " Only what other software or another profile judged is looked at again." : ""}</p></li>`;
+    <p class="muted">${offer.why}${offer.changed ? " Only what other software or another profile judged is looked at again." : ""}${two ? " Two persons decide about this: one proposes, another confirms." : ""}</p></li>`;
+}
+
+/** Decisions that wait for another person than who proposed them: all of them, or those about one cause. */
+function Proposals({ cause, done }) {
+  const asked = useAsk("quarantine.proposals", { open: true });
+  const found = (asked.answer?.proposals ?? []).filter((one) => !cause || one.cause === cause.id);
+  if (!found.length) return null;
+  const settled = () => {
+    asked.again();
+    done?.();
+  };
+  return html`<${Panel} title="Waits for a second person" id="proposals"><ul class="lines">${found.map((one) => html`<${OneProposal} key=${one.id} of=${one} done=${settled} linked=${!cause} />`)}</ul><//>`;
+}
+
+const LOOKED = { ...REASON, label: "What you looked at" };
+
+function OneProposal({ of, done, linked }) {
+  const about = of.packs ? plural(of.packs.length, "chosen pack") : `all that wait for this, ${count(of.waiting)} then`;
+  const review = (decision, more) => html`<${Action} operation="quarantine.review" said=${{ id: of.id }} body=${{ decision }} fields=${[LOOKED]} done=${done} ...${more} />`;
+  return html`<li><div class="row apart"><div><strong>${label(of.action)}${of.standing ? ", as a rule" : ""}</strong>: ${linked ? html`<${Link} to=${`/quarantine/${of.cause}`}>${words(of.code)}<//>` : words(of.code)} <span class="muted">${about}</span></div><span class="row">
+      ${review("decline", { label: "Decline", title: `Decline: ${label(of.action)}`, told: "Declined; it waits as before", consequence: "What waits goes on waiting, for anybody's decision." })}
+      ${review("confirm", { label: "Confirm", title: `Confirm: ${label(of.action)}`, first: true, told: "Confirmed and done", consequence: `You agree as another person than ${of.proposed_by}. It is about everything that waits for this now${of.packs ? ", of the chosen packs" : ""}.` })}</span></div>
+    <p class="muted">by ${of.proposed_by}, <${Time} at=${of.proposed_at} />: ${of.reason}. It lapses <${Time} at=${of.lapses_at} />.</p></li>`;
 }
 
 function Proposal({ cause }) {
@@ -135,6 +161,22 @@ const RULES = [
 ];
 const STANDS = { name: "stands", label: "Holds", width: "84px", text: (r) => (r.revoked_at ? "revoked" : r.standing ? "standing" : "once"), cell: (r) => html`<${Badge} state=${r.revoked_at ? "revoked" : r.standing ? "standing" : "once"} tone=${!r.revoked_at && r.standing ? "good" : "wait"} />` };
 
+const PROPOSED = [
+  { name: "state", label: "State", width: "96px", text: (p) => p.state, cell: (p) => html`<${Badge} state=${p.state} tone=${{ open: "wait", confirmed: "good" }[p.state] ?? "idle"} />` },
+  { name: "action", label: "Decision", width: "minmax(110px, 1fr)", text: (p) => p.action, cell: (p) => html`<strong>${label(p.action)}</strong>` },
+  { name: "for", label: "For", width: "minmax(120px, 2fr)", text: (p) => `${p.code} ${p.words}`, cell: (p) => html`<${Link} to=${`/quarantine/${p.cause}`}>${words(p.code)}<//>` },
+  { name: "by", label: "Proposed by", width: "minmax(90px, 1fr)", text: (p) => p.proposed_by, cell: (p) => html`<span title=${p.reason}>${p.proposed_by}</span>` },
+  { name: "second", label: "Second person", width: "minmax(90px, 1fr)", wide: true, text: (p) => p.decided_by ?? "", cell: (p) => html`<span title=${p.decision}>${p.decided_by ?? "–"}</span>` },
+  { name: "why", label: "What they looked at", width: "minmax(100px, 2fr)", wide: true, text: (p) => p.decision ?? "", cell: (p) => html`<span title=${p.decision}>${p.decision ?? ""}</span>` },
+  { name: "when", label: "When", width: "96px", text: (p) => p.proposed_at, cell: (p) => html`<${Time} at=${p.proposed_at} />` },
+];
+
+function Proposed() {
+  const load = async () => ({ rows: (await call("quarantine.proposals")).proposals, next: null });
+  return html`<${Table} name="proposed" label="Proposed decisions" columns=${PROPOSED} load=${load} id=${(p) => p.id} rows=${14}
+    empty=${html`<${Empty} title="Nothing was proposed yet">Where a policy says two reviewers, and where a proof found identity, one person proposes and another confirms.<//>`} />`;
+}
+
 function Rules({ standing = false }) {
   const [chosen, choose] = useState(null);
   const [turn, setTurn] = useState(0);
@@ -154,7 +196,7 @@ function Rule({ rule, close, again }) {
       ${!rule.revoked_at && (rule.standing || rule.excluded > 0) && html`<${Action} operation="quarantine.revoke" label="Revoke" title="Revoke the decision" said=${{ id: rule.id }} body=${{}} fields=${[{ ...REASON, label: "Why it holds no more" }]} danger
         consequence=${rule.excluded ? `${plural(rule.excluded, "pack")} that it kept out wait for a person again.` : "What comes later waits for a person again."} told="The decision is revoked" done=${() => { close(); again(); }} />`}
       <button class="plain" aria-label="Close" onClick=${close}>✕</button></span></div>
-    <${Facts} of=${[["for", html`<${Link} to=${`/quarantine/${rule.cause}`}>${rule.words}<//>`], ["kind", rule.kind], ["because", rule.reason], ["decided", html`${rule.decided_by}, <${Time} at=${rule.decided_at} both />`],
+    <${Facts} of=${[["for", html`<${Link} to=${`/quarantine/${rule.cause}`}>${rule.words}<//>`], ["kind", rule.kind], ["because", rule.reason], ["decided", html`${rule.decided_by}, <${Time} at=${rule.decided_at} both />`], ["confirmed", rule.confirmed_by],
       ["about", plural(rule.packs, "pack")], ["kept out", rule.excluded ? plural(rule.excluded, "pack") : null], ["version", count(rule.version)],
       ["revoked", rule.revoked_at && html`${rule.revoked_by}, <${Time} at=${rule.revoked_at} both />: ${rule.revoked_reason}`]]} /></section>`;
 }
