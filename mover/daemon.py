@@ -110,6 +110,7 @@ from mover.transfer.carrier import Carrier
 from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
 from mover.viewing.room import Viewing, viewing_sandbox
+from mover.viewing.room import Viewing, viewing_sandbox
 from mover.walk.scans import Scans
 from mover.walk.watcher import Watcher
 from mover.web import mount as mount_pages
@@ -296,6 +297,8 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         stack.callback(sandbox.close)
         shown = viewing_sandbox()
         stack.callback(shown.close)
+        shown = viewing_sandbox()
+        stack.callback(shown.close)
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
         await asyncio.to_thread(check_means, policies, tiers, seal=seal)
@@ -303,6 +306,7 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         house = await _build(
             settings, database, keeping, policies, declared, tiers, sandbox, shown, dsns, budgets, carrier, seal
         )
+        stack.push_async_callback(house.viewing.close)
         stack.push_async_callback(house.viewing.close)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
@@ -316,7 +320,8 @@ async def _leave_shares(shares: Shares) -> None:
 
 async def _build(
     settings: Settings, database: Database, keeping: Keeping, policies: PolicyBook, declared: PolicyBook,
-    tiers: dict[str, AnyTier], sandbox: Sandbox, shown: Sandbox, dsns: Dsns, budgets: Budgets, carrier: Carrier, seal: Seal | None,
+    tiers: dict[str, AnyTier], sandbox: Sandbox, shown: Sandbox, dsns: Dsns, budgets: Budgets, carrier: Carrier,
+    seal: Seal | None,
 ) -> House:  # fmt: skip
     node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
@@ -344,6 +349,9 @@ async def _build(
     viewing = Viewing(
         database, tiers, shown, spool=settings.state_dir, spool_bytes=settings.workers.viewing_bytes
     )
+    viewing = Viewing(
+        database, tiers, shown, spool=settings.state_dir, spool_bytes=settings.workers.viewing_bytes
+    )
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
     worker = Worker(
         database,
@@ -368,7 +376,8 @@ async def _build(
     access = await _access(settings, database)
     return House(
         settings, database, policies, tiers, access, batches, Quarantine(database, policies, node=node), adoptions,
-        rulings, scans, viewing, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker, budgets,
+        rulings, scans, viewing, records, certificates, Cohorts(database, node=node), runs, protecting, moving, worker,
+        budgets,
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
         await _checkpoints(settings, database, policies, tiers),
         _following(settings, site_of_protection, budgets, dsns, seal), Changes(database),
@@ -855,6 +864,7 @@ async def _listen(house: House) -> Server:
         adoptions=house.adoptions,
         rulings=house.rulings,
         scans=house.scans,
+        viewing=house.viewing,
         viewing=house.viewing,
         records=house.records,
         certificates=house.certificates,

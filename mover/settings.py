@@ -121,6 +121,8 @@ class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
     shards: Count = 4
     # parsing children of the sandbox
     parsers: Count = 2
+    # of slides on object tiers, what may lie in the state directory while somebody looks at them
+    viewing_bytes: Annotated[int, Meta(ge=1 << 30)] = 32 << 30
 
 
 MailAddress = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.+_-]+@[A-Za-z0-9.-]+$", max_length=254)]

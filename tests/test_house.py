@@ -77,7 +77,7 @@ def test_what_a_room_may_not_import_is_listed_whole() -> None:
     every = {f"mover.{room}" for room in rooms()}
     assert set(contracts["sdk"]["forbidden_modules"]) == every - {"mover.model", "mover.errors", "mover.sdk"}
     assert set(contracts["scanners"]["forbidden_modules"]) == every - {"mover.model", "mover.errors"}
-    workflows = {"mover.ingest", "mover.cohorts", "mover.runs", "mover.protect", "mover.moving"}
+    workflows = {"mover.ingest", "mover.cohorts", "mover.runs", "mover.protect", "mover.moving", "mover.viewing"}
     assert set(contracts["workflows"]["modules"]) == workflows
     assert contracts["storeys"]["exhaustive"]
 

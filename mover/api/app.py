@@ -42,6 +42,7 @@ from mover.api import (
     transfers,
     vault,
     verify,
+    viewing,
 )
 from mover.api.admission import Admission, Face, allow
 from mover.api.limits import Gate, Limits
@@ -60,9 +61,11 @@ from mover.errors import RequestInvalid
 from mover.log import bound, get_logger
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.pictures import Picture
 
 OPERATIONS: tuple[Operation, ...] = (
     *batches.OPERATIONS,
+    *viewing.OPERATIONS,
     *vault.OPERATIONS,
     *dumps.OPERATIONS,
     *quarantine.OPERATIONS,
@@ -89,6 +92,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *oversight.OPERATIONS,
 )
 
+KEPT = "private, max-age=3600, immutable"
 _log = get_logger("api")
 
 
@@ -138,7 +142,8 @@ def _endpoint(operation: Operation, house: _House) -> Handler:
             """Before a byte of it leaves: what cannot be recorded is not given. And not before there is something to
             give: what somebody took for an id may be a name."""
             if operation.reads:
-                await house.rooms.audit.accessed(call.project, operation.reads, *call.path.values(), by=call.actor,
+                what = list(call.path.values())[:1]  # a slide's tiles are that slide
+                await house.rooms.audit.accessed(call.project, operation.reads, *what, by=call.actor,
                                                  request=call.request)  # fmt: skip
 
         if isinstance(answer, Streamed):
@@ -179,14 +184,26 @@ async def _parse(request: web.Request, operation: Operation, house: _House, iden
         until=until,
         streamed=partial(house.streams.framed, identity.token_id or identity.actor),
         last_event=read_last_event(request),
+        known=request.headers.get("If-None-Match", ""),
     )
 
 
 def _reply(answer: Any, operation: Operation) -> web.Response:
+    if isinstance(answer, Picture):
+        return _picture(answer)
     if isinstance(answer, str):
         return web.Response(body=answer.encode(), headers={"Content-Type": operation.media_type})
     status = 200 if isinstance(answer, wire.Plan) else operation.status
     return _json(answer, status=status)
+
+
+def _picture(answer: Picture) -> web.Response:
+    """What never changes is kept by the browser that asked, for as long as one reading counts, and for that sign-in
+    only: another cookie or project is another question."""
+    headers = {"Content-Type": answer.media_type}
+    if answer.etag:
+        headers |= {"ETag": answer.etag, "Cache-Control": KEPT, "Vary": "Cookie, Authorization, Mover-Project"}
+    return web.Response(body=answer.data, status=304 if answer.data is None else 200, headers=headers)
 
 
 async def _stream(

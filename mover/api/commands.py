@@ -25,6 +25,10 @@ COMMANDS: dict[str, str] = {
     "viewing.tile": "slide tile {number} {level} {tile} --to FILE",
     "viewing.region": "slide view {number} --to FILE[ --x {x}][ --y {y}][ --width {width}][ --height {height}]"
     "[ --edge {edge_px}]",
+    "viewing.view": "slide levels {number}",
+    "viewing.tile": "slide tile {number} {level} {tile} --to FILE",
+    "viewing.region": "slide view {number} --to FILE[ --x {x}][ --y {y}][ --width {width}][ --height {height}]"
+    "[ --edge {edge_px}]",
     "vault.status": "vault status",
     "vault.erase": "vault erase {subject} --purpose {purpose}" + _PLAN,
     "dumps.make": "vault dump[ --policy {policy}]",

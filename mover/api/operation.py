@@ -78,6 +78,8 @@ class Call(Generic[B, Q]):
     until: Until
     streamed: Callable[[AsyncIterator[Any]], AsyncIterator[bytes]]
     last_event: int = 0
+    # of the answer that whoever asks has already, their ETags
+    known: str = ""
 
     @property
     def project(self) -> str:

@@ -19,6 +19,7 @@ from mover.audit import Wanted
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.pictures import Picture
+from mover.model.pictures import Picture
 
 
 class Batches(Protocol):
@@ -135,6 +136,14 @@ class Scans(Protocol):
     async def view(self, project: str, id: str, /) -> wire.Scan: ...
     async def list(self, project: str, tier: str | None, after: str | None, limit: int, /) -> wire.ScanPage: ...
     async def findings(self, project: str, id: str, after: str | None, limit: int, /) -> wire.ScanFindingPage: ...
+
+
+class Viewing(Protocol):
+    async def view(self, project: str, number: str, /) -> wire.SlideView: ...
+    async def tile(self, project: str, number: str, level: str, place: str, /, *, known: str) -> Picture: ...
+    async def region(
+        self, project: str, number: str, /, *, x: int, y: int, width: int | None, height: int | None, edge_px: int
+    ) -> Picture: ...
 
 
 class Viewing(Protocol):
@@ -413,6 +422,7 @@ class Rooms:
     adoptions: Adoptions
     rulings: Rulings
     scans: Scans
+    viewing: Viewing
     viewing: Viewing
     records: Records
     certificates: Certificates

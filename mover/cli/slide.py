@@ -83,6 +83,71 @@ def thumbnail(*, mover: SyncClient, out: Output, number: str, to: Path) -> None:
     )
 
 
+_TO = click.option(
+    "-o", "--to", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file to write, a JPEG."
+)
+_PATIENCE_S = 600.0
+
+
+@command.command("levels")
+@click.argument("number")
+@with_client
+def levels(*, mover: SyncClient, out: Output, number: str) -> None:
+    """The levels of a slide that tiles are drawn of."""
+    seen = mover.slides.levels(number)
+    mpp = f"{seen.mpp_x:g} x {seen.mpp_y:g} µm" if seen.mpp_x and seen.mpp_y else None
+    out.facts(
+        seen,
+        [
+            ("number", seen.number),
+            ("pixels", f"{seen.width} x {seen.height}"),
+            ("a pixel", mpp),
+            ("levels", f"{seen.first_level} to {seen.levels - 1}, the last one in full"),
+            ("tiles", f"{seen.tile_px} pixels wide and high"),
+        ],
+    )
+
+
+@command.command("tile")
+@click.argument("number")
+@click.argument("level", type=click.IntRange(0, 99))
+@click.argument("tile", metavar="COLUMN_ROW")
+@_TO
+@with_client
+def tile(*, mover: SyncClient, out: Output, number: str, level: int, tile: str, to: Path) -> None:
+    """One tile of a level into a file, as a viewer asks for it."""
+    column, _, row = tile.partition("_")
+    if not (column.isdecimal() and row.isdecimal()):
+        raise click.BadParameter("a tile is named COLUMN_ROW, such as 3_0", param_hint="COLUMN_ROW")
+    _written(out, number, to, mover.slides.tile(number, level, int(column), int(row)))
+
+
+@command.command("view")
+@click.argument("number")
+@_TO
+@click.option("--x", type=click.IntRange(0), default=0, help="The left edge of the part, in pixels of the full size.")
+@click.option("--y", type=click.IntRange(0), default=0, help="Its upper edge.")
+@click.option("--width", type=click.IntRange(1), help="How wide the part is; to the right edge when absent.")
+@click.option("--height", type=click.IntRange(1), help="How high it is; to the lower edge when absent.")
+@click.option("--edge", type=click.IntRange(16, 4096), default=1024, help="The longer edge of the picture, at most.")
+@timeout_option
+@with_client
+def view(
+    *, mover: SyncClient, out: Output, number: str, to: Path, x: int, y: int, width: int | None, height: int | None,
+    edge: int, timeout_s: float | None,
+) -> None:  # fmt: skip
+    """A picture of a slide, or of a part of it, into a file; waits while the slide comes from an object tier."""
+    patience_s = _PATIENCE_S if timeout_s is None else timeout_s
+    data = mover.slides.region(number, x=x, y=y, width=width, height=height, edge_px=edge, patience_s=patience_s)
+    _written(out, number, to, data)
+
+
+def _written(out: Output, number: str, to: Path, data: bytes) -> None:
+    to.write_bytes(data)
+    facts = {"number": number, "bytes": len(data), "file": str(to)}
+    out.facts(facts, [("number", number), ("bytes", str(len(data))), ("file", str(to))])
+
+
 @command.command("reinstate")
 @click.argument("number")
 @click.option("--reason", required=True, help="Why the withdrawal was a false alarm; it stands in the audit record.")

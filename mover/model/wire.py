@@ -402,6 +402,22 @@ class SlideView(Answer, frozen=True, kw_only=True):
     digest: str
 
 
+class SlideView(Answer, frozen=True, kw_only=True):
+    """What a deep zoom needs to know: pixels of the full size, and levels that halve from `levels - 1`, the full one,
+    down to `first_level`, the smallest that is drawn. `mpp_x` and `mpp_y` are micrometres of a pixel, where known."""
+
+    number: str
+    width: int
+    height: int
+    tile_px: int
+    levels: int
+    first_level: int
+    mpp_x: float | None = None
+    mpp_y: float | None = None
+    objective: float | None = None
+    digest: str
+
+
 class RulingRequest(Body, frozen=True):
     """`reinstate`: the withdrawal was a false alarm. `remove`: the slide's bytes go from the archive for good."""
 

@@ -88,10 +88,13 @@ class Sandbox:
         fds: tuple[int, ...] = (),
         *,
         timeout_s: float = 120.0,
+        folder: str = "",
     ) -> bytes:
         """`function` ("package.module:name") called as f(*fds, *args) in a fresh child; its bytes.
 
-        `args` must be msgpack-able; the descriptors stay open here and are the caller's to close.
+        `args` must be msgpack-able; the descriptors stay open here and are the caller's to close. With `folder`, one
+        of links that the caller made, the child may list it and open the files of its descriptors again by name: for
+        libraries that take no descriptor. It reads nothing by that which it was not given.
         """
         if not any(function.startswith(prefix) for prefix in self._setup.allowed):
             raise errors.RequestInvalid("that function may not be called in the sandbox")
@@ -99,7 +102,7 @@ class Sandbox:
         if len(fds) > bound:
             raise errors.LimitExceeded(f"more than {bound} descriptors for one child")
         more = max(0, len(fds) - FIRST_ROUND)
-        body = msgspec.msgpack.encode(Request(function=function, args=args, cpu_s=timeout_s, more=more))
+        body = msgspec.msgpack.encode(Request(function=function, args=args, cpu_s=timeout_s, more=more, folder=folder))
         if len(body) > MAX_REQUEST_BYTES:
             raise errors.LimitExceeded(f"a sandbox request over {MAX_REQUEST_BYTES} bytes")
         with self._slots:

@@ -155,9 +155,16 @@ def readable_places(modules: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(place for place in places if os.path.exists(place)))
 
 
-def landlock(readable: tuple[str, ...], abi: int, *, runnable: tuple[str, ...] = ()) -> None:
-    """Reading below `readable` and of /proc/self, starting the programs of `runnable`, nothing else; no TCP from
-    ABI 4, no signals from 6."""
+def landlock(
+    readable: tuple[str, ...],
+    abi: int,
+    *,
+    runnable: tuple[str, ...] = (),
+    folder: str = "",
+    again: tuple[int, ...] = (),
+) -> None:
+    """Reading below `readable` and of /proc/self, starting the programs of `runnable`, listing `folder`, opening the
+    files behind `again` once more to read them; nothing else. No TCP from ABI 4, no signals from 6."""
     attributes = struct.pack(
         "<QQQ", (1 << _FS_BITS.get(abi, 16)) - 1, 0b11 if abi >= 4 else 0, 0b11 if abi >= 6 else 0
     )[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
@@ -169,6 +176,10 @@ def landlock(readable: tuple[str, ...], abi: int, *, runnable: tuple[str, ...] =
     for place in runnable:
         _allow(ruleset, place, _READ_FILE | _READ_DIR | _EXECUTE)
     _allow(ruleset, "/dev/null", _READ_FILE | _WRITE_FILE)
+    if folder:
+        _allow(ruleset, folder, _READ_DIR)
+    for descriptor in again:
+        _add(ruleset, descriptor, _READ_FILE, may_fail=True)  # of memory: it has no place, and needs no rule
     if _LIBC.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
         raise OSError(ctypes.get_errno(), "landlock refused")
     os.close(ruleset)
@@ -182,11 +193,15 @@ def _allow(ruleset: int, place: str, rights: int) -> None:
     try:
         if not os.path.isdir(place):
             rights &= ~_READ_DIR  # EINVAL on a file otherwise (landlock(7))
-        rule = struct.pack("<Qi", rights, beneath)
-        if _LIBC.syscall(_ADD_RULE, ruleset, 1, rule, 0) != 0:
-            raise OSError(ctypes.get_errno(), "landlock rule refused")
+        _add(ruleset, beneath, rights)
     finally:
         os.close(beneath)
+
+
+def _add(ruleset: int, beneath: int, rights: int, *, may_fail: bool = False) -> None:
+    rule = struct.pack("<Qi", rights, beneath)
+    if _LIBC.syscall(_ADD_RULE, ruleset, 1, rule, 0) != 0 and not may_fail:
+        raise OSError(ctypes.get_errno(), "landlock rule refused")
 
 
 # --- seccomp -------------------------------------------------------------------------------------------
@@ -261,10 +276,12 @@ def seccomp() -> bool:
     return bool(_LIBC.prctl(_PR_SET_SECCOMP, 2, fprog, 0, 0) == 0)
 
 
-def enclose(*, readable: tuple[str, ...], limits: Limits, cpu_s: float, abi: int) -> None:
+def enclose(
+    *, readable: tuple[str, ...], limits: Limits, cpu_s: float, abi: int, folder: str = "", again: tuple[int, ...] = ()
+) -> None:
     """All fences of one child, in the order in which each still may be put up."""
     die_first_when_memory_ends()
     set_limits(limits, cpu_s)
     if abi:
-        landlock(readable, abi)
+        landlock(readable, abi, folder=folder, again=again)
     seccomp()

@@ -41,12 +41,13 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """`more` descriptors follow the request itself, in rounds."""
+    """`more` descriptors follow the request itself, in rounds. `folder`: of links to them; they may be opened again."""
 
     function: str
     args: tuple[object, ...]
     cpu_s: float
     more: int = 0
+    folder: str = ""
 
 
 def read_exactly(sock: socket.socket, count: int) -> bytes:
@@ -115,7 +116,10 @@ def _child(
         if request.more:
             confine.allow_files(setup.limits.open_files)
             descriptors += _receive_more(call, request.more)
-        confine.enclose(readable=readable, limits=setup.limits, cpu_s=request.cpu_s, abi=abi)
+        again = tuple(descriptors) if request.folder else ()
+        confine.enclose(
+            readable=readable, limits=setup.limits, cpu_s=request.cpu_s, abi=abi, folder=request.folder, again=again
+        )
         status, payload = _answer(setup, request, descriptors)
         call.sendall(HEAD.pack(status, len(payload)))
         call.sendall(payload)

@@ -366,6 +366,34 @@ class Slides(Noun):
                 raise
             raise StillWorking(f"no picture after {patience_s:g} s", where=number) from None
 
+    async def levels(self, number: str) -> wire.SlideView:
+        """The levels that tiles are asked of. StillWorking while the slide is brought from an object tier."""
+        return await self._get(f"/v1/slides/{number}/view", wire.SlideView)
+
+    async def tile(self, number: str, level: int, column: int, row: int) -> bytes:
+        """One tile as a JPEG."""
+        return await self._get(f"/v1/slides/{number}/view/{level}/{column}_{row}", bytes)
+
+    async def region(
+        self, number: str, *, x: int = 0, y: int = 0, width: int | None = None, height: int | None = None,
+        edge_px: int = 1024, patience_s: float = 0,
+    ) -> bytes:  # fmt: skip
+        """A part of the slide, or all of it, as a JPEG; in pixels of its full size. For `patience_s` it is asked again
+        while the slide is brought from an object tier; then StillWorking."""
+        asked = {"x": x or None, "y": y or None, "width": width, "height": height, "edge_px": edge_px}
+        try:
+            async with asyncio.timeout(patience_s or None) as patience:
+                while True:
+                    try:
+                        return await self._get(f"/v1/slides/{number}/region", bytes, **asked)
+                    except StillWorking:
+                        if not patience_s:
+                            raise
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise StillWorking(f"no picture after {patience_s:g} s", where=number) from None
+
 
 class Records(Noun):
     FINAL = frozenset({"aligned", "quarantined"})

@@ -19,6 +19,7 @@ from mover.errors import CatalogUnavailable, NotFound, NotProtected, RunRefused,
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.pictures import Picture
+from mover.model.pictures import Picture
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PLAN = wire.Plan(
@@ -94,6 +95,19 @@ class SmallBatches(Room):
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         self.saw("reveal", project, actor, body)
         return wire.Revealed(names={id: ["a name"] for id in body.packs})
+
+
+class SmallViewing:
+    async def view(self, project: str, number: str) -> wire.SlideView:
+        return wire.SlideView(
+            number=number, width=1, height=1, tile_px=512, levels=1, first_level=0, digest="0" * 64
+        )
+
+    async def tile(self, project: str, number: str, level: str, place: str, *, known: str) -> Picture:
+        return Picture(None if known == '"seen"' else b"\xff\xd8", '"seen"')
+
+    async def region(self, project: str, number: str, **asked: Any) -> Picture:
+        return Picture(b"\xff\xd8")
 
 
 class SmallViewing:
@@ -1053,6 +1067,7 @@ def small_rooms() -> Rooms:
         adoptions=SmallAdoptions(),
         rulings=SmallRulings(),
         scans=SmallScans(),
+        viewing=SmallViewing(),
         viewing=SmallViewing(),
         records=SmallRecords(),
         certificates=SmallCertificates(),

@@ -402,6 +402,20 @@ async def test_what_is_given_away_is_recorded_before_it_leaves(serve_small: Any)
         assert response.status == 503 and b"number" not in await response.read()
 
 
+async def test_a_picture_that_never_changes_is_kept_by_who_asked_and_not_sent_twice(served: Served) -> None:
+    """A ward's computer is many people's: what one sign-in was shown is no answer to another's question."""
+    path = "/v1/slides/N1/view/3/0_0"
+    async with served.ask("GET", path) as response:
+        assert (response.status, response.content_type, await response.read()) == (200, "image/jpeg", b"\xff\xd8")
+        assert "private" in response.headers["Cache-Control"] and "immutable" in response.headers["Cache-Control"]
+        assert response.headers["Vary"] == "Cookie, Authorization, Mover-Project"
+        etag = response.headers["ETag"]
+    async with served.ask("GET", path, headers={"If-None-Match": etag}) as response:
+        assert (response.status, await response.read()) == (304, b"")
+    async with served.ask("GET", "/v1/slides/N1/region?edge_px=64") as response:
+        assert (response.status, response.headers["Cache-Control"]) == (200, "no-store")
+
+
 async def test_a_manifest_comes_as_it_was_sealed(served: Served) -> None:
     async with served.ask("GET", "/v1/runs/run-1/manifest") as response:
         assert response.content_type == "application/jsonl"

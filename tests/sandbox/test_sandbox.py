@@ -49,6 +49,29 @@ def test_descriptors_arrive_first_and_are_readable(sandbox: Sandbox, tmp_path: P
         os.close(descriptor)
 
 
+def test_what_was_given_may_be_opened_by_name_and_what_lies_beside_it_may_not(sandbox: Sandbox, tmp_path: Path) -> None:
+    """OpenSlide takes no descriptor: with a folder of links it reads the same bytes, and the tier beside them stays
+    closed."""
+    (tmp_path / "links").mkdir()
+    for at, name in enumerate(("one", "two")):
+        (tmp_path / name).write_text(name)
+        (tmp_path / "links" / f"{at}.svs").symlink_to(f"/proc/self/fd/{100 + at}")
+    (tmp_path / "other").write_text("another patient")
+    descriptors = tuple(os.open(tmp_path / name, os.O_RDONLY) for name in ("one", "two"))
+    try:
+        links, args = str(tmp_path / "links"), (100, str(tmp_path / "links"), str(tmp_path / "other"))
+        told = sandbox.run(f"{HOSTILE}:read_by_name", args, descriptors, folder=links)
+        if sandbox.protection.no_files:
+            assert told == b"onetwo and nothing else"
+            with pytest.raises(SandboxFailed, match="PermissionError"):
+                sandbox.run(f"{HOSTILE}:read_by_name", args, descriptors)
+        else:
+            assert told.startswith(b"onetwo")
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
 def test_a_slide_of_hundreds_of_files_comes_in_rounds_and_in_order(sandbox: Sandbox, tmp_path: Path) -> None:
     """A 3DHISTECH slide has a file per 40 MB; the kernel takes 253 descriptors in one message."""
     count = 520
