@@ -15,8 +15,11 @@ from mover.catalog.database import Database
 from mover.clock import monotonic_s
 from mover.errors import RequestInvalid
 from mover.model import wire
+from mover.model.access import Identity
+from mover.oversight import looked_at
 
 PACK = "application/zstd"
+FHIR = "application/fhir+ndjson"
 ACCESS_S = 3600.0
 ACCESS_MAX = 10_000
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
@@ -34,6 +37,16 @@ class AuditQuery(Query, frozen=True):
     until: datetime | None = None
     after: PathQuery | None = None
     limit: Limit = 100
+
+
+class EventQuery(Query, frozen=True):
+    """As the search: `action` is its first words; `since` and `until` are half open."""
+
+    subject: ShortQuery | None = None
+    actor: ShortQuery | None = None
+    action: ShortQuery | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 class PackQuery(Query, frozen=True):
@@ -76,6 +89,35 @@ async def export(call: Call[None, Query]) -> AsyncIterator[bytes]:
     return call.rooms.audit.export(call.project)
 
 
+@OPERATIONS.add("GET", "/v1/audit/events", "audit.read", str, query=EventQuery, media_type=FHIR, reads="audit")
+async def events(call: Call[None, EventQuery]) -> AsyncIterator[bytes]:
+    """The records as FHIR AuditEvents (R4), one to a line, oldest first, for the hospital's own audit repository."""
+    query = call.query
+    wanted = audit.Wanted(query.subject, query.actor, query.action, query.since, query.until)
+    return call.rooms.audit.events(call.project, wanted)
+
+
+@OPERATIONS.add("GET", "/v1/audit/restores", "audit.read", wire.AuditRestores)
+async def restores(call: Call[None, Query]) -> wire.AuditRestores:
+    """What people said of records that a restored catalog lost, newest first."""
+    return await call.rooms.audit.restores(call.project)
+
+
+@OPERATIONS.add(
+    "POST", "/v1/audit/restores", "audit.restore", wire.AuditRestore, body=wire.AuditRestoreRequest, status=201
+)
+async def ask_restore(call: Call[wire.AuditRestoreRequest, Query]) -> wire.AuditRestore:
+    """Say that the catalog was restored from an older dump: what is lost is found on the tiers, and a second person
+    approves."""
+    return await call.rooms.audit.ask_restore(call.identity, call.body)
+
+
+@OPERATIONS.add("POST", "/v1/audit/restores/{id}/approve", "audit.restore", wire.AuditRestore)
+async def approve_restore(call: Call[None, Query]) -> wire.AuditRestore:
+    """The second person's word: the loss is recorded, signed and told for ever, and checkpoints go on."""
+    return await call.rooms.audit.approve_restore(call.identity, call.id)
+
+
 class Trail:
     """The audit room as the API asks it: each question is one transaction of one project."""
 
@@ -85,6 +127,7 @@ class Trail:
         self._database = database
         self._checkpoints = checkpoints
         self._node, self._site, self._key_file = node, site, key_file
+        self._restores = audit.Restores(database, checkpoints, node=node)
         self._accessed: dict[tuple[str, str, tuple[str, ...], str], float] = {}
 
     async def page(self, project: str, wanted: audit.Wanted, /, *, after: str | None, limit: int) -> wire.AuditPage:
@@ -93,9 +136,9 @@ class Trail:
 
     async def verify(self, project: str, /) -> wire.AuditVerdict:
         """The copies are read first: what is added afterwards is beyond them, never before."""
-        anchors, copies = await self._checkpoints.anchors(project)
+        known = await self._checkpoints.anchors(project)
         async with self._database.still(project) as conn:
-            return await audit.verify(conn, project, anchors=anchors, copies=copies)
+            return await audit.verify(conn, project, anchors=known.heads, copies=known.copies, restored=known.restored)
 
     async def checkpoints(self, project: str, after: str | None, limit: int, /) -> wire.Checkpoints:
         if after is not None and not (after.isascii() and after.isdecimal() and len(after) < 19):
@@ -103,12 +146,23 @@ class Trail:
         async with self._database.project(project) as conn:
             return await audit.checkpoint_page(conn, project, before=int(after) if after else None, limit=limit)
 
+    async def ask_restore(self, identity: Identity, body: wire.AuditRestoreRequest, /) -> wire.AuditRestore:
+        return await self._restores.ask(identity, body.reason)
+
+    async def approve_restore(self, identity: Identity, id: str, /) -> wire.AuditRestore:
+        return await self._restores.approve(identity, id)
+
+    async def restores(self, project: str, /) -> wire.AuditRestores:
+        return await self._restores.list(project)
+
     async def accessed(self, project: str, what: str, /, *subject: str, by: str, request: str) -> None:
         """One record for who reads the same thing again and again within the hour: a page of a table is no event."""
         key, now_s = (project, what, subject, by), monotonic_s()
         if now_s - self._accessed.get(key, -ACCESS_S) < ACCESS_S:
             return
         async with self._database.project(project) as conn:
+            if what == "slide":
+                await looked_at(conn, project, subject[0])
             await audit.record(
                 conn, project=project, node=self._node, actor=by, action=f"{what} read",
                 subject=subject[0] if subject else project, request=request,
@@ -122,6 +176,11 @@ class Trail:
         async with self._database.still(project) as conn:
             async for line in audit.export(conn, project):
                 yield line
+
+    async def events(self, project: str, wanted: audit.Wanted, /) -> AsyncIterator[bytes]:
+        async with self._database.still(project) as conn:
+            async for piece in audit.events(conn, project, wanted, site=self._site):
+                yield piece
 
     async def pack(self, project: str, run: str, /, *, by: str, request: str) -> AsyncIterator[bytes]:
         async for piece in audit.make_pack(

@@ -25,10 +25,6 @@ COMMANDS: dict[str, str] = {
     "viewing.tile": "slide tile {number} {level} {tile} --to FILE",
     "viewing.region": "slide view {number} --to FILE[ --x {x}][ --y {y}][ --width {width}][ --height {height}]"
     "[ --edge {edge_px}]",
-    "viewing.view": "slide levels {number}",
-    "viewing.tile": "slide tile {number} {level} {tile} --to FILE",
-    "viewing.region": "slide view {number} --to FILE[ --x {x}][ --y {y}][ --width {width}][ --height {height}]"
-    "[ --edge {edge_px}]",
     "vault.status": "vault status",
     "vault.erase": "vault erase {subject} --purpose {purpose}" + _PLAN,
     "dumps.make": "vault dump[ --policy {policy}]",
@@ -38,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "quarantine.view": "quarantine show {cause}" + _PAGE,
     "quarantine.decide": "quarantine decide {cause} --action {action} --reason {reason}[ --packs {packs}]"
     "[ {standing:true=--standing,false=--once}]" + _PLAN,
+    "quarantine.draft": "quarantine draft {cause}[ --column {column}]",
     "quarantine.proposals": "quarantine proposals[ --open {open}]",
     "quarantine.review": "quarantine {decision:confirm=confirm,decline=decline} {id} --reason {reason}",
     "quarantine.rules": "quarantine rules[ --standing {standing}]",
@@ -132,6 +129,9 @@ COMMANDS: dict[str, str] = {
     "audit.pack": "audit pack --run {run}",
     "oversight.alarms": "alarm list[ --standing {standing}]" + _PAGE,
     "oversight.try_alarm": "alarm test {receiver}",
+    "audit.restores": "audit restores",
+    "audit.ask_restore": "audit accept-restore --reason {reason}",
+    "audit.approve_restore": "audit approve-restore {id}",
     "audit.export": "audit export --to FILE",
     "audit.events": "audit export --fhir --to FILE[ --subject {subject}][ --actor {actor}][ --action {action}]"
     "[ --since {since}][ --until {until}]",
@@ -152,6 +152,13 @@ COMMANDS: dict[str, str] = {
     "oversight.nodes": "shard nodes",
     "oversight.usage": "tier usage {name}[ --folder {folder}]",
     "oversight.duplicates": "tier duplicates {name}" + _PAGE,
+    "oversight.cold": "tier cold {name}[ --older {older}s][ --by {by}][ --folder {folder}]" + _PAGE,
+    "oversight.ages": "tier ages",
+    "tags.list_tags": "tag list",
+    "tags.changes": "tag changes[ --tag {tag}]" + _PAGE,
+    "tags.change": "tag {action:add=add,remove=remove} {tag}[ --where {expression}][ --slide {numbers}]"
+    "[ --reason {reason}]" + _PLAN,
+    "tags.undo": "tag undo {id}" + _PLAN,
     "oversight.shards": "shard list[ --subject {subject}][ --kind {kind}][ --state {state}]" + _PAGE,
     "service.tiers": "tier list",
     "service.policies": "policy list",

@@ -5,16 +5,19 @@ before it then runs without that lock. `Checkpoints` carries signed heads out of
 puts all that concerns one run into a file that `check_pack` judges by itself.
 """
 
-from mover.audit.chain import Wanted, export, heads, page, record, verify
+from mover.audit.chain import Wanted, events, export, heads, page, record, verify
 from mover.audit.checkpoints import Checkpoints, checkpoint_page
 from mover.audit.pack import make_pack
 from mover.audit.packcheck import check_pack
+from mover.audit.restores import Restores
 
 __all__ = [
     "Checkpoints",
+    "Restores",
     "Wanted",
     "check_pack",
     "checkpoint_page",
+    "events",
     "export",
     "heads",
     "make_pack",

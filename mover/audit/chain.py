@@ -14,6 +14,7 @@ from msgspec import Struct
 from mover.catalog import queries
 from mover.catalog.database import Connection
 from mover.decide.audit import Chain, Head, Link
+from mover.decide.fhir import audit_event
 from mover.errors import RequestInvalid
 from mover.model import wire
 
@@ -59,10 +60,11 @@ async def verify(
     *,
     anchors: list[Head] | None = None,
     copies: list[wire.CheckpointCopies] | None = None,
+    restored: list[wire.AuditRestore] | None = None,
 ) -> wire.AuditVerdict:
     """Recomputes every chain of the project, over a connection that sees it as it stood (`Database.still`): records
     that are added meanwhile would look like a head that was put back. `anchors` are heads that were written down
-    elsewhere earlier, `copies` what is to say of the places where."""
+    elsewhere earlier, `copies` what is to say of the places where, `restored` what those leave out."""
     ends = {head.node: head for head in await heads(conn, project)}
     kept = anchors or []
     counts: dict[str, int] = {}
@@ -76,7 +78,7 @@ async def verify(
     told = copies or []
     return wire.AuditVerdict(
         whole=not broken and not any(one.problems for one in told),
-        records=sum(counts.values()), chains=counts, broken=broken, checkpoints=told,
+        records=sum(counts.values()), chains=counts, broken=broken, checkpoints=told, restored=restored or [],
     )  # fmt: skip
 
 
@@ -115,6 +117,23 @@ async def export(conn: Connection, project: str) -> AsyncIterator[bytes]:
         yield await asyncio.to_thread(_exported, piece)
 
 
+async def events(conn: Connection, project: str, wanted: Wanted, *, site: str) -> AsyncIterator[bytes]:
+    """The wanted records as FHIR AuditEvents, one to a line, in the order of their times; in pieces."""
+    at: dict[str, Any] = {"after": None, "node": None, "seq": None}
+    while True:
+        rows = await _Q.many(
+            conn, "matching_in_order", project=project, limit=SLICE_LIMIT, **at, **msgspec.structs.asdict(wanted)
+        )
+        yield await asyncio.to_thread(_as_events, rows, site)
+        if len(rows) < SLICE_LIMIT:
+            return
+        at = {"after": rows[-1].at, "node": rows[-1].node, "seq": rows[-1].seq}
+
+
+def _as_events(rows: list[Any], site: str) -> bytes:
+    return msgspec.json.Encoder(order="sorted").encode_lines([audit_event(_link(row), site=site) for row in rows])
+
+
 def _exported(links: list[Link]) -> bytes:
     lines = [
         {
@@ -142,16 +161,17 @@ async def _slices(conn: Connection, project: str, node: str) -> AsyncIterator[li
     after = -1
     while True:
         rows = await _Q.many(conn, "chain_after", project=project, node=node, after=after, limit=SLICE_LIMIT)
-        yield [
-            Link(
-                project=row.project, node=row.node, seq=row.seq, at=row.at, body=row.body,
-                prev=bytes(row.prev), hash=bytes(row.hash),
-            )
-            for row in rows
-        ]  # fmt: skip
+        yield [_link(row) for row in rows]
         if len(rows) < SLICE_LIMIT:
             return
         after = rows[-1].seq
+
+
+def _link(row: Any) -> Link:
+    return Link(
+        project=row.project, node=row.node, seq=row.seq, at=row.at, body=row.body, prev=bytes(row.prev),
+        hash=bytes(row.hash),
+    )  # fmt: skip
 
 
 def _head(row: Any) -> Head:

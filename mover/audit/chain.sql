@@ -16,6 +16,18 @@ select project_id as project, node, seq, at, body, prev, hash from mover.audit_r
 select node from mover.audit_head where project_id = %(project)s
  union select node from mover.audit_record where project_id = %(project)s order by 1;
 
+-- name: matching_in_order
+-- The same records as the search, oldest first, for whoever takes all of them along.
+select project_id as project, node, seq, at, body, prev, hash from mover.audit_record
+ where project_id = %(project)s
+   and (%(subject)s::text is null or body::jsonb ->> 'subject' = %(subject)s)
+   and (%(actor)s::text is null or body::jsonb ->> 'actor' = %(actor)s)
+   and (%(action)s::text is null or starts_with(body::jsonb ->> 'action', %(action)s))
+   and (%(since)s::timestamptz is null or at >= %(since)s)
+   and (%(until)s::timestamptz is null or at < %(until)s)
+   and (%(after)s::timestamptz is null or (at, node, seq) > (%(after)s, %(node)s, %(seq)s))
+ order by at, node, seq limit %(limit)s;
+
 -- name: page_newest_first
 -- What people read: newest first over all chains of the project, optionally of one subject, actor, action or time.
 select node, seq, at, body, hash from mover.audit_record

@@ -12,20 +12,31 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from blake3 import blake3
+from msgspec import UNSET, Struct
 
 from mover import signing
 from mover.audit import chain
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock
-from mover.decide.audit import Head
+from mover.decide.audit import Head, Loss, is_lost
 from mover.errors import EntryExists, EntryMissing, MoverError
 from mover.log import get_logger
 from mover.model import wire
-from mover.model.checkpoint import BYTES_MAX, ChainEnd, Checkpoint, SignedCheckpoint, folder_of, key_of
+from mover.model.checkpoint import (
+    BYTES_MAX,
+    ChainEnd,
+    Checkpoint,
+    Lost,
+    Restored,
+    SignedCheckpoint,
+    folder_of,
+    key_of,
+)
 from mover.model.policy import AuditPolicy
 from mover.signing import SigningKey
 from mover.tiers.port import ReadTier, WriteTier
@@ -36,6 +47,18 @@ READ_MAX = 100  # the newest of a tier: each proves everything before it
 
 _Q = queries.load(__file__)
 logger = get_logger(__name__)
+
+
+class Anchors(Struct, frozen=True):
+    """Heads that were kept elsewhere, what the tiers hold, and which losses two people know of."""
+
+    numbered: list[tuple[int, Head]]  # by the checkpoint that says it
+    copies: list[wire.CheckpointCopies]
+    restored: list[wire.AuditRestore]
+
+    @property
+    def heads(self) -> list[Head]:
+        return [head for _, head in self.numbered]
 
 
 class Checkpoints:
@@ -74,19 +97,15 @@ class Checkpoints:
             if newest is not None and newest.age_s < every_s:
                 return
             ends = tuple(ChainEnd(one.node, one.seq, one.hash.hex()) for one in await chain.heads(conn, project))
-            if not ends or (newest is not None and _decoded(newest.body).checkpoint.heads == ends):
+            if not ends or (newest is not None and decoded(newest.body).checkpoint.heads == ends):
                 return
+            site, at = self.stamp()
             made = Checkpoint(
-                site=self._site, project=project, n=newest.n + 1 if newest else 1,
-                at=self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), heads=ends,
+                site=site, project=project, n=newest.n + 1 if newest else 1, at=at, heads=ends,
                 previous=newest.digest if newest else "",
             )  # fmt: skip
-            body, fingerprint = await asyncio.to_thread(lambda: _signed(made, signing.load_key(self._key_file)))
-            await conn.execute(
-                _Q["add"],
-                {"project": project, "n": made.n, "digest": blake3(body).hexdigest(), "fingerprint": fingerprint,
-                 "body": body.decode()},
-            )  # fmt: skip
+            body, fingerprint = await asyncio.to_thread(self.signed, made)
+            await add(conn, project, made.n, body, fingerprint)
 
     async def _copy(self, project: str, name: str) -> int:
         tier = self._tiers.get(name)
@@ -107,19 +126,53 @@ class Checkpoints:
             written += 1
         return written
 
-    async def anchors(self, project: str) -> tuple[list[Head], list[wire.CheckpointCopies]]:
-        """The heads that stand on other tiers, and what is to say of each tier's copies."""
+    async def anchors(self, project: str) -> Anchors:
+        """The heads that stand on other tiers, and what is to say of each tier's copies. What two people said is lost
+        excuses the copies of a tier only where that tier says it, too."""
         async with self._database.project(project) as conn:
             wanted = int((await _Q.one(conn, "count", project=project)).n)
+            accepted = {row.n: row for row in await _Q.many(conn, "accepted", project=project)}
+        restored = {n: restored_of(row) for n, row in accepted.items()}
         heads, told = [], []
-        for policy in self._policies:
-            for name in policy.targets:
-                tier = self._tiers.get(name)
-                if tier is not None:
-                    found = await asyncio.to_thread(_read, tier, project, wanted)
-                    heads += found[0]
-                    told.append(found[1])
-        return heads, told
+        for tier in self.tiers():
+            found = await asyncio.to_thread(_read, tier, project, wanted, restored)
+            heads += found[0]
+            told.append(found[1])
+        return Anchors(heads, told, [restore_view(row) for row in accepted.values()])
+
+    def tiers(self) -> list[WriteTier]:
+        """Those of the policies that this daemon has."""
+        names = dict.fromkeys(name for policy in self._policies for name in policy.targets)
+        return [self._tiers[name] for name in names if name in self._tiers]
+
+    def signed(self, made: Checkpoint) -> tuple[bytes, str]:
+        """Blocking: the file as it goes to the tiers, and the fingerprint of this site's key."""
+        return _signed(made, signing.load_key(self._key_file))
+
+    def stamp(self) -> tuple[str, str]:
+        return self._site, self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def restored_of(row: Any) -> Restored:
+    """As the checkpoint says it."""
+    return Restored(
+        id=row.id, reason=row.reason, asked_by=row.asked_by, approved_by=row.approved_by,
+        after=row.facts["after"], lost=tuple(Lost(**one) for one in row.facts["lost"]),
+    )  # fmt: skip
+
+
+def restore_view(row: Any) -> wire.AuditRestore:
+    return wire.AuditRestore(
+        id=row.id, state="accepted" if row.approved_at else "lapsed" if row.lapsed else "asked",
+        after=row.facts["after"], checkpoint=row.n, lost=[wire.LostRecords(**one) for one in row.facts["lost"]],
+        reason=row.reason, asked_by=row.asked_by, asked_at=row.asked_at, approved_by=row.approved_by,
+        approved_at=row.approved_at,
+    )  # fmt: skip
+
+
+async def add(conn: Connection, project: str, n: int, body: bytes, fingerprint: str) -> None:
+    values = {"project": project, "n": n, "digest": blake3(body).hexdigest(), "fingerprint": fingerprint}
+    await conn.execute(_Q["add"], values | {"body": body.decode()})
 
 
 async def checkpoint_page(conn: Connection, project: str, *, before: int | None, limit: int) -> wire.Checkpoints:
@@ -131,7 +184,7 @@ async def checkpoint_page(conn: Connection, project: str, *, before: int | None,
             digest=row.digest,
             fingerprint=row.fingerprint,
             tiers=row.tiers,
-            records=sum(end.seq for end in _decoded(row.body).checkpoint.heads),
+            records=sum(end.seq for end in decoded(row.body).checkpoint.heads),
         )  # fmt: skip
         for row in rows[:limit]
     ]
@@ -143,14 +196,14 @@ def _signed(checkpoint: Checkpoint, key: SigningKey) -> tuple[bytes, str]:
     return signing.canonical(SignedCheckpoint(checkpoint, signature)) + b"\n", signature.fingerprint
 
 
-def _decoded(body: str | bytes) -> SignedCheckpoint:
+def decoded(body: str | bytes) -> SignedCheckpoint:
     return msgspec.json.decode(body, type=SignedCheckpoint)
 
 
 def problems_of(body: bytes) -> list[str]:
     """Whether these bytes are a checkpoint that its own key signed; whose key it is, the fingerprint tells."""
     try:
-        signed = _decoded(body)
+        signed = decoded(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ["it is no checkpoint"]
     if signing.canonical(signed) + b"\n" != body:
@@ -169,32 +222,60 @@ def _put(tier: WriteTier, key: str, body: bytes) -> None:
             raise
 
 
-def _read(tier: ReadTier, project: str, wanted: int) -> tuple[list[Head], wire.CheckpointCopies]:
-    """The newest copies of a tier, read and judged. `wanted` is how many the database knows of: it may have been put
-    back to an older state, then the tier has more."""
+def _read(
+    tier: ReadTier, project: str, wanted: int, accepted: Mapping[int, Restored]
+) -> tuple[list[tuple[int, Head]], wire.CheckpointCopies]:
+    """The newest copies of a tier, read and judged, and those that tell of restores, however old. `wanted` is how many
+    the database knows of: it may have been put back to an older state, then the tier has more."""
     try:
-        numbers = sorted(_numbers(tier, project))
+        numbers = sorted(numbers_on(tier, project))
         problems = [f"checkpoint {n} is not there" for n in _gaps(numbers, wanted)]
-        bodies = {n: tier.read(key_of(project, n), 0, None) for n in numbers[-READ_MAX:]}
+        chosen = sorted({*numbers[-READ_MAX:], *(n for n in numbers if n in accepted)})
+        bodies = {n: tier.read(key_of(project, n), 0, None) for n in chosen}
     except MoverError as error:
         return [], wire.CheckpointCopies(tier=tier.name, unread=error.code)
-    heads: list[Head] = []
+    sound: dict[int, Checkpoint] = {}
     for n, body in bodies.items():
-        found = problems_of(body[:BYTES_MAX]) or _misplaced(bodies, n, project)
-        problems += [f"checkpoint {n}: {what}" for what in found]
+        found = problems_of(body[:BYTES_MAX]) or misplaced(bodies, n, project)
         if not found:
-            checkpoint = _decoded(body).checkpoint
-            heads += [Head(project, end.node, end.seq, bytes.fromhex(end.hash)) for end in checkpoint.heads]
-    signers = sorted({_decoded(body).signature.fingerprint for body in bodies.values() if not problems_of(body)})
+            sound[n] = decoded(body).checkpoint
+            found = _unsaid(sound[n], accepted)
+        problems += [f"checkpoint {n}: {what}" for what in found]
+    losses = [
+        loss for n, one in sound.items() if n in accepted and one.restored == accepted[n]
+        for loss in losses_of(n, accepted[n])
+    ]  # fmt: skip
+    heads = [(n, head) for n, one in sound.items() for head in heads_of(one)]
+    signers = sorted({decoded(body).signature.fingerprint for body in bodies.values() if not problems_of(body)})
     newest = numbers[-1] if numbers else 0
-    return heads, wire.CheckpointCopies(
+    return [(n, head) for n, head in heads if not is_lost(losses, n, head)], wire.CheckpointCopies(
         tier=tier.name, newest=newest, count=len(numbers), signers=signers, problems=problems[:READ_MAX]
     )
 
 
-def _misplaced(bodies: Mapping[int, bytes], n: int, project: str) -> list[str]:
+def losses_of(n: int, restored: Restored) -> list[Loss]:
+    return [Loss(restored.after, n, one.node, one.kept) for one in restored.lost]
+
+
+def heads_of(checkpoint: Checkpoint) -> list[Head]:
+    return [Head(checkpoint.project, end.node, end.seq, bytes.fromhex(end.hash)) for end in checkpoint.heads]
+
+
+def _unsaid(one: Checkpoint, accepted: Mapping[int, Restored]) -> list[str]:
+    """A restore that only the copy tells of, or only the catalog. What a later restore took away with all around it,
+    that one tells."""
+    if one.n in accepted:
+        said = one.restored == accepted[one.n]
+        return [] if said else ["it does not tell of the restore that the catalog says was accepted with it"]
+    covered = any(later.after < one.n < n for n, later in accepted.items())
+    if one.restored is not UNSET and not covered:
+        return ["it tells of a restore that no two people accepted"]
+    return []
+
+
+def misplaced(bodies: Mapping[int, bytes], n: int, project: str) -> list[str]:
     """A genuine checkpoint under another one's name, or after one that it does not follow."""
-    checkpoint = _decoded(bodies[n]).checkpoint
+    checkpoint = decoded(bodies[n]).checkpoint
     if (checkpoint.n, checkpoint.project) != (n, project):
         return ["it is another one's"]
     if n - 1 in bodies and checkpoint.previous != blake3(bodies[n - 1]).hexdigest():
@@ -202,7 +283,7 @@ def _misplaced(bodies: Mapping[int, bytes], n: int, project: str) -> list[str]:
     return []
 
 
-def _numbers(tier: ReadTier, project: str) -> Iterator[int]:
+def numbers_on(tier: ReadTier, project: str) -> Iterator[int]:
     try:
         for at, entry in enumerate(tier.list(folder_of(project))):
             name = entry.key.rpartition("/")[2]

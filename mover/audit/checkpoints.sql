@@ -24,6 +24,49 @@ select c.n, c.body from mover.checkpoint c
 -- Written there and read back; another daemon may have been faster.
 insert into mover.checkpoint_copy (project_id, n, tier) values (%(project)s, %(n)s, %(tier)s) on conflict do nothing;
 
+-- name: accepted
+-- What two people said of restores, oldest first: the rows that only the database's own functions write, each with the
+-- record that stands in a chain for it.
+select r.n, r.id, r.facts, r.reason, r.asked_by, r.asked_at, r.approved_by, r.approved_at, r.lapses_at <= now() as lapsed
+  from mover.audit_restore r
+ where r.project_id = %(project)s and r.approved_at is not null
+   and exists (select from mover.audit_record a
+                where a.project_id = r.project_id and a.body::jsonb ->> 'subject' = r.id
+                  and a.body::jsonb ->> 'action' = 'audit restore accepted'
+                  and a.body::jsonb -> 'details' -> 'checkpoint' = to_jsonb(r.n)
+                  and a.body::jsonb -> 'details' -> 'lost' = r.facts -> 'lost')
+ order by r.n;
+
+-- name: digests
+-- Which checkpoints the catalog has, and whether a tier took each.
+select c.n, c.digest, c.fingerprint,
+       exists (select from mover.checkpoint_copy k where (k.project_id, k.n) = (c.project_id, c.n)) as copied
+  from mover.checkpoint c where c.project_id = %(project)s order by c.n desc limit %(limit)s;
+
+-- name: body
+-- One checkpoint as it stands on the tiers.
+select body from mover.checkpoint where project_id = %(project)s and n = %(n)s;
+
+-- name: records_at
+-- Which of these records the chains have, by place and hash.
+select a.node, a.seq, a.hash from mover.audit_record a
+  join unnest(%(nodes)s::text[], %(seqs)s::bigint[]) w(node, seq) on (a.node, a.seq) = (w.node, w.seq)
+ where a.project_id = %(project)s;
+
+-- name: ask_restore
+-- The first person's word; the same again is the same.
+select mover.audit_restore_ask(%(id)s, %(n)s, %(facts)s::jsonb, %(reason)s, %(proof)s, %(actor)s, %(node)s) as id;
+
+-- name: approve_restore
+-- The second person's.
+select mover.audit_restore_approve(%(id)s, %(proof)s, %(actor)s, %(node)s);
+
+-- name: restores
+-- All that were ever asked, newest first.
+select r.n, r.id, r.facts, r.reason, r.asked_by, r.asked_at, r.approved_by, r.approved_at, r.lapses_at <= now() as lapsed
+  from mover.audit_restore r
+ where r.project_id = %(project)s and (%(id)s::text is null or r.id = %(id)s) order by r.asked_at desc, r.id limit 1000;
+
 -- name: page
 -- Newest first, with the tiers that have each.
 select c.n, c.at, c.digest, c.fingerprint, c.body,

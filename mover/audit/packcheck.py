@@ -20,11 +20,11 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover import signing
-from mover.audit.checkpoints import problems_of
-from mover.decide.audit import Chain, Head, Link
+from mover.audit.checkpoints import heads_of, losses_of, problems_of
+from mover.decide.audit import Chain, Head, Link, Loss, is_lost
 from mover.errors import StructureInvalid
 from mover.model import auditpack as lines
-from mover.model.checkpoint import SignedCheckpoint
+from mover.model.checkpoint import Restored, SignedCheckpoint
 from mover.model.manifest import parse_manifest
 
 PROBLEMS_MAX = 100
@@ -99,6 +99,8 @@ class _Check:
         self._proofs: dict[str, tuple[str, str]] = {}
         self._chains: dict[str, Chain] = {}
         self._checkpoints: list[SignedCheckpoint] = []
+        self._losses: list[Loss] = []
+        self._accepted: list[tuple[object, object]] = []
         self._stamps: dict[tuple[str, int], datetime] = {}
         self._about: list[dict[str, Any]] = []
         self._approvals = 0
@@ -176,6 +178,8 @@ class _Check:
             if self._head is not None and signed.checkpoint.project != self._head.project:
                 self.problem(f"checkpoint {signed.checkpoint.n} is another project's")
             self._checkpoints.append(signed)
+            if isinstance(restored := signed.checkpoint.restored, Restored):
+                self._losses += losses_of(signed.checkpoint.n, restored)
             if self._chains:
                 self.problem("a checkpoint stands after the records")
 
@@ -190,14 +194,16 @@ class _Check:
         self._chains[line.node].add(link)
         self._stamps[line.node, line.seq] = line.at
         body = msgspec.json.decode(line.body)
+        if body.get("action") == "audit restore accepted":
+            self._accepted.append((body.get("subject"), body.get("details", {}).get("lost")))
         self._approvals += str(body.get("action", "")).endswith(_APPROVALS)
         if self._run is not None and body.get("subject") == self._run.id and len(self._about) < 10_000:
             self._about.append({"at": line.at, "record": f"{line.node}/{line.seq}", **body})
 
     def _anchors(self, node: str) -> list[Head]:
         return [
-            Head(one.checkpoint.project, node, end.seq, bytes.fromhex(end.hash))
-            for one in self._checkpoints for end in one.checkpoint.heads if end.node == node
+            head for one in self._checkpoints for head in heads_of(one.checkpoint)
+            if head.node == node and not is_lost(self._losses, one.checkpoint.n, head)
         ]  # fmt: skip
 
     # --- the whole -----------------------------------------------------------------------------------------
@@ -212,9 +218,10 @@ class _Check:
             for link in one.finish(last):
                 self.problem(f"record {node}/{link.seq}: {link.problem}, {link.reason}")
         for signed in self._checkpoints:
-            for end in signed.checkpoint.heads:
-                if end.node not in self._chains:
+            for end in heads_of(signed.checkpoint):
+                if end.node not in self._chains and not is_lost(self._losses, signed.checkpoint.n, end):
                     self.problem(f"checkpoint {signed.checkpoint.n}: the chain of {end.node} is not there")
+        notes += self._about_restores()
         notes += self._about_cover()
         signers = tuple(sorted({signed.signature.fingerprint for signed in self._checkpoints}))
         fingerprint = self._end.signature.fingerprint if self._end else ""
@@ -270,6 +277,22 @@ class _Check:
                 self.problem(f"slide {slide.number}: nothing proves it verified and de-identified, or adopted")
         if elsewhere:
             yield f"{elsewhere} slides were published in another project, which has their proofs"
+
+    def _about_restores(self) -> Iterator[str]:
+        """Told for ever. One whose record was itself lost by a later one is told with that."""
+        said = [
+            (one.checkpoint.n, one.checkpoint.at, one.checkpoint.restored)
+            for one in self._checkpoints if isinstance(one.checkpoint.restored, Restored)
+        ]  # fmt: skip
+        for n, at, one in said:
+            if any(later.after < n < m for m, _, later in said):
+                continue
+            lost = [msgspec.structs.asdict(part) for part in one.lost]
+            if (one.id, lost) not in self._accepted:
+                self.problem(f"checkpoint {n} tells of a restore that no record tells of")
+            chains = ", ".join(f"{part.node} {part.kept + 1} to {part.upto}" for part in one.lost) or "none"
+            by = f"{one.asked_by} and {one.approved_by}"
+            yield f"the catalog was restored (said {at} by {by}); records lost: {chains}"
 
     def _covered(self) -> datetime | None:
         """Until when every chain is covered by the last checkpoint."""

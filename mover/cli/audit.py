@@ -16,8 +16,21 @@ from mover.cli.watching import WholeLines
 if TYPE_CHECKING:
     from mover.cli.common import Where
     from mover.cli.output import Output
-    from mover.model.wire import AuditVerdict
+    from mover.model.wire import AuditRestore, AuditVerdict
     from mover.sdk import SyncClient
+
+
+def _asked(command: Any) -> Any:
+    """What a search asks for."""
+    for option in (
+        click.option("--until", type=Moment(), metavar="TIME", help="Before then."),
+        click.option("--since", type=Moment(), metavar="TIME", help="From then on."),
+        click.option("--action", help="Only actions that begin so, such as 'run' or 'slide remove'."),
+        click.option("--actor", help="Only what this one did."),
+        click.option("--subject", help="Only records about this id."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group("audit", cls=WholeLines)
@@ -26,11 +39,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--subject", help="Only records about this id.")
-@click.option("--actor", help="Only what this one did.")
-@click.option("--action", help="Only actions that begin so, such as 'run' or 'slide remove'.")
-@click.option("--since", type=Moment(), metavar="TIME", help="From then on.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Before then.")
+@_asked
 @after_option
 @limit_option
 @with_client
@@ -123,7 +132,11 @@ def _told(out: Output, verdict: AuditVerdict) -> int:
         (f"copies on {one.tier}", one.unread or f"{one.count} checkpoints, the newest {one.newest}")
         for one in verdict.checkpoints
     ]  # fmt: skip
+    if verdict.whole and verdict.restored:
+        word = "[yellow]whole but for what is known lost[/]"
     out.facts(verdict, [("audit", f"{word}, {verdict.records} records"), ("chains", chains), *copies])
+    for restored in verdict.restored:
+        out.note(f"  [yellow]restored[/]: {_lost(restored)}")
     if not verdict.checkpoints:
         out.note("  no checkpoint is kept elsewhere: who owns the database could rewrite it unseen")
     for link in verdict.broken[:50]:
@@ -134,16 +147,69 @@ def _told(out: Output, verdict: AuditVerdict) -> int:
     return 0 if verdict.whole else 5
 
 
+def _lost(one: AuditRestore) -> str:
+    chains = ", ".join(f"{part.node} {part.kept + 1} to {part.upto}" for part in one.lost) or "none"
+    by = f"by {one.asked_by} and {one.approved_by}" if one.approved_by else f"by {one.asked_by}, nobody else yet"
+    return f"said {one.approved_at or one.asked_at:%Y-%m-%d %H:%M} {by}: {one.reason}; records lost: {chains}"
+
+
+@command.command("restores")
+@with_client
+def restores(*, mover: SyncClient, out: Output) -> None:
+    """What people said of records that a restored catalog lost."""
+    found = mover.audit.restores()
+    rows = [(one.id, one.state, one.checkpoint, _lost(one)) for one in found]
+    out.table(found, "statement state checkpoint said", rows, empty="the catalog was never said to be restored")
+
+
+@command.command("accept-restore")
+@click.option("--reason", required=True, help="What happened; it is told for ever.")
+@with_client
+def accept_restore(*, mover: SyncClient, out: Output, reason: str) -> None:
+    """After the catalog was restored from an older dump: say so. What is lost is found on the tiers; a second person
+    approves, and `verify` tells it for ever."""
+    made = mover.audit.ask_restore(reason)
+    _told_restore(out, made)
+    if made.state == "asked":
+        out.note(f"somebody else approves: mover audit approve-restore {made.id}")
+
+
+@command.command("approve-restore")
+@click.argument("id")
+@with_client
+def approve_restore(*, mover: SyncClient, out: Output, id: str) -> None:
+    """The second person's word: checkpoints go on from what the tiers hold."""
+    _told_restore(out, mover.audit.approve_restore(id))
+
+
+def _told_restore(out: Output, one: AuditRestore) -> None:
+    lost = [(f"lost of {part.node}", f"records {part.kept + 1} to {part.upto}") for part in one.lost]
+    out.facts(one, [
+        ("statement", f"{one.id}, {one.state}"), ("reason", one.reason), ("asked by", one.asked_by),
+        ("approved by", one.approved_by or "nobody yet"),
+        ("checkpoints", f"{one.after + 1} to {one.checkpoint - 1} are from before, {one.checkpoint} says this"), *lost,
+    ])  # fmt: skip
+
+
 @command.command("export")
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="A new file; default: standard output.")
+@click.option("--fhir", is_flag=True, help="As FHIR AuditEvents (R4), oldest first; only then some of them.")
+@_asked
 @with_client
-def export(*, mover: SyncClient, out: Output, to: Path | None) -> None:
-    """Every chain as JSON lines, as hashed, for an outsider to recompute (docs/formats.md)."""
+def export(*, mover: SyncClient, out: Output, to: Path | None, fhir: bool, **wanted: Any) -> None:
+    """Every chain as JSON lines, as hashed, for an outsider to recompute (docs/formats.md); or as FHIR AuditEvents for
+    the hospital's own audit repository."""
+    if not fhir and any(wanted.values()):
+        raise click.UsageError("a chain is whole or proves nothing: choose some records with --fhir, or take all")
+
+    def write(piece: Any) -> int:
+        return mover.audit.events(piece, **wanted) if fhir else mover.audit.export(piece)
+
     if to is None:
-        mover.audit.export(sys.stdout.buffer.write)
+        write(sys.stdout.buffer.write)
         return
     with _new_file(to) as file:
-        written = mover.audit.export(file.write)
+        written = write(file.write)
     out.facts({"file": str(to), "bytes": written}, [("written", to), ("bytes", str(written))])
 
 

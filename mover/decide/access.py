@@ -57,6 +57,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "scans.read": _LADDER,
     "scans.declare": _WORK,
     "slides.read": _LADDER,
+    "tags.read": _LADDER,
+    "tags.change": _WORK,
     "records.read": _LADDER,
     "records.declare": _WORK,
     "cohorts.read": _LADDER,
@@ -96,6 +98,8 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "alarms.test": _ADMIN,
     "audit.read": frozenset({"admin", "custodian"}),
     "audit.pack": frozenset({"admin", "custodian"}),
+    # two of them, and the database tells who is one
+    "audit.restore": frozenset({"admin", "custodian"}),
     "tokens.read": _ADMIN,
     "tokens.make": _ADMIN,
     "tokens.revoke": _ADMIN,

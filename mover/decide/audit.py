@@ -36,6 +36,16 @@ class Head(Struct, frozen=True):
     hash: bytes
 
 
+class Loss(Struct, frozen=True):
+    """Checkpoint `n` is the first after a restore to a catalog that had `after` as its last: of the chain of `node`
+    what stood after `kept` is lost."""
+
+    after: int
+    n: int
+    node: str
+    kept: int
+
+
 class Broken(Struct, frozen=True):
     """`problem` is one of: changed, dropped, reordered, truncated, headless, rewritten."""
 
@@ -109,6 +119,12 @@ class Chain:
     def _report(self, node: str, seq: int, problem: str, reason: str) -> None:
         if len(self.broken) < self._limit:
             self.broken.append(Broken(node=node, seq=seq, problem=problem, reason=reason))
+
+
+def is_lost(losses: Iterable[Loss], n: int, head: Head) -> bool:
+    """Whether checkpoint `n` says this of a record that two people know as lost since: no checkpoint is silenced that
+    the restored catalog still had, and of the others nothing that still stands."""
+    return any(one.after < n < one.n and head.node == one.node and head.seq > one.kept for one in losses)
 
 
 def record_hash(link: Link) -> bytes:

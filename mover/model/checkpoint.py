@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from mover.model.certificate import Signature
 
@@ -24,6 +24,26 @@ class ChainEnd(Struct, frozen=True):
     hash: str  # SHA-256 of the last record, in hexadecimals
 
 
+class Lost(Struct, frozen=True):
+    """Of one chain: the last record in which it and the copies agree, and the last that copies tell of."""
+
+    node: str
+    kept: int
+    upto: int
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """Two people said that the catalog was restored from an older dump, and that `after` is the last checkpoint it had:
+    what the later ones say of records after `kept` can no longer be checked, and what all say of others still is."""
+
+    id: str
+    reason: str
+    asked_by: str
+    approved_by: str
+    after: int
+    lost: tuple[Lost, ...]
+
+
 class Checkpoint(Struct, frozen=True, kw_only=True):
     form: Literal["mover-audit-checkpoint/1"] = FORM
     site: str
@@ -32,6 +52,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     at: str  # UTC, the signer's clock
     heads: tuple[ChainEnd, ...]
     previous: str  # BLAKE3 of the file of n - 1; empty for the first
+    restored: Restored | UnsetType = UNSET  # only in the first one after a restore
 
 
 class SignedCheckpoint(Struct, frozen=True):

@@ -176,6 +176,22 @@ class QuarantineDecisionRequest(Body, frozen=True):
     standing: bool | None = None
 
 
+class QuarantineDraftRequest(Body, frozen=True):
+    """`column`: the name of the unlisted column, by whoever has the file before them; none: whatever is not listed."""
+
+    column: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+class QuarantineDraft(Answer, frozen=True, kw_only=True):
+    """The text of a policy as it would be with one rule more, by which nothing of the unlisted column leaves. Nothing is
+    saved: that is a change of the policy, from the text of this `digest`."""
+
+    policy: str
+    table: str
+    digest: str
+    text: str
+
+
 class QuarantineRule(Answer, frozen=True, kw_only=True):
     """A reviewed decision. A standing one holds until it is revoked or decided anew; `excluded` packs stay out by
     it."""
@@ -305,6 +321,7 @@ class Slide(Answer, frozen=True, kw_only=True):
     withdrawn: str | None = None
     # since when its bytes are gone from the archive
     removed_at: datetime | None = None
+    tags: list[str] = []
 
 
 class SlidePage(Answer, frozen=True, kw_only=True):
@@ -384,22 +401,6 @@ class SlideThumbnail(Answer, frozen=True, kw_only=True):
     media_type: str
     digest: str
     data: bytes
-
-
-class SlideView(Answer, frozen=True, kw_only=True):
-    """What a deep zoom needs to know: pixels of the full size, and levels that halve from `levels - 1`, the full one,
-    down to `first_level`, the smallest that is drawn. `mpp_x` and `mpp_y` are micrometres of a pixel, where known."""
-
-    number: str
-    width: int
-    height: int
-    tile_px: int
-    levels: int
-    first_level: int
-    mpp_x: float | None = None
-    mpp_y: float | None = None
-    objective: float | None = None
-    digest: str
 
 
 class SlideView(Answer, frozen=True, kw_only=True):
@@ -1585,6 +1586,7 @@ class PolicyChecked(Answer, frozen=True, kw_only=True):
     name: str | None = None
     kind: str | None = None
     value: dict[str, Any] | None = None
+    diff: list[str] = []  # lines that are another than in the file of this name
 
 
 class PolicySchema(Answer, frozen=True, kw_only=True):
@@ -1732,8 +1734,8 @@ class LostRecords(Answer, frozen=True, kw_only=True):
 
 
 class AuditRestore(Answer, frozen=True, kw_only=True):
-    """The catalog was restored from an older dump, and tiers know of records that it lost; told for ever once two people
-    said so. `checkpoint` is the one that says it, `after` the last that catalog and tiers have in common."""
+    """The catalog was restored from an older dump, and tiers know of records that it lost; told for ever once two
+    people said so. `checkpoint` is the one that says it, `after` the last that catalog and tiers have in common."""
 
     id: str
     state: Literal["asked", "accepted", "lapsed"]
@@ -2259,6 +2261,109 @@ class Duplicate(Answer, frozen=True, kw_only=True):
 class DuplicatePage(Answer, frozen=True, kw_only=True):
     duplicates: list[Duplicate]
     next: str | None = None
+
+
+class ColdItem(Answer, frozen=True, kw_only=True):
+    """A folder (its name ends with a slash; null is what stands right here), a slide, a run or a cohort (null: none).
+    `used_at` is the last use that is known of any of it, `how` what that was."""
+
+    name: str | None
+    count: int
+    bytes: int
+    used_at: datetime
+    how: Literal["written", "staged", "viewed"]
+
+
+class ColdPage(Answer, frozen=True, kw_only=True):
+    """What of a tier nobody used for `older_s`, the longest unused first."""
+
+    tier: str
+    by: Literal["folder", "slide", "run", "cohort"]
+    folder: str
+    older_s: int
+    items: list[ColdItem]
+    next: str | None = None
+
+
+class AgeBytes(Answer, frozen=True, kw_only=True):
+    """`age` is a place between the bounds: 0 is below the first."""
+
+    age: int
+    count: int
+    bytes: int
+
+
+class TierAge(Answer, frozen=True, kw_only=True):
+    """How long ago what stands on a tier was last used: the oldest, and half of it longer ago than the median."""
+
+    tier: str
+    count: int
+    bytes: int
+    oldest_s: float
+    median_s: float
+    by_age: list[AgeBytes]
+
+
+class TierAges(Answer, frozen=True, kw_only=True):
+    """Tiers of which neither slides nor scans tell anything are not among them."""
+
+    ages_s: list[int]
+    tiers: list[TierAge]
+
+
+class ColdChoice(Body, frozen=True):
+    """Every slide on a tier, below a folder, that nobody used for so long."""
+
+    tier: ShortText
+    older_s: Annotated[int, Meta(ge=86_400, le=3_155_760_000)]
+    folder: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class TagChangeRequest(Body, frozen=True):
+    """A tag for slides, or off them: those that an expression selects, that a list names, or that are cold. A tag holds
+    no name of anybody: the whole project reads it."""
+
+    tag: ShortText
+    action: Literal["add", "remove"] = "add"
+    expression: Annotated[str, Meta(min_length=1, max_length=8192)] | None = None
+    numbers: Annotated[list[ShortText], Meta(min_length=1, max_length=1_000_000)] | None = None
+    cold: ColdChoice | None = None
+    reason: Annotated[str, Meta(max_length=500)] = ""
+
+
+class TagChange(Answer, frozen=True, kw_only=True):
+    """`count` slides were changed by it; those that were so already are not among them. `undoes`: it took that change
+    back; `undone_by`: that one took it back."""
+
+    id: str
+    tag: str
+    action: Literal["add", "remove"]
+    chosen: str
+    count: int
+    bytes: int
+    reason: str
+    undoes: str | None = None
+    undone_by: str | None = None
+    created_by: str
+    created_at: datetime
+
+
+class TagChangePage(Answer, frozen=True, kw_only=True):
+    changes: list[TagChange]
+    next: str | None = None
+
+
+class TagUse(Answer, frozen=True, kw_only=True):
+    tag: str
+    slides: int
+    bytes: int
+    changed_at: datetime
+
+
+class Tags(Answer, frozen=True, kw_only=True):
+    """The most frequent first."""
+
+    tags: list[TagUse]
 
 
 class Status(Answer, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ class Stateful(Protocol):
 PackIds = list[str]
 NamesByPack = dict[str, list[str]]
 ColumnList = list[wire.Column]
+TagUses = list[wire.TagUse]
 
 S = TypeVar("S", bound=Stateful)
 Progress = Callable[[Any], None]
@@ -142,6 +143,11 @@ class Quarantine(Noun):
     ) -> wire.Plan:
         body = wire.QuarantineDecisionRequest(action=action, reason=reason, packs=packs, standing=standing)
         return await self._plan(f"/v1/quarantine/{cause}/decisions", body)
+
+    async def draft(self, cause: str, *, column: str | None = None) -> wire.QuarantineDraft:
+        """The text of the policy that would list what is not listed; `policies.change` saves it."""
+        ask = Ask("POST", f"/v1/quarantine/{cause}/draft", body=wire.QuarantineDraftRequest(column=column))
+        return await self._transport.send(ask, wire.QuarantineDraft)
 
     async def proposals(self, *, open: bool = False) -> wire.QuarantineProposals:
         return await self._get("/v1/quarantine-proposals", wire.QuarantineProposals, open=open or None)
@@ -337,34 +343,6 @@ class Slides(Noun):
 
     async def thumbnail(self, number: str) -> wire.SlideThumbnail:
         return await self._get(f"/v1/slides/{number}/thumbnail", wire.SlideThumbnail)
-
-    async def levels(self, number: str) -> wire.SlideView:
-        """The levels that tiles are asked of. StillWorking while the slide is brought from an object tier."""
-        return await self._get(f"/v1/slides/{number}/view", wire.SlideView)
-
-    async def tile(self, number: str, level: int, column: int, row: int) -> bytes:
-        """One tile as a JPEG."""
-        return await self._get(f"/v1/slides/{number}/view/{level}/{column}_{row}", bytes)
-
-    async def region(
-        self, number: str, *, x: int = 0, y: int = 0, width: int | None = None, height: int | None = None,
-        edge_px: int = 1024, patience_s: float = 0,
-    ) -> bytes:  # fmt: skip
-        """A part of the slide, or all of it, as a JPEG; in pixels of its full size. For `patience_s` it is asked again
-        while the slide is brought from an object tier; then StillWorking."""
-        asked = {"x": x or None, "y": y or None, "width": width, "height": height, "edge_px": edge_px}
-        try:
-            async with asyncio.timeout(patience_s or None) as patience:
-                while True:
-                    try:
-                        return await self._get(f"/v1/slides/{number}/region", bytes, **asked)
-                    except StillWorking:
-                        if not patience_s:
-                            raise
-        except TimeoutError:
-            if not patience.expired():
-                raise
-            raise StillWorking(f"no picture after {patience_s:g} s", where=number) from None
 
     async def levels(self, number: str) -> wire.SlideView:
         """The levels that tiles are asked of. StillWorking while the slide is brought from an object tier."""
@@ -1001,6 +979,20 @@ class Oversight(Noun):
         """What stands there more than once, the most that could be spared first."""
         return await self._get(f"/v1/tiers/{tier}/duplicates", wire.DuplicatePage, after=after, limit=limit)
 
+    async def cold(
+        self, tier: str, *, older_s: int = 180 * 86_400, by: Literal["folder", "slide", "run", "cohort"] = "folder",
+        folder: str = "", after: str | None = None, limit: int = 100,
+    ) -> wire.ColdPage:  # fmt: skip
+        """What nobody used for so long, the longest unused first."""
+        return await self._get(
+            f"/v1/tiers/{tier}/cold", wire.ColdPage, older=older_s, by=by, folder=folder or None, after=after,
+            limit=limit,
+        )  # fmt: skip
+
+    async def ages(self) -> wire.TierAges:
+        """How long ago what stands on each tier was last used."""
+        return await self._get("/v1/ages", wire.TierAges)
+
     async def levels(self, *, days: int = 30) -> wire.Levels:
         return await self._get("/v1/levels", wire.Levels, days=days)
 
@@ -1012,6 +1004,36 @@ class Oversight(Noun):
         return await self._get(
             "/v1/shards", wire.ShardPage, subject=subject, kind=kind, state=state, after=after, limit=limit
         )
+
+
+class Tags(Noun):
+    """Words that people put on slides, in changes that can be taken back."""
+
+    async def list(self) -> TagUses:
+        """The most frequent first."""
+        return (await self._get("/v1/tags", wire.Tags)).tags
+
+    async def changes(
+        self, *, tag: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.TagChangePage:
+        """Newest first."""
+        return await self._get("/v1/tags/changes", wire.TagChangePage, tag=tag, after=after, limit=limit)
+
+    async def plan_change(self, body: wire.TagChangeRequest) -> wire.Plan:
+        return await self._plan("/v1/tags/changes", body)
+
+    async def change(self, body: wire.TagChangeRequest) -> wire.TagChange:
+        """The same again changes nothing more."""
+        return await self._transport.send(
+            Ask("POST", "/v1/tags/changes", body=body, repeatable=True), wire.TagChange
+        )
+
+    async def plan_undo(self, id: str) -> wire.Plan:
+        return await self._plan(f"/v1/tags/changes/{id}/undo")
+
+    async def undo(self, id: str) -> wire.TagChange:
+        """Undone twice is undone once."""
+        return await self._transport.send(Ask("POST", f"/v1/tags/changes/{id}/undo", repeatable=True), wire.TagChange)
 
 
 class Audit(Noun):
@@ -1040,6 +1062,20 @@ class Audit(Noun):
     async def pack(self, run: str, write: Callable[[bytes], object]) -> int:
         """The audit pack of a run, handed to `write` piece by piece; returns how many bytes."""
         return await self._written(Ask("GET", "/v1/audit/pack", query={"run": run}, timeout_s=None), write)
+
+    async def restores(self) -> list[wire.AuditRestore]:
+        """What was said of records that a restored catalog lost, newest first."""
+        answer: wire.AuditRestores = await self._get("/v1/audit/restores", wire.AuditRestores)
+        return answer.restores
+
+    async def ask_restore(self, reason: str) -> wire.AuditRestore:
+        """The first person's word, after the catalog was restored from an older dump."""
+        ask = Ask("POST", "/v1/audit/restores", body=wire.AuditRestoreRequest(reason), timeout_s=600)
+        return await self._transport.send(ask, wire.AuditRestore)
+
+    async def approve_restore(self, id: str) -> wire.AuditRestore:
+        ask = Ask("POST", f"/v1/audit/restores/{id}/approve", timeout_s=600)
+        return await self._transport.send(ask, wire.AuditRestore)
 
     async def verify(self) -> wire.AuditVerdict:
         return await self._get("/v1/audit/verify", wire.AuditVerdict, timeout_s=600)

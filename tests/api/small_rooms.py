@@ -19,7 +19,6 @@ from mover.errors import CatalogUnavailable, NotFound, NotProtected, RunRefused,
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.pictures import Picture
-from mover.model.pictures import Picture
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PLAN = wire.Plan(
@@ -95,19 +94,6 @@ class SmallBatches(Room):
     async def reveal(self, project: str, actor: str, body: wire.RevealRequest) -> wire.Revealed:
         self.saw("reveal", project, actor, body)
         return wire.Revealed(names={id: ["a name"] for id in body.packs})
-
-
-class SmallViewing:
-    async def view(self, project: str, number: str) -> wire.SlideView:
-        return wire.SlideView(
-            number=number, width=1, height=1, tile_px=512, levels=1, first_level=0, digest="0" * 64
-        )
-
-    async def tile(self, project: str, number: str, level: str, place: str, *, known: str) -> Picture:
-        return Picture(None if known == '"seen"' else b"\xff\xd8", '"seen"')
-
-    async def region(self, project: str, number: str, **asked: Any) -> Picture:
-        return Picture(b"\xff\xd8")
 
 
 class SmallViewing:
@@ -638,6 +624,9 @@ class SmallQuarantine:
             return wire.QuarantineDecision(proposal=self._proposal("declined"))
         return wire.QuarantineDecision(rule=self._rule(), proposal=self._proposal("confirmed"), packs=1)
 
+    async def draft(self, project: str, id: str, body: wire.QuarantineDraftRequest) -> wire.QuarantineDraft:
+        return wire.QuarantineDraft(policy="records", table="cases", digest="0" * 64, text="kind: records\n")
+
     async def proposals(self, project: str, *, open: bool = False) -> wire.QuarantineProposals:
         return wire.QuarantineProposals(proposals=[self._proposal("open")])
 
@@ -761,6 +750,24 @@ class SmallAudit(Room):
     async def checkpoints(self, project: str, after: str | None, limit: int) -> wire.Checkpoints:
         made = wire.Checkpoint(n=1, at=AT, digest="0" * 64, fingerprint="0f0f", records=1, tiers=["archive"])
         return wire.Checkpoints(checkpoints=[made])
+
+    async def restores(self, project: str) -> wire.AuditRestores:
+        return wire.AuditRestores(restores=[self.restored("cora")])
+
+    async def ask_restore(self, identity: Identity, body: wire.AuditRestoreRequest) -> wire.AuditRestore:
+        return self.restored(None)
+
+    async def approve_restore(self, identity: Identity, id: str) -> wire.AuditRestore:
+        if id != "acceptance-1":
+            raise NotFound("no such statement", where=id)
+        return self.restored(identity.actor)
+
+    def restored(self, by: str | None) -> wire.AuditRestore:
+        return wire.AuditRestore(
+            id="acceptance-1", state="accepted" if by else "asked", after=2, checkpoint=5,
+            lost=[wire.LostRecords(node="n", kept=2, upto=9)], reason="the disk", asked_by="ann", asked_at=AT,
+            approved_by=by, approved_at=AT if by else None,
+        )  # fmt: skip
 
     async def accessed(self, project: str, what: str, *subject: str, by: str, request: str) -> None:
         if self.full:
@@ -1067,7 +1074,6 @@ def small_rooms() -> Rooms:
         adoptions=SmallAdoptions(),
         rulings=SmallRulings(),
         scans=SmallScans(),
-        viewing=SmallViewing(),
         viewing=SmallViewing(),
         records=SmallRecords(),
         certificates=SmallCertificates(),

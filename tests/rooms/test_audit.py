@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from blake3 import blake3
 
 from mover import audit, signing
 from mover.api.audit import Trail
+from mover.audit import chain
 from mover.audit.packcheck import Checked, check_pack
 from mover.catalog.database import Database
 from mover.deid.certificate import verify as verify_certificate
@@ -184,6 +186,26 @@ async def test_who_reads_data_is_on_record_once_an_hour(house: House) -> None:
     page = await house.trail.page(PROJECT, audit.Wanted(action="manifest read"), after=None, limit=9)
     said = [(one.body["actor"], one.body["subject"]) for one in page.records]
     assert said == [("ann", "run-2"), ("bob", "run-1"), ("ann", "run-1")]
+
+
+async def test_events_leave_as_fhir_in_their_order_and_only_those_that_are_wanted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In slices that never stand in memory together, the same each time it is asked; by the words of the search."""
+    monkeypatch.setattr(chain, "SLICE_LIMIT", 2)
+    for subject in "abcde":
+        await house.record(subject)
+
+    async def told(**wanted: str) -> list[dict[str, Any]]:
+        pieces = [piece async for piece in house.trail.events(PROJECT, audit.Wanted(**wanted))]  # type: ignore[arg-type]
+        assert max(piece.count(b"\n") for piece in pieces) <= 2
+        return [msgspec.json.decode(line) for line in b"".join(pieces).splitlines()]
+
+    events = await told()
+    assert [one["extension"][0]["valueString"] for one in events] == [f"{PROJECT}/n1/{n}" for n in range(1, 6)]
+    assert events == await told() and len({one["id"] for one in events}) == 5
+    assert [one["entity"][0]["what"]["display"] for one in await told(subject="c")] == ["c"]
+    assert await told(action="danced") == []
 
 
 # --- packs ---------------------------------------------------------------------------------------------------
