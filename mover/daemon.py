@@ -110,7 +110,6 @@ from mover.transfer.carrier import Carrier
 from mover.transfer.paced import PacedTier
 from mover.transfer.shares import Shares
 from mover.viewing.room import Viewing, viewing_sandbox
-from mover.viewing.room import Viewing, viewing_sandbox
 from mover.walk.scans import Scans
 from mover.walk.watcher import Watcher
 from mover.web import mount as mount_pages
@@ -297,8 +296,6 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         stack.callback(sandbox.close)
         shown = viewing_sandbox()
         stack.callback(shown.close)
-        shown = viewing_sandbox()
-        stack.callback(shown.close)
         carrier = Carrier(Transfer(budgets=budgets), processes=CARRYING, budgets=budgets)
         stack.callback(carrier.close)
         await asyncio.to_thread(check_means, policies, tiers, seal=seal)
@@ -306,7 +303,6 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         house = await _build(
             settings, database, keeping, policies, declared, tiers, sandbox, shown, dsns, budgets, carrier, seal
         )
-        stack.push_async_callback(house.viewing.close)
         stack.push_async_callback(house.viewing.close)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
@@ -346,12 +342,7 @@ async def _build(
     )  # fmt: skip
     protecting = Protecting(site_of_protection, _dump_means(settings, policies, keeping, dsns))
     scans = _scans(settings, database, vault, tiers, budgets)
-    viewing = Viewing(
-        database, tiers, shown, spool=settings.state_dir, spool_bytes=settings.workers.viewing_bytes
-    )
-    viewing = Viewing(
-        database, tiers, shown, spool=settings.state_dir, spool_bytes=settings.workers.viewing_bytes
-    )
+    viewing = Viewing(database, tiers, shown, spool=settings.state_dir, spool_bytes=settings.workers.viewing_bytes)
     moving = Moving(database, tiers, _places(settings), policies, carrier, transfer, node=node)
     worker = Worker(
         database,
@@ -864,7 +855,6 @@ async def _listen(house: House) -> Server:
         adoptions=house.adoptions,
         rulings=house.rulings,
         scans=house.scans,
-        viewing=house.viewing,
         viewing=house.viewing,
         records=house.records,
         certificates=house.certificates,
