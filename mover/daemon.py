@@ -67,13 +67,14 @@ from mover.model.policy import (
     MovePolicy,
     Policy,
     ProtectPolicy,
+    RecordsPolicy,
 )
 from mover.model.tiers import Traits
 from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.moving.transfers import from_policy
 from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
-from mover.oversight import ALARMS_S, Alarms, Changes, Oversight
+from mover.oversight import ALARMS_S, Alarms, Answers, Changes, Oversight, Tags
 from mover.oversight import TURN_S as OVERSIGHT_S
 from mover.oversight.needs import facts_of
 from mover.policies import Choices, Following, Policies
@@ -712,6 +713,7 @@ async def _follow_policies(house: House) -> None:
         end_if_cancelled()
         try:
             await house.following.turn()
+            await house.records.declare_due(house.settings.project)
         except MoverError as error:
             logger.warning("policies wait", code=error.code)
         await SYSTEM.sleep(POLICIES_S)
@@ -849,6 +851,10 @@ async def _until_stopped() -> None:
 
 
 async def _listen(house: House) -> Server:
+    trail = Trail(
+        house.database, house.checkpoints, node=house.settings.node, site=house.settings.site,
+        key_file=house.settings.audit_key,
+    )  # fmt: skip
     rooms = Rooms(
         batches=house.batches,
         quarantine=house.quarantine,
@@ -877,11 +883,10 @@ async def _listen(house: House) -> Server:
         verifications=house.moving.verifications,
         vault=house.custody,  # the closed one refuses by name
         dumps=house.protecting.dumps,
-        audit=Trail(
-            house.database, house.checkpoints, node=house.settings.node, site=house.settings.site,
-            key_file=house.settings.audit_key,
-        ),
+        audit=trail,
+        answers=Answers(house.database, verify=trail.verify, needs=_oversight(house).every_need),
         oversight=_oversight(house),
+        tags=Tags(house.database, node=house.settings.node),
         changes=house.changes,
         alarms=_alarms(house),
         tiers=lambda: _tiers(house),
@@ -900,14 +905,18 @@ async def _listen(house: House) -> Server:
 def _policies(house: House) -> Policies:
     """What a policy would do is asked of the room that would do it."""
 
-    async def what_if(identity: Identity, policy: Policy) -> wire.Plan | None:
+    oversight = _oversight(house)
+
+    async def what_if(identity: Identity, policy: Policy) -> wire.Plan:
         if isinstance(policy, ProtectPolicy):
             async with house.database.project(identity.project) as conn:
                 return await house.protecting.retention.plan_by(conn, policy, policy.keep)
         if isinstance(policy, MovePolicy):
             wanted = msgspec.structs.replace(from_policy(policy), policy=None)
             return await house.moving.transfers.plan_request(identity, wanted)
-        return None
+        if isinstance(policy, RecordsPolicy):
+            return await house.records.plan_policy(identity.project, identity.actor, policy)
+        return await oversight.trial(identity, policy)
 
     settings = house.settings
     tiers = tuple((tier.name, tier.zone, tier.role) for tier in settings.tiers.values())

@@ -26,7 +26,7 @@ from msgspec import Struct
 from mover.decide.profiles import profile_problems
 from mover.decide.schedules import cron_problem
 from mover.decide.tables import check_policy
-from mover.errors import ConfigError, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
+from mover.errors import ConfigError, Conflict, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
 from mover.model.policy import (
     BudgetPolicy,
     CleanPolicy,
@@ -404,6 +404,54 @@ def parse(text: str, *, file: str, error: type[ConfigError] = PolicyInvalid) -> 
     except yaml.YAMLError as cause:
         raise _one(error, "not YAML: a character that may not stand there", f"{file}:1:1") from cause
     return Document(file=file, text=text, value=value, places=reader.places)
+
+
+def with_column(text: str, table: str, column: str | None) -> str:
+    """The text of a policy with one rule more for a table: this column is dropped, or, without one, whatever the table
+    does not list. All else stays as somebody wrote it. Raises Conflict where there is no such table."""
+    parse(text, file="policy")  # bounded, and of our YAML
+    tables = _under(yaml.compose(text, Loader=_CoreLoader), "tables")
+    found = next((one for one in tables.value if getattr(_under(one, "name"), "value", None) == table), None) \
+        if isinstance(tables, yaml.SequenceNode) else None  # fmt: skip
+    if found is None:
+        raise Conflict("the policy has no such table", where=table)
+    if column is not None:
+        columns = _under(found, "columns")
+        if not isinstance(columns, yaml.MappingNode):
+            raise Conflict("the policy's table has no columns", where=table)
+        plain = _PLAIN_KEY.match(column) and not _NULL.match(column) and not _BOOL.match(column)
+        name = column if plain else json.dumps(column, ensure_ascii=False)
+        return _inserted(text, columns, columns.value[-1][1] if columns.value else None, f"{name}: {{class: drop}}")
+    others = _under(found, "others")
+    if others is not None:
+        return text[: others.start_mark.index] + "drop" + text[others.end_mark.index :]
+    return _inserted(text, found, _under(found, "name"), "others: drop")
+
+
+_PLAIN_KEY = re.compile(r"^[A-Za-z][A-Za-z_ ]*[A-Za-z]$")
+
+
+def _under(node: Any, key: str) -> Any:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for name, value in node.value if name.value == key), None)
+
+
+def _inserted(text: str, into: yaml.MappingNode, after: yaml.Node | None, line: str) -> str:
+    """Behind `after`: on its line between braces, on a line of its own else."""
+    if after is None or into.flow_style:
+        at = into.start_mark.index + 1 if after is None else after.end_mark.index
+        return f"{text[:at]}{', ' if after else ''}{line}{text[at:]}"
+    end = text.find("\n", _last(after).end_mark.index)
+    at = len(text) if end < 0 else end
+    return f"{text[:at]}\n{' ' * into.value[0][0].start_mark.column}{line}{text[at:]}"
+
+
+def _last(node: yaml.Node) -> yaml.Node:
+    """The innermost node that ends a block: a block itself ends where the next thing begins."""
+    while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        node = node.value[-1][1] if isinstance(node, yaml.MappingNode) else node.value[-1]
+    return node
 
 
 def _one(error: type[ConfigError], what: str, where: str) -> ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from mover import policy
 from mover.demo import tables as demo
-from mover.errors import NotFound, PolicyInvalid, RequestInvalid
+from mover.errors import Conflict, NotFound, PolicyInvalid, RequestInvalid
 from mover.model.policy import CleanPolicy, ImagesPolicy, RecordsPolicy, StagePolicy
 from mover.model.policywords import WORDS
 
@@ -253,3 +254,59 @@ def test_half_past_ten_stays_a_time_and_not_a_number(tmp_path: Path) -> None:
     text = "kind: budget\nname: nas\ntier: nas\ntime_zone: UTC\nwindows: [{from: 22:30, to: 06:00}]\n"
     [one] = policy.load_policies(write(tmp_path, a=text)).all()
     assert one.policy.windows[0].begin == "22:30"
+
+
+COMMENTED = """# ours
+kind: records
+name: records
+from: intake
+tables:
+  - name: imagery
+    columns: {file: {class: image}, "Größe": {class: drop}}  # in one line
+  - name: outcomes   # from the registry
+    one_row_per: case
+    columns:
+      case: {class: case}
+      # free text never leaves
+      Bemerkung:
+        class: enum
+        values: [a,
+                 b]  # words
+
+# the end
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "came"),
+    [
+        ("outcomes", None, ["    others: drop"]),
+        ("outcomes", "ward phone", ["      ward phone: {class: drop}"]),
+        ("outcomes", "Wärd: 7 #x", ['      "Wärd: 7 #x": {class: drop}']),
+        ("imagery", None, ["    others: drop"]),
+    ],
+)
+def test_a_rule_for_a_column_is_one_line_more_and_nothing_else(table: str, column: str | None, came: list[str]) -> None:
+    """What somebody wrote stays: comments, quotes, order. What came is what was meant."""
+    text = policy.with_column(COMMENTED, table, column)
+    diff = [line for line in difflib.ndiff(COMMENTED.splitlines(), text.splitlines()) if line[0] in "+-"]
+    assert diff == [f"+ {line}" for line in came]
+    [before, after] = [policy.parse(one, file="x").value["tables"] for one in (COMMENTED, text)]
+    at = [one["name"] for one in before].index(table)
+    if column is None:
+        before[at]["others"] = "drop"
+    else:
+        before[at]["columns"][column] = {"class": "drop"}
+    assert after == before
+
+
+def test_a_rule_fits_between_braces_takes_the_place_of_refusal_and_never_lands_elsewhere() -> None:
+    flow = policy.parse(policy.with_column(COMMENTED, "imagery", "n"), file="x").value["tables"][0]["columns"]
+    assert list(flow) == ["file", "Größe", "n"]
+    refusing = COMMENTED.replace("one_row_per: case", "others: refuse")
+    assert policy.with_column(refusing, "outcomes", None) == refusing.replace("refuse", "drop")
+    empty = "kind: records\ntables: [{name: a, columns: {}}]"
+    assert policy.with_column(empty, "a", "null") == empty.replace("{}", '{"null": {class: drop}}')
+    for text, table in ((COMMENTED, "cases"), ("kind: records\n", "a"), ("kind: records\ntables: [{name: a}]", "a")):
+        with pytest.raises(Conflict):
+            policy.with_column(text, table, "x")

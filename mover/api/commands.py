@@ -130,6 +130,8 @@ COMMANDS: dict[str, str] = {
     "oversight.alarms": "alarm list[ --standing {standing}]" + _PAGE,
     "oversight.try_alarm": "alarm test {receiver}",
     "audit.restores": "audit restores",
+    "answers.questions": "answers",
+    "answers.answer": "answers {question}[ {about}]",
     "audit.ask_restore": "audit accept-restore --reason {reason}",
     "audit.approve_restore": "audit approve-restore {id}",
     "audit.export": "audit export --to FILE",

@@ -51,6 +51,18 @@ async def decide(call: Call[wire.QuarantineDecisionRequest, Planned]) -> wire.Qu
     return await call.rooms.quarantine.decide(call.identity, call.id, call.body, request=call.request)
 
 
+@OPERATIONS.add(
+    "POST",
+    "/v1/quarantine/{cause}/draft",
+    "policies.change",
+    wire.QuarantineDraft,
+    body=wire.QuarantineDraftRequest,
+)
+async def draft(call: Call[wire.QuarantineDraftRequest, Query]) -> wire.QuarantineDraft:
+    """The policy with the rule that an unlisted column lacks; nothing is saved."""
+    return await call.rooms.quarantine.draft(call.project, call.id, call.body)
+
+
 @OPERATIONS.add("GET", "/v1/quarantine-proposals", "quarantine.read", wire.QuarantineProposals, query=Open)
 async def proposals(call: Call[None, Open]) -> wire.QuarantineProposals:
     """Decisions that one person proposed to another, the newest first."""

@@ -351,6 +351,13 @@ class Changes(Protocol):
     ) -> AsyncIterator[wire.Changed | wire.ChangesReset]: ...
 
 
+class Answers(Protocol):
+    """`mover.oversight.Answers`."""
+
+    async def questions(self) -> wire.Questions: ...
+    async def answer(self, project: str, code: str, about: str | None, /) -> wire.ComplianceAnswer: ...
+
+
 class AuditTrail(Protocol):
     async def page(self, project: str, wanted: Wanted, /, *, after: str | None, limit: int) -> wire.AuditPage: ...
     async def verify(self, project: str, /) -> wire.AuditVerdict: ...
@@ -459,6 +466,7 @@ class Rooms:
     vault: Vault
     dumps: Dumps
     audit: AuditTrail
+    answers: Answers
     alarms: Alarms
     oversight: Oversight
     tags: Tags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -145,6 +146,24 @@ def _show(out: Output, made: wire.QuarantineDecision) -> None:
     )
     if made.batches:
         out.note(f"follow it: mover batch show {made.batches[0]} --wait")
+
+
+@command.command("draft")
+@click.argument("cause")
+@click.option("--column", help="The column's name in the file. Without it: whatever the table does not list.")
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="Write it here, for `mover policy set`.")
+@with_client
+def draft(*, mover: SyncClient, out: Output, cause: str, column: str | None, to: Path | None) -> None:
+    """The policy with the rule that an unlisted column lacks: nothing of it leaves. Nothing is saved."""
+    from mover.cli.output import say
+
+    made = mover.quarantine.draft(cause, column=column)
+    if to is None:
+        out.show(made, lambda: say(made.text.rstrip()))
+        return
+    to.write_text(made.text, encoding="utf-8")
+    out.facts(made, [("policy", made.policy), ("table", made.table), ("written", to.name)])
+    out.note(f"save it: mover policy set {made.policy} {to} --reason TEXT [--plan]; what waits is declared again then")
 
 
 @command.command("proposals")

@@ -153,6 +153,12 @@ def advice(cause: Cause) -> str:
     return _ADVICE.get(cause.code, "Look at one of the packs (mover batch reveal), mend what is wrong, then retry.")
 
 
+def unlisted(explanation: str | None) -> str:
+    """The table of a records policy that does not list a column, by this refusal; empty where it says another thing."""
+    found = _UNLISTED.search(explanation or "")
+    return found[3] if found and found[2] == "policy" else ""
+
+
 def proposal(cause: Cause) -> str:
     """Lines for a policy by which it would pass while nothing of the unknown column leaves; empty where none are
     sound. The column's name is not known here, only the shape of it."""

@@ -34,6 +34,7 @@ from mover.decide.quarantine import (
     offers,
     proposal,
     reviewers,
+    unlisted,
 )
 from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.ingest.outcomes import Ending, Outcomes
@@ -43,7 +44,7 @@ from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.policy import ImagesPolicy, RecordsPolicy
-from mover.policy import PolicyBook
+from mover.policy import PolicyBook, with_column
 from mover.randomness import new_id
 
 CAUSES_MAX: Final = 200  # shown at once
@@ -98,6 +99,18 @@ class Quarantine:
                 return found
             rows = await _Q.many(conn, "page", cause=id, after=after or "", limit=min(limit, PAGE_MAX))
         return replace(found, packs=[row.id for row in rows])
+
+    async def draft(self, project: str, id: str, body: wire.QuarantineDraftRequest) -> wire.QuarantineDraft:
+        """The records policy with the rule that a refused set lacks, for a person to look at."""
+        async with self._database.project(project) as conn:
+            _, records = await self._find(conn, id)
+        newest = records[0] if records else None
+        table = unlisted(newest.explanation) if newest else ""
+        if newest is None or not table:
+            raise Conflict("no rule of a policy would mend this", where=id, hint="See `mover quarantine show`.")
+        stands = self._policies.loaded(newest.policy)
+        text = with_column(stands.text, table, body.column)
+        return wire.QuarantineDraft(policy=newest.policy, table=table, digest=stands.digest, text=text)
 
     async def rules(self, project: str, *, standing: bool = False) -> wire.QuarantineRules:
         async with self._database.project(project) as conn:

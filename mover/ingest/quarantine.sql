@@ -19,11 +19,13 @@ select id, reason, explanation, kind from mover.pack where state = 'quarantined'
 update mover.pack set cause = %(cause)s where id = %(id)s and state = 'quarantined'
 
 -- name: held_records
--- Sets of tables that wait, the newest first.
+-- Sets of tables that wait and that no newer set of their batch took the place of, the newest first.
 select r.id, r.policy, r.reason, r.explanation, r.batch_id, r.finished_at, r.created_at, b.tier,
        b.state as batch_state
   from mover.record_set r join mover.batch b on b.id = r.batch_id
- where r.state = 'quarantined' order by r.created_at desc limit %(limit)s
+ where r.state = 'quarantined'
+   and not exists (select from mover.record_set n where n.batch_id = r.batch_id and n.version > r.version)
+ order by r.created_at desc limit %(limit)s
 
 -- name: retry_records
 -- A set of tables is matched again, or waits for its batch.

@@ -59,6 +59,8 @@ LIST_LIMIT = 1000
 IMAGES_LIMIT = 1_000_000
 KIND = "records-match"
 PRIORITY = 6
+# sets that wait, read again at once: to plan a policy, or because it is another
+TRIED_AT_ONCE = 5
 # quarantined for what the bytes themselves are: declaring the same bytes again changes nothing
 OF_THE_BYTES = frozenset({"place-unknown", "structure-invalid", "format-unknown"})
 # the set stops and a person decides; everything else is tried again by the worker
@@ -88,6 +90,7 @@ class Records:
         self._site = site
         self._node = node
         self._examiner = Examiner(sandbox, vault, clock=clock)
+        self._tried: tuple[bytes, wire.Plan] | None = None
         self._again = SearchAgain(database, tiers, sandbox, node=node, keyed=lambda text: vault.keyed(text))
 
     def handlers(self) -> dict[str, Handler]:
@@ -147,6 +150,60 @@ class Records:
                 return wire.Plan(step="records", counts={"quarantine": 1}, bytes=tables.size_bytes, steps=[step])
             return _plan(answer, tables, waiting=batch.state != "complete")
 
+    async def plan_policy(self, project: str, actor: str, policy: RecordsPolicy) -> wire.Plan:
+        """What would become of the sets that wait for this policy if it said this: each is read and matched by it, and
+        nothing is kept but the audit record of the look at names."""
+        async with self._database.project(project) as conn:
+            waiting = await _Q.many(conn, "waiting_of_policy", policy=policy.name, limit=TRIED_AT_ONCE + 1)
+        key = msgspec.json.encode([project, policy, [row.id for row in waiting]])
+        if self._tried is None or self._tried[0] != key:  # a plan is asked for at each word of its reason
+            steps = [await self._try(project, actor, policy, row) for row in waiting[:TRIED_AT_ONCE]]
+            passing = sum(step.action == "pass" for step in steps)
+            counts = {"sets that wait": len(steps), "would pass": passing, "would wait on": len(steps) - passing}
+            if not steps:
+                steps = [wire.PlanStep(action="know", subject=policy.name, reason="no set of tables waits for it now;"
+                                       " sets that are declared from now on go by it")]  # fmt: skip
+            truncated = len(waiting) > TRIED_AT_ONCE
+            self._tried = key, wire.Plan(step="records", counts=counts, bytes=0, steps=steps, truncated=truncated)
+        return self._tried[1]
+
+    async def _try(self, project: str, actor: str, policy: RecordsPolicy, row: Any) -> wire.PlanStep:
+        purpose = f"plan the policy {policy.name}"
+        try:
+            check_policy(policy)
+            files = await self._files(project, row.source, purpose=purpose, actor=actor)
+            images = await self._images(project, row.batch_id, purpose=purpose, actor=actor)
+            async with held(self._tiers[policy.source], files) as tables:
+                answer = await self._examiner.examine(project, policy, tables, images, mint=False)
+        except MoverError as error:
+            return wire.PlanStep(action="wait", subject=row.id, reason=_explained(error))
+        aligned = report_of(answer)["slides_aligned"]
+        return wire.PlanStep(action="pass", subject=row.id, reason=f"{aligned} slides would be aligned")
+
+    async def _files(self, project: str, source: str, *, purpose: str, actor: str) -> dict[str, str]:
+        sealed = await self._vault.unseal(project, [source], purpose=purpose, actor=actor)
+        return msgspec.msgpack.decode(sealed[source], type=dict[str, str])
+
+    async def declare_due(self, project: str) -> int:
+        """Sets that were refused for a column nobody listed are declared again once their policy is another: the rule
+        that somebody made for them, and a second person looked at, is what they waited for. Each at most once for a
+        change: what is refused again waits again."""
+        async with self._database.project(project) as conn:
+            due = await _Q.many(conn, "due_again", node=self._node, limit=TRIED_AT_ONCE)
+        here = {one.name for one in self._policies.of(RecordsPolicy) if one.source in self._tiers}
+        for row in (one for one in due if one.policy in here):
+            files = await self._files(project, row.source, purpose=f"declare {row.id} again", actor="daemon")
+            body = wire.RecordsRequest(batch=row.batch_id, files=files, policy=row.policy)
+            try:
+                again = await self.declare(project, "daemon", body)
+            except (ConfigError, RequestError, EntryMissing) as error:
+                log.warning("records wait", record_set=row.id, code=error.code)
+                again = None
+            if again is None or again.id == row.id:
+                async with self._database.project(project) as conn:
+                    await conn.execute(_Q["seen_again"], {"id": row.id})
+        return len(due)
+
     def _policy(self, body: wire.RecordsRequest) -> RecordsPolicy:
         named = self._policies.get(body.policy, RecordsPolicy) if body.policy else None
         policy = named or self._policies.default(RecordsPolicy)
@@ -201,8 +258,7 @@ class Records:
         check_policy(policy)
         purpose = f"match {row.id}"
         images = await self._images(project, row.batch_id, purpose=purpose, actor="daemon")
-        sealed = await self._vault.unseal(project, [row.source], purpose=purpose, actor="daemon")
-        files = msgspec.msgpack.decode(sealed[row.source], type=dict[str, str])
+        files = await self._files(project, row.source, purpose=purpose, actor="daemon")
         async with held(self._tiers[policy.source], files) as tables:
             if self._keyed(policy, tables) != row.content:
                 raise ChangedWhileReading(
@@ -302,11 +358,15 @@ class Records:
         async with self._database.project(project) as conn:
             return await self._view(conn, id)
 
-    async def list(self, project: str, batch: str | None = None) -> list[wire.RecordSet]:
-        """The newest first, at most LIST_LIMIT; proofs stand in the single view."""
+    async def list(
+        self, project: str, batch: str | None = None, after: str | None = None, limit: int = 100
+    ) -> wire.RecordSetPage:
+        """The newest first; proofs stand in the single view."""
+        bound = min(limit, LIST_LIMIT)
         async with self._database.project(project) as conn:
-            cursor = await conn.execute(_Q["page"], {"batch": batch, "limit": LIST_LIMIT})
-            return [_record_set(row, []) for row in await cursor.fetchall()]
+            rows = await _Q.planned(conn, "page", batch=batch, after=after, limit=bound)
+        records = [_record_set(row, []) for row in rows]
+        return wire.RecordSetPage(records=records, next=rows[-1].id if len(rows) == bound else None)
 
     async def ledger(
         self,

@@ -11,13 +11,13 @@ select r.id, r.batch_id, r.policy, r.version, r.state, r.reason, r.source, r.con
   from mover.record_set r join mover.batch b on b.id = r.batch_id where r.id = %(id)s;
 
 -- name: page
--- The newest record sets of the project, or of one batch.
+-- The newest record sets of the project, or of one batch, from where the page before ended.
 select r.id, r.batch_id, r.policy, r.version, r.state, r.reason, r.created_at, r.finished_at, r.report,
        coalesce(r.explanation, case when r.state = 'waiting-for-images' and b.state = 'failed'
                                     then 'its batch failed; declare the batch again' end) as explanation
   from mover.record_set r join mover.batch b on b.id = r.batch_id
- where %(batch)s::text is null or r.batch_id = %(batch)s
- order by r.created_at desc, r.id desc limit %(limit)s;
+ where (%(batch)s::text is null or r.batch_id = %(batch)s) and (%(after)s::text is null or r.id < %(after)s)
+ order by r.id desc limit %(limit)s;
 
 -- name: newest_of_content
 -- The newest set of this batch that was made from the same bytes under the same policy.
@@ -62,3 +62,23 @@ update mover.record_set set state = 'aligned', aligned_proof = %(proof)s, report
 update mover.record_set set state = 'quarantined', reason = %(reason)s, explanation = %(explanation)s,
        finished_at = now()
  where id = %(id)s and state in ('waiting-for-images', 'matching');
+
+-- name: waiting_of_policy
+-- Sets that wait and that no newer set of their batch took the place of, the newest first.
+select r.id, r.batch_id, r.source from mover.record_set r
+ where r.state = 'quarantined' and r.policy = %(policy)s
+   and not exists (select from mover.record_set n where n.batch_id = r.batch_id and n.version > r.version)
+ order by r.created_at desc limit %(limit)s;
+
+-- name: due_again
+-- Such sets that a column was refused of, before their policy became another on this node.
+select r.id, r.batch_id, r.source, r.policy from mover.record_set r
+ where r.state = 'quarantined' and r.reason = 'place-unknown'
+   and not exists (select from mover.record_set n where n.batch_id = r.batch_id and n.version > r.version)
+   and exists (select from mover.policy_stand s where s.node = %(node)s and s.name = r.policy and s.digest is not null
+                  and s.at > r.finished_at)
+ order by r.created_at limit %(limit)s;
+
+-- name: seen_again
+-- Nothing came of its policy's change.
+update mover.record_set set finished_at = now() where id = %(id)s and state = 'quarantined';

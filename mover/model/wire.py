@@ -1753,6 +1753,33 @@ class AuditRestores(Answer, frozen=True, kw_only=True):
     restores: list[AuditRestore]
 
 
+class Question(Answer, frozen=True, kw_only=True):
+    """What can be asked; `about` says of what, where it is asked of one thing."""
+
+    code: str
+    asks: str
+    about: str | None = None
+
+
+class Questions(Answer, frozen=True, kw_only=True):
+    questions: list[Question]
+
+
+class ComplianceAnswer(Answer, frozen=True, kw_only=True):
+    """A sentence, the rows that it was made of (the first thousand; `cut` when there are more), and the commands whose
+    output proves them to somebody who believes neither."""
+
+    question: str
+    asks: str
+    about: str | None = None
+    tone: Literal["good", "warn", "bad", "plain"]
+    answer: str
+    columns: list[str]
+    rows: list[list[str]]
+    cut: bool = False
+    proof: list[str]
+
+
 class AuditRestoreRequest(Body, frozen=True):
     reason: Reason
 

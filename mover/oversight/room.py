@@ -7,16 +7,23 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mover.catalog.database import Database
+from mover.clock import monotonic_s
 from mover.decide import needs as decide
 from mover.decide.access import judge
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.policy import Policy
+from mover.oversight.cold import ages, cold
 from mover.oversight.levels import Levels, Room
 from mover.oversight.needs import facts_of
 from mover.oversight.shards import nodes, shards
+from mover.oversight.trials import trial
 from mover.oversight.usage import duplicates, usage
 
 Tiers = Callable[[], Awaitable[list[wire.Tier]]]
+# how long what was said of ages is said again, and to how many projects
+AGES_S = 60.0
+PROJECTS_KEPT = 100
 # what the daemon itself has to say, in words
 Warnings = Callable[[list[wire.Tier]], Awaitable[list[str]]]
 
@@ -25,6 +32,7 @@ class Oversight:
     def __init__(self, database: Database, *, tiers: Tiers, warnings: Warnings, node: str) -> None:
         self._database, self._tiers, self._warnings = database, tiers, warnings
         self._levels = Levels(database, node=node)
+        self._ages: dict[str, tuple[float, wire.TierAges]] = {}
 
     async def needs(self, identity: Identity) -> wire.Needs:
         def may(action: str) -> bool:
@@ -50,6 +58,12 @@ class Oversight:
         filling = (decide.filling(tier.name, forecasts.get(tier.name)) for tier in tiers if tier.role != "source")
         return found + [one for one in filling if one is not None]
 
+    async def trial(self, identity: Identity, policy: Policy) -> wire.Plan:
+        """What a policy that nobody follows yet would do, for who may know of it."""
+        needs = [decide.Need(**msgspec.structs.asdict(one)) for one in (await self.needs(identity)).needs]
+        async with self._database.project(identity.project) as conn:
+            return await trial(conn, policy, needs=needs, paces=await self.pace(60))
+
     async def pace(self, minutes: int) -> wire.Paces:
         return await self._levels.pace(minutes)
 
@@ -73,6 +87,24 @@ class Oversight:
     async def duplicates(self, project: str, tier: str, /, *, after: str | None, limit: int) -> wire.DuplicatePage:
         async with self._database.still(project) as conn:
             return await duplicates(conn, tier, after=after, limit=limit)
+
+    async def cold(
+        self, project: str, tier: str, /, *, by: str, older_s: int, folder: str, after: str | None, limit: int
+    ) -> wire.ColdPage:
+        async with self._database.still(project) as conn:
+            return await cold(conn, tier, by=by, older_s=older_s, folder=folder, after=after, limit=limit)
+
+    async def ages(self, project: str) -> wire.TierAges:
+        """Asked by every page that is open all day: looked at once in a while for all of them."""
+        known = self._ages.get(project)
+        if known is not None and monotonic_s() - known[0] < AGES_S:
+            return known[1]
+        async with self._database.still(project) as conn:
+            found = await ages(conn)
+        while len(self._ages) >= PROJECTS_KEPT:
+            self._ages.pop(next(iter(self._ages)))
+        self._ages[project] = (monotonic_s(), found)
+        return found
 
     async def sample(self) -> None:
         """One turn; the daemon takes one every `levels.TURN_S`."""

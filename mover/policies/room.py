@@ -31,8 +31,8 @@ PAGE_MAX = 1000
 # lines of a difference; beyond it the texts are there to be compared
 DIFF_MAX = 2000
 
-# what a policy would do that nobody follows yet, where that can be known
-WhatIf = Callable[[Identity, Policy], Awaitable[wire.Plan | None]]
+# what a policy would do that nobody follows yet; or, in a sentence, that nothing can be known before
+WhatIf = Callable[[Identity, Policy], Awaitable[wire.Plan]]
 
 
 class Choices(Struct, frozen=True):
@@ -128,11 +128,13 @@ class Policies:
             await self._following.candidate(place, body.text)
         except ConfigError as error:
             mistakes = _mistakes(error, place)
+        stands = self._following.stands(known)
         if body.name not in (None, name):
             mistakes.append(wire.PolicyMistake(line=1, column=1, what=f"its name is {name}, not {body.name}"))
         return wire.PolicyChecked(
             mistakes=mistakes, name=name if isinstance(name, str) else None,
             kind=kind if isinstance(kind, str) else None, value=said or None,
+            diff=_diff(stands.text, body.text) if stands else [],
         )  # fmt: skip
 
     # --- changes -------------------------------------------------------------------------------------------------

@@ -1110,6 +1110,17 @@ class Audit(Noun):
         return written
 
 
+class Answers(Noun):
+    """What a compliance officer asks."""
+
+    async def questions(self) -> wire.Questions:
+        return await self._get("/v1/answers", wire.Questions)
+
+    async def answer(self, question: str, *, about: str | None = None) -> wire.ComplianceAnswer:
+        """From the rows as they are now; the question about the log recomputes it."""
+        return await self._get(f"/v1/answers/{question}", wire.ComplianceAnswer, about=about, timeout_s=600)
+
+
 class Accounts(Noun):
     """Of people, in the caller's project."""
 

@@ -737,6 +737,19 @@ class SmallScans(Room):
         return wire.ScanFindingPage(findings=[wire.ScanFinding(code="denied", path="shut", at=AT)])
 
 
+class SmallAnswers(Room):
+    async def questions(self) -> wire.Questions:
+        return wire.Questions(questions=[wire.Question(code="log", asks="Prove that the log is complete.")])
+
+    async def answer(self, project: str, code: str, about: str | None) -> wire.ComplianceAnswer:
+        if code == "dance":
+            raise NotFound("no such question", where=code)
+        return wire.ComplianceAnswer(
+            question=code, asks="Prove that the log is complete.", about=about, tone="good", answer="It is.",
+            columns=["kind", "asked by"], rows=[["chain", "ann"]], proof=["mover audit verify"],
+        )  # fmt: skip
+
+
 class SmallAudit(Room):
     full = False
 
@@ -1067,6 +1080,53 @@ class SmallOversight(Room):
         ])  # fmt: skip
 
 
+    async def cold(
+        self, project: str, tier: str, /, *, by: str, older_s: int, folder: str, after: str | None, limit: int
+    ) -> wire.ColdPage:
+        self.saw("cold", project, tier, by, older_s, folder, after, limit)
+        return wire.ColdPage(tier=tier, by=by, folder=folder, older_s=older_s, next="n", items=[  # type: ignore[arg-type]
+            wire.ColdItem(name="runs/", count=3, bytes=30, used_at=AT, how="staged"),
+            wire.ColdItem(name=None, count=1, bytes=10, used_at=AT, how="written"),
+        ])  # fmt: skip
+
+    async def ages(self, project: str) -> wire.TierAges:
+        return wire.TierAges(ages_s=[86_400, 180 * 86_400], tiers=[wire.TierAge(
+            tier="flash", count=2, bytes=30, oldest_s=2e7, median_s=86_400.0,
+            by_age=[wire.AgeBytes(age=2, count=2, bytes=30)],
+        )])  # fmt: skip
+
+
+TAG_CHANGE = wire.TagChange(
+    id="change-1", tag="look-again", action="add", chosen="a list", count=2, bytes=30, reason="", created_by="ann",
+    created_at=AT,
+)  # fmt: skip
+
+
+class SmallTags(Room):
+    async def list(self, project: str) -> wire.Tags:
+        return wire.Tags(tags=[wire.TagUse(tag="look-again", slides=2, bytes=30, changed_at=AT)])
+
+    async def changes(self, project: str, *, tag: str | None, after: str | None, limit: int) -> wire.TagChangePage:
+        self.saw("changes", project, tag, after, limit)
+        return wire.TagChangePage(changes=[TAG_CHANGE], next="change-1")
+
+    async def plan_change(self, project: str, body: wire.TagChangeRequest) -> wire.Plan:
+        self.saw("plan_change", project, body)
+        return PLAN
+
+    async def change(self, identity: Identity, body: wire.TagChangeRequest, *, request: str = "") -> wire.TagChange:
+        self.saw("change", identity.project, body)
+        return TAG_CHANGE
+
+    async def plan_undo(self, project: str, id: str) -> wire.Plan:
+        self.saw("plan_undo", project, id)
+        return PLAN
+
+    async def undo(self, identity: Identity, id: str, *, request: str = "") -> wire.TagChange:
+        self.saw("undo", identity.project, id)
+        return structs.replace(TAG_CHANGE, count=0, undoes=id)
+
+
 def small_rooms() -> Rooms:
     return Rooms(
         batches=SmallBatches(),
@@ -1097,7 +1157,9 @@ def small_rooms() -> Rooms:
         vault=SmallVault(),
         dumps=SmallDumps(),
         audit=SmallAudit(),
+        answers=SmallAnswers(),
         oversight=SmallOversight(),
+        tags=SmallTags(),
         changes=SmallChanges(),
         alarms=SmallAlarms(),
         tiers=small_tiers,

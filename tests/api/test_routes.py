@@ -31,6 +31,7 @@ BODIES: dict[str, Any] = {
     "RestoreRequest": {"to": "/restored", "snapshot": "snapshot-1"},
     "HoldRequest": {"reason": "a paper"},
     "TagRequest": {"tags": ["paper"]},
+    "TagChangeRequest": {"tag": "look-again", "expression": "gleason >= 7"},
     "SimulationRequest": {"keep": {"last": 3}},
     "TurnRequest": {"kind": "prune", "policy": "protect"},
     "KeyRequest": {"name": "anns"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import psycopg
 import pytest
 
@@ -12,6 +13,7 @@ from mover.catalog.database import Database
 from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.policy import Policy
 from mover.oversight import Oversight
 from mover.oversight.levels import _step
 from tests.support.facts import NUMBER, whole_project
@@ -64,7 +66,7 @@ async def test_what_waits_is_told_to_its_project_and_to_who_may_read_it(dsns: Ds
     other = (await room.needs(Identity(actor="bob", role="operator", project="other"))).needs
     assert {one.code for one in other} == {"tier-away", "warning"}
     custodian = (await room.needs(Identity(actor="cy", role="custodian", project="demo"))).needs
-    assert {one.code for one in custodian} <= {"batch-failed", "packs-quarantined", "ruling-asked"}
+    assert {one.code for one in custodian} <= {"batch-failed", "packs-quarantined", "quarantine-asked", "ruling-asked"}
 
 
 async def test_levels_become_a_forecast_and_a_need(dsns: Dsns, database: Database) -> None:
@@ -184,3 +186,46 @@ async def test_what_fills_a_tier_is_told_by_folder_by_size_and_age_and_by_conten
 @pytest.mark.parametrize(("span_s", "points"), [(3600, 180), (86_400, 180), (7 * 86_400, 180), (730 * 86_400, 180)])
 def test_a_picture_has_a_bounded_number_of_points(span_s: int, points: int) -> None:
     assert 20 <= span_s / _step(span_s) <= points
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"kind": "images", "name": "images", "from": "intake", "to": "archive"}, "wait: 2 packs wait for"),
+        ({"kind": "images", "name": "images", "from": "intake", "to": "archive", "require_thumbnail": False},
+         "pass on: 2 packs would no longer wait for a thumbnail"),
+        ({"kind": "images", "name": "others", "from": "intake", "to": "archive"}, "know: no pack of its batches"),
+        ({"kind": "deid"}, "may be judged again: 2 packs"),
+        ({"kind": "stage", "name": "stage", "from": "archive", "to": "flash"}, "know: 1 runs of the last 30 days"),
+        ({"kind": "clean", "name": "clean", "from": "flash", "automatic": True}, "runs that finish from now on go by"),
+        ({"kind": "clean", "name": "clean", "from": "archive"}, "know: no run on this tier"),
+        ({"kind": "budget", "name": "slow", "read_bytes_s": 1}, "let go: in the last hour at most 0 bytes"),
+        ({"kind": "budget", "name": "none"}, "know: it limits no bytes"),
+        ({"kind": "verify", "name": "look", "tier": "archive", "share_per_day": 0.1}, "about every 10 days, 1 bytes"),
+        ({"kind": "archive", "name": "two", "tier": "archive", "second_copy": "flash"}, "copy: 1 of them"),
+        ({"kind": "alarm", "name": "tell", "to": ["pager"], "severity": "now"}, "tell: now: protect is not there"),
+        ({"kind": "alarm", "name": "tell", "to": ["pager"], "codes": ["run-failed"]}, "know: nothing of now"),
+        ({"kind": "dump", "name": "night", "to": ["archive", "protect"]}, "know: nothing now"),
+        ({"kind": "audit", "name": "ends", "to": ["archive"]}, "know: the ends of all chains"),
+    ],
+    ids=lambda one: "-".join(map(str, one.values()))[:30] if isinstance(one, dict) else "",
+)  # fmt: skip
+async def test_each_kind_of_policy_is_tried_before_anybody_follows_it_or_says_why_it_cannot_be(
+    dsns: Dsns, database: Database, said: dict[str, object], told: str
+) -> None:
+    """Nobody saves a rule to see what it does. By what stands and waits now; nothing of it is another afterwards."""
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("select set_config('mover.project', 'demo', true)")
+        whole_project(conn, "demo", mark="a", number=NUMBER)
+    change(
+        dsns,
+        "set session_replication_role = replica",
+        "update mover.run set state = 'protected', protected_proof = 'x'",
+        "update mover.pack set state = 'quarantined', reason = 'pack-incomplete', cause = repeat('2', 16),"
+        " kind = 'svs', explanation = 'the thumbnail is missing'",
+        "insert into mover.pack (id, project_id, batch_id, barcode, entry, state, reason, explanation, kind, cause)"
+        " select 'pack-2', project_id, batch_id, 'b2', 'e2', state, reason, explanation, kind, cause from mover.pack",
+    )
+    plan = await Machine(database).room.trial(ANN, msgspec.convert(said, Policy))
+    assert any(told in f"{step.action}: {step.reason}" for step in plan.steps), plan.steps
+    assert bool(plan.counts) == any(step.action != "know" for step in plan.steps)

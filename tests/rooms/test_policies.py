@@ -80,7 +80,10 @@ async def test_a_change_acts_at_once_stands_as_it_was_typed_and_is_told_with_who
     ann, old = await site.person("ann"), await site.digest("stage")
     longer = STAGE.replace("3600", "7200")
     plan = await site.room.plan(ann, "stage", longer, old)
-    assert [(s.action, s.subject, s.reason) for s in plan.steps] == [("change", "lease_s", "3600 → 7200")]
+    assert [(s.action, s.subject, s.reason) for s in plan.steps] == [
+        ("change", "lease_s", "3600 → 7200"),
+        ("know", "stage", "0 runs of the last 30 days went by it; 0 of them stand and end as they began"),
+    ]
     assert (site.folder / "stage.yaml").read_text() == STAGE
 
     done = await site.change(ann, "stage", longer)

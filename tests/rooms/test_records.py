@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+import yaml
 
 from mover.catalog.database import Database
 from mover.cohorts import Cohorts
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, LeaseLost, NotFound, PolicyInvalid, RequestInvalid, TierUnavailable
+from mover.ingest.quarantine import Quarantine
 from mover.ingest.records import Records
 from mover.jobs.shards import Shard, claim_shard
 from mover.model import wire
@@ -284,7 +286,7 @@ async def test_the_same_bytes_are_the_same_set_and_corrected_ones_the_next_versi
     assert (second.version, second.state) == (2, "aligned")
     assert ward.facts()[number(1)][1]["gleason"] == 7
     assert ward.facts()[number(3)][1] == {"stain": "HE", "diagnosis": "PRAD", "gleason": 6, "age": 50}
-    assert [r.id for r in await ward.records.list(PROJECT, batch)] == [second.id, first.id]
+    assert [r.id for r in (await ward.records.list(PROJECT, batch)).records] == [second.id, first.id]
 
 
 async def test_a_version_that_loses_a_row_takes_its_facts_back(ward: Ward) -> None:
@@ -397,7 +399,7 @@ async def test_a_plan_counts_what_would_happen_and_changes_nothing(ward: Ward) -
 
     told = {f"{table} {state}": n for table, states in EXPECTED.items() for state, n in states.items()}
     assert plan.counts == {**told, "slides aligned": 3}
-    assert ward.facts() == {} and await ward.records.list(PROJECT) == []
+    assert ward.facts() == {} and (await ward.records.list(PROJECT)).records == []
     with psycopg.connect(ward.dsns.superuser) as conn:
         assert conn.execute("select count(*) from vault.subject").fetchone() == (0,)
 
@@ -467,7 +469,7 @@ async def test_what_cannot_be_declared_is_refused_before_anything_is_kept(ward: 
         insert(conn, "fact_column", project_id=PROJECT, name="gleason", type="text", table_name="old")
     with pytest.raises(Conflict):
         await ward.declare(batch, files)
-    assert await ward.records.list(PROJECT) == []
+    assert (await ward.records.list(PROJECT)).records == []
 
 
 async def test_a_contradictory_policy_is_refused_when_tables_are_declared(ward: Ward) -> None:
@@ -500,7 +502,55 @@ async def test_another_project_sees_none_of_it(ward: Ward) -> None:
     ward.complete(batch)
     found = await ward.aligned(batch, ward.write())
 
-    assert await ward.records.list("other") == []
+    assert (await ward.records.list("other")).records == []
     with pytest.raises(NotFound):
         await ward.records.view("other", found.id)
     assert (await ward.cohorts.count("other", "family = 'aperio'")) == (0, 0)
+
+
+async def test_sets_that_wait_for_a_column_are_tried_by_a_draft_and_declared_again_once_it_is_followed(
+    ward: Ward,
+) -> None:
+    """One rule, made from the refusal itself: it is known before what it would let pass, and nobody has to remember
+    which tables waited. What nobody changed is not read again and again."""
+    extra = OUTCOMES.replace("age\n", "age;ward phone\n", 1).replace(";91\n", ";91;555\n", 1)
+    lines = extra.splitlines()
+    wide = "\n".join([*lines[:2], *(f"{line};555" for line in lines[2:])]) + "\n"
+    batch = await ward.batch("b1", NAMES)
+    ward.complete(batch)
+    waits = await ward.aligned(batch, ward.write(outcomes=wide))
+    assert (waits.state, waits.reason) == ("quarantined", "place-unknown")
+    text = yaml.safe_dump(POLICY, sort_keys=False)
+    book = PolicyBook([Loaded(policy=ward.policy, file="records.yaml", text=text, digest="d")])
+    quarantine = Quarantine(ward.database, book, node="n1")
+    [cause] = [one for one in (await quarantine.causes(PROJECT)).causes if one.kind == "records"]
+
+    draft = await quarantine.draft(PROJECT, cause.id, wire.QuarantineDraftRequest(column="ward phone"))
+    assert (draft.policy, draft.table, draft.digest) == ("records", "outcomes", "d")
+    listed = msgspec.convert(yaml.safe_load(draft.text), RecordsPolicy)
+    broad = await quarantine.draft(PROJECT, cause.id, wire.QuarantineDraftRequest())
+    assert yaml.safe_load(broad.text)["tables"][1]["others"] == "drop"
+    told = {name: await ward.records.plan_policy(PROJECT, "ann", policy)
+            for name, policy in (("as it is", ward.policy), ("drafted", listed))}  # fmt: skip
+    assert told["drafted"].counts == {"sets that wait": 1, "would pass": 1, "would wait on": 0}
+    assert told["drafted"].steps[0].reason == "3 slides would be aligned"
+    assert told["as it is"].counts["would wait on"] == 1 and "not listed" in told["as it is"].steps[0].reason
+    looks = "select count(*) from mover.audit_record"
+    with psycopg.connect(ward.dsns.superuser) as conn:
+        before = conn.execute(looks).fetchall()
+        again = await ward.records.plan_policy(PROJECT, "ann", listed)
+        assert again == told["drafted"] and conn.execute(looks).fetchall() == before, "asked at each key, read once"
+
+    assert await ward.records.declare_due(PROJECT) == 0, "nobody followed another policy since"
+    ward.policy = listed
+    ward.records = ward.room()
+    with psycopg.connect(ward.dsns.superuser) as conn:
+        conn.execute("insert into mover.node (id, version) values ('n1', '1') on conflict do nothing")
+        conn.execute("insert into mover.policy (name, digest, kind, text) values ('records', 'd2', 'records', 'x')")
+        conn.execute("insert into mover.policy_stand (node, name, digest) values ('n1', 'records', 'd2')")
+    assert await ward.records.declare_due(PROJECT) == 1 and await ward.records.declare_due(PROJECT) == 0
+    newest = (await ward.records.list(PROJECT, batch)).records[0]
+    assert newest.version == 2 and (await ward.work(newest.id)).state == "aligned"
+    assert [one for one in (await quarantine.causes(PROJECT)).causes if one.kind == "records"] == []
+    with pytest.raises(NotFound):
+        await quarantine.draft(PROJECT, cause.id, wire.QuarantineDraftRequest())

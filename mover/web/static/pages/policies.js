@@ -3,6 +3,7 @@
 import { html, useEffect, useMemo, useState } from "../lib/preact.js";
 import { call, Problem } from "../lib/api.js";
 import { plural, words } from "../lib/format.js";
+import { taken } from "../lib/drafts.js";
 import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
@@ -77,9 +78,9 @@ function OnePolicy({ name, query }) {
   const asked = useAsk("policies.view", { name });
   const schema = useAsk("policies.schema", {}, { every: 0 });
   const tab = query.get("tab") ?? "text";
-  const [put, setPut] = useState(null);
+  const [put, setPut] = useState(() => taken(name));
   const back = (text) => {
-    setPut(text);
+    setPut({ text });
     goQuery({ tab: null, view: "yaml" });
   };
   return html`<${Asked} asked=${asked}>${(of) => html`<${Head} title=${of.name} badge=${html` <${Badge} state=${of.kind} tone="wait" />`} below=${schema.answer && shapeOf(schema.answer, of.kind)?.description}>
@@ -120,7 +121,8 @@ function useChecked(text, name, asks) {
 
 function Editor({ name, kind, text: stands, value, digest, put = null, unwritable, schema, query, done }) {
   const [base, setBase] = useState({ text: stands, digest });
-  const [text, setText] = useState(put ?? stands);
+  const [stale] = useState(Boolean(put?.digest) && put.digest !== digest);
+  const [text, setText] = useState(put && !stale ? put.text : stands);
   const [said, setSaid] = useState(value);
   const writes = may("policies.change") && !unwritable;
   const checked = useChecked(text, name, writes);
@@ -147,10 +149,12 @@ function Editor({ name, kind, text: stands, value, digest, put = null, unwritabl
   };
   return html`<${Panel} title="What it says" id="policy" aside=${writes && html`<${Tabs} of=${[["form", "Form"], ["yaml", "YAML"]]} chosen=${view} choose=${(one) => goQuery({ view: one })} label="Two views of one text" />`}>
     ${digest !== base.digest && html`<p class="stale" role="status"><${Shape} tone="warn" /> The file was changed meanwhile. <button class="link" onClick=${() => (setText(stands), setBase({ text: stands, digest }))}>Take what stands there now</button></p>`}
+    ${stale && html`<p class="stale" role="status"><${Shape} tone="warn" /> The rule was proposed for another text than stands here now: propose it again.</p>`}
     ${view === "yaml" ? html`<${Yaml} text=${text} set=${writes ? setText : undefined} marks=${mine} label=${`The policy ${name} as YAML`} rows=${Math.min(32, Math.max(12, text.split("\n").length + 1))} />`
       : schema ? html`<${PolicyForm} schema=${schema} kind=${kind} value=${said} fixed change=${change} />${mine.length > 0 && html`<ul class="marks" role="status">${mine.map((one, at) => html`<li key=${at}><${Shape} tone="bad" /> <button class="link" onClick=${() => goQuery({ view: "yaml" })}>line ${one.line}</button> ${one.text}</li>`)}</ul>`}` : null}
     ${others.map((one, at) => html`<p key=${at} class="stale"><${Shape} tone="bad" /> It does not go together with <span class="mono">${one.file}</span>, line ${one.line}: ${one.what}</p>`)}
     ${checked.problem && html`<${Failure} problem=${checked.problem} />`}
+    ${text !== base.text && checked.diff?.length > 0 && html`<${Diff} lines=${checked.diff} open=${Boolean(put)} />`}
     ${writes && html`<div class="row apart last"><span class="small muted" role="status" id="checked">${why || "No mistake found"}</span><div class="row">${text !== base.text && html`<button onClick=${() => setText(base.text)}>Undo all</button>`}
       <${Action} operation="policies.change" label="Save" title=${`Save ${name}`} first disabled=${why} said=${{ name }} body=${{ text, digest: base.digest }} fields=${[REASON]} consequence="What is risky waits for a second person; all else is followed at once." done=${saved} told="Sent" /></div></div>`}<//>`;
 }

@@ -1,11 +1,12 @@
 // Quarantine: what waits for a person, by cause, the sound ways out of it, and the decisions that hold.
 import { html, useState } from "../lib/preact.js";
-import { call } from "../lib/api.js";
+import { call, Problem } from "../lib/api.js";
+import { hand } from "../lib/drafts.js";
 import { count, plural, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
-import { goQuery, Link } from "../lib/router.js";
+import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
-import { Action, Asked, Badge, Bytes, Choose, Copy, Empty, Equivalent, Facts, Head, Panel, Reveal, Shape, Table, Tabs, Time } from "../parts/all.js";
+import { Action, Asked, Badge, Bytes, Choose, Copy, Empty, Equivalent, Facts, Failure, FieldRow, Head, Panel, Reveal, Shape, Table, Tabs, Time } from "../parts/all.js";
 
 export default function Quarantine({ cause, query }) {
   return cause ? html`<${OneCause} id=${cause} key=${cause} />` : html`<${Front} query=${query} />`;
@@ -124,8 +125,28 @@ function OneProposal({ of, done, linked }) {
     <p class="muted">by ${of.proposed_by}, <${Time} at=${of.proposed_at} />: ${of.reason}. It lapses <${Time} at=${of.lapses_at} />.</p></li>`;
 }
 
+/** The rule that an unlisted column lacks, taken to the policy's editor: seen as a difference, tried, saved by the usual way. */
 function Proposal({ cause }) {
+  const [column, setColumn] = useState("");
+  const [problem, setProblem] = useState(null);
   if (!cause.proposal) return null;
+  const put = async (body) => {
+    try {
+      const draft = await call("quarantine.draft", { cause: cause.id }, { body });
+      hand(draft);
+      go(`/policies/${draft.policy}?view=yaml`);
+    } catch (failed) {
+      if (!(failed instanceof Problem)) throw failed;
+      setProblem(failed);
+    }
+  };
+  if (cause.kind === "records" && may("quarantine.draft")) {
+    return html`<h3>A rule for it</h3><p class="muted">Nothing of the unlisted column leaves by it. You see the change and what it would let pass before you save it; then what waits is declared again by itself.</p>
+      <p><button class="first" onClick=${() => put({})}>Leave out what the table does not list</button></p>
+      <form class="row" onSubmit=${(event) => (event.preventDefault(), put({ column }))}><${FieldRow} field=${{ name: "column", label: "Or list it by its name", hint: "As it stands in the file: here only its shape is known.", most: 200 }} value=${column} set=${setColumn} />
+        <button disabled=${!column.trim()}>List it, and leave it out</button></form>
+      ${problem && html`<${Failure} problem=${problem} />`}`;
+  }
   return html`<p class="muted">A rule that would let it pass, without anything of the unknown field leaving:</p><${Copy} text=${cause.proposal} block />
     ${may("service.policies") && html`<p><${Link} to="/policies">Put it into the policy<//>, see what it would do, and save it; then judge again.</p>`}`;
 }
