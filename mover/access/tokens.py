@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import pwd
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ class Access:
         if why:
             raise Denied(why, where=f"uid {uid}", hint="Add the user to the project's group, or ask another project.")
         return structs.replace(identity, actor=f"{identity.actor} for uid:{uid}", posix_uid=uid)
+
+    async def standing(self, held: Sequence[Identity]) -> list[bool]:
+        """Of whom we knew a while ago: are they still who they were, in the same role? Nobody is seen by it."""
+        asked = [one for one in held if one.proven]
+        async with self._database.instance() as conn:
+            rows = await _QUERIES.many(
+                conn, "still_in", proofs=[one.proof for one in asked], projects=[one.project for one in asked]
+            )
+        roles = {(bytes(row.proof), row.project_id): row.role for row in rows}
+        return [not one.proven or roles.get((one.proof, one.project)) == one.role for one in held]
 
     async def make_token(self, identity: Identity, body: wire.TokenRequest, *, request: str = "") -> wire.Token:
         """The only answer that ever holds the secret."""

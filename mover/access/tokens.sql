@@ -3,6 +3,10 @@
 select id, actor, role, project_id, posix_uid, posix_gid, scopes, created_at, expires_at
   from mover.token_by_hash(%(hash)s);
 
+-- name: still_in
+-- Who of these callers may still, each in its project, and in which role.
+select proof, project_id, role from mover.still_in(%(proofs)s, %(projects)s);
+
 -- name: add
 -- A new token and its audit record, by the one function that makes them. A secret that is already known changes nothing.
 select mover.token_add(%(id)s, %(hash)s, %(actor)s, %(role)s, %(posix_uid)s, %(posix_gid)s, %(expires_at)s,

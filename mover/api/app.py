@@ -6,6 +6,7 @@ without rights learns nothing from how its body would have been judged.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from mover.api import (
     batches,
     cohorts,
     dumps,
+    events,
     folders,
     oversight,
     policies,
@@ -54,7 +56,8 @@ from mover.api.problems import answer_errors
 from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
 from mover.api.signin import SignIn
-from mover.api.streaming import Streams
+from mover.api.streaming import STALLED_S, Cut, Streams
+from mover.api.streaming import MEDIA_TYPE as EVENTS
 from mover.api.waiting import Changed, Waits
 from mover.clock import SYSTEM, Clock
 from mover.errors import RequestInvalid
@@ -90,6 +93,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *accounts.OPERATIONS,
     *service.OPERATIONS,
     *oversight.OPERATIONS,
+    *events.OPERATIONS,
 )
 
 KEPT = "private, max-age=3600, immutable"
@@ -116,7 +120,8 @@ def make_app(
     limits = limits or Limits()
     gate = Gate(limits, clock)
     admission = Admission(access, gate, face)
-    house = _House(rooms, access, version, limits, admission, Waits(limits, clock), Streams(limits), clock)
+    streams = Streams(limits, access, clock=clock)
+    house = _House(rooms, access, version, limits, admission, Waits(limits, clock), streams, clock)
     app = web.Application(middlewares=[_account(house), answer_errors], client_max_size=limits.body_bytes)
     SignIn(access, admission, gate, limits).add_routes(app)
     for operation in OPERATIONS:
@@ -182,7 +187,7 @@ async def _parse(request: web.Request, operation: Operation, house: _House, iden
         body=await read_body(request, operation.body, timeout_s=house.limits.body_timeout_s),
         request=request_id(request),
         until=until,
-        streamed=partial(house.streams.framed, identity.token_id or identity.actor),
+        streamed=partial(house.streams.framed, identity),
         last_event=read_last_event(request),
         known=request.headers.get("If-None-Match", ""),
     )
@@ -228,17 +233,30 @@ async def _stream(
 async def _send(
     request: web.Request, response: web.StreamResponse, first: bytes, lines: AsyncIterator[bytes]
 ) -> None:
+    stalled_s = STALLED_S if response.content_type == EVENTS else None
     try:
         await response.write(first)
         async for line in lines:
-            await response.write(line)
+            await _put(response, line, stalled_s)
         await response.write_eof()
     except ConnectionResetError:
         return  # whoever asked went away
+    except Cut:
+        if request.transport is not None:
+            request.transport.abort()
     except BaseException:
         if request.transport is not None:
             request.transport.abort()
         raise
+
+
+async def _put(response: web.StreamResponse, line: bytes, stalled_s: float | None) -> None:
+    """Who reads nothing of a stream would stay for ever, whatever becomes of its rights."""
+    try:
+        async with asyncio.timeout(stalled_s):
+            await response.write(line)
+    except TimeoutError:
+        raise Cut from None
 
 
 def _stamp(response: web.StreamResponse, request: web.Request) -> None:

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watch": ("mover.cli.watch", "Hear of changes on tiers, for scans of changes only."),
     "demo": ("mover.cli.demo", "Run the whole workflow on a small generated hospital."),
     "status": ("mover.cli.status", "How the daemon is doing, and who you are to it."),
+    "events": ("mover.cli.events", "What changes, as it changes: nouns and ids."),
     "alarm": ("mover.cli.alarm", "What was told to whom; try a receiver."),
     "needs": ("mover.cli.needs", "What waits for a person, the most urgent first."),
     "tier": ("mover.cli.tier", "Where bytes live."),

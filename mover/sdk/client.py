@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
 from mover.model import wire
 from mover.sdk import nouns
+from mover.sdk.events import changes
 from mover.sdk.transport import Ask, Transport
 
 _END = object()
@@ -80,6 +82,12 @@ class Client:
 
     async def openapi(self) -> dict[str, Any]:
         return await self._get("/openapi.json", dict[str, Any])
+
+    async def events(self, *, after: int = 0) -> AsyncGenerator[wire.Changed | wire.ChangesReset, None]:
+        """What changed in the project after event `after`, then each change as it comes; without end."""
+        async with aclosing(changes(self._transport, after=after)) as heard:
+            async for one in heard:
+                yield one
 
     async def _get(self, path: str, answer: Any) -> Any:
         return await self._transport.send(Ask("GET", path, repeatable=True), answer)
@@ -160,6 +168,9 @@ class SyncClient:
     def openapi(self) -> dict[str, Any]:
         return self._run(self._client.openapi())
 
+    def events(self, *, after: int = 0) -> Iterator[wire.Changed | wire.ChangesReset]:
+        return _iterated(self._run, self._client.events(after=after))
+
     def _run(self, work: Any) -> Any:
         """An interrupted caller (Ctrl-C) does not leave the request running behind its back."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -180,17 +191,18 @@ class _SyncNoun:
         if not callable(method):
             return method
         if inspect.isasyncgenfunction(method):
-            return lambda *args, **kwargs: self._iterated(method(*args, **kwargs))
+            return lambda *args, **kwargs: _iterated(self._run, method(*args, **kwargs))
         return lambda *args, **kwargs: self._run(method(*args, **kwargs))
 
-    def _iterated(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
-        """One after the other, as the caller asks for them; who stops asking closes it."""
 
-        async def following() -> Any:
-            return await anext(items, _END)
+def _iterated(run: Callable[[Any], Any], items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+    """One after the other, as the caller asks for them; who stops asking closes it."""
 
-        try:
-            while (item := self._run(following())) is not _END:
-                yield item
-        finally:
-            self._run(items.aclose())
+    async def following() -> Any:
+        return await anext(items, _END)
+
+    try:
+        while (item := run(following())) is not _END:
+            yield item
+    finally:
+        run(items.aclose())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -20,23 +21,34 @@ ATTEMPTS = 5
 EVENT_BYTES_MAX = 1 << 20
 
 Seen = wire.RunEvent | wire.RunProgress
-_TYPES: dict[str, type[wire.RunEvent] | type[wire.RunProgress]] = {
-    "state": wire.RunEvent,
-    "progress": wire.RunProgress,
-}
+Changing = wire.Changed | wire.ChangesReset
+E = TypeVar("E")
+_OF_RUNS: dict[str, type[Seen]] = {"state": wire.RunEvent, "progress": wire.RunProgress}
+_OF_CHANGES: dict[str, type[Changing]] = {"changed": wire.Changed, "reset": wire.ChangesReset}
 
 
-async def run_events(transport: Transport, run: str, *, after: int) -> AsyncGenerator[Seen, None]:
-    """Until the run's end. A broken connection is opened again after the last state that was heard, so none is
-    missed and none comes twice; ServiceUnreachable when that does not help."""
+def run_events(transport: Transport, run: str, *, after: int) -> AsyncGenerator[Seen, None]:
+    """Until the run's end."""
+    return _followed(transport, f"/v1/runs/{run}/events", after, _OF_RUNS)
+
+
+def changes(transport: Transport, *, after: int) -> AsyncGenerator[Changing, None]:
+    """Without end. The first says where it begins, and may name nothing."""
+    return _followed(transport, "/v1/events", after, _OF_CHANGES)
+
+
+async def _followed(
+    transport: Transport, path: str, after: int, kinds: Mapping[str, type[E]]
+) -> AsyncGenerator[E, None]:
+    """Until the stream's end. A broken connection is opened again after the last event that had an id and was heard, so
+    none is missed and none comes twice; ServiceUnreachable when that does not help."""
     silent = 0
     while True:
-        ask = Ask("GET", f"/v1/runs/{run}/events", last_event=after, timeout_s=None, silence_s=SILENCE_S)
+        ask = Ask("GET", path, last_event=after, timeout_s=None, silence_s=SILENCE_S)
         try:
-            async for seen in _parsed(transport.stream(ask)):
+            async for seen in _parsed(transport.stream(ask), kinds):
                 silent = 0
-                if isinstance(seen, wire.RunEvent):
-                    after = seen.id
+                after = getattr(seen, "id", after)
                 yield seen
             return
         except ServiceUnreachable:
@@ -46,7 +58,7 @@ async def run_events(transport: Transport, run: str, *, after: int) -> AsyncGene
         await asyncio.sleep(PAUSE_S)
 
 
-async def _parsed(pieces: AsyncIterator[bytes]) -> AsyncIterator[Seen]:
+async def _parsed(pieces: AsyncIterator[bytes], kinds: Mapping[str, type[E]]) -> AsyncIterator[E]:
     """Events of kinds that are known here; a newer daemon may know more."""
     rest = b""
     async for piece in pieces:
@@ -55,6 +67,6 @@ async def _parsed(pieces: AsyncIterator[bytes]) -> AsyncIterator[Seen]:
             raise ServiceUnreachable(f"an event of more than {EVENT_BYTES_MAX} bytes")
         for event in events:
             fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if ": " in line)
-            kind = _TYPES.get(fields.get("event", ""))
+            kind = kinds.get(fields.get("event", ""))
             if kind is not None:
                 yield msgspec.json.decode(fields["data"], type=kind)

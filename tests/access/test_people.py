@@ -248,6 +248,37 @@ async def test_what_is_taken_away_is_gone_at_once(people: People) -> None:
     assert (await people.access.accounts.list("demo")).accounts[0].role is None
 
 
+async def test_who_was_let_in_is_known_to_be_out_again_without_being_seen(people: People) -> None:
+    """For streams that stay open: every way in which a right ends ends them, in the project where it ends; and a page
+    that stands open all night keeps no session alive."""
+    access = people.access
+    for name in ("ann", "bob", "cid"):
+        await people.make(name, "operator")
+    await access.accounts.grant(THEIRS, "ann", "viewer")
+    secret = await people.secret("ann")
+    ann, there = await access.sessions.identify(secret), await access.sessions.identify(secret, project="other")
+    bob, cid = await people.enter("bob"), await people.enter("cid")
+    tokens = [await access.make_token(MACHINE, wire.TokenRequest(actor=f"t{n}", role="viewer")) for n in range(2)]
+    first, second = [await access.authenticate(one.secret or "") for one in tokens]
+    by_token = await access.sessions.identify(
+        await access.sessions.sign_in(wire.SessionRequest(token=tokens[1].secret), address="10.0.0.1", request="")
+    )
+    held = [MACHINE, ann, there, bob, cid, first, second, by_token]
+    people.rows("update mover.session set seen_at = now() - interval '20 minutes'")
+    assert await access.standing(held) == [True] * 8
+    people.rows("update mover.session set idle_s = 600")
+    assert await access.standing(held) == [True, False, False, False, False, True, True, False]
+    people.rows("update mover.session set idle_s = 3600")
+
+    await access.accounts.revoke(MACHINE, "ann")
+    await access.accounts.grant(MACHINE, "bob", "viewer")
+    await access.sessions.end(cid, every=False, request="")
+    people.rows("update mover.token set expires_at = now() where id = %s", tokens[0].id)
+    await access.revoke(MACHINE, tokens[1].id)
+    assert await access.standing(held) == [True, False, True, False, False, False, False, False]
+    assert await access.standing([]) == []
+
+
 async def test_an_admin_knows_the_accounts_of_one_project(people: People) -> None:
     """Of another project's people an admin learns nothing, not even by their number; what concerns an account of
     several is the machine's."""

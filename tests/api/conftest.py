@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from mover import log
 from mover.api import Limits, Rooms, make_app, serve
@@ -21,10 +22,14 @@ LOOPBACK = Listen(unix=None, host="127.0.0.1", port=0, tls=None)
 class Served:
     """An application on a free loopback port and a session that speaks raw HTTP to it."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, rooms: Rooms) -> None:
+    def __init__(
+        self, url: str, session: aiohttp.ClientSession, rooms: Rooms, access: SmallAccess, app: web.Application
+    ) -> None:
         self.url = url
         self.session = session
         self.rooms = rooms
+        self.access = access
+        self.app = app
 
     def ask(self, method: str, path: str, *, role: str = "operator", **more: Any) -> Any:
         headers = {"Authorization": f"Bearer mvr_{role}"} if role else {}
@@ -52,12 +57,11 @@ async def serve_small() -> AsyncIterator[Any]:
         async def start(*, limits: Limits | None = None, clock: Clock = SYSTEM, project: str = "demo") -> Served:
             rooms = small_rooms()
             access = SmallAccess(project=project)
-            server = await serve(
-                make_app(rooms, access, version="0", limits=limits, clock=clock), LOOPBACK, limits=limits
-            )
+            app = make_app(rooms, access, version="0", limits=limits, clock=clock)
+            server = await serve(app, LOOPBACK, limits=limits)
             stack.push_async_callback(server.stop)
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            return Served(server.urls[0], session, rooms)
+            return Served(server.urls[0], session, rooms, access, app)
 
         yield start
 

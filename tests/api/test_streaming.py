@@ -6,10 +6,11 @@ import asyncio
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 
 from mover.api import Limits, streaming
-from mover.model import wire
+from mover.errors import CatalogUnavailable
 from tests.api.conftest import Served
 from tests.api.small_rooms import AT
 
@@ -28,7 +29,7 @@ async def test_states_have_ids_and_progress_has_none_and_the_run_s_end_is_the_st
         assert (response.status, response.content_type) == (200, "text/event-stream")
         text = (await response.read()).decode()
     retry, *events = text.rstrip("\n").split("\n\n")
-    assert retry == "retry: 2000" and len(events) == 4
+    assert retry == "retry: 3000" and len(events) == 4
     number, name, data = events[0].split("\n")
     assert (number, name) == ("id: 3", "event: state")
     assert json.loads(data.removeprefix("data: ")) == {
@@ -81,17 +82,47 @@ async def test_streams_are_bounded_for_a_caller_and_for_the_daemon_and_come_free
     assert statuses[-1] == 200
 
 
-async def test_a_daemon_that_stops_ends_its_streams() -> None:
-    """Between two events, without waiting for the next."""
-    streams = streaming.Streams(Limits())
-    never = asyncio.Event()
+async def test_a_daemon_that_stops_cuts_its_streams(serve_small: Any) -> None:
+    """Between two events, without waiting for the next; and no reader takes it for the end of what it watches."""
+    served = await serve_small()
+    response = await served.ask("GET", WATCHED)
+    await read_to(response, b"id: 4")
+    await served.app.shutdown()
+    with pytest.raises(aiohttp.ClientError):
+        async with asyncio.timeout(60):
+            await response.read()
 
-    async def items() -> Any:
-        yield wire.RunEvent(id=1, run="run-1", state="staging", at=AT)
-        await never.wait()
 
-    lines = streams.framed("ann", items())
-    assert b"id: 1" in await anext(lines)
-    streams.close()
-    async with asyncio.timeout(60):
-        assert [line async for line in lines] == []
+async def test_a_stream_is_cut_soon_after_its_caller_may_no_longer(
+    serve_small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed out, revoked, expired, in another role now: what is open ends with it, what still may goes on, and one
+    question is asked for all of them. While the catalog is away nobody is cut."""
+    monkeypatch.setattr(streaming, "STANDING_S", 0.01)
+    served = await serve_small()
+    mine = await served.ask("GET", WATCHED)
+    others = await served.ask("GET", WATCHED, role="viewer")
+    await read_to(mine, b"id: 4")
+    answers = served.access.standing
+
+    async def away(held: Any) -> list[bool]:
+        raise CatalogUnavailable("away")
+
+    served.access.standing = away
+    await asyncio.sleep(0.1)
+    served.access.standing = answers
+    served.access.over.add("operator")
+    with pytest.raises(aiohttp.ClientError):
+        async with asyncio.timeout(60):
+            await mine.read()
+    served.rooms.runs.over.set()
+    assert b'"state":"cleaned"' in await others.read()
+
+
+async def test_changes_are_events_of_their_own(served: Served) -> None:
+    """Nouns and ids, no contents; what is too much to tell is a reset."""
+    async with served.ask("GET", "/v1/events") as response:
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        _, first, second = (await response.text()).rstrip("\n").split("\n\n")
+    assert first == 'id: 7\nevent: changed\ndata: {"id":7,"nouns":{"runs":["run-1"],"audit":null}}'
+    assert second == 'id: 8\nevent: reset\ndata: {"id":8}'
