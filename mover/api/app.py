@@ -20,6 +20,7 @@ from mover import metrics
 from mover.api import (
     accounts,
     adoptions,
+    answers,
     archives,
     audit,
     batches,
@@ -28,6 +29,7 @@ from mover.api import (
     events,
     folders,
     oversight,
+    plots,
     policies,
     protection,
     quarantine,
@@ -40,6 +42,7 @@ from mover.api import (
     sessions,
     shortenings,
     snapshots,
+    tags,
     tokens,
     transfers,
     vault,
@@ -87,15 +90,21 @@ OPERATIONS: tuple[Operation, ...] = (
     *shortenings.OPERATIONS,
     *policies.OPERATIONS,
     *protection.OPERATIONS,
+    *answers.OPERATIONS,
     *audit.OPERATIONS,
     *tokens.OPERATIONS,
     *sessions.OPERATIONS,
     *accounts.OPERATIONS,
     *service.OPERATIONS,
     *oversight.OPERATIONS,
+    *plots.OPERATIONS,
+    *tags.OPERATIONS,
     *events.OPERATIONS,
 )
 
+# an answer is data: opened as a page of its own, a picture with a script in it among them, it does nothing, and in
+# another site's frame it is not shown
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 KEPT = "private, max-age=3600, immutable"
 _log = get_logger("api")
 
@@ -263,6 +272,8 @@ def _stamp(response: web.StreamResponse, request: web.Request) -> None:
     response.headers[HEADER] = request_id(request)
     response.headers.setdefault("Cache-Control", "no-store")  # the pages beside the API say their own
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
 
 
 def _json(answer: Any, *, status: int = 200) -> web.Response:
@@ -283,7 +294,7 @@ def _add_plain_routes(app: web.Application, house: _House) -> None:
         return web.Response(body=openapi, content_type="application/json")
 
     async def expose(request: web.Request) -> web.Response:
-        if not is_local(request) or "Authorization" in request.headers:
+        if not is_local(request) or house.admission.is_passed_on(request) or "Authorization" in request.headers:
             allow(await house.admission.admit(request), "metrics.read")
         return web.Response(body=house.rooms.metrics(), headers={"Content-Type": metrics.CONTENT_TYPE})
 

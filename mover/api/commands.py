@@ -9,6 +9,7 @@ from __future__ import annotations
 
 _PAGE = "[ --after {after}][ --limit {limit}]"
 _PLAN = "[ --plan {plan}]"
+_PLOT = " --to FILE[ --theme {theme}][ --width {width}][ --height {height}]"
 
 COMMANDS: dict[str, str] = {
     "batches.declare": "batch ready {folder}[ --expected {expected_count}][ --tier {tier}][ --policy {policy}]" + _PLAN,
@@ -162,6 +163,14 @@ COMMANDS: dict[str, str] = {
     "[ --reason {reason}]" + _PLAN,
     "tags.undo": "tag undo {id}" + _PLAN,
     "oversight.shards": "shard list[ --subject {subject}][ --kind {kind}][ --state {state}]" + _PAGE,
+    "plots.fill": "plot fill --tier {tier}[ --days {days}]" + _PLOT,
+    "plots.pace": "plot pace[ --source {source}][ --target {target}][ --minutes {minutes}]" + _PLOT,
+    "plots.treemap": "plot treemap --tier {tier}[ --folder {folder}]" + _PLOT,
+    "plots.ages": "plot ages --tier {tier}[ --folder {folder}]" + _PLOT,
+    "plots.distribution": "plot distribution --column {column}[ --expression {expression}]" + _PLOT,
+    "plots.calendar": "plot calendar[ --policy {policy}]" + _PLOT,
+    "plots.ledger": "plot ledger {id}" + _PLOT,
+    "plots.run": "plot run {id}" + _PLOT,
     "service.tiers": "tier list",
     "service.policies": "policy list",
     "policies.schema": "policy schema",

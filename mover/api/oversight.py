@@ -26,6 +26,15 @@ class UsageQuery(Query, frozen=True):
     folder: Annotated[str, Meta(max_length=4096)] = ""
 
 
+class ColdQuery(Paged, frozen=True):
+    """`older`: not used for so many seconds. By folder as scans saw it, by slide where slides stand, by run or cohort
+    where runs do."""
+
+    older: Annotated[int, Meta(ge=86_400, le=3_155_760_000)] = 180 * 86_400
+    by: Literal["folder", "slide", "run", "cohort"] = "folder"
+    folder: Annotated[str, Meta(max_length=4096)] = ""
+
+
 class AlarmsQuery(Paged, frozen=True):
     """`standing`: only those that are not over."""
 
@@ -81,6 +90,22 @@ async def usage(call: Call[None, UsageQuery]) -> wire.Usage:
 async def duplicates(call: Call[None, Paged]) -> wire.DuplicatePage:
     """Contents that stand on a tier more than once, by digest, the most that could be spared first."""
     return await call.rooms.oversight.duplicates(call.project, call.id, after=call.query.after, limit=call.query.limit)
+
+
+@OPERATIONS.add("GET", "/v1/tiers/{name}/cold", "scans.read", wire.ColdPage, query=ColdQuery)
+async def cold(call: Call[None, ColdQuery]) -> wire.ColdPage:
+    """What nobody used for long on a deidentified tier, the longest unused first; nothing is moved or removed."""
+    query = call.query
+    return await call.rooms.oversight.cold(
+        call.project, call.id, by=query.by, older_s=query.older, folder=query.folder, after=query.after,
+        limit=query.limit,
+    )  # fmt: skip
+
+
+@OPERATIONS.add("GET", "/v1/ages", "scans.read", wire.TierAges)
+async def ages(call: Call[None, Query]) -> wire.TierAges:
+    """How long ago what stands on each tier was last used."""
+    return await call.rooms.oversight.ages(call.project)
 
 
 @OPERATIONS.add("GET", "/v1/nodes", "shards.read", wire.Nodes)

@@ -7,6 +7,9 @@ the project's own role. What an expression says never becomes SQL: it is judged 
 A slide that was written since its block was built has a mark. Readers take marked slides row by row and skip their
 places, so an answer counts every slide once, as it is. They read the marks first, in one moment with the number of
 places; what gets a place or a block later cannot be counted twice. The builder takes marks before it reads rows.
+
+Tags are in no block: people change those of a hundred thousand slides at once, and ask for the result the next moment.
+Which slides have one is read from its rows and laid over the parts.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from mover.catalog import facts, queries
 from mover.catalog.database import Connection
-from mover.decide.vectors import BLOCK, DRAW, Mask, Vector, draw, pack, unpack
+from mover.decide.vectors import BLOCK, DRAW, TAGS, Mask, Vector, draw, pack, unpack
 from mover.errors import CatalogUnavailable
 from mover.model.facts import SLIDE_COLUMNS, FactColumn
 
@@ -47,10 +50,13 @@ class Part(Struct, frozen=True):
     numbers: Sequence[str] = ()
 
 
+Places = NDArray[np.int64]
+
+
 class _Standing(Struct, frozen=True):
     places: int
     marked: list[str]
-    skipped: NDArray[np.int64]  # places, ascending
+    skipped: Places  # ascending
 
 
 async def parts(
@@ -58,7 +64,8 @@ async def parts(
 ) -> AsyncGenerator[list[Part], None]:
     """Every slide of the project exactly once, a few blocks at a time, with these columns and its size; with
     `newest`, only what the last blocks hold. Raises CatalogUnavailable while too much waits to be built."""
-    names = sorted({*wanted, SIZE})
+    names = sorted({name for name in (*wanted, SIZE) if not name.startswith(TAGS)})
+    tagged = await _tagged(conn, sorted({name for name in wanted if name.startswith(TAGS)}))
     standing = await _standing(conn)
     last = (standing.places - 1) // BLOCK
     begin = max(0, last + 1 - newest) if newest is not None else 0
@@ -69,7 +76,7 @@ async def parts(
             following = start + READ_BLOCKS
             # the database sends the next blocks while these are judged
             ahead = asyncio.create_task(_blocks(conn, names, following, last)) if following <= last else None
-            yield await asyncio.to_thread(_parts, rows, standing)
+            yield await asyncio.to_thread(_parts, rows, standing, tagged)
     finally:
         if ahead is not None:
             await asyncio.wait([ahead])
@@ -78,7 +85,9 @@ async def parts(
         numbers = standing.marked[start : start + READ_ROWS]
         found = await _Q.many(conn, "rows_by_number", numbers=numbers)
         if found:  # not all of them withheld
-            yield [await asyncio.to_thread(_marked, found, {name: typed[name] for name in names if name in typed})]
+            types = {name: typed[name] for name in names if name in typed}
+            tags = await _tagged_of(conn, tagged, [row.number for row in found])
+            yield [await asyncio.to_thread(_marked, found, types, tags)]
 
 
 async def _standing(conn: Connection) -> _Standing:
@@ -90,6 +99,27 @@ async def _standing(conn: Connection) -> _Standing:
         )
     skipped = np.unique(np.array((row.marked_places or []) + (row.withheld or []), np.int64))
     return _Standing(row.places, row.marked or [], skipped)
+
+
+async def _tagged(conn: Connection, keys: Sequence[str]) -> dict[str, Places]:
+    """The places of the slides with each of these tags, or with any, ascending."""
+    found = {}
+    for key in keys:
+        async with conn.cursor(binary=True) as cursor:
+            await cursor.execute(_Q["tagged"], {"tag": key.removeprefix(TAGS) or None}, prepare=False)
+            [row] = await cursor.fetchall()
+        found[key] = np.array(row.places or [], np.int64)
+    return found
+
+
+async def _tagged_of(conn: Connection, keys: Iterable[str], numbers: Sequence[str]) -> dict[str, Vector]:
+    """The same of these rows, in their order."""
+    found = {}
+    for key in keys:
+        rows = await _Q.planned(conn, "tagged_of", numbers=numbers, tag=key.removeprefix(TAGS) or None)
+        has = {row.number for row in rows}
+        found[key] = Vector(np.fromiter((number in has for number in numbers), bool, len(numbers)))
+    return found
 
 
 async def _blocks(conn: Connection, names: list[str], first: int, last: int) -> list[Any]:
@@ -121,24 +151,29 @@ def _scans(plan: dict[str, Any]) -> list[str]:
     return [f"{plan['Node Type']} of {plan['Relation Name']}{index}, about {plan['Plan Rows']} rows", *inner]
 
 
-def _parts(rows: Sequence[Any], standing: _Standing) -> list[Part]:
+def _parts(rows: Sequence[Any], standing: _Standing, tagged: Mapping[str, Places]) -> list[Part]:
     blocks: dict[int, dict[str, Vector]] = {}
     for row in rows:
         blocks.setdefault(row.block, {})[row.name] = unpack(row.body)
-    return [_part(block * BLOCK, columns, standing) for block, columns in blocks.items()]
+    return [_part(block * BLOCK, columns, standing, tagged) for block, columns in blocks.items()]
 
 
-def _part(first: int, columns: dict[str, Vector], standing: _Standing) -> Part:
+def _part(first: int, columns: dict[str, Vector], standing: _Standing, tagged: Mapping[str, Places]) -> Part:
     size = columns[SIZE]
     rows = len(size.values if size.codes is None else size.codes)
     here = np.arange(first, first + rows) < standing.places
     low, high = np.searchsorted(standing.skipped, (first, first + rows))
     here[standing.skipped[low:high] - first] = False
+    for key, places in tagged.items():
+        begin, end = np.searchsorted(places, (first, first + rows))
+        has = np.zeros(rows, bool)
+        has[places[begin:end] - first] = True
+        columns[key] = Vector(has)
     return Part(rows, columns, here, first)
 
 
-def _marked(found: Sequence[Any], types: Mapping[str, str]) -> Part:
-    columns = {name: unpack(body) for name, body in _packed(found, types).items()}
+def _marked(found: Sequence[Any], types: Mapping[str, str], tags: Mapping[str, Vector]) -> Part:
+    columns = {name: unpack(body) for name, body in _packed(found, types).items()} | dict(tags)
     return Part(len(found), columns, np.ones(len(found), bool), numbers=[row.number for row in found])
 
 

@@ -8,6 +8,17 @@ select count(*) as marks, (select coalesce(max(place) + 1, 0) from mover.slide_p
   from (select project_id, number from mover.fact_mark limit %(limit)s) m
   left join mover.slide_place p on p.project_id = m.project_id and p.number = m.number;
 
+-- name: tagged
+-- The places of the slides with a tag, or with any.
+select array_agg(p.place order by p.place) as places
+  from (select distinct number from mover.slide_tag where present and (%(tag)s::text is null or tag = %(tag)s)) t
+  join mover.slide_place p using (number);
+
+-- name: tagged_of
+-- Of these slides, those with a tag, or with any.
+select distinct number from mover.slide_tag
+ where number = any (%(numbers)s) and present and (%(tag)s::text is null or tag = %(tag)s);
+
 -- name: blocks
 -- These columns of some blocks, each by its key: the rows are few and short, and what they point to is not, which the
 -- planner does not know.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,6 +133,19 @@ class Moment(click.ParamType):
         return seen if seen.tzinfo else seen.replace(tzinfo=UTC)
 
 
+class Span(click.ParamType):
+    """A number of seconds as people say it: 180d, 26w, 2y; seconds where no unit is said."""
+
+    name = "span"
+    units: Mapping[str, int] = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,10})([a-z]*)", str(value))
+        if found is None or found[2] not in self.units:
+            self.fail(f"{value!r} is no span of time; say 180d, 26w or 2y", param, ctx)
+        return int(found[1]) * self.units[found[2]]
+
+
 def _to_its_end(ctx: click.Context, param: click.Parameter, seen: datetime | None) -> datetime | None:
     """Tables print whole seconds: what they say was recorded at a time is on record at that time."""
     return seen and (seen if seen.microsecond else seen.replace(microsecond=999_999))
@@ -161,8 +175,11 @@ def report_options(function: F) -> F:
 
 def write_report(out: Output, fetch: Callable[[Callable[[bytes], object]], int], output: Path | None) -> None:
     """Pieces of a report as they come: to the terminal, or to a file whose size is told."""
+    from mover.cli.output import shown
+
     if output is None:
-        fetch(lambda piece: click.echo(piece, nl=False))
+        plain = shown()
+        fetch(lambda piece: click.echo(plain(piece), nl=False))
         return
     with open(output, "wb") as file:
         count = fetch(file.write)

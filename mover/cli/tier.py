@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import after_option, limit_option, with_client
+from mover.cli.common import Span, after_option, limit_option, with_client
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -120,3 +120,51 @@ def duplicates(*, mover: SyncClient, out: Output, tier: str, after: str | None, 
     out.table(page, "digest files> size> spare> some", rows, empty="no content is known to stand there twice")
     if page.next:
         out.note(f"more: --after {page.next}")
+
+
+@command.command("cold")
+@click.argument("tier")
+@click.option("--older", "older_s", type=Span(), default=180 * 86_400, help="Not used for so long. [default: 180d]")
+@click.option("--by", type=click.Choice(["folder", "slide", "run", "cohort"]), default="folder", show_default=True)
+@click.option("--folder", default="", help="Only what stands below it, as listings write it.")
+@after_option
+@limit_option
+@with_client
+def cold(
+    *, mover: SyncClient, out: Output, tier: str, older_s: int, by: str, folder: str, after: str | None, limit: int
+) -> None:
+    """What nobody used for long, the longest unused first. Nothing is moved: tag it, or name it in a move policy."""
+    from mover.cli.output import size
+
+    page = mover.oversight.cold(tier, older_s=older_s, by=by, folder=folder, after=after, limit=limit)
+    here = "(here)" if by == "folder" else "(none)"
+    rows = [(one.name or here, one.count, size(one.bytes), one.used_at, one.how) for one in page.items]
+    what = "runs" if by == "cohort" else "files"
+    empty = f"everything known there was used within {_days(older_s)}"
+    out.table(page, f"{by} {what}> size> used how", rows, empty=empty)
+    if page.next:
+        out.note(f"more: --after {page.next}")
+    elif page.items and by == "slide":
+        out.note(f"tag them: mover tag add TAG --cold {tier} --older {older_s}s")
+
+
+@command.command("ages")
+@with_client
+def ages(*, mover: SyncClient, out: Output) -> None:
+    """How long ago what stands on each tier was last used: half of it, the oldest; and what half a year did not see."""
+    from mover.cli.output import size
+
+    seen = mover.oversight.ages()
+    cold_from = seen.ages_s.index(180 * 86_400) + 1
+    rows = [
+        (
+            t.tier, t.count, size(t.bytes), _days(t.median_s), _days(t.oldest_s),
+            size(sum(one.bytes for one in t.by_age if one.age >= cold_from)),
+        )
+        for t in seen.tiers
+    ]  # fmt: skip
+    out.table(seen, "tier files> size> half> oldest> cold>", rows, empty="neither slides nor scans tell anything yet")
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86_400:.0f} d"

@@ -22,7 +22,7 @@ from mover.decide.vectors import DRAW
 from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.facts import SLIDE_KEYS
+from mover.model.facts import SLIDE_KEYS, TAG
 from mover.model.ids import is_id
 from mover.randomness import new_id
 
@@ -80,11 +80,15 @@ class Cohorts:
         async with self._database.project(project) as conn:
             known = await facts.columns(conn)
             described = facts.described(known)
+            tags = [row.tag for row in await _Q.many(conn, "tags", limit=VALUES_SHOWN)] if values else None
+            name = TAG if TAG not in known else f"slide.{TAG}"
+            tag = wire.Column(name=name, type=TAG, table="slide", values=[*tags] if tags is not None else None)
             if not values:
-                return wire.Columns(columns=described)
+                return wire.Columns(columns=[*described, tag])
             types = {_key(column): column.type for column in described if column.name not in SLIDE_KEYS}
             _, _, spreads = await selections.spreads(conn, None, types, newest=NEWEST_BLOCKS)
-        return wire.Columns(columns=[_with_values(column, spreads.get(_key(column))) for column in described])
+        told = [_with_values(column, spreads.get(_key(column))) for column in described]
+        return wire.Columns(columns=[*told, tag])
 
     async def count(self, project: str, expression: str) -> tuple[int, int]:
         """Slides and bytes that an expression selects now; nothing is kept."""
@@ -102,7 +106,7 @@ class Cohorts:
             slides=found.slides,
             row_by_row=found.row_by_row,
             clauses=[wire.Clause(depth=one.depth, words=one.words, count=count) for one, count in found.clauses],
-            columns=[_name(key) for key in found.columns if key != DRAW],
+            columns=sorted({_name(key) for key in found.columns if key != DRAW}),
             plan=plan,
         )
 
@@ -261,7 +265,7 @@ def _key(column: wire.Column) -> str:
 def _name(key: str) -> str:
     """What a column of a block is called in an expression."""
     home, _, name = key.partition(":")
-    return f"slide.{name}" if home == "slide" else name
+    return {"slide": f"slide.{name}", "tag": TAG}.get(home, name)
 
 
 def _with_values(column: wire.Column, spread: Spread | None) -> wire.Column:

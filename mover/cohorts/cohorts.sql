@@ -48,3 +48,7 @@ select s.number, array_remove(array[coalesce(s.root, s.digest), a.block], null) 
                                        else s.facts ->> %(fact)s end end as stratum
   from mover.slide s left join mover.aligned a using (number)
  where s.number = any (%(numbers)s);
+
+-- name: tags
+-- The tags of the project, the most frequent first.
+select tag, count(*) as slides from mover.slide_tag where present group by tag order by slides desc, tag limit %(limit)s;

@@ -98,6 +98,7 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "alarms.test": _ADMIN,
     "audit.read": frozenset({"admin", "custodian"}),
     "audit.pack": frozenset({"admin", "custodian"}),
+    "answers.read": frozenset({"admin", "custodian"}),
     # two of them, and the database tells who is one
     "audit.restore": frozenset({"admin", "custodian"}),
     "tokens.read": _ADMIN,

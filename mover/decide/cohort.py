@@ -26,8 +26,10 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import Token, TokenType
 
+from mover.decide.tags import HINT as TAG_HINT
+from mover.decide.tags import why_not_tag
 from mover.errors import ExpressionInvalid
-from mover.model.facts import SLIDE_COLUMNS, FactColumn
+from mover.model.facts import SLIDE_COLUMNS, TAG, FactColumn
 from mover.model.ids import CROCKFORD
 
 # it warns of what it does not know by quoting it, and an expression may hold what no log may (I2)
@@ -80,6 +82,12 @@ class Like(Struct, frozen=True):
     any_case: bool
 
 
+class Tagged(Struct, frozen=True):
+    """People put this tag on the slide; without one, any. Never unknown: a slide has it, or not."""
+
+    tag: str | None
+
+
 class Sampled(Struct, frozen=True):
     """A share of the slides, decided for each by its number and the seed: stable when others come and go."""
 
@@ -99,7 +107,7 @@ class Any_(Struct, frozen=True):
     parts: tuple[Node, ...]
 
 
-Node = Compare | OneOf | Between | IsNull | Like | Sampled | Not | All | Any_
+Node = Compare | OneOf | Between | IsNull | Like | Tagged | Sampled | Not | All | Any_
 
 
 def parse(text: str, columns: Mapping[str, FactColumn]) -> Node:
@@ -123,6 +131,8 @@ def columns_of(node: Node) -> set[str]:
             return columns_of(node.inner)
         case All() | Any_():
             return set().union(*(columns_of(part) for part in node.parts))
+        case Tagged():
+            return {TAG}
     return set()
 
 
@@ -243,11 +253,23 @@ class _Reader:
         if not isinstance(left, exp.Column):
             raise self._refused(node, "a comparison needs a column on one side")
         column = self._column(left)
+        if column.type == TAG:
+            return self._tagged(right, operator)
         if operator in _ORDERED and column.type in ("text", "boolean"):
             raise self._refused(left, f"{column.name} is {column.type}, which has no order", hint="Use = or in (…).")
         if isinstance(right, exp.Column):
             return Compare(column, operator, self._comparable(column, right))
         return Compare(column, operator, self._value(right, column, listed=True))
+
+    def _tagged(self, node: Parsed, operator: Operator) -> Node:
+        """A slide has many tags or none, so nothing but having one can be asked."""
+        if operator not in ("=", "<>"):
+            raise self._refused(node, "a slide has a tag or not", hint="Use = or in (…).")
+        if not (isinstance(node, exp.Literal) and node.is_string):
+            raise self._refused(node, "a tag stands in single quotes", hint="Say `tag is null` for slides without any.")
+        if why := why_not_tag(node.this):
+            raise self._refused(node, why, hint=TAG_HINT)
+        return Tagged(node.this) if operator == "=" else Not(Tagged(node.this))
 
     def _comparable(self, column: Column, node: Parsed) -> Column:
         other = self._column(node)
@@ -261,13 +283,16 @@ class _Reader:
         items = node.args.get("expressions") or []
         if not 1 <= len(items) <= MAX_LIST:
             raise self._refused(node, f"a list has 1 to {MAX_LIST} values")
-        found = OneOf(column, tuple(self._value(item, column, listed=True) for item in items))
+        if column.type == TAG:
+            found: Node = Any_(tuple(self._tagged(item, "=") for item in items))
+        else:
+            found = OneOf(column, tuple(self._value(item, column, listed=True) for item in items))
         return Not(found) if node.args.get("negate") else found
 
     def _between(self, node: Parsed, depth: int) -> Node:
         self._only(node, "this", "low", "high", "negate")
         column = self._column(node.args["this"])
-        if column.type in ("text", "boolean"):
+        if column.type in ("text", "boolean", TAG):
             raise self._refused(node, f"{column.name} is {column.type}, which has no order", hint="Use = or in (…).")
         low, high = (self._value(node.args[side], column) for side in ("low", "high"))
         return Not(Between(column, low, high)) if node.args.get("negate") else Between(column, low, high)
@@ -278,8 +303,11 @@ class _Reader:
         negate = bool(node.args.get("negate"))
         if isinstance(right, exp.Not):  # how other versions of the parser write `is not`
             negate, right = not negate, right.this
-        if isinstance(right, exp.Null):
-            found: Node = IsNull(column)
+        if isinstance(right, exp.Null) and column.type == TAG:
+            found: Node = Tagged(None)
+            negate = not negate
+        elif isinstance(right, exp.Null):
+            found = IsNull(column)
         elif isinstance(right, exp.Boolean) and column.type == "boolean":
             # `is true` is never unknown, so `is not true` holds where the fact is missing
             found = All((Not(IsNull(column)), Compare(column, "=", bool(right.this))))
@@ -343,10 +371,12 @@ class _Reader:
             return Column(name, self._columns[name].type, "record")
         if name in SLIDE_COLUMNS:
             return Column(name, SLIDE_COLUMNS[name], "slide")
+        if name == TAG:
+            return Column(name, TAG, "slide")
         raise self._unknown(node, name)
 
     def _unknown(self, node: Parsed, name: str) -> ExpressionInvalid:
-        known = sorted({*self._columns, *SLIDE_COLUMNS})
+        known = sorted({*self._columns, *SLIDE_COLUMNS, TAG})
         close = get_close_matches(name, known, n=1)
         hint = f"Did you mean `{close[0]}`?" if close else f"Known columns: {', '.join(known[:40])}."
         if node.this.args.get("quoted"):
@@ -442,7 +472,7 @@ class _Reader:
 
 _LANGUAGE = (
     "An expression compares columns with values: = <> < <= > >=, and, or, not, in (…), between … and …, is null, "
-    "like, ilike, sampled(fraction, seed = number)."
+    "like, ilike, tag = '…', sampled(fraction, seed = number)."
 )
 
 

@@ -19,6 +19,7 @@ from mover.decide.cohort import (
     OneOf,
     Sampled,
     Scalar,
+    Tagged,
 )
 
 SHOWN_VALUES = 12
@@ -70,6 +71,8 @@ def _leaf(node: Node) -> str:
             return f"{_name(column)} is not known"
         case Like(column, pattern, any_case):
             return f"{_name(column)} is like {_said(pattern)}{' in any case' if any_case else ''}"
+        case Tagged(tag):
+            return f"is tagged {_said(tag)}" if tag is not None else "has a tag"
         case Sampled(fraction, seed):
             return f"a sample of {fraction * 100:g} % of all slides, seed {seed}"
     raise AssertionError(node)

@@ -34,6 +34,7 @@ from mover.decide.cohort import (
     Not,
     OneOf,
     Scalar,
+    Tagged,
     _error_place,
     _place,
     _Reader,
@@ -41,6 +42,7 @@ from mover.decide.cohort import (
     is_like,
 )
 from mover.errors import ExpressionInvalid, IllegalTransition
+from mover.model.facts import TAG
 from mover.model.tiers import TierKind, TierRole, Zone
 
 # --- what a transfer may become --------------------------------------------------------------------------
@@ -361,6 +363,7 @@ COLUMNS: dict[str, str] = {
     "age": "duration",    # since it was last written
     "digest": "text",     # null when it was never read
     "verified": "duration",  # since it was last read back; null when it never was
+    TAG: TAG,             # of the slide whose number is a part of the key
 }
 _DURATIONS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0, "y": 31_557_600.0}
 _SIZES = {
@@ -380,6 +383,7 @@ class Facts(Struct, frozen=True):
     mtime_s: float
     digest: str | None = None
     verified_s: float | None = None
+    tags: frozenset[str] = frozenset()
 
 
 def parse_when(text: str) -> Node:
@@ -510,6 +514,8 @@ def _holds(node: Node, facts: Facts, now_s: float) -> bool | None:
             return _negated(found)
         case Not():
             return _negated(_holds(node.inner, facts, now_s))
+        case Tagged(tag):
+            return tag in facts.tags if tag is not None else bool(facts.tags)
         case IsNull():
             return _fact(node.column, facts, now_s) is None
         case Compare() | OneOf() | Between() | Like():

@@ -32,11 +32,13 @@ from mover.decide.cohort import (
     OneOf,
     Sampled,
     Scalar,
+    Tagged,
     is_like,
 )
 
 BLOCK = 32768  # places; a selection's offsets are smallints because of it
 DRAW = "slide:draw"  # 64 bits of every slide, for `sampled`
+TAGS = "tag:"  # before a tag; alone, for any. Of a block: for every row whether it has it
 NUMERIC = ("integer", "number", "year")
 
 Mask = NDArray[np.bool_]
@@ -140,6 +142,8 @@ def keys_of(node: Node) -> set[str]:
             return keys_of(node.inner)
         case All() | Any_():
             return set().union(*(keys_of(part) for part in node.parts))
+        case Tagged():
+            return {f"{TAGS}{node.tag or ''}"}
         case Sampled():
             return {DRAW}
 
@@ -156,6 +160,9 @@ def judge(node: Node, columns: Mapping[str, Vector], rows: int) -> Truth:
         case Sampled(fraction, seed):
             yes = _mixed(columns[DRAW].values, seed) < np.uint64(int(fraction * 2**32))
             return Truth(yes, ~yes)
+        case Tagged(tag):
+            has = columns[f"{TAGS}{tag or ''}"].values
+            return Truth(has, ~has)
         case IsNull(column):
             known = _known(columns.get(key_of(column)), rows)
             return Truth(~known, known)

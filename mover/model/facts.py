@@ -21,6 +21,9 @@ class FactColumn(Struct, frozen=True):
 # what a slide is called; no record may give a fact this name
 SLIDE_KEYS = ("number", "subject")
 
+# what people put on slides, any number of each; `tag` in an expression asks whether one is among them
+TAG = "tag"
+
 # known of every slide without any record. A record's fact of the same name goes before; `slide.mpp` is then
 # what the slide itself says
 SLIDE_COLUMNS: dict[str, FactType] = {

@@ -7,7 +7,7 @@ keeps nothing. Memory is bounded by one slice of the listing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,7 @@ from mover.decide.moving import (
     target_overwrites,
     target_owned,
 )
+from mover.decide.vectors import TAGS, keys_of
 from mover.errors import ChangedWhileReading, EntryMissing, RequestInvalid, TierDenied
 from mover.jobs import in_thread
 from mover.model import wire
@@ -105,7 +106,8 @@ class Planner:
         label = f"{source.tier}:{key_text(prefix)}"
         assert body.to is not None
         to = self._ends.end(body.to, "")
-        way = _Way(at, prefix, body, source, to, self._clock.now().timestamp())
+        when = parse_when(source.where) if source.where is not None else None
+        way = _Way(at, prefix, body, source, to, self._clock.now().timestamp(), when, await _tags(conn, when))
         try:
             if source.catalog:
                 seen = await self._from_catalog(conn, way)
@@ -202,6 +204,15 @@ async def _copy_lines(conn: Connection, statement: str, more: Callable[[], bytes
             lines = await in_thread(more)
 
 
+async def _tags(conn: Connection, when: Node | None) -> dict[str, frozenset[str]]:
+    """By slide, the tags that a condition asks for; all, where it asks for any. A slide is some hundred bytes here."""
+    wanted = {key.removeprefix(TAGS) for key in keys_of(when) if key.startswith(TAGS)} if when is not None else set()
+    if not wanted:
+        return {}
+    rows = await SQL.planned(conn, "tagged", tags=sorted(wanted), any="" in wanted)
+    return {row.number: frozenset(row.tags) for row in rows}
+
+
 async def paces(conn: Connection, body: wire.TransferRequest) -> list[Pace]:
     """What the newest transfers between the same tiers moved, and how fast."""
     sources = sorted({source.tier for source in body.sources})
@@ -235,13 +246,15 @@ class _Way:
         source: wire.TransferSource,
         target: End,
         now_s: float,
+        when: Node | None,
+        tags: Mapping[str, frozenset[str]],
     ) -> None:
         self.at, self.prefix, self.source = at, prefix, source
         self.seen = self.selected = 0
         self._to = _join(folder_of(body.prefix), folder_of(source.to))
         self._same_tier = source.tier == body.to
         self._keep, self._kind, self._role, self._now_s = body.keep, target.kind, target.role, now_s
-        self._when: Node | None = parse_when(source.where) if source.where is not None else None
+        self._when, self._tags = when, tags
 
     def lines(self, entries: Iterator[_Seen]) -> bytes:
         """Of the next slice that holds a selected entry, in COPY's text format; empty at the end."""
@@ -256,8 +269,16 @@ class _Way:
     def _selects(self, seen: _Seen) -> bool:
         if self._when is None or seen.kind == "missing":
             return True
-        facts = Facts(seen.key, seen.kind, seen.size_bytes, seen.mtime_ns / 1e9, seen.digest, seen.verified_s)
+        facts = Facts(
+            seen.key, seen.kind, seen.size_bytes, seen.mtime_ns / 1e9, seen.digest, seen.verified_s,
+            tags=self._tags_of(seen.key) if self._tags else frozenset(),
+        )  # fmt: skip
         return matches(self._when, facts, now_s=self._now_s)
+
+    def _tags_of(self, key: str) -> frozenset[str]:
+        """Of the slide whose number is a folder of the key, or its file's name."""
+        numbers = (part.partition(".")[0] for part in key.split("/"))
+        return next((self._tags[number] for number in numbers if number in self._tags), frozenset())
 
     def _line(self, seen: _Seen) -> str:
         key = target_key(seen.key, prefix=self.prefix, to=self._to)

@@ -102,3 +102,8 @@ select moved_count + present_count as entries, moved_bytes + present_bytes as by
  where target = %(target)s and sources <@ %(sources)s::text[] and state in ('done', 'incomplete', 'releasing')
    and moved_count > 0 and busy_s > 0
  order by finished_at desc nulls last limit %(limit)s
+
+-- name: tagged
+-- Slides with one of these tags, each with those of them that it has.
+select number, array_agg(tag) as tags from mover.slide_tag
+ where present and (%(any)s or tag = any (%(tags)s)) group by number

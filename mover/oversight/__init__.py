@@ -2,8 +2,11 @@
 
 from mover.oversight.alarms import TURN_S as ALARMS_S
 from mover.oversight.alarms import Alarms
+from mover.oversight.answers import Answers
 from mover.oversight.changes import Changes
+from mover.oversight.cold import looked_at
 from mover.oversight.levels import TURN_S
 from mover.oversight.room import Oversight
+from mover.oversight.tags import Tags
 
-__all__ = ["ALARMS_S", "TURN_S", "Alarms", "Changes", "Oversight"]
+__all__ = ["ALARMS_S", "TURN_S", "Alarms", "Answers", "Changes", "Oversight", "Tags", "looked_at"]

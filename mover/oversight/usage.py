@@ -22,7 +22,7 @@ KEYS_MAX = 5
 
 
 async def usage(conn: Connection, tier: str, *, folder: str, entries_max: int = ENTRIES_MAX) -> wire.Usage:
-    names = await _may_name(conn, tier)
+    names = await may_name(conn, tier)
     if folder and not names:
         raise RequestInvalid("folders of an identified tier are names of people", where=tier)
     below = name_bytes(_key(folder.strip("/"))) + b"/" if folder.strip("/") else b""
@@ -42,7 +42,7 @@ async def usage(conn: Connection, tier: str, *, folder: str, entries_max: int = 
 
 async def duplicates(conn: Connection, tier: str, *, after: str | None, limit: int) -> wire.DuplicatePage:
     spare, digest = _place(after)
-    names = await _may_name(conn, tier)
+    names = await may_name(conn, tier)
     rows = await SQL.planned(
         conn, "duplicates", tier=tier, spare=spare, digest=digest, names=names, keys=KEYS_MAX, limit=limit
     )
@@ -57,7 +57,7 @@ async def duplicates(conn: Connection, tier: str, *, after: str | None, limit: i
     return wire.DuplicatePage(duplicates=found, next=f"{last.spare_bytes}-{last.digest}" if last else None)
 
 
-async def _may_name(conn: Connection, tier: str) -> bool:
+async def may_name(conn: Connection, tier: str) -> bool:
     row = await SQL.one(conn, "zone", tier=tier)
     if row is None:
         raise NotFound("there is no such tier", where=tier)

@@ -48,8 +48,11 @@ class Client:
         self.vault = nouns.Vault(self._transport)
         self.dumps = nouns.Dumps(self._transport)
         self.audit = nouns.Audit(self._transport)
+        self.answers = nouns.Answers(self._transport)
         self.policies = nouns.Policies(self._transport)
         self.oversight = nouns.Oversight(self._transport)
+        self.plots = nouns.Plots(self._transport)
+        self.tags = nouns.Tags(self._transport)
         self.tokens = nouns.Tokens(self._transport)
         self.accounts = nouns.Accounts(self._transport)
 
@@ -118,8 +121,10 @@ class SyncClient:
     vault: Any
     dumps: Any
     audit: Any
+    answers: Any
     policies: Any
     oversight: Any
+    tags: Any
     tokens: Any
     accounts: Any
 

@@ -947,6 +947,40 @@ class Policies(Noun):
         )
 
 
+class Plots(Noun):
+    """Figures for reports. `drawn` is `format` ("svg" or "png"), `theme` ("light" or "dark"), `width` and `height`."""
+
+    async def get(self, name: str, **asked: Any) -> bytes:
+        """Any of them by its name."""
+        return await self._get(f"/v1/plots/{name}", bytes, **asked)
+
+    async def fill(self, tier: str, *, days: int = 30, **drawn: Any) -> bytes:
+        return await self.get("fill", tier=tier, days=days, **drawn)
+
+    async def pace(
+        self, *, source: str | None = None, target: str | None = None, minutes: int = 60, **drawn: Any
+    ) -> bytes:
+        return await self.get("pace", source=source, target=target, minutes=minutes, **drawn)
+
+    async def treemap(self, tier: str, *, folder: str = "", **drawn: Any) -> bytes:
+        return await self.get("treemap", tier=tier, folder=folder or None, **drawn)
+
+    async def ages(self, tier: str, *, folder: str = "", **drawn: Any) -> bytes:
+        return await self.get("ages", tier=tier, folder=folder or None, **drawn)
+
+    async def distribution(self, column: str, *, expression: str = "", **drawn: Any) -> bytes:
+        return await self.get("distribution", column=column, expression=expression or None, **drawn)
+
+    async def calendar(self, *, policy: str | None = None, **drawn: Any) -> bytes:
+        return await self.get("calendar", policy=policy, **drawn)
+
+    async def ledger(self, id: str, **drawn: Any) -> bytes:
+        return await self.get("ledger", id=id, **drawn)
+
+    async def run(self, id: str, **drawn: Any) -> bytes:
+        return await self.get("run", id=id, **drawn)
+
+
 class Oversight(Noun):
     """What needs a person, how full and how fast tiers are, and what works."""
 

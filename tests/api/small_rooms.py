@@ -1049,6 +1049,7 @@ class SmallOversight(Room):
         return wire.Levels(tiers=[
             wire.TierLevels(tier="flash", capacity_bytes=100, at=[AT, AT], used_bytes=[10, 20], forecast=filling),
             wire.TierLevels(tier="protect", capacity_bytes=100, at=[AT], used_bytes=[10]),
+            wire.TierLevels(tier="x", capacity_bytes=100, at=[AT], used_bytes=[10]),
         ])  # fmt: skip
 
     async def shards(

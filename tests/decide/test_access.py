@@ -66,12 +66,15 @@ transfers.approve   -      +        +     .         .
 transfers.restore   -      +        +     .         .
 scans.read          +      +        +     .         .
 scans.declare       -      +        +     .         .
+tags.read           +      +        +     .         .
+tags.change         -      +        +     .         .
 verifications.read  +      +        +     .         .
 verifications.request -    +        +     .         .
 alarms.read         +      +        +     .         .
 alarms.test         -      -        +     .         .
 audit.read          .      .        +     +         .
 audit.pack          .      .        +     +         .
+answers.read        .      .        +     +         .
 audit.restore       .      .        +     +         .
 tokens.read         .      .        +     .         .
 tokens.make         .      .        +     .         .

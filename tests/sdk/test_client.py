@@ -64,6 +64,8 @@ ARGUMENTS: dict[str, Any] = {
     "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
 NOUN_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "answers": {"question": "log"},
+    "audit": {"id": "acceptance-1", "reason": "the disk broke"},
     "quarantine": {"decision": "confirm"}, "rulings": {"action": "reinstate", "decision": "grant"},
     "snapshots": {"tags": ["golden"]},
     "policies": {
@@ -80,6 +82,7 @@ BODIES = {
     "Restores": wire.RestoreRequest(to="/restored", snapshot="snapshot-1"),
     "Records": wire.RecordsRequest(batch="batch-1", files={}),
     "Runs": wire.RunRequest(cohort="c"),
+    "Tags": wire.TagChangeRequest("look-again", expression="gleason >= 7"),
     "Tokens": wire.TokenRequest(actor="a", role="viewer"),
     "make": wire.AccountRequest(name="ann", role="viewer"),
     "password": wire.PasswordRequest(),
@@ -108,7 +111,7 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
         Client(server.urls[0], token="mvr_custodian") as custodian,
     ):
         others = {
-            "tokens": admin, "accounts": admin, "policies": admin, "audit": admin, "shortenings": admin,
+            "tokens": admin, "accounts": admin, "policies": admin, "audit": admin, "answers": admin, "shortenings": admin,
             "vault": custodian, "rulings.decide": custodian, "snapshots.rebuild": admin, "oversight.try_alarm": admin,
             "keys": admin,
         }  # fmt: skip

@@ -59,4 +59,25 @@ end $$;
 grant select, insert on mover.tag_change to mover_daemon;
 grant select, insert, update on mover.slide_tag, mover.slide_view to mover_daemon;
 
+-- When a slide was last staged for a run (a run that is not over uses it now), of the thousand lists that were used last,
+-- and when somebody last looked at it. Most slides have neither.
+create view mover.slide_used with (security_invoker = true) as
+    with staged as materialized (
+        select s.root, max(case when r.state in ('ready', 'finishing') then now() else coalesce(r.finished_at, r.ready_at) end) as at
+          from mover.run r join mover.selection s on s.project_id = r.project_id and s.id = r.selection_id
+         where r.ready_at is not null group by s.root order by at desc limit 1000)
+    select number, max(staged_at) as staged_at, max(viewed_at) as viewed_at
+      from (select p.number, u.at as staged_at, null::timestamptz as viewed_at
+              from staged u join mover.selection_list l on l.root = u.root cross join lateral unnest(l.offsets) as o (at)
+              join mover.slide_place p on p.project_id = l.project_id and p.place = l.block * 32768 + o.at
+             union all
+            select number, null, at from mover.slide_view) one
+     group by number;
+
+-- When a run whose files stand gave its last sign: it was ready, it was kept alive, it finished.
+create view mover.run_used with (security_invoker = true) as
+    select id, tier, selection_id, greatest(ready_at, finished_at, lease_until - lease_s * interval '1 second') as at
+      from mover.run where ready_at is not null and cleaned_at is null;
+grant select on mover.slide_used, mover.run_used to mover_daemon;
+
 reset role;

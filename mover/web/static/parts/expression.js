@@ -33,6 +33,7 @@ function following(head, columns, quoted) {
   if (quoted) return [];
   if (!head || /(?:\b(?:and|or|not)|\()$/i.test(head)) return columns.map((one) => ({ text: one.name, note: one.type })).concat({ text: "not", note: "the opposite" });
   const column = known(/(\w+)$/.exec(head)?.[1]);
+  if (column?.type === "tag") return ["=", "<>", "in (", "is null"].map((one) => ({ text: one, note: "" }));
   if (column) return OPERATORS.filter((one) => ORDERED.has(column.type) ? one !== "like" : !/^[<>]=?$|between/.test(one) || one === "<>").map((one) => ({ text: one, note: "" }));
   return [{ text: "and", note: "both" }, { text: "or", note: "either" }];
 }
