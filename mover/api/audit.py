@@ -107,8 +107,9 @@ async def restores(call: Call[None, Query]) -> wire.AuditRestores:
     "POST", "/v1/audit/restores", "audit.restore", wire.AuditRestore, body=wire.AuditRestoreRequest, status=201
 )
 async def ask_restore(call: Call[wire.AuditRestoreRequest, Query]) -> wire.AuditRestore:
-    """Say that the catalog was restored from an older dump: what is lost is found on the tiers, and a second person
-    approves."""
+    """Say that the catalog was restored from an older dump; a second person approves.
+
+    What is lost is found on the tiers, and written down."""
     return await call.rooms.audit.ask_restore(call.identity, call.body)
 
 

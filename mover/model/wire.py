@@ -2110,6 +2110,8 @@ class Need(Answer, frozen=True, kw_only=True):
     count: int
     subject: str | None = None
     since: datetime | None = None
+    # on whose page it is dealt with, where that is a tier's
+    tier: str | None = None
 
 
 class Needs(Answer, frozen=True, kw_only=True):

@@ -124,6 +124,7 @@ class SyncClient:
     answers: Any
     policies: Any
     oversight: Any
+    plots: Any
     tags: Any
     tokens: Any
     accounts: Any

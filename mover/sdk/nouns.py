@@ -358,7 +358,7 @@ class Slides(Noun):
     ) -> bytes:  # fmt: skip
         """A part of the slide, or all of it, as a JPEG; in pixels of its full size. For `patience_s` it is asked again
         while the slide is brought from an object tier; then StillWorking."""
-        asked = {"x": x or None, "y": y or None, "width": width, "height": height, "edge_px": edge_px}
+        asked: dict[str, Any] = {"x": x or None, "y": y or None, "width": width, "height": height, "edge_px": edge_px}
         try:
             async with asyncio.timeout(patience_s or None) as patience:
                 while True:

@@ -771,8 +771,6 @@ class SmallAudit(Room):
         return self.restored(None)
 
     async def approve_restore(self, identity: Identity, id: str) -> wire.AuditRestore:
-        if id != "acceptance-1":
-            raise NotFound("no such statement", where=id)
         return self.restored(identity.actor)
 
     def restored(self, by: str | None) -> wire.AuditRestore:

@@ -20,9 +20,10 @@ from mover.decide.fhir import KINDS, OTHER, audit_event, kind_of
 HOUSE = Path(mover.__file__).parent
 AT = datetime(2026, 11, 22, 13, 0, 0, 250, tzinfo=UTC)
 # beginnings that the program puts together: the last word is one of these
-FILLED = {"pack {}": ["quarantined"], "scan {}": ["complete"], "verification {}": ["whole"], "vault {} refused":
-          ["export"], "{} read": ["slide", "ledger", "manifest", "snapshot", "audit"], "{} {}": [], "{} failed": [],
-          "release {}": ["begun"]}  # fmt: skip
+FILLED = {
+    "pack {}": ["quarantined"], "scan {}": ["complete"], "verification {}": ["whole"], "vault {} refused": ["export"],
+    "{} read": ["slide", "ledger", "manifest", "snapshot", "audit", "answer"], "release {}": ["begun"],
+}  # fmt: skip
 
 
 def judged(event: dict[str, Any]) -> Any:
@@ -88,6 +89,7 @@ CASES = [
     ("sign-ins refused", "110114", "E", "4"),
     ("slide read", "110103", "R", "0"),
     ("vault revealed", "110110", "R", "0"),
+    ("unseal", "110110", "R", "0"),
     ("certificate issued", "110106", "C", "0"),
     ("batch declared", "110107", "C", "0"),
     ("run cleaned", "110105", "D", "0"),

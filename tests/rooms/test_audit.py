@@ -18,12 +18,14 @@ from mover.api.audit import Trail
 from mover.audit import chain
 from mover.audit.packcheck import Checked, check_pack
 from mover.catalog.database import Database
+from mover.decide.needs import Need
 from mover.deid.certificate import verify as verify_certificate
 from mover.deid.vault import Vault
-from mover.errors import Conflict, NotFound
+from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.ingest.certificates import Certificates
 from mover.model import auditpack, wire
 from mover.model.policy import AuditPolicy
+from mover.oversight import Answers
 from mover.policy import Loaded, PolicyBook
 from mover.sandbox import Sandbox
 from tests.rooms.rig import POLICIES, PROJECT, Rig
@@ -62,6 +64,12 @@ class House:
 
     def file(self, tier: str, n: int) -> Path:
         return self.rig.folder / tier / ".mover" / "audit" / PROJECT / f"{n:012d}.json"
+
+    def answers(self) -> Answers:
+        async def nothing_waits(project: str) -> list[Need]:
+            return []
+
+        return Answers(self.rig.database, verify=self.trail.verify, needs=nothing_waits)
 
     async def pack(self, run: str) -> bytes:
         return b"".join([piece async for piece in self.trail.pack(PROJECT, run, by="cora", request="r1")])
@@ -340,3 +348,80 @@ async def test_a_run_that_was_never_sealed_or_is_anothers_has_no_pack(house: Hou
     with pytest.raises(NotFound):
         await house.pack("run-of-nobody")
     assert "audit pack made" not in house.rig.actions()
+
+
+# --- what a compliance officer asks --------------------------------------------------------------------------
+
+
+async def test_every_question_is_answered_from_rows(packed: tuple[House, str, bytes]) -> None:
+    """Of a hospital in which two slides went all the way: a sentence each, rows in the columns that are said, and no
+    name in any of them."""
+    house, run, _ = packed
+    answers = house.answers()
+    numbers = [row.number for row in house.rig.rows("select number from mover.slide order by 1")]
+    about = {"slide": numbers[0], "id": run}
+    said = {}
+    for one in (await answers.questions()).questions:
+        told = said[one.code] = await answers.answer(PROJECT, one.code, about.get(one.about or ""))
+        assert told.answer and told.proof and "{" not in "".join(told.proof)
+        assert all(len(row) == len(told.columns) for row in told.rows)
+        assert BARCODE not in str(told) and "two.svs" not in str(told)
+    assert len(said) == 10
+    assert said["clean"].tone == "good" and "second pass found none" in said["clean"].answer
+    assert [row[2] for row in said["history"].rows][-2:] == ["run ready", "audit pack made"]
+    assert said["log"].tone == "good" and "fit the signed copies on archive, protect" in said["log"].answer
+    assert {row[0] for row in said["places"].rows} == {"intake", "archive", "flash"}
+    assert said["places"].answer.startswith("In the identified zone on intake; de-identified on archive, flash")
+    assert said["last-copy"].tone == "warn" and "2 stand on one tier only" in said["last-copy"].answer
+    assert said["drills"].tone == "warn" and said["deletions"].rows == []
+    assert ["policy", "stage"] in [row[1:3] for row in said["made"].rows]
+    whose = await answers.answer(PROJECT, "made", numbers[0])
+    assert {row[1] for row in whose.rows} >= {"verified", "deidentified"}
+    with pytest.raises(RequestInvalid, match="about one slide"):
+        await answers.answer(PROJECT, "clean", None)
+    with pytest.raises(NotFound):
+        await answers.answer(PROJECT, "dance", None)
+
+
+async def test_what_speaks_against_it_is_what_is_answered(packed: tuple[House, str, bytes]) -> None:
+    """A withdrawal, a drill that failed, a changed record, a person who looks at names: each turns its answer."""
+    house, _, _ = packed
+    answers, rig = house.answers(), house.rig
+    [number, other] = [row.number for row in rig.rows("select number from mover.slide order by 1")]
+    rig.rows(
+        "insert into mover.slide_withdrawal (number, reason, found_by) values (%s, 'found-later', 'records-1')", number
+    )
+    assert (await answers.answer(PROJECT, "clean", number)).tone == "bad"
+    assert (await answers.answer(PROJECT, "clean", other)).tone == "good"
+    assert (await answers.answer(PROJECT, "clean", "0" * 17)).tone == "warn"
+
+    rig.rows(
+        "insert into mover.dump (id, project_id, policy, why, created_by) values ('dump-1', %s, 'd', 'x', 'x')", PROJECT
+    )
+    rig.rows("insert into mover.dump_drill (id, project_id, dump_id, kind, passed, explanation, seconds, created_by,"
+             " finished_at) values ('drill-1', %s, 'dump-1', 'restore', false, 'two tables differ', 71, 'x', now())",
+             PROJECT)  # fmt: skip
+    drilled = await answers.answer(PROJECT, "drills", None)
+    assert drilled.tone == "bad" and "took 71 s; IT FAILED" in drilled.answer
+
+    before = int(next(row for row in (await answers.answer(PROJECT, "identity", None)).rows if row[1] == "tier")[5])
+    assert before == 0
+    rig.rows("insert into mover.token (id, project_id, hash, actor, role, person) values"
+             " ('token-c', %s, 'c', 'cora', 'custodian', 'token-c'), ('token-v', %s, 'v', 'vic', 'viewer', 'token-v')",
+             PROJECT, PROJECT)  # fmt: skip
+    async with rig.database.project(PROJECT) as conn:
+        await audit.record(
+            conn, project=PROJECT, node="n1", actor="cora", action="unseal", subject="x", reason="a call"
+        )
+    identity = await answers.answer(PROJECT, "identity", None)
+    assert [row[0] for row in identity.rows if row[1] == "token"] == ["cora"] and "1 look " in identity.answer
+
+    rig.rows("insert into mover.slide_ruling (id, project_id, number, action, state, reason, asked_by, asked_person,"
+             " decided_by, decided_person, decided_at) values ('ruling-1', %s, %s, 'remove', 'done', 'consent', 'ann',"
+             " 'p1', 'cora', 'p2', now())", PROJECT, number)  # fmt: skip
+    gone = await answers.answer(PROJECT, "deletions", number)
+    assert [row[3:5] for row in gone.rows] == [["ann", "cora"]]
+    assert (await answers.answer(PROJECT, "deletions", other)).rows == []
+
+    rig.rows("update mover.audit_record set body = replace(body, 'ann', 'eve') where seq = 1")
+    assert (await answers.answer(PROJECT, "log", None)).tone == "bad"
