@@ -166,6 +166,8 @@ def split(
 @with_client
 def numbers(*, mover: SyncClient, out: Output, selection: str) -> None:
     """The slide numbers of a frozen list, one a line."""
+    from mover.cli.output import say
+
     found: list[str] = []
     after: str | None = None
     while not found or after is not None:
@@ -174,7 +176,7 @@ def numbers(*, mover: SyncClient, out: Output, selection: str) -> None:
         after = page.next
         if not page.numbers:
             break
-    out.show(found, lambda: click.echo("\n".join(found)))
+    out.show(found, lambda: say("\n".join(found)))
 
 
 def _counts(one: wire.Distribution) -> list[tuple[str, int]]:
@@ -188,11 +190,13 @@ def _counts(one: wire.Distribution) -> list[tuple[str, int]]:
 
 def _bars(counted: list[tuple[str, int]], known: int) -> None:
     """A row a value, as long as its share of the largest."""
+    from mover.cli.output import say
+
     most = max((count for _, count in counted), default=0)
     width = max((len(name) for name, _ in counted), default=0)
     for name, count in counted:
         bar = "#" * round(30 * count / most) if most else ""
-        click.echo(f"  {name:>{width}}  {count:>11,}  {100 * count / max(1, known):5.1f} %  {bar}")
+        say(f"  {name:>{width}}  {count:>11,}  {100 * count / max(1, known):5.1f} %  {bar}")
 
 
 def _show(out: Output, cohort: object) -> None:

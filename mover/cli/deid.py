@@ -142,6 +142,8 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def _print(report: OneShotReport, crosswalk: Path | None, *, plan_only: bool) -> None:
+    from mover.cli.output import say
+
     if not report.files:
         click.echo("the folder holds no file: is what should be there mounted?", err=True)
     done = "would be de-identified" if plan_only else "de-identified"
@@ -160,13 +162,13 @@ def _print(report: OneShotReport, crosswalk: Path | None, *, plan_only: bool) ->
         click.echo(f"{some(report.cells_to_review, 'cell')} of tables did not leave: worth a look")
     for one in report.anonymity:
         lost = f", {some(one.suppressed, 'row')} lost theirs" if one.suppressed else ""
-        click.echo(f"table {one.table}: k = {one.smallest} over {', '.join(one.columns)}{lost}")
+        say(f"table {one.table}: k = {one.smallest} over {', '.join(one.columns)}{lost}")
     if report.left_over:
         lie = "lie" if len(report.left_over) > 1 else "lies"
         click.echo(f"{some(len(report.left_over), 'output')} of an earlier run still {lie} in the output folder, and "
                    "by this profile would not: remove what nobody may have")  # fmt: skip
         for name in report.left_over[:LEFT_OVER_SHOWN]:
-            click.echo(f"         {name}")
+            say(f"         {name}")
     if report.certificate:
         click.echo(f"certificate signed with key {report.certificate}")
     if not plan_only:
@@ -174,6 +176,8 @@ def _print(report: OneShotReport, crosswalk: Path | None, *, plan_only: bool) ->
 
 
 def _print_reasons(report: OneShotReport) -> None:
+    from mover.cli.output import say
+
     for title, reasons in (("quarantined", report.reasons), ("dropped", report.dropped_reasons)):
         if not reasons:
             continue
@@ -181,7 +185,7 @@ def _print_reasons(report: OneShotReport) -> None:
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
             click.echo(f"  {count:6} {reason}")
             for words, times in sorted(report.details.get(reason, {}).items(), key=lambda item: -item[1])[:5]:
-                click.echo(f"         {times:6} × {words}")
+                say(f"         {times:6} × {words}")
 
 
 def _print_plan(report: OneShotReport, *, verbose: bool) -> None:

@@ -96,28 +96,30 @@ def _print(survey: FolderSurvey, *, everything: bool) -> None:
 
 
 def _print_places(fate: str, places: Sequence[PlaceSeen], everything: bool) -> None:
+    from mover.cli.output import say
+
     if not places:
         return
     click.echo(f"  {HEADS[fate]}: {sum(one.times for one in places)}")
     shown = places if everything else places[:SHOWN_PLACES]
     for one in shown:
         shape = f" [{one.shape}]" if one.shape else ""
-        click.echo(f"  {one.times:7} {one.place}{shape}: {one.reason}")
+        say(f"  {one.times:7} {one.place}{shape}: {one.reason}")
     if len(shown) < len(places):
         click.echo(f"          … {len(places) - len(shown)} more (--all)")
 
 
 def _print_table(table: TableSeen) -> None:
-    from mover.cli.output import size
+    from mover.cli.output import say, size
 
     head = f"table {table.rule}" if table.rule else f"undeclared table {table.name}"
     dialect = f"{table.encoding}, {table.delimiter!r}"
-    click.echo(f"\n{head}: {some(table.files, 'file')}, {some(table.rows, 'row')}, {size(table.bytes)}, {dialect}")
+    say(f"\n{head}: {some(table.files, 'file')}, {some(table.rows, 'row')}, {size(table.bytes)}, {dialect}")
     if table.rule:
         return
     click.echo(f"  {table.why}; proposed:")
     for column in table.columns:
-        click.echo(f"  {column.position:4} [{column.shape}] {column.rule}  # {column.why}")
+        say(f"  {column.position:4} [{column.shape}] {column.rule}  # {column.why}")
 
 
 def _print_draft(survey: FolderSurvey, draft: Path | None, comments: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Written for somebody tired: the state first, then what went wrong and how often,
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -20,7 +21,12 @@ from mover.model import wire
 DETAILS_SHOWN = 20
 _PIPE_WIDTH = 100_000  # nothing is folded for a program that reads lines
 _COLOURED = re.compile(r"\[(red|green|bold)\](.*?)\[/\]", re.DOTALL)
-_SHOWN_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+# what a terminal obeys, and what turns the order of letters round (UAX 9): names are other people's words
+_TURNS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS = (*range(32), *range(127, 160), *_TURNS)
+_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
+_SHOWN_CONTROLS = {code: shown for code, shown in _SHOWN.items() if code not in (9, 10)}
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in _CONTROLS if code >= 127}  # JSON itself escapes those below
 _BAD = frozenset("failed refused quarantined offline expired conflict cancelled broken".split())
 _GOOD = frozenset("complete caught-up published aligned ready protected cleaned checked matched online whole".split())
 
@@ -30,7 +36,7 @@ class Output:
         self.as_json = as_json
 
     def json(self, value: Any) -> None:
-        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode().translate(_JSON_CONTROLS))
 
     def show(self, value: Any, people: Callable[[], None]) -> None:
         """`people` prints the same thing for people."""
@@ -47,7 +53,7 @@ class Output:
             return
         listed = [[_cell(cell) for cell in row] for row in rows]
         if not listed:
-            click.echo(empty)
+            say(empty)
             return
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
@@ -58,7 +64,7 @@ class Output:
         used = [at for at in range(len(names)) if any(row[at] for row in listed)]
         for name in (names[at] for at in used):
             right = name.endswith(">")
-            made.add_column(name.removesuffix(">"), justify="right" if right else "left", overflow="fold")
+            made.add_column(painted(name.removesuffix(">")), justify="right" if right else "left", overflow="fold")
         for row in listed:
             made.add_row(*(painted(row[at]) for at in used))
         console().print(made)
@@ -109,6 +115,19 @@ def painted(text: str) -> Any:
     return made
 
 
+def say(text: str) -> None:
+    """A line that holds other people's words, as it is but for what a terminal would obey."""
+    click.echo(text.translate(_SHOWN_CONTROLS))
+
+
+def shown() -> Callable[[bytes], bytes]:
+    """For pieces of a file that go to a terminal; a pipe gets them as they are."""
+    if not sys.stdout.isatty():
+        return bytes
+    reader = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    return lambda piece: reader.decode(piece).translate(_SHOWN_CONTROLS).encode()
+
+
 def print_error(error: MoverError, *, as_json: bool) -> None:
     request = next((note.removeprefix("request ") for note in getattr(error, "__notes__", [])), "")
     if as_json:
@@ -116,16 +135,16 @@ def print_error(error: MoverError, *, as_json: bool) -> None:
             "code": error.code, "what": error.what, "where": error.where, "retry": error.retry,
             "hint": error.advice, "request": request, "details": error.details,
         }  # fmt: skip
-        click.echo(msgspec.json.encode(said).decode(), err=True)
+        click.echo(msgspec.json.encode(said).decode().translate(_JSON_CONTROLS), err=True)
         return
-    click.echo(f"{click.style('error', fg='red')}: {error.what} ({error.code})", err=True)
+    click.echo(f"{click.style('error', fg='red')}: {error.what.translate(_SHOWN)} ({error.code})", err=True)
     again = {"never": "not by itself", "later": "later, as it is", "elsewhere": "from another copy or node"}
     lines = [("where", error.where), ("again", again[error.retry]), ("to do", error.advice), ("request", request)]
     for name, line in lines:
         if line:
-            click.echo(f"{name:>7}: {line}", err=True)
+            click.echo(f"{name:>7}: {line.translate(_SHOWN)}", err=True)
     for detail in error.details[:DETAILS_SHOWN]:
-        click.echo("         - " + "  ".join(f"{value}" for value in detail.values()), err=True)
+        click.echo("         - " + "  ".join(f"{value}" for value in detail.values()).translate(_SHOWN), err=True)
     if len(error.details) > DETAILS_SHOWN:
         click.echo(f"         … and {len(error.details) - DETAILS_SHOWN} more (all of them with --json)", err=True)
 

@@ -40,7 +40,9 @@ def show(*, mover: SyncClient, out: Output, name: str) -> None:
     if out.as_json:
         out.json(found)
         return
-    click.echo(found.text.rstrip())
+    from mover.cli.output import say
+
+    say(found.text.rstrip())
     for words in (*found.holds, *filter(None, (found.trouble,))):
         out.note(words)
     for waiting in found.waiting:
@@ -148,6 +150,7 @@ def versions(*, mover: SyncClient, out: Output, name: str, after: str | None, li
 @with_client
 def diff(*, mover: SyncClient, out: Output, name: str, digest: str | None) -> None:
     """What the newest version changed, or the one whose digest begins with DIGEST."""
+    from mover.cli.output import say
     from mover.errors import NotFound
 
     for found in mover.policies.versions(name).versions:
@@ -155,7 +158,7 @@ def diff(*, mover: SyncClient, out: Output, name: str, digest: str | None) -> No
             if out.as_json:
                 out.json(found)
             else:
-                click.echo("\n".join(found.diff))
+                say("\n".join(found.diff))
             return
     raise NotFound("no such version among the newest hundred", where=digest or name)
 
