@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from mover.api.operation import Call, Limit, Operations, Paged, PathQuery, Planned, Query, ShortQuery, Waiting
 from mover.model import wire
 
@@ -15,6 +17,16 @@ class PacksQuery(Query, frozen=True):
     limit: Limit = 100
 
 
+class SlidesQuery(Paged, frozen=True):
+    """`since` and `until`: when they were published."""
+
+    batch: ShortQuery | None = None
+    family: ShortQuery | None = None
+    state: wire.SlideState | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 @OPERATIONS.add("POST", "/v1/batches", "batches.declare", wire.Batch, body=wire.BatchRequest, query=Planned, status=202)
 async def declare(call: Call[wire.BatchRequest, Planned]) -> wire.Batch | wire.Plan:
     """Declare a folder of a source tier ready for the image workflow."""
@@ -23,10 +35,10 @@ async def declare(call: Call[wire.BatchRequest, Planned]) -> wire.Batch | wire.P
     return await call.rooms.batches.declare(call.project, call.actor, call.body, request=call.request)
 
 
-@OPERATIONS.add("GET", "/v1/batches", "batches.read", wire.BatchPage)
-async def list_batches(call: Call[None, Query]) -> wire.BatchPage:
+@OPERATIONS.add("GET", "/v1/batches", "batches.read", wire.BatchPage, query=Paged)
+async def list_batches(call: Call[None, Paged]) -> wire.BatchPage:
     """The batches of the project, newest first."""
-    return wire.BatchPage(batches=await call.rooms.batches.list(call.project))
+    return await call.rooms.batches.list(call.project, call.query.after, call.query.limit)
 
 
 @OPERATIONS.add("GET", "/v1/batches/{id}", "batches.read", wire.Batch, query=Waiting)
@@ -59,10 +71,12 @@ async def reveal(call: Call[wire.RevealRequest, Query]) -> wire.Revealed:
     return await call.rooms.batches.reveal(call.project, call.actor, call.body)
 
 
-@OPERATIONS.add("GET", "/v1/slides", "slides.read", wire.SlidePage, query=Paged)
-async def slides(call: Call[None, Paged]) -> wire.SlidePage:
-    """The slides granted to the project, by number."""
-    return await call.rooms.batches.slides(call.project, call.query.after, call.query.limit)
+@OPERATIONS.add("GET", "/v1/slides", "slides.read", wire.SlidePage, query=SlidesQuery)
+async def slides(call: Call[None, SlidesQuery]) -> wire.SlidePage:
+    """The slides granted to the project, or some of them, by number."""
+    query = call.query
+    only = wire.SlideFilter(query.batch, query.family, query.state, query.since, query.until)
+    return await call.rooms.batches.slides(call.project, query.after, query.limit, only=only)
 
 
 @OPERATIONS.add("GET", "/v1/slides/{number}", "slides.read", wire.Slide, reads="slide")

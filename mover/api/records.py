@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mover.api.operation import Call, Limit, Operations, PathQuery, Planned, Query, ShortQuery, Waiting
+from mover.api.operation import Call, Limit, Operations, Paged, PathQuery, Planned, Query, ShortQuery, Waiting
 from mover.model import wire
 
 OPERATIONS = Operations()
 FINAL = frozenset({"aligned", "quarantined"})
 
 
-class OfBatch(Query, frozen=True):
+class OfBatch(Paged, frozen=True):
     batch: ShortQuery | None = None
 
 
@@ -39,7 +39,8 @@ async def declare(call: Call[wire.RecordsRequest, Planned]) -> wire.RecordSet | 
 @OPERATIONS.add("GET", "/v1/records", "records.read", wire.RecordSetPage, query=OfBatch)
 async def list_records(call: Call[None, OfBatch]) -> wire.RecordSetPage:
     """The record sets of the project or of one batch, newest first."""
-    return wire.RecordSetPage(records=await call.rooms.records.list(call.project, call.query.batch))
+    query = call.query
+    return await call.rooms.records.list(call.project, query.batch, query.after, query.limit)
 
 
 @OPERATIONS.add("GET", "/v1/records/{id}", "records.read", wire.RecordSet, query=Waiting)

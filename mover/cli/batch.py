@@ -63,14 +63,18 @@ def ready(
 
 
 @command.command("list")
+@after_option
+@limit_option
 @with_client
-def list_batches(*, mover: SyncClient, out: Output) -> None:
+def list_batches(*, mover: SyncClient, out: Output, after: str | None, limit: int) -> None:
     """The batches of the project, newest first."""
     from mover.cli.output import counts, size, state
 
-    batches = mover.batches.list()
-    rows = [(b.id, state(b.state), b.found_count, size(b.bytes), counts(b.packs), b.created_at) for b in batches]
-    out.table(batches, "batch state found> bytes> packs declared", rows, empty="no batch yet: mover batch ready FOLDER")
+    page = mover.batches.list(after=after, limit=limit)
+    rows = [(b.id, state(b.state), b.found_count, size(b.bytes), counts(b.packs), b.created_at) for b in page.batches]
+    out.table(page, "batch state found> bytes> packs declared", rows, empty="no batch yet: mover batch ready FOLDER")
+    if page.next:
+        out.note(f"more: --after {page.next}")
 
 
 @command.command("show")

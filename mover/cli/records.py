@@ -64,14 +64,18 @@ def add(
 
 @command.command("list")
 @click.option("--batch", help="Only those of this batch.")
+@after_option
+@limit_option
 @with_client
-def list_records(*, mover: SyncClient, out: Output, batch: str | None) -> None:
+def list_records(*, mover: SyncClient, out: Output, batch: str | None, after: str | None, limit: int) -> None:
     """The record sets, newest first."""
     from mover.cli.output import state
 
-    found = mover.records.list(batch=batch)
-    rows = [(r.id, r.batch, r.version, state(r.state), r.slides_aligned, r.reason, r.created_at) for r in found]
-    out.table(found, "records batch version> state slides> reason declared", rows, empty="no record sets yet")
+    page = mover.records.list(batch=batch, after=after, limit=limit)
+    rows = [(r.id, r.batch, r.version, state(r.state), r.slides_aligned, r.reason, r.created_at) for r in page.records]
+    out.table(page, "records batch version> state slides> reason declared", rows, empty="no record sets yet")
+    if page.next:
+        out.note(f"more: --after {page.next}")
 
 
 @command.command("show")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mover.cli.common import after_option, limit_option, timeout_option, with_client
+from mover.cli.common import Moment, after_option, limit_option, timeout_option, with_client
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -22,16 +23,28 @@ def command() -> None:
 
 
 @command.command("list")
+@click.option("--batch", help="Only what packs of this batch became.")
+@click.option("--family", help="Only of this family, such as aperio-svs.")
+@click.option("--state", type=click.Choice(["published", "aligned", "withdrawn", "removed"]),
+              help="Only in this state: aligned once records say something of it.")  # fmt: skip
+@click.option("--since", type=Moment(), help="Only what was published from then on; UTC.")
+@click.option("--until", type=Moment(), help="Only what was published before then.")
 @after_option
 @limit_option
 @with_client
-def list_slides(*, mover: SyncClient, out: Output, after: str | None, limit: int) -> None:
-    """The slides granted to the project, by number."""
+def list_slides(
+    *, mover: SyncClient, out: Output, batch: str | None, family: str | None, state: wire.SlideState | None,
+    since: datetime | None, until: datetime | None, after: str | None, limit: int,
+) -> None:  # fmt: skip
+    """The slides granted to the project, or some of them, by number."""
     from mover.cli.output import size
 
-    page = mover.slides.list(after=after, limit=limit)
+    page = mover.slides.list(
+        batch=batch, family=family, state=state, since=since, until=until, after=after, limit=limit
+    )
     rows = [(s.number, s.family, size(s.size_bytes), s.digest[:16], "yes" if s.aligned else "no") for s in page.slides]
-    out.table(page, "number family bytes> digest records", rows, empty="no slides yet: mover batch ready FOLDER")
+    none = "none of these" if any((batch, family, state, since, until)) else "no slides yet: mover batch ready FOLDER"
+    out.table(page, "number family bytes> digest records", rows, empty=none)
     if page.next:
         out.note(f"more: --after {page.next}")
 

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from mover import audit
 from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
@@ -34,6 +36,7 @@ PLAN_STEPS_MAX = 1000
 PAGE_MAX = 1000
 EXPECTED_MAX = 100_000
 WALK_MAX = 1_000_000
+EVERY = wire.SlideFilter()
 
 
 class Batches:
@@ -206,11 +209,12 @@ class Batches:
         async with self._database.project(project) as conn:
             return await self._view(conn, batch)
 
-    async def list(self, project: str) -> list[wire.Batch]:
-        """The newest batches, at most PAGE_MAX."""
+    async def list(self, project: str, after: str | None = None, limit: int = 100) -> wire.BatchPage:
+        """Newest first."""
+        bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
-            rows = await SQL.many(conn, "page", after=None, limit=PAGE_MAX)
-            return [await self._view(conn, row.id) for row in rows]
+            ids = [row.id for row in await SQL.many(conn, "page", after=after, limit=bound)]
+            return wire.BatchPage(batches=await _views(conn, ids), next=ids[-1] if len(ids) == bound else None)
 
     async def packs(
         self, project: str, batch: str, state: str | None = None, after: str | None = None, limit: int = 100
@@ -219,15 +223,19 @@ class Batches:
             await self._view(conn, batch)
             bound = min(limit, PAGE_MAX)
             rows = await SQL.many(conn, "packs", batch=batch, state=state, after=after or "", limit=bound)
-            packs = [
-                wire.Pack(**row._asdict(), proofs=await proofs.of_subject(conn, row.id)) for row in rows
-            ]
+            proven = await proofs.of_subjects(conn, [row.id for row in rows])
+        packs = [wire.Pack(**row._asdict(), proofs=proven[row.id]) for row in rows]
         return wire.PackPage(packs=packs, next=rows[-1].id if len(rows) == bound else None)
 
-    async def slides(self, project: str, after: str | None = None, limit: int = 100) -> wire.SlidePage:
+    async def slides(
+        self, project: str, after: str | None = None, limit: int = 100, *, only: wire.SlideFilter = EVERY
+    ) -> wire.SlidePage:
+        bound = min(limit, PAGE_MAX)
         async with self._database.project(project) as conn:
-            bound = min(limit, PAGE_MAX)
-            rows = await SQL.many(conn, "slides", after=after or "", limit=bound)
+            # each way from what is few; planned for what is asked, or a plan for any would read all
+            found = "slides_of_batch" if only.batch else "slides_withdrawn" if only.is_out else "slides"
+            asked = msgspec.structs.asdict(only)
+            rows = await SQL.planned(conn, found, after=after or "", limit=bound, **asked)
         slides = [wire.Slide(**row._asdict()) for row in rows]
         return wire.SlidePage(slides=slides, next=rows[-1].number if len(rows) == bound else None)
 
@@ -259,37 +267,48 @@ class Batches:
         )
 
     async def _view(self, conn: Connection, batch: str) -> wire.Batch:
-        row = await SQL.one(conn, "get", id=batch)
-        if row is None:
-            raise NotFound("no such batch", where=batch)
-        packs: dict[str, int] = {}
-        reasons: dict[str, int] = {}
-        size = 0
-        for line in await SQL.many(conn, "counts", batch=batch):
-            packs[line.state] = packs.get(line.state, 0) + line.count
-            size += line.bytes
-            if line.reason and line.state == "quarantined":
-                reasons[line.reason] = reasons.get(line.reason, 0) + line.count
-        explanation = row.explanation
-        if row.state in ("declared", "walking", "working"):
-            trouble = await SQL.one(conn, "trouble", id=batch)
-            explanation = f"tried again after {trouble.code}: {trouble.error}" if trouble else None
-        return wire.Batch(
-            id=row.id,
-            state=row.state,
-            tier=row.tier,
-            policy=row.policy,
-            created_at=row.created_at,
-            finished_at=row.finished_at,
-            expected_count=row.expected_count,
-            found_count=row.found_count,
-            missing_count=row.missing_count,
-            packs=packs,
-            reasons=reasons,
-            bytes=size,
-            proofs=await proofs.of_subject(conn, batch),
-            explanation=explanation,
-        )
+        for found in await _views(conn, [batch]):
+            return found
+        raise NotFound("no such batch", where=batch)
+
+
+async def _views(conn: Connection, ids: list[str]) -> list[wire.Batch]:
+    """A handful of questions, however many batches; newest first."""
+    rows = await SQL.many(conn, "seen", ids=ids)
+    lines: dict[str, list[Any]] = {id: [] for id in ids}
+    for line in await SQL.many(conn, "counts", ids=ids):
+        lines[line.batch].append(line)
+    trouble = {one.batch: one for one in await SQL.many(conn, "trouble", ids=ids)}
+    proven = await proofs.of_subjects(conn, ids)
+    return [_batch(row, lines[row.id], trouble.get(row.id), proven[row.id]) for row in rows]
+
+
+def _batch(row: Any, lines: list[Any], trouble: Any, proven: list[wire.Proof]) -> wire.Batch:
+    packs: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    for line in lines:
+        packs[line.state] = packs.get(line.state, 0) + line.count
+        if line.reason and line.state == "quarantined":
+            reasons[line.reason] = reasons.get(line.reason, 0) + line.count
+    explanation = row.explanation
+    if row.state in ("declared", "walking", "working"):
+        explanation = f"tried again after {trouble.code}: {trouble.error}" if trouble else None
+    return wire.Batch(
+        id=row.id,
+        state=row.state,
+        tier=row.tier,
+        policy=row.policy,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        expected_count=row.expected_count,
+        found_count=row.found_count,
+        missing_count=row.missing_count,
+        packs=packs,
+        reasons=reasons,
+        bytes=sum(line.bytes for line in lines),
+        proofs=proven,
+        explanation=explanation,
+    )
 
 
 def clean_folder(folder: str) -> str:

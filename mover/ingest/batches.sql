@@ -24,23 +24,28 @@ update mover.pack set state = 'found', reason = null, explanation = null, cause 
 -- A batch as it stands.
 select * from mover.batch where id = %(id)s
 
+-- name: seen
+-- Batches as they stand, the newest first.
+select * from mover.batch where id = any (%(ids)s) order by id desc
+
 -- name: lock
 -- A batch, held for a change of state.
 select * from mover.batch where id = %(id)s for update
 
 -- name: trouble
--- Why the work on a batch waits, if it waits for something to come back.
-select error_code as code, error from mover.shard
- where subject_id = %(id)s and state in ('waiting', 'running') and error is not null order by created_at limit 1
+-- Why the work on batches waits, where it waits for something to come back.
+select distinct on (subject_id) subject_id as batch, error_code as code, error from mover.shard
+ where subject_id = any (%(ids)s) and state in ('waiting', 'running') and error is not null
+ order by subject_id, created_at
 
 -- name: page
 -- Newest batches first.
 select id from mover.batch where (%(after)s::text is null or id < %(after)s) order by id desc limit %(limit)s
 
 -- name: counts
--- Packs by state and reason.
-select state, reason, count(*) as count, coalesce(sum(size_bytes), 0)::bigint as bytes
-  from mover.pack where batch_id = %(batch)s group by state, reason
+-- Packs of batches by state and reason.
+select batch_id as batch, state, reason, count(*) as count, coalesce(sum(size_bytes), 0)::bigint as bytes
+  from mover.pack where batch_id = any (%(ids)s) group by batch_id, state, reason
 
 -- name: walked
 -- The walk is over; shards of packs follow.
@@ -169,7 +174,36 @@ select id, entry from mover.pack where id = any(%(ids)s)
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
        w.reason as withdrawn, w.removed_at
   from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
- where s.number > %(after)s order by s.number limit %(limit)s
+ where s.number > %(after)s and (%(family)s::text is null or s.family = %(family)s)
+   and (%(since)s::timestamptz is null or s.created_at >= %(since)s)
+   and (%(until)s::timestamptz is null or s.created_at < %(until)s)
+   and (%(state)s::text is null or w.number is null and (a.number is not null) = (%(state)s = 'aligned'))
+ order by s.number limit %(limit)s
+
+-- name: slides_of_batch
+-- The same of what packs of one batch became: from those, which are few.
+select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
+       w.reason as withdrawn, w.removed_at
+  from (select distinct number from mover.pack where batch_id = %(batch)s and number > %(after)s) p
+  join mover.slide s using (number)
+  left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
+ where (%(family)s::text is null or s.family = %(family)s)
+   and (%(since)s::timestamptz is null or s.created_at >= %(since)s)
+   and (%(until)s::timestamptz is null or s.created_at < %(until)s)
+   and (%(state)s::text is null or %(state)s = case when w.removed_at is not null then 'removed'
+        when w.number is not null then 'withdrawn' when a.number is not null then 'aligned' else 'published' end)
+ order by s.number limit %(limit)s
+
+-- name: slides_withdrawn
+-- The same of what was withdrawn, or is gone for good: from those, which are few.
+select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
+       w.reason as withdrawn, w.removed_at
+  from mover.slide_withdrawal w join mover.slide s using (number) left join mover.aligned a using (number)
+ where s.number > %(after)s and (w.removed_at is not null) = (%(state)s = 'removed')
+   and (%(family)s::text is null or s.family = %(family)s)
+   and (%(since)s::timestamptz is null or s.created_at >= %(since)s)
+   and (%(until)s::timestamptz is null or s.created_at < %(until)s)
+ order by s.number limit %(limit)s
 
 -- name: slide
 -- One slide.

@@ -230,7 +230,6 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("restores", "show"): ("restore-1",),
     ("restores", "cancel"): ("restore-1",),
     ("versions",): ("/artifacts/model.pt", "--run", "run-1", "--all"),
-    ("events",): (),
     ("alarm", "list"): ("--standing",),
     ("alarm", "test"): ("night",),
     ("audit", "list"): (),
@@ -264,6 +263,7 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("account", "sign-out"): ("ann",),
 }
 OTHERWISE = {
+    ("events",),
     ("policy", "edit"),
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
     ("audit", "pack"),

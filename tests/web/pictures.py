@@ -78,10 +78,10 @@ SHOTS = (
 def ids(client: SyncClient) -> dict[str, str]:
     """What the story left, by a word for each."""
     known = {run.state: run.id for run in client.runs.list().runs}
-    known["batch"] = client.batches.list()[-1].id
+    known["batch"] = client.batches.list().batches[-1].id
     known["cause"] = next(one.id for one in client.quarantine.list().causes if one.offers[0].standing)
     known["slide"] = next(one.number for one in client.slides.list().slides if one.family.startswith("aperio"))
-    known["records"] = client.records.list()[-1].id
+    known["records"] = client.records.list().records[-1].id
     known["snapshot"] = client.snapshots.list().snapshots[0].id
     known["restore"] = client.restores.list().restores[0].id
     return known

@@ -37,7 +37,10 @@ function Fate({ batch }) {
     { name: "waiting for a person", share: share("quarantined"), tone: "warn" }]} />`;
 }
 
-const page = async () => ({ rows: (await call("batches.list_batches")).batches, next: null });
+async function page(after, limit) {
+  const found = await call("batches.list_batches", { after, limit });
+  return { rows: found.batches, next: found.next };
+}
 
 function List() {
   return html`<${Head} title="Batches" below="A batch is one folder of the scanner's tier. Every pack in it becomes a de-identified slide, or waits with a reason."><${Declare} /><//>

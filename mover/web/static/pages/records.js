@@ -30,7 +30,10 @@ function agreed(set) {
   return html`<span class="row"><span class="grow"><${Meter} label=${`images of ${set.id}`} parts=${[{ name: "matched", share: share("matched"), tone: "good" }, { name: "duplicate", share: share("duplicate"), tone: "wait" }, { name: "conflict", share: share("conflict"), tone: "bad" }, { name: "without a row", share: share("image-without-row"), tone: "warn" }]} /></span><span class="nowrap small muted">${count(set.slides_aligned)} of ${count(all)}</span></span>`;
 }
 
-const page = async () => ({ rows: (await call("records.list_records")).records, next: null });
+async function page(after, limit) {
+  const found = await call("records.list_records", { after, limit });
+  return { rows: found.records, next: found.next };
+}
 
 function List() {
   return html`<${Head} title="Records" below="Tables of a batch, held against its images. Every row and every image is in exactly one state; only what matched becomes facts."><${Declare} first /><//>
