@@ -291,6 +291,8 @@ class Tier(Struct, frozen=True):
     attribute_cache_s: float | None = None
     unanswered_s: float = 30.0
     calls_max: int = 16
+    # the name of its systemd credential
+    credential: str | None = None
 
 
 class Lineage(Struct, frozen=True):
@@ -640,6 +642,7 @@ def _tier(name: str, written: TierFile, folder: Path, state: Path, environment: 
             "credentials_file": keys,
             "ca_file": folder / written.ca_file if written.ca_file else None,
             "sts": _sts(given.sts, folder) if given.sts else None,
+            "credential": given.systemd,
         }
     )
 

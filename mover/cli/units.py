@@ -168,7 +168,7 @@ def _secrets(settings: Settings) -> list[tuple[str, str]]:
     """Those that stand in our folder for it. What the unit names itself is not said twice."""
     folder = settings.file.parent / "credentials"
     wanted = [tier.credential for tier in settings.tiers.values() if tier.credential]
-    wanted += ["repository-password", "audit.key", "oidc-client-secret"]
+    wanted += ["audit.key", "oidc-client-secret"] + ["repository-password"] * (settings.role != "identified")
     return [(name, str(folder / name)) for name in dict.fromkeys(wanted) if (folder / name).exists()]
 
 

@@ -1,0 +1,244 @@
+"""The package on a clean Debian under a real systemd, in the order in which an administrator meets it.
+
+One machine is booted and installed once; each test leaves both daemons running for the next. MOVER_DEB names a package
+that is built already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.install.conftest import ROOT
+from tests.install.machine import Machine, debian, need_a_machine, wait
+
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("machine")]
+
+DAEMONS = ["mover.service", "mover-identified.service"]
+FILES, FILE_BYTES = 400, 1_000_000  # at the ten million bytes a second of its policy, forty seconds
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_a_machine()
+    given = os.environ.get("MOVER_DEB")
+    if given is None:
+        told = subprocess.run(["make", "deb"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-2000:]
+        [given] = [str(path) for path in (ROOT / "dist").glob("mover_*-1_*.deb")]
+    return Path(given)
+
+
+@pytest.fixture(scope="module")
+def machine(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    root = tmp_path_factory.mktemp("machine") / "root"
+    root.mkdir()
+    debian(root)
+    subprocess.run(["cp", str(package), str(root / "mover.deb")], check=True)
+    made = Machine(root)
+    try:
+        made.boot()
+        yield made
+    finally:
+        made.power_off()
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine) -> str:
+    return machine.run("apt-get", "install", "-y", "--no-install-recommends", "/mover.deb").stdout
+
+
+@pytest.fixture(scope="module")
+def site(machine: Machine, installed: str) -> Machine:
+    machine.run("sh", text=(Path(__file__).parent / "site.sh").read_text())
+    machine.run("mover", "units", "write")
+    machine.run("systemctl", "start", *DAEMONS)
+    return machine
+
+
+def mover(machine: Machine, *words: str, check: bool = True) -> Any:
+    said = machine.run("mover", "--config", "/etc/mover/mover.yaml", *words, "--json", check=check)
+    return json.loads(said.stdout) if said.returncode == 0 else None
+
+
+def running(machine: Machine, unit: str) -> bool:
+    return machine.show(unit, "ActiveState", "SubState") == ["active", "running"]
+
+
+def test_an_installation_starts_nothing_and_says_what_comes_next(machine: Machine, installed: str) -> None:
+    """The first command must not be one that acts."""
+    assert "mover init --config /etc/mover" in installed
+    for unit in DAEMONS:
+        assert machine.show(unit, "ActiveState", "UnitFileState") == ["inactive", "disabled"]
+    assert machine.run("mover", "--version").stdout.startswith("mover ")
+    assert machine.run("dpkg", "--verify", "mover").stdout == ""
+    assert "RequiresMountsFor" not in machine.run("systemctl", "cat", "mover").stdout
+
+
+def test_without_settings_a_start_fails_and_says_so(machine: Machine, installed: str) -> None:
+    told = machine.run("systemctl", "start", "mover", check=False)
+    assert told.returncode != 0 and "ssertion" in told.stderr
+
+
+def test_both_daemons_are_ready_and_say_how_they_are(site: Machine) -> None:
+    for unit in DAEMONS:
+        assert running(site, unit)
+        assert site.show(unit, "StatusText", "Type")[0].startswith("serving unix:///run/")
+    assert mover(site, "status")
+
+
+def test_keys_and_names_are_seen_by_one_process_alone(site: Machine) -> None:
+    """Even by root's rights: CAP_DAC_OVERRIDE is one of the clean daemon's. What is not there cannot be opened."""
+
+    def seen(unit: str, path: str) -> str:
+        pid = site.show(unit, "MainPID")[0]
+        return site.run("nsenter", f"--target={pid}", "--mount", "--wd=/", "base64", path, check=False).stdout
+
+    secrets = {
+        "/intake/name": "mover-identified.service",
+        "/run/credentials/mover-identified.service/vault.key": "mover-identified.service",
+        "/var/lib/mover-identified/urls": "mover-identified.service",
+        "/run/credentials/mover.service/repository-password": "mover.service",
+    }
+    for path, owner in secrets.items():
+        assert [unit for unit in DAEMONS if seen(unit, path)] == [owner], path
+    assert seen("mover.service", "/etc/mover/vault.key") == seen("mover.service", "/etc/shadow") == ""
+    assert seen("mover.service", "/etc/mover/credentials/repository-password") == ""
+    listed = site.run("stat", "-c", "%a %U", "/run/credentials/mover-identified.service/vault.key").stdout.split()
+    assert listed == ["400", "mover-identified"]
+
+
+def test_what_is_not_declared_is_read_only(site: Machine) -> None:
+    def writable(unit: str, folder: str) -> bool:
+        pid = site.show(unit, "MainPID")[0]
+        words = ["nsenter", f"--target={pid}", "--mount", "--wd=/", "touch", f"{folder}/.tried"]
+        return site.run(*words, check=False).returncode == 0
+
+    assert [writable("mover.service", at) for at in ("/flash", "/archive", "/etc/mover/policies")] == [True] * 3
+    assert [writable("mover.service", at) for at in ("/etc/mover", "/srv", "/intake")] == [False] * 3
+    assert [writable("mover-identified.service", at) for at in ("/intake", "/flash", "/etc/mover")] == [False] * 3
+
+
+def test_a_hung_daemon_is_killed_and_comes_back(site: Machine) -> None:
+    """Stopped in mid-air: it feeds no watchdog and answers no signal but the last."""
+    folder = site.root / "etc/systemd/system/mover.service.d"
+    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=10\nTimeoutAbortSec=5\nRestartSec=1\n")
+    site.run("systemctl", "daemon-reload")
+    site.run("systemctl", "restart", "mover")
+    before = site.show("mover", "MainPID")[0]
+    site.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "mover")
+    wait(lambda: running(site, "mover") and site.show("mover", "MainPID")[0] != before, "a daemon that came back")
+    assert "Watchdog timeout" in site.journal("mover") and "watchdog" in site.journal("mover")
+    (folder / "watchdog.conf").unlink()
+    site.run("systemctl", "daemon-reload")
+    site.run("systemctl", "restart", "mover")
+
+
+def begin_work(site: Machine, name: str) -> str:
+    """A copy that takes most of a minute by its budget; its id, once some of it is done."""
+    source = site.root / "nas" / name
+    source.mkdir()
+    for number in range(FILES):
+        (source / f"{number:04}.bin").write_bytes(number.to_bytes(4, "big") * (FILE_BYTES // 4))
+    site.run("chown", "-R", "mover", f"/nas/{name}")
+    begun = mover(site, "copy", f"nas:{name}", f"archive:{name}")
+    wait(lambda: 0 < moved(site, begun["id"]) < FILES * FILE_BYTES, "work in progress")
+    return str(begun["id"])
+
+
+def moved(site: Machine, id_: str) -> int:
+    found = mover(site, "transfer", "show", id_, check=False)
+    return int(found["done_bytes"]) if found else 0
+
+
+def state(site: Machine, id_: str) -> str:
+    found = mover(site, "transfer", "show", id_, check=False)
+    return str(found["state"]) if found else "nobody answers"
+
+
+def check_whole(site: Machine, name: str) -> None:
+    made = sorted((site.root / "archive" / name).iterdir())
+    assert [path.name for path in made] == [f"{number:04}.bin" for number in range(FILES)]
+    for number, path in enumerate(made):
+        assert path.read_bytes() == number.to_bytes(4, "big") * (FILE_BYTES // 4)
+
+
+def test_work_goes_on_after_a_kill_without_anybody_asking(site: Machine) -> None:
+    """kill -9 of everything the unit runs, in mid-copy."""
+    id_ = begin_work(site, "killed")
+    restarts = int(site.show("mover", "NRestarts")[0])
+    site.run("systemctl", "kill", "--signal=KILL", "mover")
+    wait(lambda: running(site, "mover") and int(site.show("mover", "NRestarts")[0]) > restarts, "a restart")
+    wait(lambda: state(site, id_) == "complete", "the end of the copy")
+    check_whole(site, "killed")
+
+
+def test_a_stop_under_work_is_in_time_and_clean(site: Machine) -> None:
+    """A node that is drained waits for its slowest service; one that is killed at the end lost what was in flight."""
+    id_ = begin_work(site, "stopped")
+    site.run("systemctl", "stop", "mover")
+    result, status = site.show("mover", "Result", "ExecMainStatus")
+    assert (result, status) == ("success", "0")
+    assert list((site.root / "archive" / "stopped").glob("*.partial*")) == []
+    site.run("systemctl", "start", "mover")
+    wait(lambda: state(site, id_) == "complete", "the end of the copy")
+    check_whole(site, "stopped")
+
+
+def newer(package: Path, into: Path) -> Path:
+    """The same package as the next release: what a build with RELEASE=2 makes, without building."""
+    side = into / "newer"
+    subprocess.run(["dpkg-deb", "-R", str(package), str(side)], check=True)
+    stock = side / "opt/mover/stock"
+    [old] = [path.name for path in stock.iterdir()]
+    new = old.rpartition("-")[0] + "-2"
+    (stock / old).rename(stock / new)
+    edited = [path for path in (stock / new / "bin").iterdir() if path.is_file() and not path.is_symlink()]
+    for path in [*edited, side / "DEBIAN/control", side / "DEBIAN/postinst"]:
+        path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    (side / "DEBIAN/md5sums").unlink(missing_ok=True)
+    made = into / "newer.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(side), str(made)], check=True)
+    subprocess.run(["rm", "-rf", str(side)], check=True)
+    return made
+
+
+def test_an_upgrade_in_mid_work_and_the_way_back_lose_nothing(
+    site: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The daemon runs from its own files until it was drained; then a link says which release runs."""
+    made = newer(package, tmp_path_factory.mktemp("newer"))
+    subprocess.run(["mv", str(made), str(site.root / "newer.deb")], check=True)
+    id_ = begin_work(site, "upgraded")
+    old = site.run("readlink", "/opt/mover/current").stdout.strip()
+    site.run("apt-get", "install", "-y", "--no-install-recommends", "/newer.deb")
+    new = site.run("readlink", "/opt/mover/current").stdout.strip()
+    assert new == old.rpartition("-")[0] + "-2" and all(running(site, unit) for unit in DAEMONS)
+    assert site.run("mover-release", "list").stdout.splitlines() == [f"- {old}", f"* {new}"]
+    assert (
+        f"/opt/mover/{new}/bin/python3" in site.run("cat", f"/proc/{site.show('mover', 'MainPID')[0]}/cmdline").stdout
+    )
+    site.run("mover-release", "use", old)
+    assert site.run("readlink", "/opt/mover/current").stdout.strip() == old
+    assert all(running(site, unit) for unit in DAEMONS)
+    wait(lambda: state(site, id_) == "complete", "the end of the copy")
+    check_whole(site, "upgraded")
+
+
+def test_an_uninstall_leaves_everything_of_the_site_and_says_where(site: Machine) -> None:
+    said = site.run("apt-get", "remove", "-y", "mover").stdout
+    for place in ("/etc/mover/mover.yaml", "/var/lib/mover-identified", "/intake", "/archive", "/protect"):
+        assert place in said
+    said = site.run("apt-get", "purge", "-y", "mover").stdout
+    assert "left as it is: /etc/mover" in said and "left as it is: /var/lib/mover-identified" in said
+    for kept in ("etc/mover/vault.key", "etc/mover/mover.yaml", "var/lib/mover/audit.key", "archive/killed/0000.bin",
+                 "intake/name"):  # fmt: skip
+        assert (site.root / kept).exists(), kept
+    assert not (site.root / "opt/mover").exists()
+    assert not (site.root / "etc/systemd/system/mover.service.d").exists()
