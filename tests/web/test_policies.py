@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from mover.model import wire
 from mover.sdk import SyncClient
@@ -16,23 +17,35 @@ from tests.web.hospital import House
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 Walk = Callable[..., Seen]
+PATIENCE_MS = 300_000
 
 
-def save(page: Page, reason: str) -> None:
-    """The plan is there before the button does anything."""
+def save(page: Page, reason: str) -> str:
+    """The plan is there before the button does anything; what it said."""
     expect(page.locator("#checked")).to_have_text("No mistake found")
     page.get_by_role("button", name="Save").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("textbox", name="Reason").fill(reason)
     expect(dialog.get_by_text("Plan, nothing is done yet.")).to_be_visible()
+    said = dialog.locator(".plan").inner_text()
     dialog.get_by_role("button", name="Save").click()
     expect(dialog).to_have_count(0)
+    return said
 
 
-def test_a_policy_is_made_in_a_form_saved_changed_as_text_and_acts(walk: Walk, house: House) -> None:
-    """The seed's promise, whole: no editor on the machine, no restart. A run names the policy, and its lease is the one
-    that was typed a moment ago."""
-    one = walk("admin", "/policies")
+def agree(page: Page, change: Locator) -> None:
+    change.get_by_role("button", name="Approve").click()
+    page.get_by_role("dialog").get_by_role("button", name="Approve").click()
+    expect(change).to_have_count(0)
+
+
+def test_a_policy_is_made_tried_saved_agreed_on_seen_to_act_and_the_same_text_stands_in_the_folder(
+    walk: Walk, house: House
+) -> None:
+    """The seed's promise, whole and through the browser alone: no editor on the machine, no restart. An operator makes
+    it, an admin who is another person agrees to it, and a run that is asked for on the page holds the lease that was
+    typed a moment ago."""
+    one = walk("operator", "/policies")
     page, file = one.page, house.policies / "night.yaml"
     page.get_by_role("link", name="New policy").click()
     page.get_by_label("Kind").select_option("stage")
@@ -44,37 +57,59 @@ def test_a_policy_is_made_in_a_form_saved_changed_as_text_and_acts(walk: Walk, h
     ).select_option("archive")
     page.locator("#policy").get_by_label("to", exact=True).select_option("flash")
     page.get_by_label("lease", exact=True).fill("7200")
-    save(page, "the night shift trains longer")
-    expect(page.locator("h1")).to_contain_text("night")
-    assert yaml.safe_load(file.read_text()) == {
+    plan = save(page, "the night shift trains longer")
+    assert "an operator asks: an admin agrees" in plan and "0 runs of the last 30 days went by it" in plan
+    expect(page.locator("#waiting")).to_contain_text("the night shift trains longer")
+    assert not file.exists(), "nobody agreed yet"
+
+    other = walk("second", "/policies").page
+    mine = other.locator("#waiting li.policy-change").filter(has_text="night")
+    typed = "".join(f"{line[1:]}\n" for line in mine.locator(".diff .added").all_inner_texts())
+    agree(other, mine)
+    expect(other.get_by_role("grid", name="Policies")).to_contain_text("night")
+    assert file.read_text() == typed
+    assert yaml.safe_load(typed) == {
         "kind": "stage", "name": "night", "from": "archive", "to": "flash", "lease_s": 7200
     }  # fmt: skip
 
-    page.get_by_role("tab", name="YAML").click()
+    one.go("/policies/night?view=yaml")
     field = page.get_by_label("The policy night as YAML")
-    typed = "# ours\n" + file.read_text().replace("7200", "3 hours")
-    field.fill(typed)
+    expect(field).to_have_value(typed)
+    longer = "# ours\n" + typed.replace("7200", "3 hours")
+    field.fill(longer)
     mark = page.locator(".marks li").filter(has_text="line 6")
     expect(mark).to_contain_text("Expected `int`")
-    assert "7200" in file.read_text()
-    field.fill(typed.replace("3 hours", "10800"))
+    longer = longer.replace("3 hours", "10800")
+    field.fill(longer)
+    expect(page.locator("#policy .diff .added").filter(has_text="lease_s: 10800")).to_have_count(1)
     page.get_by_role("tab", name="Form").click()
     expect(page.get_by_label("lease", exact=True)).to_have_value("10800")
     save(page, "two hours were too short")
-    expect(page.locator("#checked")).to_have_text("Nothing was changed")
-    assert file.read_text() == typed.replace("3 hours", "10800")
+    expect(page.locator("#waiting")).to_contain_text("two hours were too short")
+    assert file.read_text() == typed
+    agree(other, other.locator("#waiting li.policy-change").filter(has_text="two hours were too short"))
+    assert file.read_text() == longer
 
     page.get_by_role("tab", name="Versions").click()
     versions = page.locator(".policy-version")
     expect(versions).to_have_count(2)
-    expect(versions.first).to_contain_text("the-admin: two hours were too short")
+    expect(versions.first).to_contain_text("the-operator, agreed by the-second: two hours were too short")
     expect(versions.first.locator(".added").filter(has_text="lease_s: 10800")).to_be_visible()
+
+    one.go("/runs")
+    one.expect(422)  # the plan is asked before a cohort is chosen
+    page.get_by_role("button", name="Ask for a run").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Cohort").select_option("all-slides")
+    dialog.get_by_label("Policy").select_option("night")
+    dialog.get_by_role("button", name="Ask for a run").click()
+    page.wait_for_url(re.compile("/runs/run-"))
+    expect(page.locator("h1")).to_contain_text("ready", timeout=PATIENCE_MS)
+    expect(page.locator("main")).to_contain_text(re.compile(r"lease ends.*in 2 h 5\d min", re.DOTALL))
     with SyncClient(house.url, token=house.tokens["operator"]) as client:
-        run = client.runs.request(wire.RunRequest(cohort="all-slides", policy="night"), key="web/night/0")
-        assert client.runs.view(run.id).policy == "night"
-        held = client.runs.wait(run.id, until=frozenset({"ready"}), timeout_s=300)
-        assert held.lease_until is not None and held.ready_at is not None
-        assert 10_000 < (held.lease_until - held.ready_at).total_seconds() <= 10_800
+        run = client.runs.view(page.url.rstrip("/").rpartition("/")[2].partition("?")[0])
+        assert run.policy == "night" and run.lease_until is not None and run.ready_at is not None
+        assert 10_000 < (run.lease_until - run.ready_at).total_seconds() <= 10_800
         client.runs.finish(run.id, wire.FinishRequest(exit=1))
 
 

@@ -34,13 +34,13 @@ const ACTIONS = {
 const label = (action) => ACTIONS[action]?.label ?? words(action);
 
 const CAUSES = [
-  { name: "count", label: "Packs", width: "60px", right: true, text: (c) => c.count, cell: (c) => html`<strong>${count(c.count)}</strong>` },
-  { name: "code", label: "Cause", width: "minmax(120px, 160px)", text: (c) => c.code, cell: (c) => html`<${Link} to=${`/quarantine/${c.id}`}>${words(c.code)}<//>` },
-  { name: "words", label: "What was found", width: "minmax(140px, 3fr)", text: (c) => c.words, cell: (c) => html`<span title=${c.words}>${c.words}</span>` },
+  { name: "count", label: "Packs", width: "52px", right: true, text: (c) => c.count, cell: (c) => html`<strong>${count(c.count)}</strong>` },
+  { name: "code", label: "Cause", width: "minmax(96px, 160px)", text: (c) => c.code, cell: (c) => html`<${Link} to=${`/quarantine/${c.id}`}>${words(c.code)}<//>` },
+  { name: "words", label: "What was found", width: "minmax(100px, 3fr)", text: (c) => c.words, cell: (c) => html`<span title=${c.words}>${c.words}</span>` },
   { name: "kind", label: "Kind", width: "72px", wide: true, text: (c) => c.kind, cell: (c) => c.kind || html`<span class="muted">–</span>` },
   { name: "way", label: "Likeliest way out", width: "minmax(120px, 180px)", wide: true, text: (c) => c.offers[0]?.action ?? "", cell: (c) => (c.offers[0] ? label(c.offers[0].action) : html`<span class="muted">–</span>`) },
   { name: "bytes", label: "Size", width: "80px", right: true, wide: true, text: (c) => c.bytes, cell: (c) => html`<${Bytes} of=${c.bytes} />` },
-  { name: "since", label: "Since", width: "116px", text: (c) => c.since, cell: (c) => html`<${Time} at=${c.since} />` },
+  { name: "since", label: "Since", width: "116px", wide: true, text: (c) => c.since, cell: (c) => html`<${Time} at=${c.since} />` },
 ];
 
 function Causes() {
@@ -117,7 +117,7 @@ function Proposals({ cause, done }) {
 const LOOKED = { ...REASON, label: "What you looked at" };
 
 function OneProposal({ of, done, linked }) {
-  const about = of.packs ? plural(of.packs.length, "chosen pack") : `all that wait for this, ${count(of.waiting)} then`;
+  const about = of.packs ? plural(of.packs.length, "chosen pack") : `all that wait for this (${count(of.waiting)} when it was proposed)`;
   const review = (decision, more) => html`<${Action} operation="quarantine.review" said=${{ id: of.id }} body=${{ decision }} fields=${[LOOKED]} done=${done} ...${more} />`;
   return html`<li><div class="row apart"><div><strong>${label(of.action)}${of.standing ? ", as a rule" : ""}</strong>: ${linked ? html`<${Link} to=${`/quarantine/${of.cause}`}>${words(of.code)}<//>` : words(of.code)} <span class="muted">${about}</span></div><span class="row">
       ${review("decline", { label: "Decline", title: `Decline: ${label(of.action)}`, told: "Declined; it waits as before", consequence: "What waits goes on waiting, for anybody's decision." })}
@@ -184,12 +184,12 @@ const STANDS = { name: "stands", label: "Holds", width: "84px", text: (r) => (r.
 
 const PROPOSED = [
   { name: "state", label: "State", width: "96px", text: (p) => p.state, cell: (p) => html`<${Badge} state=${p.state} tone=${{ open: "wait", confirmed: "good" }[p.state] ?? "idle"} />` },
-  { name: "action", label: "Decision", width: "minmax(110px, 1fr)", text: (p) => p.action, cell: (p) => html`<strong>${label(p.action)}</strong>` },
-  { name: "for", label: "For", width: "minmax(120px, 2fr)", text: (p) => `${p.code} ${p.words}`, cell: (p) => html`<${Link} to=${`/quarantine/${p.cause}`}>${words(p.code)}<//>` },
-  { name: "by", label: "Proposed by", width: "minmax(90px, 1fr)", text: (p) => p.proposed_by, cell: (p) => html`<span title=${p.reason}>${p.proposed_by}</span>` },
+  { name: "action", label: "Decision", width: "minmax(84px, 1fr)", text: (p) => p.action, cell: (p) => html`<strong>${label(p.action)}</strong>` },
+  { name: "for", label: "For", width: "minmax(84px, 2fr)", text: (p) => `${p.code} ${p.words}`, cell: (p) => html`<${Link} to=${`/quarantine/${p.cause}`}>${words(p.code)}<//>` },
+  { name: "by", label: "Proposed by", width: "minmax(90px, 1fr)", wide: true, text: (p) => p.proposed_by, cell: (p) => html`<span title=${p.reason}>${p.proposed_by}</span>` },
   { name: "second", label: "Second person", width: "minmax(90px, 1fr)", wide: true, text: (p) => p.decided_by ?? "", cell: (p) => html`<span title=${p.decision}>${p.decided_by ?? "–"}</span>` },
   { name: "why", label: "What they looked at", width: "minmax(100px, 2fr)", wide: true, text: (p) => p.decision ?? "", cell: (p) => html`<span title=${p.decision}>${p.decision ?? ""}</span>` },
-  { name: "when", label: "When", width: "96px", text: (p) => p.proposed_at, cell: (p) => html`<${Time} at=${p.proposed_at} />` },
+  { name: "when", label: "When", width: "96px", wide: true, text: (p) => p.proposed_at, cell: (p) => html`<${Time} at=${p.proposed_at} />` },
 ];
 
 function Proposed() {

@@ -50,6 +50,8 @@ function List() {
 export function Ask({ like, label = "Ask for a run" }) {
   const cohorts = useAsk(may("cohorts.list_cohorts") && !like ? "cohorts.list_cohorts" : null, {}, { every: 0 });
   const names = [...new Set((cohorts.answer?.cohorts ?? []).map((one) => one.name))];
+  const policies = useAsk(may("service.policies") ? "service.policies" : null, {}, { every: 0 });
+  const stages = (policies.answer?.policies ?? []).filter((one) => one.kind === "stage").map((one) => [one.name, one.name]);
   const source = like
     ? []
     : [
@@ -58,6 +60,7 @@ export function Ask({ like, label = "Ask for a run" }) {
       ];
   const fields = [
     ...source,
+    ...(stages.length > 1 ? [{ name: "policy", label: "Policy", kind: "choice", choices: [["", "the usual one"], ...stages], hint: "It says to which flash, how files lie there, and how long a lease lasts." }] : []),
     { name: "layout", label: "How data/ is laid out", kind: "choice", choices: [["", "as the policy says"], ["flat", "flat"], ["number", "a folder for each slide"], ["label", "a folder for each label"]] },
     { name: "layout_label", label: "The fact that names the folders", kind: "text", hint: "Only for a folder for each label." },
     { name: "lease_s", label: "Lease in seconds", kind: "number", least: 60, hint: "How long without a heartbeat; then what the job left is protected." },
