@@ -102,6 +102,11 @@ class Admission:
             return remote
         return request.headers.get(FORWARDED_FOR, "").rpartition(",")[2].strip()[:64] or remote
 
+    def is_passed_on(self, request: web.Request) -> bool:
+        """By a proxy: then the machine that asks is not the one at the other end of the connection."""
+        named = (request.remote or "") in self._face.proxies
+        return named or any(header in request.headers for header in (FORWARDED_FOR, "Forwarded", "Via"))
+
     # --- the cookie ---------------------------------------------------------------------------------------------
 
     def cookie(self, request: web.Request) -> str:

@@ -2,6 +2,10 @@
 import { OPERATIONS } from "./operations.js";
 import { url } from "./api.js";
 
+const OBEYED = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/u;
+const OBEYED_ALL = new RegExp(OBEYED, "gu");
+const figures = (one) => Array.from(new TextEncoder().encode(one), (byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+
 /** @returns {string} such as `mover run clean run-1 --plan`; empty where there is no command */
 export function command(name, said = {}, body = {}) {
   const template = OPERATIONS[name]?.command;
@@ -31,9 +35,11 @@ function word(slot, values) {
   return value === undefined || value === null || value === "" ? name.toUpperCase() : quote(value);
 }
 
-/** As a POSIX shell takes it. */
+/** As a POSIX shell takes it. What a terminal would obey when it is pasted, or what would turn the order of letters
+ * round, is written in figures ($'…' of POSIX.1-2024). */
 export function quote(value) {
   const text = String(value);
+  if (OBEYED.test(text)) return `$'${text.replace(/[\\']/g, "\\$&").replaceAll(OBEYED_ALL, figures)}'`;
   return /^[A-Za-z0-9@%+=:,./_-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 

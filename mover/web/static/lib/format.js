@@ -44,6 +44,8 @@ export function moment(at) {
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+/** What an address says of a time, where it says one: addresses are typed and sent by anybody. */
+export const time = (at) => (at && !Number.isNaN(Date.parse(at)) ? at : null);
 export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone;
 export const percent = (part, whole) => (whole ? `${Math.floor((100 * part) / whole)} %` : "–");
 /** The end of an id: enough to tell two apart in one list. The whole stands in the title. */

@@ -1,19 +1,20 @@
 // Audit: who did what, whether the chains hold, and what an outsider can check without this daemon.
 import { html, useState } from "../lib/preact.js";
-import { call } from "../lib/api.js";
-import { count, moment, plural, zone } from "../lib/format.js";
+import { call, Problem } from "../lib/api.js";
+import { count, moment, plural, time, zone } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
+import { toast } from "../lib/toasts.js";
 import { Asked, Badge, Copy, Dialog, Download, Empty, Equivalent, Facts, Head, Id, Panel, Shape, Table, Tabs, Time } from "../parts/all.js";
 
-const TABS = [["", "Records"], ["chain", "Chain and checkpoints"], ["take", "Take along"]];
+const TABS = [["", "Records"], ["questions", "Questions"], ["chain", "Chain and checkpoints"], ["take", "Take along"]];
 
 export default function Audit({ query }) {
   const tab = query.get("tab") ?? "";
   return html`<${Head} title="Audit" below="Every record holds the hash of the one before it; where the chains end is signed and kept on other tiers." />
     <${Tabs} of=${TABS} chosen=${tab} choose=${(one) => goQuery({ tab: one })} label="Views of the audit" />
-    ${tab === "chain" ? html`<${Chain} />` : tab === "take" ? html`<${Take} />` : html`<${Records} query=${query} />`}`;
+    ${tab === "chain" ? html`<${Chain} />` : tab === "questions" ? html`<${Questions} query=${query} />` : tab === "take" ? html`<${Take} query=${query} />` : html`<${Records} query=${query} />`}`;
 }
 
 // --- records ----------------------------------------------------------------------------------------------
@@ -23,9 +24,15 @@ const MOMENTS = [["since", "From"], ["until", "Before"]];
 const PRESETS = [["Originals unsealed", "unseal"], ["Ledgers read", "ledger read"], ["Manifests read", "manifest read"], ["Sign-ins", "signed"], ["Accounts", "account"], ["Tokens", "token"], ["Audit packs", "audit pack"]];
 const PLACES = { run: "/runs", batch: "/batches", snapshot: "/snapshots", records: "/records" };
 
+/** What the page's address searches for; the times there are the reader's own. */
+function searched(query) {
+  const said = Object.fromEntries(ASKED.map(([name]) => [name, query.get(name)]));
+  for (const [name] of MOMENTS) said[name] = time(query.get(name)) ? new Date(query.get(name)).toISOString() : "";
+  return Object.fromEntries(Object.entries(said).filter(([, value]) => value));
+}
+
 function Records({ query }) {
-  const said = Object.fromEntries(ASKED.map(([name]) => [name, query.get(name) ?? ""]));
-  for (const [name] of MOMENTS) said[name] = query.get(name) ? new Date(query.get(name)).toISOString() : "";
+  const said = searched(query);
   const [open, setOpen] = useState(null);
   const load = async (after, limit) => {
     const found = await call("audit.page", { ...said, after, limit });
@@ -40,15 +47,15 @@ function Records({ query }) {
     { name: "seq", label: "Record", width: "104px", right: true, wide: true, text: (r) => r.seq, cell: (r) => html`<span class="muted mono" title=${`chain ${r.node}, hash ${r.hash}`}>${count(r.seq)}</span>` },
   ];
   const deps = [JSON.stringify(said)];
-  const asked = Object.values(said).some(Boolean);
+  const asked = Object.keys(said).length > 0;
   return html`<${Panel}><div class="row asks" role="search" aria-label="Search the audit">
-      ${ASKED.map(([name, label]) => html`<label key=${name}>${label}<input type="search" value=${said[name]} onChange=${(event) => goQuery({ [name]: event.currentTarget.value.trim() })} /></label>`)}
+      ${ASKED.map(([name, label]) => html`<label key=${name}>${label}<input type="search" value=${said[name] ?? ""} onChange=${(event) => goQuery({ [name]: event.currentTarget.value.trim() })} /></label>`)}
       ${MOMENTS.map(([name, label]) => html`<label key=${name}>${label}<input type="datetime-local" value=${query.get(name) ?? ""} onChange=${(event) => goQuery({ [name]: event.currentTarget.value })} /></label>`)}
       ${asked && html`<button onClick=${() => goQuery({ actor: null, subject: null, action: null, since: null, until: null })}>Clear</button>`}</div>
     <div class="row presets">${PRESETS.map(([label, action]) => html`<button key=${action} class="chip" aria-pressed=${said.action === action} onClick=${() => goQuery({ action: said.action === action ? null : action })}>${label}</button>`)}</div>
     <${Table} name="records" label="Audit records" columns=${columns} load=${load} id=${(r) => `${r.node}/${r.seq}`} deps=${deps} rows=${16} filter=${false}
       empty=${html`<${Empty} title=${asked ? "No record is like this" : "No records yet"}>${asked ? "Take a word away, or look at another time." : "The first deed writes the first one."}<//>`} /><//>
-    <${Equivalent} operation="audit.page" said=${Object.fromEntries(Object.entries(said).filter(([, value]) => value))} />
+    <${Equivalent} operation="audit.page" said=${said} />
     ${open && html`<${OneRecord} of=${open} close=${() => setOpen(null)} />`}`;
 }
 
@@ -69,6 +76,43 @@ function OneRecord({ of, close }) {
     <div class="row last"><button onClick=${() => { goQuery({ subject }); close(); }}>All of this subject</button><button onClick=${() => { goQuery({ actor }); close(); }}>All of this actor</button></div><//>`;
 }
 
+// --- what a compliance officer asks -----------------------------------------------------------------------
+
+function Questions({ query }) {
+  const asked = useAsk("answers.questions", {}, { every: 0 });
+  const [code, about] = [query.get("question"), query.get("about") ?? ""];
+  return html`<${Asked} asked=${asked} rows=${6}>${({ questions }) => {
+    const chosen = questions.find((one) => one.code === code);
+    return html`<div class="questions"><${Panel} title="Questions" id="questions"><ul>${questions.map((one) => html`<li key=${one.code}>
+        <button class="link" aria-current=${one.code === code ? "true" : undefined} onClick=${() => goQuery({ question: one.code })}>${one.asks}</button></li>`)}</ul><//>
+      ${chosen ? html`<${Question} key=${`${code} ${about}`} of=${chosen} about=${about} />` : html`<${Panel} title="Choose one"><p>Each is answered from what stands in the catalog now, with the rows, and with the commands that prove it to somebody who believes neither of us.</p><//>`}</div>`;
+  }}<//>`;
+}
+
+function Question({ of, about }) {
+  const ask = (event) => {
+    event.preventDefault();
+    goQuery({ about: new FormData(event.currentTarget).get("about").trim() });
+  };
+  return html`<${Panel} title=${of.asks} id="answer">
+    ${of.about && html`<form class="row asks" onSubmit=${ask}><label>${of.about === "slide" ? "Number of a slide" : "Id, or number of a slide"}<input name="about" type="search" defaultValue=${about} /></label><button class="first">Ask</button></form>`}
+    ${(!of.about || about) && html`<${Answer} said=${of.about ? { question: of.code, about } : { question: of.code }} />`}<//>`;
+}
+
+const SHAPED = new Set(["good", "warn", "bad"]);
+const MOMENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d/;
+
+function Answer({ said }) {
+  const asked = useAsk("answers.answer", said, { every: 0 });
+  return html`<${Asked} asked=${asked} rows=${4}>${(a) => html`
+    <p class="verdict ${a.tone}" role="status">${SHAPED.has(a.tone) && html`<${Shape} tone=${a.tone} />`} <span>${a.answer}.</span></p>
+    ${a.rows.length > 0 && html`<div class="scroll answer" tabindex="0" role="region" aria-label="The rows"><table><thead><tr>${a.columns.map((name) => html`<th key=${name}>${name}</th>`)}</tr></thead>
+      <tbody>${a.rows.map((row, at) => html`<tr key=${at}>${row.map((cell, i) => html`<td key=${i}>${MOMENT.test(cell) ? html`<${Time} at=${cell} />` : cell.length > 40 && !cell.includes(" ") ? html`<span class="mono" title=${cell}>${cell.slice(0, 10)}…</span>` : cell}</td>`)}</tr>`)}</tbody></table></div>`}
+    ${a.cut && html`<p class="small muted">These are the first ${count(a.rows.length)}; the records have all of them.</p>`}
+    <p class="small muted">What proves it:</p>${a.proof.map((line) => html`<${Copy} key=${line} text=${line} block />`)}
+    <${Equivalent} operation="answers.answer" said=${said} />`}<//>`;
+}
+
 // --- the chain --------------------------------------------------------------------------------------------
 
 function Chain() {
@@ -76,13 +120,22 @@ function Chain() {
   return html`<div class="grid wide"><${Panel} title="Do the chains hold?" id="verify" aside=${html`<button class="first" onClick=${() => setTurn(turn + 1)}>${turn ? "Check again" : "Check now"}</button>`}>
       ${turn ? html`<${Verdict} key=${turn} />` : html`<p>Every hash of the project is recomputed, and compared with the signed checkpoints that stand on other tiers. A record that was changed, dropped, added or moved is named.</p>`}
       <${Equivalent} operation="audit.verify" /><//>
-    <${Checkpoints} /></div>`;
+    <${Checkpoints} /><${Restores} /></div>`;
+}
+
+const toneOf = (v) => (!v.whole ? "bad" : v.restored.length ? "warn" : "good");
+
+/** What two people said of a restore, in one sentence. */
+function saidOf(one) {
+  const lost = one.lost.map((part) => `records ${count(part.kept + 1)} to ${count(part.upto)} of the chain of ${part.node}`);
+  return html`Restored from an older dump, says ${one.asked_by}${one.approved_by ? ` with ${one.approved_by}` : ", and nobody else yet"}, ${moment(one.approved_at ?? one.asked_at)}: “${one.reason}”. ${lost.length ? `Known lost: ${lost.join(", ")}.` : "No record is lost."}`;
 }
 
 function Verdict() {
   const asked = useAsk("audit.verify", {}, { every: 0 });
   return html`<${Asked} asked=${asked} rows=${4}>${(v) => html`
-    <p class="verdict ${v.whole ? "good" : "bad"}" role="status"><${Shape} tone=${v.whole ? "good" : "bad"} /> <strong>${v.whole ? "Whole" : "Broken"}</strong> <span>${plural(v.records, "record")} in ${plural(Object.keys(v.chains).length, "chain")} ${v.whole ? "recomputed; each fits the one before it" : "recomputed; not all of them fit"}.</span></p>
+    <p class="verdict ${toneOf(v)}" role="status"><${Shape} tone=${toneOf(v)} /> <strong>${!v.whole ? "Broken" : v.restored.length ? "Whole but for what is known lost" : "Whole"}</strong> <span>${plural(v.records, "record")} in ${plural(Object.keys(v.chains).length, "chain")} ${v.whole ? "recomputed; each fits the one before it" : "recomputed; not all of them fit"}.</span></p>
+    ${v.restored.map((one) => html`<p key=${one.id}><${Shape} tone="warn" /> ${saidOf(one)}</p>`)}
     ${v.broken.length > 0 && html`<div class="scroll"><table><thead><tr>${Object.keys(v.broken[0]).map((h) => html`<th key=${h}>${h}</th>`)}</tr></thead><tbody>${v.broken.slice(0, 200).map((one, at) => html`<tr key=${at}>${Object.keys(v.broken[0]).map((h) => html`<td key=${h} class="mono">${String(one[h] ?? "")}</td>`)}</tr>`)}</tbody></table></div>`}
     <${Facts} of=${Object.entries(v.chains).map(([node, n]) => [`chain of ${node}`, plural(n, "record")])} />
     ${v.checkpoints.length > 0 && html`<h3>What other tiers hold</h3><div class="scroll"><table><thead><tr><th>tier</th><th class="right">checkpoints</th><th class="right">newest</th><th>signed by</th><th></th></tr></thead>
@@ -108,9 +161,38 @@ function Checkpoints() {
     empty=${html`<${Empty} title="No checkpoint yet">One is signed every hour in which something was recorded, and written to each protect and archive tier.<//>`} /><${Equivalent} operation="audit.checkpoints" /><//>`;
 }
 
+/** After the catalog was restored from an older dump: one person says so, another approves. */
+function Restores() {
+  const asked = useAsk("audit.restores", {}, { every: 0 });
+  const [open, setOpen] = useState(false);
+  const send = async (name, said, body) => {
+    try {
+      await call(name, said, { body });
+      setOpen(false);
+      asked.again();
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      toast([problem.message, problem.hint].filter(Boolean).join(". "), "bad");
+    }
+  };
+  const ask = (event) => {
+    event.preventDefault();
+    send("audit.ask_restore", {}, { reason: new FormData(event.currentTarget).get("reason") });
+  };
+  return html`<${Panel} title="After a restore of the catalog" id="restores" aside=${may("audit.ask_restore") && html`<button onClick=${() => setOpen(true)}>It was restored…</button>`}>
+    <${Asked} asked=${asked} rows=${2}>${({ restores }) => (restores.length ? restores.map((one) => html`<div key=${one.id} class="row"><${Badge} state=${one.state} tone=${one.state === "asked" ? "wait" : "warn"} />
+        <span>${saidOf(one)}</span>${one.state === "asked" && may("audit.approve_restore") && html`<button onClick=${() => send("audit.approve_restore", { id: one.id })}>Approve</button>`}</div>`) : html`<p>A catalog that came back from an older dump lacks records that the tiers know of, and the chain is broken where they end. Two people can say so: what is lost is then told with every verdict, for ever, and checkpoints go on.</p>`)}<//>
+    <${Equivalent} operation="audit.restores" />
+    ${open && html`<${Dialog} title="The catalog was restored from an older dump" close=${() => setOpen(false)}><form onSubmit=${ask}>
+      <p>What is lost is found on the tiers. A second person approves; both names and the reason are told for ever.</p>
+      <div class="field"><label for="restore-reason">What happened</label><input id="restore-reason" name="reason" required minlength="3" maxlength="500" /></div>
+      <div class="row last"><button class="first">Ask</button></div></form><//>`}<//>`;
+}
+
 // --- what leaves the house --------------------------------------------------------------------------------
 
-function Take() {
+function Take({ query }) {
+  const found = searched(query);
   const [run, setRun] = useState("");
   const listed = may("runs.list_runs");
   const runs = useAsk(listed ? "runs.list_runs" : null, { limit: 200 }, { every: 0 });
@@ -122,5 +204,8 @@ function Take() {
       <${Equivalent} operation="audit.pack" said=${{ run }} /><//>
     <${Panel} title="Every record"><p>All chains of the project as JSON lines, each record as it was hashed, so that somebody else can recompute them.</p>
       <p class="row"><${Download} operation="audit.export" said=${{}} name="audit.jsonl" label="Download the records" /></p>
-      <${Equivalent} operation="audit.export" /><//></div>`;
+      <${Equivalent} operation="audit.export" /><//>
+    <${Panel} title="For the hospital's audit repository"><p>The records as FHIR AuditEvents (R4), one to a line, oldest first: ${Object.keys(found).length ? "those that the search on the first tab found." : "all of them, or what the search on the first tab finds."}</p>
+      <p class="row"><${Download} operation="audit.events" said=${found} name="audit-events.ndjson" label="Download as FHIR" /></p>
+      <${Equivalent} operation="audit.events" said=${found} /><//></div>`;
 }
