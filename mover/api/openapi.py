@@ -83,7 +83,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
 def _responses(operation: Operation) -> dict[str, Any]:
     media = operation.media_type.partition(";")[0]
     schema: dict[str, Any] = _text(media) if operation.answer is str else _reference(operation.answer)
-    responses = {str(operation.status): {"description": operation.summary, "content": {media: {"schema": schema}}}}
+    content = {one: {"schema": schema} for one in (media, *operation.also)}
+    responses = {str(operation.status): {"description": operation.summary, "content": content}}
     if issubclass(operation.query, Planned):
         plan: dict[str, Any] = {_JSON: {"schema": _reference(wire.Plan)}}
         if operation.status == 200:

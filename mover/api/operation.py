@@ -127,6 +127,8 @@ class Operation:
     status: int = 200
     key: Literal["required", "accepted"] = "accepted"
     media_type: str = "application/json"
+    # other media types that `format` may ask for
+    also: tuple[str, ...] = ()
     # what is given away, where that is data: its readers stand in the audit, as its writers do
     reads: str = ""
 

@@ -416,6 +416,19 @@ async def test_a_picture_that_never_changes_is_kept_by_who_asked_and_not_sent_tw
         assert (response.status, response.headers["Cache-Control"]) == (200, "no-store")
 
 
+async def test_a_figure_comes_in_the_form_that_was_asked_for(served: Served) -> None:
+    """Never for a role that may not see what it shows; the rights matrix holds each of them."""
+    for form, media, begin in (("svg", "image/svg+xml", b"<svg "), ("png", "image/png", b"\x89PNG")):
+        async with served.ask("GET", f"/v1/plots/fill?tier=flash&format={form}&theme=dark&width=320") as response:
+            assert (response.status, response.content_type) == (200, media)
+            assert (await response.read()).startswith(begin)
+            assert response.headers["Cache-Control"] == "no-store"
+    asked = {"tier=nowhere": 404, "": 422, "tier=flash&width=9000": 422, "tier=flash&format=gif": 422}
+    for query, status in asked.items():
+        async with served.ask("GET", f"/v1/plots/fill?{query}") as response:
+            assert response.status == status, query
+
+
 async def test_a_manifest_comes_as_it_was_sealed(served: Served) -> None:
     async with served.ask("GET", "/v1/runs/run-1/manifest") as response:
         assert response.content_type == "application/jsonl"

@@ -60,11 +60,11 @@ ARGUMENTS: dict[str, Any] = {
     "packs": ["pack-1"], "parts": {"train": 0.8, "test": 0.2},
     "purpose": "call the ward", "to": "/restored", "key": "k", "write": lambda piece: None,
     "run": "run-1", "receiver": "night",
-    "level": 3, "column": 0, "row": 1, "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
+    "cause": "0123456789abcdef", "action": "retry", "reason": "sent again by the ward", "rule": "rule-1",
     "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
 NOUN_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "plots": {"name": "calendar", "column": "gleason"},
+    "plots": {"name": "calendar", "column": "gleason"}, "slides": {"level": 3, "column": 0, "row": 1},
     "answers": {"question": "log"},
     "audit": {"id": "acceptance-1", "reason": "the disk broke"},
     "quarantine": {"decision": "confirm"}, "rulings": {"action": "reinstate", "decision": "grant"},

@@ -79,7 +79,8 @@ export function intention() {
   return "web/" + Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function ours(method) {
+/** What says who asks, for who loads by other means than `ask`. */
+export function ours(method) {
   const headers = {};
   if (credentials.token) headers.Authorization = `Bearer ${credentials.token}`;
   if (credentials.project) headers["Mover-Project"] = credentials.project;

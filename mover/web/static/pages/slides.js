@@ -5,6 +5,7 @@ import { count, moment, plural, size, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
+import { SlideViewer } from "../parts/viewer.js";
 import { Action, Asked, Badge, Bytes, Download, Empty, Equivalent, Facts, Head, Id, Meter, Panel, Proofs, Shape, Table, Tabs, Time } from "../parts/all.js";
 
 export default function Slides({ number, query }) {
@@ -82,14 +83,19 @@ function OneSlide({ number, query }) {
   return html`<${Asked} asked=${asked} rows=${8}>${(slide) => html`<${Shown} slide=${slide} query=${query} again=${asked.again} />`}<//>`;
 }
 
+const SEEN = [["", "Before and after"], ["picture", "Look at it"]];
+
 function Shown({ slide, query, again }) {
+  const see = may("viewing.view") ? (query.get("see") ?? "") : "";
   const asked = useAsk("batches.evidence", { number: slide.number }, { every: 0 });
   const state = stateOf(slide);
   const { batch } = asked.answer ?? {};
   return html`<${Head} title=${html`<${Id} of=${slide.number} whole />`} badge=${html`<${Badge} state=${state} tone=${TONES[state]} />`} below=${`${slide.family}, ${pixels(slide.facts)} pixels`}>
       ${batch && html`<${Download} operation="batches.certificate" said=${{ id: batch }} name=${`${batch}.certificate.json`} label="Download the certificate" />`}<${Asks} slide=${slide} again=${again} /><//>
     ${slide.withdrawn && html`<p class="stale" role="status"><${Shape} tone=${slide.removed_at ? "bad" : "warn"} /> <strong>Withdrawn: ${words(slide.withdrawn)}.</strong> ${slide.removed_at ? html`Its bytes left the archive <${Time} at=${slide.removed_at} />.` : "No selection and no run takes it any more. Two people decide whether it comes back or goes."}</p>`}
-    <${Asked} asked=${asked} rows=${6}>${(evidence) => html`<${Evidence} evidence=${evidence} query=${query} />`}<//>
+    ${may("viewing.view") && !slide.withdrawn && html`<${Tabs} of=${SEEN} chosen=${see} choose=${(one) => goQuery({ see: one })} label="What to see of the slide" />`}
+    ${see === "picture" && !slide.withdrawn ? html`<${Panel} title="As it is now" id="picture" aside=${html`<span class="muted">its levels alone: no label, no overview</span>`}><${SlideViewer} number=${slide.number} key=${slide.number} /><${Equivalent} operation="viewing.region" said=${{ number: slide.number }} /><//>`
+      : html`<${Asked} asked=${asked} rows=${6}>${(evidence) => html`<${Evidence} evidence=${evidence} query=${query} />`}<//>`}
     ${(slide.withdrawn || query.get("rulings")) && html`<${Ruled} number=${slide.number} again=${again} />`}
     <div class="two"><div class="stack"><${Panel} title="What records say"><${Known} of=${slide.aligned} /><//></div>
       <div class="stack"><${Panel} title="What the file says"><${Known} of=${{ ...slide.facts, size: size(slide.size_bytes) }} /><p class="small mono" title="digest over all its files">${slide.digest}</p><//>
