@@ -23,7 +23,7 @@ HISTORY_MS = 100 * DAY_MS  # from the oldest slide to now
 # why packs are held back: a code, and what people read
 CAUSES = (
     *(("format-unknown", f"a file that no scanner module knows: {name}") for name in ("zvi", "czi", "lif", "vsi")),
-    *(("key-unknown", f"a key that no rule knows: {name}") for name in ("Scan Remark", "Ward", "Tray Text", "Operator Id")),
+    *(("key-unknown", f"a key that no rule knows: {name}") for name in ("Scan Remark", "Ward", "Tray Text", "Tray Id")),
     ("thumbnail-missing", "the thumbnail is missing"), ("not-declared", "nobody declared this pack"),
     ("text-burned-in", "text stands in the pixels"), ("digest-mismatch", "the file changed while it was read"),
     ("image-broken", "a tile cannot be decoded"), ("barcode-twice", "two packs have one barcode"),

@@ -35,5 +35,6 @@ page as (
      order by spare_bytes desc, digest desc limit %(limit)s)
 select page.*, case when %(names)s then array(
            select key from mover.entry e
-            where e.tier = %(tier)s and e.digest = page.digest and gone_at is null and kind = 'file' limit %(keys)s) end as keys
+            where e.tier = %(tier)s and e.digest = page.digest and size_bytes > 0 and gone_at is null and kind = 'file'
+            limit %(keys)s) end as keys
   from page order by spare_bytes desc, digest desc

@@ -7,16 +7,18 @@ Playwright's loop must not stand open while other tests run theirs, so every mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
+from mover.catalog.postgres import Embedded
 from mover.model import wire
 from tests.system.conftest import hospital, worked
 from tests.system.ward import Ward, ending
 from tests.web.browser import CHROMIUM, Seen, chromium, seen
-from tests.web.hospital import House, play
+from tests.web.hospital import House, places, play
 
 __all__ = ["hospital", "worked"]
 
@@ -25,7 +27,14 @@ ROLES = ("viewer", "operator", "admin", "custodian")
 
 @pytest.fixture(scope="session")
 def house(worked: Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    ward = Ward.copy(tmp_path_factory.mktemp("web") / "site", worked)
+    with living(worked, tmp_path_factory.mktemp("web")) as one:
+        yield one
+
+
+@contextmanager
+def living(worked: Ward, folder: Path, fill: Callable[[str], None] | None = None) -> Iterator[House]:
+    """`fill` gets the database's address, and makes it larger by more than anybody could play."""
+    ward = Ward.copy(folder / "site", worked)
     with ending([ward]), ward.start() as admin:
         tokens = {}
         for role in ROLES:
@@ -38,7 +47,14 @@ def house(worked: Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
         # the custodian is another person, too, and all are known since two days: who decides is not who asked
         ward.change("update mover.token set person = id where actor = 'the-custodian'")
         ward.change("update mover.token set created_at = now() - interval '2 days'")
-        yield House(ward.url, tokens | {"second": second.secret}, play(admin), ward.site.policies, ward.change)
+        runs = play(admin)
+        ward.restore(admin, admin.runs.view(runs.cleaned).snapshots[0], ward.site.restored / "web", "/")
+        known = places(admin)
+        if fill is not None:
+            fill(Embedded(ward.site.state).start().superuser_dsn)
+            # what rests on bytes is shown of a slide and a snapshot that have them
+            known = places(admin) | {path: known[path] for path in ("/slides/{number}", "/snapshots/{id}")}
+        yield House(ward.url, tokens | {"second": second.secret}, runs, ward.site.policies, ward.change, known)
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,36 @@ class House(Struct, frozen=True):
     runs: Runs
     policies: Path
     change: Callable[..., None]  # what no API allows, by the database's superuser
+    places: dict[str, str]  # an address of each page that is about one thing
 
 
 def play(client: SyncClient) -> Runs:
     """Through the API only; the story of the demo, told fast."""
     client.cohorts.save("all-slides", "scanned_year >= 1900")
+    scans = [client.scans.declare(wire.ScanRequest(tier=tier)) for tier in ("intake", "archive")]
+    assert all(client.scans.wait(scan.id, timeout_s=WAIT_S).state == "complete" for scan in scans)
     return Runs(ready=_ready(client, "2"), cleaned=_cleaned(client), refused=_refused(client))
+
+
+def places(client: SyncClient) -> dict[str, str]:
+    """By the page's path, as `pages/table.js` writes it: the newest of each noun."""
+    runs, kept = client.runs.list().runs, client.snapshots.list().snapshots
+    restores, expression = client.restores.list().restores, "scanned_year >= 1900"
+    cohort = client.cohorts.save(f"frozen-{len(runs)}", expression)
+    known = {
+        "/batches/{id}": client.batches.list().batches[0].id,
+        "/quarantine/{cause}": client.quarantine.list().causes[0].id,
+        "/slides/{number}": client.slides.list(state="aligned").slides[0].number,
+        "/records/{id}": client.records.list().records[0].id,
+        "/cohorts/{cohort}": f"{cohort.name}@{cohort.version}",
+        "/selections/{id}": client.cohorts.freeze(cohort.id).id,
+        "/runs/{id}": runs[0].id,
+        "/snapshots/{id}": kept[0].id,
+        "/restores/{restore}": restores[0].id,
+        "/policies/{name}": "stage",
+        "/tiers/{name}": "archive",
+    }
+    return {path: path[: path.index("{")] + one for path, one in known.items()}
 
 
 def _ready(client: SyncClient, job: str) -> str:
