@@ -23,7 +23,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "alarm": ("mover.cli.alarm", "What was told to whom; try a receiver."),
     "needs": ("mover.cli.needs", "What waits for a person, the most urgent first."),
     "tier": ("mover.cli.tier", "Where bytes live."),
-    "plot": ("mover.cli.plot", "Figures for reports, as SVG or PNG: the numbers of the pages, with the rights of the data."),
     "plot": ("mover.cli.plot", "Figures for reports, as SVG or PNG, with the numbers of the pages."),
     "shard": ("mover.cli.shard", "Work as it is dispatched: what runs, waits, failed."),
     "scan": ("mover.cli.scan", "Walk tiers into the catalog, see what drifted."),

@@ -64,7 +64,7 @@ ARGUMENTS: dict[str, Any] = {
     "tier": "archive", "other": "snapshot-2", "path": "/artifacts/model.pt",
 }  # fmt: skip
 NOUN_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "plots": {"name": "calendar", "column": "gleason"}, "slides": {"level": 3, "column": 0, "row": 1},
+    "plots": {"name": "calendar", "column": "gleason", "tier": "flash"}, "slides": {"level": 3, "column": 0, "row": 1},
     "answers": {"question": "log"},
     "audit": {"id": "acceptance-1", "reason": "the disk broke"},
     "quarantine": {"decision": "confirm"}, "rulings": {"action": "reinstate", "decision": "grant"},
