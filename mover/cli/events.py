@@ -19,7 +19,9 @@ IDS_SHOWN = 8
 @click.option("--after", type=click.IntRange(0), default=0, metavar="EVENT", help="Only what came after this event.")
 @with_client
 def command(*, mover: SyncClient, out: Output, after: int) -> None:
-    """What changes in the project, as it changes, until Ctrl-C: nouns and ids, to be looked at by their own commands."""
+    """What changes, as it changes: nouns and ids.
+
+    Of the project, until Ctrl-C; what a thing is like now, its own command shows. With --json a line each."""
     from datetime import UTC, datetime
 
     import msgspec

@@ -3,13 +3,14 @@ import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./l
 import { gate } from "./lib/api.js";
 import { pressable, useKey } from "./lib/keys.js";
 import { BASE, go, Link, match, place } from "./lib/router.js";
-import { begin, chooseProject, forget, may, session, signOut } from "./lib/session.js";
+import { connection, listen } from "./lib/changes.js";
+import { begin, chooseProject, forget, lost, may, over, session, signOut } from "./lib/session.js";
 import { useStore } from "./lib/store.js";
 import { drop, toasts } from "./lib/toasts.js";
 import { applyTheme, nextTheme } from "./lib/theme.js";
 import { Dialog, Empty, Failure, Shape, Skeleton } from "./parts/all.js";
 import { PAGES } from "./pages/table.js";
-import { SignIn } from "./parts/signin.js";
+import { Again, SignIn } from "./parts/signin.js";
 
 const offered = () => PAGES.filter((page) => may(page.needs));
 
@@ -24,9 +25,11 @@ function Frame({ who }) {
   const [open, setOpen] = useState(false);
   const [help, setHelp] = useState(false);
   const { page, said } = find(here.path);
+  const left = useStore(over);
+  useEffect(() => (left ? undefined : listen(who)), [left]);
   useKey("?", "what can be pressed", () => setHelp(true));
   useEffect(() => setOpen(false), [here.path]);
-  return html`<div class="frame ${open ? "open" : ""}">
+  return html`<div class="frame ${open ? "open" : ""} ${left ? "over" : ""}">
     <a class="skip" href="#page">Skip to the page</a>
     ${offered().map((one) => html`<${Shortcut} key=${one.name} page=${one} />`)}
     <${Side} who=${who} current=${page?.name} help=${() => setHelp(true)} />
@@ -34,8 +37,30 @@ function Frame({ who }) {
       <${Crumbs} page=${page} said=${said} /><span class="grow" /><${ThemeButton} /></header>
     <main class="page" id="page" tabindex="-1"><${Loaded} key=${page?.name ?? "none"} page=${page} said=${said} query=${here.query} /></main>
     <${Toasts} />
+    ${left ? html`<${Again} who=${who} leave=${forget} />` : html`<${Lost} />`}
     ${help && html`<${Help} close=${() => setHelp(false)} />`}
   </div>`;
+}
+
+/** Away by itself. What stands on the page is as old as the loss, and what was typed stays. */
+function Lost() {
+  const { state, at } = useStore(connection);
+  const [now, setNow] = useState(Date.now());
+  const box = useRef(null);
+  useEffect(() => {
+    if (state !== "again") return undefined;
+    const said = box.current;
+    const tick = () => setNow(Date.now());
+    tick();
+    const timer = setInterval(tick, 1000);
+    said.showPopover?.();
+    return () => {
+      said.hidePopover?.();
+      clearInterval(timer);
+    };
+  }, [state]);
+  const left = Math.ceil((at - now) / 1000);
+  return html`<div class="lost" popover="manual" ref=${box} role="status">${state === "again" && html`<${Shape} tone="warn" /> Connection lost, <span aria-hidden="true">trying again ${left > 0 ? `in ${left} s` : "now"}</span><span class="hidden-text">trying again by itself</span>. What you typed stays.`}</div>`;
 }
 
 function find(path) {
@@ -105,7 +130,9 @@ function Help({ close }) {
     <tr><td><kbd>Esc</kbd></td><td>close a dialog, change nothing</td></tr><tr><td class="nowrap"><kbd>↑</kbd> <kbd>↓</kbd> <kbd>Enter</kbd></td><td>in a table: move, open</td></tr></tbody></table><//>`;
 }
 
-gate.left = forget;
+gate.left = lost;
+// who signed in at the identity provider, in another tab, comes back to this one
+document.addEventListener("visibilitychange", () => !document.hidden && over.get() && begin());
 applyTheme();
 if (location.pathname === "/ui") history.replaceState(null, "", `${BASE}/`);
 render(html`<${App} />`, document.getElementById("app"));

@@ -24,9 +24,23 @@ export class Problem extends Error {
  * @returns {Promise<any>} the parsed answer, or text where the operation answers none of JSON
  */
 export async function call(name, said = {}, more = {}) {
+  tracked?.push([name, said]);
   const answer = await ask(name, said, more);
   const media = answer.headers.get("Content-Type") ?? "";
   return media.includes("json") && !media.includes("jsonl") ? answer.json() : answer.text();
+}
+
+let tracked = null;
+
+/** What is asked for while `begin` runs up to its first wait: a list asks again when that changes. */
+export function tracking(begin) {
+  const asked = [];
+  tracked = asked;
+  try {
+    return { answer: begin(), asked };
+  } finally {
+    tracked = null;
+  }
 }
 
 /** The answer itself, for streams and files. Raises Problem. */

@@ -16,6 +16,9 @@ export const PROVIDER = "/v1/session/oidc";
  */
 export const session = store(/** @type {Session|null|undefined} */ (undefined));
 
+/** Is the session of who is signed in over? Then what they did here stands, unseen, until they come back. */
+export const over = store(false);
+
 /** Does this daemon keep sessions? */
 export const keeps = () => Boolean(OPERATIONS["sessions.view"]);
 
@@ -31,6 +34,7 @@ export async function begin() {
     took(await call("sessions.view"));
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
+    if (over.get()) return;
     ways.set(await plain("GET", WAYS).catch(() => ways.get()));
     session.set(null);
   }
@@ -39,7 +43,7 @@ export async function begin() {
 /** @param {{name: string, password: string}|{token: string}} said */
 export async function signIn(said) {
   if (keeps()) {
-    took(await plain("POST", SESSION, said));
+    took(await samePlace(await plain("POST", SESSION, said)));
     return;
   }
   credentials.token = said.token.trim();
@@ -51,6 +55,21 @@ export async function signIn(said) {
   }
 }
 
+/** Who comes back goes on in the project where they were. */
+async function samePlace(told) {
+  const before = session.get();
+  if (!before || before.actor !== told.actor || before.project === told.project) return told;
+  if (!told.projects?.some((one) => one.project === before.project)) return told;
+  credentials.csrf = told.csrf;
+  return call("sessions.choose", {}, { body: { project: before.project } });
+}
+
+/** The daemon does not know any more who asks. Nothing is thrown away: they may come back, and only they. */
+export function lost() {
+  if (session.get()) over.set(true);
+  else forget();
+}
+
 export async function signOut() {
   if (session.get()?.kept) await call("sessions.end").catch(() => undefined);
   forget();
@@ -60,6 +79,7 @@ export async function signOut() {
 export function forget() {
   credentials.token = credentials.csrf = credentials.project = null;
   session.set(null);
+  over.set(false);
 }
 
 /** Everything that is shown is of one project. @param {string} project */
@@ -81,4 +101,5 @@ function took(told) {
     actor: told.actor, role: told.role, project: told.project, actions: told.actions ?? null, kept: Boolean(told.csrf),
     projects: told.projects ?? [{ project: told.project, role: told.role }],
   });
+  over.set(false);
 }

@@ -6,7 +6,7 @@ import { Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
 import { Asked, Badge, Bytes, Empty, Equivalent, Head, Id, Meter, Panel, Progress, Shape, Sparkline, Tally, Time, TimePlot } from "../parts/all.js";
 
-const SLOW = { every: 10_000 };
+const TIMELY = { every: 10_000 };
 const PICTURE = { every: 30_000 };
 
 export default function Overview() {
@@ -27,7 +27,7 @@ const PLACES = { run: "/runs", batch: "/batches", quarantine: "/quarantine", rec
 const ONE = new Set(["run", "batch", "record", "snapshot", "tier"]);
 
 function Needs() {
-  const asked = useAsk("oversight.needs", {}, SLOW);
+  const asked = useAsk("oversight.needs");
   return html`<${Panel} title="What needs you" id="needs" aside=${asked.answer && html`<span class="muted">${plural(asked.answer.needs.length, "thing")}</span>`}><${Asked} asked=${asked} rows=${2}>${({ needs }) => needs.length
     ? html`<ul class="needs">${needs.map((need, at) => html`<${Need} key=${at} need=${need} />`)}</ul>`
     : html`<p class="calm"><${Shape} tone="good" /> Nothing waits for you.</p>`}<//><//>`;
@@ -45,7 +45,7 @@ function Need({ need }) {
 // --- what moves -------------------------------------------------------------------------------------------
 
 function Moving() {
-  const asked = useAsk("oversight.pace", { minutes: 60 }, SLOW);
+  const asked = useAsk("oversight.pace", { minutes: 60 }, TIMELY);
   return html`<${Panel} title="Moving between tiers" id="moving" aside=${html`<span class="muted">the last hour, all projects</span>`}><${Asked} asked=${asked} rows=${4}>${(told) => told.pairs.length ? html`<${Paces} told=${told} />` : html`<${Empty} title="Nothing moved in the last hour">Batches, runs and transfers show here while they carry bytes.<//>`}<//><//>`;
 }
 

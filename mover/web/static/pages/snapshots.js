@@ -289,10 +289,7 @@ function Restores() {
 }
 
 function OneRestore({ id }) {
-  const [ended, setEnded] = useState(false);
-  const asked = useAsk("restores.view", { id }, { every: ended ? 30_000 : 1500 });
-  const state = asked.answer?.state;
-  useEffect(() => setEnded(ENDED.has(state)), [state]);
+  const asked = useAsk("restores.view", { id });
   return html`<${Asked} asked=${asked} rows=${6}>${(restore) => html`<${Coming} restore=${restore} again=${asked.again} />`}<//>`;
 }
 
@@ -313,7 +310,7 @@ function Coming({ restore: r, again }) {
 const COUNTED = ["last", "hourly", "daily", "weekly", "monthly", "yearly"];
 
 function Retention() {
-  const asked = useAsk("shortenings.protection", {}, { every: 15_000 });
+  const asked = useAsk("shortenings.protection");
   return html`<${Asked} asked=${asked} rows=${8}>${({ policies }) => (policies.length ? html`${policies.map((one) => html`<${Terms} key=${one.policy} of=${one} />`)}<${Simulated} policies=${policies} />` : html`<${Empty} title="No policy protects yet">A policy of the kind <code>protect</code> says what is kept, and how long.<//>`)}<//>`;
 }
 

@@ -3,9 +3,20 @@ import { html, useState } from "../lib/preact.js";
 import { Problem } from "../lib/api.js";
 import { keeps, PROVIDER, signIn, ways } from "../lib/session.js";
 import { useStore } from "../lib/store.js";
+import { Dialog } from "./dialog.js";
 import { Failure, Shape } from "./states.js";
 
 export function SignIn() {
+  return html`<main class="gate"><${Way} title="Sign in to Mover" /></main>`;
+}
+
+/** In front of what somebody did when their session ended: it stays as it is, unseen, and shows again for them alone. */
+export function Again({ who, leave }) {
+  return html`<${Dialog} title="Your session is over" close=${leave}><div class="stack"><p>Sign in again as <strong>${who.actor}</strong> to go on where you were: what you typed is still there.</p>
+    <${Way} /><p><button class="link" onClick=${leave}>Sign out instead</button></p></div><//>`;
+}
+
+function Way({ title }) {
   const known = useStore(ways);
   const [by, setBy] = useState(known.password ? "password" : "token");
   const [state, setState] = useState({ problem: null, busy: false });
@@ -23,10 +34,10 @@ export function SignIn() {
   const failed = new URLSearchParams(location.search).get("sign-in") === "failed";
   const back = failed ? "/ui/" : location.pathname + location.search;
   const other = by === "password" ? "token" : "password";
-  return html`<main class="gate"><form class="panel stack" onSubmit=${send} aria-labelledby="sign-in">
-    <h1 id="sign-in">Sign in to Mover</h1>
+  return html`<form class="${title ? "panel " : ""}stack" onSubmit=${send} aria-label=${title ?? "Sign in again"}>
+    ${title && html`<h1>${title}</h1>`}
     ${failed && html`<p class="stale" role="alert"><${Shape} tone="warn" /> The identity provider did not sign you in. Try again, or ask an admin.</p>`}
-    ${known.provider && html`<a class="button" href=${`${PROVIDER}?to=${encodeURIComponent(back)}`}>Sign in with ${known.provider}</a><hr />`}
+    ${known.provider && html`<a class="button" target=${title ? undefined : "_blank"} href=${`${PROVIDER}?to=${encodeURIComponent(back)}`}>Sign in with ${known.provider}</a><hr />`}
     ${by === "password" ? html`
       <div class="field"><label for="name">Name</label><input id="name" name="name" autocomplete="username" required autofocus /></div>
       <div class="field"><label for="password">Password</label><input id="password" name="password" type="password" autocomplete="current-password" required /></div>` : html`
@@ -35,5 +46,5 @@ export function SignIn() {
     ${state.problem && html`<${Failure} problem=${state.problem} />`}
     <button class="first" disabled=${state.busy}>${state.busy ? "Signing in" : "Sign in"}</button>
     ${known.password && html`<button type="button" class="link" onClick=${() => setBy(other)}>Use a ${other} instead</button>`}
-  </form></main>`;
+  </form>`;
 }
