@@ -14,6 +14,7 @@ from mover.cli.common import Moment, after_option, limit_option, with_client, wi
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
+    from mover.audit.packcheck import Checked
     from mover.cli.common import Where
     from mover.cli.output import Output
     from mover.model.wire import AuditRestore, AuditVerdict
@@ -31,6 +32,10 @@ def _asked(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+# what fits on paper; the pack has all of them
+SHEET_RECORDS = 1000
 
 
 @click.group("audit", cls=WholeLines)
@@ -91,18 +96,22 @@ def pack(*, mover: SyncClient, out: Output, run: str, to: Path | None) -> None:
 @command.command("verify")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--key", "trusted", multiple=True, help="A fingerprint you know; signed by any other, it fails.")
+@click.option("--html", "printed", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write what FILE holds and what the check found as a page to print; no scripts.")  # fmt: skip
 @with_output
 @click.pass_obj
-def verify(where: Where, *, out: Output, file: Path | None, trusted: tuple[str, ...]) -> int:
+def verify(where: Where, *, out: Output, file: Path | None, trusted: tuple[str, ...], printed: Path | None) -> int:
     """Recompute every chain, and compare it with what stands on other tiers; or, with FILE, check an audit pack, with
     no daemon. Exit status 5 when something is broken."""
     if file is not None:
-        return _verify_pack(out, file, trusted)
+        return _verify_pack(out, file, trusted, printed)
+    if printed is not None:
+        raise click.UsageError("--html is about an audit pack: name its file")
     with where.connect() as mover:
         return _told(out, mover.audit.verify())
 
 
-def _verify_pack(out: Output, file: Path, trusted: tuple[str, ...]) -> int:
+def _verify_pack(out: Output, file: Path, trusted: tuple[str, ...], printed: Path | None) -> int:
     from mover.audit.packcheck import check_pack
     from mover.deid.certificate import verify as verify_certificate
 
@@ -118,11 +127,44 @@ def _verify_pack(out: Output, file: Path, trusted: tuple[str, ...]) -> int:
         ("covered", str(found.covered_until or "by no checkpoint")), ("signed by", key),
     ]  # fmt: skip
     out.facts(found, facts)
+    if printed is not None:
+        with _new_file(printed) as page:
+            page.write(sheet_of(file, found))
     for note in found.notes:
         out.note(f"  note: {note}")
     for problem in found.problems:
         out.note(f"  [red]broken[/]: {problem}")
     return 0 if found.whole else 5
+
+
+def sheet_of(file: Path, found: Checked) -> bytes:
+    """The same bytes for the same pack: no clock, and the digest of the file that is to be believed instead."""
+    from blake3 import blake3
+
+    from mover.deid.printed import sheet
+    from mover.signing import grouped
+
+    digest = blake3(max_threads=1).update_mmap(str(file)).hexdigest()
+    verdict = "whole: every line is as it was signed" if found.whole else f"NOT WHOLE, {len(found.problems)} found"
+    problems = {"problems": list(found.problems)} if found.problems else {}
+    check = {
+        "result": verdict, **problems, "notes": list(found.notes), "key": found.fingerprint or "none",
+        "key trusted": "yes" if found.trusted else "compare it with the one you were told",
+        "covered by a checkpoint until": found.covered_until or "none", "BLAKE3 of the file": grouped(digest),
+        "check it": f"mover audit verify {file.name}",
+    }  # fmt: skip
+    run = {
+        "run": found.run, "project": found.project, "site": found.site, "made at": found.made_at,
+        "made by": found.made_by, "root of the manifest": found.manifest_root, "files": found.files,
+        "slides": found.slides, "approvals": found.approvals, "lines": found.lines,
+    }  # fmt: skip
+    rows = [_deed(one) for one in found.about_run[:SHEET_RECORDS]]
+    return sheet("Audit of a run", {"This check": check, "What the pack holds": run, "What happened to the run": rows})
+
+
+def _deed(one: dict[str, Any]) -> str:
+    why = f": {one['reason']}" if one.get("reason") else ""
+    return f"{one['at']:%Y-%m-%d %H:%M:%S} {one['action']}, by {one['actor']}, record {one['record']}{why}"
 
 
 def _told(out: Output, verdict: AuditVerdict) -> int:

@@ -20,7 +20,7 @@ from mover.model import wire
 
 DETAILS_SHOWN = 20
 _PIPE_WIDTH = 100_000  # nothing is folded for a program that reads lines
-_COLOURED = re.compile(r"\[(red|green|bold)\](.*?)\[/\]", re.DOTALL)
+_COLOURED = re.compile(r"\[(red|yellow|green|bold)\](.*?)\[/\]", re.DOTALL)
 # what a terminal obeys, and what turns the order of letters round (UAX 9): names are other people's words
 _TURNS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 _CONTROLS = (*range(32), *range(127, 160), *_TURNS)

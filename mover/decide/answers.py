@@ -101,7 +101,7 @@ def _drills(rows: Rows) -> Said:
 def _overdue(rows: Rows) -> Said:
     waiting = [row for row in rows if row.kind == "waits" or row.unverified]
     if not waiting:
-        return Said("good", "Everything that is recorded was read back, and nothing waits")
+        return Said("good", "Everything was read again since it was written, and nothing waits")
     words = [f"{row.unverified:,} {row.what}" if row.unverified else row.what for row in waiting[:5]]
     return Said("warn", "; ".join(words))
 
@@ -151,7 +151,7 @@ QUESTIONS: dict[str, Question] = {
         ),
         Question(
             "history", "What happened to it?", ("at", "actor", "action", "subject", "reason", "record"), _history,
-            ("mover audit export --fhir --subject {about}", _VERIFY), about="id",
+            ("mover audit export --fhir", _VERIFY), about="id",
         ),
         Question(
             "log", "Prove that the log is complete.", ("kind", "what", "count", "broken"), _log,

@@ -33,12 +33,21 @@ def page(checked: Checked, signed: bytes) -> bytes:
     plain = {name: value for name, value in shown.items() if not isinstance(value, dict | list)}
     sections.insert(1, _section("What was certified", plain))
     sections += [f'<div class="file">{_section(_file_title(one), one)}</div>' for one in files]
+    return _document("Certificate of de-identification", sections)
+
+
+def sheet(title: str, parts: dict[str, Any]) -> bytes:
+    """Any other thing that was checked, on the same paper: a section for each of its parts."""
+    return _document(title, [_section(name, value) for name, value in parts.items()])
+
+
+def _document(title: str, sections: list[str]) -> bytes:
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>Certificate of de-identification</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>Certificate of de-identification</h1>\n{''.join(sections)}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<h1>{escape(title)}</h1>\n{''.join(sections)}</body></html>\n"
     ).encode("utf-8", "replace")
 
 

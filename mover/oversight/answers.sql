@@ -93,20 +93,23 @@ select 'a snapshot on ' || s.tier || ' with no second repository', 1, count(*),
             else 'no lock that the tier tells of' end
   from mover.snapshot s join mover.tier t on t.name = s.tier
  where s.state in ('written', 'checked')
-   and not exists (select from mover.snapshot o where o.run_id = s.run_id and o.tier <> s.tier
-                      and o.state in ('written', 'checked'))
+   and not exists (select from mover.protect_turn c where c.policy = s.policy and c.kind = 'copy' and c.state = 'done'
+                      and c.explanation is null and c.finished_at > s.recorded_at)
  group by s.tier, t.traits
  order by 1 limit %(limit)s;
 
 -- name: drills
--- Restores that were tried, by itself or by a person, newest first.
+-- Restores that were tried, by itself or by a person, newest first; one that had nothing to try passed nothing.
 select * from (
     select d.finished_at as at, 'dump: ' || d.kind as what, d.dump_id as id, d.passed, d.seconds,
            coalesce(d.explanation, d.tables || ' tables, ' || d.row_count || ' rows compared') as found
       from mover.dump_drill d where d.finished_at is not null
     union all
-    select t.finished_at, 'snapshots: ' || t.kind, t.policy, t.state = 'done' and t.explanation is null,
-           extract(epoch from t.finished_at - t.started_at), coalesce(t.explanation, t.counts::text)
+    select t.finished_at, 'snapshots: ' || t.kind, t.policy,
+           case when t.state = 'failed' then false
+                when coalesce((t.counts ->> 'files')::numeric, (t.counts ->> 'packs')::numeric, 0) > 0 then true end,
+           coalesce((t.counts ->> 'milliseconds')::numeric / 1000, extract(epoch from t.finished_at - t.started_at)),
+           coalesce(t.explanation, t.counts::text)
       from mover.protect_turn t where t.kind in ('drill', 'sample', 'whole') and t.finished_at is not null
     union all
     select r.finished_at, 'a person''s restore', r.snapshot_id, r.state = 'complete', r.seconds,
@@ -115,8 +118,9 @@ select * from (
 ) d order by at desc limit %(limit)s;
 
 -- name: overdue
--- Of each tier what the project vouches for there, how much of it was never read back, and the oldest reading.
-select 'tier' as kind, 'files on ' || t.name || ' never read back' as what, count(*) as count,
+-- Of each tier what the project vouches for there, how much of it was not read again since (each file was read back as
+-- it was written), and the oldest reading.
+select 'tier' as kind, 'files on ' || t.name || ' not read again since they were written' as what, count(*) as count,
        count(*) filter (where v.verified_at is null) as unverified, min(v.verified_at) as oldest
   from mover.tier t cross join lateral mover.vouched(t.name, '') v
  where t.zone = 'deidentified' group by t.name

@@ -414,7 +414,9 @@ def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemo
     assert refused.status == 2 and not (tmp_path / "half.jsonl").exists()
     assert mover("--url", daemon.url, "audit", "pack", "--run", "run-1").status == 0
     assert (tmp_path / "run-1.audit").read_text().startswith("run-1 by ")
-    broken = mover("audit", "verify", "run-1.audit")
+    broken = mover("audit", "verify", "run-1.audit", "--html", "run-1.html")
+    assert "NOT WHOLE, " in (tmp_path / "run-1.html").read_text()
+    assert mover("audit", "verify", "--html", "nothing.html").status == 2
     assert broken.status == 5 and "not a line of an audit pack" in broken.out
 
 

@@ -18,6 +18,7 @@ from mover.api.audit import Trail
 from mover.audit import chain
 from mover.audit.packcheck import Checked, check_pack
 from mover.catalog.database import Database
+from mover.cli.audit import sheet_of
 from mover.decide.needs import Need
 from mover.deid.certificate import verify as verify_certificate
 from mover.deid.vault import Vault
@@ -262,6 +263,10 @@ async def test_a_pack_shows_how_a_run_came_to_its_data_and_names_nobody(
     assert [one["action"] for one in found.about_run][-2:] == ["run ready", "audit pack made"]
     assert found.notes == ("the last 1 records are younger than the last checkpoint",)
     text = zstandard.ZstdDecompressor().stream_reader(data).read().decode()
+    paper = sheet_of(tmp_path / "run.audit", found)
+    assert paper == sheet_of(tmp_path / "run.audit", found) and b"whole: every line is as it was signed" in paper
+    assert b"run ready, by daemon, record " in paper and b"<script" not in paper
+    text += paper.decode()
     assert [word for word in (BARCODE, "Kowalczyk", "293983", "two.svs", "S24-771001") if word in text] == []
 
 

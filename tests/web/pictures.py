@@ -70,6 +70,8 @@ SHOTS = (
     Shot("jobs", "/jobs"),
     Shot("audit", "/audit?action=run", role="admin"),
     Shot("audit-chain", "/audit?tab=chain", role="admin"),
+    Shot("audit-questions", "/audit?tab=questions&question=clean&about={slide}", role="admin"),
+    Shot("audit-take", "/audit?tab=take", role="admin"),
     Shot("alarms", "/alarms"),
     Shot("people", "/people?tab=tokens", role="admin"),
 )

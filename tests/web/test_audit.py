@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from mover.audit import check_pack
+from mover.sdk import SyncClient
 from tests.web.browser import Seen
 from tests.web.hospital import House
 
@@ -41,7 +42,26 @@ def test_who_answers_for_it_finds_a_deed_judges_the_chain_and_takes_a_run_along(
     page.get_by_role("tab", name="Chain and checkpoints").click()
     page.get_by_role("button", name="Check now").click()
     expect(page.get_by_text("Whole", exact=True)).to_be_visible()
+    page.get_by_role("tab", name="Questions").click()
+    asked = page.locator("#questions li button")
+    expect(asked).to_have_count(10)
+    with SyncClient(house.url, token=house.tokens["viewer"]) as client:
+        number = client.slides.list().slides[0].number
+    for at in range(10):
+        asked.nth(at).click()
+        expect(page.locator("#answer")).to_contain_text(asked.nth(at).inner_text())
+        about = page.locator("#answer input[name=about]")
+        if about.count() and not about.input_value():
+            about.fill(number)
+            page.keyboard.press("Enter")
+        expect(page.locator("#answer .verdict")).to_be_visible()
+    assert f"about={number}" in page.url
     page.get_by_role("tab", name="Take along").click()
+    with page.expect_download() as events:
+        page.get_by_role("button", name="Download as FHIR").click()
+    events.value.save_as(tmp_path / "events")
+    lines = (tmp_path / "events").read_text().splitlines()
+    assert lines and all('"action":"' in line and '"resourceType":"AuditEvent"' in line for line in lines)
     page.get_by_label("Run", exact=True).select_option(house.runs.cleaned)
     with page.expect_download() as taken:
         page.get_by_role("button", name="Download the pack").click()
