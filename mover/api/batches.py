@@ -25,6 +25,7 @@ class SlidesQuery(Paged, frozen=True):
     state: wire.SlideState | None = None
     since: datetime | None = None
     until: datetime | None = None
+    tag: ShortQuery | None = None
 
 
 @OPERATIONS.add("POST", "/v1/batches", "batches.declare", wire.Batch, body=wire.BatchRequest, query=Planned, status=202)
@@ -75,7 +76,7 @@ async def reveal(call: Call[wire.RevealRequest, Query]) -> wire.Revealed:
 async def slides(call: Call[None, SlidesQuery]) -> wire.SlidePage:
     """The slides granted to the project, or some of them, by number."""
     query = call.query
-    only = wire.SlideFilter(query.batch, query.family, query.state, query.since, query.until)
+    only = wire.SlideFilter(query.batch, query.family, query.state, query.since, query.until, query.tag)
     return await call.rooms.batches.slides(call.project, query.after, query.limit, only=only)
 
 

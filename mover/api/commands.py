@@ -18,7 +18,7 @@ COMMANDS: dict[str, str] = {
     "batches.packs": "batch packs {id}[ --state {state}]" + _PAGE,
     "batches.reveal": "batch reveal[ {packs}] --purpose {purpose}",
     "batches.slides": "slide list[ --batch {batch}][ --family {family}][ --state {state}][ --since {since}]"
-    "[ --until {until}]" + _PAGE,
+    "[ --until {until}][ --tag {tag}]" + _PAGE,
     "batches.slide": "slide show {number}",
     "batches.evidence": "slide evidence {number}",
     "batches.thumbnail": "slide thumbnail {number} --to FILE",

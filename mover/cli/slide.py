@@ -29,22 +29,27 @@ def command() -> None:
               help="Only in this state: aligned once records say something of it.")  # fmt: skip
 @click.option("--since", type=Moment(), help="Only what was published from then on; UTC.")
 @click.option("--until", type=Moment(), help="Only what was published before then.")
+@click.option("--tag", help="Only what people put this tag on.")
 @after_option
 @limit_option
 @with_client
 def list_slides(
     *, mover: SyncClient, out: Output, batch: str | None, family: str | None, state: wire.SlideState | None,
-    since: datetime | None, until: datetime | None, after: str | None, limit: int,
+    since: datetime | None, until: datetime | None, tag: str | None, after: str | None, limit: int,
 ) -> None:  # fmt: skip
     """The slides granted to the project, or some of them, by number."""
     from mover.cli.output import size
 
     page = mover.slides.list(
-        batch=batch, family=family, state=state, since=since, until=until, after=after, limit=limit
+        batch=batch, family=family, state=state, since=since, until=until, tag=tag, after=after, limit=limit
     )
-    rows = [(s.number, s.family, size(s.size_bytes), s.digest[:16], "yes" if s.aligned else "no") for s in page.slides]
-    none = "none of these" if any((batch, family, state, since, until)) else "no slides yet: mover batch ready FOLDER"
-    out.table(page, "number family bytes> digest records", rows, empty=none)
+    rows = [
+        (s.number, s.family, size(s.size_bytes), s.digest[:16], "yes" if s.aligned else "no", " ".join(s.tags))
+        for s in page.slides
+    ]
+    asked = any((batch, family, state, since, until, tag))
+    none = "none of these" if asked else "no slides yet: mover batch ready FOLDER"
+    out.table(page, "number family bytes> digest records tags", rows, empty=none)
     if page.next:
         out.note(f"more: --after {page.next}")
 
@@ -65,6 +70,7 @@ def show(*, mover: SyncClient, out: Output, number: str) -> None:
         ("bytes", size(slide.size_bytes)),
         ("digest", slide.digest),
         ("withdrawn", slide.withdrawn),
+        ("tags", " ".join(slide.tags) or None),
         ("bytes removed", f"{slide.removed_at:%Y-%m-%d %H:%M}" if slide.removed_at else None),
     ]
     out.facts(slide, [*fixed, *facts, *known])

@@ -125,7 +125,8 @@ def duplicates(*, mover: SyncClient, out: Output, tier: str, after: str | None, 
 @command.command("cold")
 @click.argument("tier")
 @click.option("--older", "older_s", type=Span(), default=180 * 86_400, help="Not used for so long. [default: 180d]")
-@click.option("--by", type=click.Choice(["folder", "slide", "run", "cohort"]), default="folder", show_default=True)
+@click.option("--by", type=click.Choice(["folder", "slide", "run", "cohort"]), default="folder", show_default=True,
+              help="Folders as scans saw them; slides where slides stand, runs and cohorts where runs do.")  # fmt: skip
 @click.option("--folder", default="", help="Only what stands below it, as listings write it.")
 @after_option
 @limit_option

@@ -39,6 +39,7 @@ class Need(Struct, frozen=True):
     count: int = 1
     subject: str | None = None
     since: datetime | None = None
+    tier: str | None = None  # where it is dealt with on the page of one
 
 
 class Rule(Struct, frozen=True):
@@ -140,7 +141,7 @@ def _of(rule: Rule, fact: Fact) -> Need:
     words = (rule.one if fact.count == 1 else rule.many).format(n=f"{fact.count:,}", tier=fact.tier)
     return Need(
         fact.code, rule.severity, rule.noun, words, rule.hint, count=fact.count,
-        subject=fact.subject if fact.count == 1 else None, since=fact.since,
+        subject=fact.subject if fact.count == 1 else None, since=fact.since, tier=fact.tier or None,
     )  # fmt: skip
 
 

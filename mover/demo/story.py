@@ -99,6 +99,7 @@ class Story:
                 run = self._stage()
                 self._protect(run)
                 self._clean(run)
+                self._look_over()
                 self._search(admin)
         self.report["seconds"] = round(monotonic_s() - began, 1)
         self._write_report()
@@ -422,6 +423,26 @@ class Story:
         folder.chmod(0o750)
         (root / STRANGER).write_bytes(STRANGER_TEXT)
         folder.chmod(mode & 0o777)
+
+    def _look_over(self) -> None:
+        """What the pages of tiers and slides are about: scans saw what stands there, and people tagged some of it."""
+        with self._step("look over", "6. Look over: tiers are scanned, slides are tagged") as out:
+            entries = 0
+            for tier in ("intake", "archive", "flash"):
+                scan = self.client.scans.declare(wire.ScanRequest(tier=tier))
+                found = self.client.scans.wait(scan.id, timeout_s=BATCH_S)
+                self._must(found.state == "complete", f"the scan of {tier} is {found.state}: {found.explanation}")
+                self._say(f"{tier}: {found.entries} entries, {size(found.bytes)}")
+                entries += found.entries
+            body = wire.TagChangeRequest("large", expression="size_bytes > 1000000", reason="for the next benchmark")
+            made, extra = self.client.tags.change(body), self.client.tags.change(wire.TagChangeRequest(
+                "try-out", expression="sampled(0.5, seed = 7)"))  # fmt: skip
+            undone = self.client.tags.undo(extra.id)
+            self._must(undone.count == extra.count, "a change of tags was not taken back whole")
+            self._say(f"{made.count} slides tagged {made.tag}; {extra.count} tagged {extra.tag}, and that taken back")
+            self._keep([made, extra, undone])
+            out["counts"] = {"entries": entries, "tagged": made.count}
+            out["bytes"], out["proofs"], out["refused"] = made.bytes, [], []
 
     # --- after --------------------------------------------------------------------------------------------
 

@@ -172,18 +172,21 @@ select id, entry from mover.pack where id = any(%(ids)s)
 -- name: slides
 -- One page of the project's slides with what is aligned to them.
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
-       w.reason as withdrawn, w.removed_at
+       w.reason as withdrawn, w.removed_at,
+       array(select tag from mover.slide_tag t where t.number = s.number and t.present order by tag) as tags
   from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
  where s.number > %(after)s and (%(family)s::text is null or s.family = %(family)s)
    and (%(since)s::timestamptz is null or s.created_at >= %(since)s)
    and (%(until)s::timestamptz is null or s.created_at < %(until)s)
    and (%(state)s::text is null or w.number is null and (a.number is not null) = (%(state)s = 'aligned'))
+   and (%(tag)s::text is null or s.number in (select number from mover.slide_tag where tag = %(tag)s and present))
  order by s.number limit %(limit)s
 
 -- name: slides_of_batch
 -- The same of what packs of one batch became: from those, which are few.
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
-       w.reason as withdrawn, w.removed_at
+       w.reason as withdrawn, w.removed_at,
+       array(select tag from mover.slide_tag t where t.number = s.number and t.present order by tag) as tags
   from (select distinct number from mover.pack where batch_id = %(batch)s and number > %(after)s) p
   join mover.slide s using (number)
   left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
@@ -192,22 +195,26 @@ select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(
    and (%(until)s::timestamptz is null or s.created_at < %(until)s)
    and (%(state)s::text is null or %(state)s = case when w.removed_at is not null then 'removed'
         when w.number is not null then 'withdrawn' when a.number is not null then 'aligned' else 'published' end)
+   and (%(tag)s::text is null or s.number in (select number from mover.slide_tag where tag = %(tag)s and present))
  order by s.number limit %(limit)s
 
 -- name: slides_withdrawn
 -- The same of what was withdrawn, or is gone for good: from those, which are few.
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
-       w.reason as withdrawn, w.removed_at
+       w.reason as withdrawn, w.removed_at,
+       array(select tag from mover.slide_tag t where t.number = s.number and t.present order by tag) as tags
   from mover.slide_withdrawal w join mover.slide s using (number) left join mover.aligned a using (number)
  where s.number > %(after)s and (w.removed_at is not null) = (%(state)s = 'removed')
    and (%(family)s::text is null or s.family = %(family)s)
    and (%(since)s::timestamptz is null or s.created_at >= %(since)s)
    and (%(until)s::timestamptz is null or s.created_at < %(until)s)
+   and (%(tag)s::text is null or s.number in (select number from mover.slide_tag where tag = %(tag)s and present))
  order by s.number limit %(limit)s
 
 -- name: slide
 -- One slide.
 select s.number, s.family, s.size_bytes + s.files_bytes as size_bytes, coalesce(s.root, s.digest) as digest, s.facts, a.facts as aligned,
-       w.reason as withdrawn, w.removed_at
+       w.reason as withdrawn, w.removed_at,
+       array(select tag from mover.slide_tag t where t.number = s.number and t.present order by tag) as tags
   from mover.slide s left join mover.aligned a using (number) left join mover.slide_withdrawal w using (number)
  where s.number = %(number)s

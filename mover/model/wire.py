@@ -341,6 +341,7 @@ class SlideFilter(Struct, frozen=True):
     state: SlideState | None = None
     since: datetime | None = None
     until: datetime | None = None
+    tag: str | None = None
 
     @property
     def is_out(self) -> bool:

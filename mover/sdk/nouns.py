@@ -325,13 +325,14 @@ class Slides(Noun):
         state: wire.SlideState | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        tag: str | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> wire.SlidePage:
         """By number. `since`, `until`: when they were published."""
         return await self._get(
             "/v1/slides", wire.SlidePage, batch=batch, family=family, state=state,
-            since=since and since.isoformat(), until=until and until.isoformat(), after=after, limit=limit,
+            since=since and since.isoformat(), until=until and until.isoformat(), tag=tag, after=after, limit=limit,
         )  # fmt: skip
 
     async def view(self, number: str) -> wire.Slide:

@@ -7,6 +7,7 @@ import { goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
 import { SlideViewer } from "../parts/viewer.js";
 import { Action, Asked, Badge, Bytes, Download, Empty, Equivalent, Facts, Head, Id, Meter, Panel, Proofs, Shape, Table, Tabs, Time } from "../parts/all.js";
+import { REASON as WHY, tagField } from "./tags.js";
 
 export default function Slides({ number, query }) {
   if (number) return html`<${OneSlide} number=${number} query=${query} key=${number} />`;
@@ -22,7 +23,7 @@ function Front({ query }) {
   const view = may("batches.slides") ? (query.get("view") ?? "") : "rulings";
   return html`<${Head} title="Slides" below="De-identified and proved, by their numbers. A number says nothing of a patient, a case or a day." />
     <${Panel}>${may("batches.slides") && html`<${Tabs} of=${views} chosen=${view} choose=${(one) => goQuery({ view: one })} label="Views of the slides" />`}
-      ${view === "rulings" ? html`<${Rulings} query=${query} />` : html`<${List} />`}<//>
+      ${view === "rulings" ? html`<${Rulings} query=${query} />` : html`<${List} query=${query} />`}<//>
     <${Equivalent} operation=${view === "rulings" ? "rulings.list_rulings" : "batches.slides"} />`;
 }
 
@@ -37,18 +38,27 @@ const COLUMNS = [
   { name: "pixels", label: "Pixels", width: "minmax(110px, 1fr)", right: true, wide: true, text: (s) => (s.facts.width ?? 0) * (s.facts.height ?? 0), cell: (s) => pixels(s.facts) },
   { name: "objective", label: "Objective", width: "76px", right: true, wide: true, text: (s) => s.facts.objective ?? 0, cell: (s) => (s.facts.objective ? `${s.facts.objective}×` : html`<span class="muted">–</span>`) },
   { name: "size", label: "Size", width: "84px", right: true, text: (s) => s.size_bytes, cell: (s) => html`<${Bytes} of=${s.size_bytes} />` },
+  { name: "tags", label: "Tags", width: "minmax(72px, 1fr)", wide: true, text: (s) => s.tags.join(" "), cell: (s) => html`<span title=${s.tags.join(", ")}>${s.tags.join(", ")}</span>` },
   { name: "facts", label: "Facts of records", width: "104px", right: true, wide: true, text: (s) => Object.keys(s.aligned ?? {}).length, cell: (s) => (s.aligned ? count(Object.keys(s.aligned).length) : html`<span class="muted">–</span>`) },
   { name: "digest", label: "Digest", width: "104px", wide: true, text: (s) => s.digest, cell: (s) => html`<span class="mono" title=${s.digest}>${s.digest.slice(0, 12)}</span>` },
 ];
 
-async function page(after, limit) {
-  const found = await call("batches.slides", { after, limit });
-  return { rows: found.slides, next: found.next };
+function List({ query }) {
+  const tag = query.get("tag");
+  const page = async (after, limit) => {
+    const found = await call("batches.slides", { tag, after, limit });
+    return { rows: found.slides, next: found.next };
+  };
+  return html`<${ByTag} tag=${tag} /><${Table} name="slides" label="Slides" columns=${COLUMNS} load=${page} deps=${[tag]} every=${30_000} id=${(s) => s.number} link=${(s) => `/slides/${s.number}`} rows=${18}
+    empty=${html`<${Empty} title="No slides yet">Declare a folder of scans <${Link} to="/batches">ready<//>, or by <code>mover batch ready FOLDER</code>.<//>`} />`;
 }
 
-function List() {
-  return html`<${Table} name="slides" label="Slides" columns=${COLUMNS} load=${page} every=${30_000} id=${(s) => s.number} link=${(s) => `/slides/${s.number}`} rows=${18}
-    empty=${html`<${Empty} title="No slides yet">Declare a folder of scans <${Link} to="/batches">ready<//>, or by <code>mover batch ready FOLDER</code>.<//>`} />`;
+/** Only the slides with one tag, by choice. */
+function ByTag({ tag }) {
+  const asked = useAsk(may("tags.list_tags") ? "tags.list_tags" : null, {}, { every: 60_000 });
+  const known = asked.answer?.tags.map((one) => one.tag) ?? [];
+  if (!known.length && !tag) return null;
+  return html`<label class="row small">Tag <select value=${tag ?? ""} onChange=${(event) => goQuery({ tag: event.currentTarget.value || null })}><option value="">any or none</option>${[...new Set([...known, ...(tag ? [tag] : [])])].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`;
 }
 
 // --- rulings ----------------------------------------------------------------------------------------------
@@ -97,7 +107,7 @@ function Shown({ slide, query, again }) {
     ${see === "picture" && !slide.withdrawn ? html`<${Panel} title="As it is now" id="picture" aside=${html`<span class="muted">its levels alone: no label, no overview</span>`}><${SlideViewer} number=${slide.number} key=${slide.number} /><${Equivalent} operation="viewing.region" said=${{ number: slide.number }} /><//>`
       : html`<${Asked} asked=${asked} rows=${6}>${(evidence) => html`<${Evidence} evidence=${evidence} query=${query} />`}<//>`}
     ${(slide.withdrawn || query.get("rulings")) && html`<${Ruled} number=${slide.number} again=${again} />`}
-    <div class="two"><div class="stack"><${Panel} title="What records say"><${Known} of=${slide.aligned} /><//></div>
+    <div class="two"><div class="stack"><${Tagged} slide=${slide} again=${again} /><${Panel} title="What records say"><${Known} of=${slide.aligned} /><//></div>
       <div class="stack"><${Panel} title="What the file says"><${Known} of=${{ ...slide.facts, size: size(slide.size_bytes) }} /><p class="small mono" title="digest over all its files">${slide.digest}</p><//>
         <${Equivalent} operation="batches.slide" said=${{ number: slide.number }} /></div></div>`;
 }
@@ -107,6 +117,17 @@ const shown = (value) => (Array.isArray(value) ? value.map((one) => (Array.isArr
 function Known({ of }) {
   const known = Object.entries(of ?? {}).sort(([a], [b]) => a.localeCompare(b));
   return known.length ? html`<${Facts} of=${known.map(([name, value]) => [words(name), shown(value)])} />` : html`<${Empty} title="No records are aligned with it"><${Link} to="/records">Tables<//> of its batch tell more of it than its file.<//>`;
+}
+
+// --- its tags ---------------------------------------------------------------------------------------------
+
+/** Words that people put on it; each comes off by itself, and every change can be taken back on the page of tags. */
+function Tagged({ slide, again }) {
+  if (!may("tags.list_tags")) return null;
+  return html`<${Panel} title="Tags" id="slide-tags" aside=${html`<${Link} to="/tags">all tags<//>`}>
+    ${slide.tags.length ? html`<ul class="lines">${slide.tags.map((tag) => html`<li key=${tag} class="row apart"><${Link} to=${`/slides?tag=${encodeURIComponent(tag)}`}><strong>${tag}</strong><//>
+        <${Action} operation="tags.change" label="Take off" title=${`Take ${tag} off this slide`} body=${{ action: "remove", tag, numbers: [slide.number] }} fields=${[WHY]} consequence="The slide stays; only the word goes." done=${again} told="Taken off" /></li>`)}</ul>` : html`<p class="muted">None yet.</p>`}
+    <${Action} operation="tags.change" label="Add a tag" title="Put a tag on this slide" body=${{ action: "add", numbers: [slide.number] }} fields=${[tagField(), WHY]} done=${again} told="Tagged" /><//>`;
 }
 
 // --- before and after -------------------------------------------------------------------------------------

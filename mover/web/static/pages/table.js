@@ -10,6 +10,7 @@ export const PAGES = [
   { name: "batches", title: "Batches", paths: ["/batches", "/batches/{id}"], needs: "batches.list_batches", key: "b", load: () => import("./batches.js") },
   { name: "quarantine", title: "Quarantine", paths: ["/quarantine", "/quarantine/{cause}"], needs: "quarantine.causes", key: "q", load: () => import("./quarantine.js") },
   { name: "slides", title: "Slides", paths: ["/slides", "/slides/{number}"], needs: "rulings.list_rulings", key: "s", load: () => import("./slides.js") },
+  { name: "tags", title: "Tags", paths: ["/tags"], needs: "tags.list_tags", key: "w", load: () => import("./tags.js") },
   { name: "records", title: "Records", paths: ["/records", "/records/{id}"], needs: "records.list_records", key: "e", load: () => import("./records.js") },
   { name: "cohorts", title: "Cohorts", paths: ["/cohorts", "/cohorts/{cohort}", "/selections/{id}"], needs: "cohorts.list_cohorts", key: "c", load: () => import("./cohorts.js") },
   { name: "runs", title: "Runs", paths: ["/runs", "/runs/{id}"], needs: "runs.list_runs", key: "r", load: () => import("./runs.js") },

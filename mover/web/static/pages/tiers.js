@@ -3,9 +3,10 @@ import { html, useState } from "../lib/preact.js";
 import { call } from "../lib/api.js";
 import { count, duration, percent, plural, rate, size, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
-import { goQuery, Link } from "../lib/router.js";
+import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
-import { Action, Asked, Badge, Bytes, Dialog, Duration, Empty, Equivalent, Facts, Head, Heatmap, Id, Meter, Panel, Progress, Shape, Table, Tabs, Tally, Time, TimePlot, Treemap } from "../parts/all.js";
+import { Action, Asked, Badge, Bytes, Dialog, Duration, Empty, Equivalent, Facts, Head, Heatmap, Histogram, Id, Meter, Panel, Progress, SaveFigure, Shape, Table, Tabs, Tally, Time, TimePlot, Treemap } from "../parts/all.js";
+import { REASON, tagField } from "./tags.js";
 
 const ROLES = { source: "where slides come from", archive: "de-identified, for ever", flash: "beside the cluster", protect: "snapshots" };
 const SLOW = { every: 30_000 };
@@ -24,16 +25,25 @@ export default function Tiers({ name, query }) {
 
 function All({ tiers }) {
   const levels = useAsk("oversight.levels", { days: 30 }, SLOW);
+  const ages = useAsk(may("oversight.ages") ? "oversight.ages" : null, {}, SLOW);
   const known = new Map((levels.answer?.tiers ?? []).map((one) => [one.tier, one]));
+  const aged = new Map((ages.answer?.tiers ?? []).map((one) => [one.tier, one]));
   return html`<${Head} title="Tiers" below="Places for bytes. Slides are de-identified on their way out of the identified zone." />
     <div class="grid wide">${tiers.map((tier) => html`<${Panel} key=${tier.name} id=${`tier-${tier.name}`} title=${html`<${Link} to=${`/tiers/${tier.name}`}>${tier.name}<//>`} aside=${html`<${Standing} tier=${tier} />`}>
       <p class="muted">${ROLES[tier.role] ?? tier.role}, ${tier.kind === "object" ? "a bucket" : "a file system"} in the ${tier.zone} zone</p>
-      <${Fill} tier=${tier} level=${known.get(tier.name)} /><${Lock} tier=${tier} />
+      <${Fill} tier=${tier} level=${known.get(tier.name)} /><${Age} tier=${tier} of=${aged.get(tier.name)} /><${Lock} tier=${tier} />
       ${tier.explanation && html`<p class="stale"><${Shape} tone="warn" /> ${tier.explanation}</p>`}<//>`)}</div>
     <${Pace} /><${Equivalent} operation="service.tiers" />`;
 }
 
 const Standing = ({ tier }) => html`<${Badge} state=${tier.online ? "online" : "offline"} tone=${tier.online ? "good" : "bad"} />`;
+
+/** How long ago what stands there was last used. */
+function Age({ tier, of }) {
+  if (!of) return null;
+  const said = `half of ${plural(of.count, "file")} used within ${duration(of.median_s)}, the oldest ${duration(of.oldest_s)} ago`;
+  return html`<p class="small muted">${tier.zone === "deidentified" ? html`<${Link} to=${`/tiers/${tier.name}?tab=cold`}>${said}<//>` : said}</p>`;
+}
 
 function Fill({ tier, level }) {
   if (tier.capacity_bytes === null || tier.free_bytes === null) return html`<p class="muted">${tier.online ? "A bucket: it does not say how full it is." : "Not there now."}</p>`;
@@ -66,11 +76,11 @@ function Pace({ tier }) {
 // --- one tier ---------------------------------------------------------------------------------------------
 
 function OneTier({ tier, tiers, query }) {
-  const tabs = [["", "How full"], may("oversight.usage") && ["usage", "What fills it"], may("oversight.duplicates") && ["twice", "Twice"], may("scans.list_scans") && ["drift", "Scans and drift"], may("verify.list_verifications") && ["verify", "Read again"]].filter(Boolean);
+  const tabs = [["", "How full"], may("oversight.usage") && ["usage", "What fills it"], may("oversight.duplicates") && ["twice", "Twice"], tier.zone === "deidentified" && may("oversight.cold") && ["cold", "Cold"], may("scans.list_scans") && ["drift", "Scans and drift"], may("verify.list_verifications") && ["verify", "Read again"]].filter(Boolean);
   const tab = query.get("tab") ?? "";
-  const Chosen = { usage: Usage, twice: Twice, drift: Drift, verify: Verified }[tab] ?? Full;
+  const Chosen = { usage: Usage, twice: Twice, cold: Cold, drift: Drift, verify: Verified }[tab] ?? Full;
   return html`<${Head} title=${tier.name} badge=${html`<${Standing} tier=${tier} />`} below=${`${ROLES[tier.role] ?? tier.role}; ${tier.zone} zone`}><${Deeds} tier=${tier} tiers=${tiers} /><//>
-    <${Tabs} of=${tabs} chosen=${tab} choose=${(one) => goQuery({ tab: one, folder: null })} label="Views of the tier" />
+    <${Tabs} of=${tabs} chosen=${tab} choose=${(one) => goQuery({ tab: one, folder: null, by: null })} label="Views of the tier" />
     <${Chosen} tier=${tier} query=${query} />`;
 }
 
@@ -100,7 +110,7 @@ function Level({ level }) {
   const all = ahead ? [...at, at.at(-1) + ahead] : at;
   const series = [{ label: "used", values: ahead ? [...level.used_bytes, null] : level.used_bytes, fill: true }];
   if (ahead) series.push({ label: "forecast", dash: true, values: [...at.slice(0, -1).map(() => null), last, last + ahead * level.forecast.rate_bytes_s] });
-  return html`<${TimePlot} at=${all} series=${series} marks=${last > level.capacity_bytes / 2 ? [{ value: level.capacity_bytes, label: "capacity" }] : []} format=${size} height=${220} label=${`Used of ${level.tier} over 30 days, now ${size(last)} of ${size(level.capacity_bytes)}; ${forecast(level)}`} />`;
+  return html`<${TimePlot} at=${all} series=${series} marks=${last > level.capacity_bytes / 2 ? [{ value: level.capacity_bytes, label: "capacity" }] : []} format=${size} height=${220} label=${`Used of ${level.tier} over 30 days, now ${size(last)} of ${size(level.capacity_bytes)}; ${forecast(level)}`} /><${SaveFigure} operation="plots.fill" said=${{ tier: level.tier }} name=${`${level.tier}-fill`} />`;
 }
 
 function Traits({ of }) {
@@ -134,7 +144,7 @@ function Folders({ seen, folder }) {
     id: one.name ?? "", name: one.name ?? "files right here", size: one.bytes, shade: Math.min(1, Math.log1p(one.age_s / 86_400) / Math.log1p(OLD_S / 86_400)),
     title: `${one.name ?? "files right here"}: ${size(one.bytes)} in ${plural(one.count, "file")}, ${duration(one.age_s)} old on average`,
   }));
-  return html`<${Treemap} items=${items} label=${`Folders by size, coloured by age: ${items.slice(0, 5).map((i) => `${i.name} ${size(i.size)}`).join(", ")}`} legend=${["new", "old"]} choose=${(id) => id && goQuery({ folder: `${folder}${id}` })} />`;
+  return html`<${Treemap} items=${items} label=${`Folders by size, coloured by age: ${items.slice(0, 5).map((i) => `${i.name} ${size(i.size)}`).join(", ")}`} legend=${["new", "old"]} choose=${(id) => id && goQuery({ folder: `${folder}${id}` })} /><${SaveFigure} operation="plots.treemap" said=${{ tier: seen.tier, folder: seen.folder }} name=${`${seen.tier}-folders`} />`;
 }
 
 function Ages({ seen }) {
@@ -145,7 +155,7 @@ function Ages({ seen }) {
     const found = seen.cells.find((one) => one.size === i && one.age === j);
     return found ? { value: found.bytes, text: size(found.bytes), title: `${plural(found.count, "file")}, ${size(found.bytes)}` } : 0;
   }));
-  return html`<${Heatmap} rows=${rows} columns=${columns} cells=${cells} label="Bytes by size of file and by age" format=${size} />`;
+  return html`<${Heatmap} rows=${rows} columns=${columns} cells=${cells} label="Bytes by size of file and by age" format=${size} /><${SaveFigure} operation="plots.ages" said=${{ tier: seen.tier, folder: seen.folder }} name=${`${seen.tier}-ages`} />`;
 }
 
 function aged(s) {
@@ -171,6 +181,76 @@ function Twice({ tier }) {
   return html`<${Panel} title="The same content, more than once"><p class="muted">By digest, so only of files whose bytes were read. Names that share one inode are counted each.</p>
     <${Table} name="twice" label="Duplicates" columns=${TWICE} load=${load} id=${(d) => d.digest} every=${0} rows=${14} empty=${html`<${Empty} title="No content is known to stand here twice">Digests come by reading the tier again, or by a transfer onto it.<//>`} />
     <${Equivalent} operation="oversight.duplicates" said=${{ name: tier.name }} /><//>`;
+}
+
+// --- what nobody used for long ---------------------------------------------------------------------------
+
+const OLDER = [["30", "a month"], ["90", "three months"], ["180", "half a year"], ["365", "a year"], ["730", "two years"]];
+const HOW = { written: "written", staged: "staged for a run", viewed: "looked at" };
+const COLD_BY = { archive: ["slide", "folder"], flash: ["run", "cohort", "folder"] };
+const BY = { folder: "Folder", slide: "Slide", run: "Run", cohort: "Cohort" };
+const PICTURED = 200;
+
+/** Oldest first, and a picture of the first of it. Nothing goes from here: a selection can be tagged. */
+function Cold({ tier, query }) {
+  const ways = COLD_BY[tier.role] ?? ["folder"];
+  const by = ways.includes(query.get("by")) ? query.get("by") : ways[0];
+  const days = query.get("older") ?? "180";
+  const older = Number(days) * 86_400;
+  const folder = by === "folder" ? (query.get("folder") ?? "") : "";
+  const asked = useAsk("oversight.cold", { name: tier.name, older, by, folder, limit: PICTURED }, SLOW);
+  const choose = { name: "older", label: "Not used for", kind: "choice", choices: OLDER };
+  return html`<div class="row apart"><div class="row"><label class="row">Not used for <select value=${days} onChange=${(event) => goQuery({ older: event.currentTarget.value })}>${choose.choices.map(([is, said]) => html`<option key=${is} value=${is}>${said}</option>`)}</select></label>
+        ${ways.length > 1 && html`<label class="row">by <select value=${by} onChange=${(event) => goQuery({ by: event.currentTarget.value, folder: null })}>${ways.map((one) => html`<option key=${one} value=${one}>${BY[one].toLowerCase()}</option>`)}</select></label>`}</div>
+      ${by === "slide" && html`<${Action} operation="tags.change" label="Tag these slides" title=${`Tag what nobody used on ${tier.name}`} first body=${{ action: "add", cold: { tier: tier.name, older_s: older, folder } }} fields=${[tagField("cold"), REASON]} consequence="A word is put on them, and nothing else happens. A policy may move what has it." told="Tagged" done=${() => go("/tags")} />`}</div>
+    <p class="muted">Used is what is known here: staged for a run, looked at, written. Nothing is moved or removed from here.</p>
+    <${Ageing} tier=${tier} />
+    <${Panel} title="The longest unused" id="cold">${by === "folder" && html`<${Crumbs} folder=${folder} />`}<${Asked} asked=${asked} rows=${6}>${({ items }) => (items.length ? html`<${ColdMap} items=${items} by=${by} folder=${folder} />` : html`<${Empty} title="Nothing is cold">All that is known here was used within ${aged(older)}.${by === "folder" && " Files show once a scan has seen them."}<//>`)}<//>
+      <${ColdTable} tier=${tier} by=${by} older=${older} folder=${folder} /><${Equivalent} operation="oversight.cold" said=${{ name: tier.name, older, by, folder }} /><//>`;
+}
+
+function ColdMap({ items, by, folder }) {
+  const drawn = items.map((one) => {
+    const age_s = (Date.now() - new Date(one.used_at)) / 1000;
+    const name = one.name ?? (by === "folder" ? "files right here" : "no cohort");
+    return { id: one.name ?? "", name, size: one.bytes, shade: Math.min(1, Math.log1p(age_s / 86_400) / Math.log1p(OLD_S / 86_400)), title: `${name}: ${size(one.bytes)}, ${HOW[one.how]} ${duration(age_s)} ago` };
+  });
+  const choose = { folder: (id) => id && goQuery({ folder: `${folder}${id}` }), slide: (id) => go(`/slides/${id}`), run: (id) => go(`/runs/${id}`), cohort: (id) => id && go(`/cohorts/${id}`) }[by];
+  return html`<${Treemap} items=${drawn} height=${220} label=${`What is cold, by size, coloured by how long nobody used it: ${drawn.slice(0, 5).map((i) => i.title).join("; ")}`} legend=${["used lately", "long ago"]} choose=${choose} />`;
+}
+
+function ColdTable({ tier, by, older, folder }) {
+  const load = async (after, limit) => {
+    const found = await call("oversight.cold", { name: tier.name, older, by, folder, after, limit });
+    return { rows: found.items, next: found.next };
+  };
+  const named = (c) => {
+    if (!c.name) return html`<span class="muted">${by === "folder" ? "files right here" : "no cohort"}</span>`;
+    if (by === "folder") return html`<button class="link mono" onClick=${() => goQuery({ folder: `${folder}${c.name}` })}>${c.name}</button>`;
+    return html`<${Link} to=${`/${by}s/${c.name}`}><span class="mono">${c.name}</span><//>`;
+  };
+  const columns = [
+    { name: "name", label: BY[by], width: "minmax(140px, 3fr)", text: (c) => c.name ?? "", cell: named },
+    { name: "bytes", label: "Size", width: "88px", right: true, text: (c) => c.bytes, cell: (c) => html`<${Bytes} of=${c.bytes} />` },
+    { name: "count", label: by === "cohort" ? "Runs" : "Files", width: "72px", right: true, wide: true, text: (c) => c.count, cell: (c) => count(c.count) },
+    { name: "used", label: "Last used", width: "112px", text: (c) => c.used_at, cell: (c) => html`<${Time} at=${c.used_at} />` },
+    { name: "how", label: "As", width: "minmax(88px, 1fr)", wide: true, text: (c) => c.how, cell: (c) => HOW[c.how] },
+  ];
+  return html`<${Table} name="cold" label="Cold" columns=${columns} load=${load} id=${(c) => c.name ?? "-"} deps=${[by, older, folder]} every=${0} rows=${12} filter=${false} empty=${html`<p class="muted">Nothing to list.</p>`} />`;
+}
+
+/** How long ago what stands here was last used, in bars. */
+function Ageing({ tier }) {
+  const asked = useAsk("oversight.ages", {}, SLOW);
+  const mine = asked.answer?.tiers.find((one) => one.tier === tier.name);
+  if (!mine) return null;
+  const bounds = asked.answer.ages_s;
+  const names = [`below ${aged(bounds[0])}`, ...bounds.slice(1).map((b) => `to ${aged(b)}`), `above ${aged(bounds.at(-1))}`];
+  const bins = names.map((label, at) => {
+    const found = mine.by_age.find((one) => one.age === at);
+    return { label, count: found?.bytes ?? 0, title: `${label}: ${size(found?.bytes ?? 0)} in ${plural(found?.count ?? 0, "file")}` };
+  });
+  return html`<${Panel} title="Used how long ago" id="ageing" aside=${html`<span class="muted">half of it within ${duration(mine.median_s)}, the oldest ${duration(mine.oldest_s)} ago</span>`}><${Histogram} bins=${bins} format=${size} label=${`Bytes by how long ago they were used: ${bins.filter((b) => b.count).map((b) => b.title).join("; ")}`} /><//>`;
 }
 
 // --- is it as the catalog says? ---------------------------------------------------------------------------

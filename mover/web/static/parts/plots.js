@@ -97,11 +97,11 @@ export function useTheme() {
  * Bars over values or over names. `bins`: [{label, count, title?}].
  * @param {{bins: {label: string, count: number, title?: string}[], label: string, height?: number}} props
  */
-export function Histogram({ bins, label, height = 120 }) {
+export function Histogram({ bins, label, height = 120, format = count }) {
   const top = Math.max(1, ...bins.map((b) => b.count));
   const step = Math.max(1, Math.ceil(bins.length / 8));
-  return html`<${Figure} label=${label} heads=${["value", "count"]} rows=${bins.map((b) => [b.label, count(b.count)])}>
-    <div class="histogram" style=${{ height: `${height}px` }}>${bins.map((b, at) => html`<span key=${at} title=${b.title ?? `${b.label}: ${count(b.count)}`}><i style=${{ height: `${b.count ? Math.max(2, (100 * b.count) / top) : 0}%` }} /><small>${at % step ? "" : b.label}</small></span>`)}</div></${Figure}>`;
+  return html`<${Figure} label=${label} heads=${["value", "count"]} rows=${bins.map((b) => [b.label, format(b.count)])}>
+    <div class="histogram" style=${{ height: `${height}px` }}>${bins.map((b, at) => html`<span key=${at} title=${b.title ?? `${b.label}: ${format(b.count)}`}><i style=${{ height: `${b.count ? Math.max(2, (100 * b.count) / top) : 0}%` }} /><small>${at % step ? "" : b.label}</small></span>`)}</div></${Figure}>`;
 }
 
 /**
