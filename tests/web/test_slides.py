@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.web.browser import Seen
@@ -27,6 +30,18 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
     picture = evidence.get_by_role("img", name="as it is now")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") > 0
+    page.get_by_role("tab", name="Look at it").click()
+    zoom = page.locator("figure.zoom")
+    expect(zoom).to_have_attribute("data-shown", re.compile("[1-9]"))
+    expect(zoom.get_by_role("img", name=re.compile("scale bar: .*(µm|mm)"))).to_be_visible()
+    colours = {one for _, one in Image.open(io.BytesIO(zoom.screenshot())).convert("RGB").getcolors(1 << 24) or []}
+    assert any(red > green + 40 < blue for red, green, blue in colours), "there is stained tissue on the screen"
+    before = zoom.locator(".scale").inner_text()
+    zoom.get_by_role("application").press("+")
+    expect(zoom.locator(".scale")).not_to_have_text(before)
+    zoom.get_by_role("button", name="Whole slide").click()
+    expect(zoom.locator(".scale")).to_have_text(before)
+    page.get_by_role("tab", name="Before and after").click()
     evidence.get_by_role("tab", name="removed").click()
     assert "only=drop" in page.url
     fields = page.get_by_role("grid", name="Fields")
@@ -40,6 +55,11 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
     one.go("/slides?view=rulings")
     page.get_by_label("only those that wait").check()
     expect(page.get_by_text("Nothing waits for a second person")).to_be_visible()
+    one.go("/cohorts")
+    with page.expect_download() as download:
+        page.get_by_role("group", name="Save the figure family").get_by_role("button", name="SVG").click()
+    assert download.value.suggested_filename == "family.svg"
+    assert "Slides by family" in download.value.path().read_text()
 
 
 def test_a_slide_that_was_withdrawn_comes_back_by_the_word_of_two_people(walk: Walk, house: House) -> None:

@@ -6,7 +6,7 @@ import { count, percent, plural, size, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
-import { Action, Asked, Bytes, Copy, Empty, Equivalent, Facts, Failure, Head, Heatmap, Histogram, Id, Meter, Panel, Shape, Skeleton, Table, Tabs, Time, colour } from "../parts/all.js";
+import { Action, Asked, Bytes, Copy, Empty, Equivalent, Facts, Failure, Head, Heatmap, Histogram, Id, Meter, Panel, SaveFigure, Shape, Skeleton, Table, Tabs, Time, colour } from "../parts/all.js";
 import { Expression, literal } from "../parts/expression.js";
 
 const TYPING_MS = 350;
@@ -125,17 +125,17 @@ function Spread({ expression, add }) {
   const known = last.columns.filter((one) => one.known > 0 && (one.values.length || one.histogram.length));
   const unknown = last.columns.filter((one) => one.known === 0);
   if (!last.count) return html`<${Empty} title="No slide is named">Nothing of what was imported has these values. Each clause by itself stands under “Clause by clause”.<//>`;
-  return html`<div class="spreads">${known.map((one) => html`<${OneSpread} key=${one.column} of=${one} total=${last.count} add=${add} />`)}</div>
+  return html`<div class="spreads">${known.map((one) => html`<${OneSpread} key=${one.column} of=${one} total=${last.count} add=${add} save=${html`<${SaveFigure} operation="plots.distribution" said=${{ column: one.column, expression }} name=${one.column} />`} />`)}</div>
     <p class="muted small">${plural(last.count, "slide")}, ${size(last.bytes)}.${unknown.length > 0 && ` Of none of them known: ${unknown.map((one) => one.column).join(", ")}.`}</p>`;
 }
 
-function OneSpread({ of, total, add }) {
+function OneSpread({ of, total, add, save }) {
   const head = html`<header><h3>${of.column}</h3><span class="muted small">${of.missing ? `${count(of.missing)} unknown` : of.distinct !== null && of.distinct !== undefined ? plural(of.distinct, "value") : ""}</span></header>`;
   if (of.histogram.length > 2 && (of.distinct ?? 99) > SHOWN) {
     const said = of.column.endsWith("_bytes") ? size : figure;
     const step = 2 * Math.ceil(of.histogram.length / 6);
     const bins = of.histogram.map((bin, at) => ({ label: at % step ? "" : said(bin.low), count: bin.count, title: `${said(bin.low)} to ${said(bin.high)}: ${plural(bin.count, "slide")}` }));
-    return html`<section class="spread" aria-label=${of.column}>${head}<${Histogram} bins=${bins} label=${`${of.column}: from ${said(of.low)} to ${said(of.high)} over ${plural(of.known, "slide")}`} height=${92} /></section>`;
+    return html`<section class="spread" aria-label=${of.column}>${head}<${Histogram} bins=${bins} label=${`${of.column}: from ${said(of.low)} to ${said(of.high)} over ${plural(of.known, "slide")}`} height=${92} />${save}</section>`;
   }
   const top = Math.max(...of.values.map((one) => one.count), 1);
   const shown = of.values.slice(0, SHOWN);
@@ -144,7 +144,7 @@ function OneSpread({ of, total, add }) {
   return html`<section class="spread" aria-label=${of.column}>${head}
     <ul class="shares">${shown.map((one) => html`<li key=${String(one.value)}><button onClick=${() => add(`${of.column} = ${literal(one.value)}`)} title=${`and ${of.column} = ${literal(one.value)}: ${percent(one.count, total)} of them`}>
       <span class="clip">${typeof one.value === "number" ? figure(one.value) : String(one.value)}</span><span class="muted">${count(one.count)}</span><span class="bar"><i style=${{ width: `${(100 * one.count) / top}%` }} /></span></button></li>`)}</ul>
-    ${rest > 0 && html`<p class="muted small">and ${plural(rest, "slide")} with other values</p>`}</section>`;
+    ${rest > 0 && html`<p class="muted small">and ${plural(rest, "slide")} with other values</p>`}${save}</section>`;
 }
 
 const figure = (amount) => (amount === null || amount === undefined ? "–" : Number.isInteger(amount) ? String(amount) : Math.abs(amount) >= 100 ? amount.toFixed(0) : String(Number(amount.toPrecision(3))));

@@ -5,7 +5,7 @@ import { count, percent, plural, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
-import { Action, Asked, Badge, Empty, Equivalent, Facts, Head, Id, Meter, Panel, Proofs, Shape, StageBar, Table, Time, toneOf } from "../parts/all.js";
+import { Action, Asked, Badge, Empty, Equivalent, Facts, Head, Id, Meter, Panel, Proofs, SaveFigure, Shape, StageBar, Table, Time, toneOf } from "../parts/all.js";
 
 export default function Records({ id, query }) {
   return id ? html`<${OneSet} id=${id} query=${query} key=${id} />` : html`<${List} />`;
@@ -121,7 +121,7 @@ function Matrix({ set, query }) {
   };
   return html`<${Panel} title="Do tables and images agree?" id="matrix" aside=${html`<span class="muted">${percent(set.slides_aligned, set.totals.images)} of the images have their facts</span>`}>
     <div class="scroll"><table class="heat matrix"><thead><tr><td></td>${states.map((state) => html`<th key=${state} scope="col" title=${MEANS[state]}><${Badge} state=${state} /></th>`)}<th scope="col">in all</th></tr></thead>
-      <tbody>${tables.map((name) => html`<tr key=${name}><th scope="row">${name}</th>${states.map((state) => cell(name, state))}<td class="sum">${count(set.totals[name] ?? 0)}</td></tr>`)}</tbody></table></div>
+      <tbody>${tables.map((name) => html`<tr key=${name}><th scope="row">${name}</th>${states.map((state) => cell(name, state))}<td class="sum">${count(set.totals[name] ?? 0)}</td></tr>`)}</tbody></table></div><${SaveFigure} operation="plots.ledger" said=${{ id: set.id }} name=${`${set.id}-ledger`} />
     <p class="muted small">${chosen[1] ? html`<strong>${words(chosen[1])}</strong>: ${MEANS[chosen[1]]}.` : "Press a figure to see its lines."}</p><//>`;
 }
 

@@ -5,7 +5,7 @@ import { count, duration, plural, rate, size, words } from "../lib/format.js";
 import { useAsk, useEvents } from "../lib/live.js";
 import { go, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
-import { Action, Asked, Badge, Bytes, Copy, Empty, Equivalent, Facts, Head, Id, Interval, Panel, Progress, Shape, StageBar, Table, Time } from "../parts/all.js";
+import { Action, Asked, Badge, Bytes, Copy, Empty, Equivalent, Facts, Head, Id, Interval, Panel, Progress, SaveFigure, Shape, StageBar, Table, Time } from "../parts/all.js";
 
 export default function Runs({ id }) {
   return id ? html`<${OneRun} id=${id} key=${id} />` : html`<${List} />`;
@@ -102,7 +102,7 @@ function now(run, progress) {
 function Shown({ run, pace, events, stream, again }) {
   return html`<${Head} title=${html`<${Id} of=${run.id} whole />`} badge=${html`<${Badge} state=${run.state} />`} below=${run.expression ? html`slides with <code>${run.expression}</code>` : null}><${Deeds} run=${run} again=${again} /><//>
     <${Why} run=${run} />
-    <${Panel} title="Where it stands"><${StageBar} label="Stages of the run" stages=${stages(run, pace)} estimate=${run.state === "requested" || run.state === "staging" || run.state === "admitted" ? run.estimate : null} />
+    <${Panel} title="Where it stands"><${StageBar} label="Stages of the run" stages=${stages(run, pace)} estimate=${run.state === "requested" || run.state === "staging" || run.state === "admitted" ? run.estimate : null} /><${SaveFigure} operation="plots.run" said=${{ id: run.id }} name=${`${run.id}-stages`} />
       <${Line} run=${run} />${may("oversight.shards") && !FINAL.has(run.state) && html`<${Shards} run=${run} />`}<//>
     <div class="two"><div class="stack"><${AtTheJob} run=${run} /><${Offenders} run=${run} /><${Strays} run=${run} /><${Proofs} run=${run} /><${Events} events=${events} stream=${stream} /></div>
       <div class="stack"><${Terms} run=${run} /><${Equivalent} operation="runs.view" said=${{ id: run.id }} /></div></div>`;

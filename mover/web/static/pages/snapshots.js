@@ -6,7 +6,7 @@ import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may, session } from "../lib/session.js";
 import { useStore } from "../lib/store.js";
-import { Action, Asked, Badge, Bytes, Calendar, Copy, Empty, Equivalent, Facts, Head, Id, Panel, Plan, Progress, Shape, Table, Tabs, Tally, Time, TimePlot, colour } from "../parts/all.js";
+import { Action, Asked, Badge, Bytes, Calendar, Copy, Empty, Equivalent, Facts, Head, Id, Panel, Plan, Progress, SaveFigure, Shape, Table, Tabs, Tally, Time, TimePlot, colour } from "../parts/all.js";
 
 export default function Snapshots({ id, restore, query }) {
   if (restore) return html`<${OneRestore} id=${restore} key=${restore} />`;
@@ -109,6 +109,7 @@ function Days({ day }) {
   const { days, used } = useMemo(() => byDay(found?.rows ?? []), [found]);
   return html`<div class="scroll"><${Calendar} days=${days} weeks=${WEEKS} label="Snapshots of each day by the rule that keeps them" chosen=${day} choose=${(one) => goQuery({ day: one === day ? null : one })} /></div>
     <p class="legend">${used.map(([rule, n]) => html`<span key=${rule.name}><${Rule} of=${rule} /> <span class="muted">${count(n)}</span></span>`)}${found && !found.rows.length && html`<span class="muted">None in this time.</span>`}</p>
+    <${SaveFigure} operation="plots.calendar" said=${{}} name="snapshots" />
     ${found?.more && html`<p class="muted small">The newest ${count(found.rows.length)} are shown.</p>`}`;
 }
 

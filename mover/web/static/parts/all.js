@@ -6,7 +6,7 @@ export { Action, ActionDialog, Dialog, Equivalent, FieldRow, Plan } from "./dial
 export { Table } from "./table.js";
 export { Calendar, Figure, Heatmap, Histogram, Sparkline, TimePlot, Treemap, colour } from "./plots.js";
 export { Yaml } from "./yaml.js";
-export { Download } from "./download.js";
+export { Download, SaveFigure } from "./download.js";
 export { Proofs } from "./proofs.js";
 export { Reveal } from "./reveal.js";
 export { Choose } from "./choose.js";

@@ -25,6 +25,12 @@ export function Download({ operation, said, name, label }) {
   return html`<button disabled=${busy} onClick=${take}>${label}</button>`;
 }
 
+/** The figure beside it as a file for a report: the same numbers, drawn by the daemon. `name` without its ending. */
+export function SaveFigure({ operation, said, name }) {
+  if (!may(operation)) return null;
+  return html`<p class="row small muted save-figure" role="group" aria-label=${`Save the figure ${name}`}>Save as${["svg", "png"].map((format) => html`<${Download} key=${format} operation=${operation} said=${{ ...said, format }} name=${`${name}.${format}`} label=${format.toUpperCase()} />`)}</p>`;
+}
+
 function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
