@@ -25,6 +25,7 @@ from bench import (
     files,
     limits,
     objects,
+    pages,
     pictures,
     results,
     runs,
@@ -59,6 +60,7 @@ RACES: dict[str, Callable[[Context], None]] = {
     "P15": dicom.objects,
     "P16": cohorts.cohorts,
     "P17": audit.packs,
+    "P18": pages.pages,
     "growth": files.growth,
 }
 ALIASES = {"P7": "P6", "P11": "P10", "P12": "P10", "memory": "growth"}  # raced together

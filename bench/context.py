@@ -61,6 +61,7 @@ class Sizes(Struct, frozen=True):
     run_files: int  # of a root that is checked
     tar_files: int  # of a run in tars
     pack_slides: int  # of a run whose audit is packed
+    page_slides: int  # of the hospital whose pages are looked at
     cohort_repeated: int  # their blocks over and over, up to so many; 0 leaves that claim out
 
 
@@ -72,7 +73,7 @@ SMOKE = Sizes(
     growth_files=(50, 100), growth_bytes=(9 * MB,), reflink_bytes=(9 * MB, 18 * MB), svs_bytes=8 * MB, dicom_objects=12,
     checkpoint_bytes=32 * MB, protect_files=300, protect_growth_bytes=(64 * MB,), protect_growth_files=(200,),
     cohort_slides=2_000, run_slides=10, run_slide_bytes=1 * MB, run_files=400, tar_files=60, pack_slides=1_000,
-    cohort_repeated=0,
+    page_slides=1_000, cohort_repeated=0,
 )  # fmt: skip
 USUAL = Sizes(
     name="usual", rounds=5, limits_bytes=1 * GB, slides=(500 * MB, 700 * MB, 900 * MB), large_bytes=0,
@@ -81,7 +82,8 @@ USUAL = Sizes(
     growth_bytes=(100 * MB, 1 * GB), reflink_bytes=(16 * MB, 1 * GB), svs_bytes=500 * MB,
     dicom_objects=1_000, checkpoint_bytes=770 * MB, protect_files=200_000, protect_growth_bytes=(1 * GB, 4 * GB),
     protect_growth_files=(10_000, 50_000), cohort_slides=1_000_000, run_slides=20, run_slide_bytes=250 * MB,
-    run_files=100_000, tar_files=20_000, pack_slides=100_000, cohort_repeated=10_000_000,
+    run_files=100_000, tar_files=20_000, pack_slides=100_000, page_slides=100_000,
+    cohort_repeated=10_000_000,
 )  # fmt: skip
 FULL = msgspec.structs.replace(
     USUAL, name="full", rounds=7, limits_bytes=4 * GB, large_bytes=6 * GB, small_files=8_000, tiny_files=200_000,

@@ -67,7 +67,7 @@ def fill(dsn: str, project: str, scale: Scale, *, guarded: bool = False) -> None
                 conn.execute(statement, words)
                 if name == "made":
                     _number(conn, scale.slides)
-        conn.execute("analyze " + ", ".join(f"mover.{table}" for table in LARGE))  # type: ignore[call-overload]
+        conn.execute("analyze " + ", ".join(f"mover.{table}" for table in LARGE))
 
 
 def _number(conn: psycopg.Connection[tuple[object, ...]], slides: int) -> None:

@@ -50,7 +50,10 @@ CHECK = """() => {
   if (document.documentElement.scrollWidth > innerWidth) found.push("wider than the window");
   return found;
 }"""
-IN_MAIN = "() => document.querySelector('main').contains(document.activeElement)"
+IN_MAIN = """() => {
+  const main = document.querySelector("main");
+  return main.contains(document.activeElement) || !main.querySelector("a[href], button, input, select, [tabindex='0']");
+}"""
 TOLD = 60  # characters besides the heading: less is an empty page
 
 
