@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,42 @@ def test_a_form_changes_one_value_of_the_text_and_leaves_the_rest_as_somebody_wr
     assert [line for line in text.splitlines() if line.lstrip().startswith("#")] == comments
     page.get_by_role("button", name="Undo all").click()
     expect(page.locator("#checked")).to_have_text("Nothing was changed")
+    page.get_by_role("tab", name="Form").click()
+    page.get_by_label("roots").fill("")
+    page.get_by_label("roots").press_sequentially("/srv/a\n/srv/b")
+    expect(page.get_by_label("roots")).to_have_value("/srv/a\n/srv/b")
+    page.get_by_role("button", name="Add to folders").click()
+    member = page.locator(".policy-member").last
+    member.get_by_label("name", exact=True).fill("papers")
+    # its path is not said yet
+    expect(page.locator("#policy .marks").get_by_role("button", name="line").first).to_be_visible()
+    page.locator(".policy-member").last.get_by_label("path", exact=True).fill("/srv/papers")
+    page.get_by_role("tab", name="YAML").click()
+    said = yaml.safe_load(page.get_by_label("The policy protect as YAML").input_value())
+    assert said["folders"] == [{"name": "papers", "path": "/srv/papers"}]
+
+    one.go("/policies/records")
+    before = (house.policies / "records.yaml").read_text()
+    page.get_by_text("cases", exact=True).click()
+    page.get_by_label("class of Patient Name").select_option("text")
+    page.get_by_label("one row per").nth(1).select_option("patient")
+    page.locator(".policy-member").nth(1).get_by_label("A further name among columns").fill("Ward: phone")
+    page.locator(".policy-member").nth(1).get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("button", name="Remove Phone").click()
+    page.get_by_label("reviewers", exact=True).select_option("2")
+    page.get_by_label("reviewers of").press_sequentially("place-unknown: 1")
+    expect(page.locator("#checked")).to_have_text("No mistake found")
+    page.get_by_role("tab", name="YAML").click()
+    text = page.get_by_label("The policy records as YAML").input_value()
+    gone, came = (
+        [line[2:].strip() for line in difflib.ndiff(before.splitlines(), text.splitlines()) if line[0] == sign]
+        for sign in "-+"
+    )
+    assert gone == ["one_row_per: case", "Patient Name: {class: drop}", "Phone: {class: drop}"]
+    assert came == [
+        "one_row_per: patient", "Patient Name: {class: text}", '"Ward: phone": {class: drop}', "reviewers: 2",
+        "reviewers_of: {place-unknown: 1}",
+    ]  # fmt: skip
 
 
 def test_a_viewer_reads_and_changes_nothing(walk: Walk, house: House) -> None:

@@ -120,7 +120,7 @@ function useChecked(text, name, asks) {
 }
 
 function Editor({ name, kind, text: stands, value, digest, put = null, unwritable, schema, query, done }) {
-  const [base, setBase] = useState({ text: stands, digest });
+  const [base, setBase] = useState({ text: stands, value, digest });
   const [stale] = useState(Boolean(put?.digest) && put.digest !== digest);
   const [text, setText] = useState(put && !stale ? put.text : stands);
   const [said, setSaid] = useState(value);
@@ -130,7 +130,7 @@ function Editor({ name, kind, text: stands, value, digest, put = null, unwritabl
   useEffect(() => {
     if (digest === base.digest) return;
     if (text === base.text) setText(stands);
-    if (text === base.text || text === stands) setBase({ text: stands, digest });
+    if (text === base.text || text === stands) setBase({ text: stands, value, digest });
   }, [digest]);
   useEffect(() => {
     if (checked.of === text && checked.value) setSaid(checked.value);
@@ -144,18 +144,18 @@ function Editor({ name, kind, text: stands, value, digest, put = null, unwritabl
   const why = text === base.text && base.digest ? "Nothing was changed" : checked.of !== text ? "It is being checked" : checked.mistakes.length ? "It has mistakes" : "";
   const saved = (answer) => {
     toast(answer.state === "applied" ? `${name} is followed as it is now` : answer.state === "asked" ? `${name} waits for a second person` : `${name}: ${answer.explanation ?? answer.state}`, answer.state === "refused" ? "bad" : "good");
-    if (answer.state === "applied") setBase({ text, digest: answer.digest });
+    if (answer.state === "applied") setBase({ text, value: said, digest: answer.digest });
     done(answer);
   };
   return html`<${Panel} title="What it says" id="policy" aside=${writes && html`<${Tabs} of=${[["form", "Form"], ["yaml", "YAML"]]} chosen=${view} choose=${(one) => goQuery({ view: one })} label="Two views of one text" />`}>
-    ${digest !== base.digest && html`<p class="stale" role="status"><${Shape} tone="warn" /> The file was changed meanwhile. <button class="link" onClick=${() => (setText(stands), setBase({ text: stands, digest }))}>Take what stands there now</button></p>`}
+    ${digest !== base.digest && html`<p class="stale" role="status"><${Shape} tone="warn" /> The file was changed meanwhile. <button class="link" onClick=${() => (setText(stands), setSaid(value), setBase({ text: stands, value, digest }))}>Take what stands there now</button></p>`}
     ${stale && html`<p class="stale" role="status"><${Shape} tone="warn" /> The rule was proposed for another text than stands here now: propose it again.</p>`}
     ${view === "yaml" ? html`<${Yaml} text=${text} set=${writes ? setText : undefined} marks=${mine} label=${`The policy ${name} as YAML`} rows=${Math.min(32, Math.max(12, text.split("\n").length + 1))} />`
       : schema ? html`<${PolicyForm} schema=${schema} kind=${kind} value=${said} fixed change=${change} />${mine.length > 0 && html`<ul class="marks" role="status">${mine.map((one, at) => html`<li key=${at}><${Shape} tone="bad" /> <button class="link" onClick=${() => goQuery({ view: "yaml" })}>line ${one.line}</button> ${one.text}</li>`)}</ul>`}` : null}
     ${others.map((one, at) => html`<p key=${at} class="stale"><${Shape} tone="bad" /> It does not go together with <span class="mono">${one.file}</span>, line ${one.line}: ${one.what}</p>`)}
     ${checked.problem && html`<${Failure} problem=${checked.problem} />`}
     ${text !== base.text && checked.diff?.length > 0 && html`<${Diff} lines=${checked.diff} open=${Boolean(put)} />`}
-    ${writes && html`<div class="row apart last"><span class="small muted" role="status" id="checked">${why || "No mistake found"}</span><div class="row">${text !== base.text && html`<button onClick=${() => setText(base.text)}>Undo all</button>`}
+    ${writes && html`<div class="row apart last"><span class="small muted" role="status" id="checked">${why || "No mistake found"}</span><div class="row">${text !== base.text && html`<button onClick=${() => (setText(base.text), setSaid(base.value))}>Undo all</button>`}
       <${Action} operation="policies.change" label="Save" title=${`Save ${name}`} first disabled=${why} said=${{ name }} body=${{ text, digest: base.digest }} fields=${[REASON]} consequence="What is risky waits for a second person; all else is followed at once." done=${saved} told="Sent" /></div></div>`}<//>`;
 }
 
