@@ -59,8 +59,8 @@ from mover.api.problems import answer_errors
 from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
 from mover.api.signin import SignIn
-from mover.api.streaming import STALLED_S, Cut, Streams
 from mover.api.streaming import MEDIA_TYPE as EVENTS
+from mover.api.streaming import STALLED_S, Cut, Streams
 from mover.api.waiting import Changed, Waits
 from mover.clock import SYSTEM, Clock
 from mover.errors import RequestInvalid

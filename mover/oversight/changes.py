@@ -77,8 +77,8 @@ class Changes:
         self._watched: dict[str, _Watched] = {}
 
     async def events(self, identity: Identity, *, after: int) -> AsyncIterator[wire.Changed | wire.ChangesReset]:
-        """First what changed since event `after` (without one, in the last seconds), be it nothing; then all that comes.
-        Without end."""
+        """First what changed since event `after` (without one, in the last seconds), be it nothing; then all that
+        comes, without end."""
         watcher = _Watcher(identity)
         watched = self._watched.setdefault(identity.project, _Watched())
         watched.watchers.add(watcher)  # before the first look, so that nothing falls between
