@@ -65,8 +65,8 @@ class Machine:
         return bool(self._leader)
 
     def run(self, *words: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        enter = ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root",
-                 "--wd=/", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
+        enter = ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
+                 "--root", "--wdns=/", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
                  "DEBIAN_FRONTEND=noninteractive"]  # fmt: skip
         told = subprocess.run([*enter, *words], input=text, capture_output=True, text=True, check=False)
         assert not check or told.returncode == 0, f"{words}: {told.stdout[-3000:]}{told.stderr[-3000:]}"

