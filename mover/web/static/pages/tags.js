@@ -39,9 +39,9 @@ function Changes({ tag }) {
     return { rows: found.changes, next: found.next };
   };
   const columns = [
-    { name: "what", label: "What", width: "104px", text: undone, cell: (c) => html`<${Badge} state=${undone(c)} tone=${TONES[undone(c)]} />` },
+    { name: "what", label: "What", width: "100px", text: undone, cell: (c) => html`<${Badge} state=${undone(c)} tone=${TONES[undone(c)]} />` },
     { name: "tag", label: "Tag", width: "minmax(84px, 1fr)", text: (c) => c.tag, cell: (c) => html`<strong title=${c.reason || c.tag}>${c.tag}</strong>` },
-    { name: "count", label: "Slides", width: "72px", right: true, text: (c) => c.count, cell: (c) => html`<span title=${size(c.bytes)}>${count(c.count)}</span>` },
+    { name: "count", label: "Slides", width: "72px", right: true, wide: true, text: (c) => c.count, cell: (c) => html`<span title=${size(c.bytes)}>${count(c.count)}</span>` },
     { name: "chosen", label: "Chosen", width: "minmax(96px, 2fr)", wide: true, text: (c) => c.chosen, cell: (c) => html`<span title=${c.chosen}>${c.chosen}</span>` },
     { name: "by", label: "By", width: "84px", wide: true, text: (c) => c.created_by, cell: (c) => c.created_by },
     { name: "at", label: "When", width: "104px", wide: true, text: (c) => c.created_at, cell: (c) => html`<${Time} at=${c.created_at} />` },

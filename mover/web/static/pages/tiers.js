@@ -230,10 +230,10 @@ function ColdTable({ tier, by, older, folder }) {
     return html`<${Link} to=${`/${by}s/${c.name}`}><span class="mono">${c.name}</span><//>`;
   };
   const columns = [
-    { name: "name", label: BY[by], width: "minmax(140px, 3fr)", text: (c) => c.name ?? "", cell: named },
-    { name: "bytes", label: "Size", width: "88px", right: true, text: (c) => c.bytes, cell: (c) => html`<${Bytes} of=${c.bytes} />` },
+    { name: "name", label: BY[by], width: "minmax(112px, 3fr)", text: (c) => c.name ?? "", cell: named },
+    { name: "bytes", label: "Size", width: "76px", right: true, text: (c) => c.bytes, cell: (c) => html`<${Bytes} of=${c.bytes} />` },
     { name: "count", label: by === "cohort" ? "Runs" : "Files", width: "72px", right: true, wide: true, text: (c) => c.count, cell: (c) => count(c.count) },
-    { name: "used", label: "Last used", width: "112px", text: (c) => c.used_at, cell: (c) => html`<${Time} at=${c.used_at} />` },
+    { name: "used", label: "Last used", width: "84px", text: (c) => c.used_at, cell: (c) => html`<${Time} at=${c.used_at} />` },
     { name: "how", label: "As", width: "minmax(88px, 1fr)", wide: true, text: (c) => c.how, cell: (c) => HOW[c.how] },
   ];
   return html`<${Table} name="cold" label="Cold" columns=${columns} load=${load} id=${(c) => c.name ?? "-"} deps=${[by, older, folder]} every=${0} rows=${12} filter=${false} empty=${html`<p class="muted">Nothing to list.</p>`} />`;
@@ -246,9 +246,10 @@ function Ageing({ tier }) {
   if (!mine) return null;
   const bounds = asked.answer.ages_s;
   const names = [`below ${aged(bounds[0])}`, ...bounds.slice(1).map((b) => `to ${aged(b)}`), `above ${aged(bounds.at(-1))}`];
-  const bins = names.map((label, at) => {
+  const short = (s) => (s < 365 * 86_400 ? `${s / 86_400} d` : `${Math.round(s / 365 / 86_400)} y`);
+  const bins = names.map((name, at) => {
     const found = mine.by_age.find((one) => one.age === at);
-    return { label, count: found?.bytes ?? 0, title: `${label}: ${size(found?.bytes ?? 0)} in ${plural(found?.count ?? 0, "file")}` };
+    return { label: at < bounds.length ? short(bounds[at]) : "more", count: found?.bytes ?? 0, title: `${name}: ${size(found?.bytes ?? 0)} in ${plural(found?.count ?? 0, "file")}` };
   });
   return html`<${Panel} title="Used how long ago" id="ageing" aside=${html`<span class="muted">half of it within ${duration(mine.median_s)}, the oldest ${duration(mine.oldest_s)} ago</span>`}><${Histogram} bins=${bins} format=${size} label=${`Bytes by how long ago they were used: ${bins.filter((b) => b.count).map((b) => b.title).join("; ")}`} /><//>`;
 }
