@@ -119,11 +119,10 @@ async def export(conn: Connection, project: str) -> AsyncIterator[bytes]:
 
 async def events(conn: Connection, project: str, wanted: Wanted, *, site: str) -> AsyncIterator[bytes]:
     """The wanted records as FHIR AuditEvents, one to a line, in the order of their times; in pieces."""
-    at: dict[str, Any] = {"after": None, "node": None, "seq": None}
+    at: dict[str, Any] = {"after": wanted.since or "-infinity", "node": "", "seq": 0}
+    asked = {name: value for name, value in msgspec.structs.asdict(wanted).items() if name != "since"}
     while True:
-        rows = await _Q.many(
-            conn, "matching_in_order", project=project, limit=SLICE_LIMIT, **at, **msgspec.structs.asdict(wanted)
-        )
+        rows = await _Q.many(conn, "matching_in_order", project=project, limit=SLICE_LIMIT, **at, **asked)
         yield await asyncio.to_thread(_as_events, rows, site)
         if len(rows) < SLICE_LIMIT:
             return

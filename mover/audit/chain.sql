@@ -17,15 +17,15 @@ select node from mover.audit_head where project_id = %(project)s
  union select node from mover.audit_record where project_id = %(project)s order by 1;
 
 -- name: matching_in_order
--- The same records as the search, oldest first, for whoever takes all of them along.
+-- The same records as the search, oldest first, for whoever takes all of them along. Where it goes on is a plain
+-- comparison, so that the index finds it whatever the plan.
 select project_id as project, node, seq, at, body, prev, hash from mover.audit_record
  where project_id = %(project)s
    and (%(subject)s::text is null or body::jsonb ->> 'subject' = %(subject)s)
    and (%(actor)s::text is null or body::jsonb ->> 'actor' = %(actor)s)
    and (%(action)s::text is null or starts_with(body::jsonb ->> 'action', %(action)s))
-   and (%(since)s::timestamptz is null or at >= %(since)s)
-   and (%(until)s::timestamptz is null or at < %(until)s)
-   and (%(after)s::timestamptz is null or (at, node, seq) > (%(after)s, %(node)s, %(seq)s))
+   and at < coalesce(%(until)s::timestamptz, 'infinity')
+   and (at, node, seq) > (%(after)s::timestamptz, %(node)s::text, %(seq)s::bigint)
  order by at, node, seq limit %(limit)s;
 
 -- name: page_newest_first

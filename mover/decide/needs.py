@@ -104,6 +104,11 @@ RULES: dict[str, Rule] = {
         "policies.read", "soon", "policy", "a change of a policy waits for a second person",
         "{n} changes of policies wait for a second person", "Read what would be another, then approve or withdraw it.",
     ),
+    "loss-asked": Rule(
+        "audit.restore", "soon", "audit", "what a restored catalog lost waits for a second person",
+        "{n} statements of what a restored catalog lost wait for a second person",
+        "Read what would be lost for good, then approve it, or let it lapse.",
+    ),
     "quarantine-asked": Rule(
         "quarantine.read", "soon", "quarantine", "a decision about quarantine waits for a second person",
         "{n} decisions about quarantine wait for a second person", "Look at what waits, then confirm or decline.",

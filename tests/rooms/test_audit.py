@@ -205,8 +205,8 @@ async def test_events_leave_as_fhir_in_their_order_and_only_those_that_are_wante
     for subject in "abcde":
         await house.record(subject)
 
-    async def told(**wanted: str) -> list[dict[str, Any]]:
-        pieces = [piece async for piece in house.trail.events(PROJECT, audit.Wanted(**wanted))]  # type: ignore[arg-type]
+    async def told(**wanted: Any) -> list[dict[str, Any]]:
+        pieces = [piece async for piece in house.trail.events(PROJECT, audit.Wanted(**wanted))]
         assert max(piece.count(b"\n") for piece in pieces) <= 2
         return [msgspec.json.decode(line) for line in b"".join(pieces).splitlines()]
 
@@ -215,6 +215,9 @@ async def test_events_leave_as_fhir_in_their_order_and_only_those_that_are_wante
     assert events == await told() and len({one["id"] for one in events}) == 5
     assert [one["entity"][0]["what"]["display"] for one in await told(subject="c")] == ["c"]
     assert await told(action="danced") == []
+    [_, second, _, fourth, _] = [one.at for one in house.rig.rows("select at from mover.audit_record order by seq")]
+    between = await told(since=second, until=fourth)
+    assert [one["entity"][0]["what"]["display"] for one in between] == ["b", "c"]
 
 
 # --- packs ---------------------------------------------------------------------------------------------------

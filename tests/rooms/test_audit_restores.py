@@ -17,6 +17,7 @@ from mover.errors import Conflict, Denied, MoverError, NotFound
 from mover.model import wire
 from mover.model.access import Identity, Role
 from mover.model.checkpoint import SignedCheckpoint
+from mover.oversight.needs import facts_of
 from tests.rooms.rig import PROJECT, Rig
 from tests.rooms.test_audit import House
 from tests.support.postgres import Dsns
@@ -113,6 +114,8 @@ async def test_one_person_ends_no_alarm(ward: Ward) -> None:
     ann = ward.person("ann")
     asked = await ward.trail.ask_restore(ann, wire.AuditRestoreRequest("the disk broke"))
     assert (await ward.trail.ask_restore(ann, wire.AuditRestoreRequest("the disk broke"))).id == asked.id
+    async with ward.rig.database.project(PROJECT) as conn:
+        assert [one.count for one in await facts_of(conn) if one.code == "loss-asked"] == [1]
     with pytest.raises(Denied, match="who asked does not approve"):
         await ward.trail.approve_restore(ann, asked.id)
     with pytest.raises(Denied, match="answers for no audit"):

@@ -26,7 +26,7 @@ const URGENT = { now: { tone: "bad", said: "now" }, soon: { tone: "warn", said: 
 // where a need is dealt with: the one thing where it is one, else what lists them
 const ONE = { run: "/runs/", batch: "/batches/", record: "/records/", snapshot: "/snapshots/", tier: "/tiers/" };
 const MANY = {
-  run: "/runs", batch: "/batches", record: "/records", snapshot: "/snapshots", tier: "/tiers", transfer: "/jobs", folder: "/snapshots?view=retention", policy: "/policies",
+  run: "/runs", batch: "/batches", record: "/records", snapshot: "/snapshots", tier: "/tiers", transfer: "/jobs", folder: "/snapshots?view=retention", policy: "/policies", audit: "/audit?tab=chain",
   quarantine: "/quarantine", shortening: "/snapshots?view=two", ruling: "/slides?view=rulings&open=true", shard: "/jobs?state=failed", service: "/tiers",
 };
 const CODES = { "work-retried": "/jobs?state=waiting" };
