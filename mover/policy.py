@@ -406,6 +406,16 @@ def parse(text: str, *, file: str, error: type[ConfigError] = PolicyInvalid) -> 
     return Document(file=file, text=text, value=value, places=reader.places)
 
 
+def templates() -> dict[str, str]:
+    """For each kind the text that ships with this software, comments and all: a policy to begin with."""
+    folder = default_folder()
+    files = [*sorted(folder.glob("*.yaml")), folder / "deid" / "default.yaml", *sorted(folder.glob("examples/*.yaml"))]
+    found: dict[str, str] = {}
+    for text in (file.read_text(encoding="utf-8") for file in files):
+        found.setdefault(str(parse(text, file="template").value["kind"]), text)
+    return found
+
+
 def with_column(text: str, table: str, column: str | None) -> str:
     """The text of a policy with one rule more for a table: this column is dropped, or, without one, whatever the table
     does not list. All else stays as somebody wrote it. Raises Conflict where there is no such table."""

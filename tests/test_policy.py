@@ -310,3 +310,15 @@ def test_a_rule_fits_between_braces_takes_the_place_of_refusal_and_never_lands_e
     for text, table in ((COMMENTED, "cases"), ("kind: records\n", "a"), ("kind: records\ntables: [{name: a}]", "a")):
         with pytest.raises(Conflict):
             policy.with_column(text, table, "x")
+
+
+def test_every_kind_has_a_text_to_begin_with_that_is_one_of_it_without_a_mistake(tmp_path: Path) -> None:
+    """Nobody begins with an empty page: each is explained by its comments, and followed as it stands."""
+    found = policy.templates()
+    assert set(found) == set(json.loads(policy.json_schema())["discriminator"]["mapping"])
+    for kind, text in found.items():
+        assert text.startswith("#") and text.count("#") > 1, kind
+        alone = tmp_path / kind
+        alone.mkdir()
+        [loaded] = policy.load_policies(write(alone, policy=text)).all()
+        assert loaded.kind == kind

@@ -1592,12 +1592,13 @@ class PolicyChecked(Answer, frozen=True, kw_only=True):
 
 class PolicySchema(Answer, frozen=True, kw_only=True):
     """The JSON Schema of policies, and what this daemon has to choose from: tiers by name with their zone and role,
-    receivers of alarms, profiles."""
+    receivers of alarms, profiles; `templates` are texts that ship with it, by kind, to begin with."""
 
     document: dict[str, Any]
     tiers: list[dict[str, str]] = []
     receivers: list[str] = []
     profiles: list[str] = []
+    templates: dict[str, str] = {}
 
 
 class PolicyChangeRequest(Body, frozen=True):

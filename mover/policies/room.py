@@ -23,7 +23,7 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.policy import DeidPolicy, Policy, ProtectPolicy
 from mover.policies.follow import Following
-from mover.policy import Loaded, PolicyBook, digest_of, json_schema, parse
+from mover.policy import Loaded, PolicyBook, digest_of, json_schema, parse, templates
 from mover.randomness import new_id
 
 SQL = load(__file__)
@@ -76,7 +76,7 @@ class Policies:
         return wire.PolicySchema(
             document=json.loads(json_schema()), receivers=list(self._choices.receivers),
             tiers=[{"name": name, "zone": zone, "role": role} for name, zone, role in self._choices.tiers],
-            profiles=[one.name for one in profiles],
+            profiles=[one.name for one in profiles], templates=await asyncio.to_thread(templates),
         )  # fmt: skip
 
     async def view(self, project: str, name: str) -> wire.PolicyDetail:

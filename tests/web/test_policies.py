@@ -185,6 +185,11 @@ def test_a_form_changes_one_value_of_the_text_and_leaves_the_rest_as_somebody_wr
     said = yaml.safe_load(page.get_by_label("The policy protect as YAML").input_value())
     assert said["folders"] == [{"name": "papers", "path": "/srv/papers"}]
 
+    one.go("/policies?new=dump&name=nightly&view=yaml")
+    page.get_by_label("Begin with").select_option("example")
+    example = page.get_by_label("The policy nightly as YAML")
+    expect(example).to_have_value(re.compile("^# The vault and the catalog.*name: nightly", re.DOTALL))
+
     one.go("/policies/records")
     before = (house.policies / "records.yaml").read_text()
     page.get_by_text("cases", exact=True).click()

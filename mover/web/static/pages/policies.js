@@ -178,12 +178,14 @@ function NewPolicy({ query }) {
   return html`<${Head} title="New policy" below="A kind and a name; the rest can be changed at any time."><${Link} to="/policies" class="button">Not now<//><//>
     <${Asked} asked=${schema}>${(known) => html`<${Panel} title="Which one" id="new"><div class="policy-form">
         <${FieldRow} field=${{ name: "kind", label: "Kind", kind: "choice", choices: [["", "–"], ...Object.keys(known.document.discriminator.mapping).map((one) => [one, one])], hint: shapeOf(known, kind)?.description }} value=${kind} set=${(one) => goQuery({ new: one || " " })} />
-        <${FieldRow} field=${{ name: "name", label: "Name", hint: "Small letters, digits and hyphens; it never changes." }} value=${name} set=${(one) => goQuery({ name: one })} /></div><//>
-      ${shapeOf(known, kind) && /^[a-z][a-z0-9-]{1,40}$/.test(name) && html`<${Fresh} key=${`${kind}/${name}`} schema=${known} kind=${kind} name=${name} query=${query} />`}`}<//>`;
+        <${FieldRow} field=${{ name: "name", label: "Name", hint: "Small letters, digits and hyphens; it never changes." }} value=${name} set=${(one) => goQuery({ name: one })} />
+        <${FieldRow} field=${{ name: "begin", label: "Begin with", kind: "choice", choices: [["", "what it has to say"], ["example", "the example that ships with it"]], hint: "The example has comments that explain it; name your own tiers in it." }} value=${query.get("begin") ?? ""} set=${(one) => goQuery({ begin: one || null })} /></div><//>
+      ${shapeOf(known, kind) && /^[a-z][a-z0-9-]{1,40}$/.test(name) && html`<${Fresh} key=${`${kind}/${name}/${query.get("begin")}`} schema=${known} kind=${kind} name=${name} query=${query} />`}`}<//>`;
 }
 
 function Fresh({ schema, kind, name, query }) {
-  const text = useMemo(() => start(schema, kind, name), []);
+  const example = query.get("begin") === "example" && schema.templates[kind];
+  const text = useMemo(() => (example ? setIn(example, ["name"], name, name) : start(schema, kind, name)), []);
   return html`<${Editor} name=${name} kind=${kind} text=${text} value=${{ kind, name }} digest=${null} schema=${schema} query=${query} done=${(answer) => go(answer.state === "applied" ? `/policies/${name}` : "/policies")} />`;
 }
 
