@@ -122,10 +122,18 @@ def test_a_page_outlives_its_connection_its_daemon_and_its_session_with_what_was
         page.on("request", lambda request: asked.append(request.url))
         grid = page.get_by_role("grid", name="Accounts")
         expect(grid.get_by_text("ann")).to_be_visible()
+        # one stream for all tabs of a session: a browser has six connections
+        second = page.context.new_page()
+        streams: list[str] = []
+        second.on("request", lambda request: streams.append(request.url) if "/v1/events" in request.url else None)
+        second.goto(page.url)
+        expect(second.get_by_role("grid").get_by_text("ann")).to_be_visible()
 
         # told, and not found by asking every so often
         admin.accounts.make(wire.AccountRequest(name="bob", role="viewer", password=PASSWORD))
-        expect(grid.get_by_text("bob")).to_be_visible()
+        for tab in (page, second):
+            expect(tab.get_by_role("grid").get_by_text("bob")).to_be_visible()
+        assert streams == []
 
         page.get_by_role("button", name="Add an account").click()
         typed = page.get_by_role("dialog").get_by_role("textbox", name="Name (needed)")
@@ -165,7 +173,9 @@ def test_a_page_outlives_its_connection_its_daemon_and_its_session_with_what_was
         expect(page.get_by_role("dialog", name="Password of eve")).to_be_visible()
         page.get_by_role("button", name="I have it").click()
         expect(grid.get_by_text("eve")).to_be_visible()
-        assert sum("/v1/events" in url for url in asked) >= 2
+        assert sum("/v1/events" in url for url in asked) >= 2  # after the daemon, and after the session
         again.close()
+        with second.expect_request("**/v1/events"):
+            page.close()
         # what the browser itself says of a daemon that is away, and of streams that were cut
         assert [line for line in one.complaints if "net::ERR_" not in line] == []
