@@ -76,11 +76,11 @@ def _number(conn: psycopg.Connection[tuple[object, ...]], slides: int) -> None:
     step_ms = HISTORY_MS / slides
     with conn.cursor() as cursor, cursor.copy("copy made from stdin") as copy:
         for at in range(slides):
-            drawn = blake2b(b"slide %d" % at, digest_size=18).digest()
+            drawn = blake2b(b"slide %d" % at, digest_size=26).digest()
             at_ms = newest_ms - round((slides - at) * step_ms)
-            mark = encode_base32(at_ms, length=10).lower() + drawn[10:].hex()
+            mark = encode_base32(at_ms, length=10).lower() + drawn[10:18].hex()
             moment = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(at_ms / 1000))
-            h, k = (int.from_bytes(drawn[part : part + 4], "big") & 0x7FFFFFFF for part in (0, 4))
+            h, k = (int.from_bytes(drawn[part : part + 4], "big") & 0x7FFFFFFF for part in (18, 22))
             copy.write_row((at, make_number(drawn[:10]), mark, moment, h, k, at // PER_BATCH))
     conn.execute("analyze made")
 

@@ -55,6 +55,26 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
     one.go("/slides?view=rulings")
     page.get_by_label("only those that wait").check()
     expect(page.get_by_text("Nothing waits for a second person")).to_be_visible()
+
+
+def test_slides_are_chosen_by_what_the_address_then_says(walk: Walk) -> None:
+    """The daemon finds them: of a hundred thousand only some are loaded."""
+    one = walk("viewer", "/slides")
+    page, grid = one.page, one.page.get_by_role("grid", name="Slides")
+    family = page.get_by_role("textbox", name="Family")
+    family.fill("aperio-svs")
+    family.press("Enter")
+    page.get_by_role("combobox", name="State").select_option("aligned")
+    expect(page).to_have_url(re.compile(r"\?family=aperio-svs&state=aligned$"))
+    expect(grid.get_by_role("row").filter(has_text="aperio-svs").first).to_be_visible()
+    expect(grid.get_by_role("row").filter(has_text="hamamatsu")).to_have_count(0)
+    family.fill("no-such-family")
+    family.press("Enter")
+    expect(page.get_by_text("None of these")).to_be_visible()
+    page.get_by_text("The same by command line and API").click()
+    expect(page.get_by_text("mover slide list --family no-such-family --state aligned", exact=True)).to_be_visible()
+    page.get_by_role("button", name="All slides").first.click()
+    expect(grid.get_by_role("row").filter(has_text="hamamatsu").first).to_be_visible()
     one.go("/cohorts")
     with page.expect_download() as download:
         page.get_by_role("group", name="Save the figure family").get_by_role("button", name="SVG").click()

@@ -24,7 +24,7 @@ function Front({ query }) {
   return html`<${Head} title="Slides" below="De-identified and proved, by their numbers. A number says nothing of a patient, a case or a day." />
     <${Panel}>${may("batches.slides") && html`<${Tabs} of=${views} chosen=${view} choose=${(one) => goQuery({ view: one })} label="Views of the slides" />`}
       ${view === "rulings" ? html`<${Rulings} query=${query} />` : html`<${List} query=${query} />`}<//>
-    <${Equivalent} operation=${view === "rulings" ? "rulings.list_rulings" : "batches.slides"} />`;
+    <${Equivalent} operation=${view === "rulings" ? "rulings.list_rulings" : "batches.slides"} said=${view === "rulings" ? {} : chosen(query)} />`;
 }
 
 const stateOf = (s) => (s.removed_at ? "removed" : s.withdrawn ? "withdrawn" : s.aligned ? "aligned" : "published");
@@ -34,8 +34,8 @@ const TONES = { removed: "bad", withdrawn: "warn" };
 const COLUMNS = [
   { name: "state", label: "State", width: "108px", text: stateOf, cell: (s) => html`<${Badge} state=${stateOf(s)} tone=${TONES[stateOf(s)]} />` },
   { name: "number", label: "Number", width: "minmax(150px, 1fr)", text: (s) => s.number, cell: (s) => html`<${Link} to=${`/slides/${s.number}`}><span class="mono">${s.number}</span><//>` },
-  { name: "family", label: "Family", width: "minmax(110px, 1fr)", wide: true, text: (s) => s.family, cell: (s) => s.family },
-  { name: "pixels", label: "Pixels", width: "minmax(110px, 1fr)", right: true, wide: true, text: (s) => (s.facts.width ?? 0) * (s.facts.height ?? 0), cell: (s) => pixels(s.facts) },
+  { name: "family", label: "Family", width: "minmax(128px, 1fr)", wide: true, text: (s) => s.family, cell: (s) => s.family },
+  { name: "pixels", label: "Pixels", width: "minmax(132px, 1fr)", right: true, wide: true, text: (s) => (s.facts.width ?? 0) * (s.facts.height ?? 0), cell: (s) => pixels(s.facts) },
   { name: "objective", label: "Objective", width: "76px", right: true, wide: true, text: (s) => s.facts.objective ?? 0, cell: (s) => (s.facts.objective ? `${s.facts.objective}×` : html`<span class="muted">–</span>`) },
   { name: "size", label: "Size", width: "84px", right: true, text: (s) => s.size_bytes, cell: (s) => html`<${Bytes} of=${s.size_bytes} />` },
   { name: "tags", label: "Tags", width: "minmax(72px, 1fr)", wide: true, text: (s) => s.tags.join(" "), cell: (s) => html`<span title=${s.tags.join(", ")}>${s.tags.join(", ")}</span>` },
@@ -43,14 +43,37 @@ const COLUMNS = [
   { name: "digest", label: "Digest", width: "104px", wide: true, text: (s) => s.digest, cell: (s) => html`<span class="mono" title=${s.digest}>${s.digest.slice(0, 12)}</span>` },
 ];
 
+const ONLY = ["batch", "family", "state", "since", "tag"];
+const STATES = ["published", "aligned", "withdrawn", "removed"];
+
+/** What the address says of which slides; the daemon finds them, so it is of all and not of what is loaded. */
+function chosen(query) {
+  const said = Object.fromEntries(ONLY.map((name) => [name, query.get(name) || null]));
+  return { ...said, since: said.since && `${said.since}T00:00:00Z` };
+}
+
 function List({ query }) {
-  const tag = query.get("tag");
+  const only = chosen(query);
   const page = async (after, limit) => {
-    const found = await call("batches.slides", { tag, after, limit });
+    const found = await call("batches.slides", { ...only, after, limit });
     return { rows: found.slides, next: found.next };
   };
-  return html`<${ByTag} tag=${tag} /><${Table} name="slides" label="Slides" columns=${COLUMNS} load=${page} deps=${[tag]} every=${30_000} id=${(s) => s.number} link=${(s) => `/slides/${s.number}`} rows=${18}
-    empty=${html`<${Empty} title="No slides yet">Declare a folder of scans <${Link} to="/batches">ready<//>, or by <code>mover batch ready FOLDER</code>.<//>`} />`;
+  const some = ONLY.some((name) => only[name]);
+  return html`<${Choices} query=${query} some=${some} /><${Table} name="slides" label="Slides" columns=${COLUMNS} load=${page} deps=${[JSON.stringify(only)]} every=${30_000} id=${(s) => s.number} link=${(s) => `/slides/${s.number}`} rows=${18}
+    empty=${some ? html`<${Empty} title="None of these">Choose fewer things, or <button class="link" onClick=${everything}>all slides</button>.<//>` : html`<${Empty} title="No slides yet">Declare a folder of scans <${Link} to="/batches">ready<//>, or by <code>mover batch ready FOLDER</code>.<//>`} />`;
+}
+
+const everything = () => goQuery(Object.fromEntries(ONLY.map((name) => [name, null])));
+
+function Choices({ query, some }) {
+  const said = (name) => query.get(name) ?? "";
+  const set = (name) => (event) => goQuery({ [name]: event.currentTarget.value.trim() || null });
+  return html`<div class="row small">
+    <label class="row">State <select value=${said("state")} onChange=${set("state")}><option value="">any</option>${STATES.map((one) => html`<option key=${one}>${one}</option>`)}</select></label>
+    <label class="row">Family <input type="text" placeholder="aperio-svs" value=${said("family")} onChange=${set("family")} /></label>
+    <label class="row">Published since <input type="date" value=${said("since")} onChange=${set("since")} /></label>
+    <label class="row">Batch <input type="text" class="mono" placeholder="batch-…" value=${said("batch")} onChange=${set("batch")} /></label>
+    <${ByTag} tag=${query.get("tag")} />${some && html`<button class="link" onClick=${everything}>All slides</button>`}</div>`;
 }
 
 /** Only the slides with one tag, by choice. */
@@ -58,7 +81,7 @@ function ByTag({ tag }) {
   const asked = useAsk(may("tags.list_tags") ? "tags.list_tags" : null, {}, { every: 60_000 });
   const known = asked.answer?.tags.map((one) => one.tag) ?? [];
   if (!known.length && !tag) return null;
-  return html`<label class="row small">Tag <select value=${tag ?? ""} onChange=${(event) => goQuery({ tag: event.currentTarget.value || null })}><option value="">any or none</option>${[...new Set([...known, ...(tag ? [tag] : [])])].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`;
+  return html`<label class="row">Tag <select value=${tag ?? ""} onChange=${(event) => goQuery({ tag: event.currentTarget.value || null })}><option value="">any or none</option>${[...new Set([...known, ...(tag ? [tag] : [])])].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`;
 }
 
 // --- rulings ----------------------------------------------------------------------------------------------
