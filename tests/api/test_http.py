@@ -396,7 +396,10 @@ async def test_what_is_given_away_is_recorded_before_it_leaves(serve_small: Any)
     trail = served.rooms.audit
     async with served.ask("GET", "/v1/runs/run-1/manifest", role="viewer") as response:
         assert response.status == 200
-    assert [arguments[1:3] for name, arguments in trail.calls if name == "accessed"] == [("manifest", "run-1")]
+    async with served.ask("GET", "/v1/slides/N1/view/3/0_0", role="viewer") as response:
+        assert response.status == 200
+    read = [arguments[1:] for name, arguments in trail.calls if name == "accessed"]
+    assert [one[:-1] for one in read] == [("manifest", "run-1"), ("slide", "N1")]  # of a tile, its slide
     trail.full = True
     async with served.ask("GET", "/v1/slides/N", role="viewer") as response:
         assert response.status == 503 and b"number" not in await response.read()
