@@ -50,11 +50,19 @@ function Zoom({ view }) {
       zoom.current?.destroy();
     };
   }, []);
+  /** By the sign on the key, whatever the keyboard; the viewer's own keys are those of an American one. */
+  const keyed = (event) => {
+    const act = { "+": () => by(1.25), "=": () => by(1.25), "-": () => by(0.8), 0: whole }[event.key];
+    if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    act();
+  };
   const by = (factor) => zoom.current?.viewport.zoomBy(factor).applyConstraints();
   const whole = () => zoom.current?.viewport.goHome();
   const full = () => (document.fullscreenElement ? document.exitFullscreen() : frame.current.requestFullscreen());
   return html`<figure class="zoom" ref=${frame} data-shown=${shown} aria-label=${`The de-identified slide ${view.number}, to zoom through`}>
-    <div class="zoom-box" ref=${box} />
+    <div class="zoom-box" ref=${box} onKeyDownCapture=${keyed} />
     <figcaption class="row apart"><span class="row"><button onClick=${() => by(1.6)} aria-label="Zoom in">+</button><button onClick=${() => by(1 / 1.6)} aria-label="Zoom out">−</button><button onClick=${whole}>Whole slide</button><button onClick=${full}>Full screen</button></span>
       ${scale && html`<span class="row small">${scale.times && html`<span class="muted">about ${scale.times}×</span>`}${scale.bar && html`<span class="scale" role="img" aria-label=${`scale bar: ${scale.words}`}><i style=${{ width: `${scale.bar}px` }} />${scale.words}</span>`}</span>`}
       ${scale && !scale.bar && html`<span class="small muted">The size of a pixel is not known: no scale.</span>`}</figcaption>
