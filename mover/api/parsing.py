@@ -20,6 +20,10 @@ from mover.errors import LimitExceeded, MediaTypeUnknown, RequestInvalid
 _PLACE = re.compile(r" - at `(?P<where>[^`]*)`$")
 _QUOTED_VALUE = re.compile(r"^(Invalid enum value) .*$", re.DOTALL)
 _LENGTH = re.compile(r"^Expected `str` of length (?P<bound>[<>]=) (?P<count>\d+)$")
+_FORM = re.compile(
+    r"^Expected `str` matching regex '\^(?P<first>\[[^]]+\])(?P<rest>\[[^]]+\])\{(?P<least>\d+),(?P<most>\d+)\}\$'$"
+)
+_CLASSES = {"A-Z": "letters", "a-z": "small letters", "0-9": "digits"}
 _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
 _EVENT_SHAPE = re.compile(r"[0-9]{1,18}\Z")
 _UID_SHAPE = re.compile(r"^[0-9]{1,10}\Z")
@@ -138,4 +142,20 @@ def invalid(error: msgspec.DecodeError, *, root: str) -> RequestInvalid:
     if length := _LENGTH.match(what):
         bound = "at least" if length["bound"] == ">=" else "at most"
         what = f"this text must have {bound} {length['count']} character" + "s" * (length["count"] != "1")
+    elif "matching regex" in what:
+        what = _form(_FORM.match(what))
     return RequestInvalid(what, where=place["where"].replace("$", root, 1) if place else root)
+
+
+def _form(found: re.Match[str] | None) -> str:
+    """A pattern in words, as far as people wrote it: a beginning, then what may follow, so often."""
+    if found is None:
+        return "this text has not the form that it must have"
+    may, most = found["rest"][1:-1], int(found["most"]) + 1
+    words = [said for of, said in _CLASSES.items() if of in may]
+    if "letters" in words:
+        words.remove("small letters")
+    signs = re.sub("|".join(_CLASSES), "", may)
+    told = ", ".join([*words, *(repr(sign) for sign in signs)])
+    first = "a letter" if "0-9" not in found["first"] else "a letter or digit"
+    return f"this text may be {int(found['least']) + 1} to {most} of: {told}; it begins with {first}"

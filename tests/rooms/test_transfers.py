@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import psycopg
 import pytest
 from blake3 import blake3
 
@@ -14,9 +15,11 @@ from mover.catalog.database import Database
 from mover.demo.seaweed import Seaweed
 from mover.errors import Conflict, ExpressionInvalid, RequestInvalid, TransferRefused
 from mover.model import wire
+from mover.model.ids import make_number
 from mover.model.moving import Keep
 from mover.model.policy import MovePolicy, ReleaseRule
 from tests.rooms.moving_rig import ANN, MovingRig, request
+from tests.support.facts import DIGEST, insert
 from tests.support.postgres import Dsns
 from tests.support.seaweed import object_tier
 
@@ -84,6 +87,28 @@ async def test_a_condition_selects_by_age_size_and_name(rig: MovingRig) -> None:
     rig.fill("nas", {"in/new.svs": b"x" * 2000})
     seen = await rig.moved(where="age > 90d and size > 1kB and name like '%.svs'")
     assert seen.state == "done" and list(rig.files("cold")) == ["in/old.svs"]
+
+
+async def test_a_condition_selects_what_people_tagged(rig: MovingRig) -> None:
+    """By the slide's number in the key; a tag that was taken off, or another one, selects nothing."""
+    numbers = [make_number(n.to_bytes(10, "big")) for n in range(3)]
+    rig.fill("nas", {f"in/{n}/1/{n}.svs": n.encode() for n in numbers} | {f"{numbers[0]}.svs": b"0", "loose": b""})
+    with psycopg.connect(rig.dsns.superuser) as conn:
+        insert(conn, "tag_change", project_id="demo", id="change-1", tag="keep", action="add", chosen="a list", count=1,
+               bytes=1, reason="", created_by="ann")  # fmt: skip
+        for n in numbers:
+            insert(conn, "slide", number=n, site="ward", family="aperio", extension="svs", size_bytes=1, digest=DIGEST,
+                   tier="nas", key=f"slides/{n}/1/{n}.svs", facts="{}")  # fmt: skip
+            insert(conn, "slide_grant", project_id="demo", number=n)
+        for n, tag, present in ((0, "keep", True), (1, "keep", False), (2, "other", True)):
+            insert(conn, "slide_tag", project_id="demo", number=numbers[n], tag=tag, present=present,
+                   change_id="change-1")  # fmt: skip
+    seen = await rig.moved(where="tag = 'keep' and kind = 'file'")
+    assert seen.state == "done" and set(rig.files("cold")) == {
+        f"in/{numbers[0]}/1/{numbers[0]}.svs", f"{numbers[0]}.svs",
+    }  # fmt: skip
+    again = await rig.moved(key="k2", where="tag is not null", to_prefix="all")
+    assert again.state == "done" and again.entries == 3
 
 
 async def test_a_condition_that_selects_nothing_is_no_success(rig: MovingRig) -> None:
