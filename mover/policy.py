@@ -24,6 +24,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover.decide.profiles import profile_problems
+from mover.decide.quarantine import reason_codes
 from mover.decide.schedules import cron_problem
 from mover.decide.tables import check_policy
 from mover.errors import ConfigError, Conflict, ExpressionInvalid, NotFound, PolicyInvalid, RequestInvalid
@@ -32,6 +33,7 @@ from mover.model.policy import (
     CleanPolicy,
     DeidPolicy,
     DumpPolicy,
+    ImagesPolicy,
     MovePolicy,
     Policy,
     ProtectPolicy,
@@ -282,8 +284,16 @@ def _about_protect(policy: ProtectPolicy) -> Iterator[tuple[Path_, str]]:
         yield ("append_only",), "a bucket has `lock_s`, a folder `append_only`; a tier is one of the two"
 
 
+def _about_reviewers(policy: ImagesPolicy | RecordsPolicy) -> Iterator[tuple[Path_, str]]:
+    """A code that is misspelt would leave to one person what two were meant for."""
+    for code in policy.reviewers_of.keys() - reason_codes():
+        yield ("reviewers_of", code), f"nothing waits in quarantine for {code}"
+
+
 def _more(policy: Policy) -> Iterator[tuple[Path_, str]]:
     """What types cannot say. The judgement is the one the workflow makes; here its words get a place."""
+    if isinstance(policy, ImagesPolicy | RecordsPolicy):
+        yield from _about_reviewers(policy)
     if isinstance(policy, BudgetPolicy):
         yield from _about_time(policy)
     if isinstance(policy, DumpPolicy):

@@ -312,6 +312,15 @@ def test_a_rule_fits_between_braces_takes_the_place_of_refusal_and_never_lands_e
             policy.with_column(text, table, "x")
 
 
+@pytest.mark.parametrize("kind", ["images", "records"])
+def test_a_reason_code_that_is_misspelt_leaves_nothing_to_one_person(tmp_path: Path, kind: str) -> None:
+    """Two were meant to look; a word that nothing ever waits for is told where it stands."""
+    text = policy.templates()[kind] + "reviewers_of: {place-unknown: 2, place-unkown: 2}\n"
+    [(where, what)] = mistakes(write(tmp_path, one=text))
+    assert what == "nothing waits in quarantine for place-unkown"
+    assert where.startswith(f"one.yaml:{len(text.splitlines())}:")
+
+
 def test_every_kind_has_a_text_to_begin_with_that_is_one_of_it_without_a_mistake(tmp_path: Path) -> None:
     """Nobody begins with an empty page: each is explained by its comments, and followed as it stands."""
     found = policy.templates()

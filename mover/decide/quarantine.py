@@ -25,7 +25,7 @@ from mover.decide.packs import (
     members_of,
     split_suffix,
 )
-from mover.errors import Conflict
+from mover.errors import Conflict, all_errors
 
 Action = Literal["retry", "exclude", "accept-without-thumbnail", "declare"]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
@@ -140,6 +140,11 @@ _ADVICE: Final[dict[str, str]] = {
     " it was found in: its family keeps something that it must not.",
     "pack-too-large": "Split the folder, then retry.",
 }
+
+
+def reason_codes() -> frozenset[str]:
+    """Everything that a pack or a table can wait for."""
+    return frozenset(_ADVICE) | {one.code for one in all_errors()}
 
 
 def offers(cause: Cause) -> tuple[Offer, ...]:

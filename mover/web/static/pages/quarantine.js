@@ -77,7 +77,7 @@ function Cause({ cause, again }) {
     <div class="two"><div class="stack">
       <${Panel} title="Ways out" id="ways" aside=${chosen.size > 0 && html`<span class="muted">for ${plural(chosen.size, "chosen pack")} of ${count(cause.count)}</span>`}>
         <ul class="lines">${cause.offers.map((offer) => html`<${Offer} key=${offer.action} offer=${offer} cause=${cause} packs=${packs} done=${done} />`)}</ul><//>
-      <${Panel} title=${records ? "Sets of tables" : "Packs"} id="held"><${Held} cause=${cause} chosen=${chosen} choose=${choose} /><//></div>
+      <${Panel} title=${records ? "Sets of tables" : "Packs"} id="held">${!records && html`<p class="small muted">No picture of them is shown: nothing of what waits here is proved free of identity.</p>`}<${Held} cause=${cause} chosen=${chosen} choose=${choose} /><//></div>
     <div class="stack"><${Panel} title="What a person can do"><p>${coded(cause.advice)}</p><${Proposal} cause=${cause} /><//>
       <${Panel} title="Facts"><${Facts} of=${[["code", html`<span class="mono">${cause.code}</span>`], ["kind", cause.kind], ["waiting", count(cause.count)], ["size", html`<${Bytes} of=${cause.bytes} />`],
         ["in batches", count(cause.batches)], ["since", html`<${Time} at=${cause.since} both />`], ["cause", html`<span class="mono">${cause.id}</span>`]]} /><//>
