@@ -20,7 +20,9 @@ _COLOURS = {"good": "green", "warn": "yellow", "bad": "red"}
 @click.argument("about", required=False)
 @with_client
 def command(*, mover: SyncClient, out: Output, question: str | None, about: str | None) -> None:
-    """What a compliance officer asks. Without QUESTION: which there are. ABOUT is the id that some are about."""
+    """What a compliance officer asks, answered from the catalog's rows.
+
+    Without QUESTION: which there are. ABOUT is the id that some of them are about."""
     if question is None:
         asked = mover.answers.questions()
         rows = [(f"mover answers {one.code}{' ID' if one.about else ''}", one.asks) for one in asked.questions]

@@ -9,6 +9,7 @@ two extensions (docs/formats.md), and the body as it was hashed in `entity.detai
 from __future__ import annotations
 
 from datetime import UTC
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -136,6 +137,7 @@ OTHER: Final = Kind("110100", "E")
 _FAILED = ("failed", "refused", "quarantined", "missing", "not adopted", "not protected", "not drilled", "not renewed")
 
 
+@lru_cache(maxsize=1024)  # a million records have some hundred actions
 def kind_of(action: str) -> Kind:
     return next((kind for words, kind in KINDS if action.startswith(words)), OTHER)
 

@@ -100,6 +100,7 @@ function Question({ of, about }) {
 }
 
 const SHAPED = new Set(["good", "warn", "bad"]);
+const ID = /^[a-z]+-[0-9a-z]{26}$/;
 const MOMENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d/;
 
 function Answer({ said }) {
@@ -107,7 +108,7 @@ function Answer({ said }) {
   return html`<${Asked} asked=${asked} rows=${4}>${(a) => html`
     <p class="verdict ${a.tone}" role="status"><span>${SHAPED.has(a.tone) && html`<${Shape} tone=${a.tone} />`} ${a.answer}.</span></p>
     ${a.rows.length > 0 && html`<div class="scroll answer" tabindex="0" role="region" aria-label="The rows"><table><thead><tr>${a.columns.map((name) => html`<th key=${name}>${name}</th>`)}</tr></thead>
-      <tbody>${a.rows.map((row, at) => html`<tr key=${at}>${row.map((cell, i) => html`<td key=${i}>${MOMENT.test(cell) ? html`<${Time} at=${cell} />` : cell.length > 40 && !cell.includes(" ") ? html`<span class="mono" title=${cell}>${cell.slice(0, 10)}…</span>` : cell}</td>`)}</tr>`)}</tbody></table></div>`}
+      <tbody>${a.rows.map((row, at) => html`<tr key=${at}>${row.map((cell, i) => html`<td key=${i}>${MOMENT.test(cell) ? html`<${Time} at=${cell} />` : ID.test(cell) ? html`<${Id} of=${cell} />` : cell.length > 40 && !cell.includes(" ") ? html`<span class="mono" title=${cell}>${cell.slice(0, 10)}…</span>` : cell}</td>`)}</tr>`)}</tbody></table></div>`}
     ${a.cut && html`<p class="small muted">These are the first ${count(a.rows.length)}; the records have all of them.</p>`}
     <p class="small muted">What proves it:</p>${a.proof.map((line) => html`<${Copy} key=${line} text=${line} block />`)}
     <${Equivalent} operation="answers.answer" said=${said} />`}<//>`;
