@@ -6,7 +6,9 @@ pages know (`Mover-CSRF`), and must not come from another site. Tokens and the s
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +30,8 @@ SECURE_COOKIE = "__Host-mover"
 LOOPBACK_COOKIE = "mover"
 SAFE = frozenset({"GET", "HEAD"})
 FORWARDED_FOR = "X-Forwarded-For"
+# secrets that were right the last time, by their digests: who asked longest ago is forgotten first
+KNOWN = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Admission:
         self._access = access
         self._gate = gate
         self._face = face
+        self._known: OrderedDict[bytes, None] = OrderedDict()
 
     async def admit(self, request: web.Request) -> Identity:
         """Raises Unauthenticated, CrossSite, and NotFound for a project in which the caller has no role."""
@@ -53,7 +58,7 @@ class Admission:
         project = read_project(request)
         credentials = None if header else peer_credentials(request)
         if header:
-            identity = await self._counted(request, partial(self._access.authenticate, secret.strip()))
+            identity = await self._counted(request, secret.strip(), self._access.authenticate)
         elif credentials is not None:
             identity = self._access.peer(uid=credentials.uid, gid=credentials.gid)
         else:
@@ -68,22 +73,30 @@ class Admission:
         secret = request.cookies.get(self.cookie(request))
         if not secret:
             raise Unauthenticated("a token is needed, or a session", hint="Sign in, or send a bearer token.")
-        identity = await self._counted(request, partial(self._access.sessions.identify, secret, project=project))
+        identity = await self._counted(request, secret, partial(self._access.sessions.identify, project=project))
         if request.method not in SAFE:
             self.refuse_elsewhere(request)
             if not hmac.compare_digest(request.headers.get(CSRF, "").encode(), identity.csrf.encode()):
                 raise CrossSite("the session's token for changes is missing or another")
         return identity
 
-    async def _counted(self, request: web.Request, ask: Callable[[], Awaitable[Identity]]) -> Identity:
-        """Wrong secrets count against the address; a cluster behind one address is not held back by its size."""
-        address = f"address {self.address(request)}"
-        self._gate.refuse_if_empty(address)
+    async def _counted(self, request: web.Request, secret: str, ask: Callable[[str], Awaitable[Identity]]) -> Identity:
+        """Wrong secrets count against the address; a cluster behind one address is not held back by its size, nor is
+        somebody known by what others try from there."""
+        address, known = f"address {self.address(request)}", hashlib.sha256(secret.encode()).digest()
+        if known not in self._known:
+            self._gate.refuse_if_empty(address)
         try:
-            return await ask()
+            identity = await ask(secret)
         except Unauthenticated:
+            self._known.pop(known, None)
             self._gate.pass_one(address)
             raise
+        self._known[known] = None
+        self._known.move_to_end(known)
+        if len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+        return identity
 
     def refuse_elsewhere(self, request: web.Request) -> None:
         """Raises CrossSite where the browser says that another site's page asks."""

@@ -29,6 +29,7 @@ from mover.sdk import SyncClient
 from tests.api.test_routes import BODIES
 from tests.system.test_isolation import known_ids, make_token
 from tests.system.ward import WAIT_S, Ward, ending
+from tests.web.hospital import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("document")]
 
@@ -72,7 +73,7 @@ class Browser:
 
 
 def role_tokens(client: SyncClient) -> dict[str, str]:
-    made = {role: client.tokens.make(wire.TokenRequest(actor=f"a-{role}", role=role)) for role in PEOPLE}  # type: ignore[arg-type]
+    made = {role: client.tokens.make(wire.TokenRequest(actor=f"a-{role}", role=role)) for role in PEOPLE}
     return {role: token.secret or "" for role, token in made.items()}
 
 
@@ -85,6 +86,8 @@ def operations(client: SyncClient) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
+# of an answer, what another one has differently
+PASSING = {"Date", "X-Request-Id", "Content-Length"}
 # what ends the session that asks, or changes whom it is
 OWN = {"sessions.end", "sessions.choose", "sessions.repass"}
 
@@ -93,8 +96,7 @@ def test_every_role_in_a_session_meets_every_route_and_nothing_of_another_projec
     site: Ward, client: SyncClient
 ) -> None:
     """What exists for one project answers for another as what does not: 404 and the same words, whatever the role."""
-    run = client.runs.request(wire.RunRequest(expression="size_bytes > 0"), key=new_secret())
-    ids = known_ids(client, run)
+    ids = everything(site, client)
     with site.client(asyncio.run(make_token(site, SECOND))) as stranger:
         tokens = role_tokens(stranger)
         routes = operations(stranger)
@@ -112,9 +114,55 @@ def test_every_role_in_a_session_meets_every_route_and_nothing_of_another_projec
     assert len(routes) > 100
 
 
-def tried(
-    browser: Browser, role: str, method: str, path: str, said: dict[str, Any], ids: list[str]
-) -> Iterator[str]:
+TABLES = """select distinct a.table_name as name from information_schema.columns a
+            join information_schema.columns b using (table_schema, table_name)
+            where table_schema = 'mover' and a.column_name = 'id' and a.data_type = 'text'
+              and b.column_name = 'project_id' order by 1"""
+# of which the first project has one each, at least
+KINDS = {"batch", "cohort", "hold", "pack", "restore", "run", "scan", "selection", "shard",
+         "shortening", "snapshot", "token", "verification"}  # fmt: skip
+
+
+def everything(site: Ward, client: SyncClient) -> list[str]:
+    """Something of each noun in the first project, and then an id of every table that has one: also of tomorrow's."""
+    played = play(client)
+    snapshot = client.runs.view(played.cleaned).snapshots[0]
+    held = client.snapshots.hold(snapshot, reason="evidence for a paper").holds[0].id
+    release = wire.ShorteningRequest(kind="release-hold", subjects=[held], reason="the paper is out")
+    client.shortenings.ask(release)
+    client.restores.request(
+        wire.RestoreRequest(to=str(site.site.restored / "mine"), snapshot=snapshot), key=new_secret()
+    )
+    client.scans.declare(wire.ScanRequest(tier="flash"))
+    client.verifications.request(wire.VerificationRequest(run=played.ready), key=new_secret())
+    client.accounts.make(wire.AccountRequest(name="erika.m", role="viewer"))
+    waiting = client.policies.view("clean")
+    risky = wire.PolicyChangeRequest(
+        waiting.text.replace("automatic: false", "automatic: true"), "the flash is small", waiting.digest
+    )
+    assert client.policies.change("clean", risky).state == "asked"
+    project, found = client.who().project, ["erika.m", client.quarantine.list().causes[0].id]
+    for table in site.look(TABLES):
+        found += [
+            row.id for row in site.look(f"select id from mover.{table.name} where project_id = %s limit 2", project)
+        ]
+    assert KINDS - {kind(one) for one in found} == set(), "nothing of these was tried"
+    return found + known_ids(client, client.runs.view(played.ready))
+
+
+def kind(id_: str) -> str:
+    return id_.rpartition("-")[0]
+
+
+def of_route(path: str, ids: list[str]) -> list[str]:
+    """Ids of what the route is about, by their first letters, or of anything."""
+    words = path.split("/")[2:]
+    fitting = [one for one in ids if any(kind(one)[:4] == word[:4] for word in words if kind(one))]
+    fitting += [one for one in ids if not kind(one) and words[0] in ("accounts", "quarantine", "slides")]
+    return [*dict.fromkeys(fitting)][:4] or [ids[0], ids[-1]]
+
+
+def tried(browser: Browser, role: str, method: str, path: str, said: dict[str, Any], ids: list[str]) -> Iterator[str]:
     """What this role meets there that it should not. What would change something is asked with a body that is none,
     or of what is another project's."""
     verdict = judge(role, said["x-mover-action"])  # type: ignore[arg-type]
@@ -130,22 +178,56 @@ def tried(
             return
         body = ["no body"]
     missing: dict[str, str] = {}
-    for known in [ids[0], ids[-1], "nothing-of-this-name"] if names else ["nothing-of-this-name"]:
+    for known in [*of_route(path, ids), "nothing-of-this-name"] if names else ["nothing-of-this-name"]:
         answer = browser.ask(method, re.sub(r"{\w+}", known, path) + query, body)
         told = answer.text.replace(known if names else ids[0], "…")
         if any(one in told for one in ids):
             yield f"{method} {path} tells of another project: {[one for one in ids if one in told]}"
         if verdict == "allowed":
-            good = {404} if names else {422} if method != "GET" else {200, 404} if required or site else {200}
+            good = {404} if names else {422} if method != "GET" else {200, 404, 422} if required or site else {200}
             good |= {409} if said["x-mover-action"] == "session.use" else set()  # a token's session is no account's
         else:
             good = {403} if verdict == "denied" else {404}
         if answer.status_code not in good:
             yield f"{method} {path} {known}: {answer.status_code} {answer.text[:200]}"
         if names and answer.status_code == 404:
-            missing[known] = re.sub(r'"request":"[^"]*"', "", told)
+            headers = {name: value for name, value in answer.headers.items() if name not in PASSING}
+            missing[known] = re.sub(r'"request":"[^"]*"', "", told) + str(headers)
     if len(set(missing.values())) > 1:
         yield f"{method} {path} tells what exists from what does not: {set(missing.values())}"
+
+
+def test_who_is_nobody_or_no_longer_somebody_learns_nothing_and_a_token_of_fewer_actions_no_more(
+    site: Ward, client: SyncClient
+) -> None:
+    """Each route, in the same words whatever the secret was; what a token's scopes leave out is as a role's limits."""
+    ended = client.tokens.make(wire.TokenRequest(actor="gone", role="admin"))
+    client.tokens.revoke(ended.id)
+    lapsed = client.tokens.make(wire.TokenRequest(actor="late", role="admin"))
+    site.change("update mover.token set expires_at = created_at + interval '1 microsecond' where id = %s", lapsed.id)
+    narrow = client.tokens.make(wire.TokenRequest(actor="narrow", role="admin", scopes=["runs.read"])).secret
+    routes, wrong = operations(client), []
+    with requests.Session() as asking, ThreadPoolExecutor(4) as pool:
+        asking.trust_env = False
+
+        def ask(one: tuple[str, str, str | None]) -> requests.Response:
+            headers = {} if one[2] is None else {"Authorization": f"Bearer {one[2]}"}
+            path = re.sub(r"{\w+}", "nothing-of-this-name", one[1])
+            return asking.request(one[0], site.url + path, headers=headers, json=["no body"], timeout=WAIT_S)
+
+        # of wrong secrets so many as an address may try at once: more, and it waits
+        secrets = (None, None, ended.secret, lapsed.secret, "mvr_" + new_secret(), "x")
+        wheel = zip(routes * 2, itertools.cycle(secrets), strict=False)
+        asked = [(method, path, secret) for (method, path, _), secret in wheel]
+        said = {(answer.status_code, answer.json()["code"]) for answer in pool.map(ask, asked)}
+        assert said == {(401, "unauthenticated")}
+        for (method, path, told), answer in zip(
+            routes, pool.map(ask, [(m, p, narrow) for m, p, _ in routes]), strict=True
+        ):
+            verdict = judge("admin", told["x-mover-action"], {"runs.read"})
+            good = {"hidden": {404}, "denied": {403}}.get(verdict, {200, 404, 422})
+            wrong += [f"{method} {path}: {answer.status_code}"] * (answer.status_code not in good)
+    assert wrong == []
 
 
 async def grant(ward: Ward, name: str, role: str, project: str) -> None:

@@ -114,7 +114,8 @@ def get(ward: Ward, path: str, token: str) -> tuple[int, str]:
     request = urllib.request.Request(ward.url + path, headers={"Authorization": f"Bearer {token}"})
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-            return answer.status, answer.read().decode()
+            streamed = answer.headers.get_content_type() == "text/event-stream"  # which has no end
+            return answer.status, (answer.read1() if streamed else answer.read()).decode()
     except urllib.error.HTTPError as refused:
         return refused.code, refused.read().decode()
 
