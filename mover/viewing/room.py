@@ -35,6 +35,7 @@ LOOK_S: Final = 60.0
 # of other families than these the catalog knows what size the slide has, as OpenSlide sees it
 _OWN_GEOMETRY: Final = frozenset({"leica-scn", "ventana-bif"})
 _MEMORY: Final = 2 << 30
+_WHOLE: Final = "It is not shown now. `mover verify` reads its bytes again; runs get it like any other."
 _PART: Final = "This part of the slide is not shown; others may be. `mover verify` reads its bytes again."
 
 
@@ -118,7 +119,10 @@ class Viewing:
 
     def _look(self, held: Held) -> Pyramid:
         args = (msgspec.to_builtins(held.place),)
-        found = self._sandbox.run("mover.viewing.child:look", args, held.fds, timeout_s=LOOK_S, folder=held.folder)
+        try:
+            found = self._sandbox.run("mover.viewing.child:look", args, held.fds, timeout_s=LOOK_S, folder=held.folder)
+        except SandboxFailed as failure:
+            raise SandboxFailed(failure.what, hint=_WHOLE) from failure
         return read_answer(found, Pyramid)
 
     def _draw(self, held: Held, seen: Pyramid, area: Area, number: str) -> bytes:

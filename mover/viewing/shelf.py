@@ -86,6 +86,7 @@ class _Coming(Struct):
 
     wanted: Wanted
     task: asyncio.Task[Held]
+    brought: bool
     done_bytes: int = 0
     users: int = 0
     used_s: float = 0.0
@@ -141,7 +142,8 @@ class Shelf:
         except TimeoutError:
             percent = 100 * coming.done_bytes // max(1, wanted.size_bytes)
             raise StillWorking(
-                f"the slide is being brought from its object tier, {percent} % of {wanted.size_bytes} bytes",
+                f"the slide is being brought from its object tier, {percent} % of {wanted.size_bytes} bytes"
+                if coming.brought else "the slide is being opened, and its tier has not answered yet",
                 where=wanted.number, details=[{"done_bytes": coming.done_bytes, "size_bytes": wanted.size_bytes}],
             ) from None  # fmt: skip
         except MoverError:
@@ -159,7 +161,7 @@ class Shelf:
             held.pyramid = await in_thread(_or_close, held, self._look)
             return held
 
-        coming = _Coming(wanted, asyncio.get_running_loop().create_task(bring(), name="slide brought"))
+        coming = _Coming(wanted, asyncio.get_running_loop().create_task(bring(), name="slide brought"), brought > 0)
         self._slides[wanted.number] = coming
         self._sweep_later()
         return coming

@@ -18,7 +18,7 @@ export function SlideViewer({ number }) {
   const { answer, problem } = useAsk("viewing.view", { number }, { every: settled ? 0 : AGAIN_MS });
   useEffect(() => setSettled(Boolean(answer) || problem?.retry === "never"), [answer, problem]);
   if (answer) return html`<${Zoom} view=${answer} key=${answer.digest} />`;
-  if (problem?.code === "still-working") return html`<p role="status">The slide lies on an object tier and ${problem.message.replace("the slide ", "")}. It is shown as soon as it is here.</p>`;
+  if (problem?.code === "still-working") return html`<p role="status">Not yet: ${problem.message}. It is shown as soon as it is here.</p>`;
   if (problem) return html`<p class="muted">There is no zoomable picture of this slide. What is proved of it stands under “Before and after”.</p><${Failure} problem=${problem} />`;
   return html`<${Skeleton} rows=${8} />`;
 }
