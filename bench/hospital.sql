@@ -10,7 +10,7 @@ $$
 -- name: moments
 -- A moment `days` ago, at some second of a working day.
 create or replace function pg_temp.ago(days double precision, n bigint) returns timestamptz language sql as $$
-    select date_trunc('second', now()) - make_interval(secs => 86400 * greatest(days, 0.001) + hashint8(n) %% 9000)
+    select date_trunc('second', now()) - make_interval(secs => 86400 * greatest(days, 0.001) + abs(hashint8(n) %% 9000))
 $$
 
 -- name: made
@@ -338,9 +338,9 @@ insert into mover.entry (project_id, tier, key, kind, size_bytes, mtime_ns, mark
 select %(project)s, 'archive', convert_to(s.key, 'UTF8'), 'file', s.size_bytes, extract(epoch from at)::bigint * 1000000000, '"' || md5(number) || '"',
        s.digest, at from made join mover.slide s using (number)
  union all
-select %(project)s, 'archive', convert_to('older/' || 2008 + h %% 14 || '/' || (array['gastro', 'derma', 'uro', 'breast', 'lung'])[1 + k %% 5] || '/'
+select %(project)s, 'archive', convert_to('older/' || 2013 + h %% 14 || '/' || (array['gastro', 'derma', 'uro', 'breast', 'lung'])[1 + k %% 5] || '/'
        || (array['batch', 'import'])[1 + h %% 2] || '-' || h %% 30 || '/' || number || '.svs', 'UTF8'), 'file', 100000000 + (h::bigint * (1 + k %% 5)),
-       extract(epoch from make_date(2008 + h %% 14, 1 + k %% 12, 1 + k %% 28))::bigint * 1000000000, '"' || md5('o' || number) || '"',
+       extract(epoch from make_date(2013 + h %% 14, 1 + k %% 11, 1 + k %% 20))::bigint * 1000000000, '"' || md5('o' || number) || '"',
        case when i %% 30 = 0 then encode(sha256((i / 300)::text::bytea), 'hex') end, null from made where i %% 5 = 0
 
 -- name: on_flash
@@ -411,7 +411,7 @@ select pg_temp.id('token', at, n), sha256(('north ' || n)::bytea), 'cluster-' ||
 -- How full the tiers were, by the hour of a month.
 insert into mover.tier_level (tier, at, capacity_bytes, free_bytes)
 select t.name, date_bin('1 hour', now(), 'epoch') - n * interval '1 hour', t.capacity, t.capacity * (0.22 + n / 1800.0 + abs(hashint4(n) %% 100) / 4000.0)
-  from (values ('archive', 900e12), ('flash', 200e12), ('north-flash', 200e12), ('north-protect', 90e12)) t (name, capacity), generate_series(1, 720) n
+  from (values ('north-flash', 200e12), ('north-protect', 90e12)) t (name, capacity), generate_series(1, 720) n
 on conflict do nothing
 
 -- name: paces

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from bench.hospital import Scale, fill
+from mover.catalog.postgres import Embedded
 from mover.demo import story
 from mover.demo.site import Site
 from mover.sdk import SyncClient
@@ -76,6 +79,19 @@ SHOTS = (
     Shot("people", "/people?tab=tokens", role="admin"),
 )
 
+# and of a hospital of a hundred thousand slides
+LARGE = (
+    Shot("large-overview", "/"),
+    Shot("large-batches", "/batches"),
+    Shot("large-quarantine", "/quarantine"),
+    Shot("large-slides", "/slides?state=withdrawn"),
+    Shot("large-cohorts", "/cohorts?expression=diagnosis%20%3D%20%27PRAD%27%20and%20gleason%20%3E%3D%207"),
+    Shot("large-runs", "/runs"),
+    Shot("large-snapshots", "/snapshots"),
+    Shot("large-usage", "/tiers/archive?tab=usage&folder=older/"),
+    Shot("large-jobs", "/jobs"),
+)
+
 
 def ids(client: SyncClient) -> dict[str, str]:
     """What the story left, by a word for each."""
@@ -96,17 +112,33 @@ def main() -> None:
         "--root", type=Path, help="a demo that was told already; default: a fresh one, removed afterwards"
     )
     said = parser.parse_args()
-    wanted = [shot for shot in SHOTS if not said.pages or shot.name in said.pages]
     if said.root is not None:
-        take(Site(said.root), wanted)
+        take_all(Site(said.root), said.pages)
         return
     with tempfile.TemporaryDirectory(prefix="mover-ui-") as folder:
         root = Path(folder) / "demo"
         try:
             story.main(root, serve=True, scale=SCALE)
-            take(Site(root), wanted)
+            take_all(Site(root), said.pages)
         finally:
             story.remove_all(Site(root))
+
+
+def take_all(site: Site, pages: list[str]) -> None:
+    """The small ones first: a hospital does not shrink."""
+    take(site, [shot for shot in SHOTS if not pages or shot.name in pages])
+    large = [shot for shot in LARGE if not pages or shot.name in pages]
+    if large:
+        grow(site)
+        take(site, large)
+
+
+def grow(site: Site) -> None:
+    dsn = Embedded(site.state).start().superuser_dsn
+    with psycopg.connect(dsn) as conn:
+        [(slides,)] = conn.execute("select count(*) from mover.slide").fetchall()
+    if slides < 1000:
+        fill(dsn, "demo", Scale(100_000))
 
 
 def take(site: Site, shots: list[Shot]) -> None:

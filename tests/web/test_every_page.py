@@ -1,6 +1,7 @@
 """Every page there is, for every role: nothing is complained of, something is told, and everybody can reach it.
 
-Once in the hospital of the other walks, and once in one of a hundred thousand slides. The pages are those of
+Once in the hospital of the other walks, and once in one of a hundred thousand slides (of five thousand, unless `make
+soak` asks). The pages are those of
 `pages/table.js`, and who may see one is what the API says of the operation that it needs: a new page is walked by
 itself, as soon as `hospital.places` knows one thing that it can be about.
 """
@@ -25,7 +26,6 @@ from tests.web.hospital import House
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
-LARGE = Scale(100_000)
 _PAGE = re.compile(r'name: "(\w+)", title: "([^"]+)", paths: \[([^\]]+)\], needs: "([\w.]+)"')
 
 # What anybody with a keyboard, a screen reader or a small screen would trip over, as far as the page itself can tell.
@@ -70,9 +70,12 @@ def pages() -> list[Page]:
     return found
 
 
-@pytest.fixture(scope="module")
-def large(worked: Ward, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with living(worked, tmp_path_factory.mktemp("large"), lambda dsn: fill(dsn, "demo", LARGE)) as one:
+@pytest.fixture(scope="module", params=[5_000, pytest.param(100_000, marks=pytest.mark.soak)])
+def large(
+    worked: Ward, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[House]:
+    scale = Scale(request.param)
+    with living(worked, tmp_path_factory.mktemp("large"), lambda dsn: fill(dsn, "demo", scale)) as one:
         yield one
 
 
@@ -83,7 +86,7 @@ def test_every_page_of_a_small_hospital_is_there_for_who_may_see_it(browser: Bro
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_page_of_a_large_hospital_is_there_for_who_may_see_it(browser: Browser, large: House, role: str) -> None:
-    """A hundred thousand slides, four hundred folders, thousands of snapshots, years of history."""
+    """Folders and runs by the hundred, thousands of snapshots, years of history."""
     assert walk(browser, large, role) == []
 
 

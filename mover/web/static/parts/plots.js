@@ -65,7 +65,7 @@ function options(frame, series, { height, format }) {
   return {
     width: frame.clientWidth, height, cursor: { y: false }, legend: { live: true },
     scales: { y: { range: (_, low, high) => [Math.min(0, low), high <= 0 ? 1 : high * 1.08] } },
-    axes: [{ ...axis, values: clock }, { ...axis, size: 76, values: (_, ticks) => ticks.map(format) }],
+    axes: [{ ...axis, values: clock }, { ...axis, size: 90, values: (_, ticks) => ticks.map(format) }],
     series: [{ value: (_, t) => (t ? new Date(t * 1000).toLocaleTimeString() : "–") }, ...series.map((s, at) => {
       const stroke = resolve(s.colour ?? colour(at));
       return { label: s.label, stroke, width: s.dash ? 1 : 2, dash: s.dash ? [6, 4] : undefined, fill: s.fill ? `${stroke}22` : undefined, points: { show: false }, spanGaps: false, value: (_, v) => said(v, format) || "–" };
@@ -188,7 +188,7 @@ export function Calendar({ days, weeks = 26, label, choose, chosen }) {
   const end = Date.UTC(today.getFullYear(), today.getMonth(), today.getDate());
   const monday = end - ((new Date(end).getUTCDay() + 6) % 7) * DAY_MS;
   const columns = Array.from({ length: weeks }, (_, w) => monday - (weeks - 1 - w) * 7 * DAY_MS);
-  return html`<div class="calendar scroll" role="group" aria-label=${label} id=${id}>${columns.map((week, w) => html`<div key=${week}><small class="muted">${monthOf(week, columns[w - 1])}</small>${Array.from({ length: 7 }, (_, d) => {
+  return html`<div class="calendar scroll" role="group" aria-label=${label} id=${id}>${columns.map((week, w) => html`<div key=${week}><small class="muted">${monthOf(week, columns[w - 1], columns[w + 1])}</small>${Array.from({ length: 7 }, (_, d) => {
     const at = week + d * DAY_MS;
     const day = new Date(at).toISOString().slice(0, 10);
     const found = days.get(day);
@@ -198,7 +198,9 @@ export function Calendar({ days, weeks = 26, label, choose, chosen }) {
   })}</div>`)}</div>`;
 }
 
-function monthOf(week, before) {
+/** A month's name stands over its first week, and over the very first one where the next leaves it room. */
+function monthOf(week, before, next) {
   const name = (at) => new Date(at + 6 * DAY_MS).toLocaleString("en", { month: "short", timeZone: "UTC" });
-  return before === undefined || name(week) !== name(before) ? name(week) : "";
+  if (before === undefined) return next !== undefined && name(next) !== name(week) ? "" : name(week);
+  return name(week) !== name(before) ? name(week) : "";
 }
