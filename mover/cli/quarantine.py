@@ -71,6 +71,8 @@ def show(*, mover: SyncClient, out: Output, cause: str, after: str | None, limit
     )
     if one.offers:
         out.note(f"decide: mover quarantine decide {one.id} --action {one.offers[0].action} --reason TEXT [--plan]")
+    if one.kind == "records" and one.proposal:
+        out.note(f"a rule for it: mover quarantine draft {one.id} [--column NAME]")
     if one.packs and one.kind != "records":
         out.note(f"the original names: mover batch reveal {one.packs[0]} --purpose TEXT")
     if len(one.packs) == limit and one.count > limit:
