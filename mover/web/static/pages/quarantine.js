@@ -99,7 +99,7 @@ function Offer({ offer, cause, packs, done }) {
     fields=${[REASON]} danger=${known.danger} first=${!known.danger && cause.offers[0] === offer && !standing} told=${two ? "Proposed; another person confirms it" : known.told} done=${done}
     consequence=${`${about}: ${standing ? offer.why : offer.why.replace(/; so (are|do) later packs.*$/, "")}.${standing ? " The rule holds until somebody revokes it." : ""}${two ? " Nothing happens before another person confirms it." : ""}`} />`;
   return html`<li><div class="row apart"><strong>${label(offer.action)}</strong><span class="row">${deed(false, label(offer.action))}${offer.standing && !packs.length && deed(true, `${label(offer.action)}, as a rule`)}</span></div>
-    <p class="muted">${offer.why}${offer.changed ? " Only what other software or another profile judged is looked at again." : ""}${two ? " Two persons decide about this: one proposes, another confirms." : ""}</p></li>`;
+    <p class="muted">${offer.why}.${offer.changed ? " Only what other software or another profile judged is looked at again." : ""}${two ? " Two persons decide about this: one proposes, another confirms." : ""}</p></li>`;
 }
 
 /** Decisions that wait for another person than who proposed them: all of them, or those about one cause. */
