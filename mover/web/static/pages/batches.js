@@ -25,7 +25,7 @@ const COLUMNS = [
   { name: "found", label: "Found", width: "72px", right: true, wide: true, text: (b) => b.found_count ?? 0, cell: (b) => count(b.found_count) },
   { name: "bytes", label: "Size", width: "88px", right: true, wide: true, text: (b) => b.bytes, cell: (b) => html`<${Bytes} of=${b.bytes} />` },
   { name: "tier", label: "From", width: "88px", wide: true, text: (b) => b.tier, cell: (b) => b.tier },
-  { name: "declared", label: "Declared", width: "96px", text: (b) => b.created_at, cell: (b) => html`<${Time} at=${b.created_at} />` },
+  { name: "declared", label: "Declared", width: "116px", text: (b) => b.created_at, cell: (b) => html`<${Time} at=${b.created_at} />` },
 ];
 
 /** What became of its packs so far, as one bar. */

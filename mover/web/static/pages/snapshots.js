@@ -1,7 +1,7 @@
 // Snapshots: what is kept and by which rule, what lies in each, how it comes back; and what two persons must agree on.
 import { html, useEffect, useMemo, useState } from "../lib/preact.js";
 import { call } from "../lib/api.js";
-import { count, duration, plural, rate, size, words } from "../lib/format.js";
+import { count, duration, plural, rate, size, time, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may, session } from "../lib/session.js";
@@ -55,7 +55,7 @@ const PAGES_MAX = 5;
 
 const COLUMNS = [
   { name: "state", label: "State", width: "minmax(84px, 112px)", text: (s) => s.state, cell: (s) => html`<${Badge} state=${s.missing_at ? "missing" : s.doubt ? "doubt" : s.state}>${s.missing_at ? "missing" : s.doubt ?? s.state}<//>` },
-  { name: "snapshot", label: "Snapshot", width: "minmax(96px, 150px)", text: (s) => s.id, cell: (s) => html`<${Link} to=${`/snapshots/${s.id}`}><${Id} of=${s.id} /><//>` },
+  { name: "snapshot", label: "Snapshot", width: "minmax(118px, 150px)", text: (s) => s.id, cell: (s) => html`<${Link} to=${`/snapshots/${s.id}`}><${Id} of=${s.id} /><//>` },
   { name: "of", label: "Of", width: "minmax(100px, 150px)", wide: true, text: (s) => s.series, cell: (s) => (s.run ? html`<${Link} to=${`/runs/${s.run}`}><${Id} of=${s.run} /><//>` : html`<span class="mono" title=${s.series}>${s.series}</span>`) },
   { name: "reasons", label: "Kept because", width: "minmax(120px, 2fr)", wide: true, text: (s) => s.reasons.join("; "), cell: (s) => html`<span title=${s.reasons.join("; ")}><${Rule} of=${ruleOf(s)} />${s.tags.length > 0 && html` <span class="muted">${s.tags.join(", ")}</span>`}</span>` },
   { name: "files", label: "Files", width: "72px", right: true, wide: true, text: (s) => s.files, cell: (s) => count(s.files) },
@@ -65,7 +65,7 @@ const COLUMNS = [
 ];
 
 function Kept({ query }) {
-  const day = query.get("day");
+  const day = /^\d{4}-\d\d-\d\d$/.test(query.get("day")) ? time(query.get("day")) : null;
   const state = query.get("state");
   // a state is asked of one policy: of the default one when none is said
   const named = useAsk("shortenings.protection", {}, { every: 0 }).answer?.policies.map((one) => one.policy) ?? [];
@@ -285,7 +285,7 @@ async function restores(after, limit) {
 }
 
 function Restores() {
-  return html`<${Panel}><${Table} name="restores" label="Restores" columns=${RESTORES} load=${restores} id=${(r) => r.id} link=${(r) => `/restores/${r.id}`} rows=${16} every=${2000}
+  return html`<${Panel}><${Table} name="restores" label="Restores" columns=${RESTORES} load=${restores} id=${(r) => r.id} link=${(r) => `/restores/${r.id}`} rows=${16}
     empty=${html`<${Empty} title="Nothing was restored yet">Each snapshot has a button for it; a drill restores some by itself.<//>`} /><//><${Equivalent} operation="restores.list_restores" />`;
 }
 
