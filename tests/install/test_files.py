@@ -8,10 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from mover import settings
+from mover.cli import command as top
 from mover.errors import SettingsInvalid
 from mover.policy import read_as
 from tests.install.conftest import PACKAGING, ROOT, lay_out, uncommented
@@ -130,3 +132,18 @@ def test_the_scripts_stop_at_what_fails_and_are_plain_shell(name: str) -> None:
     text = (PACKAGING / name).read_text()
     assert text.startswith("#!/bin/sh\n") and re.search(r"^set -e", text, re.MULTILINE)
     subprocess.run(["sh", "-n", str(PACKAGING / name)], check=True)
+
+
+def test_the_page_names_commands_and_targets_that_exist() -> None:
+    """Somebody types them one by one on a machine that matters."""
+    page = (ROOT / "docs/install.md").read_text("utf-8")
+    for words in re.findall(r"(?:^|`)(mover(?: --config \S+)? [a-z][^`\n]*)", page, re.MULTILINE):
+        named = [word for word in words.split()[1:] if re.fullmatch(r"[a-z]+", word)]
+        found: click.Command = top
+        for word in named:
+            assert isinstance(found, click.Group), words
+            inner = found.get_command(click.Context(found), word)
+            assert inner is not None, words
+            found = inner
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`(?:sudo )?make ([a-z-]+)", page)) <= targets
