@@ -21,4 +21,5 @@ export const PAGES = [
   { name: "audit", title: "Audit", paths: ["/audit"], needs: "audit.page", key: "a", load: () => import("./audit.js") },
   { name: "alarms", title: "Alarms", paths: ["/alarms"], needs: "oversight.alarms", key: "l", load: () => import("./alarms.js") },
   { name: "people", title: "People", paths: ["/people"], needs: "accounts.list_accounts", key: "u", load: () => import("./people.js") },
+  { name: "you", title: "You", paths: ["/you"], needs: "sessions.tokens", key: "y", load: () => import("./you.js") },
 ];
