@@ -14,7 +14,7 @@ from msgspec import structs
 from mover.access.sessions import Vouched
 from mover.api import Rooms
 from mover.audit import Wanted
-from mover.decide.access import ROLES
+from mover.decide.access import ROLES, actions_of
 from mover.errors import CatalogUnavailable, NotFound, NotProtected, RunRefused, Unauthenticated
 from mover.model import wire
 from mover.model.access import Identity
@@ -825,12 +825,13 @@ class SmallSessions(Room):
         self.saw("vouched", said, address)
         return "session-viewer"
 
-    async def identify(self, secret: str, *, project: str | None = None) -> Identity:
+    async def identify(self, secret: str, *, project: str | None = None, attended: bool = True) -> Identity:
         return self.identity(secret, project)
 
     async def view(self, identity: Identity) -> wire.Session:
         return wire.Session(
-            actor=identity.actor, kind=identity.kind, project=identity.project, role=identity.role, actions=[],
+            actor=identity.actor, kind=identity.kind, project=identity.project, role=identity.role,
+            actions=actions_of(identity.role),
             projects=[wire.ProjectRole(project=identity.project, role=identity.role)], proven=True, csrf=identity.csrf,
         )  # fmt: skip
 
