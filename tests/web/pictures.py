@@ -10,6 +10,7 @@ import argparse
 import io
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ SHOTS = (
     Shot("quarantine-cause", "/quarantine/{cause}"),
     Shot("slides", "/slides"),
     Shot("slide", "/slides/{slide}"),
+    Shot("slide-picture", "/slides/{slide}?see=picture"),
+    Shot("tags", "/tags"),
     Shot("records", "/records/{records}"),
     Shot("cohorts", "/cohorts?expression=gleason%20%3E%3D%206"),
     Shot("cohort", "/cohorts/high-grade-prostate@1?view=explain"),
@@ -77,6 +80,7 @@ SHOTS = (
     Shot("audit-take", "/audit?tab=take", role="admin"),
     Shot("alarms", "/alarms"),
     Shot("people", "/people?tab=tokens", role="admin"),
+    Shot("you", "/you"),
 )
 
 # and of a hospital of a hundred thousand slides
@@ -89,6 +93,7 @@ LARGE = (
     Shot("large-runs", "/runs"),
     Shot("large-snapshots", "/snapshots"),
     Shot("large-usage", "/tiers/archive?tab=usage&folder=older/"),
+    Shot("large-cold", "/tiers/archive?tab=cold"),
     Shot("large-jobs", "/jobs"),
 )
 
@@ -149,10 +154,11 @@ def take(site: Site, shots: list[Shot]) -> None:
         known = ids(client)
     TO.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
-        for look, theme, narrow in LOOKS:
-            for shot in shots:
-                with seen(browser, url, theme=theme, narrow=narrow, checkout=True) as one:
-                    one.sign_in(tokens[shot.role], shot.path.format(**known))
+        for (look, theme, narrow), role in product(LOOKS, tokens):
+            with seen(browser, url, theme=theme, narrow=narrow, checkout=True) as one:
+                one.sign_in(tokens[role])
+                for shot in (shot for shot in shots if shot.role == role):
+                    one.go(shot.path.format(**known))
                     one.settled()
                     save(TO / f"{shot.name}-{look}.png", picture(one.page, shot))
                     assert one.complaints == [], (shot.name, one.complaints)
@@ -165,7 +171,10 @@ def picture(page: Page, shot: Shot) -> bytes:
         expect(page.locator(".skeleton")).to_have_count(0)
     page.mouse.move(0, 0)  # nothing is lit because it was pressed where the sign-in's button stood
     page.wait_for_timeout(1200)  # plots are drawn after their numbers came
-    return page.screenshot(full_page=not shot.press)
+    taken = page.screenshot(full_page=not shot.press)
+    if shot.press:
+        page.keyboard.press("Escape")
+    return taken
 
 
 def save(path: Path, taken: bytes, *, told: Callable[[str], object] = print) -> None:
