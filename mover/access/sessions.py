@@ -151,13 +151,15 @@ class Sessions:
 
     # --- who --------------------------------------------------------------------------------------------------------
 
-    async def identify(self, secret: str, *, project: str | None = None) -> Identity:
-        """Whose session, and in which project: the one asked for, else the one they look at. NotFound where they have
-        no role in it; Unauthenticated for what is no live session, whatever it was."""
+    async def identify(self, secret: str, *, project: str | None = None, attended: bool = True) -> Identity:
+        """Whose session, and in which project: the one asked for, else the one they look at. What is asked while nobody
+        attends keeps no session from being idle. NotFound where they have no role in the project; Unauthenticated for
+        what is no live session, whatever it was."""
         if len(secret) != SECRET_LENGTH:
             raise Unauthenticated("this is no session", hint="Sign in.")
         async with self._database.instance() as conn:
-            row = await _Q.one(conn, "by_hash", hash=digest(secret), project=project, home=self._home)
+            name = "by_hash" if attended else "of_hash"
+            row = await _Q.one(conn, name, hash=digest(secret), project=project, home=self._home)
         if row is None or (row.project_id is None and project is None):
             raise Unauthenticated("the session is unknown or over", hint="Sign in again.")
         if row.project_id is None:

@@ -21,6 +21,11 @@ select account, project, role, was, %(name)s as name
 select id, kind, account_id, actor, role, project_id, posix_uid, posix_gid, scopes, created_at, ends_at
   from mover.session_by_hash(%(hash)s, %(project)s, %(home)s);
 
+-- name: of_hash
+-- The same for a page that asks by itself: nobody sits at it, and it keeps no session from being idle.
+select id, kind, account_id, actor, role, project_id, posix_uid, posix_gid, scopes, created_at, ends_at
+  from mover.session_of(%(hash)s, %(project)s, %(home)s);
+
 -- name: projects
 -- Where an account has which role.
 select p.project_id as project, p.role, a.name

@@ -25,6 +25,8 @@ from mover.errors import CrossSite, Denied, NotFound, Unauthenticated
 from mover.model.access import Identity
 
 CSRF = "Mover-CSRF"
+# said by a page that asks by itself, with nobody before it: its session may become idle
+UNATTENDED = "Mover-Unattended"
 # the prefix makes browsers refuse it unless it is Secure, without a Domain and for all paths (RFC 6265bis, 4.1.3.2)
 SECURE_COOKIE = "__Host-mover"
 LOOPBACK_COOKIE = "mover"
@@ -73,7 +75,10 @@ class Admission:
         secret = request.cookies.get(self.cookie(request))
         if not secret:
             raise Unauthenticated("a token is needed, or a session", hint="Sign in, or send a bearer token.")
-        identity = await self._counted(request, secret, partial(self._access.sessions.identify, project=project))
+        attended = UNATTENDED not in request.headers
+        identity = await self._counted(
+            request, secret, partial(self._access.sessions.identify, project=project, attended=attended)
+        )
         if request.method not in SAFE:
             self.refuse_elsewhere(request)
             if not hmac.compare_digest(request.headers.get(CSRF, "").encode(), identity.csrf.encode()):

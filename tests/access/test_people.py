@@ -279,6 +279,23 @@ async def test_who_was_let_in_is_known_to_be_out_again_without_being_seen(people
     assert await access.standing([]) == []
 
 
+async def test_a_page_that_nobody_sits_at_keeps_no_session_alive(people: People) -> None:
+    """A ward's computer stands in a corridor, and its page asks by itself all night."""
+    await people.make("ann", "operator")
+    secret = await people.secret("ann")
+    identify = people.access.sessions.identify
+    since = "select extract(epoch from now() - seen_at)::int from mover.session"
+    people.rows("update mover.session set seen_at = now() - interval '20 minutes'")
+    assert await identify(secret, attended=False) == await identify(secret, project="demo", attended=False)
+    assert people.rows(since)[0][0] >= 1200
+    await identify(secret)
+    assert people.rows(since)[0][0] < 1200
+    people.rows("update mover.session set seen_at = now() - make_interval(secs => idle_s)")
+    for attended in (False, True):
+        with pytest.raises(Unauthenticated):
+            await identify(secret, attended=attended)
+
+
 async def test_an_admin_knows_the_accounts_of_one_project(people: People) -> None:
     """Of another project's people an admin learns nothing, not even by their number; what concerns an account of
     several is the machine's."""

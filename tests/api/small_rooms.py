@@ -826,6 +826,8 @@ class SmallSessions(Room):
         return "session-viewer"
 
     async def identify(self, secret: str, *, project: str | None = None, attended: bool = True) -> Identity:
+        if not attended:
+            self.saw("unattended", secret)
         return self.identity(secret, project)
 
     async def view(self, identity: Identity) -> wire.Session:

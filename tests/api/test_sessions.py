@@ -120,6 +120,13 @@ async def test_a_page_of_ours_changes_what_its_person_may(browser: Browser) -> N
     assert await browser.change("viewer", **{"Mover-CSRF": "session-viewer"[::-1]}) == 403
 
 
+async def test_a_page_says_when_nobody_sits_at_it(browser: Browser) -> None:
+    """What it asks by itself then is answered, and counts as nobody's."""
+    for headers in ({}, {"Mover-Unattended": "1"}):
+        assert (await browser.ask("GET", "/v1/session", headers=headers))[0] == 200
+    assert [name for name, *_ in browser.access.sessions.calls] == ["unattended"]
+
+
 async def test_every_route_that_changes_wants_more_than_a_cookie(browser: Browser) -> None:
     """Also the routes added tomorrow: the list is the router's."""
     changing = {(one.method, one.path) for one in OPERATIONS if one.method != "GET"}

@@ -1,6 +1,7 @@
 // The API as the OpenAPI document describes it: `operations.js` is made from that document by the daemon that serves
 // this file, so a name that is not there cannot be called.
 import { OPERATIONS } from "./operations.js";
+import { unattended } from "./attention.js";
 
 const UNSAFE = new Set(["POST", "DELETE", "PUT", "PATCH"]);
 /** Who asks: held in memory only. The cookie of a session is the browser's, and no script can read it. */
@@ -99,6 +100,7 @@ export function ours(method) {
   if (credentials.token) headers.Authorization = `Bearer ${credentials.token}`;
   if (credentials.project) headers["Mover-Project"] = credentials.project;
   if (credentials.csrf && UNSAFE.has(method)) headers["Mover-CSRF"] = credentials.csrf;
+  if (unattended()) headers["Mover-Unattended"] = "1";
   return headers;
 }
 
