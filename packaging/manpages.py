@@ -10,10 +10,12 @@ import click_man.core
 
 from mover import __version__
 from mover.cli import command
+from mover.schedulers import kueue, slurm
 
 
 def write(folder: Path) -> list[Path]:
-    return list(_below(click.Context(command, info_name="mover"), folder))
+    commands = {"mover": command, "mover-slurm": slurm.command, "mover-kueue": kueue.command}
+    return [page for name, one in commands.items() for page in _below(click.Context(one, info_name=name), folder)]
 
 
 def _below(ctx: click.Context, folder: Path) -> list[Path]:

@@ -232,6 +232,44 @@ def test_an_upgrade_in_mid_work_and_the_way_back_lose_nothing(
     check_whole(site, "upgraded")
 
 
+TRIAL = """version: 1
+site: ward
+project: main
+role: both
+state_dir: /srv/trial
+listen: {unix: /run/mover/mover.sock}
+tiers:
+  flash: {kind: posix, zone: deidentified, role: flash, path: /flash}
+"""
+KEYS = """
+from pathlib import Path
+from mover.deid.vault import VaultKey
+from mover.signing import new_key
+VaultKey.create(Path("/srv/trial/vault.key"))
+new_key(Path("/srv/trial/certificate.key"))
+"""
+
+
+def test_one_daemon_with_its_own_database_runs_as_the_same_unit_with_the_watcher_beside_it(site: Machine) -> None:
+    """How most people begin. PostgreSQL inherits none of the daemon's rights: the watcher could not see it."""
+    settings = site.root / "etc/mover/mover.yaml"
+    before = settings.read_text()
+    site.run("systemctl", "stop", *DAEMONS)
+    site.run("install", "-d", "-o", "mover", "-m", "700", "/srv/trial")
+    site.run("runuser", "-u", "mover", "--", "/opt/mover/current/bin/python3", "-", text=KEYS)
+    settings.write_text(TRIAL)
+    site.run("mover", "units", "write")
+    site.run("systemctl", "start", "mover", "mover-watcher")
+    assert running(site, "mover.service") and running(site, "mover-watcher.service")
+    pid = (site.root / "srv/trial/postgres/data/postmaster.pid").read_text().split()[0]
+    assert "CapPrm:\t0000000000000000" in site.run("cat", f"/proc/{pid}/status").stdout
+    site.run("systemctl", "stop", "mover")
+    assert site.show("mover", "Result") == site.show("mover-watcher", "Result") == ["success"]
+    settings.write_text(before)
+    site.run("mover", "units", "write")
+    site.run("systemctl", "start", *DAEMONS)
+
+
 def test_an_uninstall_leaves_everything_of_the_site_and_says_where(site: Machine) -> None:
     said = site.run("apt-get", "remove", "-y", "mover").stdout
     for place in ("/etc/mover/mover.yaml", "/var/lib/mover-identified", "/intake", "/archive", "/protect"):

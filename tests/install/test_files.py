@@ -105,7 +105,14 @@ def test_every_command_has_a_man_page(tmp_path: Path) -> None:
 
     made = runpy.run_path(str(PACKAGING / "manpages.py"))["write"](tmp_path)
     names = {path.stem for path in made}
-    assert {"mover", "mover-units-write", "mover-run-request", "mover-doctor"} <= names and len(names) > 100
+    assert {
+        "mover",
+        "mover-slurm",
+        "mover-kueue",
+        "mover-units-write",
+        "mover-run-request",
+        "mover-doctor",
+    } <= names and len(names) > 100
     page = (tmp_path / "mover-units-write.1").read_text()
     assert "drop\\-ins" in page or "drop-ins" in page
 
