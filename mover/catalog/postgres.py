@@ -446,13 +446,13 @@ def major_version(bin_dir: Path) -> int:
 
 
 def _as_not_root(bin_dir: Path, data: Path) -> list[str]:
-    """The words before a command that make it not root; none for an ordinary user.
+    """The words before a command that make it not root, and of an ordinary user one without capabilities.
 
     A namespace is first choice. Where it is refused, another uid with the capability to traverse: then the
     data belongs to that uid and every later start must use the same way.
     """
     if os.geteuid() != 0:
-        return []
+        return _without_rights(Path("/proc/self/status").read_text("ascii"))
     namespace = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--"]
     other_uid = [
         "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"--inh-caps={_TRAVERSE}",
@@ -468,6 +468,15 @@ def _as_not_root(bin_dir: Path, data: Path) -> list[str]:
         where=str(bin_dir),
         hint="Run as an ordinary user, or allow user namespaces, or put the binaries at a path everybody may enter.",
     )
+
+
+def _without_rights(status: str) -> list[str]:
+    """What a service's ambient capabilities open is not the database's business; and a process that has fewer of them
+    than the server (`mover watch`) could not see that it is one (ptrace(2), access mode checks)."""
+    ambient = re.search(r"^CapAmb:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if ambient is None or not int(ambient[1], 16) or not shutil.which("setpriv", path=os.defpath):
+        return []
+    return ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--"]
 
 
 def _works(command: list[str]) -> bool:

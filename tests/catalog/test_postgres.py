@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from mover.catalog import postgres
-from mover.catalog.postgres import DAEMON, Embedded, EmbeddedServer
+from mover.catalog.postgres import DAEMON, Embedded, EmbeddedServer, _without_rights
 from mover.errors import CatalogError, CatalogUnavailable
 
 ROOT = Path(postgres.__file__).parents[2]
@@ -348,3 +348,10 @@ def _as_ordinary_user(state: Path, writer: int) -> None:
     finally:
         os.write(writer, said.encode())
         os._exit(0)
+
+
+def test_a_service_gives_the_database_none_of_its_rights() -> None:
+    """Under the shipped unit the daemon may change owners; its database has no use for that."""
+    words = _without_rights("Name:\tmover\nCapAmb:\t000000000000000b\n")
+    assert words[1:] == ["--inh-caps=-all", "--ambient-caps=-all", "--"] or shutil.which("setpriv") is None
+    assert _without_rights("CapAmb:\t0000000000000000\n") == []
