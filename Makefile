@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 DEMO   ?= .demo
 # what the tests need from Debian; elsewhere those tests skip and say so
 DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge curl chromium
+# and for a machine of its own, which installs the package and boots
+SOAK_PACKAGES := systemd-container mmdebstrap
 # twice two cores: the tests wait for disks and daemons a third of their time and more
 JOBS   ?= 4
 
@@ -36,7 +38,7 @@ help:
 	@echo "make install, make uninstall   on this machine as a service (docs/install.md); PREFIX, DESTDIR, RELEASE"
 	@echo "make deb     a Debian package, in dist/;  make image  a container image from it"
 	@echo "make deps    Debian packages some tests need (as root)"
-	@echo "make clean   remove .venv and the demo's folder"
+	@echo "make clean   remove .venv, dist and the demo's folder"
 
 demo: $(VENV)/.demo-installed
 	@$(BIN)/mover demo --root $(DEMO)
@@ -58,6 +60,7 @@ test: $(VENV)/.test-installed deps
 	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadgroup $(TESTS)
 
 soak: $(VENV)/.test-installed deps
+	@sh .ci/deps $(SOAK_PACKAGES)
 	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" --hypothesis-profile=soak -n $(JOBS) --dist loadgroup $(TESTS)
 
 bench: bench-deps $(VENV)/.bench-installed
@@ -94,7 +97,7 @@ deps:
 clean:
 	@if [ -x $(BIN)/mover ]; then $(BIN)/mover demo --root $(DEMO) --remove; \
 	elif [ -e $(DEMO) ]; then echo "$(DEMO) stays: it may hold mounts and running servers; call make demo once, then make clean"; fi
-	rm -rf $(VENV)
+	rm -rf $(VENV) dist
 
 # The stamp is written last: an installation that was killed is simply made again.
 $(VENV)/.demo-installed: pyproject.toml .ci/venv
