@@ -93,7 +93,7 @@ LARGE = (
     Shot("large-runs", "/runs"),
     Shot("large-snapshots", "/snapshots"),
     Shot("large-usage", "/tiers/archive?tab=usage&folder=older/"),
-    Shot("large-cold", "/tiers/archive?tab=cold"),
+    Shot("large-cold", "/tiers/archive?tab=cold&older=30"),
     Shot("large-jobs", "/jobs"),
 )
 

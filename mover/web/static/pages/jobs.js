@@ -41,7 +41,7 @@ function Shards({ query }) {
   };
   const columns = [
     { name: "state", label: "State", width: "96px", text: (s) => s.state, cell: (s) => html`<${State} shard=${s} />` },
-    { name: "id", label: "Shard", width: "minmax(84px, 1fr)", text: (s) => s.id, cell: (s) => html`<button class="link mono" title=${s.id} onClick=${() => setOpen(s)}><${Id} of=${s.id} /></button>` },
+    { name: "id", label: "Shard", width: "minmax(108px, 1fr)", text: (s) => s.id, cell: (s) => html`<button class="link mono" title=${s.id} onClick=${() => setOpen(s)}><${Id} of=${s.id} /></button>` },
     { name: "kind", label: "Kind", width: "minmax(80px, 1fr)", text: (s) => s.kind, cell: (s) => html`<button class="link" title="Only this kind" onClick=${() => goQuery({ kind: s.kind })}>${words(s.kind)}</button>` },
     { name: "subject", label: "For", width: "minmax(112px, 1fr)", wide: true, text: (s) => s.subject, cell: (s) => html`<${Subject} of=${s.subject} />` },
     { name: "members", label: "Members", width: "84px", right: true, wide: true, text: (s) => s.members, cell: (s) => count(s.members) },
