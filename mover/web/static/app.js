@@ -12,6 +12,7 @@ import { Dialog, Empty, Failure, Shape, Skeleton } from "./parts/all.js";
 import { PAGES } from "./pages/table.js";
 import { Again, SignIn } from "./parts/signin.js";
 
+let first = true; // nobody has gone anywhere yet
 const offered = () => PAGES.filter((page) => may(page.needs));
 
 function App() {
@@ -76,12 +77,11 @@ function find(path) {
 function Loaded({ page, said, query }) {
   const [state, setState] = useState({ Page: null, failed: false });
   const [error, reset] = useErrorBoundary((raised) => console.error(raised));
-  const first = useRef(true);
   useEffect(() => {
     document.title = page ? `${Object.values(said)[0] ?? page.title} – Mover` : "Mover";
     // a new page is read from its beginning; the very first one has the focus of the document
-    if (!first.current) document.getElementById("page")?.focus({ preventScroll: true });
-    first.current = false;
+    if (!first) document.getElementById("page")?.focus({ preventScroll: true });
+    first = false;
   }, [page, JSON.stringify(said)]);
   useEffect(() => {
     page?.load().then(({ default: Page }) => setState({ Page, failed: false }), () => setState({ Page: null, failed: true }));
