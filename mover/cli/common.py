@@ -146,6 +146,18 @@ class Span(click.ParamType):
         return int(found[1]) * self.units[found[2]]
 
 
+class Bytes(click.ParamType):
+    """A size as people say it: 500MiB, 2GiB, 10GB; bytes where no unit is said."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,15})(?:([kMGT])(i?)B?|B)?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no size; say 500MiB, 2GiB or 10GB", param, ctx)
+        return int(found[1]) * (1024 if found[3] else 1000) ** (" kMGT".index(found[2]) if found[2] else 0)
+
+
 def _to_its_end(ctx: click.Context, param: click.Parameter, seen: datetime | None) -> datetime | None:
     """Tables print whole seconds: what they say was recorded at a time is on record at that time."""
     return seen and (seen if seen.microsecond else seen.replace(microsecond=999_999))

@@ -10,27 +10,60 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mover.cli.common import with_output
+from mover.cli.common import Bytes, plan_option, with_output
 
 if TYPE_CHECKING:
     from mover.cli.common import Where
     from mover.cli.output import Output
     from mover.cli.probes import Finding
-    from mover.settings import Settings
+    from mover.settings import Settings, Tier
 
 LONGEST_CLOCK_GAP_S = 2.0
 STA_UNSYNC = 0x0040  # adjtimex(2)
 
 
 @click.command("doctor")
+@click.option(
+    "--try", "tries", multiple=True, metavar="TIER", help="Try this tier with real bytes, in a scratch folder."
+)
+@click.option(
+    "--fill", "fill_bytes", type=Bytes(), default=0, metavar="SIZE", help="With --try: write so much, such as 2GiB."
+)
+@plan_option
 @with_output
 @click.pass_context
-def command(ctx: click.Context, *, out: Output) -> int:
-    """Check settings, policies, permissions, tiers, database, clock and versions; each finding says what to do."""
+def command(ctx: click.Context, *, out: Output, tries: tuple[str, ...], fill_bytes: int, plan: bool) -> int:
+    """Check settings, policies, permissions, tiers, database, clock and versions; each finding says what to do.
+
+    With --try a tier is written to, read back, renamed on, locked and, if asked, filled, below .mover/try-…, which is
+    removed again; a tier that may only be read is only read.
+    """
+    from mover.cli.trial import plan_of, tried
+
+    if (plan or fill_bytes) and not tries:
+        raise click.UsageError("--plan and --fill belong to --try TIER: without it nothing is changed")
+    if not tries:
+        return _tell(out, _examine(ctx.obj))
+    chosen = _chosen(ctx.obj.settings(), tries)
+    if plan:
+        out.plan(plan_of(chosen, fill_bytes=fill_bytes))
+        return 0
+    return _tell(out, (finding for tier in chosen for finding in tried(tier, fill_bytes=fill_bytes)))
+
+
+def _chosen(settings: Settings, names: tuple[str, ...]) -> list[Tier]:
+    unknown = [name for name in names if name not in settings.tiers]
+    if unknown:
+        raise click.UsageError(f"there is no tier {unknown[0]}; there are: {', '.join(sorted(settings.tiers))}")
+    return [settings.tiers[name] for name in names]
+
+
+def _tell(out: Output, found: Iterator[Finding]) -> int:
+    """Each as it is found; 1 when something is wrong."""
     from mover.cli.probes import print_finding
 
     findings: list[Finding] = []
-    for finding in _examine(ctx.obj):
+    for finding in found:
         findings.append(finding)
         if not out.as_json:
             print_finding(out, finding)
@@ -45,11 +78,12 @@ def command(ctx: click.Context, *, out: Output) -> int:
 
 
 def _examine(where: Where) -> Iterator[Finding]:
+    from mover.cli import machine
     from mover.cli.probes import bad, good
     from mover.errors import ConfigError
 
-    yield from _versions()
-    yield from _clock()
+    for look in (_versions, machine.versions, machine.limits, _clock, machine.time_zone):
+        yield from look()
     try:
         settings = where.settings()
     except ConfigError as error:
@@ -57,7 +91,10 @@ def _examine(where: Where) -> Iterator[Finding]:
             yield bad("settings", f"{mistake['where']}: {mistake['what']}", error.advice)
         return
     yield good("settings", f"{settings.file} is understood (role {settings.role})")
-    for examine in (_policies, _permissions, _listening, _tiers, _sandbox, _daemon):
+    for examine in (
+        _policies, _permissions, machine.rights, _listening, machine.certificates, _tiers, machine.mounted,
+        machine.room, machine.store_clocks, _sandbox, _daemon,
+    ):  # fmt: skip
         yield from examine(settings)
     yield from _database(settings)
 
@@ -135,9 +172,7 @@ def _permissions(settings: Settings) -> Iterator[Finding]:
     }
     if settings.certificate_key.exists():  # a site that issues no certificates has none
         secrets["key of certificates"] = settings.certificate_key
-    credentials |= {
-        f"credentials of {t.name}": t.sts.file for t in settings.tiers.values() if t.sts and t.sts.file
-    }
+    credentials |= {f"credentials of {t.name}": t.sts.file for t in settings.tiers.values() if t.sts and t.sts.file}
     wrong = 0
     if not settings.state_dir.is_dir():
         yield bad("permissions", f"there is no {settings.state_dir}", "Run `mover init`.")
