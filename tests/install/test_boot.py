@@ -257,17 +257,19 @@ def test_one_daemon_with_its_own_database_runs_as_the_same_unit_with_the_watcher
     site.run("systemctl", "stop", *DAEMONS)
     site.run("install", "-d", "-o", "mover", "-m", "700", "/srv/trial")
     site.run("runuser", "-u", "mover", "--", "/opt/mover/current/bin/python3", "-", text=KEYS)
-    settings.write_text(TRIAL)
-    site.run("mover", "units", "write")
-    site.run("systemctl", "start", "mover", "mover-watcher")
-    assert running(site, "mover.service") and running(site, "mover-watcher.service")
-    pid = (site.root / "srv/trial/postgres/data/postmaster.pid").read_text().split()[0]
-    assert "CapPrm:\t0000000000000000" in site.run("cat", f"/proc/{pid}/status").stdout
-    site.run("systemctl", "stop", "mover")
-    assert site.show("mover", "Result") == site.show("mover-watcher", "Result") == ["success"]
-    settings.write_text(before)
-    site.run("mover", "units", "write")
-    site.run("systemctl", "start", *DAEMONS)
+    try:
+        settings.write_text(TRIAL)
+        site.run("mover", "units", "write")
+        site.run("systemctl", "start", "mover", "mover-watcher")
+        assert running(site, "mover.service") and running(site, "mover-watcher.service")
+        pid = (site.root / "srv/trial/postgres/data/postmaster.pid").read_text().split()[0]
+        assert "CapPrm:\t0000000000000000" in site.run("cat", f"/proc/{pid}/status").stdout
+        site.run("systemctl", "stop", "mover")
+        assert site.show("mover", "Result") == site.show("mover-watcher", "Result") == ["success"]
+    finally:
+        settings.write_text(before)
+        site.run("mover", "units", "write")
+        site.run("systemctl", "start", *DAEMONS)
 
 
 def test_an_uninstall_leaves_everything_of_the_site_and_says_where(site: Machine) -> None:
