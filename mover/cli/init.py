@@ -144,7 +144,7 @@ def _settings_text(answers: Answers, file: Path) -> str:
     seen_as = f"\n    seen_as: {quoted(answers.flash_seen_as)}" if answers.flash_seen_as else ""
     tcp = f"\n  tcp: {quoted(answers.tcp)}" if answers.tcp else ""
     return f"""\
-# Written by `mover init`. `mover doctor --config {file}` checks it. Relative paths are relative to this file.
+# Written by `mover init`. `mover --config {file} doctor` checks it. Relative paths are relative to this file.
 version: 1
 site: {answers.site}
 project: {answers.project}
@@ -295,9 +295,23 @@ def _apply(out: Output, settings: Settings, text: str) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(default_folder(), aside)
         aside.rename(settings.policies)
+    _hand_over(settings)
     with open(settings.file, "x", encoding="utf-8") as file:
         file.write(text)
     out.show({"settings": str(settings.file), "tiers": tried}, lambda: _next_steps(settings))
+
+
+def _hand_over(settings: Settings) -> None:
+    """What root made here belongs to the daemon's user, who owns the state folder: as root's, the daemon could neither
+    read its keys nor work below `.mover`. The settings stay root's."""
+    owner = settings.state_dir.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    marks = [tier.path / ".mover" for tier in settings.tiers.values() if tier.path is not None and not tier.read_only]
+    identities = [mark / "tier.json" for mark in marks]
+    policies = [settings.policies, *settings.policies.rglob("*")]
+    for path in (*settings.state_dir.iterdir(), *marks, *identities, *policies):
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _establish(out: Output, settings: Settings) -> dict[str, str]:
@@ -339,7 +353,7 @@ written: {config}
 The daemon runs as the user that owns {settings.state_dir}. What to do next:
 
   mover --config {config} doctor          check everything once more
-  mover --config {config} daemon          run it (or: systemctl enable --now mover)
+  mover --config {config} daemon          run it; as a service: mover units write, systemctl enable --now mover
   mover --config {config} token make slurm --role operator --uid UID --gid GID
   mover --config {config} batch ready FOLDER --expected N --wait
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_a_killed_init_can_be_run_again_and_keeps_the_secrets_it_made(
     (tmp_path / "site" / "mover.yaml").unlink()
     assert mover("init", *flags(places), "--config", "site", "--yes").status == 0
     assert (tmp_path / "state" / "vault.key").read_bytes() == key
+
+
+@pytest.mark.slow
+def test_what_root_made_belongs_to_the_daemons_user(mover: Mover, places: dict[str, str], tmp_path: Path) -> None:
+    """An administrator is root, the service is not: with root's keys it would not start."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user: run as root")
+    (tmp_path / "state").mkdir(mode=0o700)
+    os.chown(tmp_path / "state", 4711, 4712)
+    assert mover("init", *flags(places), "--config", "site", "--yes").status == 0
+    made = [*(tmp_path / "state").iterdir(), tmp_path / "flash" / ".mover" / "tier.json", tmp_path / "site" / "policies"]
+    assert len(made) == 7 and {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(4711, 4712)}
+    assert (tmp_path / "site" / "mover.yaml").stat().st_uid == 0 == (tmp_path / "flash").stat().st_uid
 
 
 def test_a_plan_of_init_writes_nothing_at_all(mover: Mover, places: dict[str, str], tmp_path: Path) -> None:
