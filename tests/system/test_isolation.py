@@ -77,6 +77,9 @@ def ready(client: SyncClient, body: wire.RunRequest, key: str) -> wire.Run:
 CUSTODIANS = {"/v1/vault"}
 # no identity provider is set up here; a token has no account
 OTHERS = {"/v1/session/oidc": 404, "/v1/session/tokens": 409} | dict.fromkeys(CUSTODIANS, 404)
+# figures of what a query names
+OTHERS |= dict.fromkeys((f"/v1/plots/{name}" for name in ("ages", "fill", "ledger", "run", "treemap")), 404)
+OTHERS["/v1/plots/distribution"] = 422
 
 
 def test_another_project_sees_nothing_through_any_route(site: Ward, client: SyncClient) -> None:
