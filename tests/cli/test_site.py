@@ -93,7 +93,11 @@ def test_what_root_made_belongs_to_the_daemons_user(mover: Mover, places: dict[s
     (tmp_path / "state").mkdir(mode=0o700)
     os.chown(tmp_path / "state", 4711, 4712)
     assert mover("init", *flags(places), "--config", "site", "--yes").status == 0
-    made = [*(tmp_path / "state").iterdir(), tmp_path / "flash" / ".mover" / "tier.json", tmp_path / "site" / "policies"]
+    made = [
+        *(tmp_path / "state").iterdir(),
+        tmp_path / "flash" / ".mover" / "tier.json",
+        tmp_path / "site" / "policies",
+    ]
     assert len(made) == 7 and {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(4711, 4712)}
     assert (tmp_path / "site" / "mover.yaml").stat().st_uid == 0 == (tmp_path / "flash").stat().st_uid
 
