@@ -18,8 +18,10 @@ select s.id, s.queue, s.kind, s.subject_id as subject, s.state::text, s.priority
  order by s.id desc limit %(limit)s
 
 -- name: nodes
--- Every node that was ever here within a month, the one seen last first; and how much of this project it holds.
+-- Every node that was ever here within a month, the one seen last first; and how much of this project it holds:
+-- a holder is the node, the daemon's role and its own mark.
 select n.id, n.version, n.started_at, n.seen_at,
-       (select count(*) from mover.shard s where s.state = 'running' and split_part(s.holder, '/', 1) = n.id) as shards
+       (select count(*) from mover.shard s
+         where s.state = 'running' and regexp_replace(s.holder, '-(identified|clean|both)/.*$', '') = n.id) as shards
   from mover.node n where n.seen_at > now() - interval '31 days'
  order by n.seen_at desc, n.id limit 500

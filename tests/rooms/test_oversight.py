@@ -125,7 +125,7 @@ async def test_shards_are_told_by_page_with_what_holds_them_up(dsns: Dsns, datab
         dsns,
         "insert into mover.shard (id, project_id, queue, kind, subject_id, members)"
         " select 'shard-z' || n, 'demo', 'tier-flash', 'run-stage', 'run-a', '{}' from generate_series(1, 5) n",
-        "update mover.shard s set state = 'running', holder = 'n1-all/1', claims = 2, failures = 1,"
+        "update mover.shard s set state = 'running', holder = 'n1-all-both/1', claims = 2, failures = 1,"
         " error_code = 'tier-busy', error = 'the tier is busy',"
         " members = array(select path from mover.run_entry where run_id = 'run-a')"
         " where id = 'shard-z3'",
@@ -137,7 +137,7 @@ async def test_shards_are_told_by_page_with_what_holds_them_up(dsns: Dsns, datab
     assert [one.id for one in first.shards + rest.shards] == [f"shard-z{n}" for n in (5, 4, 3, 2, 1)]
     assert rest.next is None
     slow = first.shards[2]
-    assert (slow.failures, slow.code, slow.holder) == (1, "tier-busy", "n1-all/1")
+    assert (slow.failures, slow.code, slow.holder) == (1, "tier-busy", "n1-all-both/1")
     assert slow.members and slow.bytes is not None and slow.done_bytes is not None
     running = await room.shards("demo", subject=None, kind=None, state="running", after=None, limit=9)
     assert [one.id for one in running.shards] == ["shard-z3"] and running.shards[0].bytes is None
