@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "mover.cli.units",
         "What systemd is told: drop-ins of the units, from the declared tiers; where a site stands.",
     ),
+    "support": ("mover.cli.support", "For who asks for help: a bundle without identifiers."),
     "watch": ("mover.cli.watch", "Hear of changes on tiers, for scans of changes only."),
     "demo": ("mover.cli.demo", "Run the whole workflow on a small generated hospital."),
     "status": ("mover.cli.status", "How the daemon is doing, and who you are to it."),

@@ -29,13 +29,15 @@ from psycopg.errors import UniqueViolation
 from mover import audit, metrics
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database
-from mover.decide.folding import canonical_name, one_gap
+from mover.decide.folding import canonical_name, fold, one_gap
+from mover.decide.matching import canonical_image
 from mover.decide.patients import OF, at_home, claims, issued
 from mover.deid.identity import Aliases, Identity, Subject
 from mover.deid.vaultkeys import KEY_BYTES, CopySealer, PublicKey, VaultKey
 from mover.errors import CatalogUnavailable, Denied, NotFound, RequestInvalid, SubjectErased, VaultConflict
 from mover.model.ids import encode_base32
 from mover.model.names import decode_names, encode_names, name_bytes
+from mover.model.policy import EXTENSIONS
 from mover.randomness import new_id, new_number, new_offset_days, new_uid, random_bytes
 
 __all__ = ["KEY_BYTES", "ClosedVault", "Vault", "VaultKey"]
@@ -159,6 +161,32 @@ class Vault:
         """Those of the lookups under which something was sealed. Opens nothing, so it leaves no audit record."""
         tags = {self.tag(project, kind, text): text for text in lookups}
         return {tags[tag] for tag in await self.find_tags(project, kind, list(tags))}
+
+    async def known_words(self, project: str, words: Iterable[str], *, batches: Sequence[str]) -> set[str]:
+        """Those of the words that stand for a patient, a case, a block, a slide, an image, or a pack of these batches.
+        Opens nothing, so it leaves no audit record."""
+        asked = sorted(set(words))
+        patients = {self.subject_tag(fold(word)): word for word in asked}
+        found = {patients[tag] for tag in await self._met(SUBJECTS, "", list(patients))}
+        for kind in KEY_KINDS:
+            keys = {self._key.keyed(f"entity|{self._site}|{kind}|{fold(w.replace('_', ' '))}"): w for w in asked}
+            found |= {keys[tag] for tag in await self._met(_ENTITIES, kind, list(keys))}
+        images = {self.tag(project, "image", canonical_image(word, EXTENSIONS)): word for word in asked}
+        found |= {images[tag] for tag in await self.find_tags(project, "image", list(images))}
+        for batch in batches:
+            packs = {
+                self.tag(project, "barcode", f"{batch}\0{canonical_image(word, EXTENSIONS)}"): word for word in asked
+            }
+            packs |= {self.tag(project, "barcode", f"{batch}\0{word}"): word for word in asked}
+            found |= {packs[tag] for tag in await self.find_tags(project, "barcode", list(packs))}
+        return found
+
+    async def _met(self, table: Table, kind: str, tags: Sequence[bytes]) -> set[bytes]:
+        """Those of the tags under which a row stands."""
+        met: set[bytes] = set()
+        for start in range(0, len(tags), SEAL_LIMIT):
+            met |= set(await self._look(table, kind, tags[start : start + SEAL_LIMIT]))
+        return met
 
     def tag(self, project: str, kind: str, lookup: str) -> bytes:
         """By what the catalog knows a sealed row: the same for the same lookup, re-keyed or not, and useless for

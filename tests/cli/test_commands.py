@@ -40,6 +40,7 @@ LEAVES = sorted(leaves())
 LOCAL = {("watch",), ("check",), ("daemon",), ("demo",), ("init",), ("doctor",), ("policy", "check")}
 LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "adopt", "rotate"))}
 LOCAL |= {("vault", "drill"), ("vault", "restore"), ("units", "write"), ("units", "where")}
+LOCAL |= {("support", "bundle")}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}
 
 
