@@ -37,6 +37,7 @@ from mover.audit import Checkpoints
 from mover.catalog import instance
 from mover.catalog.database import Database
 from mover.catalog.dumping import Dumper
+from mover.catalog.migrate import check_schema
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
 from mover.decide.access import may
@@ -276,6 +277,8 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         size = settings.database.pool_size
         database = await Database.open(dsns.daemon, name="mover", max_size=size)
         stack.push_async_callback(database.close)
+        if not settings.database.embedded:
+            await asyncio.to_thread(check_schema, dsns.daemon)
         keeping = await open_vault(settings, dsns, database, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
         guards = await asyncio.to_thread(_guards, settings)

@@ -436,6 +436,19 @@ class SchemaMismatch(CatalogError):
     code, status = "schema-mismatch", 503
 
 
+class MigrationFailed(CatalogError):
+    """A migration did not go through; it left nothing, and `hint` says the way back."""
+
+    code, status = "migration-failed", 503
+
+
+class NoRoom(CatalogError):
+    """The disk has no room for a copy of the database; nothing was begun."""
+
+    code, status = "no-room", 507
+    hint = "Free space where the state directory stands, and try again."
+
+
 class ProofMissing(CatalogError):
     """The database refused a state without its proof (D6)."""
 

@@ -13,8 +13,8 @@ from typing import IO
 
 import msgspec
 
+from mover.catalog.backups import FOLDER, migrate_after_backup
 from mover.catalog.database import Database
-from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
 from mover.deid.custody import Custody
 from mover.deid.vault import ClosedVault, Vault, VaultKey
@@ -42,7 +42,10 @@ def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
 def make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
     if tier.kind == "posix":
         assert tier.path is not None
-        return PosixTier(tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity)
+        return PosixTier(
+            tier.name, tier.zone, tier.path, role=tier.role, read_only=tier.read_only, identity=identity,
+            deletes=tier.deletes,
+        )  # fmt: skip
     return ObjectTier.of(tier, identity=identity)
 
 
@@ -59,7 +62,8 @@ class Dsns(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Dsns]:
-    """Embedded: start it, migrate, and stop it at the end. Given: the administrator migrates (`mover db`)."""
+    """Embedded: start it, migrate after a backup, and stop it at the end. Given: the administrator migrates
+    (`mover db`), and the daemon looks whether it can work with what stands there."""
     chosen = settings.database
     if not chosen.embedded:
         assert chosen.dsn is not None and chosen.vault_dsn is not None
@@ -68,7 +72,10 @@ async def open_database(settings: Settings) -> AsyncIterator[Dsns]:
     embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
     server = await asyncio.to_thread(embedded.start)
     try:
-        await asyncio.to_thread(migrate, server.superuser_dsn)
+        dump = server.superuser_dsn
+        await asyncio.to_thread(
+            migrate_after_backup, dump, settings.state_dir / FOLDER, dump_dsn=dump, bin_dir=chosen.bin_dir
+        )
         yield Dsns(server.daemon_dsn, server.vault_dsn, _on_queue(server.daemon_dsn), server.superuser_dsn)
     finally:
         await asyncio.to_thread(embedded.stop)

@@ -74,11 +74,11 @@ class Dumper:
             assert row is not None
             yield Moment(str(row[0]), row[1].astimezone(UTC), _newest_migration(conn), table_facts(conn))
 
-    def stream(self, moment: Moment) -> Iterator[bytes]:
-        """The dump in pg_dump's own format, uncompressed. CatalogError when it does not end well: then what came is
-        no dump."""
-        command = ["--format=custom", "--compress=none", "--no-password", f"--snapshot={moment.snapshot}",
-                   "--exclude-table-data=queue.*"]  # fmt: skip
+    def stream(self, moment: Moment, *, queue: bool = False) -> Iterator[bytes]:
+        """The dump in pg_dump's own format, uncompressed; with the jobs of the queue where they are wanted.
+        CatalogError when it does not end well: then what came is no dump."""
+        command = ["--format=custom", "--compress=none", "--no-password", f"--snapshot={moment.snapshot}"]
+        command += [] if queue else ["--exclude-table-data=queue.*"]
         with tempfile.TemporaryFile() as said, self._running("pg_dump", command, said, reading=True) as process:
             assert process.stdout is not None
             while chunk := process.stdout.read(CHUNK_BYTES):
@@ -95,14 +95,16 @@ class Dumper:
                 )
         command = ["--single-transaction", "--exit-on-error", "--no-password"]
         with tempfile.TemporaryFile() as said, self._running("pg_restore", command, said, reading=False) as process:
-            assert process.stdin is not None
-            try:
-                for chunk in dump:
-                    process.stdin.write(chunk)
-                process.stdin.close()
-            except BrokenPipeError:
-                pass  # it ended before we did; its status says why
+            _feed(process, dump)
             _check_ended(process, "pg_restore", said)
+
+    def read_through(self, dump: Iterable[bytes]) -> None:
+        """To its last row, into nothing: CatalogError where it is no whole dump. Asks no server."""
+        with tempfile.TemporaryFile() as said:
+            words = [str(find_binaries(self._bin_dir) / "pg_restore"), "--file=/dev/null"]
+            with _child(words, said, reading=False, password=None) as process:
+                _feed(process, dump)
+                _check_ended(process, "pg_restore", said)
 
     def facts(self) -> dict[str, TableFacts]:
         with _connected(self.dsn) as conn:
@@ -129,21 +131,39 @@ class Dumper:
         """A password travels in the child's environment, where only its own user can look, never in its words."""
         facts = conninfo_to_dict(self.dsn)
         password = facts.pop("password", None)
-        environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-        environment |= {"PGPASSWORD": str(password)} if password else {}
         words = [str(find_binaries(self._bin_dir) / program), *command, "--dbname", make_conninfo("", **facts)]
-        pipe = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL} if reading else {
-            "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}  # fmt: skip
-        process = subprocess.Popen(words, stderr=said, env=environment, cwd="/", **pipe)  # type: ignore[call-overload]
-        try:
+        with _child(words, said, reading=reading, password=str(password) if password else None) as process:
             yield process
-        finally:
-            # killed before its pipe is closed: a stream that broke off must not look like one that ended
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                _close(stream)
+
+
+@contextmanager
+def _child(
+    words: list[str], said: IO[bytes], *, reading: bool, password: str | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+    environment |= {"PGPASSWORD": password} if password else {}
+    pipe = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL} if reading else {
+        "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}  # fmt: skip
+    process = subprocess.Popen(words, stderr=said, env=environment, cwd="/", **pipe)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        # killed before its pipe is closed: a stream that broke off must not look like one that ended
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            _close(stream)
+
+
+def _feed(process: subprocess.Popen[bytes], dump: Iterable[bytes]) -> None:
+    assert process.stdin is not None
+    try:
+        for chunk in dump:
+            process.stdin.write(chunk)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it ended before we did; its status says why
 
 
 def standing_schemas(conn: psycopg.Connection[Any]) -> list[str]:

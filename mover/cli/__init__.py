@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "answers": ("mover.cli.answers", "What a compliance officer asks, answered from the catalog's rows."),
     "policy": ("mover.cli.policy", "The policies in force: read and change them, agree on changes; check files."),
     "vault": ("mover.cli.vault", "For custodians: reveal, export, erase, import, keys; dumps, drills, restores."),
+    "db": ("mover.cli.db", "The database: its schema and backups, a newer PostgreSQL, another server."),
     "token": ("mover.cli.token", "Make, list and revoke API tokens."),
     "account": ("mover.cli.account", "Accounts of people: roles, passwords, an end."),
     "deid": ("mover.cli.deid", "De-identify a folder without catalog or daemon."),

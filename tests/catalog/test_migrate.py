@@ -14,7 +14,7 @@ import pytest
 from mover.catalog import migrate as module
 from mover.catalog.migrate import Migration, migrate, read_migrations
 from mover.catalog.postgres import SUPERUSER, EmbeddedServer
-from mover.errors import CatalogUnavailable, SchemaMismatch
+from mover.errors import CatalogUnavailable, MigrationFailed, SchemaMismatch
 from tests.support.postgres import Dsns, fresh_database
 
 
@@ -88,8 +88,9 @@ def test_a_failing_migration_leaves_nothing_of_itself(dsns: Dsns, monkeypatch: p
     broken = Migration(name, "create table mover.half (id text); set role mover_owner; select 1/0;")
     after = [*read_migrations(), broken]
     monkeypatch.setattr(module, "read_migrations", lambda: after)
-    with pytest.raises(psycopg.errors.DivisionByZero):
-        migrate(dsns.superuser)
+    with pytest.raises(MigrationFailed, match="DivisionByZero 22012") as refused:
+        migrate(dsns.superuser, backup="20260101T000000-0040.zst")
+    assert refused.value.where == name and "db restore 20260101T000000-0040.zst" in refused.value.advice
     with psycopg.connect(dsns.superuser) as conn:
         assert conn.execute("select to_regclass('mover.half')").fetchone() == (None,)
     after[-1] = Migration(name, "create table mover.half (id text);")

@@ -1,0 +1,202 @@
+"""What stood in a database before it was migrated, as a file in the state directory: the way back.
+
+Order for one backup, and what a crash between leaves:
+  1. room is looked for                                             -> nothing
+  2. one consistent dump, compressed, under a temporary name, synced -> a `.new` file, which the next backup removes
+  3. it is read again from the disk to its last row, then renamed   -> a file without a sidecar, likewise
+  4. the sidecar, which makes it count                              -> a backup
+Going back restores into a database beside the standing one, compares every table, and swaps the names in one
+transaction; what stood before keeps another name until somebody drops it.
+
+The rows of the vault stand in the file as they stand in the database: sealed. What was erased since is erased again
+when the daemon starts (`Custody.honour`). The nightly sealed dumps on two tiers (`protect.dumps`) are another thing:
+they survive this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import psycopg
+import zstandard
+from blake3 import blake3
+from msgspec import Struct
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from mover.catalog.dumping import CHUNK_BYTES, Dumper, TableFacts, differing
+from mover.catalog.migrate import migrate, schema_state
+from mover.errors import CatalogError, NoRoom, NotFound
+
+FOLDER = "backups"
+KEPT = 3
+# beside the size of the database: the file is compressed, and the log of a restore needs room, too
+SPARE_BYTES = 64 << 20
+ASIDE = "_before_"
+_LEVEL = 3
+
+
+class Backup(Struct, frozen=True):
+    """The sidecar of one file: what it must be, and what must stand in a database that was made of it."""
+
+    name: str
+    taken_at: datetime
+    schema: str
+    size_bytes: int
+    digest: str
+    tables: dict[str, TableFacts]
+
+    @property
+    def rows(self) -> int:
+        return sum(table.rows for table in self.tables.values())
+
+
+def migrate_after_backup(dsn: str, folder: Path, *, dump_dsn: str, bin_dir: Path | None) -> list[str]:
+    """What the daemon does at its start with the database it owns. A database of this version, or an empty one,
+    has nothing to go back to."""
+    state = schema_state(dsn)
+    made = make(dump_dsn, folder, bin_dir=bin_dir).name if state.missing and not state.empty else None
+    return migrate(dsn, backup=made)
+
+
+def make(dsn: str, folder: Path, *, bin_dir: Path | None = None, kept: int = KEPT) -> Backup:
+    """`dsn` of a role that may read everything. NoRoom before anything is written; the oldest go after it counts."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_room(dsn, folder)
+    for leftover in [*folder.glob("*.new"), *(one for one in folder.glob("*.zst") if not _sidecar(one).exists())]:
+        leftover.unlink()
+    dumper = Dumper(dsn, bin_dir=bin_dir)
+    with dumper.moment() as moment:
+        name = f"{moment.taken_at:%Y%m%dT%H%M%S}-{moment.schema[:4]}.zst"
+        side = folder / f"{name}.new"
+        digest, size = _write(side, dumper.stream(moment))
+    backup = Backup(name, moment.taken_at, moment.schema, size, digest, moment.facts)
+    dumper.read_through(_plain(side, backup))
+    os.rename(side, folder / name)
+    _write_synced(_sidecar(folder / name), [msgspec.json.encode(backup)])
+    for old in listed(folder)[kept:]:
+        _sidecar(folder / old.name).unlink()
+        (folder / old.name).unlink(missing_ok=True)
+    return backup
+
+
+def listed(folder: Path) -> list[Backup]:
+    """Newest first."""
+    found = [msgspec.json.decode(path.read_bytes(), type=Backup) for path in folder.glob("*.zst.json")]
+    return sorted(found, key=lambda one: one.taken_at, reverse=True)
+
+
+def go_back(dsn: str, folder: Path, name: str, *, bin_dir: Path | None = None) -> str:
+    """Puts what the backup holds in the place of the database of `dsn`, a superuser's, and says under which name what
+    stood there stands now. All or nothing: until the names are swapped, nothing was changed."""
+    backup = next((one for one in listed(folder) if one.name == name), None)
+    if backup is None:
+        raise NotFound("there is no such backup", where=name, hint="`mover db status` lists them.")
+    _check_room(dsn, folder)
+    own = str(conninfo_to_dict(dsn)["dbname"])
+    fresh, aside = f"{own}_restored", f"{own}{ASIDE}{backup.name.removesuffix('.zst').replace('-', '_').lower()}"
+    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
+        for leftover in (fresh, aside):
+            conn.execute(_sql("drop database if exists {} with (force)", leftover))
+        conn.execute(_sql("create database {} template template0", fresh))
+        restored = Dumper(make_conninfo(dsn, dbname=fresh), bin_dir=bin_dir)
+        restored.restore(_plain(folder / name, backup))
+        if wrong := differing(backup.tables, restored.facts()):
+            raise CatalogError(
+                "what was restored is not what was dumped; nothing was changed",
+                details=[{"table": one} for one in wrong],
+            )
+        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = any (%s)", [[own, fresh]])
+        with conn.transaction():
+            conn.execute(_sql("alter database {} rename to {}", own, aside))
+            conn.execute(_sql("alter database {} rename to {}", fresh, own))
+    return aside
+
+
+def standing_aside(dsn: str) -> list[str]:
+    """Databases that were put aside by going back."""
+    own = str(conninfo_to_dict(dsn)["dbname"])
+    with psycopg.connect(dsn) as conn:
+        query = "select datname from pg_database where starts_with(datname, %s) order by 1"
+        return [str(name) for (name,) in conn.execute(query, [own + ASIDE]).fetchall()]
+
+
+def drop_aside(dsn: str) -> list[str]:
+    found = standing_aside(dsn)
+    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
+        for name in found:
+            conn.execute(_sql("drop database {} with (force)", name))
+    return found
+
+
+def database_bytes(dsn: str) -> int:
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select pg_database_size(current_database())").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _check_room(dsn: str, folder: Path) -> None:
+    wanted, free = database_bytes(dsn) + SPARE_BYTES, shutil.disk_usage(folder).free
+    if free < wanted:
+        raise NoRoom(
+            f"a copy of the database may need {wanted >> 20} MiB, and {free >> 20} MiB are free", where=str(folder)
+        )
+
+
+def _plain(path: Path, backup: Backup) -> Iterator[bytes]:
+    """From the disk, not from memory; CatalogError where the file is not the one that was written."""
+    seen, reader = blake3(), zstandard.ZstdDecompressor().decompressobj()
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while chunk := file.read(CHUNK_BYTES):
+            seen.update(chunk)
+            try:
+                yield reader.decompress(chunk)
+            except zstandard.ZstdError as error:
+                raise CatalogError("the backup is damaged; nothing was changed", where=backup.name) from error
+    if seen.hexdigest() != backup.digest:
+        raise CatalogError("the backup is damaged; nothing was changed", where=backup.name)
+
+
+def _write(path: Path, plain: Iterable[bytes]) -> tuple[str, int]:
+    seen, packer = blake3(), zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+
+    def packed() -> Iterator[bytes]:
+        for chunk in plain:
+            yield packer.compress(chunk)
+        yield packer.flush()
+
+    def told() -> Iterator[bytes]:
+        for chunk in packed():
+            seen.update(chunk)
+            yield chunk
+
+    size = _write_synced(path, told())
+    return seen.hexdigest(), size
+
+
+def _write_synced(path: Path, chunks: Iterable[bytes]) -> int:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        size = sum(file.write(chunk) for chunk in chunks)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return size
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _sql(text: str, *names: str) -> sql.Composed:
+    return sql.SQL(text).format(*map(sql.Identifier, names))

@@ -1,0 +1,232 @@
+"""`mover db`: the database itself. For root or the daemon's own user, on the daemon's machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mover.cli.common import plan_option, with_output
+from mover.cli.watching import WholeLines
+
+if TYPE_CHECKING:
+    from mover.catalog.backups import Backup
+    from mover.catalog.migrate import SchemaState
+    from mover.cli.common import Where
+    from mover.cli.output import Output
+    from mover.settings import Settings
+
+admin_option = click.option(
+    "--admin", metavar="DSN", help="Of a given server: a superuser, or a login that may become mover's owners. "
+    "Its password stands in a passfile, not here.",
+)  # fmt: skip
+
+
+@click.group("db", cls=WholeLines)
+def command() -> None:
+    """The database: its schema and backups, a newer PostgreSQL, another server."""
+
+
+@command.command("status")
+@with_output
+@click.pass_obj
+def status(where: Where, *, out: Output) -> int:
+    """What stands in the database, which versions work with it, and which backups there are."""
+    from mover.catalog.backups import database_bytes, standing_aside
+    from mover.catalog.migrate import own_landing, schema_state
+    from mover.cli.output import size
+
+    settings = where.settings()
+    with _reached(settings, None) as dsn:
+        state, held, aside = schema_state(dsn), database_bytes(dsn), standing_aside(dsn)
+        told = {
+            "embedded": settings.database.embedded, "newest": state.newest, "landing": state.landing,
+            "own_landing": own_landing(), "missing": list(state.missing), "later": list(state.later),
+            "size_bytes": held, "put_aside": aside, "backups": _backups(settings),
+        }  # fmt: skip
+    pairs = [
+        ("database", "embedded" if settings.database.embedded else "a given server"), ("size", size(held)),
+        ("schema", state.newest or "none yet"), ("this version", _fits(state)), ("put aside", " ".join(aside)),
+    ]  # fmt: skip
+    out.facts(told, pairs)
+    if not out.as_json:
+        _list_backups(out, settings)
+    return 1 if state.missing else 0
+
+
+@command.command("backup")
+@with_output
+@click.pass_obj
+def backup(where: Where, *, out: Output) -> None:
+    """Dump the database into the state directory and read the dump again; the newest three are kept.
+
+    A daemon may run beside. This is the way back of an upgrade; `mover vault dump` survives this machine.
+    """
+    settings = where.settings()
+    with _reached(settings, None) as dsn:
+        made = _backup(settings, dsn)
+    out.facts(_told(made), [(name, value) for name, value in _told(made).items()])
+
+
+@command.command("migrate")
+@admin_option
+@click.option("--without-backup", is_flag=True, help="Somebody else keeps a way back.")
+@plan_option
+@with_output
+@click.pass_obj
+def migrate(where: Where, *, out: Output, admin: str | None, without_backup: bool, plan: bool) -> int:
+    """Bring the schema to this version, after a backup. The embedded database's daemon does this at its start.
+
+    The version that ran before works on the new schema, too: a failed upgrade goes back without a restore.
+    """
+    from mover.catalog import migrate as migrations
+
+    settings = where.settings()
+    with _alone(settings), _reached(settings, admin) as dsn:
+        state = migrations.schema_state(dsn)
+        wanted = not state.empty and bool(state.missing) and not without_backup
+        if plan:
+            steps = [f"{one} {'after a backup' if wanted else ''}".strip() for one in state.missing]
+            out.facts(
+                {"missing": list(state.missing), "backup": wanted}, [("would apply", ", ".join(steps) or "nothing")]
+            )
+            return 0
+        made = _backup(settings, dsn) if wanted else None
+        done = migrations.migrate(dsn, backup=made.name if made else None)
+    out.facts({"applied": done, "backup": made.name if made else None},
+              [("applied", " ".join(done) or "nothing"), ("backup", made.name if made else "none")])  # fmt: skip
+    return 0
+
+
+@command.command("restore")
+@click.argument("name", metavar="BACKUP")
+@plan_option
+@with_output
+@click.pass_obj
+def restore(where: Where, *, out: Output, name: str, plan: bool) -> None:
+    """Put what a backup holds in the place of the embedded database. With no daemon running.
+
+    What stood there is put aside under another name (`mover db status`), until `mover db forget` drops it.
+    """
+    from mover.catalog import backups
+    from mover.errors import SettingsInvalid
+
+    settings = where.settings()
+    if not settings.database.embedded:
+        raise SettingsInvalid(
+            "the database is a server's", where=str(settings.file),
+            hint="Its administrator restores it: zstd -dc FILE | pg_restore --single-transaction --dbname DSN",
+        )  # fmt: skip
+    if plan:
+        found = [one for one in backups.listed(_folder(settings)) if one.name == name]
+        out.table([_told(one) for one in found], "backup taken schema rows>", map(_row, found), empty="no such backup")
+        return
+    with _alone(settings), _reached(settings, None) as dsn:
+        aside = backups.go_back(dsn, _folder(settings), name, bin_dir=settings.database.bin_dir)
+    out.facts({"restored": name, "put_aside": aside}, [("restored", name), ("before, as", aside)])
+    out.note("What happened after the backup is not in it: walk the tiers, and look at the audit's ends.")
+
+
+@command.command("forget")
+@plan_option
+@with_output
+@click.pass_obj
+def forget(where: Where, *, out: Output, plan: bool) -> None:
+    """Drop what was put aside: databases before a restore."""
+    from mover.catalog import backups
+
+    settings = where.settings()
+    with _reached(settings, None) as dsn:
+        gone = backups.standing_aside(dsn) if plan else backups.drop_aside(dsn)
+    out.facts({"dropped": gone, "plan": plan}, [("would drop" if plan else "dropped", " ".join(gone) or "nothing")])
+
+
+# --- what they share ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _reached(settings: Settings, admin: str | None) -> Iterator[str]:
+    """Of the embedded server the superuser, beside a daemon or without one; else `admin`, or the daemon's own."""
+    from mover.catalog.postgres import Embedded
+    from mover.errors import SettingsInvalid
+
+    chosen = settings.database
+    if not chosen.embedded:
+        if admin is not None and "password" in admin:
+            raise SettingsInvalid(
+                "a password on the command line is everybody's", hint="Use `passfile=FILE` in the DSN."
+            )
+        assert chosen.dsn is not None
+        yield admin or chosen.dsn
+        return
+    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+    try:
+        yield embedded.start().superuser_dsn
+    finally:
+        embedded.stop()
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Of the embedded database no daemon runs, and none begins. A server's other daemons go on: they may."""
+    from mover.opening import locked_state
+
+    if not settings.database.embedded:
+        yield
+        return
+    with locked_state(settings.state_dir):
+        yield
+
+
+def _backup(settings: Settings, dsn: str) -> Backup:
+    from mover.catalog.backups import make
+    from mover.errors import SettingsInvalid
+
+    dump = dsn if settings.database.embedded else settings.database.dump_dsn
+    if dump is None:
+        raise SettingsInvalid(
+            "there is no `dump_dsn_file` in `database`, so nothing can be dumped before", where=str(settings.file),
+            hint="Name a role that may read everything; or, where somebody else keeps a way back, --without-backup.",
+        )  # fmt: skip
+    return make(dump, _folder(settings), bin_dir=settings.database.bin_dir)
+
+
+def _folder(settings: Settings) -> Path:
+    from mover.catalog.backups import FOLDER
+
+    return settings.state_dir / FOLDER
+
+
+def _fits(state: SchemaState) -> str:
+    if state.missing:
+        return f"lacks {len(state.missing)} migrations: mover db migrate, or a start of the daemon"
+    if state.later:
+        return f"works with it, though {len(state.later)} migrations are of the next version"
+    return "has nothing to migrate"
+
+
+def _backups(settings: Settings) -> list[dict[str, object]]:
+    from mover.catalog.backups import listed
+
+    return [_told(one) for one in listed(_folder(settings))]
+
+
+def _list_backups(out: Output, settings: Settings) -> None:
+    from mover.catalog.backups import listed
+
+    found = listed(_folder(settings))
+    out.table(_backups(settings), "backup taken schema rows>", map(_row, found), empty="no backup was made yet")
+
+
+def _told(backup: Backup) -> dict[str, object]:
+    return {
+        "backup": backup.name, "taken_at": backup.taken_at, "schema": backup.schema, "rows": backup.rows,
+        "size_bytes": backup.size_bytes,
+    }  # fmt: skip
+
+
+def _row(backup: Backup) -> tuple[object, ...]:
+    return backup.name, backup.taken_at, backup.schema, backup.rows

@@ -1,0 +1,211 @@
+"""Before a migration stands a backup; the version before goes on; a migration takes nothing away that it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from mover.catalog import backups
+from mover.catalog import migrate as module
+from mover.catalog.dumping import Dumper, differing
+from mover.catalog.migrate import (
+    Migration,
+    check_schema,
+    landing_of,
+    migrate,
+    own_landing,
+    read_migrations,
+    schema_state,
+)
+from mover.catalog.postgres import SUPERUSER, EmbeddedServer
+from mover.errors import CatalogError, MigrationFailed, NoRoom, NotFound, SchemaMismatch
+from tests.support.facts import NUMBER, whole_project
+from tests.support.postgres import Dsns, add_tiers, fresh_database
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dumping")]
+
+LANDED = (module.MIGRATIONS / "landed.txt").read_text("utf-8").split()
+
+
+@pytest.fixture
+def landed(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dsns]:
+    """A database as the newest landed state left it."""
+    every = read_migrations()
+    with fresh_database(server, template="template1") as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "read_migrations", lambda: [one for one in every if one.file <= LANDED[-1]])
+            migrate(made.superuser)
+        yield made
+
+
+def next_version(patch: pytest.MonkeyPatch, text: str) -> str:
+    every = read_migrations()
+    name = f"{len(every) + 1:04}_later.sql"
+    patch.setattr(module, "read_migrations", lambda: [*every, Migration(name, text)])
+    return name
+
+
+def test_a_migration_that_fails_leaves_a_way_back_that_is_walked(
+    server: EmbeddedServer, dsns: Dsns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the backup to the refusal, to what an administrator types, to the rows that stood there."""
+    add_tiers(dsns)
+    with psycopg.connect(dsns.superuser) as conn:
+        whole_project(conn, "demo", mark="a", number=NUMBER)
+    whole = Dumper(dsns.superuser).facts()
+    go = {"folder": tmp_path, "dump_dsn": dsns.superuser, "bin_dir": server.bin_dir}
+    assert backups.migrate_after_backup(dsns.superuser, **go) == [] and backups.listed(tmp_path) == []
+
+    with monkeypatch.context() as patch:
+        name = next_version(patch, "delete from mover.slide_view; select 1 / 0;")
+        with pytest.raises(MigrationFailed) as failed:
+            backups.migrate_after_backup(dsns.superuser, **go)
+        [made] = backups.listed(tmp_path)
+        assert failed.value.where == name and made.name in failed.value.advice
+        assert made.tables == whole == Dumper(dsns.superuser).facts(), "a failed migration left something of itself"
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+        next_version(patch, "delete from mover.slide_view;")
+        assert backups.migrate_after_backup(dsns.superuser, **go) == [name]
+        assert differing(whole, Dumper(dsns.superuser).facts()) == ["mover.slide_view", "mover_meta.migration"]
+        with psycopg.connect(dsns.superuser) as conn:
+            assert conn.execute("select landing, backup from mover_meta.migration where file = %s", [name]).fetchone() \
+                == (own_landing(), backups.listed(tmp_path)[0].name)  # fmt: skip
+
+    aside = backups.go_back(dsns.superuser, tmp_path, made.name, bin_dir=server.bin_dir)
+    assert Dumper(dsns.superuser).facts() == whole and migrate(dsns.superuser) == []
+    with psycopg.connect(make_conninfo(dsns.superuser, dbname=aside)) as conn:
+        assert conn.execute("select count(*) from mover.slide_view").fetchone() == (0,), "what stood there was kept"
+    assert backups.standing_aside(dsns.superuser) == [aside] == backups.drop_aside(dsns.superuser)
+    assert backups.standing_aside(dsns.superuser) == []
+
+
+def test_a_backup_counts_only_when_it_was_read_again_and_is_looked_at_before_it_is_trusted(
+    server: EmbeddedServer, dsns: Dsns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(backups.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20}))
+        with pytest.raises(NoRoom, match="MiB are free"):
+            backups.make(dsns.superuser, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "killed.zst.new").write_bytes(b"half")
+    (tmp_path / "killed.zst").write_bytes(b"no sidecar came")
+    with monkeypatch.context() as patch:
+        patch.setattr(Dumper, "stream", lambda *_: iter([b"PGDMP and no more"]))
+        with pytest.raises(CatalogError, match="pg_restore ended"):
+            backups.make(dsns.superuser, tmp_path)
+    assert backups.listed(tmp_path) == []
+    made = [backups.make(dsns.superuser, tmp_path, kept=1) for _ in range(2)][-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [made.name, f"{made.name}.json"]
+
+    with open(tmp_path / made.name, "r+b") as file:
+        file.seek(made.size_bytes // 2)
+        file.write(b"damage")
+    with pytest.raises(CatalogError, match="damaged|ended with status"):
+        backups.go_back(dsns.superuser, tmp_path, made.name, bin_dir=server.bin_dir)
+    assert backups.standing_aside(dsns.superuser) == [] and migrate(dsns.superuser) == []
+    with pytest.raises(NotFound):
+        backups.go_back(dsns.superuser, tmp_path, "20200101T000000-0001.zst")
+
+
+def test_the_version_before_works_on_and_any_older_one_says_that_it_does_not(
+    landed: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is not upgraded yet, and a release that somebody goes back to, meet the newer schema."""
+    every, own = read_migrations(), own_landing()
+    assert [landing_of(file) for file in LANDED] == list(range(1, len(LANDED) + 1)) and own == len(LANDED) + 1
+    assert schema_state(landed.daemon).missing == tuple(one.file for one in every if one.file > LANDED[-1])
+    with pytest.raises(SchemaMismatch, match="older version") as refused:
+        check_schema(landed.daemon)
+    assert "mover db migrate" in refused.value.advice
+    migrate(landed.superuser)
+    assert check_schema(landed.daemon).later == ()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_migrations", lambda: [one for one in every if one.file <= LANDED[-1]])
+        assert check_schema(landed.daemon).later == tuple(one.file for one in every if one.file > LANDED[-1])
+        assert migrate(landed.superuser) == []
+        patch.setattr(module, "read_migrations", lambda: [one for one in every if one.file <= LANDED[-2]])
+        for refused_by in (lambda: check_schema(landed.daemon), lambda: migrate(landed.superuser)):
+            with pytest.raises(SchemaMismatch, match="not by the next one"):
+                refused_by()
+
+
+def test_a_database_without_any_schema_is_told(server: EmbeddedServer) -> None:
+    with fresh_database(server, template="template1") as made:
+        assert schema_state(server.dsn(SUPERUSER, made.database)).empty
+        with pytest.raises(SchemaMismatch, match="older version"):
+            check_schema(made.superuser)
+
+
+# --- what the landed version reads and writes -----------------------------------------------------------------------
+
+# What a migration that has not landed may take away: the landed version does not use it, for the reason beside it.
+CONTRACTED: dict[str, str] = {}
+
+_OURS = "select oid from pg_namespace where nspname in ('mover', 'vault')"
+_READ = f"""
+select format('column %s.%s %s', c.oid::regclass, a.attname, format_type(a.atttypid, a.atttypmod))
+  from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  where c.relnamespace in ({_OURS}) and c.relkind in ('r', 'v', 'p')
+union all select format('function %s(%s) %s', p.oid::regproc, pg_get_function_identity_arguments(p.oid),
+    pg_get_function_result(p.oid)) from pg_proc p where p.pronamespace in ({_OURS})
+union all select format('word %s %s', enumtypid::regtype, enumlabel) from pg_enum
+union all select format('grant %s on %s to %s', x.privilege_type, c.oid::regclass, x.grantee::regrole)
+  from pg_class c cross join aclexplode(c.relacl) x where x.grantee <> 0 and c.relnamespace in ({_OURS})
+union all
+select format('grant %s on %s.%s to %s', x.privilege_type, a.attrelid::regclass, a.attname, x.grantee::regrole)
+  from pg_attribute a cross join aclexplode(a.attacl) x
+  where a.attrelid in (select oid from pg_class where relnamespace in ({_OURS}))
+union all select format('grant %s on %s to %s', x.privilege_type, p.oid::regprocedure, x.grantee::regrole)
+  from pg_proc p cross join aclexplode(p.proacl) x where x.grantee <> 0 and p.pronamespace in ({_OURS})
+"""
+# an insert of the landed version names none of these
+_DEMANDED = f"""
+select format('%s.%s', c.oid::regclass, a.attname) from pg_class c
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  where c.relnamespace in ({_OURS}) and c.relkind = 'r'
+  and a.attnotnull and not a.atthasdef and a.attidentity = '' and a.attgenerated = ''
+"""
+# what an `on conflict` of it relies on
+_UNIQUE = f"""
+select regexp_replace(pg_get_indexdef(indexrelid), '^.* ON ', '') from pg_index
+  where indisunique and indrelid in (select oid from pg_class where relnamespace in ({_OURS}))
+"""
+
+
+def said(dsn: str, query: str) -> set[str]:
+    with psycopg.connect(dsn) as conn:
+        return {str(line) for (line,) in conn.execute(query).fetchall()}
+
+
+def taken_away(old: str, new: str) -> list[str]:
+    """What the landed version would miss, or be refused for, in the newer schema."""
+    before, uniques = said(old, _READ), said(old, _UNIQUE) - said(new, _UNIQUE)
+    tables = {one.rpartition(".")[0].removeprefix("column ") for one in before if one.startswith("column ")}
+    asked = {one for one in said(new, _DEMANDED) - said(old, _DEMANDED) if one.rpartition(".")[0] in tables}
+    missed = (before - said(new, _READ)) | {f"unique {one}" for one in uniques} | {f"demands {one}" for one in asked}
+    return sorted(missed - set(CONTRACTED))
+
+
+def test_new_migrations_take_nothing_away_that_the_landed_version_uses(landed: Dsns, dsns: Dsns) -> None:
+    """Expand first, contract one landed state later (docs/upgrade.md). That the rule bites is tried beside it."""
+    assert taken_away(landed.superuser, dsns.superuser) == []
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("alter table mover.slide rename column family to kin")
+        conn.execute("alter table mover.lineage add column owner text not null")
+        conn.execute("alter table mover.shard alter column queue type varchar")
+        conn.execute("revoke select on mover.batch from mover_daemon")
+        conn.execute("drop function mover.dump_ages()")
+    lines = taken_away(landed.superuser, dsns.superuser)
+    wanted = [
+        "column mover.shard.queue text", "column mover.slide.family text", "demands mover.lineage.owner",
+        "demands mover.slide.kin", "grant SELECT on mover.batch to mover_daemon",
+    ]  # fmt: skip
+    assert [one for one in lines if "dump_ages" not in one] == wanted
+    assert any("dump_ages" in one for one in lines)
