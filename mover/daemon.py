@@ -483,7 +483,7 @@ def _scans(
 
 
 def _places(settings: Settings) -> dict[str, Place]:
-    return {t.name: Place(t.role, t.read_only, t.path) for t in settings.tiers.values()}
+    return {t.name: Place(t.role, t.read_only, t.path, t.deletes) for t in settings.tiers.values()}
 
 
 def _served(settings: Settings) -> list[str]:
@@ -603,8 +603,9 @@ async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
         mount = await asyncio.to_thread(guarded, lambda _: mounts.stands_on(root), opened)
     settle_s = mount.attribute_cache_s if tier.attribute_cache_s is None else tier.attribute_cache_s
     roots = FlashRoots(
-        root, reflink=traits.reflink, check_identity=opened.check_identity, nfs=mount.nfs, guard=guard, name=tier.name
-    )
+        root, reflink=traits.reflink, check_identity=opened.check_identity, nfs=mount.nfs, guard=guard, name=tier.name,
+        deletes=tier.deletes,
+    )  # fmt: skip
     return Flash(roots, tier.seen_as or str(root), tier.capacity_bytes, settle_s)
 
 
@@ -974,7 +975,7 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
     return wire.Tier(
         name=tier.name, kind=tier.kind, zone=tier.zone, role=tier.role, online=online,
         traits=msgspec.to_builtins(traits), capacity_bytes=capacity, free_bytes=free, reserved_bytes=reserved,
-        explanation=explanation,
+        explanation=explanation, deletes=tier.deletes and not tier.read_only,
     )  # fmt: skip
 
 
@@ -1007,6 +1008,9 @@ async def _warnings(house: House, tiers: list[wire.Tier]) -> list[str]:
         found.append(f"no new slide is released: {stopped.why}")
     if not dump_policies(house.policies):
         found.append("no policy of kind dump: if this machine is lost, the crosswalk is lost with it")
+    kept = [name for name, tier in house.settings.tiers.items() if not (tier.read_only or tier.deletes)]
+    if kept:
+        found.append(f"deletion is not switched on for {', '.join(kept)}: what is to go there waits")
     return found + await _policies(house).told()
 
 

@@ -103,6 +103,9 @@ class TierFile(Struct, frozen=True, forbid_unknown_fields=True):
     credentials_file: str | None = None
     # nothing is ever written to it, not even an identity file (D11)
     read_only: bool = False
+    # whether anything may be deleted on it: cleaned up, forgotten, purged. Our own unfinished files are not meant.
+    # Unsaid it may, as before there was this word; `mover init` writes `false`
+    deletes: bool | None = None
     # the same place as the cluster's nodes call it
     seen_as: str | None = None
     # what we may fill of it; the file system's own size when absent
@@ -291,6 +294,9 @@ class Tier(Struct, frozen=True):
     attribute_cache_s: float | None = None
     unanswered_s: float = 30.0
     calls_max: int = 16
+    deletes: bool = True
+    # whether the file says so, or nobody asked
+    deletes_said: bool = True
     # the name of its systemd credential
     credential: str | None = None
 
@@ -643,6 +649,8 @@ def _tier(name: str, written: TierFile, folder: Path, state: Path, environment: 
             "ca_file": folder / written.ca_file if written.ca_file else None,
             "sts": _sts(given.sts, folder) if given.sts else None,
             "credential": given.systemd,
+            "deletes": written.deletes is not False,
+            "deletes_said": written.deletes is not None,
         }
     )
 

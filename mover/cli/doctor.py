@@ -92,7 +92,7 @@ def _examine(where: Where) -> Iterator[Finding]:
         return
     yield good("settings", f"{settings.file} is understood (role {settings.role})")
     for examine in (
-        _policies, _permissions, machine.rights, _listening, machine.certificates, _tiers, machine.mounted,
+        _policies, _permissions, machine.rights, _listening, machine.certificates, _tiers, _deletion, machine.mounted,
         machine.room, machine.store_clocks, _sandbox, _daemon,
     ):  # fmt: skip
         yield from examine(settings)
@@ -230,6 +230,19 @@ def _tiers(settings: Settings) -> Iterator[Finding]:
             yield _tried(tier)
     yield from probes.overlapping(tiers)
     yield from probes.shared_devices(tiers)
+
+
+def _deletion(settings: Settings) -> Iterator[Finding]:
+    from mover.cli.probes import good, warn
+
+    for tier in settings.tiers.values():
+        if tier.read_only:
+            continue
+        about = f"deletion on {tier.name}"
+        if not tier.deletes_said:
+            yield warn(about, "it happens, and nobody said so", "Say `deletes: true` or `deletes: false` of the tier.")
+        else:
+            yield good(about, "switched on" if tier.deletes else "not switched on: nothing is deleted, plans say what")
 
 
 def _tried(tier: Any) -> Finding:

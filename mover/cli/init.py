@@ -131,18 +131,8 @@ def _answers(from_file: Path | None, given: dict[str, str], *, ask: bool) -> Ans
 
 
 def _settings_text(answers: Answers, file: Path) -> str:
-    """YAML with a sentence of why at each choice; JSON strings are YAML strings."""
-    import msgspec
-
-    def quoted(text: str) -> str:
-        return msgspec.json.encode(text).decode()
-
-    def path(text: str) -> str:
-        return quoted(str(Path(text).expanduser().absolute()))
-
-    endpoint = f"\n    endpoint: {quoted(answers.endpoint)}" if answers.endpoint else ""
-    seen_as = f"\n    seen_as: {quoted(answers.flash_seen_as)}" if answers.flash_seen_as else ""
-    tcp = f"\n  tcp: {quoted(answers.tcp)}" if answers.tcp else ""
+    """YAML with a sentence of why at each choice."""
+    tcp = f"\n  tcp: {_quoted(answers.tcp)}" if answers.tcp else ""
     return f"""\
 # Written by `mover init`. `mover --config {file} doctor` checks it. Relative paths are relative to this file.
 version: 1
@@ -154,42 +144,65 @@ project: {answers.project}
 role: both
 
 # The embedded database, the vault's key and the local socket live here. Back up the key apart from the database.
-state_dir: {path(answers.state)}
+state_dir: {_path(answers.state)}
 policies: policies
 
 # The local socket knows root and the daemon's user without a token. Beyond loopback TCP needs `tls:`.
 listen:
-  unix: {quoted(str(Path(answers.state).expanduser().absolute() / "mover.sock"))}{tcp}
+  unix: {_quoted(str(Path(answers.state).expanduser().absolute() / "mover.sock"))}{tcp}
 
+{_tiers_text(answers)}"""
+
+
+def _tiers_text(answers: Answers) -> str:
+    endpoint = f"\n    endpoint: {_quoted(answers.endpoint)}" if answers.endpoint else ""
+    seen_as = f"\n    seen_as: {_quoted(answers.flash_seen_as)}" if answers.flash_seen_as else ""
+    return f"""\
 tiers:
   # What pathology hands over. Never written to; the only tier with names in it.
   intake:
     kind: posix
     zone: identified
     role: source
-    path: {path(answers.source)}
+    path: {_path(answers.source)}
     read_only: true
+  # `deletes: false`: nothing is deleted there, whatever policies say; plans show what would be. Switch it on, tier by
+  # tier, when you have read such plans: runs leave the flash and snapshots are forgotten only then.
   # De-identified slides, write-once.
   archive:
     kind: object
     zone: deidentified
     role: archive
-    url: {quoted(answers.bucket)}{endpoint}
-    region: {quoted(answers.region)}
-    credentials_file: {path(answers.credentials_file)}
+    url: {_quoted(answers.bucket)}{endpoint}
+    region: {_quoted(answers.region)}
+    credentials_file: {_path(answers.credentials_file)}
+    deletes: false
   # Run roots for training. `seen_as` is the same folder as the cluster's nodes call it.
   flash:
     kind: posix
     zone: deidentified
     role: flash
-    path: {path(answers.flash)}{seen_as}
+    path: {_path(answers.flash)}{seen_as}
+    deletes: false
   # The snapshot repository, readable with stock restic.
   protect:
     kind: posix
     zone: deidentified
     role: protect
-    path: {path(answers.protect)}
+    path: {_path(answers.protect)}
+    deletes: false
 """
+
+
+def _quoted(text: str) -> str:
+    """JSON strings are YAML strings."""
+    import msgspec
+
+    return msgspec.json.encode(text).decode()
+
+
+def _path(text: str) -> str:
+    return _quoted(str(Path(text).expanduser().absolute()))
 
 
 def _parsed(text: str, file: Path) -> Settings:
@@ -357,4 +370,5 @@ The daemon runs as the user that owns {settings.state_dir}. What to do next:
   mover --config {config} token make slurm --role operator --uid UID --gid GID
   mover --config {config} batch ready FOLDER --expected N --wait
 
+Nothing is deleted on any tier until its `deletes:` in {config} says true.
 Keep a copy of {settings.vault_key} in a safe: without it no name can ever be found again.""")

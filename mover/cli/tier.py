@@ -39,13 +39,13 @@ def list_tiers(*, mover: SyncClient, out: Output) -> None:
             size(t.reserved_bytes) if t.reserved_bytes else "",
             ", ".join(name for name, has in sorted(t.traits.items()) if has is True),
             (state(t.lock.state) if t.lock else ""),
+            "on" if t.deletes else "off",
             (t.lock.explanation if t.lock else None) or t.explanation,
         )
         for t in tiers
     ]
-    out.table(
-        tiers, "tier kind zone role state capacity> free> reserved> can kept why", rows, empty="no tiers in mover.yaml"
-    )
+    columns = "tier kind zone role state capacity> free> reserved> can kept deletion why"
+    out.table(tiers, columns, rows, empty="no tiers in mover.yaml")
 
 
 @command.command("pace")

@@ -425,7 +425,7 @@ def _unvouch(tier: PruneTier, sidecar: Sidecar) -> None:
     """Ours, and no other that stands in its place."""
     with suppress(EntryMissing):
         if decode_sidecar(tier.read(sidecar_key(sidecar.number))) == sidecar:
-            tier.remove(sidecar_key(sidecar.number))
+            tier.tidy(sidecar_key(sidecar.number))
 
 
 # --- small tools --------------------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ class Publisher:
             for entry in list(archive.list(slide_folder(sidecar.number))):
                 if entry.key not in sidecar.keys:
                     with suppress(EntryMissing):
-                        archive.remove(entry.key)
+                        archive.tidy(entry.key)
         except TierError as error:
             log.warning("attempts not swept", number=sidecar.number, code=error.code)
 

@@ -1356,6 +1356,8 @@ class Tier(Answer, frozen=True, kw_only=True):
     reserved_bytes: int = 0
     explanation: str | None = None
     lock: TierLock | None = None
+    # whether anything of what it holds may be deleted
+    deletes: bool = True
 
 
 class Tiers(Answer, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ class Place(Struct, frozen=True):
     role: TierRole
     read_only: bool = False
     path: Path | None = None
+    deletes: bool = True
 
 
 class Ends(Struct, frozen=True):

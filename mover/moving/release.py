@@ -62,7 +62,7 @@ from mover.moving.places import Ends
 from mover.moving.trash import Inode, Trash, inode_of, trash_key
 from mover.randomness import new_id
 from mover.tiers.guard import guarded, wanted
-from mover.tiers.port import OpenEntry, ReadTier
+from mover.tiers.port import OpenEntry, ReadTier, deletion_off, refuse_kept
 from mover.transfer.digest import digest_source
 
 SQL = load(__file__)
@@ -211,7 +211,7 @@ class Releases:
             return "the server's clock went back: no hold can be trusted to be over"
         if facts.epoch != row.epoch:
             return "the catalog is not the one the release was made in (restored from a backup?)"
-        return None
+        return None if row.state == "restoring" else deletion_off(self._trash_of(row.tier))
 
     async def _refuse_unfit(self, conn: Connection, row: Any) -> None:
         refused = await self._unfit(conn, row)
@@ -445,6 +445,7 @@ class Releases:
                     found.append(_replace(look, kept=why))
                     continue
                 try:
+                    refuse_kept(trash)
                     trash.remove(root, look.trash, expected=_of_row(one))
                     found.append(look)
                 except TierUnavailable:

@@ -68,7 +68,7 @@ class Moving:
 def _trashes(ends: Ends) -> dict[str, Trash]:
     """Of the tiers whose entries may leave: posix, writable, and no originals on them."""
     return {
-        name: Trash(place.path, tier=name, check_identity=ends.tiers[name].check_identity)
+        name: Trash(place.path, tier=name, check_identity=ends.tiers[name].check_identity, deletes=place.deletes)
         for name, place in ends.places.items()
         if place.path is not None and not place.read_only and name in ends.tiers
         and ends.tiers[name].zone == "deidentified"

@@ -36,6 +36,7 @@ from mover.moving.plan import Found, Planner, folder_of, valid_sources
 from mover.moving.release import Releases
 from mover.policy import PolicyBook
 from mover.randomness import new_id
+from mover.tiers.port import deletion_off
 
 SQL = load(__file__)
 PLAN_STEPS_MAX = 1000
@@ -140,6 +141,8 @@ class Transfers:
             # a list is judged entry by entry: its prefix is only where its names begin
             overlapping = source.keys is None and self._ends.overlapping(start, end)
             found += judge_way(start, end, release=body.verb == "move", overlapping=overlapping)
+            if body.verb == "move" and (why := deletion_off(self._ends.tier(source.tier))) is not None:
+                found.append(Refusal("entry-locked", f"{why}: its sources may be copied, and not moved", source.tier))
         return found
 
     async def _remember(

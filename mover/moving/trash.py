@@ -46,8 +46,11 @@ def inode_of(status: os.stat_result) -> Inode:
 class Trash:
     """The trash of one writable posix tier."""
 
-    def __init__(self, root: Path, *, tier: str, check_identity: Callable[[], None]) -> None:
+    def __init__(
+        self, root: Path, *, tier: str, check_identity: Callable[[], None], deletes: bool = True
+    ) -> None:
         self._root, self._tier, self._check_identity = root, tier, check_identity
+        self.name, self.deletes = tier, deletes
 
     @contextmanager
     def opened(self) -> Iterator[int]:

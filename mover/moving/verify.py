@@ -342,7 +342,7 @@ class Verify:
         if place.path is None:
             # a bucket that keeps versions: the damaged object stays one of them, behind a delete marker
             with suppress(EntryMissing):
-                tier.remove(key)
+                tier.tidy(key)
             return
         trash = Trash(place.path, tier=name, check_identity=tier.check_identity)
         with trash.opened() as root:

@@ -122,22 +122,16 @@ def file_key(prefix: str, dump: str, file: str) -> str:
     return f"{prefix}/{dump}/{file}"
 
 
-def remove(tier: PruneTier, prefix: str, dump: str, *, leave_locked: bool = False) -> None:
+def remove(tier: PruneTier, prefix: str, dump: str, *, unfinished: bool = False) -> None:
     """Blocking. The sidecar last: what was cut off is still known as ours, and ended by the next. EntryLocked where the
-    tier holds on to a file; with `leave_locked` that file stays, and is nobody's: no sidecar names it. IntegrityError
+    tier holds on to a file; of an `unfinished` one it stays, and is nobody's: no sidecar names it. IntegrityError
     for what is no dump's id: rows can be forged, and what stands below the id goes."""
     if not is_id(dump, "dump"):
         raise IntegrityError("this is not the id of a dump: nothing is removed by it", where=tier.name)
+    prune = tier.tidy if unfinished else tier.remove
     for key in (*_files(tier, f"{prefix}/{dump}"), sidecar_key(prefix, dump)):
-        with suppress(*((EntryLocked,) if leave_locked else ())):
-            _gone(tier, key)
-
-
-def _gone(tier: PruneTier, key: str) -> None:
-    try:
-        tier.remove(key)
-    except EntryMissing:
-        return  # removed by us before a crash
+        with suppress(EntryMissing, *((EntryLocked,) if unfinished else ())):  # removed by us before a crash
+            prune(key)
 
 
 def _files(tier: ReadTier, folder: str) -> list[str]:

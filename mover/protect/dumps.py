@@ -175,7 +175,7 @@ class Dumps:
         catalog that was restored from this very dump still has it as being made, and so may a forged row."""
         if any(dumpfiles.is_signed(one, self.means.key()) for one in dumpfiles.listed(tier, prefix, dump)):
             raise Conflict("this dump stands already, and is not made over", where=dump)
-        dumpfiles.remove(tier, prefix, dump, leave_locked=True)
+        dumpfiles.remove(tier, prefix, dump, unfinished=True)
 
     def _write(self, dump: str, tier: PruneTier, key: str) -> tuple[Moment, Written, str]:
         """Blocking. The stream is never whole in memory, and never plain anywhere but in pipes."""

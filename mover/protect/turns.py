@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
+
 from mover.catalog.instance import server_now
 from mover.decide.retention import breaks
 from mover.errors import NotFound, RequestInvalid
@@ -46,7 +48,9 @@ class Turns:
         """What it would do, and what it would wait for; nothing is changed."""
         policy = self._policy(body)
         if body.kind == "keep":
-            return await self._retention.forget_plan(identity.project, policy.name)
+            plan = await self._retention.forget_plan(identity.project, policy.name)
+            waits = [wire.PlanStep(action="wait", subject=policy.name, reason=why) for why in self._off(policy)]
+            return msgspec.structs.replace(plan, steps=waits + plan.steps)
         if body.kind == "prune":
             return await self._plan_prune(identity.project, policy)
         step = wire.PlanStep(action=body.kind, subject=policy.name, reason=WHAT[body.kind])
@@ -65,12 +69,16 @@ class Turns:
             for one in found.steps
         ]
         large = breaks(counts["sweep"], counts["packs"], breaker.percent) and not breaker.opened
-        waits = [missing] * bool(missing)
+        waits = self._off(policy) + [missing] * bool(missing)
         waits += ["so many packs at once take two persons (mover protect ask large)"] * large
         steps[:0] = [wire.PlanStep(action="wait", subject=policy.name, reason=why) for why in waits]
         swept = sum(one.size_bytes for one in found.steps if one.action == "sweep")
         packs = {name: count for name, count in counts.items() if name not in ("packs", "free_bytes") and count}
         return wire.Plan(step=f"prune of {policy.name}", counts=packs, bytes=swept, steps=steps)
+
+    def _off(self, policy: ProtectPolicy) -> list[str]:
+        why = self._upkeep.waits(policy)
+        return [why] if why else []
 
     def _policy(self, body: wire.TurnRequest) -> ProtectPolicy:
         policy = self._retention.named(body.policy)

@@ -49,6 +49,7 @@ from mover.protect.site import ProtectSite
 from mover.randomness import new_id
 from mover.repository.facts import PruneResult
 from mover.repository.repository import Repository
+from mover.tiers.port import deletion_off
 
 SQL = load(__file__)
 KEEP_EVERY_S = 3600
@@ -114,6 +115,10 @@ class Upkeep:
         counts = {"agreed": agreed, "missing": missing, "trashed": trashed, "forgotten": forgotten, "kept again": back}
         await self.end(shard, policy, "done", None, {}, counts)
 
+    def waits(self, policy: ProtectPolicy) -> str:
+        """Why nothing goes from the policy's repository, however much its rules forget."""
+        return deletion_off(self._site.tiers[policy.repository]) or ""
+
     async def policy_of(self, shard: Shard) -> ProtectPolicy | None:
         """The policy of the shard's turn. A turn whose policy is gone is over."""
         async with self._site.database.project(shard.project) as conn:
@@ -155,7 +160,7 @@ class Upkeep:
         """How many were forgotten, and how many the rules keep again."""
         async with self._site.database.project(shard.project) as conn:
             await renew_shard(conn, shard, lease_s=LEASE_S)
-            if not self._clocks_agree(await server_now(conn), policy):
+            if not self._clocks_agree(await server_now(conn), policy) or self.waits(policy):
                 return 0, 0
             values = {"policy": policy.name, "limit": FORGOTTEN_AT_ONCE, "node": self._site.node}
             over = await RETENTION.many(conn, "over", **values)
@@ -224,8 +229,9 @@ class Upkeep:
         async with self._site.database.project(shard.project) as conn:
             now, breaker = await server_now(conn), await SQL.one(conn, "opened", policy=policy.name)
             missing = told_missing(await SQL.one(conn, "missing", tier=policy.repository))
-        if missing or breaker is None or not self._clocks_agree(now, policy):
-            why = f"{missing}: their packs are all that is left of them" if missing else ""
+        off = self.waits(policy)
+        if missing or off or breaker is None or not self._clocks_agree(now, policy):
+            why = f"{missing}: their packs are all that is left of them" if missing else off
             await self.end(shard, policy, "waiting", why or "no terms hold yet, or clocks differ", {}, {})
             return
         repository, grace = self._site.repositories.of(policy), timedelta(seconds=policy.prune_grace_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -95,12 +96,20 @@ class RepositoryFiles:
         return self.tier.read(self.key("data", pack_id), offset, length)
 
     def remove(self, kind: FileKind, file_id: str) -> bool:
-        """True when it was there. Absent is fine: somebody, or we before a crash, removed it already."""
+        """True when it was there. Absent is fine: somebody, or we before a crash, removed it already. Only what holds
+        people's bytes waits for deletion to be switched on: of an index the new one stands before the old one goes, a
+        lock is its taker's, and a key goes only where another was proved to open."""
+        prune = self.tier.remove if kind in ("snapshots", "data") else self.tier.tidy
         try:
-            self.tier.remove(self.key(kind, file_id))
+            prune(self.key(kind, file_id))
         except EntryMissing:
             return False
         return True
+
+    def replaced(self, kind: FileKind, file_id: str) -> None:
+        """Remove what another file has taken the place of."""
+        with suppress(EntryMissing):
+            self.tier.tidy(self.key(kind, file_id))
 
     def exists(self, key: str) -> bool:
         try:

@@ -273,7 +273,7 @@ class Repository:
         with self._locked(exclusive=True) as lock:
             repair.retire(self._shelf, lock, check.bad_packs, now=now or self._clock.now())
             for old in back:
-                self._files.remove("snapshots", old)
+                self._files.replaced("snapshots", old)
         bad = {blob: f"{blob[0]} blob {blob[1].hex()}" for blob in fetched.left}
         found = {name: "neither repository has it" for name in bad.values()}
         left = name_damage(fetched.load, every, bad=bad, found=found)

@@ -22,7 +22,7 @@ from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.cleanup import CleanStep, Standing, plan_cleanup
-from mover.errors import HookFailed, IntegrityError, MoverError, NotProtected
+from mover.errors import EntryLocked, HookFailed, IntegrityError, MoverError, NotProtected
 from mover.jobs import Shard, finish_shard, in_thread
 from mover.jobs.shards import others_running, postpone_shard, renew_shard
 from mover.jobs.worker import LEASE_S
@@ -36,10 +36,13 @@ from mover.runs.roots import FlashRoots, Shared, hash_file, run_key
 from mover.runs.runs import Runs
 from mover.runs.site import Flash, entries_of, lock, manifest_of, names_of, step, tars_of
 from mover.runs.stage import groups
+from mover.tiers.port import deletion_off
 
 SQL = load(__file__)
 # until it is looked again whether somebody still works on the run
 OTHERS_S = 1.0
+# how soon a run whose tier deletes nothing is asked about again: switching on takes a restart
+SWITCHED_S = 60.0
 # strays recorded by one statement
 STRAYS_SLICE = 5000
 
@@ -160,7 +163,7 @@ class Clean:
         async with self._content.room_for_next_try(shard.project, run.tier):
             await in_thread(self._put_aside, roots, run.id, steps)
         await self._unlink_shared(shard, run, roots, plan.shared)
-        await in_thread(self._remove, roots, run.id, steps)
+        await in_thread(self._remove, roots, run, steps)
         if run.ready_proof is None and run.admitted_at is not None:
             await self._adopt(shard, run)
         await self._prove(shard, run, steps)
@@ -180,6 +183,12 @@ class Clean:
                 raise NotProtected("cleanup asked for without a proof of protection", where=run.id)
             if await others_running(conn, shard):
                 await postpone_shard(conn, shard, delay_s=OTHERS_S)
+                return None
+            # one that was never ready is our own unfinished work
+            why = deletion_off(self._flash[run.tier].roots) if run.ready_proof is not None else None
+            if why is not None:
+                await conn.execute(SQL["explain"], {"id": run.id, "explanation": f"not cleaned: {why}"})
+                await postpone_shard(conn, shard, delay_s=SWITCHED_S, code=EntryLocked.code, error=why)
                 return None
             if run.state != "cleaning":
                 await step(conn, run.id, run.state, "cleaning", reason=run.reason, why=run.explanation)
@@ -243,10 +252,11 @@ class Clean:
                 marks = await in_thread(roots.unlink_shared, run.id, group, known)
                 await content.unlinked(conn, run.tier, marks)
 
-    def _remove(self, roots: FlashRoots, run: str, steps: list[CleanStep]) -> None:
+    def _remove(self, roots: FlashRoots, run: Any, steps: list[CleanStep]) -> None:
         """Nothing but what was judged is removed, and only as it was judged; whatever appeared or changed since
         is a stranger too: then the removal stops, and the next attempt plans from what is left."""
-        roots.remove(run, {one.path: one.mark for one in steps if one.action == "remove"})
+        judged = {one.path: one.mark for one in steps if one.action == "remove"}
+        roots.remove(run.id, judged, promised=run.ready_proof is not None)
         # a tier that went away meanwhile would look empty too
         roots.check_identity()
         if not roots.is_gone(run):

@@ -26,6 +26,7 @@ from mover.log import get_logger
 from mover.model.policy import CleanPolicy
 from mover.runs.roots import STRAYS, ContentFile, FlashRoots
 from mover.runs.site import Flash
+from mover.tiers.port import deletion_off
 
 SQL = load(__file__)
 # linked, unlinked or judged in one transaction: each digest's lock takes a place in the database's shared table
@@ -101,7 +102,7 @@ class ContentStore:
     async def make_room(self, project: str, tier: str, need_bytes: int) -> None:
         """Evict what no live run holds, least recently used first, when `need_bytes` would not fit otherwise."""
         _, free = await in_thread(self._roots(tier).space)
-        missing = need_bytes + HEADROOM_BYTES - free if need_bytes else 0
+        missing = need_bytes + HEADROOM_BYTES - free if need_bytes and not deletion_off(self._roots(tier)) else 0
         while missing > 0:
             async with self._database.project(project) as conn:
                 rows = await SQL.many(conn, "evictable", tier=tier, limit=EVICT_MAX)
@@ -177,7 +178,7 @@ class ContentStore:
     async def purge(self, project: str, tier: str, policy: CleanPolicy) -> int:
         """What was set aside and held for long enough goes: strays of the tier's runs, of every project, and damaged
         content. On record first; a kill before the row says that it is gone leaves work to repeat."""
-        if policy.aside_s is None:
+        if policy.aside_s is None or deletion_off(self._roots(tier)):
             return 0
         limits = {"tier": tier, "held_s": policy.aside_s, "limit": PURGED_AT_ONCE}
         async with self._database.project(project) as conn:

@@ -36,6 +36,7 @@ from mover.log import get_logger
 from mover.model.names import path_text
 from mover.tiers import beneath
 from mover.tiers.guard import Guard, Stopped, wanted
+from mover.tiers.port import refuse_kept
 
 FICLONE = 0x40049409
 READ_BYTES = 8 << 20
@@ -144,9 +145,11 @@ class FlashRoots:
         nfs: bool = False,
         guard: Guard | None = None,
         name: str = "",
+        deletes: bool = True,
     ) -> None:
         self.root = root
         self.name = name
+        self.deletes = deletes
         self._reflink = reflink
         self.check_identity = check_identity
         self._nfs = nfs
@@ -229,6 +232,7 @@ class FlashRoots:
     @_answered
     def evict(self, digests: Iterable[str]) -> None:
         """Give content files' space back. The caller has made sure that no live run holds the digests."""
+        refuse_kept(self)
         with self._told("content could not be evicted"):
             for digest in digests:
                 (self.root / content_key(digest)).unlink(missing_ok=True)
@@ -296,6 +300,7 @@ class FlashRoots:
     def purge(self, key: str) -> None:
         """What was set aside and held long enough goes: `.mover/strays/<run>` with all that is in it, or one damaged
         file. Gone already is as good."""
+        refuse_kept(self)
         folder, _, name = key.rpartition("/")
         if folder not in (STRAYS, DAMAGED) or name in ("", ".", ".."):
             raise ValueError("only what was set aside is purged")
@@ -663,12 +668,15 @@ class FlashRoots:
                             marks[one.digest] = content_mark(after)
         return {digest: mark for digest, mark in marks.items() if mark != known[digest]}
 
-    def remove(self, run: str, marks: Mapping[str, str]) -> None:
+    def remove(self, run: str, marks: Mapping[str, str], *, promised: bool = True) -> None:
         """Remove exactly what was judged, as it was judged, then the emptied folders; make that durable.
 
         `marks`: path -> the mark of the file when it was judged. ChangedWhileReading when anything else stands
-        there: a process inside the root still writes. What is left is then planned again, later.
+        there: a process inside the root still writes. What is left is then planned again, later. `promised`: somebody
+        was told that it is ready; a root that never was is our own unfinished work.
         """
+        if promised:
+            refuse_kept(self)
         self.within(lambda stopped: self._remove(run, marks, stopped))
 
     def _remove(self, run: str, marks: Mapping[str, str], stopped: Stopped) -> None:

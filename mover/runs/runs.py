@@ -34,6 +34,7 @@ from mover.runs.requests import Requests, named
 from mover.runs.roots import run_key
 from mover.runs.site import PLAN_STEPS_MAX, Flash, RunSite, get, lock, step
 from mover.runs.watch import Watch
+from mover.tiers.port import deletion_off, refuse_kept
 
 SQL = load(__file__)
 # a plan is an answer to a request: what would take longer to read is named as unread
@@ -200,11 +201,14 @@ class Runs:
             await add_shards(conn, row.project_id, [NewShard(tier_queue(row.tier), "run-clean", row.id)])
 
     async def clean(self, identity: Identity, run: str) -> wire.Run:
-        """Remove the run root. NotProtected, with what is unprotected, before protection is proved."""
+        """Remove the run root. NotProtected, with what is unprotected, before protection is proved; EntryLocked where
+        deletion on its tier is not switched on."""
         async with self._site.database.project(identity.project) as conn:
             row = await lock(conn, run)
             if row.state not in ("protected", "cleaning", "cleaned", "cancelled", "failed"):
                 raise await self._not_protected(row)
+            if row.ready_proof is not None and row.state != "cleaned":
+                refuse_kept(self._site.flash[row.tier].roots)
             # a cleanup that failed is asked for again, and so are hooks behind it; one under way is left alone
             left = await SQL.one(conn, "cleaning_left", run=run)
             if not left.open and (row.state != "cleaned" or left.hooks):
@@ -242,11 +246,13 @@ class Runs:
         counts: dict[str, int] = {"hook": len(before) + len(after)} if before or after else {}
         for one in steps:
             counts[one.action] = counts.get(one.action, 0) + 1
+        why = deletion_off(roots) if row.ready_proof is not None else None
+        waits = [wire.PlanStep(action="wait", subject=run, reason=why)] if why else []
         return wire.Plan(
             step="clean",
             counts=counts,
             bytes=sum(s.size_bytes for s in steps if s.action == "remove"),
-            steps=[*before, *planned, *after],
+            steps=[*waits, *before, *planned, *after],
             truncated=len(steps) > PLAN_STEPS_MAX,
         )
 

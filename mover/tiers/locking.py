@@ -30,6 +30,7 @@ from mover.model.tiers import LockMode
 from mover.tiers.immutable import is_immutable
 from mover.tiers.object import ObjectTier
 from mover.tiers.object_control import Control, Lock, Version
+from mover.tiers.port import refuse_kept
 from mover.tiers.posix import PosixTier
 from mover.tiers.wrappers import _Wrapper
 
@@ -195,6 +196,10 @@ class KeepingTier(_Wrapper):
             raise
         self._keep(key)
 
+    def remove(self, key: str) -> None:
+        refuse_kept(self)
+        self.tidy(key)
+
     def _keep(self, key: str) -> None:
         if not key.startswith(self._passing):
             self.keep(key)
@@ -249,9 +254,9 @@ class LockingTier(KeepingTier):
     def _until(self) -> datetime:
         return self._clock.now() + timedelta(seconds=self.retain_s)
 
-    def remove(self, key: str) -> None:
+    def tidy(self, key: str) -> None:
         if key.startswith((*self._passing, *self._hidden)):
-            self._inner.remove(key)
+            self._inner.tidy(key)
         else:
             self.locks.free(key)
 
@@ -264,6 +269,10 @@ class FreeingTier(_Wrapper):
         self._locks = locks
 
     def remove(self, key: str) -> None:
+        refuse_kept(self)
+        self.tidy(key)
+
+    def tidy(self, key: str) -> None:
         self._locks.free(key)
 
 
@@ -284,14 +293,14 @@ class AppendOnlyTier(KeepingTier):
                 self._seal(file.fileno())
         return until
 
-    def remove(self, key: str) -> None:
+    def tidy(self, key: str) -> None:
         with self._folder.open(key) as file:
             if is_immutable(file.fileno()):
                 raise EntryLocked(
                     "the file is immutable; only another identity takes that off", where=self.name,
                     hint="Root takes the attribute off what a prune names (chattr -i); see docs/protection.md.",
                 )  # fmt: skip
-        self._inner.remove(key)
+        self._inner.tidy(key)
 
 
 def locked_until(tier: str, until: datetime) -> EntryLocked:

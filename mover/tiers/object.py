@@ -60,6 +60,7 @@ from mover.tiers.credentials import (
 )
 from mover.tiers.object_errors import OBSTORE_ERRORS, STALE_KEYS, of_obstore
 from mover.tiers.object_place import Connection, Place, place
+from mover.tiers.port import refuse_kept
 
 if TYPE_CHECKING:
     from mover.tiers.object_control import Control
@@ -126,8 +127,9 @@ class ObjectTier:
         role: TierRole = "archive",
         read_only: bool = False,
         identity: str | None = None,
+        deletes: bool = True,
     ) -> None:
-        self.name, self.zone, self.role, self.read_only = name, zone, role, read_only
+        self.name, self.zone, self.role, self.read_only, self.deletes = name, zone, role, read_only, deletes
         self._identity = identity
         self._proved = False
         self._lock = threading.Lock()
@@ -149,7 +151,7 @@ class ObjectTier:
         return cls(
             tier.name, tier.zone, url=tier.url, endpoint=tier.endpoint, region=tier.region,
             credentials_file=tier.credentials_file, sts=tier.sts, addressing=tier.addressing, ca_file=tier.ca_file,
-            proxy=tier.proxy, role=tier.role, read_only=tier.read_only, identity=identity,
+            proxy=tier.proxy, role=tier.role, read_only=tier.read_only, identity=identity, deletes=tier.deletes,
         )  # fmt: skip
 
     # S3's own, each made when first asked for: botocore takes a third of a second to load.
@@ -416,6 +418,10 @@ class ObjectTier:
         return ObjectAttempt(self, checked, size_bytes)
 
     def remove(self, key: str) -> None:
+        refuse_kept(self)
+        self.tidy(key)
+
+    def tidy(self, key: str) -> None:
         """S3 deletes what is not there without a word, so the object is asked for first."""
         self._prove_once()
         self._head(_checked(key))
@@ -603,7 +609,7 @@ class ObjectAttempt:
     def abandon(self) -> None:
         if self._written:
             with suppress(TierError):  # an object without a sidecar is swept later
-                self._tier.remove(self._key)
+                self._tier.tidy(self._key)
             self._written = False
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast, runtime_checkable
 
-from mover.errors import TierDenied
+from mover.errors import EntryLocked, TierDenied
 from mover.model.source import ByteSource
 from mover.model.tiers import Entry, Fingerprint, TierKind, Traits, Zone
 
@@ -74,7 +74,29 @@ class WriteTier(ReadTier, Protocol):
 @runtime_checkable
 class PruneTier(WriteTier, Protocol):
     def remove(self, key: str) -> None:
-        """Remove one file by exact key; EntryMissing when it is not there."""
+        """Remove one file by exact key; EntryMissing when it is not there, EntryLocked where deletion on this tier is
+        not switched on. Every deletion of what somebody was promised goes this way."""
+
+    def tidy(self, key: str) -> None:
+        """As `remove`, whatever is switched on: for what we made ourselves and nobody was promised, such as a lock, or
+        an attempt that no sidecar names; and for what a newer file of ours has taken the place of."""
+
+
+def deletion_off(tier: Any) -> str | None:
+    """Why nothing may be deleted on a tier, or of what works on its folders; None where deletion is switched on."""
+    while (beneath := getattr(tier, "_inner", None)) is not None:
+        tier = beneath
+    return None if getattr(tier, "deletes", True) else f"deletion on tier {tier.name} is not switched on"
+
+
+def refuse_kept(tier: Any) -> None:
+    """The one question before anything is deleted. EntryLocked; then nothing was removed."""
+    why = deletion_off(tier)
+    if why is not None:
+        raise EntryLocked(
+            f"{why}: nothing was removed", where=tier.name,
+            hint="When it shall be: `deletes: true` for this tier in mover.yaml, and a restart of the daemon.",
+        )  # fmt: skip
 
 
 def prunable(tier: ReadTier) -> PruneTier:

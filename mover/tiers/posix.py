@@ -40,6 +40,7 @@ from mover.tiers import beneath, mounts
 from mover.tiers import identity as identities
 from mover.tiers.beneath import Parts, Result
 from mover.tiers.mounts import Mount
+from mover.tiers.port import refuse_kept
 
 Scanned = list[tuple[bytes, os.stat_result]]
 
@@ -214,8 +215,9 @@ class PosixTier:
         role: TierRole = "flash",
         read_only: bool = False,
         identity: str | None = None,
+        deletes: bool = True,
     ) -> None:
-        self.name, self.zone, self.role, self.read_only = name, zone, role, read_only
+        self.name, self.zone, self.role, self.read_only, self.deletes = name, zone, role, read_only, deletes
         self.root = Path(root)
         self._identity = identity
         self._proved: tuple[int, int] | None = None
@@ -436,6 +438,10 @@ class PosixTier:
                 self._synced.add(mark)
 
     def remove(self, key: str) -> None:
+        refuse_kept(self)
+        self.tidy(key)
+
+    def tidy(self, key: str) -> None:
         self._refuse_read_only()
         parts = beneath.key_parts(key)
         with self._translating("removing failed"):

@@ -72,6 +72,9 @@ class _Wrapper:
     def remove(self, key: str) -> None:
         self._inner.remove(key)
 
+    def tidy(self, key: str) -> None:
+        self._inner.tidy(key)
+
     def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
         return self._inner.attempt(key, size_bytes=size_bytes, resume=resume)
 
@@ -143,6 +146,9 @@ class GuardedTier(_Wrapper):
 
     def remove(self, key: str) -> None:
         self.guard.call(lambda: self._inner.remove(key))
+
+    def tidy(self, key: str) -> None:
+        self.guard.call(lambda: self._inner.tidy(key))
 
     def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
         attempt = self.guard.call(
@@ -225,6 +231,9 @@ class ReadOnlyTier(_Wrapper):
     def remove(self, key: str) -> None:
         raise self._refusal()
 
+    def tidy(self, key: str) -> None:
+        raise self._refusal()
+
     def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
         raise self._refusal()
 
@@ -275,6 +284,9 @@ class RetryTier(_Wrapper):
 
     def remove(self, key: str) -> None:
         self._again(lambda: self._inner.remove(key))
+
+    def tidy(self, key: str) -> None:
+        self._again(lambda: self._inner.tidy(key))
 
     def put(self, key: str, chunks: Iterable[bytes], *, size_bytes: int | None = None) -> None:
         if iter(chunks) is chunks:
@@ -389,6 +401,9 @@ class FaultyTier(_Wrapper):
 
     def remove(self, key: str) -> None:
         self.around("remove", lambda: self._inner.remove(key))
+
+    def tidy(self, key: str) -> None:
+        self.around("remove", lambda: self._inner.tidy(key))
 
     def attempt(self, key: str, *, size_bytes: int, resume: str = "") -> Attempt:
         return _FaultyAttempt(self, self._inner.attempt(key, size_bytes=size_bytes, resume=resume))

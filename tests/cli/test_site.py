@@ -61,7 +61,8 @@ def test_init_writes_a_site_that_the_daemon_and_the_doctor_understand(
     examined = mover("--config", "site/mover.yaml", "doctor", "--json")
     assert examined.status == 0, examined.out
     about = {finding["about"]: finding["verdict"] for finding in json.loads(examined.out)["findings"]}
-    assert about["settings"] == about["policies"] == about["tier archive"] == "good"
+    assert about["settings"] == about["policies"] == about["tier archive"] == about["deletion on flash"] == "good"
+    assert [tier.name for tier in settings.tiers.values() if tier.deletes] == ["intake"]  # which is only read
 
 
 @pytest.mark.slow

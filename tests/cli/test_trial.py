@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mover.cli import machine, trial
+from mover.cli import doctor, machine, trial
 from mover.cli.probes import make_tier
 from mover.demo.seaweed import Seaweed
 from mover.settings import load
@@ -175,6 +175,7 @@ def test_the_machine_is_looked_at_too(mover: Mover, site: Path, monkeypatch: pyt
     monkeypatch.undo()
 
     assert [one.verdict for one in (*machine.limits(1024), *machine.limits(1 << 20))] == ["warn", "good"]
+    assert words(doctor._deletion(settings)).count("warn it happens, and nobody said so") == 2
     assert "OpenSlide" in words(machine.versions()) and "UTC" in words(machine.time_zone())
     monkeypatch.setattr(machine, "LEAST_FREE_SHARE", 1.1)
     assert "warn" in words(machine.room(settings))

@@ -24,6 +24,9 @@ class Deadly(FaultyTier):
     def remove(self, key: str) -> None:
         self._die(lambda: self._inner.remove(key))
 
+    def tidy(self, key: str) -> None:
+        self._die(lambda: self._inner.tidy(key))
+
     def _die(self, call: Callable[[], None]) -> None:
         self._left -= 1
         if self._left == 0:
