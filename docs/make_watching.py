@@ -45,7 +45,7 @@ ROWS = {
     ),
     "Dumps of vault and catalog": ("mover_dump", "mover_release_stopped", "mover_vault"),
     "Walks, verification, transfers": ("mover_walk", "mover_drift", "mover_verify", "mover_transfer", "mover_release"),
-    "Requests and people": ("mover_http", "mover_sign"),
+    "Requests and people": ("mover_http", "mover_sign", "mover_tls"),
     "The rest": ("mover_",),
 }
 UNITS = (
@@ -254,6 +254,13 @@ ALARMS = (
         "no new slide is released: no young dump",
         "`mover vault dumps` says why; `mover vault dump` makes one.",
         "0m",
+    ),
+    Alarm(
+        "MoverCertificateEnds",
+        "mover_tls_certificate_left_seconds < 14 * 86400",
+        "soon",
+        "the certificate that browsers see ends within two weeks",
+        "Renew it and put it in its place: it is taken within seconds, without a restart.",
     ),
     Alarm(
         "MoverSignInsRefused",

@@ -224,6 +224,7 @@ async def run(
                 group.create_task(_tell_lineage(house), name="lineage"),
                 group.create_task(_keep_checkpoints(house), name="checkpoints"),
                 group.create_task(_tell_alarms(house), name="alarms"),
+                group.create_task(server.follow_certificate(), name="certificate"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -403,8 +404,8 @@ async def _provider(people: People) -> Provider | None:
     """The site's identity provider, where the settings name one; it is asked when the first person comes."""
     if people.oidc is None or people.public_url is None:
         return None
-    secret = await read_secret(people.oidc.client_secret_file)
-    if secret is None:
+    secret = partial(read_secret, people.oidc.client_secret_file)
+    if await secret() is None:
         raise SettingsInvalid(
             "the identity provider's client secret is not there", where="access.oidc",
             hint="Give systemd the credential `oidc-client-secret`, or name a `client_secret_file`.",
@@ -706,8 +707,7 @@ async def _tell_lineage(house: House) -> None:
     if wanted is None or house.settings.role == "identified":
         await asyncio.Event().wait()
         return
-    secret = (await asyncio.to_thread(wanted.token_file.read_text)).strip() if wanted.token_file else None
-    await Lineage(house.database, Target(wanted.url, wanted.namespace, secret)).run()
+    await Lineage(house.database, Target(wanted.url, wanted.namespace, wanted.token_file)).run()
 
 
 async def _follow_policies(house: House) -> None:

@@ -54,6 +54,10 @@ INFO = _gauge("mover_info", "1, with the version that runs.", "version", "role")
 HTTP_REQUESTS = _counter("mover_http_requests_total", "Answered requests.", "method", "route", "status")
 HTTP_SECONDS = _histogram("mover_http_request_seconds", "Time to answer, long polls included.", "method", "route")
 
+CERTIFICATE_LEFT = _gauge(
+    "mover_tls_certificate_left_seconds", "Until the certificate that browsers see ends. Alarm below 14 days."
+)
+
 SIGN_INS = _counter("mover_sign_ins_total", "Tries to sign in, and how they ended.", "by", "outcome")
 
 SHARDS = _gauge("mover_shards", "Shards by state, as the catalog counted them last.", "queue", "state")

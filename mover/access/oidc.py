@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import ssl
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
@@ -75,9 +75,12 @@ class _Begun(Struct, frozen=True):
 
 
 class Provider:
-    """`secret` is the client's; it goes to the provider's token endpoint and nowhere else."""
+    """`secret` answers the client's, asked for each time so that it may be changed meanwhile; it goes to the provider's
+    token endpoint and nowhere else."""
 
-    def __init__(self, settings: Oidc, *, redirect_uri: str, secret: str, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, settings: Oidc, *, redirect_uri: str, secret: Callable[[], Awaitable[str | None]], clock: Clock = SYSTEM
+    ) -> None:
         self._settings = settings
         self._redirect_uri = redirect_uri
         self._secret = secret
@@ -130,7 +133,10 @@ class Provider:
             "grant_type": "authorization_code", "code": code, "redirect_uri": self._redirect_uri,
             "code_verifier": verifier,
         }  # fmt: skip
-        client = {"client_id": self._settings.client_id, "client_secret": self._secret}
+        secret = await self._secret()
+        if secret is None:
+            raise ProviderUnavailable("the client's secret is not there", hint="Put it back: `access.oidc` names it.")
+        client = {"client_id": self._settings.client_id, "client_secret": secret}
         headers = {}
         if "client_secret_basic" in described.token_endpoint_auth_methods_supported:  # RFC 6749, 2.3.1
             headers["Authorization"] = aiohttp.BasicAuth(*map(quote_plus, client.values())).encode()

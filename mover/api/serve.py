@@ -2,10 +2,14 @@
 
 An address that is taken, a path that is too long and half a TLS configuration are refused with what to do; a
 socket left behind by a killed daemon is replaced, one that a living daemon answers on is not.
+
+A certificate that is renewed is taken without a restart: whoever connects from then on is shown the new one, and what
+is open goes on under the old.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -15,10 +19,14 @@ import ssl
 from pathlib import Path
 
 from aiohttp import web
+from cryptography import x509
 
+from mover import metrics
 from mover.api.limits import Limits
+from mover.clock import SYSTEM, end_if_cancelled
 from mover.errors import ConfigError, SettingsInvalid
-from mover.settings import Listen, is_loopback
+from mover.log import get_logger
+from mover.settings import Listen, Tls, is_loopback
 
 # sun_path of unix(7) holds 108 bytes, the last of them NUL
 LONGEST_SOCKET_PATH = 107
@@ -27,15 +35,30 @@ BACKLOG = 512
 KEEPALIVE_S = 75.0
 STOP_WITHIN_S = 10.0
 HEADERS_AT_MOST = 64
+# how soon a renewed certificate is shown
+CERTIFICATE_S = 5.0
+
+log = get_logger("listen")
 
 
 class Server:
     """A served application; `urls` are for people and for the SDK, the local socket last."""
 
-    def __init__(self, runner: web.AppRunner, urls: list[str], socket_path: Path | None) -> None:
+    def __init__(
+        self, runner: web.AppRunner, urls: list[str], socket_path: Path | None, certificate: Certificate | None = None
+    ) -> None:
         self._runner = runner
         self._socket_path = socket_path
+        self._certificate = certificate
         self.urls = urls
+
+    async def follow_certificate(self) -> None:
+        """Until cancelled: a certificate that was renewed on disk is shown to whoever connects next."""
+        while self._certificate is not None:
+            end_if_cancelled()
+            await asyncio.to_thread(self._certificate.follow)
+            await SYSTEM.sleep(CERTIFICATE_S)
+        await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Takes no new connection, lets running requests end within STOP_WITHIN_S, then closes."""
@@ -48,7 +71,8 @@ class Server:
 async def serve(app: web.Application, listen: Listen, *, limits: Limits | None = None) -> Server:
     """Raises SettingsInvalid before anything listens when the addresses cannot be had."""
     limits = limits or Limits()
-    tls = _tls(listen)
+    certificate = _certificate(listen)
+    tls = None if certificate is None else certificate.context
     listeners = _open_listeners(listen)
     runner = web.AppRunner(
         app,
@@ -67,7 +91,7 @@ async def serve(app: web.Application, listen: Listen, *, limits: Limits | None =
         local = listener.family == socket.AF_UNIX
         await web.SockSite(runner, listener, ssl_context=None if local else tls, backlog=BACKLOG).start()
         urls.append(_url(listener, tls))
-    return Server(runner, urls, listen.unix)
+    return Server(runner, urls, listen.unix, certificate)
 
 
 def _open_listeners(listen: Listen) -> list[socket.socket]:
@@ -163,7 +187,70 @@ def _remove_stale(path: str) -> None:
     )
 
 
-def _tls(listen: Listen) -> ssl.SSLContext | None:
+class Certificate:
+    """`context` is what listens; each handshake asks which certificate is the newest, so it is changed as a whole or
+    not at all. Raises SettingsInvalid when it cannot be used at the start."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._mark = _mark(tls)
+        self._newest, self._ends_at = _read(tls)
+        self.context = self._newest
+        self.context.sni_callback = self._choose  # called for clients that send no name, too
+        self._measure()
+
+    def follow(self) -> None:
+        """Blocking. One that cannot be used is said once; what was shown goes on to be shown, and the next change is
+        tried: certificate and key are seldom written at once."""
+        self._measure()
+        mark = _mark(self._tls)
+        if mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            self._newest, self._ends_at = _read(self._tls)
+        except SettingsInvalid as error:
+            log.warning("certificate not taken", code=error.code, what=error.what)
+            return
+        self._measure()
+        log.info("certificate taken")
+
+    def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+    def _measure(self) -> None:
+        metrics.CERTIFICATE_LEFT.set(self._ends_at - SYSTEM.now().timestamp())
+
+
+def _mark(tls: Tls) -> tuple[tuple[int, int, int] | None, ...]:
+    """Another one when a file was written, replaced or taken away."""
+    return tuple(_stat(path) for path in (tls.certificate, tls.key))
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
+
+
+def _read(tls: Tls) -> tuple[ssl.SSLContext, float]:
+    """A context of these files, and when the certificate ends."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        shown = x509.load_pem_x509_certificates(tls.certificate.read_bytes())[0]
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise SettingsInvalid(
+            f"the certificate and key cannot be used ({type(error).__name__})", where="listen.tls",
+            hint="Both must be PEM files that the daemon's user may read, and belong together.",
+        ) from error  # fmt: skip
+    return context, shown.not_valid_after_utc.timestamp()
+
+
+def _certificate(listen: Listen) -> Certificate | None:
     if listen.tls is None:
         if listen.host is not None and not is_loopback(listen.host):
             raise SettingsInvalid(
@@ -171,16 +258,7 @@ def _tls(listen: Listen) -> ssl.SSLContext | None:
                 hint="Give `tls: {certificate, key}`, or listen on 127.0.0.1.",
             )  # fmt: skip
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(listen.tls.certificate, listen.tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsInvalid(
-            f"the certificate and key cannot be used ({type(error).__name__})", where="listen.tls",
-            hint="Both must be PEM files that the daemon's user may read, and belong together.",
-        ) from error  # fmt: skip
-    return context
+    return Certificate(listen.tls)
 
 
 def _url(listener: socket.socket, tls: ssl.SSLContext | None) -> str:

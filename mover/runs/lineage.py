@@ -7,6 +7,8 @@ after `GIVEN_UP_S` an event is dropped, and said so. Where nobody delivers for a
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
@@ -35,11 +37,11 @@ log = get_logger("lineage")
 
 
 class Target(Struct, frozen=True):
-    """`secret` is sent as a bearer token."""
+    """What `token_file` holds is sent as a bearer token; it is read for each event, so that it may be changed."""
 
     url: str
     namespace: str
-    secret: str | None = None
+    token_file: Path | None = None
 
 
 class Lineage:
@@ -86,8 +88,13 @@ class Lineage:
     async def _send(self, session: aiohttp.ClientSession, row: Any) -> Fate:
         """`refused` is this event's fault and `away` the receiver's."""
         headers = {"Content-Type": "application/json"}
-        if self._target.secret:
-            headers["Authorization"] = f"Bearer {self._target.secret}"
+        if self._target.token_file is not None:
+            try:
+                secret = await asyncio.to_thread(self._target.token_file.read_text, "ascii")
+            except (OSError, UnicodeDecodeError) as error:
+                log.warning("token of the lineage receiver cannot be read", error=type(error).__name__)
+                return "away"
+            headers["Authorization"] = f"Bearer {secret.strip()}"
         body = msgspec.json.encode(await self._event(row))
         try:
             async with session.post(self._target.url, data=body, headers=headers, allow_redirects=False) as answer:

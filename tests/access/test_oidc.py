@@ -41,12 +41,16 @@ class MovedClock(SystemClock):
         return 1000.0 + self.moved_s
 
 
+async def more_secret() -> str | None:
+    return SECRET
+
+
 def provider(issuer: str, clock: SystemClock | None = None, **more: Any) -> Provider:
     settings = Oidc(
         issuer=issuer, client_id="mover", client_secret_file=Path("unread"), roles=RULES, label="Ward",
         scopes=("openid", "profile"), ca_file=None, **{"name_claim": "preferred_username"} | more,
     )  # fmt: skip
-    return Provider(settings, redirect_uri=BACK, secret=SECRET, clock=clock or SystemClock())
+    return Provider(settings, redirect_uri=BACK, secret=more_secret, clock=clock or SystemClock())
 
 
 # --- a provider that somebody else wrote ----------------------------------------------------------------------
@@ -125,7 +129,10 @@ async def test_the_daemon_asks_with_the_secret_of_the_settings_or_does_not_start
         await daemon._provider(people)
     (tmp_path / "secret").chmod(0o600)
     made = await daemon._provider(people)
-    assert made is not None and (made._secret, made._redirect_uri, made.label) == ("s3cret", BACK, "Ward")
+    assert made is not None and (made._redirect_uri, made.label) == (BACK, "Ward")
+    assert await made._secret() == "s3cret"
+    (tmp_path / "secret").write_text("another\n")
+    assert await made._secret() == "another"
     assert await daemon._provider(People()) is None
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import stat
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
 
+from mover import metrics
 from mover.api import check_socket_path, make_app, serve
 from mover.errors import SettingsInvalid
 from mover.settings import Listen, Tls
@@ -135,10 +138,58 @@ async def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
     await server.stop()
 
 
-def _self_signed(certificate: Path, key: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_renewed_certificate_is_shown_to_who_connects_next_and_what_is_open_goes_on(
+    tmp_path: Path, loop: str
+) -> None:
+    """Certificates end every few weeks; a restart for each would end every long poll and every stream."""
+    import uvloop
+
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+
+    async def shown(port: int) -> int:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=_trusting_all())
+        seen = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return x509.load_der_x509_certificate(seen).serial_number
+
+    async def story() -> None:
+        _self_signed(certificate, key, serial=1)
+        rooms = small_rooms()
+        server = await serve(
+            make_app(rooms, SmallAccess(), version="0"), Listen(None, "127.0.0.1", 0, Tls(certificate, key))
+        )
+        port = int(server.urls[0].rpartition(":")[2])
+        follower = asyncio.create_task(server.follow_certificate())
+        headers = {"Authorization": "Bearer mvr_viewer"}
+        async with asyncio.timeout(60), aiohttp.ClientSession(headers=headers) as session:
+            poll = asyncio.create_task(session.get(f"{server.urls[0]}/v1/batches/batch-1?wait=60", ssl=False))
+            await rooms.batches.asked.wait()
+            assert await shown(port) == 1 and 0 < metrics.CERTIFICATE_LEFT._value.get() <= 86_400
+            _self_signed(certificate, tmp_path / "of-another.pem", serial=2)  # a certificate without its key
+            server._certificate.follow()  # type: ignore[union-attr]
+            assert await shown(port) == 1
+            _self_signed(certificate, key, serial=3)
+            while await shown(port) != 3:  # noqa: ASYNC110 - it is the other side of a socket
+                await asyncio.sleep(0.05)
+            assert not poll.done()
+            follower.cancel()
+            await server.stop()
+            assert (await poll).status == 200
+
+    (uvloop.run if loop == "uvloop" else asyncio.run)(story())
+
+
+def _trusting_all() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _self_signed(certificate: Path, key: Path, *, serial: int = 1) -> None:
     from datetime import UTC, datetime, timedelta
 
-    from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -150,7 +201,7 @@ def _self_signed(certificate: Path, key: Path) -> None:
         .subject_name(name)
         .issuer_name(name)
         .public_key(secret.public_key())
-        .serial_number(1)
+        .serial_number(serial)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .sign(secret, hashes.SHA256())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import runpy
+import shlex
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -12,8 +15,11 @@ import click
 import pytest
 import yaml
 
+from mover.api import make_app, serve
 from mover.cli import command
 from mover.metrics import described
+from mover.settings import Listen, Tls
+from tests.api.small_rooms import SmallAccess, small_rooms
 
 ROOT = Path(__file__).parents[2]
 MADE = runpy.run_path(str(ROOT / "docs" / "make_watching.py"))
@@ -120,3 +126,25 @@ def test_prometheus_itself_reads_the_rules_and_they_fire(tmp_path: Path) -> None
     for words in (["check", "rules", str(rules)], ["test", "rules", str(tmp_path / "test.yaml")]):
         done = subprocess.run([promtool, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+async def test_an_authority_made_by_the_page_is_believed_by_the_strictest_client(tmp_path: Path) -> None:
+    """Python 3.13 refuses what older ones took: a page that is read in ten years makes certificates that hold."""
+    page = (ROOT / "docs" / "looking-after.md").read_text("utf-8").replace("mover.ward.example", "localhost")
+    commands = re.findall(r"^    (openssl .+)$", page, re.MULTILINE)
+    assert len(commands) == 3
+    if shutil.which("openssl") is None:
+        pytest.skip("needs Debian package: openssl")
+    [names] = re.findall(r"`names.cnf` of two lines: `([^`]+)` and `([^`]+)`", page)
+    (tmp_path / "names.cnf").write_text("\n".join(names) + "\n")
+    for line in commands:
+        await asyncio.to_thread(subprocess.run, shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
+    listen = Listen(None, "127.0.0.1", 0, Tls(tmp_path / "server.pem", tmp_path / "server.key"))
+    server = await serve(make_app(small_rooms(), SmallAccess(), version="0"), listen)
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    port = int(server.urls[0].rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    writer.close()
+    await server.stop()

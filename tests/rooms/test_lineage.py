@@ -44,7 +44,9 @@ class Room:
     def __init__(self, rig: Rig, receiver: Receiver, url: str, session: aiohttp.ClientSession) -> None:
         self.rig, self.receiver = rig, receiver
         self._session = session
-        self.lineage = Lineage(rig.database, Target(url, "site", "s3cret"))
+        self.token_file = rig.folder / "lineage.token"
+        self.token_file.write_text("s3cret\n")
+        self.lineage = Lineage(rig.database, Target(url, "site", self.token_file))
 
     async def turn(self) -> int:
         return await self.lineage.turn(self._session)
