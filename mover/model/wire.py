@@ -183,8 +183,8 @@ class QuarantineDraftRequest(Body, frozen=True):
 
 
 class QuarantineDraft(Answer, frozen=True, kw_only=True):
-    """The text of a policy as it would be with one rule more, by which nothing of the unlisted column leaves. Nothing is
-    saved: that is a change of the policy, from the text of this `digest`."""
+    """The text of a policy as it would be with one rule more, by which nothing of the unlisted column leaves. Nothing
+    is saved: that is a change of the policy, from the text of this `digest`."""
 
     policy: str
     table: str
@@ -826,8 +826,8 @@ class RunProgress(Answer, frozen=True, kw_only=True):
 
 
 class Changed(Answer, frozen=True, kw_only=True):
-    """What is to be asked again: by noun of the table of rights, the ids of what changed, or null where it may be any. `id`
-    is what a cut-off watcher names in `Last-Event-ID`."""
+    """What is to be asked again: by noun of the table of rights, the ids of what changed, or null where it may be any.
+    `id` is what a cut-off watcher names in `Last-Event-ID`."""
 
     id: int
     nouns: dict[str, list[str] | None]

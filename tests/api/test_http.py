@@ -296,7 +296,7 @@ async def test_one_token_cannot_take_the_daemon_from_another(serve_small: Any) -
 
 
 async def test_wrong_secrets_are_slowed_by_address_and_right_ones_are_not(serve_small: Any) -> None:
-    """Found: whoever tried wrong ones fast enough kept everybody of their address out, a scheduler's node among them."""
+    """Found: whoever tried wrong ones fast enough kept all of their address out, a scheduler's node among them."""
     served = await serve_small(limits=Limits(requests_per_s=0.01, burst=2))
     statuses = []
     for role in ("operator", "nobody", "nobody", "nobody", "operator", "nobody"):

@@ -112,8 +112,8 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
         Client(server.urls[0], token="mvr_custodian") as custodian,
     ):
         others = {
-            "tokens": admin, "accounts": admin, "policies": admin, "audit": admin, "answers": admin, "shortenings": admin,
-            "vault": custodian, "rulings.decide": custodian, "snapshots.rebuild": admin, "oversight.try_alarm": admin,
+            "tokens": admin, "accounts": admin, "policies": admin, "audit": admin, "answers": admin,
+            "shortenings": admin, "vault": custodian, "rulings.decide": custodian, "snapshots.rebuild": admin, "oversight.try_alarm": admin,
             "keys": admin,
         }  # fmt: skip
         for noun_name, noun in vars(operator).items():
