@@ -113,8 +113,8 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
     ):
         others = {
             "tokens": admin, "accounts": admin, "policies": admin, "audit": admin, "answers": admin,
-            "shortenings": admin, "vault": custodian, "rulings.decide": custodian, "snapshots.rebuild": admin, "oversight.try_alarm": admin,
-            "keys": admin,
+            "shortenings": admin, "vault": custodian, "rulings.decide": custodian, "snapshots.rebuild": admin,
+            "oversight.try_alarm": admin, "keys": admin,
         }  # fmt: skip
         for noun_name, noun in vars(operator).items():
             if not isinstance(noun, Noun):

@@ -225,7 +225,8 @@ REFUSED = [
     "update mover.slide_withdrawal set reason = 'identifier-found-later', found_by = 'x'",
     "insert into mover.quarantine_proposal (project_id, id, cause, action, standing, code, kind, words, waiting,"
     " reason, proposed_by, proposed_person, state)"
-    " values ('demo', 'p', 'x', 'retry', false, 'x', '', '', 1, 'x', 'ann', 'ann', 'confirmed')", "update mover.quarantine_proposal set state = 'confirmed'", "delete from mover.quarantine_proposal",
+    " values ('demo', 'p', 'x', 'retry', false, 'x', '', '', 1, 'x', 'ann', 'ann', 'confirmed')",
+    "update mover.quarantine_proposal set state = 'confirmed'", "delete from mover.quarantine_proposal",
     "select mover.ruling_judged(null, null, 0)", "select mover.ruling_record('', '', '', '', '', null, '{}')",
 ]  # fmt: skip
 
