@@ -50,7 +50,8 @@ class Sealed(Struct, frozen=True):
     manifest_root: str
     count: int
     bytes: int
-    sealed_at: datetime
+    # roots of the first landed states do not say when: they wrote this file last, so its own time is that of the seal
+    sealed_at: datetime | None = None
     shards_root: str | None = None
 
 
@@ -82,7 +83,7 @@ def check(root: str | Path, *, read: bool = False, expected_root: str | None = N
     findings += _about_the_shards(sealed, entries, shards)
     alone = [entry for entry in entries if entry.shard is UNSET]
     expected = {entry.path: entry.size_bytes for entry in alone} | {tar.path: tar.size_bytes for tar in shards}
-    findings += _compare(folder, expected, _nanoseconds(sealed.sealed_at))
+    findings += _compare(folder, expected, _sealed_ns(folder, sealed))
     if read:
         bad = {finding.path for finding in findings}
         findings += _read(folder, [entry for entry in alone if entry.path not in bad])
@@ -225,6 +226,8 @@ def _digest(path: str, prover: Prover | None = None) -> str:
     return hasher.hexdigest()
 
 
-def _nanoseconds(moment: datetime) -> int:
+def _sealed_ns(folder: str, sealed: Sealed) -> int:
     """Exactly: a float of seconds has no room for microseconds and this century."""
-    return (moment - _EPOCH) // _MICROSECOND * 1000
+    if sealed.sealed_at is None:
+        return os.stat(f"{folder}/{IDENTITY}").st_mtime_ns
+    return (sealed.sealed_at - _EPOCH) // _MICROSECOND * 1000
