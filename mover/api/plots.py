@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from msgspec import Meta
 from mover import plots
 from mover.api.operation import ID_PATTERN, Call, Operations, Query, ShortQuery
 from mover.clock import SYSTEM
-from mover.errors import NotFound, RequestInvalid
+from mover.errors import LimitExceeded, NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.pictures import Picture
 from mover.plots import MEDIA_TYPES, Canvas
@@ -22,8 +23,8 @@ from mover.plots.figures import WEEKS
 
 OPERATIONS = Operations()
 SVG, PNG = MEDIA_TYPES["svg"], MEDIA_TYPES["png"]
-# painted at once: a large PNG takes eighty megabytes while it is
-PAINTERS = threading.BoundedSemaphore(2)
+# painted at once, a large PNG takes eighty megabytes while it is; and waiting for that
+PAINTED, WAITING = 2, 30
 PAGE, PAGES_MAX = 1000, 5
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 Edge = Annotated[int, Meta(ge=240, le=1600)]
@@ -155,7 +156,24 @@ async def run(call: Call[None, OneQuery]) -> Picture:
 
 async def _drawn(query: PlotQuery, draw: Callable[..., Canvas]) -> Picture:
     def paint() -> bytes:
-        with PAINTERS:
-            return plots.render(draw(wide=query.width, high=query.height), query.format, query.theme)
+        return plots.render(draw(wide=query.width, high=query.height), query.format, query.theme)
 
-    return Picture(await asyncio.to_thread(paint), media_type=MEDIA_TYPES[query.format])
+    return Picture(await PAINTERS.paint(paint), media_type=MEDIA_TYPES[query.format])
+
+
+class Painters:
+    """Threads of their own: figures that wait hold none of those that moves, hashes and tiers need."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(PAINTED, thread_name_prefix="painter")
+        self._room = threading.BoundedSemaphore(PAINTED + WAITING)
+
+    async def paint(self, figure: Callable[[], bytes]) -> bytes:
+        if not self._room.acquire(blocking=False):
+            raise LimitExceeded(f"more than {WAITING} figures are waiting to be painted", hint="Ask again soon.")
+        work = self._threads.submit(figure)
+        work.add_done_callback(lambda _: self._room.release())  # also of one that nobody waits for any more
+        return await asyncio.wrap_future(work)
+
+
+PAINTERS = Painters()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from mover.api import Limits
+from mover.api import Limits, plots
 from mover.model import wire
 from tests.api.conftest import Served
 
@@ -447,6 +448,28 @@ async def test_a_figure_comes_in_the_form_that_was_asked_for(served: Served) -> 
     for query, status in asked.items():
         async with served.ask("GET", f"/v1/plots/fill?{query}") as response:
             assert response.status == status, query
+
+
+async def test_figures_that_wait_are_bounded_and_hold_no_thread_of_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1, I10: moves, hashes and tiers share threads with nobody's figure, and who asks for too many is told so."""
+    goes_on = threading.Event()
+    monkeypatch.setattr(plots.plots, "render", lambda *_: goes_on.wait() and b"<svg/>")
+
+    async def asked() -> int:
+        async with served.ask("GET", "/v1/plots/fill?tier=flash") as response:
+            await response.read()
+            return response.status
+
+    figures = [asyncio.create_task(asked()) for _ in range(plots.PAINTED + plots.WAITING + 1)]
+    try:
+        done, waiting = await asyncio.wait(figures, timeout=120, return_when=asyncio.FIRST_COMPLETED)
+        assert [one.result() for one in done] == [429] and len(waiting) == plots.PAINTED + plots.WAITING
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "a turn"), 120) == "a turn"
+    finally:
+        goes_on.set()
+    assert set(await asyncio.gather(*waiting)) == {200} and await asked() == 200
 
 
 async def test_a_manifest_comes_as_it_was_sealed(served: Served) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mover import plots
 from mover.model import wire
+from mover.plots import canvas
 from mover.plots.axes import moments, size, ticks
 from mover.plots.canvas import COLOURS, Canvas, Theme, Words, clean, length
 from mover.plots.figures import RULES, squarified
@@ -211,6 +212,25 @@ def test_words_from_outside_stay_words() -> None:
     assert b"<script" not in drawn and b"\x00" not in drawn and b"\x1b" not in drawn
     assert clean("a\u202eb\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"
     assert plots.render(plots.treemap(usage(hostile), **BOX), "png", "dark")[:4] == b"\x89PNG"
+
+
+def test_a_word_is_cut_where_the_next_letter_would_be_too_much_in_a_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expression of 4,000 letters held the whole daemon for a second, letter by letter."""
+    looks: list[str] = []
+
+    def counted(said: str, size: float) -> float:
+        looks.append(said)
+        return length(said, size)
+
+    monkeypatch.setattr(canvas, "length", counted)
+    said = "grade = 'W' and il " * 210
+    drawn = Canvas(800, 400, title="", told="")
+    drawn.text(16, 24, said, most=700)
+    drawn.text(16, 48, said, most=1)
+    [cut] = drawn.drawn
+    assert isinstance(cut, Words) and cut.said.endswith("…") and said.startswith(cut.said[:-1])
+    assert length(cut.said, 12) <= 700 < length(said[: len(cut.said)] + "…", 12)
+    assert len(looks) < 40
 
 
 def test_the_forecast_is_a_line_that_goes_on_where_the_known_one_ends() -> None:
