@@ -40,7 +40,7 @@ from mover.catalog.dumping import Dumper
 from mover.catalog.migrate import check_schema
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
 from mover.cohorts import Cohorts
-from mover.decide.access import may
+from mover.decide.access import judge, may
 from mover.decide.fitness import lost
 from mover.decide.needs import needs
 from mover.deid.custody import Custody
@@ -75,7 +75,7 @@ from mover.moving.places import Place
 from mover.moving.room import Moving
 from mover.moving.transfers import from_policy
 from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, open_database, open_vault
-from mover.oversight import ALARMS_S, Alarms, Answers, Changes, Oversight, Tags
+from mover.oversight import ALARMS_S, Alarms, Answers, Changes, Oversight, Tags, last, moving
 from mover.oversight import TURN_S as OVERSIGHT_S
 from mover.oversight.needs import facts_of
 from mover.policies import Choices, Following, Policies
@@ -980,16 +980,21 @@ async def _look(house: House, tier: Tier) -> wire.Tier:
 
 
 async def _status(house: House, identity: Identity) -> wire.Status:
+    def allowed(action: str) -> bool:
+        return judge(identity.role, action, identity.scopes) == "allowed"
+
     began_s = monotonic_s()
     async with house.database.project(identity.project) as conn:
         shards = await instance.shard_counts(conn)
         row = await (await conn.execute("select current_setting('server_version') as version")).fetchone()
+        on_its_way, last_times = await moving(conn, allowed), await last(conn, allowed)
     version = row.version if row else "unknown"
     tiers = (await _tiers(house)).tiers
     return wire.Status(
         version=__version__, node=house.settings.node, project=identity.project, actor=identity.actor,
         role=identity.role, database=f"PostgreSQL {version}, {1000 * (monotonic_s() - began_s):.1f} ms",
         shards=shards, tiers=tiers, warnings=await _warnings(house, tiers) + await _asked(house, identity),
+        moving=on_its_way, last=last_times,
     )  # fmt: skip
 
 

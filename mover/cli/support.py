@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import plan_option, with_output
+from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
     from mover.cli.common import Where
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group("support")
+@click.group("support", cls=WholeLines)
 def command() -> None:
     """For who asks for help: a bundle without identifiers."""
 

@@ -2399,6 +2399,26 @@ class Tags(Answer, frozen=True, kw_only=True):
     tags: list[TagUse]
 
 
+class OnItsWay(Answer, frozen=True, kw_only=True):
+    """What is worked on: `done` of `total` (0 where nobody counts), and about until when at the pace so far; of a ready
+    run, its lease."""
+
+    noun: Literal["run", "batch", "record", "transfer", "verification", "restore", "scan"]
+    id: str
+    state: str
+    done: int
+    total: int
+    unit: Literal["bytes", "packs"]
+    until: datetime | None = None
+
+
+class LastTime(Answer, frozen=True, kw_only=True):
+    """When what must happen again and again happened last, and well; null: never."""
+
+    what: Literal["snapshot", "restore drill", "dump", "dump drill", "checkpoint", "scan"]
+    at: datetime | None = None
+
+
 class Status(Answer, frozen=True, kw_only=True):
     version: str
     node: str
@@ -2410,6 +2430,9 @@ class Status(Answer, frozen=True, kw_only=True):
     tiers: list[Tier]
     # what a person should see to, in words
     warnings: list[str] = []
+    # the oldest of what is on its way, and of what the caller may read
+    moving: list[OnItsWay] = []
+    last: list[LastTime] = []
 
 
 class Health(Answer, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from mover.oversight.changes import Changes
 from mover.oversight.cold import looked_at
 from mover.oversight.levels import TURN_S
 from mover.oversight.room import Oversight
+from mover.oversight.standing import last, moving
 from mover.oversight.tags import Tags
 
-__all__ = ["ALARMS_S", "TURN_S", "Alarms", "Answers", "Changes", "Oversight", "Tags", "looked_at"]
+__all__ = ["ALARMS_S", "TURN_S", "Alarms", "Answers", "Changes", "Oversight", "Tags", "last", "looked_at", "moving"]

@@ -1010,7 +1010,10 @@ class SmallPolicies(Room):
 async def small_status(identity: Identity) -> wire.Status:
     return wire.Status(
         version="0", node="n", project=identity.project, actor=identity.actor, role=identity.role,
-        database="18.6", shards={"waiting": 0}, tiers=[],
+        database="18.6", shards={"waiting": 0}, tiers=[], last=[wire.LastTime(what="dump")],
+        moving=[wire.OnItsWay(
+            noun="run", id="run-1", state="staging", done=1 << 30, total=4 << 30, unit="bytes", until=AT,
+        )],
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.access import Identity
 from mover.model.policy import Policy
-from mover.oversight import Oversight
+from mover.oversight import Oversight, last, moving
 from mover.oversight.levels import _step
 from tests.support.facts import NUMBER, whole_project
 from tests.support.postgres import Dsns
@@ -66,7 +66,37 @@ async def test_what_waits_is_told_to_its_project_and_to_who_may_read_it(dsns: Ds
     other = (await room.needs(Identity(actor="bob", role="operator", project="other"))).needs
     assert {one.code for one in other} == {"tier-away", "warning"}
     custodian = (await room.needs(Identity(actor="cy", role="custodian", project="demo"))).needs
-    assert {one.code for one in custodian} <= {"batch-failed", "packs-quarantined", "quarantine-asked", "ruling-asked"}
+    theirs = {"batch-failed", "packs-quarantined", "quarantine-asked", "ruling-asked", "loss-asked"}
+    assert {one.code for one in custodian} <= theirs
+
+
+async def test_what_is_on_its_way_says_until_when_and_what_must_come_again_when_it_came_last(
+    dsns: Dsns, database: Database
+) -> None:
+    """Whoever is woken asks: shall I wait for it? And a backup that nobody has seen for a week is none."""
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("select set_config('mover.project', 'demo', true)")
+        whole_project(conn, "demo", mark="a", number=NUMBER)
+    change(
+        dsns,
+        "update mover.batch set state = 'working', complete_proof = null",
+        "update mover.transfer set state = 'moving', bytes = 400, moved_bytes = 100,"
+        " created_at = now() - interval '1 hour'",
+        "update mover.restore set state = 'restoring'",
+        "update mover.scan set state = 'complete', finished_at = now() - interval '2 days'",
+    )
+    async with database.project("demo") as conn:
+        found = {one.noun: one for one in await moving(conn, lambda action: True)}
+        for_viewer = await moving(conn, lambda action: action == "transfers.read")
+        times = {one.what: one.at for one in await last(conn, lambda action: action != "dumps.read")}
+        [now] = await (await conn.execute("select now() as at")).fetchall()
+    assert {"batch", "transfer", "restore"} <= set(found)
+    transfer = found["transfer"]
+    assert (transfer.done, transfer.total, transfer.state) == (100, 400, "moving") and transfer.until is not None
+    assert abs((transfer.until - now.at).total_seconds() - 3 * 3600) < 60
+    assert [one.noun for one in for_viewer] == ["transfer"]
+    assert set(times) == {"snapshot", "restore drill", "checkpoint", "scan"}
+    assert times["scan"] is not None and 47 < (now.at - times["scan"]).total_seconds() / 3600 < 49
 
 
 async def test_levels_become_a_forecast_and_a_need(dsns: Dsns, database: Database) -> None:
