@@ -121,13 +121,20 @@ async def test_one_person_ends_no_alarm(ward: Ward) -> None:
     with pytest.raises(Denied, match="answers for no audit"):
         await ward.trail.approve_restore(ward.person("olga", "operator"), asked.id)
     young = ward.person("young")
-    ward.rig.rows("update mover.token set created_at = now() + interval '1 minute' where actor = 'young'")
+    ward.rig.rows("update mover.token set created_at = now() - interval '23 hours' where actor = 'young'")
     with pytest.raises(Denied, match="nobody here when it was asked"):
         await ward.trail.approve_restore(young, asked.id)
+    hers = ward.person("Ann")  # at the socket the machine asks for her, and she has a token besides
+    with pytest.raises(Denied, match="one person"):
+        await ward.trail.approve_restore(hers, asked.id)
+    said = wire.AuditRestoreRequest("the disk broke")
+    waits = await ward.trail.ask_restore(young, said)
+    with pytest.raises(Denied, match="nobody here when it was asked"):
+        await ward.trail.approve_restore(ward.person("cora"), waits.id)
     with pytest.raises(NotFound):
         await ward.trail.approve_restore(ward.person("cora"), "acceptance-of-nobody")
     assert not (await ward.trail.verify(PROJECT)).whole
-    assert [one.state for one in (await ward.trail.restores(PROJECT)).restores] == ["asked"]
+    assert [one.state for one in (await ward.trail.restores(PROJECT)).restores] == ["asked", "asked"]
 
 
 async def test_nothing_is_accepted_where_nothing_is_lost(ward: Ward) -> None:
