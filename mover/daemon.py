@@ -387,7 +387,10 @@ async def _checkpoints(
     if not settings.audit_key.exists():
         fingerprint = await asyncio.to_thread(new_key, settings.audit_key)
         logger.info("key of the audit made", digest=fingerprint)
-    return Checkpoints(database, tiers, policies.of(AuditPolicy), key_file=settings.audit_key, site=settings.site)
+    return Checkpoints(
+        database, tiers, policies.of(AuditPolicy), key_file=settings.audit_key, before=settings.audit_keys_before,
+        site=settings.site,
+    )  # fmt: skip
 
 
 async def _access(settings: Settings, database: Database) -> Access:

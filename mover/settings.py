@@ -25,6 +25,7 @@ from mover.model.tiers import TierKind, TierRole, Zone
 Role = Literal["identified", "clean", "both"]
 Addressing = Literal["path", "virtual"]
 Count = Annotated[int, Meta(ge=1, le=1024)]
+Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}( ?[0-9a-f]{4}){9}$")]
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 DEFAULT_CONFIG = "mover.yaml"
@@ -228,6 +229,8 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     certificate_key: str | None = None
     # signs where the audit chains end; made at the first start where there is none
     audit_key: str | None = None
+    # fingerprints of keys that signed before that one: after a restore of the catalog, no other key is believed
+    audit_keys_before: Annotated[list[Fingerprint], Meta(max_length=100)] = []
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
     lineage: LineageFile | None = None
@@ -365,6 +368,7 @@ class Settings(Struct, frozen=True):
     repository_password_file: Path
     workers: WorkersFile
     log_level: str
+    audit_keys_before: tuple[str, ...] = ()
     drill_keys: tuple[Path, Path] | None = None
     lineage: Lineage | None = None
     access: People = People()
@@ -525,6 +529,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
         hooks_dir=folder / written.hooks_dir,
         vault_key=_secret_path("vault.key", written.vault_key, folder, state, environment),
         audit_key=_secret_path("audit.key", written.audit_key, folder, state, environment),
+        audit_keys_before=tuple(written.audit_keys_before),
         certificate_key=_secret_path("certificate.key", written.certificate_key, folder, state, environment),
         vault_public=folder / written.vault_public if written.vault_public else state / "vault.public",
         vault_tombstones=folder / written.vault_tombstones if written.vault_tombstones else state / "vault.tombstones",

@@ -153,6 +153,15 @@ def test_systemds_credentials_come_first(tmp_path: Path) -> None:
     assert found.repository_password_file == tmp_path / "var/repository-password"
 
 
+def test_keys_of_before_are_written_as_they_are_shown(tmp_path: Path) -> None:
+    """What is mistyped would be believed by nobody, and be missed only after a restore."""
+    shown = " ".join(["0a1b"] * 10)
+    for said in (shown, shown.replace(" ", "")):
+        assert load(tmp_path, f"{LEAST}audit_keys_before: ['{said}']\n").audit_keys_before == (said,)
+    with pytest.raises(SettingsInvalid):
+        load(tmp_path, f"{LEAST}audit_keys_before: ['{shown[:-1]}']\n")
+
+
 def test_a_socket_path_that_is_too_long_is_met_by_a_hint(tmp_path: Path) -> None:
     """Socket names end at 107 bytes; the kernel's own message says nothing of that."""
     with pytest.raises(SettingsInvalid, match="107"):

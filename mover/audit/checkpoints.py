@@ -71,13 +71,14 @@ class Checkpoints:
         policies: Sequence[AuditPolicy],
         *,
         key_file: Path,
+        before: Sequence[str] = (),
         site: str,
         clock: Clock = SYSTEM,
     ) -> None:
         self._database = database
         self._tiers = tiers
         self._policies = policies
-        self._key_file = key_file
+        self._key_file, self._before = key_file, before
         self._site = site
         self._clock = clock
 
@@ -148,6 +149,11 @@ class Checkpoints:
     def signed(self, made: Checkpoint) -> tuple[bytes, str]:
         """Blocking: the file as it goes to the tiers, and the fingerprint of this site's key."""
         return _signed(made, signing.load_key(self._key_file))
+
+    def signers(self) -> list[str]:
+        """Blocking: the fingerprints of this site's key and of those before it, as root's files have them. What the
+        catalog says of keys is no word in this: whoever owns it could say any."""
+        return [signing.public_fingerprint(signing.load_key(self._key_file)), *self._before]
 
     def stamp(self) -> tuple[str, str]:
         return self._site, self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

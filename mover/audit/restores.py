@@ -31,10 +31,13 @@ from mover.model import wire
 from mover.model.access import Identity
 from mover.model.checkpoint import BYTES_MAX, ChainEnd, Checkpoint, Lost, key_of
 from mover.randomness import new_id
+from mover.signing import same_key
 from mover.tiers.port import ReadTier
 
 # a checkpoint an hour for three years; older dumps are no backup of anything
 BODIES_MAX = 26_000
+
+_SIGNERS = "Was it signed before the key changed, its fingerprint belongs in `audit_keys_before` of mover.yaml."
 
 _Q = queries.load(checkpoints.__file__)
 
@@ -127,7 +130,7 @@ class Restores:
         if not bodies:
             raise Conflict("the tiers know of no checkpoint that the catalog lacks: nothing is to be accepted")
         after = min(bodies) - 1
-        _check_row(project, after, own, bodies)
+        _check_row(project, after, own, bodies, await asyncio.to_thread(self._kept.signers))
         async with self._database.still(project) as conn:
             common = await _Q.one(conn, "body", project=project, n=after)
             lost = await _lost(conn, project, [*([common.body] if common else []), *bodies.values()])
@@ -164,19 +167,20 @@ def _unknown(tier: ReadTier, project: str, own: Mapping[int, Any]) -> dict[int, 
     return found
 
 
-def _check_row(project: str, after: int, own: Mapping[int, Any], bodies: Mapping[int, bytes]) -> None:
+def _check_row(
+    project: str, after: int, own: Mapping[int, Any], bodies: Mapping[int, bytes], signers: list[str]
+) -> None:
     """One row without a gap, each signed by a key of this site, the first following what the catalog has."""
-    keys = {row.fingerprint for row in own.values()}
     if sorted(bodies) != list(range(after + 1, after + 1 + len(bodies))):
         raise Conflict("checkpoints are missing between those that the tiers hold", where=project)
     for n, body in bodies.items():
         why = checkpoints.problems_of(body) or checkpoints.misplaced(bodies, n, project)
-        if not why and keys and checkpoints.decoded(body).signature.fingerprint not in keys:
-            why = ["it is signed by a key that the catalog does not know"]
+        if not why and not same_key(signer := checkpoints.decoded(body).signature.fingerprint, signers):
+            why = [f"it is signed by {signer}, which is no key of this site"]
         if not why and n - 1 == after and checkpoints.decoded(body).checkpoint.previous != _digest(own, after):
             why = ["it does not follow the last one that the catalog has"]
         if why:
-            raise Conflict(f"checkpoint {n}: {why[0]}", where=project)
+            raise Conflict(f"checkpoint {n}: {why[0]}", where=project, hint=_SIGNERS)
     if any(row.copied for n, row in own.items() if n > after):
         raise Conflict("a tier took a checkpoint that others do not have", where=project)
 

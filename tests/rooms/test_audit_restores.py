@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 from mover import signing
 from mover.audit import checkpoints
@@ -16,7 +17,7 @@ from mover.catalog.database import Database
 from mover.errors import Conflict, Denied, MoverError, NotFound
 from mover.model import wire
 from mover.model.access import Identity, Role
-from mover.model.checkpoint import SignedCheckpoint
+from mover.model.checkpoint import ChainEnd, SignedCheckpoint
 from mover.oversight.needs import facts_of
 from tests.rooms.rig import PROJECT, Rig
 from tests.rooms.test_audit import House
@@ -165,6 +166,39 @@ async def test_a_restore_explains_no_other_change(ward: Ward, hide: Callable[[Wa
     hide(ward)
     with pytest.raises(Conflict):
         await ward.trail.ask_restore(ward.person("ann"), wire.AuditRestoreRequest("the disk broke"))
+
+
+async def test_only_keys_that_root_wrote_down_are_believed(ward: Ward, tmp_path: Path) -> None:
+    """A dump from before the first checkpoint knows no key, and its owner could say any: checkpoints that a thief
+    signed anew, and that tell of fewer records, would be the last word, with nothing lost."""
+    await ward.record()
+    await ward.dump()
+    first = ward.rig.rows("select hash from mover.audit_record")[0].hash
+    await ward.told(2)
+    await ward.told(2)
+    true = {n: ward.file("archive", n).read_bytes() for n in (1, 2)}
+    stolen = tmp_path / "stolen.key"
+    fingerprint, previous = signing.new_key(stolen), ""
+    for n in (1, 2):
+        told = checkpoints.decoded(true[n]).checkpoint
+        told = msgspec.structs.replace(told, previous=previous, heads=(ChainEnd("n1", 1, bytes(first).hex()),))
+        body, _ = checkpoints._signed(told, signing.load_key(stolen))
+        previous = blake3(body).hexdigest()
+        ward.both(n, lambda file, body=body: file.write_bytes(body))  # type: ignore[misc]
+    known = ward.rig.rows("select fingerprint from mover.checkpoint")[0].fingerprint
+    ward.restore()
+    ann, why = ward.person("ann"), wire.AuditRestoreRequest("the disk broke")
+    with pytest.raises(Conflict, match=f"signed by {fingerprint}, which is no key of this site"):
+        await ward.trail.ask_restore(ann, why)
+    for n in (1, 2):
+        ward.both(n, lambda file, body=true[n]: file.write_bytes(body))  # type: ignore[misc]
+    # the site has a new key since; what the one before signed counts where root wrote it down
+    ward.key.unlink()
+    signing.new_key(ward.key)
+    with pytest.raises(Conflict, match=f"signed by {known}"):
+        await ward.trail.ask_restore(ann, why)
+    ward.checkpoints._before = (known.replace(" ", ""),)
+    assert [one.upto for one in (await ward.accept()).lost] == [5]
 
 
 FORGED: dict[str, Callable[[Ward], Any]] = {
