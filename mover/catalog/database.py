@@ -127,6 +127,11 @@ def translated() -> Iterator[None]:
 
 
 _REFUSALS: dict[str, type[MoverError]] = {"MV101": NotFound, "MV102": Conflict, "MV103": Denied}
+# no other role helps these: docs/access.md, "One person is one person"
+_HELPS = {
+    "are one person": "Somebody else decides, with a password that root gave at the local socket (docs/access.md).",
+    "was nobody here when": "Somebody decides who was here before it was asked for; or withdraw it and ask again.",
+}
 
 
 @contextmanager
@@ -138,7 +143,9 @@ def refusals() -> Iterator[None]:
         known = _REFUSALS.get(error.sqlstate or "")
         if known is None:
             raise
-        raise known(error.diag.message_primary or "refused by the database") from error
+        words = error.diag.message_primary or "refused by the database"
+        helps = next((told for said, told in _HELPS.items() if said in words), None)
+        raise known(words, hint=helps) from error
 
 
 def _is_about_proof(error: psycopg.Error) -> bool:

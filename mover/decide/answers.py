@@ -134,7 +134,11 @@ def _log(rows: Rows) -> Said:
         return Said("warn", f"{words}; the catalog was restored, and what that lost is known: {lost[0].what}")
     if not any(row.count for row in tiers):
         return Said("warn", f"{words}; no signed copy of the ends stands on another tier")
-    return Said("good", f"{words}, and fit the signed copies on {', '.join(row.what for row in tiers)}")
+    return Said(
+        "good",
+        f"{words}, and fit the signed copies on {', '.join(row.what for row in tiers)};"
+        " what is younger than the newest copy is signed with the next",
+    )
 
 
 _VERIFY = "mover audit verify"

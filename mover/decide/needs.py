@@ -167,5 +167,17 @@ def away(tier: str, explanation: str) -> Need:
     return Need("tier-away", "now", "tier", f"{tier} is not there", hint, subject=tier)
 
 
+# what helps where the daemon warns, by how its words begin: the noun says where people are led
+_MENDS = (
+    ("no policy of kind dump", "policy", "Add one: policies/examples/dump.yaml, with tiers of yours (docs/vault.md)."),
+    ("the folder of policies", "policy", "Mend the line that it names; until then what was followed goes on."),
+    ("the policy ", "policy", "Bring the text that is right to the node that lags (docs/policies.md)."),
+)
+
+
 def warned(words: str) -> Need:
-    return Need("warning", "now", "service", words, "mover doctor says more.")
+    noun, hint = next(
+        ((noun, hint) for begins, noun, hint in _MENDS if words.startswith(begins)),
+        ("service", "mover doctor says more."),
+    )
+    return Need("warning", "now", noun, words, hint)

@@ -135,7 +135,8 @@ class Alarms:
         if known is None:
             raise NotFound(
                 "the settings have no receiver of that name", where=receiver,
-                hint=f"They have: {', '.join(sorted(self._receivers)) or 'none'}.",
+                hint=f"They have: {', '.join(sorted(self._receivers))}." if self._receivers else
+                "They have none: declare it as one of `receivers` in mover.yaml, and start the daemon again.",
             )  # fmt: skip
         now = self._clock.now()
         said = Said(

@@ -29,6 +29,9 @@ def test_the_most_urgent_comes_first_and_nothing_is_said_of_nothing() -> None:
     assert found[3].words == "1,200 packs wait in quarantine"
     assert (found[4].words, found[4].subject) == ("a run failed and was not cleaned yet", "run-1")
     assert all(one.hint for one in found)
+    # a warning leads to where it is mended
+    assert found[2].noun == "policy" and "examples/dump.yaml" in found[2].hint
+    assert warned("archive is not immutable: no lock").noun == "service"
 
 
 def test_a_role_is_told_only_of_what_it_may_read() -> None:
