@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import aiofiles.os
 import msgspec
 import uvloop
 
-from mover import __version__, log, metrics
+from mover import __version__, audit, log, metrics
 from mover.access import Access, Lives
 from mover.access.oidc import Provider
 from mover.access.tokens import read_secret
@@ -98,8 +98,8 @@ from mover.sandbox import Sandbox
 from mover.settings import People, Settings, Tier, load, read_environment
 from mover.signing import new_key
 from mover.systemd import Notifier
+from mover.tiers import beneath, mounts
 from mover.tiers import identity as identities
-from mover.tiers import mounts
 from mover.tiers.fitness import check_traits
 from mover.tiers.guard import Guard, guard_of, guarded
 from mover.tiers.object import ObjectTier
@@ -122,7 +122,7 @@ TRANSFERS_S = 5.0
 # processes that carry groups of small files, for all transfers of this daemon
 CARRYING = 2
 SWEEP_S = 3600.0
-# how soon a policy that somebody wrote is followed
+# how soon a policy that somebody wrote is followed, and a tier that root wrote beside the settings
 POLICIES_S = 5.0
 # how soon a lock probe, a renewal, a dump or a drill begins when its time has come
 KEEPING_S = 20.0
@@ -269,6 +269,13 @@ class House:
     checkpoints: Checkpoints
     following: Following
     changes: Changes
+    # what rooms were given by tier, and grows with the tiers
+    flash: dict[str, Flash]
+    places: dict[str, RunPlace]
+    forbidden: list[Path]
+    kept_clear: list[Path]
+    # what the settings say and this process does not follow, by tier: told in its status
+    untaken: dict[str, str] = field(default_factory=dict)
 
 
 @contextlib.asynccontextmanager
@@ -327,6 +334,7 @@ async def _build(
     node, site, transfer, vault = settings.node, settings.site, carrier.transfer, keeping.vault
     flash = {t.name: await _flash(t, tiers[t.name], database) for t in settings.tiers_of(role="flash")}
     places = {name: RunPlace(f.roots.root, f.seen_as) for name, f in flash.items()}
+    forbidden, kept_clear = _roots(settings, _is_identified), _roots(settings, _holds_for_good)
     batches = Batches(database, vault, tiers, policies, node=node)
     packs = Packs(batches, database, vault, tiers, policies, transfer, sandbox, site=site, node=node)
     adoptions = Adoptions(database, tiers, sandbox, transfer, site=site, node=node, spool=settings.state_dir)
@@ -341,8 +349,7 @@ async def _build(
         repositories=Repositories(
             tiers, policies, settings.repository_password_file, seal=seal, pins=settings.state_dir / "repositories"
         ),
-        forbidden=_roots(settings, lambda tier: tier.zone == "identified"),
-        kept_clear=_roots(settings, lambda tier: tier.role in ("archive", "protect")),
+        forbidden=forbidden, kept_clear=kept_clear,
         node=node, budgets=budgets, declared=declared,
     )  # fmt: skip
     protecting = Protecting(site_of_protection, _dump_means(settings, policies, keeping, dsns))
@@ -377,6 +384,7 @@ async def _build(
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
         await _checkpoints(settings, database, policies, tiers),
         _following(settings, site_of_protection, budgets, dsns, seal), Changes(database),
+        flash, places, forbidden, kept_clear,
     )  # fmt: skip
 
 
@@ -416,8 +424,16 @@ async def _provider(people: People) -> Provider | None:
     return Provider(people.oidc, redirect_uri=people.public_url + CALLBACK, secret=secret)
 
 
-def _roots(settings: Settings, wanted: Callable[[Tier], bool]) -> tuple[Path, ...]:
-    return tuple(tier.path for tier in settings.tiers.values() if tier.path is not None and wanted(tier))
+def _roots(settings: Settings, wanted: Callable[[Tier], bool]) -> list[Path]:
+    return [tier.path for tier in settings.tiers.values() if tier.path is not None and wanted(tier)]
+
+
+def _is_identified(tier: Tier) -> bool:
+    return tier.zone == "identified"
+
+
+def _holds_for_good(tier: Tier) -> bool:
+    return tier.role in ("archive", "protect")
 
 
 def _following(settings: Settings, site: ProtectSite, budgets: Budgets, dsns: Dsns, seal: Seal | None) -> Following:
@@ -428,9 +444,10 @@ def _following(settings: Settings, site: ProtectSite, budgets: Budgets, dsns: Ds
 
     async def judge(policies: PolicyBook) -> None:
         silent = [name for name, tier in tiers.items() if (guard := guard_of(tier)) is not None and guard.hung]
-        await asyncio.to_thread(check_site, settings, policies, silent=silent)
+        now = msgspec.structs.replace(settings, tiers=dict(settings.tiers))  # they may become more meanwhile
+        await asyncio.to_thread(check_site, now, policies, silent=silent)
         await _check_traits(policies, tiers, database)
-        await asyncio.to_thread(check_means, policies, tiers, seal=seal)
+        await asyncio.to_thread(check_means, policies, dict(tiers), seal=seal)
         _check_dumps(settings, policies, dsns)
 
     def took(policies: PolicyBook) -> None:
@@ -487,7 +504,11 @@ def _scans(
 
 
 def _places(settings: Settings) -> dict[str, Place]:
-    return {t.name: Place(t.role, t.read_only, t.path, t.deletes) for t in settings.tiers.values()}
+    return {t.name: _place(t) for t in settings.tiers.values()}
+
+
+def _place(tier: Tier) -> Place:
+    return Place(tier.role, tier.read_only, tier.path, tier.deletes)
 
 
 def _served(settings: Settings) -> list[str]:
@@ -590,9 +611,12 @@ def _establish(tier: Tier) -> str:
         assert isinstance(made, ObjectTier)
         return made.establish()
     assert tier.path is not None
-    if tier.read_only:
-        return identities.pin(tier.path)
-    return identities.establish(tier.path, name=tier.name, zone=tier.zone)
+    try:
+        if tier.read_only:
+            return identities.pin(tier.path)
+        return identities.establish(tier.path, name=tier.name, zone=tier.zone)
+    except OSError as error:
+        raise beneath.translated(error, "its root cannot be opened", tier=tier.name) from error
 
 
 async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
@@ -611,6 +635,62 @@ async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
         deletes=tier.deletes,
     )  # fmt: skip
     return Flash(roots, tier.seen_as or str(root), tier.capacity_bytes, settle_s)
+
+
+async def take_tiers(house: House) -> None:
+    """Tiers that were written beside the settings since the start; the files are the truth, and a restart gives the
+    same. What cannot be taken is told, and tried again with the next turn; nothing that runs is changed or left."""
+    try:
+        wanted = (await asyncio.to_thread(load, house.settings.file)).tiers
+    except SettingsInvalid as error:
+        house.untaken.clear()
+        house.untaken["settings"] = f"not followed: {error.what} ({error.where})"
+        return
+    known, untaken = house.settings.tiers, dict[str, str]()
+    for name in sorted(known.keys() | wanted.keys()):
+        if wanted.get(name) == known.get(name):
+            continue
+        if name in known:
+            untaken[name] = "its settings are others now, or gone; they are followed from the next start on"
+            continue
+        try:
+            await _take(house, wanted[name])
+        except MoverError as error:
+            untaken[name] = f"not taken: {error.what}. {error.advice}"
+            if untaken[name] != house.untaken.get(name):
+                logger.warning("tier not taken", tier=name, code=error.code)
+    house.untaken.clear()
+    house.untaken.update(untaken)
+
+
+async def _take(house: House, tier: Tier) -> None:
+    """Everything that may refuse comes first. Then what keeps others off it, then its work."""
+    grown = msgspec.structs.replace(house.settings, tiers={**house.settings.tiers, tier.name: tier})
+    alone = msgspec.structs.replace(house.settings, tiers={tier.name: tier})
+    guard = (await asyncio.to_thread(_guards, alone)).get(tier.name)
+    silent = [tier.name] if guard is not None and guard.hung else []
+    await asyncio.to_thread(check_site, grown, house.policies, silent=silent)
+    opened = await _open_tier(tier, house.database, house.budgets, guard)
+    await _check_traits(house.policies, [tier.name], house.database)
+    if tier.role == "flash":
+        flash = await _flash(tier, opened, house.database)
+        house.flash[tier.name] = flash
+        house.places[tier.name] = RunPlace(flash.roots.root, flash.seen_as)
+    house.forbidden.extend(_roots(alone, _is_identified))
+    house.kept_clear.extend(_roots(alone, _holds_for_good))
+    if tier.role == "source":
+        house.budgets.give_way(tier.name)
+    house.moving.add(tier.name, opened, _place(tier))
+    house.settings.tiers[tier.name] = tier
+    house.tiers[tier.name] = opened
+    if tier.name in _served(house.settings):
+        house.worker.serve(tier_queue(tier.name))
+    async with house.database.project(house.settings.project) as conn:
+        await audit.record(
+            conn, project=house.settings.project, node=house.settings.node, actor="daemon", action="tier added",
+            subject=tier.name, details={"kind": tier.kind, "zone": tier.zone, "role": tier.role},
+        )  # fmt: skip
+    logger.info("tier added", tier=tier.name, kind=tier.kind)
 
 
 # --- loops --------------------------------------------------------------------------------------------------
@@ -719,6 +799,7 @@ async def _follow_policies(house: House) -> None:
     while True:
         end_if_cancelled()
         try:
+            await take_tiers(house)
             await house.following.turn()
             await house.records.declare_due(house.settings.project)
         except MoverError as error:
@@ -730,7 +811,7 @@ async def _sweep_temporaries(house: House) -> None:
     """Killed attempts leave temporary names on folders and open uploads in buckets; they go when they are old."""
     while True:
         end_if_cancelled()
-        for tier in house.settings.tiers.values():
+        for tier in list(house.settings.tiers.values()):  # they may become more meanwhile
             opened = house.tiers.get(tier.name)
             if opened is not None and not tier.read_only:
                 await _sweep_tier(tier, opened)
@@ -925,9 +1006,11 @@ def _policies(house: House) -> Policies:
             return await house.records.plan_policy(identity.project, identity.actor, policy)
         return await oversight.trial(identity, policy)
 
-    settings = house.settings
-    tiers = tuple((tier.name, tier.zone, tier.role) for tier in settings.tiers.values())
-    return Policies(house.following, what_if=what_if, choices=Choices(tiers, tuple(settings.receivers)))
+    def tiers() -> list[tuple[str, str, str]]:
+        return [(tier.name, tier.zone, tier.role) for tier in house.settings.tiers.values()]
+
+    choices = Choices(tiers, tuple(house.settings.receivers))
+    return Policies(house.following, what_if=what_if, choices=choices)
 
 
 def _oversight(house: House) -> Oversight:
@@ -1016,6 +1099,7 @@ async def _warnings(house: House, tiers: list[wire.Tier]) -> list[str]:
         found.append(f"no new slide is released: {stopped.why}")
     if not dump_policies(house.policies):
         found.append("no policy of kind dump: if this machine is lost, the crosswalk is lost with it")
+    found += [f"{name}: {why}" for name, why in house.untaken.items()]
     kept = [name for name, tier in house.settings.tiers.items() if not (tier.read_only or tier.deletes)]
     if kept:
         found.append(f"deletion is not switched on for {', '.join(kept)}: what is to go there waits")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}( ?[0-9a-f]{4}){9}$")]
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 DEFAULT_CONFIG = "mover.yaml"
+TIER_NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 SOCKET_PATH_LIMIT = 107  # sun_path has 108 bytes with its closing NUL
 
 
@@ -407,10 +409,53 @@ def read_environment(variables: dict[str, str] | None = None) -> Environment:
     )
 
 
-def load(path: Path, *, environment: Environment | None = None) -> Settings:
-    """The settings of a file. Every mistake is in the error's `details` as file:line:column."""
+def load(
+    path: Path, *, environment: Environment | None = None, draft: tuple[str, Path] | None = None
+) -> Settings:
+    """The settings of a file, and of the tiers beside it. Every mistake is in the error's `details` as
+    file:line:column. `draft`: one tier more, of this name and file."""
     written = yaml_reader.read_as(path, SettingsFile, then=_more, error=SettingsInvalid)
+    files = [*_beside(path), *([draft] if draft else [])]
+    for name, file in files:
+        written = _with_tier(written, name, file)
     return _resolve(written, path.absolute(), environment or read_environment())
+
+
+def tiers_folder(path: Path) -> Path:
+    """Where tiers stand that were added later, one to a file: `mover.d/NAME.yaml` beside `mover.yaml`."""
+    return path.absolute().with_suffix(".d")
+
+
+def _beside(path: Path) -> list[tuple[str, Path]]:
+    """Whoever may write a tier may name any folder as one: so a file counts only of who may write the settings."""
+    folder = tiers_folder(path)
+    if not folder.is_dir():
+        return []
+    owners = {0, path.stat().st_uid}
+    found = sorted(file for file in folder.iterdir() if file.suffix == ".yaml")
+    for one in (folder, *found):
+        status = one.stat()
+        if status.st_uid not in owners or status.st_mode & 0o022:
+            raise SettingsInvalid(
+                "others than the owner of the settings may write it", where=str(one),
+                hint=f"chown --reference={path} {one}; chmod go-w {one}",
+            )  # fmt: skip
+    return [(file.stem, file) for file in found]
+
+
+def _with_tier(written: SettingsFile, name: str, file: Path) -> SettingsFile:
+    """Relative paths in it are relative to the settings, as in the settings."""
+    tier = yaml_reader.read_as(file, TierFile, then=_about_tier, error=SettingsInvalid)
+    why = ""
+    if name in written.tiers:
+        why = "a tier of this name stands in the settings already"
+    elif not TIER_NAME.fullmatch(name):
+        why = "a tier's name is 2 to 41 small letters, digits and '-', a letter first"
+    elif written.role == "clean" and tier.zone == "identified":
+        why = "a clean daemon may not be given an identified tier (D20)"
+    if why:
+        raise SettingsInvalid(why, where=str(file), hint="Give it another name, or add it to the other settings.")
+    return msgspec.structs.replace(written, tiers={**written.tiers, name: tier})
 
 
 # --- what types cannot say ----------------------------------------------------------------------------------

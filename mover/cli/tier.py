@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import Span, after_option, limit_option, with_client
+from mover.cli.newtier import add
 from mover.cli.watching import WholeLines
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 @click.group("tier", cls=WholeLines)
 def command() -> None:
     """Where bytes live."""
+
+
+command.add_command(add)
 
 
 @command.command("list")

@@ -74,6 +74,12 @@ class Worker:
         self._app = procrastinate.App(connector=connector)
         self._task = self._app.task(name="run-shard")(self._run_shard)
 
+    def serve(self, queue: str) -> None:
+        """One queue more, from now on. Its first jobs are found by looking, not by being told."""
+        if queue not in self._queues:
+            self._queues.append(queue)
+            self._due.set()
+
     async def run(self) -> None:
         """Serve until cancelled; running shards are abandoned to their leases, which the next start voids."""
         async with self._app.open_async(), asyncio.TaskGroup() as group:

@@ -35,14 +35,21 @@ class Moving:
         *,
         node: str,
     ) -> None:
-        ends = Ends(tiers, places)
+        self._places, self._trash = dict(places), dict[str, Trash]()
+        ends = Ends(tiers, self._places)
+        self._trash |= _trashes(ends)
         planner = Planner(ends)
-        self.releases = Releases(database, ends, _trashes(ends), node=node)
+        self.releases = Releases(database, ends, self._trash, node=node)
         self.move = Move(database, ends, carrier, planner, self.releases, node=node)
         self.transfers = Transfers(database, ends, policies, planner, self.move, self.releases, node=node)
         self.verify = Verify(database, ends, transfer, node=node)
         self.verifications = Verifications(database, ends, policies, node=node)
         self.archives = Archives(database, ends, policies, transfer, self.verifications, node=node)
+
+    def add(self, name: str, tier: StagingTier, place: Place) -> None:
+        """One tier more, which the mapping of tiers has from now on, too."""
+        self._trash |= _trashes(Ends({name: tier}, {name: place}))
+        self._places[name] = place
 
     def handlers(self) -> dict[str, Handler]:
         return {

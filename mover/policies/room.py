@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ WhatIf = Callable[[Identity, Policy], Awaitable[wire.Plan]]
 class Choices(Struct, frozen=True):
     """What the settings have for policies to name."""
 
-    tiers: tuple[tuple[str, str, str], ...] = ()  # name, zone, role
+    tiers: Callable[[], Sequence[tuple[str, str, str]]] = tuple  # name, zone, role; they may become more
     receivers: tuple[str, ...] = ()
 
 
@@ -75,7 +75,7 @@ class Policies:
         profiles = self._following.declared.of(DeidPolicy)
         return wire.PolicySchema(
             document=json.loads(json_schema()), receivers=list(self._choices.receivers),
-            tiers=[{"name": name, "zone": zone, "role": role} for name, zone, role in self._choices.tiers],
+            tiers=[{"name": name, "zone": zone, "role": role} for name, zone, role in self._choices.tiers()],
             profiles=[one.name for one in profiles], templates=await asyncio.to_thread(templates),
         )  # fmt: skip
 

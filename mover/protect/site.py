@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,12 +147,12 @@ class ProtectSite(Struct, frozen=True, kw_only=True):
     flash: Mapping[str, RunPlace]
     policies: PolicyBook
     repositories: Repositories
-    forbidden: tuple[Path, ...]  # roots of identified tiers: nothing is read there, nothing restored into them
+    forbidden: Sequence[Path]  # roots of identified tiers: nothing is read there, nothing restored into them
     node: str
     clock: Clock = SYSTEM
     budgets: Budgets = UNLIMITED
     # roots of tiers that hold what nobody replaces by hand, archives and repositories: nothing is restored into them
-    kept_clear: tuple[Path, ...] = ()
+    kept_clear: Sequence[Path] = ()
     # as the files say; `policies` has the object locks that hold instead, where the files say less
     declared: PolicyBook | None = None
 

@@ -98,7 +98,7 @@ class Admissions:
         """Flash tiers on the same file system: what one promises the other has not. One that is away is on another."""
         device = self._site.flash[tier].roots.device()
         found = []
-        for name, flash in self._site.flash.items():
+        for name, flash in list(self._site.flash.items()):  # they may become more meanwhile
             with suppress(MoverError):
                 if name != tier and flash.roots.device() == device:
                     found.append(name)

@@ -66,6 +66,11 @@ class Budgets:
         self.on_need: Callable[[], None] | None = None
         self.use(policies)
 
+    def give_way(self, tier: str) -> None:
+        """One source tier more, from now on."""
+        with self._condition:
+            self._source_tiers |= {tier}
+
     # --- what the engine calls ----------------------------------------------------------------------------
 
     def take(
