@@ -20,6 +20,21 @@ code again, and the CLI prints the same words and ends with the exit status.
 - `hint`: what a person can do. `details`: lists a person needs whole, such as every offender of a refused run.
 - `request`: the id to look for in the log and the audit record.
 
+Where to look first, by the exit status of the command:
+
+| exit | what it is about | look at |
+|---|---|---|
+| 2 | settings, policies, words of a command | the line it names; `mover doctor`, `mover policy check FOLDER` |
+| 3 | what was asked for, by whom, in which state | `details` of the answer; the thing itself, as `mover run show RUN` |
+| 4 | a tier or an entry on it | `mover tier list`, `mover doctor --try TIER` |
+| 5 | bytes that are not what they should be | `mover verification list`, `mover snapshot check`; then the disks |
+| 6 | a pack or table that may not pass | `mover quarantine list` |
+| 7 | the catalog, the vault | `mover doctor`; the daemon's log: `journalctl -u mover` |
+| 8 | work that was given up or taken over | `mover shard list --state failed` |
+| 9 | a step of a pipeline | the daemon's log, by the request's id |
+| 10 | the daemon, or an identity provider, does not answer | `systemctl status mover` |
+| 11 | only your patience is over: the work goes on | ask again |
+
 | code | class | HTTP | exit | retry | what to do |
 |---|---|---|---|---|---|
 """

@@ -38,3 +38,9 @@ def test_every_error_says_what_to_do_and_has_its_own_code() -> None:
 def test_the_licence_is_the_whole_apache_2_0() -> None:
     text = (ROOT / "LICENSE").read_text("utf-8")
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_page_of_errors_says_where_to_look_for_every_exit_status() -> None:
+    """A script has the number only."""
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    assert [error.code for error in all_errors() if f"\n| {error.exit_status} | " not in page] == []
