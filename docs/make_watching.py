@@ -43,7 +43,7 @@ ROWS = {
         "mover_lock",
         "mover_archive",
     ),
-    "Dumps of vault and catalog": ("mover_dump", "mover_release_stopped", "mover_vault"),
+    "Catalog and vault": ("mover_dump", "mover_release_stopped", "mover_vault", "mover_table"),
     "Walks, verification, transfers": ("mover_walk", "mover_drift", "mover_verify", "mover_transfer", "mover_release"),
     "Requests and people": ("mover_http", "mover_sign", "mover_tls"),
     "The rest": ("mover_",),

@@ -57,6 +57,7 @@ from mover.ingest.quarantine import Quarantine
 from mover.ingest.records import Records
 from mover.ingest.rulings import Rulings
 from mover.jobs import Worker
+from mover.jobs.ended import forget_ended, measure
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
@@ -225,6 +226,7 @@ async def run(
                 group.create_task(_keep_checkpoints(house), name="checkpoints"),
                 group.create_task(_tell_alarms(house), name="alarms"),
                 group.create_task(server.follow_certificate(), name="certificate"),
+                group.create_task(_forget_ended(house), name="ended work"),
                 group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(f"serving {' '.join(server.urls)}")
@@ -769,6 +771,23 @@ async def _make_columns(house: House) -> None:
         except CatalogUnavailable as error:
             logger.warning("columns wait", code=error.code)
         await SYSTEM.sleep(COLUMNS_S)
+
+
+async def _forget_ended(house: House) -> None:
+    """Rows of work that ended long ago go; what it did stands in proofs and in the audit."""
+    if house.settings.role == "identified":
+        await asyncio.Event().wait()
+    kept = house.settings.retention
+    while True:
+        end_if_cancelled()
+        try:
+            gone = await forget_ended(house.database, done_days=kept.work_days, failed_days=kept.failed_work_days)
+            await measure(house.database, house.settings.project)
+            if gone:
+                logger.info("ended work removed", removed=gone)
+        except CatalogUnavailable as error:
+            logger.warning("ended work stays for now", code=error.code)
+        await SYSTEM.sleep(SWEEP_S)
 
 
 async def _keep_checkpoints(house: House) -> None:

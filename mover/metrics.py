@@ -63,6 +63,9 @@ SIGN_INS = _counter("mover_sign_ins_total", "Tries to sign in, and how they ende
 SHARDS = _gauge("mover_shards", "Shards by state, as the catalog counted them last.", "queue", "state")
 SHARDS_DONE = _counter("mover_shards_done_total", "Shards that ended.", "kind", "outcome")
 SHARD_SECONDS = _histogram("mover_shard_seconds", "Time in one shard.", "kind")
+SHARDS_FORGOTTEN = _counter("mover_shards_forgotten_total", "Shards that ended long ago and were removed.", "state")
+SHARD_OLDEST = _gauge("mover_shard_oldest_seconds", "How long ago the oldest shard that still stands ended.")
+TABLE_BYTES = _gauge("mover_table_bytes", "What a table of a megabyte or more takes, with its indexes.", "table")
 LEASES_LOST = _counter("mover_leases_lost_total", "Shards whose worker was too late and was fenced off.", "kind")
 
 PACKS = _counter("mover_packs_total", "Packs decided, by final state.", "state")

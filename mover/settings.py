@@ -131,6 +131,14 @@ class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
     viewing_bytes: Annotated[int, Meta(ge=1 << 30)] = 32 << 30
 
 
+class RetentionFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long rows of work stand that ended; the audit is kept for ever, and the log is the journal's."""
+
+    work_days: Annotated[int, Meta(ge=7, le=3650)] = 90
+    # somebody may ask why
+    failed_work_days: Annotated[int, Meta(ge=7, le=3650)] = 400
+
+
 MailAddress = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.+_-]+@[A-Za-z0-9.-]+$", max_length=254)]
 
 
@@ -235,6 +243,7 @@ class SettingsFile(Struct, frozen=True, forbid_unknown_fields=True):
     audit_keys_before: Annotated[list[Fingerprint], Meta(max_length=100)] = []
     repository_password_file: str | None = None
     workers: WorkersFile = WorkersFile()
+    retention: RetentionFile = RetentionFile()
     lineage: LineageFile | None = None
     # who alarm policies tell, by name
     receivers: dict[Name, WebhookFile | MailFile] = {}
@@ -371,6 +380,7 @@ class Settings(Struct, frozen=True):
     workers: WorkersFile
     log_level: str
     audit_keys_before: tuple[str, ...] = ()
+    retention: RetentionFile = RetentionFile()
     drill_keys: tuple[Path, Path] | None = None
     lineage: Lineage | None = None
     access: People = People()
@@ -582,6 +592,7 @@ def _resolve(written: SettingsFile, file: Path, environment: Environment) -> Set
             "repository-password", written.repository_password_file, folder, state, environment
         ),
         workers=written.workers,
+        retention=written.retention,
         log_level=written.log_level,
         drill_keys=(folder / written.drill_key_a, folder / written.drill_key_b)
         if written.drill_key_a and written.drill_key_b
