@@ -31,7 +31,7 @@ async def changes(call: Call[None, ChangesQuery]) -> wire.TagChangePage:
 async def change(call: Call[wire.TagChangeRequest, Planned]) -> wire.TagChange | wire.Plan:
     """Put a tag on slides or take it off them, as one change that can be taken back."""
     if call.query.plan:
-        return await call.rooms.tags.plan_change(call.project, call.body)
+        return await call.rooms.tags.plan_change(call.identity, call.body)
     return await call.rooms.tags.change(call.identity, call.body, request=call.request)
 
 

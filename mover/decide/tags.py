@@ -1,8 +1,9 @@
 """Which words may be a tag, and what taking a change of tags back leaves as it is.
 
 A tag is a word that people made up and that a whole project reads, in lists, expressions and the audit: it may hold no
-identifier. It is judged by its shape alone, as texts of cohort expressions are. The vault is not asked whether somebody
-goes by it: a refusal would tell whoever tries names which of them are patients.
+identifier. Numbers are told by their shape; names of people are not, so a word that no slide has yet is an admin's to
+say, and all others choose from those. The vault is not asked whether somebody goes by it: a refusal would tell whoever
+tries names which of them are patients.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import re
 TAGS_MAX = 500  # of a project
 CHARS_MAX = 40
 SLIDES_MAX = 1_000_000  # of one change
-DIGITS_IN_A_ROW = 4
-DIGITS = 6
+DIGITS = 3  # in one place; a case's number has two, its year and its own
 
 _TAG = re.compile(r"[a-z][a-z0-9:._-]{0,39}")
-_DAY = re.compile(r"[0-9]{1,4}[:._-][0-9]{1,2}[:._-][0-9]{1,4}")
+_YEAR = re.compile(r"(?<![a-z])20[0-9]{2}(?![a-z])")  # of work: whoever was born in one has few slides yet
 HINT = "For example: look-again, out-of-focus, paper-2026, q3:keep."
 
 
@@ -24,11 +24,9 @@ def why_not_tag(tag: str) -> str:
     """Why this cannot be a tag, or nothing. What is refused is not repeated: it may be a name."""
     if not _TAG.fullmatch(tag):
         return f"a tag is at most {CHARS_MAX} small letters, digits, '-', '_', '.' and ':', and begins with a letter"
-    if _DAY.search(tag):
-        return "this tag reads like a day, and days of people are not for tags"
     digits = re.findall(r"[0-9]+", tag)
-    if max(map(len, digits), default=0) > DIGITS_IN_A_ROW or sum(map(len, digits)) > DIGITS:
-        return "this tag has as many digits as a case or a patient's number"
+    if len(digits) > 1 or (digits and len(digits[0]) > DIGITS and not _YEAR.search(tag)):
+        return f"a tag has digits in one place only, {DIGITS} at most or a year: more reads like a case or a day"
     return ""
 
 

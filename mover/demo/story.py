@@ -99,7 +99,7 @@ class Story:
                 run = self._stage()
                 self._protect(run)
                 self._clean(run)
-                self._look_over()
+                self._look_over(admin)
                 self._search(admin)
         self.report["seconds"] = round(monotonic_s() - began, 1)
         self._write_report()
@@ -424,8 +424,9 @@ class Story:
         (root / STRANGER).write_bytes(STRANGER_TEXT)
         folder.chmod(mode & 0o777)
 
-    def _look_over(self) -> None:
-        """What the pages of tiers and slides are about: scans saw what stands there, and people tagged some of it."""
+    def _look_over(self, admin: SyncClient) -> None:
+        """What the pages of tiers and slides are about: scans saw what stands there, and people tagged some of it. New
+        words are an admin's."""
         with self._step("look over", "6. Look over: tiers are scanned, slides are tagged") as out:
             entries = 0
             for tier in ("intake", "archive", "flash"):
@@ -435,7 +436,7 @@ class Story:
                 self._say(f"{tier}: {found.entries} entries, {size(found.bytes)}")
                 entries += found.entries
             body = wire.TagChangeRequest("large", expression="size_bytes > 1000000", reason="for the next benchmark")
-            made, extra = self.client.tags.change(body), self.client.tags.change(wire.TagChangeRequest(
+            made, extra = admin.tags.change(body), admin.tags.change(wire.TagChangeRequest(
                 "try-out", expression="sampled(0.5, seed = 7)"))  # fmt: skip
             undone = self.client.tags.undo(extra.id)
             self._must(undone.count == extra.count, "a change of tags was not taken back whole")

@@ -16,7 +16,7 @@ from mover.catalog import selections
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.tags import HINT, SLIDES_MAX, TAGS_MAX, told_apart, why_not_tag
-from mover.errors import Conflict, LimitExceeded, NotFound, RequestInvalid
+from mover.errors import Conflict, Denied, LimitExceeded, NotFound, RequestInvalid
 from mover.model import wire
 from mover.model.access import Identity
 from mover.oversight.cold import DAY_S, cold_slides
@@ -46,9 +46,9 @@ class Tags:
 
     # --- putting on and taking off -----------------------------------------------------------------------------
 
-    async def plan_change(self, project: str, body: wire.TagChangeRequest) -> wire.Plan:
-        async with self._database.project(project) as conn:
-            numbers = await self._chosen(conn, project, body)
+    async def plan_change(self, identity: Identity, body: wire.TagChangeRequest) -> wire.Plan:
+        async with self._database.project(identity.project) as conn:
+            numbers = await self._chosen(conn, identity, body)
             seen = await self._would(conn, body, numbers)
         verb = "tag" if body.action == "add" else "untag"
         reason = f"{'gets' if body.action == 'add' else 'loses'} {body.tag}"
@@ -62,11 +62,9 @@ class Tags:
 
     async def change(self, identity: Identity, body: wire.TagChangeRequest, *, request: str = "") -> wire.TagChange:
         async with self._database.project(identity.project) as conn:
-            numbers = await self._chosen(conn, identity.project, body)
+            numbers = await self._chosen(conn, identity, body)
             of = {"project": identity.project, "tag": body.tag}
             await conn.execute(SQL["lock"], of)
-            if body.action == "add" and (await SQL.one(conn, "known", tag=body.tag)).tags >= TAGS_MAX:
-                raise LimitExceeded(f"a project has at most {TAGS_MAX} tags", hint="Take one off its last slide.")
             seen = await self._would(conn, body, numbers)
             made = await self._write(
                 conn, identity, tag=body.tag, action=body.action, chosen=_told(body), count=seen.count,
@@ -79,10 +77,32 @@ class Tags:
             await self._record(conn, identity, made, "tag put" if body.action == "add" else "tag taken off", request)
         return made
 
-    async def _chosen(self, conn: Connection, project: str, body: wire.TagChangeRequest) -> Sequence[str]:
-        """The slides that are meant, in order. An unknown one refuses the whole: it may be a misprint of another."""
+    async def _chosen(self, conn: Connection, identity: Identity, body: wire.TagChangeRequest) -> Sequence[str]:
+        """The slides that are meant, in order. None at all is refused, too: how slides were chosen stays for ever, and
+        a place that holds none may be any text."""
         if why := why_not_tag(body.tag):
             raise RequestInvalid(why, where="tag", hint=HINT)
+        if body.action == "add":
+            await self._check_word(conn, identity, body.tag)
+        numbers = await self._meant(conn, identity.project, body)
+        if not numbers:
+            raise RequestInvalid("no slide is chosen by this: nothing would be tagged")
+        return numbers
+
+    async def _check_word(self, conn: Connection, identity: Identity, tag: str) -> None:
+        known = await SQL.one(conn, "known", tag=tag)
+        if known.used:
+            return
+        if identity.role != "admin":
+            raise Denied(
+                "no slide has this tag yet, and a new word is an admin's to say: it may be somebody's name",
+                hint="`mover tag list` has the words that are used here.",
+            )
+        if known.others >= TAGS_MAX:
+            raise LimitExceeded(f"a project has at most {TAGS_MAX} tags", hint="Take one off its last slide.")
+
+    async def _meant(self, conn: Connection, project: str, body: wire.TagChangeRequest) -> Sequence[str]:
+        """An unknown one refuses the whole: it may be a misprint of another."""
         if sum(one is not None for one in (body.expression, body.numbers, body.cold)) != 1:
             raise RequestInvalid("say which slides: one of `expression`, `numbers` and `cold`")
         if body.cold is not None:

@@ -9,8 +9,9 @@ select t.tag, count(*) as slides, sum(s.size_bytes + s.files_bytes)::bigint as b
  where t.present group by t.tag order by slides desc, t.tag limit %(limit)s
 
 -- name: known
--- How many tags there are besides this one.
-select count(distinct tag) as tags from mover.slide_tag where present and tag <> %(tag)s
+-- Whether a slide has this tag now, and how many others there are.
+select exists (select from mover.slide_tag where present and tag = %(tag)s) as used,
+       (select count(distinct tag) from mover.slide_tag where present and tag <> %(tag)s) as others
 
 -- name: would
 -- Of these slides, those that a change would change, and how many bytes they are.

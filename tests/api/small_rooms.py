@@ -1115,8 +1115,8 @@ class SmallTags(Room):
         self.saw("changes", project, tag, after, limit)
         return wire.TagChangePage(changes=[TAG_CHANGE], next="change-1")
 
-    async def plan_change(self, project: str, body: wire.TagChangeRequest) -> wire.Plan:
-        self.saw("plan_change", project, body)
+    async def plan_change(self, identity: Identity, body: wire.TagChangeRequest) -> wire.Plan:
+        self.saw("plan_change", identity.project, body)
         return PLAN
 
     async def change(self, identity: Identity, body: wire.TagChangeRequest, *, request: str = "") -> wire.TagChange:

@@ -15,8 +15,8 @@ Walk = Callable[..., Seen]
 
 
 def test_slides_are_tagged_found_by_the_tag_and_the_change_is_taken_back(walk: Walk) -> None:
-    """By the words of this walk alone: others tag, too."""
-    one = walk("operator", "/tags")
+    """By the words of this walk alone: others tag, too. New words are an admin's."""
+    one = walk("admin", "/tags")
     one.expect(422)  # what reads like a name is no tag
     page = one.page
     page.get_by_role("button", name="Tag slides").click()

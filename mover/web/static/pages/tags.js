@@ -6,7 +6,7 @@ import { useAsk } from "../lib/live.js";
 import { goQuery, Link } from "../lib/router.js";
 import { Action, Asked, Badge, Bytes, Empty, Equivalent, Head, Panel, Shape, Table, Time } from "../parts/all.js";
 
-export const TAG_HINT = "Small letters, digits and - _ . : such as look-again. Never a name or a number of somebody: the whole project reads it.";
+export const TAG_HINT = "Small letters, digits and - _ . : such as look-again; a new word is an admin's to say. Never a name or a number of somebody: the whole project reads it.";
 const WHERE = { name: "expression", label: "Slides where", kind: "long", required: true, hint: "A cohort expression, such as objective = 40 and size_bytes > 1000000000." };
 
 /** What every change of tags asks for besides its slides. @param {string} [tag] */
