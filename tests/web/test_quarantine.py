@@ -129,6 +129,8 @@ def test_an_unlisted_column_is_one_click_from_its_rule_and_what_waited_for_it_go
             wire.RecordsRequest(batch=batch, files=paths(BATCHES[1]))
         )  # as the others know it
         assert client.records.wait(whole.id, timeout_s=WAIT_S).state == "aligned"
+    one.go(f"/records/{held.id}")
+    expect(page.locator("main.page .stale", has_text="declared again").get_by_role("link")).to_contain_text("version")
 
 
 def paths(outcomes: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ const receivers = (alarm) => [...new Set(alarm.tellings.map((one) => one.receive
 function Told({ alarm }) {
   const lost = alarm.tellings.find((one) => one.given_up_at);
   const waits = alarm.tellings.some((one) => !one.told_at && !one.given_up_at);
-  const [tone, said] = lost ? ["bad", "not taken"] : waits ? ["warn", "on its way"] : alarm.tellings.length ? ["good", "taken"] : ["wait", "nobody"];
+  const [tone, said] = lost ? ["bad", "not taken"] : waits ? ["warn", "on its way"] : alarm.tellings.length ? ["good", "taken"] : ["wait", "not yet"];
   return html`<span title=${receivers(alarm).join(", ")}><${Shape} tone=${tone} /> ${said} <span class="muted">${receivers(alarm).join(", ")}</span></span>`;
 }
 

@@ -108,7 +108,7 @@ function Deeds({ expression, changed, cohort }) {
 
 const RUN_SAID = "The set is frozen, judged whole, and staged on flash. Nothing is copied when one of its slides is missing, unknown or withdrawn.";
 const RUN_FIELDS = [
-  { name: "lease_s", label: "Lease in seconds", kind: "number", least: 60, hint: "How long without a heartbeat; then what the job left is protected." },
+  { name: "lease_s", label: "Lease in seconds", kind: "number", least: 60, hint: "How long without a heartbeat; then what the job left is protected. Empty: as the stage policy says." },
   { name: "priority", label: "Priority", kind: "number", least: -10, most: 10 },
 ];
 

@@ -26,7 +26,7 @@ function Nodes() {
 function Node({ node, versions }) {
   const silent = (Date.now() - new Date(node.seen_at)) / 1000 > SILENT_S;
   return html`<li><div class="row apart"><strong class="mono">${node.id}</strong><${Badge} state=${silent ? "silent" : "online"} tone=${silent ? "warn" : "good"} /></div>
-    <p class="small muted">version ${node.version}${versions > 1 ? html` <${Shape} tone="warn" /> not all nodes run the same` : ""}, up since <${Time} at=${node.started_at} />, seen <${Time} at=${node.seen_at} /></p>
+    <p class="small muted">version ${node.version}${versions > 1 ? html` <${Shape} tone="warn" /> not all nodes run the same` : ""}, started <${Time} at=${node.started_at} />, seen <${Time} at=${node.seen_at} /></p>
     <p class="small">${node.shards ? plural(node.shards, "shard") + " in hand" : html`<span class="muted">no shard in hand</span>`}</p></li>`;
 }
 

@@ -30,7 +30,7 @@ const COLUMNS = [
 ];
 
 /** The comment on top of the file, as far as a line goes. */
-const says = (text) => text.split("\n").filter((line, at, all) => all.slice(0, at + 1).every((one) => one.startsWith("#"))).map((line) => line.slice(1).trim()).join(" ");
+const says = (text) => text.split("\n").filter((line, at, all) => all.slice(0, at + 1).every((one) => one.startsWith("#"))).map((line) => line.slice(1).trim()).join(" ").replaceAll("`", "");
 
 function List() {
   const load = async () => {

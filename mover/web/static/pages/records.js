@@ -19,7 +19,7 @@ const COLUMNS = [
   { name: "version", label: "Version", width: "60px", right: true, wide: true, text: (r) => r.version, cell: (r) => count(r.version) },
   { name: "batch", label: "Batch", width: "112px", wide: true, text: (r) => r.batch, cell: (r) => html`<${Link} to=${`/batches/${r.batch}`}><${Id} of=${r.batch} /><//>` },
   { name: "images", label: "Images with rows", width: "minmax(130px, 2fr)", wide: true, text: (r) => r.slides_aligned, cell: agreed },
-  { name: "k", label: "k", width: "40px", right: true, wide: true, text: (r) => r.k ?? 0, cell: (r) => r.k ?? html`<span class="muted">–</span>` },
+  { name: "k", label: "Least group", width: "84px", right: true, wide: true, text: (r) => r.k ?? 0, cell: (r) => r.k ?? html`<span class="muted">–</span>` },
   { name: "declared", label: "Declared", width: "116px", text: (r) => r.created_at, cell: (r) => html`<${Time} at=${r.created_at} />` },
 ];
 
@@ -66,7 +66,7 @@ function OneSet({ id, query }) {
 function Shown({ set, query, again }) {
   return html`<${Head} title=${html`<${Id} of=${set.id} whole />`} badge=${html`<${Badge} state=${set.state} />`} below=${`version ${set.version}, by the policy ${set.policy}`}>
       ${set.state === "quarantined" && html`<${Again} set=${set} again=${again} />`}<${Declare} batch=${set.batch} label="Declare mended tables" /><//>
-    <${Why} set=${set} />
+    <${Why} set=${set} /><${Since} set=${set} />
     <${Panel} title="Where it stands"><${StageBar} label="Stages of the tables" stages=${stages(set)} /><//>
     ${Object.keys(set.totals).length > 0 && html`<${Matrix} set=${set} query=${query} /><${Lines} set=${set} query=${query} />`}
     <div class="two"><div class="stack"><${Panel} title="Proofs"><${Proofs} of=${set.proofs} /><//></div>
@@ -87,6 +87,16 @@ function Why({ set }) {
   const found = set.withdrawn.length > 0 && html`<p class="stale" role="status"><${Shape} tone="bad" /> <strong>Something these tables brought was found in ${plural(set.withdrawn.length, "published slide")}.</strong> ${set.withdrawn.slice(0, 20).map((one) => html`<span key=${one.number}><${Link} to=${`/slides/${one.number}`}><span class="mono">${one.number}</span><//>${one.runs.length > 0 && ` (held by ${plural(one.runs.length, "run")})`} </span>`)}</p>`;
   if (!set.reason) return found || null;
   return html`<p class="stale" role="status"><${Shape} tone="warn" /> <strong>${words(set.reason)}.</strong> ${set.explanation} ${may("quarantine.causes") && html`<${Link} to="/quarantine">What can be done<//>`}</p>${found}`;
+}
+
+/** What happened after these tables were matched, of which they tell nothing: a later version of them, or their batch went on. */
+function Since({ set }) {
+  const later = useAsk("records.list_records", { batch: set.batch, limit: 1 });
+  const batch = useAsk(set.state === "aligned" && may("batches.view") ? "batches.view" : null, { id: set.batch });
+  const newest = later.answer?.records[0];
+  if (newest && newest.version > set.version) return html`<p class="stale" role="status"><${Shape} tone="warn" /> These tables were declared again: <${Link} to=${`/records/${newest.id}`}>version ${newest.version}<//> is the newest.</p>`;
+  if (!(batch.answer?.finished_at > set.finished_at)) return null;
+  return html`<p class="stale" role="status"><${Shape} tone="warn" /> <${Link} to=${`/batches/${set.batch}`}>The batch<//> went on after these tables were matched. Slides that it published since have no facts yet: declare the tables again, the same ones if nothing in them changed.</p>`;
 }
 
 /** The same tables are matched again, as the decision about their cause says it. */

@@ -63,7 +63,7 @@ export function Ask({ like, label = "Ask for a run" }) {
     ...(stages.length > 1 ? [{ name: "policy", label: "Policy", kind: "choice", choices: [["", "the usual one"], ...stages], hint: "It says to which flash, how files lie there, and how long a lease lasts." }] : []),
     { name: "layout", label: "How data/ is laid out", kind: "choice", choices: [["", "as the policy says"], ["flat", "flat"], ["number", "a folder for each slide"], ["label", "a folder for each label"]] },
     { name: "layout_label", label: "The fact that names the folders", kind: "text", hint: "Only for a folder for each label." },
-    { name: "lease_s", label: "Lease in seconds", kind: "number", least: 60, hint: "How long without a heartbeat; then what the job left is protected." },
+    { name: "lease_s", label: "Lease in seconds", kind: "number", least: 60, hint: "How long without a heartbeat; then what the job left is protected. Empty: as the stage policy says." },
     { name: "priority", label: "Priority", kind: "number", least: -10, most: 10, hint: "Before or after others, where there is no room for all." },
   ];
   return html`<${Action} operation="runs.request" label=${label} title=${label} first=${!like} fields=${fields} body=${like ? { like } : {}}

@@ -180,7 +180,7 @@ function Deeds({ snapshot, path, again }) {
 /** The plan reads what would be replaced in place, and its digest is what is agreed to. */
 function Restore({ body, label, fields = [], consequence = "Files come into a new folder; nothing that stands is touched." }) {
   const all = [...fields,
-    { name: "to", label: "Into the folder", required: true, hint: "A new folder below a declared root of this node." },
+    { name: "to", label: "Into the folder", required: true, hint: "The whole path of a new folder on this node, below one of the roots that the protect policy names." },
     { name: "first", label: "Wanted first", kind: "lines", hint: "Patterns, such as *.pt: these stand before the others." },
     { name: "in_place", label: "In place: the folder stands already", kind: "check", hint: "What differs is moved aside and replaced; the plan shows each. Nothing is deleted." },
   ];

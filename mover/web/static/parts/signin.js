@@ -45,6 +45,7 @@ function Way({ title }) {
         <small id="token-hint" class="muted">${keeps() ? "It opens a session; the token itself is not kept." : "It stays in this page's memory and is forgotten with the tab."} Made by <code>mover token make</code>.</small></div>`}
     ${state.problem && html`<${Failure} problem=${state.problem} />`}
     <button class="first" disabled=${state.busy}>${state.busy ? "Signing in" : "Sign in"}</button>
+    ${title && known.password && html`<small class="muted">No account? An admin makes one: <code>mover account add NAME</code>, or the page People.</small>`}
     ${known.password && html`<button type="button" class="link" onClick=${() => setBy(other)}>Use a ${other} instead</button>`}
   </form>`;
 }
