@@ -14,7 +14,8 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from mover.catalog.postgres import find_binaries
+from mover.catalog.postgres import find_binaries, major_version
 from mover.errors import CatalogError, CatalogUnavailable, Conflict
 
 SCHEMAS = ("mover", "vault", "mover_meta")
@@ -33,7 +34,8 @@ CHUNK_BYTES = 1 << 20
 END_TIMEOUT_S = 60.0
 SAID_BYTES = 2000
 # how a row is written as text must not depend on who asks
-_TEXT = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
+AS_TEXT = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
+_UNKNOWN = b"SET transaction_timeout = 0;\n"
 SCRATCH = "mover_drill_"
 # process ids come again, so the moment at which the server took the connection stands beside it
 _MAKER = "concat(%s::text, pid, '_', (extract(epoch from backend_start) * 1000000)::bigint, '_')"
@@ -93,16 +95,39 @@ class Dumper:
                     "the database is not empty; nothing was restored",
                     hint="Restore into a new state directory, or into a new empty database, and switch over to it.",
                 )
+            older = conn.info.server_version // 10_000 < major_version(find_binaries(self._bin_dir))
+        if older:
+            self._restore_older(dump)
+            return
         command = ["--single-transaction", "--exit-on-error", "--no-password"]
         with tempfile.TemporaryFile() as said, self._running("pg_restore", command, said, reading=False) as process:
             _feed(process, dump)
             _check_ended(process, "pg_restore", said)
 
+    def _restore_older(self, dump: Iterable[bytes]) -> None:
+        """Into a server that is older than the binaries: `pg_restore` sets what it does not know, so its words go
+        through our hands to `psql`, in one transaction, too."""
+        packed = [str(find_binaries(self._bin_dir) / "pg_restore"), "--file=-"]
+        command = ["--quiet", "--no-psqlrc", "--single-transaction", "--no-password", "--set=ON_ERROR_STOP=1"]
+        with (
+            tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told, ThreadPoolExecutor(1) as feeder,
+            _child(packed, said, feeding=True, reading=True) as unpacking,
+            self._running("psql", command, told, reading=False) as process,
+        ):  # fmt: skip
+            fed = feeder.submit(_feed, unpacking, dump)
+            assert unpacking.stdout is not None
+            try:
+                _feed(process, _without(unpacking.stdout, _UNKNOWN), ended=fed.result)
+            finally:
+                unpacking.kill() if not fed.done() else None
+            _check_ended(unpacking, "pg_restore", said)
+            _check_ended(process, "psql", told)
+
     def read_through(self, dump: Iterable[bytes]) -> None:
         """To its last row, into nothing: CatalogError where it is no whole dump. Asks no server."""
         with tempfile.TemporaryFile() as said:
             words = [str(find_binaries(self._bin_dir) / "pg_restore"), "--file=/dev/null"]
-            with _child(words, said, reading=False, password=None) as process:
+            with _child(words, said, feeding=True) as process:
                 _feed(process, dump)
                 _check_ended(process, "pg_restore", said)
 
@@ -132,19 +157,21 @@ class Dumper:
         facts = conninfo_to_dict(self.dsn)
         password = facts.pop("password", None)
         words = [str(find_binaries(self._bin_dir) / program), *command, "--dbname", make_conninfo("", **facts)]
-        with _child(words, said, reading=reading, password=str(password) if password else None) as process:
+        secret = str(password) if password else None
+        with _child(words, said, reading=reading, feeding=not reading, password=secret) as process:
             yield process
 
 
 @contextmanager
 def _child(
-    words: list[str], said: IO[bytes], *, reading: bool, password: str | None
+    words: list[str], said: IO[bytes], *, reading: bool = False, feeding: bool = False, password: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
     environment |= {"PGPASSWORD": password} if password else {}
-    pipe = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL} if reading else {
-        "stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}  # fmt: skip
-    process = subprocess.Popen(words, stderr=said, env=environment, cwd="/", **pipe)  # type: ignore[call-overload]
+    process = subprocess.Popen(
+        words, stderr=said, env=environment, cwd="/", stdin=subprocess.PIPE if feeding else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if reading else subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         yield process
     finally:
@@ -156,14 +183,28 @@ def _child(
             _close(stream)
 
 
-def _feed(process: subprocess.Popen[bytes], dump: Iterable[bytes]) -> None:
+def _feed(
+    process: subprocess.Popen[bytes], dump: Iterable[bytes], *, ended: Callable[[], object] | None = None
+) -> None:
+    """`ended` raises what kept the stream from being whole: its end then does not look like one."""
     assert process.stdin is not None
     try:
         for chunk in dump:
             process.stdin.write(chunk)
+        if ended is not None:
+            ended()
         process.stdin.close()
     except BrokenPipeError:
         pass  # it ended before we did; its status says why
+
+
+def _without(lines: Iterable[bytes], unknown: bytes) -> Iterator[bytes]:
+    """All but the first line that is `unknown`; it stands before the first row."""
+    found = False
+    for line in lines:
+        if found or line != unknown:
+            yield line
+        found = found or line == unknown
 
 
 def standing_schemas(conn: psycopg.Connection[Any]) -> list[str]:
@@ -208,7 +249,7 @@ def _newest_migration(conn: psycopg.Connection[Any]) -> str:
 @contextmanager
 def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     try:
-        conn = psycopg.connect(make_conninfo(dsn, options=_TEXT))
+        conn = psycopg.connect(make_conninfo(dsn, options=AS_TEXT))
     except psycopg.OperationalError as error:
         raise CatalogUnavailable("no connection to dump or restore the database") from error
     try:

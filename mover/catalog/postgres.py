@@ -38,7 +38,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from mover.clock import SYSTEM, monotonic_s, pause
-from mover.errors import CatalogError, CatalogUnavailable, SchemaMismatch
+from mover.errors import CatalogError, CatalogUnavailable, Conflict, SchemaMismatch
 from mover.randomness import new_secret
 
 DATABASE = "mover"
@@ -54,6 +54,8 @@ START_LOG_LIMIT_BYTES = 1 << 20
 SOCKET_PATH_LIMIT = 107
 SOCKET_NAME = "/.s.PGSQL.5432"
 NOBODY = 65534
+# says where the database went
+LEFT = "left"
 _POLL_S = 0.05
 
 # given on the command line, so that neither a file nor ALTER SYSTEM can weaken them
@@ -139,6 +141,7 @@ class Embedded:
         """A server that answers, with roles, passwords and an empty database `mover` in it. Adopts one that a
         killed daemon left running. The caller migrates next and calls `stop` at its end."""
         self._prepare_folders()
+        self._refuse_left()
         deadline_s = monotonic_s() + self._start_timeout_s
         with _locked(self._home / "lock", deadline_s=deadline_s) as lock:
             bin_dir = find_binaries(self._given_bin_dir)
@@ -164,6 +167,27 @@ class Embedded:
             if self._release_use():
                 self._shut_down()
                 self._remove_far_socket_dir()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Between `start` and `stop`: nobody else uses the server, and whoever comes waits. Conflict where somebody
+        does, such as `mover watch`, which holds no daemon's lock."""
+        assert self._use is not None
+        try:
+            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                "another process uses the embedded database", where=str(self._home),
+                hint="Stop the daemon and `mover watch` first.",
+            ) from None  # fmt: skip
+        try:
+            yield
+        finally:
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+
+    def leave(self, where: str) -> None:
+        """From now on `start` refuses: the database is elsewhere, and the words say where it went."""
+        write_private(self._home / LEFT, where + "\n")
 
     def kill(self) -> None:
         """Ends the server as a power cut would: no checkpoint, no goodbye. For tests of recovery."""
@@ -191,8 +215,17 @@ class Embedded:
         whole or absent."""
         path = self._secrets / f"{role}.pgpass"
         if not path.exists():
-            _write_private(path, f"*:*:*:{role}:{new_secret()}\n")
+            write_private(path, f"*:*:*:{role}:{new_secret()}\n")
         return path.read_text("ascii").strip().rpartition(":")[2]
+
+    def _refuse_left(self) -> None:
+        """An old database that is opened once more takes rows which the new one never gets."""
+        note = self._home / LEFT
+        if note.exists():
+            raise Conflict(
+                "the embedded database was left: " + note.read_text("utf-8").strip(), where=str(note),
+                hint="Mend `database` in mover.yaml. To go back to what stood here then, remove this file.",
+            )  # fmt: skip
 
     def _initialise(self, bin_dir: Path, *, lock: IO[bytes]) -> None:
         """A new cluster made aside, then renamed into place; what an earlier kill left aside is removed.
@@ -203,7 +236,7 @@ class Embedded:
             shutil.rmtree(leftover)
         side = self._home / f"new-{os.getpid()}"
         password_file = self._secrets / "initdb"
-        _write_private(password_file, self._secret(SUPERUSER) + "\n")
+        write_private(password_file, self._secret(SUPERUSER) + "\n")
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if major_version(bin_dir) < 17:
             locale = ["--locale=C.UTF-8"]
@@ -291,7 +324,7 @@ class Embedded:
                 "no directory is short enough for the database's socket", where=str(far),
                 hint="Put the state directory at a shorter path (below 80 bytes).",
             )  # fmt: skip
-        _write_private(note, str(far))
+        write_private(note, str(far))
         return far
 
     def _remove_far_socket_dir(self) -> None:
@@ -526,7 +559,7 @@ def _is_private(folder: Path) -> bool:
     return facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) == 0o700
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """0600, synced, then renamed: a crash leaves the old file or the new one."""
     side = path.with_name(path.name + ".new")
     side.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from mover.cli.watching import WholeLines
 if TYPE_CHECKING:
     from mover.catalog.backups import Backup
     from mover.catalog.migrate import SchemaState
+    from mover.catalog.postgres import Embedded
     from mover.cli.common import Where
     from mover.cli.output import Output
     from mover.settings import Settings
@@ -144,29 +145,90 @@ def forget(where: Where, *, out: Output, plan: bool) -> None:
     out.facts({"dropped": gone, "plan": plan}, [("would drop" if plan else "dropped", " ".join(gone) or "nothing")])
 
 
+@command.command("move")
+@click.argument("admin", metavar="DSN")
+@plan_option
+@with_output
+@click.pass_obj
+def move(where: Where, *, out: Output, admin: str, plan: bool) -> None:
+    """Carry the embedded database to a server, compare every row, and write mover.yaml. With no daemon running.
+
+    DSN names an empty database of the server, and a superuser of it; its password stands in a passfile. What was
+    carried stays where it was, and is not opened again. Killed in between, the same command goes on.
+    """
+    from mover.catalog import carrying, leaving
+    from mover.catalog.backups import database_bytes, migrate_after_backup
+    from mover.cli.output import size
+
+    settings = where.settings()
+    _check_movable(settings, admin)
+    with _alone(settings), _started(settings) as embedded, embedded.alone():
+        own = embedded.start().superuser_dsn
+        server = leaving.look_at(admin)
+        if plan:
+            held = database_bytes(own)
+            told = {"bytes": held, "server": server, "settings": str(settings.file)}
+            out.facts(told, [("would carry", size(held)), ("to PostgreSQL", server), ("and write", settings.file)])
+            return
+        migrate_after_backup(own, _folder(settings), dump_dsn=own, bin_dir=settings.database.bin_dir)
+        files = leaving.write_logins(settings.state_dir / "database", admin)
+        compared = carrying.carry(own, admin, bin_dir=settings.database.bin_dir, say=out.note)
+        kept = leaving.rewrite(settings.file, files)
+        embedded.leave(f"to the server that {settings.file} names")
+    rows = sum(table.rows for table in compared)
+    told = {"tables": len(compared), "rows": rows, "settings": str(settings.file), "settings_before": str(kept)}
+    out.facts(told, [(name.replace("_", " "), value) for name, value in told.items()])
+    out.note(f"Start the daemon. What stood in {settings.state_dir / 'postgres'} is yours to remove.")
+
+
 # --- what they share ----------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _reached(settings: Settings, admin: str | None) -> Iterator[str]:
     """Of the embedded server the superuser, beside a daemon or without one; else `admin`, or the daemon's own."""
-    from mover.catalog.postgres import Embedded
-    from mover.errors import SettingsInvalid
-
     chosen = settings.database
     if not chosen.embedded:
-        if admin is not None and "password" in admin:
-            raise SettingsInvalid(
-                "a password on the command line is everybody's", hint="Use `passfile=FILE` in the DSN."
-            )
+        if admin is not None:
+            _check_open(admin)
         assert chosen.dsn is not None
         yield admin or chosen.dsn
         return
+    with _started(settings) as embedded:
+        yield embedded.start().superuser_dsn
+
+
+@contextlib.contextmanager
+def _started(settings: Settings) -> Iterator[Embedded]:
+    """A share of the embedded server: whoever ends last stops it."""
+    from mover.catalog.postgres import Embedded
+
+    chosen = settings.database
     embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
     try:
-        yield embedded.start().superuser_dsn
+        embedded.start()
+        yield embedded
     finally:
         embedded.stop()
+
+
+def _check_movable(settings: Settings, admin: str) -> None:
+    import os
+
+    from mover.errors import SettingsInvalid
+
+    _check_open(admin)
+    if not settings.database.embedded:
+        raise SettingsInvalid("the database is a server's already", where=str(settings.file))
+    if not os.access(settings.file, os.W_OK) or not os.access(settings.file.parent, os.W_OK):
+        raise SettingsInvalid("the settings cannot be written by this user", where=str(settings.file))
+
+
+def _check_open(admin: str) -> None:
+    from mover.errors import SettingsInvalid
+
+    if "password" in admin or "@" in admin.partition("//")[2] and ":" in admin.partition("//")[2].partition("@")[0]:
+        raise SettingsInvalid("a password on the command line is everybody's", hint="Use `passfile=FILE` in the DSN.")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,192 @@
+"""`mover db` as an administrator types it: status, backup, restore; the embedded database carried to a server."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from mover.catalog import backups, carrying, leaving
+from mover.catalog.dumping import Dumper
+from mover.catalog.migrate import check_schema, migrate, read_migrations
+from mover.catalog.postgres import LEFT, SUPERUSER, Embedded, EmbeddedServer
+from mover.cli import command
+from mover.errors import CatalogError, Conflict, MoverError, SettingsInvalid
+from mover.settings import load
+from tests.support.facts import NUMBER, insert, whole_project
+from tests.support.postgres import TIERS
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dumping")]
+
+DEBIANS = Path("/usr/lib/postgresql/15/bin")
+SETTINGS = """\
+# the ward's own
+version: 1
+site: ward
+project: demo
+database:
+  embedded: true  # for a start
+  start_timeout_s: 60
+
+# who may come
+listen: {tcp: "127.0.0.1:0"}
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A stopped site with one row of everything and a job that waits; and more rows than one range."""
+    folder = tmp_path_factory.mktemp("site")
+    fill(folder, None)
+    yield folder
+    Embedded(folder / "state").kill()
+
+
+def fill(folder: Path, bin_dir: Path | None) -> None:
+    embedded = Embedded(folder / "state", bin_dir=bin_dir)
+    server = embedded.start()
+    try:
+        migrate(server.superuser_dsn)
+        with psycopg.connect(server.superuser_dsn) as conn:
+            conn.execute("insert into mover.project (id) values ('demo')")
+            for name, kind, zone, role in TIERS:
+                insert(conn, "tier", name=name, kind=kind, zone=zone, role=role, identity="test", traits="{}")
+            whole_project(conn, "demo", mark="a", number=NUMBER)
+            conn.execute("set local search_path = queue")
+            conn.execute("insert into queue.procrastinate_jobs (queue_name, task_name) values ('tier:intake', 'shard')")
+            conn.execute(
+                "insert into mover.artifact (project_id, snapshot_id, path, size_bytes, digest)"
+                " select 'demo', 'snapshot-a', 'a' || n, 1, %s from generate_series(1, 12000) n",
+                ["ab" * 32],
+            )
+    finally:
+        embedded.stop()
+    (folder / "mover.yaml").write_text(SETTINGS)
+
+
+@pytest.fixture
+def site(filled: Path, tmp_path: Path) -> Iterator[Path]:
+    """A site of one's own, of the same rows."""
+    os.system(f"cp -a {filled}/. {tmp_path}/site")
+    yield tmp_path / "site"
+    Embedded(tmp_path / "site/state").kill()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A real server beside: Debian's PostgreSQL 15 where it is installed, else one more of ours."""
+    server = Embedded(tmp_path / "elsewhere", bin_dir=DEBIANS if DEBIANS.exists() else None)
+    yield server.start()
+    server.kill()
+
+
+def said(site: Path, *words: str) -> Any:
+    done = CliRunner().invoke(command, ["--config", str(site / "mover.yaml"), "db", *words, "--json"])
+    if isinstance(done.exception, MoverError):
+        raise done.exception
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def test_an_administrator_looks_backs_up_and_goes_back(site: Path) -> None:
+    """Each command as it is typed, on a site whose daemon is stopped; beside one that runs, only what harms nobody."""
+    embedded = Embedded(site / "state")
+    dsn = embedded.start().superuser_dsn
+    before = said(site, "status")
+    assert before["missing"] == [] and before["newest"] == read_migrations()[-1].file and before["backups"] == []
+    made = said(site, "backup")
+    assert made["rows"] > 12_000 and [one["backup"] for one in said(site, "status")["backups"]] == [made["backup"]]
+    assert said(site, "migrate", "--plan") == {"missing": [], "backup": False}
+
+    with open(site / "state/daemon.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for words in (("restore", made["backup"]), ("move", "host=/nowhere dbname=mover"), ("migrate",)):
+            with pytest.raises(Conflict, match="another daemon runs"):
+                said(site, *words)
+
+    with psycopg.connect(dsn) as conn:
+        conn.execute("delete from mover.artifact")
+    aside = said(site, "restore", made["backup"])["put_aside"]
+    assert said(site, "status")["put_aside"] == [aside]
+    assert said(site, "forget", "--plan")["dropped"] == [aside] == said(site, "forget")["dropped"]
+    assert Dumper(dsn).facts()["mover.artifact"].rows == 12_001 and said(site, "status")["put_aside"] == []
+    embedded.stop()
+
+
+def test_the_embedded_database_moves_to_a_server_and_every_row_is_compared(
+    site: Path, elsewhere: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended at each step and called again: nothing is lost, nothing half, and the old one is not opened once more."""
+    admin = elsewhere.dsn(SUPERUSER)
+    with pytest.raises(SettingsInvalid, match="everybody's"):
+        said(site, "move", "postgresql://postgres:secret@db/mover")
+    planned = said(site, "move", admin, "--plan")
+    assert planned["bytes"] > 0 and not (site / "state/database").exists()
+
+    embedded = Embedded(site / "state")
+    own = embedded.start().superuser_dsn
+    with pytest.raises(Conflict, match="another process uses"):
+        said(site, "move", admin)
+    whole = Dumper(own).facts()
+    embedded.stop()
+
+    def ended(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    for room, step in ((carrying, "compare"), (leaving, "rewrite"), (Embedded, "leave")):
+        with monkeypatch.context() as patch, pytest.raises(AssertionError):
+            patch.setattr(room, step, ended)
+            said(site, "move", admin)
+        if step != "leave":
+            assert load(site / "mover.yaml").database.embedded and (site / "mover.yaml").read_text() == SETTINGS
+        else:  # the settings count already: what is missing is only the note that keeps the old one closed
+            assert not load(site / "mover.yaml").database.embedded
+            (site / "mover.yaml").write_text(SETTINGS)
+        if step == "compare":
+            with psycopg.connect(admin) as conn:
+                conn.execute("update mover.artifact set size_bytes = 2 where path = 'a11000'")
+            with pytest.raises(CatalogError, match="not what was sent") as refused:
+                said(site, "move", admin)
+            assert refused.value.details[0]["where"].startswith("mover.artifact, rows ")
+            own = embedded.start().superuser_dsn
+            with psycopg.connect(admin) as conn:
+                conn.execute("update mover.artifact set size_bytes = 1 where path = 'a11000'")
+                conn.execute("alter table mover.slide_tag no force row level security")
+            with pytest.raises(CatalogError) as refused:
+                carrying.carry(own, admin, bin_dir=None, say=print)
+            assert {one["where"] for one in refused.value.details} == {
+                f"relation mover.slide_tag r mover_owner rls t {forced}" for forced in "ft"
+            }
+            with psycopg.connect(admin) as conn:
+                conn.execute("alter table mover.slide_tag force row level security")
+            embedded.stop()
+
+    done = said(site, "move", admin)
+    assert done["rows"] > 12_000 and Path(done["settings_before"]).read_text() == SETTINGS
+    settings = load(site / "mover.yaml")
+    assert "# the ward's own" in settings.file.read_text() and "# who may come" in settings.file.read_text()
+    given = settings.database
+    assert given.dsn and given.vault_dsn and given.dump_dsn and not given.embedded
+    assert check_schema(given.dsn).missing == () and Dumper(given.dump_dsn).facts() == whole
+    for dsn, role, vault in (given.vault_dsn, "mover_vault", True), (given.dsn, "mover_daemon", False):
+        with psycopg.connect(dsn) as conn:
+            row = conn.execute("select current_user, has_schema_privilege('vault', 'usage')").fetchone()
+        assert row == (role, vault)
+    assert {path.stat().st_mode & 0o777 for path in (site / "state/database").iterdir()} == {0o600}
+    with pytest.raises(Conflict, match="was left"):
+        embedded.start()
+    assert (site / "state/postgres" / LEFT).exists()
+
+    assert said(site, "status")["embedded"] is False
+    made = said(site, "backup")["backup"]
+    assert made in [one.name for one in backups.listed(site / "state/backups")]
+    assert said(site, "migrate", "--admin", admin) == {"applied": [], "backup": None}
+    with pytest.raises(SettingsInvalid, match="server's already"):
+        said(site, "move", admin)
