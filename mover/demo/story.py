@@ -587,6 +587,7 @@ def what_next(site: Site, url: str, teller: Teller, *, linger_s: int) -> None:
     teller.say(f"report  {_shown(site.report, here)}")
     teller.say(f"pages   {url}/ui/ - sign in with the token that stands in")
     teller.say(f"        {_shown(site.operator, here)} (operator) or {_shown(site.token, here)} (admin)")
+    teller.say(f"        or as a person: {command} --config {config} account add NAME --role operator")
     teller.say(f"API     {url}, described at /openapi.json; token file {_shown(site.token, here)}")
     teller.say(f"        it and the bucket stay up {stay}")
     teller.say("        `make stop` ends them, `make clean` removes everything")
