@@ -671,11 +671,21 @@ async def _take(house: House, tier: Tier) -> None:
     alone = msgspec.structs.replace(house.settings, tiers={tier.name: tier})
     guard = (await asyncio.to_thread(_guards, alone)).get(tier.name)
     silent = [tier.name] if guard is not None and guard.hung else []
-    await asyncio.to_thread(check_site, grown, house.policies, silent=silent)
-    opened = await _open_tier(tier, house.database, house.budgets, guard)
-    await _check_traits(house.policies, [tier.name], house.database)
-    if tier.role == "flash":
-        flash = await _flash(tier, opened, house.database)
+    try:
+        await asyncio.to_thread(check_site, grown, house.policies, silent=silent)
+        opened = await _open_tier(tier, house.database, house.budgets, guard)
+        await _check_traits(house.policies, [tier.name], house.database)
+        flash = await _flash(tier, opened, house.database) if tier.role == "flash" else None
+        async with house.database.project(house.settings.project) as conn:
+            await audit.record(
+                conn, project=house.settings.project, node=house.settings.node, actor="daemon", action="tier added",
+                subject=tier.name, details={"kind": tier.kind, "zone": tier.zone, "role": tier.role},
+            )  # fmt: skip
+    except BaseException:
+        if guard is not None:
+            guard.close()  # the next turn makes another
+        raise
+    if flash is not None:
         house.flash[tier.name] = flash
         house.places[tier.name] = RunPlace(flash.roots.root, flash.seen_as)
     house.forbidden.extend(_roots(alone, _is_identified))
@@ -687,11 +697,6 @@ async def _take(house: House, tier: Tier) -> None:
     house.tiers[tier.name] = opened
     if tier.name in _served(house.settings):
         house.worker.serve(tier_queue(tier.name))
-    async with house.database.project(house.settings.project) as conn:
-        await audit.record(
-            conn, project=house.settings.project, node=house.settings.node, actor="daemon", action="tier added",
-            subject=tier.name, details={"kind": tier.kind, "zone": tier.zone, "role": tier.role},
-        )  # fmt: skip
     logger.info("tier added", tier=tier.name, kind=tier.kind)
 
 

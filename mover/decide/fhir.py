@@ -64,6 +64,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("role", Kind("110113", "U", _USER, "110136")),
     ("policy:", Kind("110113", "U", _SECURITY, "110129")),
     ("protection", Kind("110113", "U", _SECURITY, "110129")),
+    ("tier added", Kind("110113", "U", _SECURITY, "110129")),
     ("repository key", Kind("110113", "U", _SECURITY, "110129")),
     ("locks", Kind("110113", "E", _SECURITY, "110129")),
     ("kept objects missing", Kind("110113", "E", _SECURITY)),
