@@ -472,7 +472,9 @@ class Cohorts(Noun):
 def _after(run: wire.Run, event: wire.RunEvent | wire.RunProgress) -> wire.Run:
     """The run as the event tells it; all else as it was last seen."""
     if isinstance(event, wire.RunEvent):
-        return structs.replace(run, state=event.state, reason=event.reason, event=event.id)
+        # what is sealed is staged whole; a small run is so before the first word of its progress
+        whole = {"staged_count": run.count, "staged_bytes": run.bytes} if event.state in ("sealed", "ready") else {}
+        return structs.replace(run, state=event.state, reason=event.reason, event=event.id, **whole)
     said = {name: getattr(event, name) for name in ("count", "bytes", "staged_count", "staged_bytes")}
     return structs.replace(run, state=event.state, queue=event.queue, estimate=event.estimate, **said)
 

@@ -215,6 +215,7 @@ async def test_a_run_is_followed_by_its_events_and_looked_at_once_more_at_the_en
     done = await client.runs.wait("run-1", progress=seen.append)
     assert [run.state for run in seen] == ["requested", "staging", "staging", "ready"]
     assert (seen[2].staged_bytes, seen[2].bytes, seen[1].event) == (10, 20, 3)
+    assert seen[3].staged_bytes == seen[3].bytes == 20  # who looked on saw "ready", and nothing of it staged
     assert done.state == "ready" and done.event == 0
     later = [event async for event in client.runs.events("run-1", after=3)]
     assert [event.id for event in later if isinstance(event, wire.RunEvent)] == [4]
