@@ -61,6 +61,7 @@ KIND = "records-match"
 PRIORITY = 6
 # sets that wait, read again at once: to plan a policy, or because it is another
 TRIED_AT_ONCE = 5
+TRIED_FOR_S = 60
 # quarantined for what the bytes themselves are: declaring the same bytes again changes nothing
 OF_THE_BYTES = frozenset({"place-unknown", "structure-invalid", "format-unknown"})
 # the set stops and a person decides; everything else is tried again by the worker
@@ -68,6 +69,14 @@ STOPPING = (IdentityError, RequestError, ConfigError, EntryMissing, ChangedWhile
 
 _Q = load(__file__)
 log = get_logger("records")
+
+
+class _Tried(msgspec.Struct, frozen=True):
+    """The last plan of a policy, for a while the answer to the same question of the same person."""
+
+    key: bytes
+    until_s: float
+    plan: wire.Plan
 
 
 class Records:
@@ -90,7 +99,9 @@ class Records:
         self._site = site
         self._node = node
         self._examiner = Examiner(sandbox, vault, clock=clock)
-        self._tried: tuple[bytes, wire.Plan] | None = None
+        self._clock = clock
+        self._tried: _Tried | None = None
+        self._due_after = ""
         self._again = SearchAgain(database, tiers, sandbox, node=node, keyed=lambda text: vault.keyed(text))
 
     def handlers(self) -> dict[str, Handler]:
@@ -155,8 +166,10 @@ class Records:
         nothing is kept but the audit record of the look at names."""
         async with self._database.project(project) as conn:
             waiting = await _Q.many(conn, "waiting_of_policy", policy=policy.name, limit=TRIED_AT_ONCE + 1)
-        key = msgspec.json.encode([project, policy, [row.id for row in waiting]])
-        if self._tried is None or self._tried[0] != key:  # a plan is asked for at each word of its reason
+        # a plan is asked for at each word of its reason; who else asks looks, too, and so is on record
+        key = msgspec.json.encode([project, actor, policy, [row.id for row in waiting]])
+        now_s = self._clock.monotonic_s()
+        if self._tried is None or self._tried.key != key or now_s >= self._tried.until_s:
             steps = [await self._try(project, actor, policy, row) for row in waiting[:TRIED_AT_ONCE]]
             passing = sum(step.action == "pass" for step in steps)
             counts = {"sets that wait": len(steps), "would pass": passing, "would wait on": len(steps) - passing}
@@ -164,8 +177,9 @@ class Records:
                 steps = [wire.PlanStep(action="know", subject=policy.name, reason="no set of tables waits for it now;"
                                        " sets that are declared from now on go by it")]  # fmt: skip
             truncated = len(waiting) > TRIED_AT_ONCE
-            self._tried = key, wire.Plan(step="records", counts=counts, bytes=0, steps=steps, truncated=truncated)
-        return self._tried[1]
+            plan = wire.Plan(step="records", counts=counts, bytes=0, steps=steps, truncated=truncated)
+            self._tried = _Tried(key, now_s + TRIED_FOR_S, plan)
+        return self._tried.plan
 
     async def _try(self, project: str, actor: str, policy: RecordsPolicy, row: Any) -> wire.PlanStep:
         purpose = f"plan the policy {policy.name}"
@@ -182,27 +196,38 @@ class Records:
 
     async def _files(self, project: str, source: str, *, purpose: str, actor: str) -> dict[str, str]:
         sealed = await self._vault.unseal(project, [source], purpose=purpose, actor=actor)
-        return msgspec.msgpack.decode(sealed[source], type=dict[str, str])
+        try:
+            return msgspec.msgpack.decode(sealed[source], type=dict[str, str])
+        except msgspec.DecodeError as error:
+            raise NotFound("where these tables lie is not kept any more", where=source) from error
 
     async def declare_due(self, project: str) -> int:
         """Sets that were refused for a column nobody listed are declared again once their policy is another: the rule
         that somebody made for them, and a second person looked at, is what they waited for. Each at most once for a
         change: what is refused again waits again."""
+        here = [one.name for one in self._policies.of(RecordsPolicy) if one.source in self._tiers]
         async with self._database.project(project) as conn:
-            due = await _Q.many(conn, "due_again", node=self._node, limit=TRIED_AT_ONCE)
-        here = {one.name for one in self._policies.of(RecordsPolicy) if one.source in self._tiers}
-        for row in (one for one in due if one.policy in here):
-            files = await self._files(project, row.source, purpose=f"declare {row.id} again", actor="daemon")
-            body = wire.RecordsRequest(batch=row.batch_id, files=files, policy=row.policy)
+            due = await _Q.many(
+                conn, "due_again", node=self._node, here=here, after=self._due_after, limit=TRIED_AT_ONCE
+            )  # fmt: skip
+        # what is away now comes again after all others, so that it holds up none of them
+        self._due_after = due[-1].id if len(due) == TRIED_AT_ONCE else ""
+        for row in due:
             try:
-                again = await self.declare(project, "daemon", body)
-            except (ConfigError, RequestError, EntryMissing) as error:
+                seen = await self._declare_again(project, row)
+            except MoverError as error:
+                seen = isinstance(error, STOPPING)
                 log.warning("records wait", record_set=row.id, code=error.code)
-                again = None
-            if again is None or again.id == row.id:
+            if seen:
                 async with self._database.project(project) as conn:
                     await conn.execute(_Q["seen_again"], {"id": row.id})
         return len(due)
+
+    async def _declare_again(self, project: str, row: Any) -> bool:
+        """Whether it is the set that it was: nothing came of its policy's change."""
+        files = await self._files(project, row.source, purpose=f"declare {row.id} again", actor="daemon")
+        body = wire.RecordsRequest(batch=row.batch_id, files=files, policy=row.policy)
+        return (await self.declare(project, "daemon", body)).id == row.id
 
     def _policy(self, body: wire.RecordsRequest) -> RecordsPolicy:
         named = self._policies.get(body.policy, RecordsPolicy) if body.policy else None

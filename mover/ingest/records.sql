@@ -71,13 +71,14 @@ select r.id, r.batch_id, r.source from mover.record_set r
  order by r.created_at desc limit %(limit)s;
 
 -- name: due_again
--- Such sets that a column was refused of, before their policy became another on this node.
+-- Such sets that a column was refused of, before their policy became another on this node; of policies `here`.
 select r.id, r.batch_id, r.source, r.policy from mover.record_set r
  where r.state = 'quarantined' and r.reason = 'place-unknown'
    and not exists (select from mover.record_set n where n.batch_id = r.batch_id and n.version > r.version)
    and exists (select from mover.policy_stand s where s.node = %(node)s and s.name = r.policy and s.digest is not null
                   and s.at > r.finished_at)
- order by r.created_at limit %(limit)s;
+   and r.policy = any(%(here)s) and r.id > %(after)s
+ order by r.id limit %(limit)s;
 
 -- name: seen_again
 -- Nothing came of its policy's change.

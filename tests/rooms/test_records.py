@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from mover.catalog.database import Database
+from mover.clock import SystemClock
 from mover.cohorts import Cohorts
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, LeaseLost, NotFound, PolicyInvalid, RequestInvalid, TierUnavailable
+from mover.ingest import records
 from mover.ingest.quarantine import Quarantine
 from mover.ingest.records import Records
 from mover.jobs.shards import Shard, claim_shard
@@ -540,6 +542,13 @@ async def test_sets_that_wait_for_a_column_are_tried_by_a_draft_and_declared_aga
         before = conn.execute(looks).fetchall()
         again = await ward.records.plan_policy(PROJECT, "ann", listed)
         assert again == told["drafted"] and conn.execute(looks).fetchall() == before, "asked at each key, read once"
+        assert await ward.records.plan_policy(PROJECT, "bob", listed) == told["drafted"]
+        actors = "select body::jsonb ->> 'actor' from mover.audit_record order by at desc, seq desc limit 2"
+        assert {row[0] for row in conn.execute(actors).fetchall()} == {"bob"}, "who looks at names is on record"
+        before = conn.execute(looks).fetchall()
+        ward.records._clock = Later()
+        await ward.records.plan_policy(PROJECT, "bob", listed)
+        assert conn.execute(looks).fetchall() > before, "what was said a minute ago is not told as now"
 
     assert await ward.records.declare_due(PROJECT) == 0, "nobody followed another policy since"
     ward.policy = listed
@@ -554,3 +563,52 @@ async def test_sets_that_wait_for_a_column_are_tried_by_a_draft_and_declared_aga
     assert [one for one in (await quarantine.causes(PROJECT)).causes if one.kind == "records"] == []
     with pytest.raises(NotFound):
         await quarantine.draft(PROJECT, cause.id, wire.QuarantineDraftRequest())
+
+
+class Later(SystemClock):
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + records.TRIED_FOR_S
+
+
+async def test_tables_that_cannot_be_read_again_hold_up_no_others(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One damaged set, one of a policy that is followed elsewhere and one that is away now, each older than the rest:
+    the rest goes on, what was away comes again, and the daemon's loop meets no error that it does not know."""
+    monkeypatch.setattr(records, "TRIED_AT_ONCE", 1)
+    batch = await ward.batch("b1", NAMES)
+    gone, elsewhere, away, well = [
+        (await ward.declare(batch, ward.write(outcomes=f"{OUTCOMES}#{n}", folder=f"b{n}"))).id for n in range(4)
+    ]
+    with psycopg.connect(ward.dsns.superuser) as conn:
+        for n, one in enumerate((elsewhere, away, well)):
+            insert(conn, "batch", project_id=PROJECT, id=f"batch-o{n}", tier="intake", policy="images",
+                   folder=f"batch-o{n}", state="working", created_by="ann")  # fmt: skip
+            conn.execute("update mover.record_set set batch_id = %s, version = 1 where id = %s", [f"batch-o{n}", one])
+        conn.execute("update mover.record_set set state = 'quarantined', reason = 'place-unknown',"
+                     " finished_at = now() - interval '1 minute'")  # fmt: skip
+        conn.execute("update mover.record_set set policy = 'elsewhere' where id = %s", [elsewhere])
+        conn.execute("update vault.sealed set body = '' where id = (select source from mover.record_set where id = %s)",
+                     [gone])  # fmt: skip
+        conn.execute("insert into mover.node (id, version) values ('n1', '1') on conflict do nothing")
+        for name in ("records", "elsewhere"):
+            insert(conn, "policy", name=name, digest="d2", kind="records", text="x")
+            insert(conn, "policy_stand", node="n1", name=name, digest="d2")
+    ward.policy = msgspec.structs.replace(ward.policy, minimum_k=7)
+    ward.records = ward.room()
+    declare, tried = ward.records.declare, []
+
+    async def refused(project: str, actor: str, body: wire.RecordsRequest) -> wire.RecordSet:
+        tried.append(body.batch)
+        if tried.count("batch-o1") == 1 and body.batch == "batch-o1":
+            raise TierUnavailable("away")
+        return await declare(project, actor, body)
+
+    monkeypatch.setattr(ward.records, "declare", refused)
+
+    found = [await ward.records.declare_due(PROJECT) for _ in range(6)]
+
+    assert found == [1, 1, 1, 0, 1, 0]
+    assert tried == ["batch-o1", "batch-o2", "batch-o1"], "what was away comes again after the others"
+    newest = {one.batch: one.version for one in (await ward.records.list(PROJECT)).records[:2]}
+    assert newest == {"batch-o1": 2, "batch-o2": 2}
+    [step] = (await ward.records.plan_policy(PROJECT, "ann", ward.policy)).steps
+    assert (step.action, step.subject) == ("wait", gone) and "not kept any more" in step.reason
