@@ -42,6 +42,7 @@ from mover.api import (
     sessions,
     shortenings,
     snapshots,
+    streaming,
     tags,
     tokens,
     transfers,
@@ -59,8 +60,7 @@ from mover.api.problems import answer_errors
 from mover.api.request_id import HEADER, request_id
 from mover.api.rooms import AccessRoom, Rooms
 from mover.api.signin import SignIn
-from mover.api.streaming import MEDIA_TYPE as EVENTS
-from mover.api.streaming import STALLED_S, Cut, Streams
+from mover.api.streaming import Cut, Streams
 from mover.api.waiting import Changed, Waits
 from mover.clock import SYSTEM, Clock
 from mover.errors import RequestInvalid
@@ -105,6 +105,7 @@ OPERATIONS: tuple[Operation, ...] = (
 # an answer is data: opened as a page of its own, a picture with a script in it among them, it does nothing, and in
 # another site's frame it is not shown
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+PIECE_BYTES = 1 << 16
 KEPT = "private, max-age=3600, immutable"
 _log = get_logger("api")
 
@@ -239,14 +240,11 @@ async def _stream(
     return response
 
 
-async def _send(
-    request: web.Request, response: web.StreamResponse, first: bytes, lines: AsyncIterator[bytes]
-) -> None:
-    stalled_s = STALLED_S if response.content_type == EVENTS else None
+async def _send(request: web.Request, response: web.StreamResponse, first: bytes, lines: AsyncIterator[bytes]) -> None:
     try:
-        await response.write(first)
+        await _put(response, first)
         async for line in lines:
-            await _put(response, line, stalled_s)
+            await _put(response, line)
         await response.write_eof()
     except ConnectionResetError:
         return  # whoever asked went away
@@ -259,13 +257,15 @@ async def _send(
         raise
 
 
-async def _put(response: web.StreamResponse, line: bytes, stalled_s: float | None) -> None:
-    """Who reads nothing of a stream would stay for ever, whatever becomes of its rights."""
-    try:
-        async with asyncio.timeout(stalled_s):
-            await response.write(line)
-    except TimeoutError:
-        raise Cut from None
+async def _put(response: web.StreamResponse, line: bytes) -> None:
+    """Who reads nothing of a stream would stay for ever, whatever becomes of its rights. In pieces, so that a slow line
+    is not taken for one that stands still."""
+    for at in range(0, len(line), PIECE_BYTES):
+        try:
+            async with asyncio.timeout(streaming.STALLED_S):
+                await response.write(line[at : at + PIECE_BYTES])
+        except TimeoutError:
+            raise Cut from None
 
 
 def _stamp(response: web.StreamResponse, request: web.Request) -> None:

@@ -174,14 +174,12 @@ class Trail:
         self._accessed[key] = now_s
 
     async def export(self, project: str, /) -> AsyncIterator[bytes]:
-        async with self._database.still(project) as conn:
-            async for line in audit.export(conn, project):
-                yield line
+        async for line in audit.export(self._database, project):
+            yield line
 
     async def events(self, project: str, wanted: audit.Wanted, /) -> AsyncIterator[bytes]:
-        async with self._database.still(project) as conn:
-            async for piece in audit.events(conn, project, wanted, site=self._site):
-                yield piece
+        async for piece in audit.events(self._database, project, wanted, site=self._site):
+            yield piece
 
     async def pack(self, project: str, run: str, /, *, by: str, request: str) -> AsyncIterator[bytes]:
         async for piece in audit.make_pack(

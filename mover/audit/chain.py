@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from mover.catalog import queries
-from mover.catalog.database import Connection
+from mover.catalog.database import Connection, Database
 from mover.decide.audit import Chain, Head, Link
 from mover.decide.fhir import audit_event
 from mover.errors import RequestInvalid
@@ -111,18 +111,20 @@ async def page(
     return wire.AuditPage(records=records, next=_write_cursor(records[-1]) if len(rows) > limit else None)
 
 
-async def export(conn: Connection, project: str) -> AsyncIterator[bytes]:
+async def export(database: Database, project: str) -> AsyncIterator[bytes]:
     """Every chain as JSON lines, each record as it was hashed, so that an outsider can recompute it."""
-    async for piece in slices(conn, project):
+    async for piece in slices(database, project):
         yield await asyncio.to_thread(_exported, piece)
 
 
-async def events(conn: Connection, project: str, wanted: Wanted, *, site: str) -> AsyncIterator[bytes]:
-    """The wanted records as FHIR AuditEvents, one to a line, in the order of their times; in pieces."""
+async def events(database: Database, project: str, wanted: Wanted, *, site: str) -> AsyncIterator[bytes]:
+    """The wanted records as FHIR AuditEvents, one to a line, in the order of their times; in pieces, and between two of
+    them no transaction waits for who reads slowly."""
     at: dict[str, Any] = {"after": wanted.since or "-infinity", "node": "", "seq": 0}
     asked = {name: value for name, value in msgspec.structs.asdict(wanted).items() if name != "since"}
     while True:
-        rows = await _Q.many(conn, "matching_in_order", project=project, limit=SLICE_LIMIT, **at, **asked)
+        async with database.project(project) as conn:
+            rows = await _Q.many(conn, "matching_in_order", project=project, limit=SLICE_LIMIT, **at, **asked)
         yield await asyncio.to_thread(_as_events, rows, site)
         if len(rows) < SLICE_LIMIT:
             return
@@ -149,21 +151,37 @@ async def _nodes(conn: Connection, project: str) -> list[str]:
     return [row.node for row in await cursor.fetchall()]
 
 
-async def slices(conn: Connection, project: str) -> AsyncIterator[list[Link]]:
-    """Every chain, one after the other, in pieces: millions of records never stand in memory at once."""
-    for node in await _nodes(conn, project):
-        async for piece in _slices(conn, project, node):
+async def slices(
+    database: Database, project: str, *, ends: Mapping[str, int] | None = None
+) -> AsyncIterator[list[Link]]:
+    """Every chain, one after the other, as far as it went at the first question or as `ends` says. In pieces: millions
+    of records never stand in memory at once; each is a transaction of its own, so that who reads slowly holds none."""
+    async with database.still(project) as conn:
+        nodes = await _nodes(conn, project)
+        ends = {one.node: one.seq for one in await heads(conn, project)} if ends is None else ends
+    for node in nodes:
+        after = -1
+        while True:
+            async with database.project(project) as conn:
+                found = await _slice(conn, project, node, after)
+            # a chain without a head was tampered with: it goes along whole
+            piece = [link for link in found if link.seq <= ends.get(node, link.seq)]
+            if not piece:
+                break
             yield piece
+            after = piece[-1].seq
 
 
 async def _slices(conn: Connection, project: str, node: str) -> AsyncIterator[list[Link]]:
     after = -1
-    while True:
-        rows = await _Q.many(conn, "chain_after", project=project, node=node, after=after, limit=SLICE_LIMIT)
-        yield [_link(row) for row in rows]
-        if len(rows) < SLICE_LIMIT:
-            return
-        after = rows[-1].seq
+    while piece := await _slice(conn, project, node, after):
+        yield piece
+        after = piece[-1].seq
+
+
+async def _slice(conn: Connection, project: str, node: str, after: int) -> list[Link]:
+    rows = await _Q.many(conn, "chain_after", project=project, node=node, after=after, limit=SLICE_LIMIT)
+    return [_link(row) for row in rows]
 
 
 def _link(row: Any) -> Link:

@@ -45,9 +45,20 @@ async def make_pack(
         await chain.record(
             conn, project=project, node=node, actor=by, action="audit pack made", subject=run, request=request
         )
-    async with database.still(project) as conn:
-        async for piece in _written(conn, project, run, key, by=by, site=site, clock=clock):
-            yield piece
+    async for piece in _written(_Look(database, project), run, key, by=by, site=site, clock=clock):
+        yield piece
+
+
+class _Look:
+    """Each question is a transaction of its own: whoever takes the pack slowly holds none. What it is made of is never
+    changed, only added to, and asked for in the order in which one names the other."""
+
+    def __init__(self, database: Database, project: str) -> None:
+        self.database, self.project = database, project
+
+    async def many(self, name: str, **values: Any) -> list[Any]:
+        async with self.database.project(self.project) as conn:
+            return await _Q.many(conn, name, **values)
 
 
 async def _check_sealed(conn: Connection, run: str) -> None:
@@ -61,14 +72,14 @@ async def _check_sealed(conn: Connection, run: str) -> None:
         )  # fmt: skip
 
 
-async def _written(
-    conn: Connection, project: str, run: str, key: SigningKey, *, by: str, site: str, clock: Clock
-) -> AsyncIterator[bytes]:
-    row = await _Q.one(conn, "run", run=run)
+async def _written(look: _Look, run: str, key: SigningKey, *, by: str, site: str, clock: Clock) -> AsyncIterator[bytes]:
+    [row] = await look.many("run", run=run)
     made_at = clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    head = lines.Head(site=site, project=project, run=run, made_at=made_at, made_by=by, tool=f"mover {__version__}")
+    head = lines.Head(
+        site=site, project=look.project, run=run, made_at=made_at, made_by=by, tool=f"mover {__version__}"
+    )
     sheaf = _Sheaf(key)
-    async for group in _groups(conn, project, row, head):
+    async for group in _groups(look, row, head):
         piece = await asyncio.to_thread(sheaf.add, group)
         if piece:
             yield piece
@@ -98,7 +109,7 @@ class _Sheaf:
         return self._compressor.compress(msgspec.json.encode(line) + b"\n") + self._compressor.flush()
 
 
-async def _groups(conn: Connection, project: str, row: Any, head: lines.Head) -> AsyncIterator[list[lines.AnyLine]]:
+async def _groups(look: _Look, row: Any, head: lines.Head) -> AsyncIterator[list[lines.AnyLine]]:
     yield [head, _run(row)]
     texts, numbers = await asyncio.to_thread(_manifest, row.manifest)
     for at in range(0, len(texts), SLICE):
@@ -106,35 +117,39 @@ async def _groups(conn: Connection, project: str, row: Any, head: lines.Head) ->
     policies, batches = {row.policy}, set()
     for at in range(0, len(numbers), SLICE):
         some = numbers[at : at + SLICE]
-        slides = [_slide(one) for one in await _Q.many(conn, "slides", numbers=some)]
+        slides = [_slide(one) for one in await look.many("slides", numbers=some)]
         yield [*slides]
-        yield await _proofs(conn, "proofs", ids=[id for one in slides for ids in one.proofs.values() for id in ids])
-        for found in await _Q.many(conn, "batches", numbers=some):
+        yield await _proofs(look, "proofs", ids=[id for one in slides for ids in one.proofs.values() for id in ids])
+        for found in await look.many("batches", numbers=some):
             batches.add(found.batch_id)
             policies.add(found.policy)
     for batch in sorted(batches):
         yield [
             lines.Certificate(batch=one.batch_id, digest=one.digest, body=one.body)
-            for one in await _Q.many(conn, "certificates", batch=batch)
+            for one in await look.many("certificates", batch=batch)
         ]
     yield [
         lines.Policy(name=one.name, digest=one.digest, loaded_at=one.loaded_at, text=one.text)
-        for one in await _Q.many(conn, "policies", names=sorted(policies))
+        for one in await look.many("policies", names=sorted(policies))
     ]
-    snapshots = [_snapshot(one) for one in await _Q.many(conn, "snapshots", run=row.id)]
+    snapshots = [_snapshot(one) for one in await look.many("snapshots", run=row.id)]
     yield [*snapshots]
-    yield await _proofs(conn, "proofs_of", subjects=[row.id, *(one.id for one in snapshots), *sorted(batches)])
-    async for group in _chains(conn, project):
+    yield await _proofs(look, "proofs_of", subjects=[row.id, *(one.id for one in snapshots), *sorted(batches)])
+    async for group in _chains(look):
         yield group
 
 
-async def _chains(conn: Connection, project: str) -> AsyncIterator[list[lines.AnyLine]]:
-    """The checkpoints before the records: none of them may say more than the records that follow."""
+async def _chains(look: _Look) -> AsyncIterator[list[lines.AnyLine]]:
+    """The checkpoints before the records, both as they stood at one time: none may say more than the records that
+    follow, and none of those tell of a checkpoint that is not there."""
+    async with look.database.still(look.project) as conn:
+        ends = {one.node: one.seq for one in await chain.heads(conn, look.project)}
+        upto = (await _Q.one(conn, "last_checkpoint", project=look.project)).n
     after = 0
-    while bodies := await _Q.many(conn, "checkpoints", project=project, after=after, limit=SLICE):
+    while bodies := await look.many("checkpoints", project=look.project, after=after, upto=upto, limit=SLICE):
         yield [lines.Checkpoint(body=one.body) for one in bodies]
         after += len(bodies)
-    async for slice_ in chain.slices(conn, project):
+    async for slice_ in chain.slices(look.database, look.project, ends=ends):
         yield [
             lines.Record(
                 node=one.node, seq=one.seq, at=one.at, body=one.body, prev=one.prev.hex(), hash=one.hash.hex()
@@ -143,13 +158,13 @@ async def _chains(conn: Connection, project: str) -> AsyncIterator[list[lines.An
         ]  # fmt: skip
 
 
-async def _proofs(conn: Connection, name: str, **wanted: list[str]) -> list[lines.AnyLine]:
+async def _proofs(look: _Look, name: str, **wanted: list[str]) -> list[lines.AnyLine]:
     return [
         lines.Proof(
             id=one.id, of=one.kind, subject=one.subject_id, count=one.count, bytes=one.bytes, root=one.root,
             verifier=one.verifier, at=one.at, details=one.details,
         )
-        for one in await _Q.many(conn, name, **wanted)
+        for one in await look.many(name, **wanted)
     ]  # fmt: skip
 
 

@@ -54,4 +54,9 @@ select id, repository_id, tier, policy, state, files, bytes, recorded_at from mo
 
 -- name: checkpoints
 -- Bodies as they stand on the tiers, in their order.
-select body from mover.checkpoint where project_id = %(project)s and n > %(after)s order by n limit %(limit)s;
+select body from mover.checkpoint where project_id = %(project)s and n > %(after)s and n <= %(upto)s
+ order by n limit %(limit)s;
+
+-- name: last_checkpoint
+-- Its number, or 0.
+select coalesce(max(n), 0) as n from mover.checkpoint where project_id = %(project)s;

@@ -6,12 +6,14 @@ import asyncio
 import io
 import json
 import threading
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import pytest
 
-from mover.api import Limits, plots
+from mover.api import Limits, plots, streaming
 from mover.model import wire
 from tests.api.conftest import Served
 
@@ -406,6 +408,38 @@ async def test_the_audit_export_is_streamed_and_its_early_failure_is_still_a_pro
     broken = await serve_small(project="broken")
     async with broken.ask("GET", "/v1/audit/export", role="admin") as response:
         assert response.status == 404 and response.content_type == PROBLEM
+
+
+async def test_whoever_stops_reading_an_export_is_cut_and_who_reads_in_pieces_gets_all(
+    serve_small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever makes the pieces is told, and lets go of what it holds."""
+    served = await serve_small()
+    ended = asyncio.Event()
+
+    async def export(project: str) -> AsyncIterator[bytes]:
+        try:
+            for _ in range(1000):
+                yield b"x" * (1 << 20)
+        finally:
+            ended.set()
+
+    whole = b"y" * 200_001
+
+    async def one_piece(project: str) -> AsyncIterator[bytes]:
+        yield whole
+
+    monkeypatch.setattr(served.rooms.audit, "export", one_piece)
+    async with served.ask("GET", "/v1/audit/export", role="admin") as response:
+        assert await response.read() == whole
+    monkeypatch.setattr(served.rooms.audit, "export", export)
+    monkeypatch.setattr(streaming, "STALLED_S", 0.2)
+    async with served.ask("GET", "/v1/audit/export", role="admin") as response:
+        assert response.status == 200
+        async with asyncio.timeout(60):
+            await ended.wait()
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
 
 
 async def test_what_is_given_away_is_recorded_before_it_leaves(serve_small: Any) -> None:

@@ -220,6 +220,31 @@ async def test_events_leave_as_fhir_in_their_order_and_only_those_that_are_wante
     assert [one["entity"][0]["what"]["display"] for one in between] == ["b", "c"]
 
 
+async def test_whoever_takes_the_audit_slowly_holds_no_transaction_and_gets_it_as_it_stood(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that stops in the middle would keep vacuum back and one of ten connections; and one that is slower than
+    the house writes would never come to the end."""
+    monkeypatch.setattr(chain, "SLICE_LIMIT", 2)
+    for subject in "abcde":
+        await house.record(subject)
+    for begun in (house.trail.export(PROJECT), house.trail.events(PROJECT, audit.Wanted())):
+        pieces = [await anext(begun)]
+        assert (
+            house.rig.rows(
+                "select pid from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"
+            )
+            == []
+        )
+        pieces += [piece async for piece in begun]
+        assert len(b"".join(pieces).splitlines()) == 5
+    slowly = house.trail.export(PROJECT)
+    taken = [await anext(slowly)]
+    await house.record("later")
+    taken += [piece async for piece in slowly]
+    assert [msgspec.json.decode(line)["seq"] for line in b"".join(taken).splitlines()] == [1, 2, 3, 4, 5]
+
+
 # --- packs ---------------------------------------------------------------------------------------------------
 
 
