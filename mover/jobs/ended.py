@@ -1,7 +1,7 @@
 """Work that ended long ago leaves the catalog, in small pieces; what it said stands in proofs and in the audit.
 
 Jobs of the dispatcher go as soon as they end. Shards stay for a while, because somebody may ask what was done, and
-those that failed longer, because somebody may ask why. What was removed before a kill is removed; the next turn goes on.
+those that failed longer, because somebody may ask why. What was removed before a kill is gone; the next turn goes on.
 """
 
 from __future__ import annotations
