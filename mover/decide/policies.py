@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from mover.decide.retention import shorter, terms_of
-from mover.model.policy import Policy, ProtectPolicy
+from mover.model.policy import ImagesPolicy, Policy, ProtectPolicy, RecordsPolicy
 
 TOLD_CHARACTERS = 120
 _FOR_EVER = float("inf")
@@ -72,8 +72,7 @@ def changes(before: Policy | None, after: Policy | None) -> list[Change]:
 def risks(before: Policy | None, after: Policy | None) -> list[Risk]:
     """Why a second person agrees first; none: it acts at once."""
     if before is not None and (after is None or kind_of(before) != kind_of(after)):
-        gone = _GONE.get(kind_of(before))
-        first = [Risk("", gone)] if gone else []
+        first = _goes(before)
         return first + (risks(None, after) if after is not None else [])
     if after is None:
         return []
@@ -86,6 +85,15 @@ def risks(before: Policy | None, after: Policy | None) -> list[Risk]:
     if isinstance(after, ProtectPolicy) and isinstance(before, ProtectPolicy):
         found += [Risk(word, _SHORTER) for word in shorter(terms_of(before), terms_of(after))]
     return found
+
+
+def _goes(policy: Policy) -> list[Risk]:
+    """What is lost with a policy; the persons that it asked for are, too."""
+    gone = [Risk("", why) for why in (_GONE.get(kind_of(policy)),) if why]
+    asked = isinstance(policy, ImagesPolicy | RecordsPolicy) and (
+        _less(_BY_CODE)(policy.reviewers, None) or _fewer_reviewers(policy.reviewers_of, None)
+    )
+    return gone + ([Risk("", _ALONE)] if asked else [])
 
 
 def spoken(value: Any) -> str:

@@ -13,7 +13,7 @@ Locks are taken in the order in which the workers take them: batches by id, then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -39,11 +39,12 @@ from mover.decide.quarantine import (
 from mover.errors import Conflict, NotFound, RequestInvalid
 from mover.ingest.outcomes import Ending, Outcomes
 from mover.ingest.packs import judge_of
+from mover.ingest.reviewing import Said, of_cause, said_by
 from mover.jobs import NewShard, add_shards
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.policy import ImagesPolicy, RecordsPolicy
+from mover.model.policy import ImagesPolicy
 from mover.policy import PolicyBook, with_column
 from mover.randomness import new_id
 
@@ -82,9 +83,10 @@ class Quarantine:
         """What waits, by cause. Sets of tables are among it when no batch is asked for."""
         await self._learn(project)
         async with self._database.project(project) as conn:
-            found = [self._shown(row) for row in await _Q.many(conn, "causes", batch=batch, cause=None)]
-            if batch is None:
-                found += self._grouped(await _Q.many(conn, "held_records", limit=RECORDS_MAX))
+            rows = await _Q.many(conn, "causes", batch=batch, cause=None)
+            held = await _Q.many(conn, "held_records", limit=RECORDS_MAX) if batch is None else []
+            said = await self._said(conn, rows, held)
+        found = [self._shown(row, said) for row in rows] + self._grouped(held, said)
         found.sort(key=lambda one: (-one.count, one.id))
         return wire.QuarantineCauses(causes=found[:CAUSES_MAX], more=max(0, len(found) - CAUSES_MAX))
 
@@ -132,12 +134,12 @@ class Quarantine:
         """The cause, and the sets of tables it is about, where it is about those."""
         rows = await _Q.many(conn, "causes", batch=None, cause=id)
         if rows:
-            return self._shown(rows[0]), []
+            return self._shown(rows[0], await self._said(conn, rows, [])), []
         held = await _Q.many(conn, "held_records", limit=RECORDS_MAX)
         records = [row for row in held if _cause_of_records(row).id == id]
         if not records:
             raise NotFound("nothing waits for this cause", where=id, hint="See `mover quarantine list`.")
-        return self._grouped(records)[0], records
+        return self._grouped(records, await self._said(conn, [], records))[0], records
 
     # --- decide ---------------------------------------------------------------------------------------------
 
@@ -356,14 +358,14 @@ class Quarantine:
     def _reviewers(self, found: wire.QuarantineCause, action: str) -> int:
         return next(offer.reviewers for offer in found.offers if offer.action == action)
 
-    def _shown(self, row: Any) -> wire.QuarantineCause:
+    def _shown(self, row: Any, said: Said) -> wire.QuarantineCause:
         cause = cause_of(row.code, row.explanation, row.kind)
         return self._cause(
-            cause, row.policies, count=row.count, bytes=row.bytes, batches=row.batches, since=row.since,
-            packs=list(row.packs),
+            cause, of_cause(said, cause.kind, row.policies), count=row.count, bytes=row.bytes, batches=row.batches,
+            since=row.since, packs=list(row.packs),
         )  # fmt: skip
 
-    def _grouped(self, rows: Sequence[Any]) -> list[wire.QuarantineCause]:
+    def _grouped(self, rows: Sequence[Any], said: Said) -> list[wire.QuarantineCause]:
         """Sets of tables by cause."""
         groups: dict[str, list[Any]] = {}
         for row in rows:
@@ -371,15 +373,14 @@ class Quarantine:
         since: Callable[[Any], Any] = lambda row: row.finished_at or row.created_at  # noqa: E731
         return [
             self._cause(
-                _cause_of_records(held[0]), {row.policy for row in held}, count=len(held), bytes=0,
-                batches=len({row.batch_id for row in held}), since=min(map(since, held)),
+                _cause_of_records(held[0]), of_cause(said, RECORDS, {row.policy for row in held}),
+                count=len(held), bytes=0, batches=len({row.batch_id for row in held}), since=min(map(since, held)),
                 packs=[row.id for row in held[:5]],
             )
             for held in groups.values()
         ]  # fmt: skip
 
-    def _cause(self, cause: Cause, policies: Collection[str], **counted: Any) -> wire.QuarantineCause:
-        said = self._said(cause, policies)
+    def _cause(self, cause: Cause, said: Sequence[Reviewing], **counted: Any) -> wire.QuarantineCause:
         offered = [
             wire.QuarantineOffer(
                 action=one.action, why=one.why, standing=one.standing, changed=one.changed,
@@ -393,12 +394,10 @@ class Quarantine:
             **counted,
         )  # fmt: skip
 
-    def _said(self, cause: Cause, policies: Collection[str]) -> list[Reviewing]:
-        """Of the policies of what waits; one that is no more says nothing."""
-        known: Sequence[ImagesPolicy | RecordsPolicy] = self._policies.of(ImagesPolicy)
-        if cause.kind == RECORDS:
-            known = self._policies.of(RecordsPolicy)
-        return [Reviewing(one.reviewers, one.reviewers_of) for one in known if one.name in policies]
+    async def _said(self, conn: Connection, rows: Sequence[Any], records: Sequence[Any]) -> Said:
+        """By the policies of what waits."""
+        names = {name for row in rows for name in row.policies} | {row.policy for row in records}
+        return await said_by(conn, self._policies, names)
 
     def _who(self, identity: Identity) -> dict[str, object]:
         return {"proof": identity.proven, "actor": identity.actor, "node": self._node}

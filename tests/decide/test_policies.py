@@ -16,6 +16,7 @@ from mover.model.policy import (
     DumpPolicy,
     FolderRule,
     HookRule,
+    ImagesPolicy,
     KeepRules,
     MovePolicy,
     Policy,
@@ -31,10 +32,12 @@ CLEAN = CleanPolicy("clean", "flash")
 PROTECT = ProtectPolicy("protect", "flash", "protect", keep=KeepRules(last=20))
 MOVE = MovePolicy("cold", "archive", "cold")
 DUMP = DumpPolicy("dump", ("archive", "protect"))
+IMAGES = ImagesPolicy("images", "intake", "archive", reviewers=2)
 ALARM = AlarmPolicy("night", ("mail", "pager"), severity="soon")
 
 ACTS: list[tuple[Policy | None, Policy | None]] = [
     (None, STAGE), (STAGE, StagePolicy("stage", "archive", "flash", lease_s=600)), (STAGE, None), (None, CLEAN),
+    (ImagesPolicy("images", "intake", "archive", reviewers=1), None), (RecordsPolicy("r", "i"), None),
     (BudgetPolicy(name="b", read_bytes_s=5), BudgetPolicy(name="b")), (BudgetPolicy(name="b"), None),
     (None, PROTECT), (PROTECT, ProtectPolicy("protect", "flash", "protect", keep=KeepRules(last=30))),
     (CleanPolicy("clean", "flash", aside_s=86_400), CLEAN), (None, MOVE), (MOVE, None), (None, DUMP), (None, ALARM),
@@ -52,6 +55,7 @@ WAITS: list[tuple[Policy | None, Policy | None, str]] = [
     (PROTECT, ProtectPolicy("protect", "flash", "cold", keep=KeepRules(last=20)), "to"),
     (None, ProtectPolicy("protect", "flash", "protect", folders=(FolderRule(name="etc", path="/etc"),)), "folders"),
     (None, ProtectPolicy("protect", "flash", "protect", roots=("/srv",)), "roots"),
+    (IMAGES, None, ""), (RecordsPolicy("r", "i", reviewers_of={"x": 2}), None, ""),
     (PROTECT, None, ""), (ALARM, None, ""), (DUMP, None, ""),
     (MOVE, MovePolicy("cold", "archive", "cold", release=ReleaseRule()), "release"),
     (DUMP, DumpPolicy("dump", ("archive", "protect"), keep=KeepRules(last=1)), "keep"),
