@@ -18,10 +18,11 @@ from mover.catalog import proofs
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.packs import Tally, Waivers, canonical_name, find_packs
-from mover.decide.quarantine import suffixes_of
+from mover.decide.quarantine import cause_of, reviewers, suffixes_of
 from mover.deid.vault import Vault
 from mover.errors import Conflict, EntryMissing, NotFound, RequestInvalid
 from mover.ingest import evidence
+from mover.ingest.reviewing import of_cause, said_by
 from mover.jobs import NewShard, add_shards
 from mover.jobs.shards import tier_queue
 from mover.model import wire
@@ -61,7 +62,7 @@ class Batches:
         self, project: str, actor: str, body: wire.BatchRequest, *, request: str = "", again: bool = True
     ) -> wire.Batch:
         """A batch for the folder. The same folder is the same batch; with `again`, a batch that ended is walked
-        again, and what is published of it stays as it is."""
+        again, and what is published of it stays as it is; so does what waits for two persons."""
         policy = self._policy(body)
         folder = clean_folder(body.folder)
         sealed = await self._seal(project, policy, folder, body.expected)
@@ -200,8 +201,15 @@ class Batches:
         if not again:
             return batch.id, False
         await conn.execute(SQL["declare_again"], {"id": batch.id, **expectation})
-        await conn.execute(SQL["reopen_packs"], {"batch": batch.id})
+        kept = await self._for_two(conn, batch)
+        await conn.execute(SQL["reopen_packs"], {"batch": batch.id, "kept": kept})
         return batch.id, True
+
+    async def _for_two(self, conn: Connection, batch: Any) -> list[str]:
+        """Reasons whose packs wait on, however often somebody declares: to look again at those, two persons decide."""
+        held = {row.reason for row in await SQL.many(conn, "held_for", batch=batch.id)}
+        said = of_cause(await said_by(conn, self._policies, [batch.policy]), "", [batch.policy])
+        return sorted(reason for reason in held if reviewers(cause_of(reason, None, ""), "retry", said) > 1)
 
     # --- look ---------------------------------------------------------------------------------------------
 

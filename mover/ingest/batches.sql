@@ -10,15 +10,21 @@ returning id
 select * from mover.batch where tier = %(tier)s and folder = %(folder)s for update
 
 -- name: declare_again
--- A batch that ended is walked again: what is published stays, what was quarantined is looked at anew.
+-- A batch that ended is walked again: what is published stays, what one person may release is looked at anew.
 update mover.batch set state = 'declared', expected_count = %(expected_count)s, expected_list = %(expected_list)s,
        explanation = null
  where id = %(id)s
 
 -- name: reopen_packs
--- Quarantined packs of a batch that is declared again.
-update mover.pack set state = 'found', reason = null, explanation = null, cause = null, updated_at = now()
- where batch_id = %(batch)s and state = 'quarantined'
+-- Quarantined packs of a batch that is declared again; not those about which two persons decide, or begun to.
+update mover.pack k set state = 'found', reason = null, explanation = null, cause = null, updated_at = now()
+ where batch_id = %(batch)s and state = 'quarantined' and reason <> all(%(kept)s::text[])
+   and not exists (select from mover.quarantine_proposal p
+                    where p.project_id = k.project_id and p.cause = k.cause and p.state = 'open' and p.lapses_at > now())
+
+-- name: held_for
+-- What packs of a batch wait for.
+select distinct reason from mover.pack where batch_id = %(batch)s and state = 'quarantined'
 
 -- name: get
 -- A batch as it stands.

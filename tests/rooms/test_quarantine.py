@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -334,3 +335,35 @@ async def test_what_was_proposed_is_declined_or_lapses_and_waits_again_for_anybo
     states = {one.id: one.state for one in (await rig.quarantine.proposals(PROJECT)).proposals}
     assert states == {third.id: "open", second.id: "lapsed", first.id: "declined"}
     assert rig.actions().count("quarantine declined") == 1
+
+
+async def test_no_other_way_lets_out_what_two_persons_decide_about(rig: Rig) -> None:
+    """An operator who declares the folder again, with a shorter list or none, or who takes the policy away that wants
+    two, decides no more alone than before; and the database holds what is proposed, whoever writes."""
+    reviewed(rig, reviewers_of={"not-declared": 2})
+    put(rig, "b1", one__svs=SLIDES[0], two__svs=SLIDES[1], bad__svs=SLIDES[2][:900])
+    await run(rig, "b1", expected=["one.svs", "bad.svs"])
+    cause = await only_cause(rig, "not-declared")
+    put(rig, "b1", bad__svs=SLIDES[2])
+
+    again = await run(rig, "b1")
+    assert again.packs == {"published": 2, "quarantined": 1}, "what one person decides about is looked at again"
+
+    ann = person(rig.dsns, "ann", "operator")
+    asked = (await rig.quarantine.decide(ann, cause.id, decision("declare"))).proposal
+    reviewed(rig)
+    assert asked and (await run(rig, "b1")).reasons["not-declared"] == 1, "a policy that says less meanwhile"
+    with pytest.raises(psycopg.Error, match="waits for a second person"):
+        rig.rows("update mover.pack set state = 'found' where reason = 'not-declared' returning id")
+    await rig.quarantine.review(ann, asked.id, review("decline"))
+
+    rig.rows("insert into mover.node (id, version) values ('n1', '1') on conflict do nothing")
+    rig.rows("insert into mover.policy (name, digest, kind, text) values ('images', 'd', 'images', %s)",
+             "kind: images\nname: images\nreviewers_of: {not-declared: 2}\nof-another-release: 1\n")  # fmt: skip
+    for digest in ("d", None):
+        rig.rows("insert into mover.policy_stand (node, name, digest) values ('n1', 'images', %s)", digest)
+    rig.book.use(PolicyBook([one for one in rig.book.all() if one.name != "images"]))
+    assert {offer.reviewers for offer in (await only_cause(rig, "not-declared")).offers} == {2}
+    for text, needed in (("kind: images", 1), ("[", 2)):  # what nobody can read may have said anything
+        rig.rows("update mover.policy set text = %s where digest = 'd'", text)
+        assert {offer.reviewers for offer in (await only_cause(rig, "not-declared")).offers} == {needed}
