@@ -439,12 +439,15 @@ def tiers_folder(path: Path) -> Path:
 def _beside(path: Path) -> list[tuple[str, Path]]:
     """Whoever may write a tier may name any folder as one: so a file counts only of who may write the settings."""
     folder = tiers_folder(path)
-    if not folder.is_dir():
-        return []
-    owners = {0, path.stat().st_uid}
-    found = sorted(file for file in folder.iterdir() if file.suffix == ".yaml")
-    for one in (folder, *found):
-        status = one.stat()
+    try:
+        if not folder.is_dir():
+            return []
+        owners = {0, path.stat().st_uid}
+        found = sorted(file for file in folder.iterdir() if file.suffix == ".yaml")
+        seen = [(one, one.stat()) for one in (folder, *found)]
+    except OSError as error:  # one that is taken away at this moment, as well
+        raise SettingsInvalid("the tiers beside the settings cannot be read", where=str(folder)) from error
+    for one, status in seen:
         if status.st_uid not in owners or status.st_mode & 0o022:
             raise SettingsInvalid(
                 "others than the owner of the settings may write it", where=str(one),

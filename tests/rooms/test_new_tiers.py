@@ -104,6 +104,10 @@ def test_a_tier_beside_the_settings_is_judged_as_one_in_them(tmp_path: Path, dsn
         load(config)
     assert refused.value.where == str(file)
     file.unlink()
+    file.symlink_to("nowhere")
+    with pytest.raises(SettingsInvalid, match="cannot be read"):
+        load(config)
+    file.unlink()
     declare(config, "intake", role="source", path="x", zone="identified", read_only=True)
     with pytest.raises(SettingsInvalid, match="D20"):
         load(config)
