@@ -9,6 +9,7 @@ longest goes first, what nobody uses goes after a while, and a slide in use is n
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import tempfile
@@ -26,11 +27,11 @@ from mover.errors import (
     DigestMismatch,
     EntryMissing,
     LimitExceeded,
-    MoverError,
     StillWorking,
     Stopping,
     StructureInvalid,
     TierFull,
+    TierUnavailable,
 )  # fmt: skip
 from mover.jobs import in_thread
 from mover.tiers.guard import guarded
@@ -146,8 +147,8 @@ class Shelf:
                 if coming.brought else "the slide is being opened, and its tier has not answered yet",
                 where=wanted.number, details=[{"done_bytes": coming.done_bytes, "size_bytes": wanted.size_bytes}],
             ) from None  # fmt: skip
-        except MoverError:
-            if self._slides.get(wanted.number) is coming:
+        except BaseException:  # of the slide's own task, or of who waits for it
+            if coming.task.done() and coming.held is None and self._slides.get(wanted.number) is coming:
                 del self._slides[wanted.number]  # the next question tries again
             raise
 
@@ -218,6 +219,16 @@ class Shelf:
     # --- opening, in a thread ---------------------------------------------------------------------------------
 
     def _open(self, tier: ReadTier, coming: _Coming) -> Held:
+        try:
+            return self._opened(tier, coming)
+        except OSError as error:  # what tiers cannot do is theirs to say: this is our own disk, or our descriptors
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (TierFull if full else TierUnavailable)(
+                f"this machine could not open the slide: {os.strerror(error.errno or errno.EIO)}",
+                where=coming.wanted.number, hint="Look at the daemon's state directory and its folder for temporary files.",
+            ) from error  # fmt: skip
+
+    def _opened(self, tier: ReadTier, coming: _Coming) -> Held:
         wanted = coming.wanted
         with ExitStack() as stack:
             fds, brought = [], 0

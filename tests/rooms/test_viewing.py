@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -29,6 +30,8 @@ from mover.errors import (
     SandboxFailed,
     StillWorking,
     StructureInvalid,
+    TierFull,
+    TierUnavailable,
 )
 from mover.model.ids import make_number
 from mover.sandbox import Limits, Sandbox
@@ -304,6 +307,29 @@ async def test_a_slide_of_an_object_tier_is_brought_here_once_and_is_what_was_pu
         await ward.show(tiers=tiers).view(PROJECT, other)
     with pytest.raises(LimitExceeded, match="larger than"):
         await ward.show(tiers=tiers, spool_bytes=100).view(PROJECT, number)
+
+
+async def test_a_slide_that_could_not_be_opened_is_tried_again_by_the_next_question(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is told as that, without a path, for as long as it is full."""
+    number = ward.publish(svs(size=(64, 64)))
+    shown = ward.show()
+    links, why = shelf._links, errno.ENOSPC
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError(why, os.strerror(why), "/var/lib/somewhere")
+
+    monkeypatch.setattr(shelf, "_links", broken)
+    with pytest.raises(TierFull, match="No space left") as told:
+        await shown.view(PROJECT, number)
+    assert "somewhere" not in str(told.value) and told.value.where == number
+    why = errno.EMFILE
+    for outcome in await asyncio.gather(*(shown.view(PROJECT, number) for _ in range(2)), return_exceptions=True):
+        assert isinstance(outcome, TierUnavailable), outcome
+    assert not shown._shelf._slides and not open_below(ward.rig.folder)
+    monkeypatch.setattr(shelf, "_links", links)
+    assert (await shown.view(PROJECT, number)).width == 64
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------
