@@ -17,6 +17,7 @@ Read `Embedded.start` first.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
@@ -184,6 +185,15 @@ class Embedded:
             yield
         finally:
             fcntl.flock(self._use, fcntl.LOCK_SH)
+
+    def exchange_data(self, other: Path) -> None:
+        """This cluster and another one change places, both stopped, in one call: a kill leaves the one or the other."""
+        with _locked(self._home / "lock", deadline_s=monotonic_s() + STOP_TIMEOUT_S):
+            if self._server_processes():
+                raise Conflict("the embedded database runs", where=str(self._home), hint="Stop what uses it.")
+            _exchange(other, self._data)
+            for folder in (other.parent, self._home):
+                _sync_folder(folder)
 
     def leave(self, where: str) -> None:
         """From now on `start` refuses: the database is elsewhere, and the words say where it went."""
@@ -424,7 +434,7 @@ class Embedded:
             raise SchemaMismatch(
                 f"the embedded database was made by PostgreSQL {found}, the binaries are {major_version(bin_dir)}",
                 where=str(self._data),
-                hint=f"Install the binaries of PostgreSQL {found}, dump, and restore into a new state directory.",
+                hint=f"`mover db upgrade` carries it over; it needs the binaries of PostgreSQL {found} once more.",
             )
 
     def _run(self, command: list[str | Path], bin_dir: Path, *, what: str, keep: tuple[int, ...] = ()) -> None:
@@ -570,6 +580,17 @@ def write_private(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.rename(side, path)
     _sync_folder(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """renameat2(2) with RENAME_EXCHANGE."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2):
+        why = os.strerror(ctypes.get_errno())
+        raise CatalogError(
+            f"this file system cannot exchange two folders ({why})", where=str(other.parent),
+            hint="Move the state directory to a local file system (ext4, xfs, btrfs), and try again.",
+        )  # fmt: skip
 
 
 def _sync_folder(folder: Path) -> None:

@@ -136,12 +136,19 @@ def restore(where: Where, *, out: Output, name: str, plan: bool) -> None:
 @with_output
 @click.pass_obj
 def forget(where: Where, *, out: Output, plan: bool) -> None:
-    """Drop what was put aside: databases before a restore."""
+    """Drop what was put aside: databases before a restore, the cluster of an older PostgreSQL."""
+    import shutil
+
     from mover.catalog import backups
+    from mover.catalog.majors import old_clusters
 
     settings = where.settings()
     with _reached(settings, None) as dsn:
         gone = backups.standing_aside(dsn) if plan else backups.drop_aside(dsn)
+    for cluster in old_clusters(settings.state_dir):
+        gone.append(str(cluster))
+        if not plan:
+            shutil.rmtree(cluster)
     out.facts({"dropped": gone, "plan": plan}, [("would drop" if plan else "dropped", " ".join(gone) or "nothing")])
 
 
@@ -179,6 +186,38 @@ def move(where: Where, *, out: Output, admin: str, plan: bool) -> None:
     told = {"tables": len(compared), "rows": rows, "settings": str(settings.file), "settings_before": str(kept)}
     out.facts(told, [(name.replace("_", " "), value) for name, value in told.items()])
     out.note(f"Start the daemon. What stood in {settings.state_dir / 'postgres'} is yours to remove.")
+
+
+@command.command("upgrade")
+@click.option("--from", "old_bin", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
+              help="The old PostgreSQL's binaries, where they are not found.")  # fmt: skip
+@plan_option
+@with_output
+@click.pass_obj
+def upgrade(where: Where, *, out: Output, old_bin: Path | None, plan: bool) -> None:
+    """Carry the embedded database into a newer PostgreSQL, and compare every row. With no daemon running.
+
+    The old cluster is kept aside until `mover db forget`. Killed in between, the same command goes on.
+    """
+    from mover.catalog import majors
+    from mover.errors import SettingsInvalid
+
+    settings = where.settings()
+    if not settings.database.embedded:
+        raise SettingsInvalid("the database is a server's", where=str(settings.file))
+    with _alone(settings):
+        old, new = majors.majors(settings.state_dir, settings.database.bin_dir)
+        if plan:
+            found = str(majors.binaries_of(old, old_bin)) if old != new else ""
+            told = {"from": old, "to": new, "old_binaries": found}
+            out.facts(told, [("PostgreSQL", old), ("would become", new), ("old binaries", found)])
+            return
+        compared, aside = majors.upgrade(
+            settings.state_dir, old_bin=old_bin, bin_dir=settings.database.bin_dir, say=out.note
+        )
+    rows = sum(one.rows for one in compared)
+    facts: dict[str, object] = {"from": old, "to": new, "tables": len(compared), "rows": rows, "put_aside": str(aside)}
+    out.facts(facts, [(name.replace("_", " "), value) for name, value in facts.items()])
 
 
 # --- what they share ----------------------------------------------------------------------------------------

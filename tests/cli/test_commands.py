@@ -41,7 +41,7 @@ LOCAL = {("watch",), ("check",), ("daemon",), ("demo",), ("init",), ("doctor",),
 LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "adopt", "rotate"))}
 LOCAL |= {("vault", "drill"), ("vault", "restore"), ("units", "write"), ("units", "where")}
 LOCAL |= {("support", "bundle")}
-LOCAL |= {("db", name) for name in ("status", "backup", "migrate", "restore", "forget", "move")}
+LOCAL |= {("db", name) for name in ("status", "backup", "migrate", "restore", "forget", "move", "upgrade")}
 LOCAL |= {("tier", "add")}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}
 

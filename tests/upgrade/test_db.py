@@ -13,12 +13,12 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from mover.catalog import backups, carrying, leaving
+from mover.catalog import backups, carrying, leaving, majors
 from mover.catalog.dumping import Dumper
-from mover.catalog.migrate import check_schema, migrate, read_migrations
+from mover.catalog.migrate import check_schema, migrate, read_migrations, schema_state
 from mover.catalog.postgres import LEFT, SUPERUSER, Embedded, EmbeddedServer
 from mover.cli import command
-from mover.errors import CatalogError, Conflict, MoverError, SettingsInvalid
+from mover.errors import CatalogError, Conflict, MoverError, SchemaMismatch, SettingsInvalid
 from mover.settings import load
 from tests.support.facts import NUMBER, insert, whole_project
 from tests.support.postgres import TIERS
@@ -190,3 +190,40 @@ def test_the_embedded_database_moves_to_a_server_and_every_row_is_compared(
     assert said(site, "migrate", "--admin", admin) == {"applied": [], "backup": None}
     with pytest.raises(SettingsInvalid, match="server's already"):
         said(site, "move", admin)
+
+
+@pytest.mark.skipif(not DEBIANS.exists(), reason="needs Debian package: postgresql-15")
+def test_the_embedded_database_goes_into_a_newer_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 15, ended at each step and called again: one of the two clusters always stands whole at its place."""
+    fill(tmp_path, DEBIANS)
+    data, aside = tmp_path / "state/postgres/data", tmp_path / "state/postgres/data-15"
+    with pytest.raises(SchemaMismatch) as refused:
+        said(tmp_path, "status")
+    assert "mover db upgrade" in refused.value.advice
+    assert said(tmp_path, "upgrade", "--plan")["from"] == "15" == (data / "PG_VERSION").read_text().strip()
+    with pytest.raises(CatalogError, match="binaries of PostgreSQL 15 were not found"):
+        said(tmp_path, "upgrade", "--from", str(tmp_path))
+    older = Embedded(tmp_path / "state", bin_dir=DEBIANS)
+    whole = Dumper(older.start().superuser_dsn).facts()
+    older.stop()
+
+    def ended(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    for room, step, stands in ((majors, "carry", "15"), (Embedded, "exchange_data", "15"), (majors, "_name_old", "18")):
+        with monkeypatch.context() as patch, pytest.raises(AssertionError):
+            patch.setattr(room, step, ended)
+            said(tmp_path, "upgrade")
+        assert (data / "PG_VERSION").read_text().strip() == stands and not aside.exists()
+    assert said(tmp_path, "upgrade")["put_aside"] == str(aside)
+    assert not (tmp_path / "state" / majors.SIDE).exists()
+
+    newer = Embedded(tmp_path / "state")
+    dsn = newer.start().superuser_dsn
+    assert Dumper(dsn).facts() == whole and migrate(dsn) == []
+    assert schema_state(newer.start().daemon_dsn).missing == (), "the daemon's password is the one it had"
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select count(*) from queue.procrastinate_jobs").fetchone() == (1,)
+    assert said(tmp_path, "forget", "--plan")["dropped"] == [str(aside)] == said(tmp_path, "forget")["dropped"]
+    assert not aside.exists()
+    newer.stop()
