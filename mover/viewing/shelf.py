@@ -225,8 +225,9 @@ class Shelf:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise (TierFull if full else TierUnavailable)(
                 f"this machine could not open the slide: {os.strerror(error.errno or errno.EIO)}",
-                where=coming.wanted.number, hint="Look at the daemon's state directory and its folder for temporary files.",
-            ) from error  # fmt: skip
+                where=coming.wanted.number,
+                hint="Look at the daemon's state directory and its folder for temporary files.",
+            ) from error
 
     def _opened(self, tier: ReadTier, coming: _Coming) -> Held:
         wanted = coming.wanted
