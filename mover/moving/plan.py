@@ -44,6 +44,8 @@ from mover.tiers.port import ReadTier
 
 SQL = load(__file__)
 SLICE_ENTRIES = 5_000
+SLICE_TAGGED = 20_000
+TAGGED_MAX = 1_000_000  # slides whose tags one condition asks for
 # of fewer entries each target name is asked for; of more the target is listed once
 ASKED_ENTRIES = 2_000
 OFFENDERS_SHOWN = 1_000
@@ -107,7 +109,10 @@ class Planner:
         assert body.to is not None
         to = self._ends.end(body.to, "")
         when = parse_when(source.where) if source.where is not None else None
-        way = _Way(at, prefix, body, source, to, self._clock.now().timestamp(), when, await _tags(conn, when))
+        tags = await _tags(conn, when)
+        if len(tags) > TAGGED_MAX:
+            return 0, Refusal("too-many-tagged", f"the condition asks for tags of over {TAGGED_MAX} slides", label)
+        way = _Way(at, prefix, body, source, to, self._clock.now().timestamp(), when, tags)
         try:
             if source.catalog:
                 seen = await self._from_catalog(conn, way)
@@ -205,12 +210,18 @@ async def _copy_lines(conn: Connection, statement: str, more: Callable[[], bytes
 
 
 async def _tags(conn: Connection, when: Node | None) -> dict[str, frozenset[str]]:
-    """By slide, the tags that a condition asks for; all, where it asks for any. A slide is some hundred bytes here."""
+    """By slide, the tags that a condition asks for; all, where it asks for any. A slide is some hundred bytes here. In
+    slices, between which others have their turn; what goes beyond the bound is for the caller to refuse."""
     wanted = {key.removeprefix(TAGS) for key in keys_of(when) if key.startswith(TAGS)} if when is not None else set()
     if not wanted:
         return {}
-    rows = await SQL.planned(conn, "tagged", tags=sorted(wanted), any="" in wanted)
-    return {row.number: frozenset(row.tags) for row in rows}
+    asked = {"tags": sorted(wanted), "any": "" in wanted, "limit": SLICE_TAGGED}
+    found: dict[str, frozenset[str]] = {}
+    after = ""
+    while len(found) <= TAGGED_MAX and (rows := await SQL.planned(conn, "tagged", after=after, **asked)):
+        found |= {row.number: frozenset(row.tags) for row in rows}
+        after = rows[-1].number
+    return found
 
 
 async def paces(conn: Connection, body: wire.TransferRequest) -> list[Pace]:

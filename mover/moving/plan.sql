@@ -104,6 +104,7 @@ select moved_count + present_count as entries, moved_bytes + present_bytes as by
  order by finished_at desc nulls last limit %(limit)s
 
 -- name: tagged
--- Slides with one of these tags, each with those of them that it has.
+-- Slides with one of these tags, each with those of them that it has, by number.
 select number, array_agg(tag) as tags from mover.slide_tag
- where present and (%(any)s or tag = any (%(tags)s)) group by number
+ where present and (%(any)s or tag = any (%(tags)s)) and number > %(after)s
+ group by number order by number limit %(limit)s

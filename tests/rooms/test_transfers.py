@@ -18,6 +18,7 @@ from mover.model import wire
 from mover.model.ids import make_number
 from mover.model.moving import Keep
 from mover.model.policy import MovePolicy, ReleaseRule
+from mover.moving import plan
 from tests.rooms.moving_rig import ANN, MovingRig, request
 from tests.support.facts import DIGEST, insert
 from tests.support.postgres import Dsns
@@ -89,8 +90,10 @@ async def test_a_condition_selects_by_age_size_and_name(rig: MovingRig) -> None:
     assert seen.state == "done" and list(rig.files("cold")) == ["in/old.svs"]
 
 
-async def test_a_condition_selects_what_people_tagged(rig: MovingRig) -> None:
-    """By the slide's number in the key; a tag that was taken off, or another one, selects nothing."""
+async def test_a_condition_selects_what_people_tagged(rig: MovingRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the slide's number in the key; a tag that was taken off, or another one, selects nothing. Read in slices, and
+    not beyond the bound: a move that knew only some of them would leave the others and say it is done."""
+    monkeypatch.setattr(plan, "SLICE_TAGGED", 1)
     numbers = [make_number(n.to_bytes(10, "big")) for n in range(3)]
     rig.fill("nas", {f"in/{n}/1/{n}.svs": n.encode() for n in numbers} | {f"{numbers[0]}.svs": b"0", "loose": b""})
     with psycopg.connect(rig.dsns.superuser) as conn:
@@ -109,6 +112,10 @@ async def test_a_condition_selects_what_people_tagged(rig: MovingRig) -> None:
     }  # fmt: skip
     again = await rig.moved(key="k2", where="tag is not null", to_prefix="all")
     assert again.state == "done" and again.entries == 3
+    monkeypatch.setattr(plan, "TAGGED_MAX", 1)
+    few = await rig.moved(key="k3", where="tag = 'keep'", to_prefix="few")
+    many = await rig.moved(key="k4", where="tag is not null", to_prefix="many")
+    assert (few.state, many.state) == ("done", "refused")
 
 
 async def test_a_condition_that_selects_nothing_is_no_success(rig: MovingRig) -> None:
