@@ -71,7 +71,7 @@ class Tags:
                 bytes=seen.bytes, reason=body.reason,
             )  # fmt: skip
             await conn.execute(
-                SQL["put" if body.action == "add" else "take"], {**of, "change": made.id, "numbers": numbers},
+                SQL["put" if body.action == "add" else "take"], {**of, "change": made.id, "numbers": " ".join(numbers)},
                 prepare=False,
             )  # fmt: skip
             await self._record(conn, identity, made, "tag put" if body.action == "add" else "tag taken off", request)
@@ -117,7 +117,8 @@ class Tags:
         return numbers
 
     async def _would(self, conn: Connection, body: wire.TagChangeRequest, numbers: Sequence[str]) -> Any:
-        [row] = await SQL.planned(conn, "would", tag=body.tag, numbers=numbers, present=body.action == "add")
+        """As one text: a million of them as a list are dumped one by one, for seconds in which nothing else runs."""
+        [row] = await SQL.planned(conn, "would", tag=body.tag, numbers=" ".join(numbers), present=body.action == "add")
         return row
 
     # --- taking back -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ select exists (select from mover.slide_tag where present and tag = %(tag)s) as u
 -- Of these slides, those that a change would change, and how many bytes they are.
 select count(*) as count, coalesce(sum(s.size_bytes + s.files_bytes), 0)::bigint as bytes
   from mover.slide s left join mover.slide_tag t on t.number = s.number and t.tag = %(tag)s
- where s.number = any (%(numbers)s) and coalesce(t.present, false) <> %(present)s
+ where s.number = any (string_to_array(%(numbers)s, ' ')) and coalesce(t.present, false) <> %(present)s
 
 -- name: change
 -- Who says so, of how many slides.
@@ -27,13 +27,13 @@ values (%(project)s, %(id)s, %(tag)s, %(action)s, %(chosen)s, %(count)s, %(bytes
 -- name: put
 -- The tag on those that did not have it.
 insert into mover.slide_tag as t (project_id, tag, number, present, change_id)
-select %(project)s, %(tag)s, n, true, %(change)s from unnest(%(numbers)s::text[]) as n
+select %(project)s, %(tag)s, n, true, %(change)s from unnest(string_to_array(%(numbers)s, ' ')) as n
 on conflict (project_id, tag, number) do update set present = true, change_id = excluded.change_id where not t.present
 
 -- name: take
 -- The tag off those that had it.
 update mover.slide_tag set present = false, change_id = %(change)s
- where tag = %(tag)s and number = any (%(numbers)s) and present
+ where tag = %(tag)s and number = any (string_to_array(%(numbers)s, ' ')) and present
 
 -- name: by_id
 -- One change, and which one took it back.
