@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("mover audit restores", "mover audit restores"),
     "batch": ("mover batch show {id}", "mover batch list"),
     "folder": ("mover folder list", "mover folder list"),
-    "policy": ("mover policy pending", "mover policy pending"),
+    "policy": ("mover policy list", "mover policy list"),
     "quarantine": ("mover quarantine list", "mover quarantine list"),
     "record": ("mover records show {id}", "mover records list"),
     "ruling": ("mover slide rulings --open", "mover slide rulings --open"),
@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "transfer": ("mover transfer show {id}", "mover transfer list"),
     "verification": ("mover verification show {id}", "mover verification list"),
 }
+# where the noun's own list is not where it is decided
+DECIDED = {"policy-asked": "mover policy pending", "quarantine-asked": "mover quarantine proposals --open"}
 
 
 @click.command("status")
@@ -102,6 +104,8 @@ def _needs(needs: list[wire.Need]) -> Iterator[tuple[str, str]]:
 
 def next_command(need: wire.Need) -> str:
     one, many = COMMANDS[need.noun]
+    if need.code in DECIDED:
+        return DECIDED[need.code]
     return many if need.subject is None else one.format(id=need.subject)
 
 

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from mover.cli import command
-from mover.cli.status import COMMANDS, next_command
+from mover.cli.status import COMMANDS, DECIDED, next_command
 from mover.decide.needs import RULES, away, warned
 from mover.model import wire
 from tests.cli.conftest import Daemon, Said
@@ -18,8 +18,8 @@ from tests.cli.conftest import Daemon, Said
 Mover = Callable[..., Said]
 
 
-def need(severity: Any, noun: str, **more: Any) -> wire.Need:
-    return wire.Need(code="x", severity=severity, noun=noun, words=f"a {noun} waits", hint="Mend it.", count=1, **more)
+def need(severity: Any, noun: str, *, code: str = "x", **more: Any) -> wire.Need:
+    return wire.Need(code=code, severity=severity, noun=noun, words=f"a {noun} waits", hint="Mend it.", count=1, **more)
 
 
 def test_the_screen_says_first_whether_it_works_then_what_to_type_then_what_is_on_its_way(
@@ -63,9 +63,11 @@ def test_every_need_has_a_command_that_exists() -> None:
     others = [away("flash", ""), warned("x")]
     nouns = {rule.noun for rule in RULES.values()} | {one.noun for one in others}
     assert nouns <= set(COMMANDS)
-    for noun in COMMANDS:
+    assert set(DECIDED) <= set(RULES)
+    cases = [*((noun, "x") for noun in COMMANDS), *((RULES[code].noun, code) for code in DECIDED)]
+    for noun, code in cases:
         for subject in (None, "x-1"):
-            words = next_command(need("now", noun, subject=subject)).split()[1:]
+            words = next_command(need("now", noun, code=code, subject=subject)).split()[1:]
             here: click.Command = command
             while isinstance(here, click.Group):
                 found = here.get_command(click.Context(here), words.pop(0))
