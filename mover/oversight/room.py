@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -33,6 +34,7 @@ class Oversight:
         self._database, self._tiers, self._warnings = database, tiers, warnings
         self._levels = Levels(database, node=node)
         self._ages: dict[str, tuple[float, wire.TierAges]] = {}
+        self._counting = asyncio.Lock()
 
     async def needs(self, identity: Identity) -> wire.Needs:
         def may(action: str) -> bool:
@@ -95,16 +97,17 @@ class Oversight:
             return await cold(conn, tier, by=by, older_s=older_s, folder=folder, after=after, limit=limit)
 
     async def ages(self, project: str) -> wire.TierAges:
-        """Asked by every page that is open all day: looked at once in a while for all of them."""
-        known = self._ages.get(project)
-        if known is not None and monotonic_s() - known[0] < AGES_S:
-            return known[1]
-        async with self._database.still(project) as conn:
-            found = await ages(conn)
-        while len(self._ages) >= PROJECTS_KEPT:
-            self._ages.pop(next(iter(self._ages)))
-        self._ages[project] = (monotonic_s(), found)
-        return found
+        """Asked by every page that is open all day: looked at once in a while for all of them, one at a time."""
+        async with self._counting:
+            known = self._ages.get(project)
+            if known is not None and monotonic_s() - known[0] < AGES_S:
+                return known[1]
+            async with self._database.still(project) as conn:
+                found = await ages(conn)
+            while len(self._ages) >= PROJECTS_KEPT:
+                self._ages.pop(next(iter(self._ages)))
+            self._ages[project] = (monotonic_s(), found)
+            return found
 
     async def sample(self) -> None:
         """One turn; the daemon takes one every `levels.TURN_S`."""
