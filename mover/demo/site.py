@@ -24,6 +24,7 @@ from mover.errors import CatalogUnavailable, Conflict, MoverError
 from mover.policy import default_folder
 from mover.randomness import new_secret
 from mover.sdk import SyncClient
+from mover.settings import SOCKET_PATH_LIMIT
 from mover.signing import new_key
 
 READY_S = 120.0
@@ -79,7 +80,7 @@ class Site:
             "project": "demo",
             "node": "demo",
             "state_dir": str(self.state),
-            "listen": {"tcp": "127.0.0.1:0"},
+            "listen": self._listen(),
             "policies": str(self.policies),
             "tiers": {
                 "intake": {"kind": "posix", "zone": "identified", "role": "source", "path": where.source.path,
@@ -92,10 +93,21 @@ class Site:
             },
             "workers": {"shards": 2, "parsers": 2},
         }  # fmt: skip
+        # what a person added meanwhile stays
+        settings |= {name: said for name, said in self._said().items() if name in ("access", "receivers")}
         text = "# Written by `mover demo`; a real site's comes from `mover init`.\n" + yaml.safe_dump(
             settings, sort_keys=False
         )
         self.config.write_text(text)
+
+    def _listen(self) -> dict[str, str]:
+        """For browsers; and for who makes accounts of people that are to be two: the socket, where its path may be."""
+        local = str(self.state / "mover.sock")
+        here = len(os.fsencode(local)) <= SOCKET_PATH_LIMIT
+        return {"tcp": "127.0.0.1:0"} | ({"unix": local} if here else {})
+
+    def _said(self) -> dict[str, object]:
+        return yaml.safe_load(self.config.read_text()) if self.config.exists() else {}
 
     def _declare_roots(self) -> None:
         """Code and restores of the demo lie under its own home folder."""
@@ -136,7 +148,7 @@ class Site:
         deadline = monotonic_s() + READY_S
         while monotonic_s() < deadline:
             if urls.exists():
-                return urls.read_text().split()[0]
+                return _pages(urls.read_text())
             if child.poll() is not None:
                 break
             pause(0.02)
@@ -150,7 +162,7 @@ class Site:
     def running_url(self) -> str | None:
         """The URL of a daemon that is up."""
         urls = self.state / URLS_FILE
-        return urls.read_text().split()[0] if _alive(self._daemon) and urls.exists() else None
+        return _pages(urls.read_text()) if _alive(self._daemon) and urls.exists() else None
 
     def linger(self, duration_s: int) -> None:
         """Leave everything up for a while; a detached process ends it then."""
@@ -230,3 +242,8 @@ def start_time(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def _pages(urls: str) -> str:
+    """Of the addresses at which a daemon answers, the one for browsers."""
+    return next(url for url in urls.split() if url.startswith("http"))
