@@ -106,7 +106,7 @@ OPERATIONS: tuple[Operation, ...] = (
 # another site's frame it is not shown
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 PIECE_BYTES = 1 << 16
-KEPT = "private, max-age=3600, immutable"
+KEPT = "private, no-cache"
 _log = get_logger("api")
 
 
@@ -213,8 +213,8 @@ def _reply(answer: Any, operation: Operation) -> web.Response:
 
 
 def _picture(answer: Picture) -> web.Response:
-    """What never changes is kept by the browser that asked, for as long as one reading counts, and for that sign-in
-    only: another cookie or project is another question."""
+    """What never changes is kept by the browser that asked, for that sign-in only, and shown after it asked again: a
+    slide that is withdrawn is shown no more, and what still may be seen is neither drawn nor sent twice."""
     headers = {"Content-Type": answer.media_type}
     if answer.etag:
         headers |= {"ETag": answer.etag, "Cache-Control": KEPT, "Vary": "Cookie, Authorization, Mover-Project"}
