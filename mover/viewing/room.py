@@ -103,17 +103,17 @@ class Viewing:
         return row, Wanted(number, (main, *others), (row.tier, *row.copies))
 
     async def _drawn(self, row: Any, wanted: Wanted, cut: Callable[[Pyramid], Area]) -> bytes:
-        if self._waiting >= WAITING:
-            raise LimitExceeded(f"more than {WAITING} pictures are waiting to be drawn", hint="Ask again soon.")
-        self._waiting += 1
-        try:
-            async with self._shelf.use(wanted) as held:
-                seen = _pyramid(held, row)
-                area = cut(seen)
+        async with self._shelf.use(wanted) as held:
+            seen = _pyramid(held, row)
+            area = cut(seen)
+            if self._waiting >= WAITING:
+                raise LimitExceeded(f"more than {WAITING} pictures are waiting to be drawn", hint="Ask again soon.")
+            self._waiting += 1
+            try:
                 async with self._turns:
                     return await in_thread(self._draw, held, seen, area, wanted.number)
-        finally:
-            self._waiting -= 1
+            finally:
+                self._waiting -= 1
 
     # --- in threads, through the child --------------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ OPEN_FILES: Final = 400
 SPARE_BYTES: Final = 2 << 30
 # how long one question waits for a slide that is on its way, and how long a slide stays that nobody looks at
 WAIT_S: Final = 20.0
+# and how many questions wait for one; whoever comes then is told at once how far it is
+WAITERS: Final = 100
 IDLE_S: Final = 300.0
 _ROOM: Final = 64  # a child's own descriptors are below this many above the slide's
 
@@ -137,9 +139,9 @@ class Shelf:
             self._forget(number)
 
     async def _arrived(self, coming: _Coming) -> Held:
-        wanted = coming.wanted
+        wanted, wait_s = coming.wanted, self._wait_s if coming.users <= WAITERS else 0.0
         try:
-            return await asyncio.wait_for(asyncio.shield(coming.task), self._wait_s)
+            return await asyncio.wait_for(asyncio.shield(coming.task), wait_s)
         except TimeoutError:
             percent = 100 * coming.done_bytes // max(1, wanted.size_bytes)
             raise StillWorking(

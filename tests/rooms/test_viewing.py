@@ -289,6 +289,12 @@ async def test_a_slide_of_an_object_tier_is_brought_here_once_and_is_what_was_pu
     bucket = object_tier(weed)
     tiers: dict[str, ReadTier] = {"archive": bucket}
     number = ward.publish(svs(size=SIZE), tier=bucket)
+    monkeypatch.setattr(shelf, "WAITERS", 0)
+    monkeypatch.setattr(rooms, "WAITING", 0)
+    for _ in range(2):  # who waits for a slide holds no turn of those that are drawn; and may be told at once
+        with pytest.raises(StillWorking, match="being brought"):
+            await ward.show(tiers=tiers).tile(PROJECT, number, "11", "0_0", known="")
+    monkeypatch.undo()
     other = ward.publish(svs(size=(64, 64)), tier=bucket)
     ward.rig.rows("update mover.slide set digest = %s where number = %s", "ab" * 32, other)
     shown = ward.show(tiers=tiers, wait_s=0.0)
