@@ -59,7 +59,7 @@ from mover.ingest.rulings import Rulings
 from mover.jobs import Worker
 from mover.jobs.ended import forget_ended, measure
 from mover.jobs.shards import tier_queue
-from mover.model import wire
+from mover.model import shapes, wire
 from mover.model.access import Identity
 from mover.model.policy import (
     AlarmPolicy,
@@ -150,6 +150,7 @@ def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> N
     """Run until SIGTERM or SIGINT. `ready` is told the URLs once requests are answered."""
     settings = load(config)
     log.configure(level=settings.log_level, journal=read_environment().journal)
+    shapes.learn()
     # before this process has threads: what makes files immutable is given away and given up (`tiers.immutable`)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked_state(settings.state_dir))
