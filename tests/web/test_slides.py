@@ -42,6 +42,12 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
     expect(zoom.locator(".scale")).not_to_have_text(before)
     zoom.get_by_role("button", name="Whole slide").click()
     expect(zoom.locator(".scale")).to_have_text(before)
+    one.expect(409)
+    withdrawn = '{"code": "conflict", "detail": "the slide is withdrawn", "retry": "never"}'
+    page.route("**/v1/slides/*/view", lambda asked: asked.fulfill(status=409, body=withdrawn))
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_text("There is no zoomable picture of this slide.")).to_be_visible()
+    expect(zoom).to_have_count(0)
     page.get_by_role("tab", name="Before and after").click()
     evidence.get_by_role("tab", name="removed").click()
     assert "only=drop" in page.url

@@ -14,10 +14,11 @@ const BAR_PX = 140;
 
 /** @param {{number: string}} props */
 export function SlideViewer({ number }) {
-  const [settled, setSettled] = useState(false);
-  const { answer, problem } = useAsk("viewing.view", { number }, { every: settled ? 0 : AGAIN_MS });
-  useEffect(() => setSettled(Boolean(answer) || problem?.retry === "never"), [answer, problem]);
-  if (answer) return html`<${Zoom} view=${answer} key=${answer.digest} />`;
+  const [coming, setComing] = useState(true);
+  const { answer, problem } = useAsk("viewing.view", { number }, { every: coming ? AGAIN_MS : undefined });
+  useEffect(() => setComing(!answer && problem?.retry !== "never"), [answer, problem]);
+  // a slide that was withdrawn goes from the screen; what a daemon that is away said last stays
+  if (answer && problem?.retry !== "never") return html`<${Zoom} view=${answer} key=${answer.digest} />`;
   if (problem?.code === "still-working") return html`<p role="status">Not yet: ${problem.message}. It is shown as soon as it is here.</p>`;
   if (problem) return html`<p class="muted">There is no zoomable picture of this slide. What is proved of it stands under “Before and after”.</p><${Failure} problem=${problem} />`;
   return html`<${Skeleton} rows=${8} />`;
@@ -92,10 +93,15 @@ function options(element, view) {
   return {
     element, drawer: "canvas", showNavigationControl: false, showNavigator: !small, navigatorPosition: "TOP_RIGHT", navigatorSizeRatio: 0.16,
     navigatorBackground: colour("--well"), navigatorOpacity: 1, navigatorBorderColor: colour("--rule-strong"), navigatorDisplayRegionColor: colour("--eosin"),
-    loadTilesWithAjax: true, ajaxHeaders: ours("GET"), imageLoaderLimit: LOADING, timeout: PATIENCE_MS, tileRetryMax: 1, tileRetryDelay: 1500,
+    loadTilesWithAjax: true, imageLoaderLimit: LOADING, timeout: PATIENCE_MS, tileRetryMax: 1, tileRetryDelay: 1500,
     maxZoomPixelRatio: 2, visibilityRatio: 0.5, animationTime: reduced() ? 0 : 0.5, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
     tileSources: {
       width: view.width, height: view.height, tileSize: view.tile_px, tileOverlap: 0, minLevel: view.first_level, maxLevel: view.levels - 1,
+      // who asks is said anew for each: somebody may have come back, or be gone for long
+      downloadTileStart(job) {
+        job.ajaxHeaders = ours("GET");
+        globalThis.OpenSeadragon.TileSource.prototype.downloadTileStart.call(this, job);
+      },
       getTileUrl: (level, x, y) => url(path, { number: view.number, level, tile: `${x}_${y}` }),
     },
   };
