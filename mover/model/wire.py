@@ -2327,7 +2327,8 @@ class AgeBytes(Answer, frozen=True, kw_only=True):
 
 
 class TierAge(Answer, frozen=True, kw_only=True):
-    """How long ago what stands on a tier was last used: the oldest, and half of it longer ago than the median."""
+    """How long ago what stands on a tier was last used: the oldest, and half of it longer ago than the median. Where it
+    is not `whole`, of the first million files that scans saw, by name; nothing is said of the others."""
 
     tier: str
     count: int
@@ -2335,6 +2336,7 @@ class TierAge(Answer, frozen=True, kw_only=True):
     oldest_s: float
     median_s: float
     by_age: list[AgeBytes]
+    whole: bool = True
 
 
 class TierAges(Answer, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 from mover.catalog.database import Connection
 from mover.catalog.queries import load
-from mover.errors import RequestInvalid
+from mover.errors import LimitExceeded, RequestInvalid
 from mover.model import wire
 from mover.model.names import key_text, name_bytes, name_text, text_key
 from mover.oversight.usage import may_name
@@ -23,6 +23,8 @@ DAY_S = 86_400
 AGES_S = [30 * DAY_S, 90 * DAY_S, 180 * DAY_S, 365 * DAY_S, 2 * 365 * DAY_S, 5 * 365 * DAY_S]
 # how many files one look counts
 ENTRIES_MAX = 1_000_000
+# as many lists of slides as mover.slide_used looks at
+LISTS_MAX = 1000
 
 
 async def cold(
@@ -51,6 +53,12 @@ async def cold_slides(conn: Connection, tier: str, *, older_s: int, folder: str,
     """The numbers of all of them, for a change of tags; `most` and one more where there are more."""
     if not await may_name(conn, tier):
         raise RequestInvalid("an identified tier holds no slides", where=tier)
+    used = await SQL.one(conn, "lists", older=float(older_s), bound=LISTS_MAX + 1)
+    if used.count > LISTS_MAX:  # what another one staged would count as never staged, and policies act on tags
+        raise LimitExceeded(
+            f"more than {LISTS_MAX} lists of slides were used since: which slides are cold is not known for sure",
+            hint="Ask for a shorter time, or tag by an expression.",
+        )
     rows = await SQL.planned(
         conn, "slides", tier=tier, folder=name_text(folder_of(folder)), older=float(older_s), at=None, name="",
         limit=most + 1,
@@ -67,7 +75,7 @@ async def ages(conn: Connection) -> wire.TierAges:
             continue
         found[row.tier] = wire.TierAge(
             tier=row.tier, count=row.count, bytes=row.bytes, oldest_s=row.oldest_s, median_s=row.median_s,
-            by_age=buckets.get(row.tier, []),
+            by_age=buckets.get(row.tier, []), whole=row.count < ENTRIES_MAX or not row.scanned,
         )  # fmt: skip
     return wire.TierAges(ages_s=AGES_S, tiers=list(found.values()))
 

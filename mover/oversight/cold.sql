@@ -12,6 +12,14 @@ select * from seen
    and (%(at)s::timestamptz is null or (at, name) > (%(at)s, %(name)s))
  order by at, name limit %(limit)s
 
+-- name: lists
+-- How many lists were used since, as far as `bound`: mover.slide_used knows the thousand that were used last.
+select count(*) as count
+  from (select from mover.run r join mover.selection s on s.project_id = r.project_id and s.id = r.selection_id
+         where r.ready_at is not null and case when r.state in ('ready', 'finishing') then now()
+                                               else coalesce(r.finished_at, r.ready_at) end >= now() - make_interval(secs => %(older)s)
+         group by s.root limit %(bound)s) used
+
 -- name: runs
 -- Runs whose files stand on a tier and that gave no sign since.
 select * from (select u.id as name, coalesce(t.files, 0) as count, coalesce(t.bytes, 0) as bytes, u.at, 'staged' as how
@@ -81,7 +89,7 @@ aged as (
     select tier, bytes, age_s, width_bucket(age_s, %(ages)s::float8[]) as bucket
       from (select tier, bytes, greatest(extract(epoch from now() - at), 0)::float8 as age_s from seen) s)
 select tier, bucket, grouping(bucket) = 1 as whole, count(*) as count, sum(bytes)::bigint as bytes, max(age_s) as oldest_s,
-       percentile_disc(0.5) within group (order by age_s) as median_s
+       percentile_disc(0.5) within group (order by age_s) as median_s, not exists (select from slides s where s.tier = aged.tier) as scanned
   from aged group by grouping sets ((tier), (tier, bucket)) order by tier, bucket
 
 -- name: looked_at

@@ -202,7 +202,9 @@ async def test_a_choice_of_no_slide_leaves_nothing_behind(dsns: Dsns, database: 
     assert "jane" not in told and changes == 1
 
 
-async def test_cold_is_what_nobody_staged_looked_at_or_wrote(dsns: Dsns, database: Database) -> None:
+async def test_cold_is_what_nobody_staged_looked_at_or_wrote(
+    dsns: Dsns, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same judgement in every view; a selection of it can be tagged and nothing else happens."""
     old = slides(dsns, 4, days=2000)
     slides(dsns, 2, days=3, first=100)
@@ -272,6 +274,14 @@ async def test_cold_is_what_nobody_staged_looked_at_or_wrote(dsns: Dsns, databas
     assert (await tags.plan_change(ANN, body)).counts == {"tag": 2}
     made = await tags.change(ANN, body)
     assert made.count == 2 and made.chosen == "not used for 180 days on archive"
+    assert all(one.whole for one in ages.values())
+    monkeypatch.setattr("mover.oversight.cold.ENTRIES_MAX", 3)  # I7: what was not looked at is not told as counted
+    room._ages.clear()
+    cut = {one.tier: one for one in (await room.ages("demo")).tiers}
+    assert (cut["flash"].count, cut["flash"].whole, cut["archive"].whole) == (3, False, True)
+    monkeypatch.setattr("mover.oversight.cold.LISTS_MAX", 0)
+    with pytest.raises(LimitExceeded, match="not known for sure"):
+        await tags.change(ANN, wanted("colder", cold=wire.ColdChoice("archive", 180 * DAY_S)))
     assert await having(database, "tag = 'cold'") == 2
 
 

@@ -82,7 +82,7 @@ function Tiers({ tiers }) {
 /** How long ago what stands there was used, in one line that leads to what is cold. */
 function Age({ tier, age }) {
   if (!age) return null;
-  const said = `half of ${plural(age.count, "file")} used within ${duration(age.median_s)}, the oldest ${duration(age.oldest_s)} ago`;
+  const said = `half of ${age.whole ? "" : "the first "}${plural(age.count, "file")} used within ${duration(age.median_s)}, the oldest ${duration(age.oldest_s)} ago`;
   return html`<p class="small muted">${tier.zone === "deidentified" && may("oversight.cold") ? html`<${Link} to=${`/tiers/${tier.name}?tab=cold`}>${said}<//>` : said}</p>`;
 }
 

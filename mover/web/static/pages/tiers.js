@@ -41,7 +41,7 @@ const Standing = ({ tier }) => html`<${Badge} state=${tier.online ? "online" : "
 /** How long ago what stands there was last used. */
 function Age({ tier, of }) {
   if (!of) return null;
-  const said = `half of ${plural(of.count, "file")} used within ${duration(of.median_s)}, the oldest ${duration(of.oldest_s)} ago`;
+  const said = `half of ${of.whole ? "" : "the first "}${plural(of.count, "file")} used within ${duration(of.median_s)}, the oldest ${duration(of.oldest_s)} ago`;
   return html`<p class="small muted">${tier.zone === "deidentified" ? html`<${Link} to=${`/tiers/${tier.name}?tab=cold`}>${said}<//>` : said}</p>`;
 }
 
@@ -251,7 +251,7 @@ function Ageing({ tier }) {
     const found = mine.by_age.find((one) => one.age === at);
     return { label: at < bounds.length ? short(bounds[at]) : "more", count: found?.bytes ?? 0, title: `${name}: ${size(found?.bytes ?? 0)} in ${plural(found?.count ?? 0, "file")}` };
   });
-  return html`<${Panel} title="Used how long ago" id="ageing" aside=${html`<span class="muted">half of it within ${duration(mine.median_s)}, the oldest ${duration(mine.oldest_s)} ago</span>`}><${Histogram} bins=${bins} format=${size} label=${`Bytes by how long ago they were used: ${bins.filter((b) => b.count).map((b) => b.title).join("; ")}`} /><//>`;
+  return html`<${Panel} title="Used how long ago" id="ageing" aside=${html`<span class="muted">half of ${mine.whole ? "it" : `the first ${plural(mine.count, "file")}`} within ${duration(mine.median_s)}, the oldest ${duration(mine.oldest_s)} ago</span>`}><${Histogram} bins=${bins} format=${size} label=${`Bytes by how long ago they were used: ${bins.filter((b) => b.count).map((b) => b.title).join("; ")}`} /><//>`;
 }
 
 // --- is it as the catalog says? ---------------------------------------------------------------------------
