@@ -17,8 +17,11 @@ from mover.cli import main
 from tests.docs.commands import Line, _of_block, blocks, program
 
 IDS = {
-    **{name.upper(): rf"\b{name}-[0-9a-z]{{26}}\b" for name in ("batch", "run", "snapshot", "records", "dump")},
-    "NUMBER": r"\b[0-9A-HJKMNP-TV-Z]{17}\b",
+    **{
+        name.upper(): rf"\b{name}-[0-9a-z]{{26}}\b"
+        for name in ("batch", "run", "snapshot", "records", "dump", "transfer")
+    },
+    "NUMBER": r"\b(?=\d*[A-Z])[0-9A-HJKMNP-TV-Z]{17}\b",
     "CAUSE": r"\b[0-9a-f]{16}\b",
 }
 FILE = re.compile(r"# (/\S+)\n")
@@ -40,7 +43,7 @@ class Walk:
                 Path(self.ours(named[1])).write_text(self.ours(block.text))
             if block.language == "sh":
                 for line in _of_block(block, page.name):
-                    self._step(line, capsys, monkeypatch)
+                    self.step(line, capsys, monkeypatch)
 
     def ours(self, text: str) -> str:
         """Longest first: one place may stand in another's name."""
@@ -50,7 +53,7 @@ class Walk:
             text = re.sub(rf"\b{name}\b", value, text)
         return text
 
-    def _step(self, line: Line, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(self, line: Line, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         stands_for = next((what for start, what in self.instead.items() if line.text.startswith(start)), None)
         if isinstance(stands_for, str):
             self.only_read.append(line.text)
