@@ -103,9 +103,10 @@ def _needs(needs: list[wire.Need]) -> Iterator[tuple[str, str]]:
 
 
 def next_command(need: wire.Need) -> str:
-    one, many = COMMANDS[need.noun]
     if need.code in DECIDED:
         return DECIDED[need.code]
+    # a daemon may be newer than this command, and know nouns that it does not
+    one, many = COMMANDS.get(need.noun, ("mover needs", "mover needs"))
     return many if need.subject is None else one.format(id=need.subject)
 
 

@@ -245,5 +245,6 @@ def start_time(pid: int) -> int:
 
 
 def _pages(urls: str) -> str:
-    """Of the addresses at which a daemon answers, the one for browsers."""
-    return next(url for url in urls.split() if url.startswith("http"))
+    """Of the addresses at which a daemon answers, the one for browsers, where there is one."""
+    told = urls.split()
+    return next((url for url in told if url.startswith("http")), told[0])

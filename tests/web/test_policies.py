@@ -65,6 +65,7 @@ def test_a_policy_is_made_tried_saved_agreed_on_seen_to_act_and_the_same_text_st
 
     other = walk("second", "/policies").page
     mine = other.locator("#waiting li.policy-change").filter(has_text="night")
+    expect(mine.locator(".diff .added").last).to_contain_text("lease_s")
     typed = "".join(f"{line[1:]}\n" for line in mine.locator(".diff .added").all_inner_texts())
     agree(other, mine)
     expect(other.get_by_role("grid", name="Policies")).to_contain_text("night")

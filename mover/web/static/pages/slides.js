@@ -1,5 +1,5 @@
 // Slides: the list, and one slide with the evidence of what was taken out of it and what two people ruled about it.
-import { html } from "../lib/preact.js";
+import { html, useRef } from "../lib/preact.js";
 import { call } from "../lib/api.js";
 import { count, moment, plural, size, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
@@ -123,13 +123,16 @@ function Shown({ slide, query, again }) {
   const asked = useAsk("batches.evidence", { number: slide.number }, { every: 0 });
   const state = stateOf(slide);
   const { batch } = asked.answer ?? {};
+  // who watched a slide come back reads by whose word it did
+  const ruled = useRef(false);
+  ruled.current ||= Boolean(slide.withdrawn || query.get("rulings"));
   return html`<${Head} title=${html`<${Id} of=${slide.number} whole />`} badge=${html`<${Badge} state=${state} tone=${TONES[state]} />`} below=${`${slide.family}, ${pixels(slide.facts)} pixels`}>
       ${batch && html`<${Download} operation="batches.certificate" said=${{ id: batch }} name=${`${batch}.certificate.json`} label="Download the certificate" />`}<${Asks} slide=${slide} again=${again} /><//>
     ${slide.withdrawn && html`<p class="stale" role="status"><${Shape} tone=${slide.removed_at ? "bad" : "warn"} /> <strong>Withdrawn: ${words(slide.withdrawn)}.</strong> ${slide.removed_at ? html`Its bytes left the archive <${Time} at=${slide.removed_at} />.` : "No selection and no run takes it any more. Two people decide whether it comes back or goes."}</p>`}
     ${may("viewing.view") && !slide.withdrawn && html`<${Tabs} of=${SEEN} chosen=${see} choose=${(one) => goQuery({ see: one })} label="What to see of the slide" />`}
     ${see === "picture" && !slide.withdrawn ? html`<${Panel} title="As it is now" id="picture" aside=${html`<span class="muted">its levels alone: no label, no overview</span>`}><${SlideViewer} number=${slide.number} key=${slide.number} /><${Equivalent} operation="viewing.region" said=${{ number: slide.number }} /><//>`
       : html`<${Asked} asked=${asked} rows=${6}>${(evidence) => html`<${Evidence} evidence=${evidence} query=${query} />`}<//>`}
-    ${(slide.withdrawn || query.get("rulings")) && html`<${Ruled} number=${slide.number} again=${again} />`}
+    ${ruled.current && html`<${Ruled} number=${slide.number} again=${again} />`}
     <div class="two"><div class="stack"><${Tagged} slide=${slide} again=${again} /><${Panel} title="What records say"><${Known} of=${slide.aligned} /><//></div>
       <div class="stack"><${Panel} title="What the file says"><${Known} of=${{ ...slide.facts, size: size(slide.size_bytes) }} /><p class="small mono" title="digest over all its files">${slide.digest}</p><//>
         <${Equivalent} operation="batches.slide" said=${{ number: slide.number }} /></div></div>`;
