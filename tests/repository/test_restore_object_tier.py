@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,16 +39,22 @@ def test_a_restore_whose_connections_are_cut_goes_on_where_it_was(
         order = Order(name=NAME)
         read: list[int] = []
         cut: list[int] = []
-        real = filling.BlobReader.read_run
+        stood: list[int] = []
+        real, written = filling.BlobReader.read_run, filling.Filler._write
 
         def counted(self: filling.BlobReader, pack_id: str, offset: int, length: int) -> bytes:
-            if len(read) > filling.WORKERS and not cut:
+            if stood and not cut:
                 cut.append(len(read))
                 proxy.faults.append(Fault("cut_answer", method="GET", match="/data/", times=0, at=100_000))
             read.append(length)
             return real(self, pack_id, offset, length)
 
+        def standing(self: filling.Filler, step: Any, stretch: Any) -> None:
+            written(self, step, stretch)
+            stood.append(len(step))
+
         monkeypatch.setattr(filling.BlobReader, "read_run", counted)
+        monkeypatch.setattr(filling.Filler, "_write", standing)
         with pytest.raises(TierError):
             repository.restore(snapshot, target, path="/artifacts", order=order)
         assert not target.exists() and (tmp_path / f".restoring-{NAME}").is_dir()
