@@ -76,7 +76,7 @@ def test_no_pack_that_a_killed_snapshot_had_finished_is_put_again(
     result = take(repository, source, resuming=True)
 
     after = stored(repository)
-    assert set(finished) < set(after)
+    assert set(finished) <= set(after)  # a slow kill may come when all packs are there
     times = Counter((blob.type, blob.blob_id) for blobs in after.values() for blob in blobs)
     assert set(times.values()) == {1}
     assert "no errors were found" in restic("check", "--read-data").stdout
