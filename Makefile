@@ -5,11 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   ?= .demo
 # what the tests need from Debian; elsewhere those tests skip and say so
-DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge curl chromium
-# and for a machine of its own, which installs the package and boots
-SOAK_PACKAGES := systemd-container mmdebstrap
+DEBIAN_PACKAGES := restic xfsprogs git strace slurm-wlm munge curl chromium-headless-shell
+# and for machines of their own, one that boots the installed package and one with an NFS server, and for programs that
+# ours is compared with; Ceph and Azurite are installed by their tests
+SOAK_PACKAGES := systemd-container mmdebstrap qemu-system-x86 busybox-static rsync rclone
 # twice two cores: the tests wait for disks and daemons a third of their time and more
 JOBS   ?= 4
+# these keep a core busy each
+SOAK_JOBS ?= 2
 
 # the peers of the benchmark
 BENCH_PACKAGES := rsync rclone fpart fd-find e2fsprogs xfsprogs tar findutils restic $(BORG_HEADERS)
@@ -24,19 +27,20 @@ RELEASE ?= 1
 TOOLS   := $(VENV)/package
 MINOR    = $(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 
-.PHONY: demo serve stop test soak bench bench-full bench-deps deps check clean help install uninstall deb image
+.PHONY: demo serve stop test soak bench bench-full bench-deps deps check clean help install uninstall deb image lock
 
 help:
 	@echo "make demo    set up and run the whole workflow on a small generated hospital"
 	@echo "make serve   the same hospital, daemon left running; prints its URL"
 	@echo "make stop    end what demo or serve left running"
-	@echo "make test    all tests that a change must pass (under 10 minutes on two cores)"
-	@echo "make soak    the long ones: hundreds of kills, power cuts, big files"
+	@echo "make test    all tests that a change must pass (a quarter of an hour on two cores)"
+	@echo "make soak    the long ones, and other examples of every law: kills, power cuts, big files (a night)"
 	@echo "make bench   every claim about speed beside its peers (about ten minutes, 15 GB below BENCH_ROOT)"
 	@echo "make bench-full  the same at large sizes (an hour or more)"
 	@echo "make check   style, types and the import contracts"
 	@echo "make install, make uninstall   on this machine as a service (docs/install.md); PREFIX, DESTDIR, RELEASE"
 	@echo "make deb     a Debian package, in dist/;  make image  a container image from it"
+	@echo "make lock    what packages are built from: each dependency's newest version, by hash"
 	@echo "make deps    Debian packages some tests need (as root)"
 	@echo "make clean   remove .venv, dist and the demo's folder"
 
@@ -61,7 +65,7 @@ test: $(VENV)/.test-installed deps
 
 soak: $(VENV)/.test-installed deps
 	@sh .ci/deps $(SOAK_PACKAGES)
-	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or not soak" --hypothesis-profile=soak -n $(JOBS) --dist loadgroup $(TESTS)
+	@$(COMPILED) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=soak -n $(SOAK_JOBS) --dist loadgroup $(TESTS)
 
 bench: bench-deps $(VENV)/.bench-installed
 	@$(BIN)/python -m bench --root $(BENCH_ROOT) $(BENCH); status=$$?; \
@@ -87,6 +91,12 @@ uninstall:
 
 deb: $(TOOLS)/.installed
 	@sh packaging/deb/build $(PYTHON) $(TOOLS)/bin/python $(VERSION) $(RELEASE)
+
+lock: $(TOOLS)/.installed
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.8"
+	@$(TOOLS)/bin/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 --no-header --quiet \
+		pyproject.toml -o packaging/requirements.lock
+	@echo "packaging/requirements.lock: $$(grep -c == packaging/requirements.lock) packages. Read the change, then: make test deb"
 
 image: deb
 	@sh packaging/image "$(VERSION)-$(RELEASE)" $(MINOR) $(BASE)

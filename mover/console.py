@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mover import audit
 from mover.catalog.database import Database
+from mover.catalog.dsn import Source
 from mover.catalog.dumping import Dumper
 from mover.catalog.migrate import migrate
 from mover.clock import monotonic_s
@@ -86,12 +87,11 @@ async def restore_dump(
     policies = await asyncio.to_thread(load_policies, settings.policies)
     with locked_state(settings.state_dir):
         async with bare_database(settings) as dsns:
-            superuser = _dump_dsn(dsns, settings)
-            dumper = Dumper(superuser, bin_dir=settings.database.bin_dir)
+            dumper = Dumper(_dump_dsn(dsns, settings), bin_dir=settings.database.bin_dir)
             told, compared = await asyncio.to_thread(
                 _taken, settings, policies, tier, dump, lambda *where: dumpdrills.restore(dumper, *where, key=key)
             )
-            await asyncio.to_thread(migrate, superuser)
+            await asyncio.to_thread(migrate, dumper.dsn)
             erased = await _restored(settings, dsns, told.dump, actor=actor, purpose=purpose)
     return DumpDone(told.dump, told.taken_at, compared, True, erased)
 
@@ -127,7 +127,7 @@ def _taken(
     return told, work(opened, told, policy.prefix)
 
 
-def _dump_dsn(dsns: Dsns, settings: Settings) -> str:
+def _dump_dsn(dsns: Dsns, settings: Settings) -> Source:
     if dsns.dump is None:
         raise SettingsInvalid("there is no `dump_dsn_file` in `database`", where=str(settings.file))
     return dsns.dump

@@ -36,6 +36,7 @@ from mover.api.signin import CALLBACK
 from mover.audit import Checkpoints
 from mover.catalog import instance
 from mover.catalog.database import Database
+from mover.catalog.dsn import Followed, ask
 from mover.catalog.dumping import Dumper
 from mover.catalog.migrate import check_schema
 from mover.clock import SYSTEM, end_if_cancelled, monotonic_s, pause
@@ -79,6 +80,7 @@ from mover.opening import Dsns, Keeping, locked_state, make_tier, open_catalog, 
 from mover.oversight import ALARMS_S, Alarms, Answers, Changes, Oversight, Tags, last, moving
 from mover.oversight import TURN_S as OVERSIGHT_S
 from mover.oversight.needs import facts_of
+from mover.oversight.reload import Reloading, Step
 from mover.policies import Choices, Following, Policies
 from mover.policies import Means as FollowingMeans
 from mover.policy import PolicyBook, load_policies
@@ -98,7 +100,7 @@ from mover.runs.stage import Stage
 from mover.sandbox import Sandbox
 from mover.settings import People, Settings, Tier, load, read_environment
 from mover.signing import new_key
-from mover.systemd import Notifier
+from mover.systemd import UNHEARD, Notifier
 from mover.tiers import beneath, mounts
 from mover.tiers import identity as identities
 from mover.tiers.fitness import check_traits
@@ -137,6 +139,9 @@ PROBE_STALE_S = 7200.0
 TEMPORARY_AGE_S = 6 * 3600.0
 # on a flash tier everything else belongs to runs: a job may call its own files what it likes
 CONTENT_FOLDER = ".mover/content"
+
+# told of a tier that a running daemon does not change
+LATER = "its settings are others now, or gone; they are followed from the next start on"
 
 # in the state directory: files of a repository here are made immutable, so the next start needs the means again
 SEALING = "sealing"
@@ -190,7 +195,7 @@ def watch(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> 
         signal.signal(number, lambda *_: ended.set())
     roots = {t.name: t.path for t in settings.tiers.values() if t.zone == "deidentified" and t.path is not None}
     notifier = Notifier(environment.notify_socket)
-    with open_catalog(settings) as dsn, contextlib.closing(Watcher(dsn, roots)) as watcher:
+    with open_catalog(settings) as source, contextlib.closing(Watcher(source, roots)) as watcher:
         watcher.turn()
         notifier.ready(f"watching {' '.join(watcher.tiers)}")
         if ready is not None:
@@ -203,18 +208,21 @@ async def run(
     settings: Settings, *, ready: Callable[[list[str]], None] | None = None, seal: Seal | None = None
 ) -> None:
     environment = read_environment()
+    notifier = Notifier(environment.notify_socket)
     async with contextlib.AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_house(settings, seal=seal))
-        server = await _listen(house)
+        house = await stack.enter_async_context(open_house(settings, seal=seal, notifier=notifier))
+        reloading, steps = _reloading(house, journal=environment.journal)
+        server = await _listen(house, reloading)
+        steps.append(server.take_certificate)
         stack.push_async_callback(server.stop)
-        notifier = Notifier(environment.notify_socket)
+        serving = f"serving {' '.join(server.urls)}"
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_until_stopped(), name="signals")
             loops = [
                 group.create_task(house.worker.run(), name="worker"),
                 group.create_task(house.runs.watch.listen(), name="watch"),
                 group.create_task(house.changes.run(), name="changes"),
-                group.create_task(_housekeeping(house), name="housekeeping"),
+                group.create_task(_housekeeping(house, notifier, serving), name="housekeeping"),
                 group.create_task(_watch_markers(house), name="markers"),
                 group.create_task(_sweep_temporaries(house), name="sweep"),
                 group.create_task(_follow_policies(house), name="policies"),
@@ -228,9 +236,10 @@ async def run(
                 group.create_task(_tell_alarms(house), name="alarms"),
                 group.create_task(server.follow_certificate(), name="certificate"),
                 group.create_task(_forget_ended(house), name="ended work"),
-                group.create_task(_watchdog(house, notifier, environment.watchdog_s), name="watchdog"),
+                group.create_task(_reload_when_told(house, reloading), name="reload"),
+                group.create_task(_watchdog(notifier, environment.watchdog_s), name="watchdog"),
             ]
-            notifier.ready(f"serving {' '.join(server.urls)}")
+            notifier.ready(serving)
             logger.info("daemon ready", node=settings.node, version=__version__)
             await _write_urls(settings.state_dir, server.urls)
             if ready is not None:
@@ -277,19 +286,23 @@ class House:
     places: dict[str, RunPlace]
     forbidden: list[Path]
     kept_clear: list[Path]
+    dsns: Dsns
     # what the settings say and this process does not follow, by tier: told in its status
     untaken: dict[str, str] = field(default_factory=dict)
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @contextlib.asynccontextmanager
-async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIterator[House]:
+async def open_house(
+    settings: Settings, *, seal: Seal | None = None, notifier: Notifier = UNHEARD
+) -> AsyncIterator[House]:
     async with contextlib.AsyncExitStack() as stack:
-        dsns = await stack.enter_async_context(open_database(settings))
-        size = settings.database.pool_size
-        database = await Database.open(dsns.daemon, name="mover", max_size=size)
+        async with notifier.extended_start("opens the database"):
+            dsns = await stack.enter_async_context(open_database(settings))
+            database = await _reach(dsns, settings.database.pool_size, notifier)
         stack.push_async_callback(database.close)
         if not settings.database.embedded:
-            await asyncio.to_thread(check_schema, dsns.daemon)
+            await asyncio.to_thread(check_schema, database.dsn)
         keeping = await open_vault(settings, dsns, database, stack)
         policies = await asyncio.to_thread(load_policies, settings.policies)
         guards = await asyncio.to_thread(_guards, settings)
@@ -321,6 +334,20 @@ async def open_house(settings: Settings, *, seal: Seal | None = None) -> AsyncIt
         stack.push_async_callback(house.viewing.close)
         stack.push_async_callback(_leave_shares, house.shares)
         yield house
+
+
+async def _reach(dsns: Dsns, size: int, notifier: Notifier) -> Database:
+    """A server that is away, as after a power cut or while it is upgraded, is waited for without end where a service
+    manager listens: it would start us again a few times and then leave us for a person. Elsewhere who started us is
+    told."""
+    while True:
+        try:
+            return await Database.open(dsns.daemon, name="mover", max_size=size)
+        except CatalogUnavailable as error:
+            if not notifier.is_heard:
+                raise
+            logger.warning("start waits", code=error.code)
+            notifier.status(f"waits for the database: {error.what}")
 
 
 async def _leave_shares(shares: Shares) -> None:
@@ -387,7 +414,7 @@ async def _build(
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
         await _checkpoints(settings, database, policies, tiers),
         _following(settings, site_of_protection, budgets, dsns, seal), Changes(database),
-        flash, places, forbidden, kept_clear,
+        flash, places, forbidden, kept_clear, dsns,
     )  # fmt: skip
 
 
@@ -452,6 +479,7 @@ def _following(settings: Settings, site: ProtectSite, budgets: Budgets, dsns: Ds
         await _check_traits(policies, tiers, database)
         await asyncio.to_thread(check_means, policies, dict(tiers), seal=seal)
         _check_dumps(settings, policies, dsns)
+        _check_keys(settings, policies, before=site.policies)
 
     def took(policies: PolicyBook) -> None:
         nonlocal kept
@@ -475,6 +503,17 @@ def _check_dumps(settings: Settings, policies: PolicyBook, dsns: Dsns) -> None:
         raise SettingsInvalid(
             "a dump policy needs `dump_dsn_file` in `database`", where=str(settings.file),
             hint="A role with pg_read_all_data and bypassrls; for restore drills also createdb.",
+        )  # fmt: skip
+
+
+def _check_keys(settings: Settings, policies: PolicyBook, *, before: PolicyBook) -> None:
+    """From the moment that a dump policy stands, slides wait for a dump; without keys they would wait for ever. One
+    that stands already goes on: it is told as what holds slides back."""
+    new = dump_policies(policies) and not dump_policies(before)
+    if settings.role != "clean" and new and not settings.vault_public.exists():
+        raise SettingsInvalid(
+            "a dump policy needs the two key files that open a dump", where=str(settings.vault_public),
+            hint="Two people, two sticks: mover vault keys new --a FILE --b FILE. Then store the policy again.",
         )  # fmt: skip
 
 
@@ -643,6 +682,11 @@ async def _flash(tier: Tier, opened: AnyTier, database: Database) -> Flash:
 async def take_tiers(house: House) -> None:
     """Tiers that were written beside the settings since the start; the files are the truth, and a restart gives the
     same. What cannot be taken is told, and tried again with the next turn; nothing that runs is changed or left."""
+    async with house.taking:
+        await _take_tiers(house)
+
+
+async def _take_tiers(house: House) -> None:
     try:
         wanted = (await asyncio.to_thread(load, house.settings.file)).tiers
     except SettingsInvalid as error:
@@ -654,7 +698,7 @@ async def take_tiers(house: House) -> None:
         if wanted.get(name) == known.get(name):
             continue
         if name in known:
-            untaken[name] = "its settings are others now, or gone; they are followed from the next start on"
+            untaken[name] = LATER
             continue
         try:
             await _take(house, wanted[name])
@@ -704,8 +748,10 @@ async def _take(house: House, tier: Tier) -> None:
 # --- loops --------------------------------------------------------------------------------------------------
 
 
-async def _housekeeping(house: House) -> None:
-    """Lapsed leases, waiting runs, signs of life."""
+async def _housekeeping(house: House, notifier: Notifier, serving: str) -> None:
+    """Lapsed leases, waiting runs, signs of life. A catalog that is away is told outside of it: in the metrics and to
+    the service manager."""
+    away = False
     while True:
         end_if_cancelled()
         try:
@@ -717,8 +763,13 @@ async def _housekeeping(house: House) -> None:
             async with house.database.instance() as conn:
                 await instance.node_seen(conn, house.settings.node)
             await _measure(house)
+            if away:
+                notifier.status(serving)
+            away = False
         except CatalogUnavailable as error:
             metrics.DATABASE_UP.set(0)
+            notifier.status("the database is away: work waits, and goes on by itself")
+            away = True
             logger.warning("housekeeping waits", code=error.code)
         await SYSTEM.sleep(HOUSEKEEPING_S)
 
@@ -931,16 +982,11 @@ async def _declare_marked(house: House, policy: ImagesPolicy, seen: set[tuple[st
             logger.warning("marked folder not declared", tier=policy.source, code=error.code)
 
 
-async def _watchdog(house: House, notifier: Notifier, interval_s: float | None) -> None:
-    """The watchdog is fed only while the catalog answers and this loop turns."""
+async def _watchdog(notifier: Notifier, interval_s: float | None) -> None:
+    """Fed while this loop turns, and by nothing else: a catalog that is away does not come back by our end."""
     while interval_s is not None:
         end_if_cancelled()
-        try:
-            async with house.database.instance() as conn:
-                await conn.execute("select 1")
-            notifier.watchdog()
-        except CatalogUnavailable as error:
-            logger.warning("watchdog not fed", code=error.code)
+        notifier.watchdog()
         await SYSTEM.sleep(interval_s / 3)
 
 
@@ -960,10 +1006,69 @@ async def _until_stopped() -> None:
     await stop.wait()
 
 
+# --- reloading ------------------------------------------------------------------------------------------------
+
+
+def _reloading(house: House, *, journal: bool) -> tuple[Reloading, list[Step]]:
+    """With the list of its steps, which grows by what exists later."""
+    steps: list[Step] = [partial(_reload_tiers, house), partial(_reload_policies, house), _dsn_step(house)]
+    return Reloading(house.database, house.settings, steps, journal=journal), steps
+
+
+async def _reload_when_told(house: House, reloading: Reloading) -> None:
+    """SIGHUP is a reload that nobody waits for; the log has the outcome."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
+    while True:
+        await told.wait()
+        told.clear()
+        try:
+            await reloading.turn(house.settings.project, by="daemon")
+        except MoverError as error:
+            logger.warning("reload without its record", code=error.code)
+
+
+async def _reload_tiers(house: House) -> wire.Reload:
+    before = set(house.settings.tiers)
+    await take_tiers(house)
+    later = [f"tier {name}" for name, why in house.untaken.items() if why == LATER]
+    refused = [f"{name}: {why}" for name, why in house.untaken.items() if why != LATER]
+    taken = [f"tier {name}" for name in sorted(set(house.settings.tiers) - before)]
+    return wire.Reload(taken=taken, restart=later, refused=refused)
+
+
+async def _reload_policies(house: House) -> wire.Reload:
+    before = {one.name: one.digest for one in house.policies.all()}
+    await house.following.turn()
+    now, trouble = {one.name: one.digest for one in house.policies.all()}, house.following.trouble
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return wire.Reload(
+        taken=[f"policy {name}" for name in changed], restart=[], refused=[f"policies: {trouble}"] if trouble else []
+    )
+
+
+def _dsn_step(house: House) -> Step:
+    """What the files said last; another catalog waits for a restart, a file that cannot be read is refused."""
+    dsns = house.dsns
+    files = {"dsn_file": dsns.daemon, "vault_dsn_file": dsns.vault, "dump_dsn_file": dsns.dump}
+    followed = {name: one for name, one in files.items() if isinstance(one, Followed)}
+    seen = {name: one.taken for name, one in followed.items()}
+
+    async def step() -> wire.Reload:
+        for one in followed.values():
+            await ask(one)
+        taken = [name for name, one in followed.items() if one.taken != seen[name]]
+        seen.update({name: one.taken for name, one in followed.items()})
+        problems = [f"{name}: {one.problem}" for name, one in followed.items() if one.problem]
+        return wire.Reload(taken=taken, restart=[], refused=problems)
+
+    return step
+
+
 # --- faces ----------------------------------------------------------------------------------------------------
 
 
-async def _listen(house: House) -> Server:
+async def _listen(house: House, reloading: Reloading) -> Server:
     trail = Trail(
         house.database, house.checkpoints, node=house.settings.node, site=house.settings.site,
         key_file=house.settings.audit_key,
@@ -1005,6 +1110,7 @@ async def _listen(house: House) -> Server:
         tiers=lambda: _tiers(house),
         policies=_policies(house),
         status=lambda identity: _status(house, identity),
+        reload=reloading.turn,
         health=lambda: _health(house),
         metrics=metrics.render,
     )

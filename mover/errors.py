@@ -443,7 +443,7 @@ class MigrationFailed(CatalogError):
 
 
 class NoRoom(CatalogError):
-    """The disk has no room for a copy of the database; nothing was begun."""
+    """The disk has no room for a copy of the database; nothing was begun, or what was begun was removed."""
 
     code, status = "no-room", 507
     hint = "Free space where the state directory stands, and try again."
@@ -512,6 +512,13 @@ class ProviderUnavailable(MoverError):
 
     code, status, exit_status, retry = "provider-unavailable", 502, 10, "later"
     hint = "Try again, or sign in by a password or a token; `access.oidc` in the settings says who is asked."
+
+
+class ReceiverUnavailable(MoverError):
+    """A receiver of alarms (webhook, mail server) cannot be reached, or did not take what it was sent."""
+
+    code, status, exit_status, retry = "receiver-unavailable", 502, 10, "later"
+    hint = "Look at `receivers` in mover.yaml, then `mover alarm test RECEIVER`; alarms are sent again by themselves."
 
 
 _FULL: Final = "Free space there, then run the same command again: what was finished stays."

@@ -113,7 +113,7 @@ def describe_exception(_: Any, __: str, event: Event) -> Event:
 
 def exception_fields(error: BaseException) -> dict[str, Any]:
     """Type, code, the types of its causes and file:line of the frames; its text only when it is ours."""
-    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_LIMIT:]
+    frames = traceback.extract_tb(_first(error).__traceback__)[-FRAMES_LIMIT:]
     fields: dict[str, Any] = {
         "error": type(error).__name__,
         "error_types": [type(cause).__name__ for cause in _causes(error)],
@@ -124,7 +124,17 @@ def exception_fields(error: BaseException) -> dict[str, Any]:
     return fields
 
 
+def _first(error: BaseException) -> BaseException:
+    """Of a group the error that came first: it ended the other tasks."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    if (first := _first(error)) is not error:
+        yield first
+        error = first
     for _ in range(10):
         following = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if following is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +13,17 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+from psycopg.conninfo import make_conninfo
 
 from mover.catalog.backups import FOLDER, migrate_after_backup
 from mover.catalog.database import Database
+from mover.catalog.dsn import Followed, Source
 from mover.catalog.postgres import Embedded
 from mover.deid.custody import Custody
 from mover.deid.vault import ClosedVault, Vault, VaultKey
 from mover.deid.vaultkeys import PublicPart
-from mover.errors import Conflict
+from mover.errors import CatalogError, Conflict
+from mover.settings import Database as DatabaseSettings
 from mover.settings import Settings, Tier
 from mover.tiers.object import ObjectTier
 from mover.tiers.posix import PosixTier
@@ -29,7 +33,7 @@ from mover.tiers.posix import PosixTier
 def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
     """One daemon per state directory: what an earlier process held may be taken back because it is dead."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(state_dir / "daemon.lock", "wb") as file:
+    with open(_lock_file(state_dir), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -37,6 +41,23 @@ def locked_state(state_dir: Path) -> Iterator[IO[bytes]]:
                 "another daemon runs on this state directory", where=str(state_dir), hint="Stop it first."
             ) from error
         yield file
+
+
+def _lock_file(state_dir: Path) -> int:
+    """Root may have typed it in a folder of somebody who laid a link there: nothing is followed, nothing is emptied.
+    What root makes is the owner's, whose daemon must open it."""
+    path = state_dir / "daemon.lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CatalogError(
+            "the lock of the state directory cannot be opened", where=str(path),
+            hint="It is an ordinary file of the directory's owner. Where it is something else: ask who made it.",
+        ) from error  # fmt: skip
+    owner, made = state_dir.stat(), os.fstat(handle)
+    if os.geteuid() == 0 == made.st_uid != owner.st_uid and made.st_nlink == 1:
+        os.fchown(handle, owner.st_uid, owner.st_gid)
+    return handle
 
 
 def make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
@@ -53,11 +74,11 @@ def make_tier(tier: Tier, identity: str | None) -> PosixTier | ObjectTier:
 
 
 class Dsns(msgspec.Struct, frozen=True):
-    daemon: str
-    vault: str
-    queue: str
+    daemon: Source
+    vault: Source
+    queue: Source
     # of a role that may read everything, for dumps; None where the settings name none
-    dump: str | None = None
+    dump: Source | None = None
 
 
 @contextlib.asynccontextmanager
@@ -66,8 +87,7 @@ async def open_database(settings: Settings) -> AsyncIterator[Dsns]:
     (`mover db`), and the daemon looks whether it can work with what stands there."""
     chosen = settings.database
     if not chosen.embedded:
-        assert chosen.dsn is not None and chosen.vault_dsn is not None
-        yield Dsns(chosen.dsn, chosen.vault_dsn, _on_queue(chosen.dsn), chosen.dump_dsn)
+        yield _given(chosen)
         return
     embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
     server = await asyncio.to_thread(embedded.start)
@@ -81,11 +101,23 @@ async def open_database(settings: Settings) -> AsyncIterator[Dsns]:
         await asyncio.to_thread(embedded.stop)
 
 
-def _on_queue(dsn: str) -> str:
-    """Procrastinate's tables live in their own schema; it names them without one."""
-    from psycopg.conninfo import make_conninfo
+# Procrastinate's tables live in their own schema; it names them without one
+_ON_QUEUE = {"options": "-c search_path=queue"}
 
-    return make_conninfo(dsn, options="-c search_path=queue")
+
+def _on_queue(dsn: str) -> str:
+    return make_conninfo(dsn, **_ON_QUEUE)
+
+
+def _given(chosen: DatabaseSettings) -> Dsns:
+    """Each read again at each new connection: passwords change while we work."""
+    assert chosen.dsn_file is not None and chosen.vault_dsn_file is not None
+    assert chosen.dsn is not None and chosen.vault_dsn is not None
+    return Dsns(
+        Followed(chosen.dsn_file, chosen.dsn), Followed(chosen.vault_dsn_file, chosen.vault_dsn),
+        Followed(chosen.dsn_file, chosen.dsn, **_ON_QUEUE),
+        Followed(chosen.dump_dsn_file, chosen.dump_dsn) if chosen.dump_dsn_file and chosen.dump_dsn else None,
+    )  # fmt: skip
 
 
 @contextlib.asynccontextmanager
@@ -105,11 +137,11 @@ async def bare_database(settings: Settings) -> AsyncIterator[Dsns]:
 
 
 @contextlib.contextmanager
-def open_catalog(settings: Settings) -> Iterator[str]:
+def open_catalog(settings: Settings) -> Iterator[Source]:
     """The daemon's own DSN; of the embedded database a share, so that whoever ends last stops it."""
     chosen = settings.database
-    if chosen.dsn is not None:
-        yield chosen.dsn
+    if not chosen.embedded:
+        yield _given(chosen).daemon
         return
     embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
     try:

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,9 @@ Fingerprint = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}( ?[0-9a-f]{4}){9}$")]
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 DEFAULT_CONFIG = "mover.yaml"
+# where nothing else is said: those of this host, the clean daemon's first
+HOST_CONFIG = Path("/etc/mover/mover.yaml")
+HOST_IDENTIFIED = HOST_CONFIG.with_name("identified.yaml")
 TIER_NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 SOCKET_PATH_LIMIT = 107  # sun_path has 108 bytes with its closing NUL
 
@@ -264,6 +268,10 @@ class Database(Struct, frozen=True):
     start_timeout_s: int
     pool_size: int
     dump_dsn: str | None = None
+    # where each stands: read again at each new connection
+    dsn_file: Path | None = None
+    vault_dsn_file: Path | None = None
+    dump_dsn_file: Path | None = None
 
 
 class Tls(Struct, frozen=True):
@@ -408,7 +416,7 @@ def read_environment(variables: dict[str, str] | None = None) -> Environment:
     found = dict(os.environ) if variables is None else variables
     watchdog = found.get("WATCHDOG_USEC", "")
     return Environment(
-        config=Path(found.get("MOVER_CONFIG") or DEFAULT_CONFIG),
+        config=Path(found["MOVER_CONFIG"]) if found.get("MOVER_CONFIG") else _found_config(),
         credentials_dir=_path(found.get("CREDENTIALS_DIRECTORY")),
         journal=bool(found.get("JOURNAL_STREAM")),
         notify_socket=found.get("NOTIFY_SOCKET") or None,
@@ -417,6 +425,23 @@ def read_environment(variables: dict[str, str] | None = None) -> Environment:
         token_file=_path(found.get("MOVER_TOKEN_FILE")),
         url=found.get("MOVER_URL") or None,
     )
+
+
+def _found_config() -> Path:
+    """A folder's own settings before those of the host: who works in a demo means the demo. Root meets folders of
+    others, and settings name programs that are run: those count for root only where nobody else can write them."""
+    here = Path(DEFAULT_CONFIG)
+    found = (path for path in (here, HOST_CONFIG, HOST_IDENTIFIED) if os.path.exists(path))
+    return next((path for path in found if path is not here or _trusted(here)), HOST_CONFIG if here.exists() else here)
+
+
+def _trusted(path: Path) -> bool:
+    if os.geteuid() != 0:
+        return True
+    file, folder = path.stat(), path.absolute().parent.stat()
+    # in a sticky folder nobody replaces what is root's
+    replaceable = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
+    return file.st_uid == folder.st_uid == 0 and not file.st_mode & 0o022 and not replaceable
 
 
 def load(
@@ -652,29 +677,34 @@ def _secret_path(name: str, given: str | None, folder: Path, state: Path, enviro
 
 
 def _database(written: DatabaseFile, folder: Path) -> Database:
+    files = (written.dsn_file, written.vault_dsn_file, written.dump_dsn_file)
+    own, vault, dump = (folder / name if name else None for name in files)
     return Database(
         embedded=written.embedded,
-        dsn=_read_dsn(folder, written.dsn_file),
-        vault_dsn=_read_dsn(folder, written.vault_dsn_file),
+        dsn=read_dsn(own) if own else None,
+        vault_dsn=read_dsn(vault) if vault else None,
         bin_dir=folder / written.bin_dir if written.bin_dir else None,
         start_timeout_s=written.start_timeout_s,
         pool_size=written.pool_size,
-        dump_dsn=_read_dsn(folder, written.dump_dsn_file),
+        dump_dsn=read_dsn(dump) if dump else None,
+        dsn_file=own,
+        vault_dsn_file=vault,
+        dump_dsn_file=dump,
     )
 
 
-def _read_dsn(folder: Path, name: str | None) -> str | None:
-    if name is None:
-        return None
-    path = folder / name
+def read_dsn(path: Path) -> str:
     try:
         text = path.read_text("utf-8").strip()
         if path.stat().st_mode & 0o077:
             raise SettingsInvalid(
                 "the file with the DSN can be read by others", where=str(path), hint=f"chmod 600 {path}"
             )
-    except OSError as error:
-        raise SettingsInvalid("the file with the DSN cannot be read", where=str(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(
+            "the file with the DSN cannot be read", where=str(path),
+            hint="Be root or the daemon's user; or name the daemon by --url, with a --token-file.",
+        ) from error  # fmt: skip
     if not text:
         raise SettingsInvalid("the file with the DSN is empty", where=str(path))
     return text

@@ -37,6 +37,7 @@ from mover.clock import SYSTEM
 from mover.decide.support import Known, log_line, said, without, words_of, words_to_ask
 from mover.errors import ConfigError, Conflict, MoverError, NotFound, tier_error
 from mover.opening import Dsns, bare_database, open_vault
+from mover.owner import as_owner
 from mover.policy import load_policies
 from mover.sdk import SyncClient
 from mover.settings import Settings, Tier, is_loopback
@@ -99,7 +100,7 @@ def make(settings: Settings | None, target: Path, asked: Asked) -> Made:
     gathered = Gathered(known=_known(settings))
     _gather(gathered, settings, asked)
     if settings is not None:
-        asyncio.run(_ask_database(gathered, settings))
+        gathered.take(as_owner(settings, lambda: gathered.with_database(settings)))
     contents = {
         "made_at": f"{SYSTEM.now():%Y-%m-%dT%H:%M:%SZ}", "searched": gathered.searched,
         "left_out": gathered.left_out, "sections": gathered.told,
@@ -128,6 +129,15 @@ class Gathered:
             self.told[name] = f"absent: {type(error).__name__}"
         else:
             self.told[name] = SECTIONS[name]
+
+    def with_database(self, settings: Settings) -> str:
+        asyncio.run(_ask_database(self, settings))
+        return msgspec.json.encode((self.sections, self.told, self.searched, self.left_out)).decode()
+
+    def take(self, gathered: str) -> None:
+        """From another process, where the database is another user's."""
+        shape = tuple[dict[str, Any], dict[str, str], bool, int]
+        self.sections, self.told, self.searched, self.left_out = msgspec.json.decode(gathered, type=shape)
 
     def leave_out(self, words: frozenset[str]) -> None:
         self.sections = {name: without(value, words) for name, value in self.sections.items()}

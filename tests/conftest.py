@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from tests.support.seaweed import shared_weed
 # Laws are tried with the same examples each time, and how long one takes says how busy the machine is. `make soak`
 # draws others each time, and ten times as many where a test does not say how many.
 settings.register_profile("fast", deadline=None, derandomize=True)
-settings.register_profile("soak", deadline=None, max_examples=1000)
+settings.register_profile("soak", deadline=None, derandomize=False, max_examples=1000)
 settings.load_profile("fast")
 
 
@@ -128,19 +128,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of collected tests live as long as the process: the collector need not look at them again and again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of collected tests live as long as the process: the collector need not look at them again and again,
+    nor while they are collected."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was in flight at each kill, and what each skip wants."""
+    """What was in flight at each kill, what each skip wants, and how long the long ones took."""
     stats = terminalreporter.stats
     reports = [*stats.get("passed", []), *stats.get("failed", [])]
+    all_of_them = [one for found in stats.values() for one in found if isinstance(one, pytest.TestReport)]
     for title, lines in (
         ("killed, and what was in flight", list(summary.kill_lines(reports))),
         ("skipped, and what it wants", list(summary.skip_lines(stats.get("skipped", [])))),
+        ("long tests, and what they took", list(summary.soak_lines(all_of_them))),
     ):
         if lines:
             terminalreporter.section(title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import logging
@@ -68,6 +69,26 @@ def test_an_exceptions_text_stays_out_and_its_way_through_the_code_stays_in(line
     found = last(lines)
     assert (found["error"], found["error_types"]) == ("ValueError", ["FileNotFoundError"])
     assert any(frame.startswith("tests/test_log.py:") for frame in found["frames"]) and NAME not in lines.getvalue()
+
+
+def test_of_a_group_of_tasks_the_error_that_ended_them_is_told(lines: io.StringIO) -> None:
+    """A daemon that ends by one of its loops says by which, and by what."""
+
+    async def loop() -> None:
+        raise ValueError(NAME) from OSError(NAME)
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.Event().wait())
+            group.create_task(loop())
+
+    try:
+        asyncio.run(together())
+    except ExceptionGroup:
+        log.get_logger("process").exception("ends")
+    found = last(lines)
+    assert (found["error"], found["error_types"]) == ("ExceptionGroup", ["ValueError", "OSError"])
+    assert found["frames"][-1].startswith("tests/test_log.py:") and NAME not in lines.getvalue()
 
 
 def test_our_own_errors_bring_code_and_sentence(lines: io.StringIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,31 @@ def test_the_environment_says_only_what_surrounds_us() -> None:
         config=Path("mover.yaml"), credentials_dir=None, journal=True, notify_socket="@x", watchdog_s=30.0,
         runtime_dir=None, token_file=None, url=None,
     )  # fmt: skip
+
+
+def test_settings_are_found_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was said, the environment, this folder, this host: root on a server means that server."""
+    host = tmp_path / "etc"
+    host.mkdir()
+    monkeypatch.setattr(settings, "HOST_CONFIG", host / "mover.yaml")
+    monkeypatch.setattr(settings, "HOST_IDENTIFIED", host / "identified.yaml")
+    monkeypatch.chdir(tmp_path)
+
+    def found() -> Path:
+        return read_environment({}).config
+
+    seen = [found()]
+    for file in (host / "identified.yaml", host / "mover.yaml", tmp_path / "mover.yaml"):
+        file.touch()
+        seen.append(found())
+    assert seen == [Path("mover.yaml"), host / "identified.yaml", host / "mover.yaml", Path("mover.yaml")]
+    assert read_environment({"MOVER_CONFIG": "/elsewhere.yaml"}).config == Path("/elsewhere.yaml")
+
+    if os.geteuid() == 0:
+        for path, mode in (tmp_path / "mover.yaml", 0o666), (tmp_path, 0o777):
+            before = path.stat().st_mode
+            path.chmod(mode)
+            assert found() == host / "mover.yaml", "settings name programs, and root would run those of somebody else"
+            path.chmod(before)
+        os.chown(tmp_path / "mover.yaml", 1, 1)
+        assert found() == host / "mover.yaml"

@@ -6,6 +6,8 @@ import re
 import socket
 from pathlib import Path
 
+import pytest
+
 from mover import metrics
 from mover.systemd import Notifier
 
@@ -27,6 +29,15 @@ def test_every_notification_arrives_as_sd_notify_words(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_starts_are_given_up_only_where_nothing_was_waited_for() -> None:
+    """A daemon that gives up after waiting half a minute for a server must never use up its starts: it would be down
+    until a person comes, long after the server is back."""
+    for file in sorted((Path(__file__).parents[1] / "systemd").glob("*.service")):
+        said = dict(re.findall(r"^(StartLimit\w+|RestartSec)=(\d+)$", file.read_text("utf-8"), flags=re.MULTILINE))
+        apart_s = 30 + int(said["RestartSec"])
+        assert int(said["StartLimitIntervalSec"]) < apart_s * (int(said["StartLimitBurst"]) - 1), file.name
+
+
 def test_an_abstract_socket_is_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("")  # the kernel chooses an abstract name
@@ -38,6 +49,15 @@ def test_without_a_listener_nothing_happens(tmp_path: Path) -> None:
     """Work never depends on the service manager."""
     Notifier(None).ready()
     Notifier(str(tmp_path / "gone")).watchdog()
+
+
+def test_a_manager_that_reads_nothing_stops_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket holds few words. Whoever waited for it would answer nobody else meanwhile."""
+    monkeypatch.setattr("mover.systemd.PATIENCE_S", 0.001)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "n"))
+        for _ in range(2 + int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())):
+            Notifier(str(tmp_path / "n")).watchdog()
 
 
 def test_metric_names_carry_their_unit_and_our_name() -> None:

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from joserfc.jwk import KeySet
 from msgspec import Struct
 
 from mover.access.sessions import Vouched
+from mover.authority import believing, refusal
 from mover.clock import SYSTEM, Clock
 from mover.decide.access import why_not_name
 from mover.errors import ProviderUnavailable, Unauthenticated
@@ -84,9 +84,7 @@ class Provider:
         self._settings = settings
         self._redirect_uri = redirect_uri
         self._secret = secret
-        self._tls: ssl.SSLContext | bool = True
-        if settings.ca_file is not None:
-            self._tls = ssl.create_default_context(cafile=settings.ca_file)
+        self._tls = believing(settings.ca_file, where="access.oidc.ca_file")
         self._clock = clock
         self._begun: OrderedDict[str, _Begun] = OrderedDict()
         self._described: tuple[Described, float] | None = None
@@ -238,13 +236,23 @@ class Provider:
                     if len(raw) > ANSWER_BYTES:
                         raise ProviderUnavailable("the identity provider's answer is too long", where="access.oidc")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ProviderUnavailable("the identity provider does not answer", where="access.oidc") from error
+            raise _unavailable(error) from error
         if status >= 500 or (method == "GET" and status != 200):
             raise ProviderUnavailable(f"the identity provider answers {status}", where="access.oidc")
         try:
             return msgspec.json.decode(raw, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise ProviderUnavailable("the identity provider's answer is no JSON", where="access.oidc") from error
+
+
+def _unavailable(error: Exception) -> ProviderUnavailable:
+    refused = refusal(error)
+    if refused is None:
+        return ProviderUnavailable("the identity provider does not answer", where="access.oidc")
+    return ProviderUnavailable(
+        f"the identity provider is not believed: {refused.what}", where="access.oidc",
+        hint=f"{refused.hint} Its authority's file is `ca_file` of `access.oidc`.",
+    )  # fmt: skip
 
 
 def _key_set(answer: dict[str, Any]) -> KeySet:

@@ -49,6 +49,7 @@ COMMANDS: dict[str, str] = {
     "scans.view": "scan show {id}",
     "scans.findings": "scan findings {id}" + _PAGE,
     "records.declare": "records add {batch}[ {files}][ --policy {policy}]" + _PLAN,
+    "records.found": "records found --purpose {purpose}[ --folder {folder}][ --policy {policy}]",
     "records.list_records": "records list[ --batch {batch}]" + _PAGE,
     "records.view": "records show {id}",
     "records.ledger": "records ledger {id}[ --table {table}][ --state {state}]" + _PAGE,
@@ -183,6 +184,7 @@ COMMANDS: dict[str, str] = {
     "policies.view_change": "policy request {id}",
     "policies.approve": "policy approve {id}",
     "policies.withdraw": "policy withdraw {id}",
+    "service.reload": "reload",
     "service.status": "status",
     "events.follow": "events",
 }

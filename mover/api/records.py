@@ -36,6 +36,12 @@ async def declare(call: Call[wire.RecordsRequest, Planned]) -> wire.RecordSet | 
     return await call.rooms.records.declare(call.project, call.actor, call.body, request=call.request)
 
 
+@OPERATIONS.add("POST", "/v1/records/found", "names.reveal", wire.FoundTables, body=wire.TablesLook)
+async def found(call: Call[wire.TablesLook, Query]) -> wire.FoundTables:
+    """Files on the source tier that may be tables, for a purpose that goes on record."""
+    return await call.rooms.records.found(call.project, call.actor, call.body, request=call.request)
+
+
 @OPERATIONS.add("GET", "/v1/records", "records.read", wire.RecordSetPage, query=OfBatch)
 async def list_records(call: Call[None, OfBatch]) -> wire.RecordSetPage:
     """The record sets of the project or of one batch, newest first."""

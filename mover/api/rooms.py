@@ -153,6 +153,9 @@ class Records(Protocol):
         self, project: str, actor: str, body: wire.RecordsRequest, /, *, request: str = ""
     ) -> wire.RecordSet: ...
     async def plan_declare(self, project: str, actor: str, body: wire.RecordsRequest, /) -> wire.Plan: ...
+    async def found(
+        self, project: str, actor: str, body: wire.TablesLook, /, *, request: str = ""
+    ) -> wire.FoundTables: ...
     async def view(self, project: str, id: str, /) -> wire.RecordSet: ...
     async def list(
         self, project: str, batch: str | None, after: str | None, limit: int, /
@@ -436,6 +439,12 @@ class AccessRoom(Protocol):
     ) -> wire.Token: ...
 
 
+class Reload(Protocol):
+    """`mover.oversight.Reloading.turn`."""
+
+    async def __call__(self, project: str, /, *, by: str, request: str = "") -> wire.Reload: ...
+
+
 @dataclass(frozen=True)
 class Rooms:
     """The workflow fronts and small questions about the machine itself."""
@@ -477,6 +486,7 @@ class Rooms:
     policies: Policies
     status: Callable[[Identity], Awaitable[wire.Status]]
     # returns when the daemon can work, raises what keeps it from working
+    reload: Reload
     health: Callable[[], Awaitable[None]]
     # every metric of this process in Prometheus' text
     metrics: Callable[[], bytes] = metrics.render

@@ -26,6 +26,7 @@ from mover.api.limits import Limits
 from mover.clock import SYSTEM, end_if_cancelled
 from mover.errors import ConfigError, SettingsInvalid
 from mover.log import get_logger
+from mover.model import wire
 from mover.settings import Listen, Tls, is_loopback
 
 # sun_path of unix(7) holds 108 bytes, the last of them NUL
@@ -59,6 +60,14 @@ class Server:
             await asyncio.to_thread(self._certificate.follow)
             await SYSTEM.sleep(CERTIFICATE_S)
         await asyncio.Event().wait()
+
+    async def take_certificate(self) -> wire.Reload:
+        """Now: what was taken of the pair on disk, and why not."""
+        if self._certificate is None:
+            return wire.Reload(taken=[], restart=[], refused=[])
+        took = await asyncio.to_thread(self._certificate.follow)
+        problem = self._certificate.problem
+        return wire.Reload(taken=["certificate"] if took else [], restart=[], refused=[problem] if problem else [])
 
     async def stop(self) -> None:
         """Takes no new connection, lets running requests end within STOP_WITHIN_S, then closes."""
@@ -194,26 +203,29 @@ class Certificate:
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._mark = _mark(tls)
+        self.problem = ""  # why the pair on disk is not shown
         self._newest, self._ends_at = _read(tls)
         self.context = self._newest
         self.context.sni_callback = self._choose  # called for clients that send no name, too
         self._measure()
 
-    def follow(self) -> None:
-        """Blocking. One that cannot be used is said once; what was shown goes on to be shown, and the next change is
-        tried: certificate and key are seldom written at once."""
+    def follow(self) -> bool:
+        """Blocking; whether there was a new one to take. One that cannot be used is said once; what was shown goes on
+        to be shown, and the next change is tried: certificate and key are seldom written at once."""
         self._measure()
         mark = _mark(self._tls)
         if mark == self._mark:
-            return
-        self._mark = mark
+            return False
+        self._mark, self.problem = mark, ""
         try:
             self._newest, self._ends_at = _read(self._tls)
         except SettingsInvalid as error:
             log.warning("certificate not taken", code=error.code, what=error.what)
-            return
+            self.problem = f"{error.what}. {error.advice}"
+            return False
         self._measure()
         log.info("certificate taken")
+        return True
 
     def _choose(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         connection.context = self._newest

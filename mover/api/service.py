@@ -24,3 +24,9 @@ async def policies(call: Call[None, Query]) -> wire.Policies:
 async def status(call: Call[None, Query]) -> wire.Status:
     """Who you are to this daemon, and how much work waits."""
     return await call.rooms.status(call.identity)
+
+
+@OPERATIONS.add("POST", "/v1/reload", "service.reload", wire.Reload)
+async def reload(call: Call[None, Query]) -> wire.Reload:
+    """Take what its files say now, and say what waits for a restart."""
+    return await call.rooms.reload(call.project, by=call.actor, request=call.request)

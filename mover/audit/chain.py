@@ -68,17 +68,21 @@ async def verify(
     ends = {head.node: head for head in await heads(conn, project)}
     kept = anchors or []
     counts: dict[str, int] = {}
+    uncovered = 0
     broken: list[dict[str, Any]] = []
     for node in sorted({*await _nodes(conn, project), *(anchor.node for anchor in kept)}):
-        chain = Chain(anchors=[anchor for anchor in kept if anchor.node == node])
+        known = [anchor for anchor in kept if anchor.node == node]
+        chain = Chain(anchors=known)
         async for piece in _slices(conn, project, node):
             await asyncio.to_thread(chain.extend, piece)
         broken += [msgspec.to_builtins(link) | {"node": node} for link in chain.finish(ends.get(node))]
         counts[node] = chain.records
+        uncovered += max(0, chain.last_seq - max((anchor.seq for anchor in known), default=0))
     told = copies or []
     return wire.AuditVerdict(
         whole=not broken and not any(one.problems for one in told),
         records=sum(counts.values()), chains=counts, broken=broken, checkpoints=told, restored=restored or [],
+        uncovered=uncovered,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from mover.audit.checkpoints import heads_of, losses_of, problems_of
 from mover.decide.audit import Chain, Head, Link, Loss, is_lost
 from mover.errors import StructureInvalid
 from mover.model import auditpack as lines
+from mover.model.amounts import counted
 from mover.model.checkpoint import Restored, SignedCheckpoint
 from mover.model.manifest import parse_manifest
 
@@ -113,7 +114,7 @@ class _Check:
         line = _LINE.decode(text)
         self.count += 1
         if self._end is not None:
-            self.problem("lines stand after the signed end")
+            self.problem(f"line {self.count:,} stands after the signed end")
             return
         if (self.count == 1) != isinstance(line, lines.Head):
             self.problem("the first line, and no other, says what the file is")
@@ -154,7 +155,11 @@ class _Check:
     def _about_end(self, end: lines.End) -> None:
         digest = self._hash.hexdigest()
         if (end.lines, end.blake3) != (self.count - 1, digest):
-            self.problem("the lines are not those that were signed")
+            self.problem(
+                "the lines are not those that were signed: "
+                + ("one of them or more says something else" if end.lines == self.count - 1 else
+                   f"{end.lines:,} were signed, {self.count - 1:,} stand here")
+            )  # fmt: skip
         for what in signing.problems_of(end.signature, lines.signed_bytes(end.lines, end.blake3)):
             self.problem(what)
 
@@ -210,7 +215,8 @@ class _Check:
 
     def finish(self) -> Checked:
         if self._end is None:
-            self.problem("the signed end is not there: the file was cut off")
+            ended = f"after line {self.count:,}" if self.count else "before its first line, or is no audit pack"
+            self.problem(f"the signed end is not there: the file was cut off {ended}")
         files = self._about_manifest()
         notes = list(self._about_slides())
         for node, one in self._chains.items():
@@ -276,7 +282,7 @@ class _Check:
             elif not decided:
                 self.problem(f"slide {slide.number}: nothing proves it verified and de-identified, or adopted")
         if elsewhere:
-            yield f"{elsewhere} slides were published in another project, which has their proofs"
+            yield f"{counted(elsewhere, 'slide')} published in another project, which has their proofs"
 
     def _about_restores(self) -> Iterator[str]:
         """Told for ever. One whose record was itself lost by a later one is told with that."""
@@ -309,4 +315,4 @@ class _Check:
         ends = {end.node: end.seq for end in self._checkpoints[-1].checkpoint.heads}
         later = sum(one.last_seq - ends.get(node, 0) for node, one in self._chains.items())
         if later > 0:
-            yield f"the last {later} records are younger than the last checkpoint"
+            yield f"{counted(later, 'record')} at the end, younger than the last checkpoint"

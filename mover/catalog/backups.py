@@ -1,7 +1,7 @@
 """What stood in a database before it was migrated, as a file in the state directory: the way back.
 
 Order for one backup, and what a crash between leaves:
-  1. room is looked for                                             -> nothing
+  1. what a crash left is removed, then room is looked for          -> nothing
   2. one consistent dump, compressed, under a temporary name, synced -> a `.new` file, which the next backup removes
   3. it is read again from the disk to its last row, then renamed   -> a file without a sidecar, likewise
   4. the sidecar, which makes it count                              -> a backup
@@ -15,9 +15,11 @@ they survive this machine.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -31,7 +33,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mover.catalog.dumping import CHUNK_BYTES, Dumper, TableFacts, differing
 from mover.catalog.migrate import migrate, schema_state
-from mover.errors import CatalogError, NoRoom, NotFound
+from mover.catalog.postgres import sync_folder
+from mover.catalog.room import fullness_told
+from mover.errors import CatalogError, MoverError, NoRoom, NotFound
 
 FOLDER = "backups"
 KEPT = 3
@@ -50,6 +54,8 @@ class Backup(Struct, frozen=True):
     size_bytes: int
     digest: str
     tables: dict[str, TableFacts]
+    # of the database when it was dumped; 0 in sidecars that are older than the field
+    database_bytes: int = 0
 
     @property
     def rows(self) -> int:
@@ -65,56 +71,110 @@ def migrate_after_backup(dsn: str, folder: Path, *, dump_dsn: str, bin_dir: Path
 
 
 def make(dsn: str, folder: Path, *, bin_dir: Path | None = None, kept: int = KEPT) -> Backup:
-    """`dsn` of a role that may read everything. NoRoom before anything is written; the oldest go after it counts."""
+    """`dsn` of a role that may read everything. NoRoom before anything is written; the oldest go after it counts.
+    One at a time: a second waits for the first, whose files are no leftovers."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_room(dsn, folder)
-    for leftover in [*folder.glob("*.new"), *(one for one in folder.glob("*.zst") if not _sidecar(one).exists())]:
-        leftover.unlink()
-    dumper = Dumper(dsn, bin_dir=bin_dir)
+    with _alone(folder):
+        _clear(folder)
+        _check_room(dsn, folder)
+        try:
+            with fullness_told(folder):
+                backup = _make(Dumper(dsn, bin_dir=bin_dir), folder, database_bytes(dsn))
+        except (MoverError, OSError):
+            # half a dump on a full disk is the room that PostgreSQL beside it needs
+            _clear(folder)
+            raise
+        for old in [one for one in listed(folder) if one.name != backup.name][kept - 1 :]:
+            _sidecar(folder / old.name).unlink()
+            (folder / old.name).unlink(missing_ok=True)
+    return backup
+
+
+def _make(dumper: Dumper, folder: Path, held: int) -> Backup:
     with dumper.moment() as moment:
         name = f"{moment.taken_at:%Y%m%dT%H%M%S}-{moment.schema[:4]}.zst"
         side = folder / f"{name}.new"
         digest, size = _write(side, dumper.stream(moment))
-    backup = Backup(name, moment.taken_at, moment.schema, size, digest, moment.facts)
+    backup = Backup(name, moment.taken_at, moment.schema, size, digest, moment.facts, held)
     dumper.read_through(_plain(side, backup))
     os.rename(side, folder / name)
-    _write_synced(_sidecar(folder / name), [msgspec.json.encode(backup)])
-    for old in listed(folder)[kept:]:
-        _sidecar(folder / old.name).unlink()
-        (folder / old.name).unlink(missing_ok=True)
+    # under its name it is whole: half a sidecar would be in the way of every list
+    told = folder / f"{name}.json.new"
+    _write_synced(told, [msgspec.json.encode(backup)])
+    os.rename(told, _sidecar(folder / name))
     return backup
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _clear(folder: Path) -> None:
+    for leftover in [*folder.glob("*.new"), *(one for one in folder.glob("*.zst") if not _sidecar(one).exists())]:
+        leftover.unlink()
+
+
 def listed(folder: Path) -> list[Backup]:
-    """Newest first."""
-    found = [msgspec.json.decode(path.read_bytes(), type=Backup) for path in folder.glob("*.zst.json")]
-    return sorted(found, key=lambda one: one.taken_at, reverse=True)
+    """Newest first. CatalogError for a sidecar that is damaged: its backup may be the one that is needed."""
+    return sorted(map(_read, folder.glob("*.zst.json")), key=lambda one: one.taken_at, reverse=True)
+
+
+def _read(sidecar: Path) -> Backup:
+    try:
+        return msgspec.json.decode(sidecar.read_bytes(), type=Backup)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CatalogError(
+            "what stands beside a backup is damaged", where=str(sidecar),
+            hint=f"Move it and {sidecar.stem} elsewhere; zstd -dc FILE | pg_restore --list says what is in the backup.",
+        ) from error  # fmt: skip
 
 
 def go_back(dsn: str, folder: Path, name: str, *, bin_dir: Path | None = None) -> str:
     """Puts what the backup holds in the place of the database of `dsn`, a superuser's, and says under which name what
-    stood there stands now. All or nothing: until the names are swapped, nothing was changed."""
+    stood there stands now. All or nothing: until the names are swapped, nothing was changed. Called again it does it
+    again: each database that was put aside keeps a name of its own."""
     backup = next((one for one in listed(folder) if one.name == name), None)
     if backup is None:
         raise NotFound("there is no such backup", where=name, hint="`mover db status` lists them.")
-    _check_room(dsn, folder)
+    _check_whole(folder, backup)
+    _check_room(dsn, folder, backup.database_bytes)
     own = str(conninfo_to_dict(dsn)["dbname"])
-    fresh, aside = f"{own}_restored", f"{own}{ASIDE}{backup.name.removesuffix('.zst').replace('-', '_').lower()}"
+    fresh = f"{own}_restored"
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
-        for leftover in (fresh, aside):
-            conn.execute(_sql("drop database if exists {} with (force)", leftover))
+        with fullness_told(folder):
+            restored = Dumper(make_conninfo(dsn, dbname=fresh), bin_dir=bin_dir)
+            _restore(conn, restored, fresh, _plain(folder / name, backup), backup)
+        return _swap(conn, own, fresh)
+
+
+def _restore(conn: psycopg.Connection, restored: Dumper, fresh: str, body: Iterator[bytes], backup: Backup) -> None:
+    try:
+        conn.execute(_sql("drop database if exists {} with (force)", fresh))
         conn.execute(_sql("create database {} template template0", fresh))
-        restored = Dumper(make_conninfo(dsn, dbname=fresh), bin_dir=bin_dir)
-        restored.restore(_plain(folder / name, backup))
+        restored.restore(body)
         if wrong := differing(backup.tables, restored.facts()):
             raise CatalogError(
                 "what was restored is not what was dumped; nothing was changed",
                 details=[{"table": one} for one in wrong],
             )
-        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = any (%s)", [[own, fresh]])
-        with conn.transaction():
-            conn.execute(_sql("alter database {} rename to {}", own, aside))
-            conn.execute(_sql("alter database {} rename to {}", fresh, own))
+    except (MoverError, psycopg.Error):
+        # a second database that nobody knows of holds the room of the first
+        conn.execute(_sql("drop database if exists {} with (force)", fresh))
+        raise
+
+
+def _swap(conn: psycopg.Connection, own: str, fresh: str) -> str:
+    conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = any (%s)", [[own, fresh]])
+    aside = f"{own}{ASIDE}{_moment(conn)}"
+    with conn.transaction():
+        conn.execute(_sql("alter database {} rename to {}", own, aside))
+        conn.execute(_sql("alter database {} rename to {}", fresh, own))
     return aside
 
 
@@ -141,12 +201,31 @@ def database_bytes(dsn: str) -> int:
     return int(row[0])
 
 
-def _check_room(dsn: str, folder: Path) -> None:
-    wanted, free = database_bytes(dsn) + SPARE_BYTES, shutil.disk_usage(folder).free
+def _moment(conn: psycopg.Connection) -> str:
+    row = conn.execute("select to_char(clock_timestamp() at time zone 'utc', 'YYYYMMDDHH24MISSUS')").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _check_room(dsn: str, folder: Path, least_bytes: int = 0) -> None:
+    wanted, free = max(least_bytes, database_bytes(dsn)) + SPARE_BYTES, shutil.disk_usage(folder).free
     if free < wanted:
         raise NoRoom(
             f"a copy of the database may need {wanted >> 20} MiB, and {free >> 20} MiB are free", where=str(folder)
         )
+
+
+def _check_whole(folder: Path, backup: Backup) -> None:
+    """Before a database is made for it: what a damaged dump lets `pg_restore` say helps nobody."""
+    if blake3(max_threads=1).update_mmap(str(folder / backup.name)).hexdigest() != backup.digest:
+        raise _damaged(backup)
+
+
+def _damaged(backup: Backup) -> CatalogError:
+    return CatalogError(
+        "the backup is damaged; nothing was changed", where=backup.name,
+        hint="Take another one (`mover db status`), or a sealed dump: mover vault restore.",
+    )  # fmt: skip
 
 
 def _plain(path: Path, backup: Backup) -> Iterator[bytes]:
@@ -159,9 +238,9 @@ def _plain(path: Path, backup: Backup) -> Iterator[bytes]:
             try:
                 yield reader.decompress(chunk)
             except zstandard.ZstdError as error:
-                raise CatalogError("the backup is damaged; nothing was changed", where=backup.name) from error
+                raise _damaged(backup) from error
     if seen.hexdigest() != backup.digest:
-        raise CatalogError("the backup is damaged; nothing was changed", where=backup.name)
+        raise _damaged(backup)
 
 
 def _write(path: Path, plain: Iterable[bytes]) -> tuple[str, int]:
@@ -186,11 +265,7 @@ def _write_synced(path: Path, chunks: Iterable[bytes]) -> int:
         size = sum(file.write(chunk) for chunk in chunks)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return size
 
 

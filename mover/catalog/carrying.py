@@ -14,7 +14,7 @@ names of the vault, too.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from psycopg.conninfo import make_conninfo
 
 from mover.catalog.dumping import AS_TEXT, SCHEMAS, Dumper, standing_schemas
 from mover.catalog.postgres import DAEMON, SUPERUSER, VAULT
-from mover.errors import CatalogError
+from mover.catalog.room import fullness_told
+from mover.errors import CatalogError, Conflict
 
 DUMP = "mover_dump"
 LOGINS = (DAEMON, VAULT, DUMP)
@@ -78,11 +79,25 @@ class Compared(Struct, frozen=True):
     ranges: tuple[str, ...]
 
 
+def check_superuser(conn: psycopg.Connection[Any]) -> None:
+    if conn.info.parameter_status("is_superuser") != "on":
+        raise CatalogError("roles are made by a superuser", hint="Give the DSN of one; it is not kept.")
+
+
+def refuse_others(conn: psycopg.Connection[Any], roles: Collection[str], *, where: Path) -> None:
+    """`roles`: whose password no file of this site holds. Conflict where the server has one of them with a password."""
+    query = "select rolname from pg_authid where rolname = any (%s) and rolpassword is not null order by 1"
+    if others := [str(role) for (role,) in conn.execute(query, [list(roles)]).fetchall()]:
+        raise Conflict(
+            f"the server has {', '.join(others)} with a password of somebody else", where=str(where),
+            hint="Another Mover uses this server, and would lose its logins: take one of your own. Nobody does? "
+            f"psql: alter role {others[0]} password null",
+        )  # fmt: skip
+
+
 def ensure_logins(admin: str, secrets: dict[str, str]) -> None:
     """On the target: our roles, and a login that may read everything for dumps. Passwords go over as verifiers."""
     with psycopg.connect(admin, autocommit=True) as conn:
-        if conn.info.parameter_status("is_superuser") != "on":
-            raise CatalogError("roles are made by a superuser", hint="Give the DSN of one; it is not kept.")
         conn.execute((Path(__file__).parent / "roles.sql").read_bytes())
         # the embedded superuser applied the migrations, and so owns the record of them
         for role, made in (SUPERUSER, "nologin"), (DUMP, "login bypassrls in role pg_read_all_data"):
@@ -96,15 +111,16 @@ def ensure_logins(admin: str, secrets: dict[str, str]) -> None:
 def carry(source: str, target: str, *, bin_dir: Path | None, say: Say) -> list[Compared]:
     """Both DSNs are superusers'. CatalogError names what differs; then the target is not used."""
     theirs = Dumper(target, bin_dir=bin_dir)
-    with psycopg.connect(target) as conn:
-        standing = standing_schemas(conn)
-    if not standing:
-        say("dumping and restoring")
-        ours = Dumper(source, bin_dir=bin_dir)
-        with ours.moment() as moment:
-            theirs.restore(ours.stream(moment, queue=True))
-    say("comparing every row" if not standing else "what stands there already is compared, every row")
-    return compare(source, target, say=say)
+    with fullness_told("the new database"):
+        with psycopg.connect(target) as conn:
+            standing = standing_schemas(conn)
+        if not standing:
+            say("dumping and restoring")
+            ours = Dumper(source, bin_dir=bin_dir)
+            with ours.moment() as moment:
+                theirs.restore(ours.stream(moment, queue=True))
+        say("comparing every row" if not standing else "what stands there already is compared, every row")
+        return compare(source, target, say=say)
 
 
 def compare(source: str, target: str, *, say: Say) -> list[Compared]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,8 +17,9 @@ from psycopg import AsyncConnection, errors
 from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool
 
+from mover.catalog.dsn import Source, ask, current, unreachable
 from mover.clock import SYSTEM, monotonic_s
-from mover.errors import CatalogUnavailable, CatalogUnsafe, Conflict, Denied, MoverError, NotFound, ProofMissing
+from mover.errors import CatalogUnsafe, Conflict, Denied, MoverError, NotFound, ProofMissing
 
 Connection = AsyncConnection[Any]
 
@@ -34,18 +36,23 @@ _DURABLE = {"fsync": {"on"}, "full_page_writes": {"on"}, "synchronous_commit": {
 class Database:
     """A bounded pool of connections under one role. Make it with `open`, end it with `close`."""
 
-    def __init__(self, dsn: str, *, name: str, pool: AsyncConnectionPool[Connection]) -> None:
-        self.dsn = dsn
+    def __init__(self, source: Source, *, name: str, pool: AsyncConnectionPool[Connection]) -> None:
+        self._source = source
         self.name = name
         self._pool = pool
 
+    @property
+    def dsn(self) -> str:
+        """As it is now: for a connection that is made at once."""
+        return current(self._source)
+
     @classmethod
-    async def open(cls, dsn: str, *, name: str, max_size: int = 10, timeout_s: float = 30.0) -> Database:
+    async def open(cls, source: Source, *, name: str, max_size: int = 10, timeout_s: float = 30.0) -> Database:
         """Connects, or raises CatalogUnavailable after `timeout_s`; CatalogUnsafe when this PostgreSQL would
         lose acknowledged commits. `name` is what `pg_stat_activity` shows."""
-        await _wait_until_safe(dsn, timeout_s=timeout_s)
+        await _wait_until_safe(source, timeout_s=timeout_s)
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            dsn,
+            partial(ask, source),
             kwargs={
                 "autocommit": True,
                 "row_factory": namedtuple_row,
@@ -63,7 +70,7 @@ class Database:
         )
         with translated():
             await pool.open(wait=True, timeout=timeout_s)
-        return cls(dsn, name=name, pool=pool)
+        return cls(source, name=name, pool=pool)
 
     async def close(self) -> None:
         await self._pool.close()
@@ -97,7 +104,7 @@ class Database:
         """A connection of its own beside the pool, in autocommit, for LISTEN. Closed on exit."""
         with translated():
             conn = await AsyncConnection.connect(
-                self.dsn, autocommit=True, row_factory=namedtuple_row,
+                await ask(self._source), autocommit=True, row_factory=namedtuple_row,
                 application_name=f"{self.name}-listen", connect_timeout=CONNECT_TIMEOUT_S,
             )  # fmt: skip
             async with conn:
@@ -123,7 +130,7 @@ def translated() -> Iterator[None]:
         raise ProofMissing(f"the database refused a state or a proof that is not proved (rule {rule})") from error
     except psycopg.OperationalError as error:
         kind = type(error).__name__
-        raise CatalogUnavailable(f"the catalog could not be asked ({kind} {error.sqlstate or ''})".strip()) from error
+        raise unreachable(error, f"the catalog could not be asked ({kind} {error.sqlstate or ''})".strip()) from error
 
 
 _REFUSALS: dict[str, type[MoverError]] = {"MV101": NotFound, "MV102": Conflict, "MV103": Denied}
@@ -172,15 +179,17 @@ async def assert_durable(conn: Connection) -> None:
         raise CatalogUnsafe(f"this PostgreSQL may lose acknowledged commits: {', '.join(wrong)}")
 
 
-async def _wait_until_safe(dsn: str, *, timeout_s: float) -> None:
+async def _wait_until_safe(source: Source, *, timeout_s: float) -> None:
     """A server that is still starting or recovering gets its time; an unsafe one is refused at once."""
     deadline_s = monotonic_s() + timeout_s
     while True:
         try:
-            conn = await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+            conn = await AsyncConnection.connect(
+                await ask(source), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+            )
         except psycopg.OperationalError as error:
             if monotonic_s() >= deadline_s:
-                raise CatalogUnavailable(f"no connection to the catalog within {timeout_s:g} s") from error
+                raise unreachable(error, f"no connection to the catalog within {timeout_s:g} s") from error
             await SYSTEM.sleep(_RETRY_STEP_S)
             continue
         async with conn:

@@ -26,8 +26,10 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from mover.catalog.dsn import Source, current, unbelieved, unreachable
 from mover.catalog.postgres import find_binaries, major_version
-from mover.errors import CatalogError, CatalogUnavailable, Conflict
+from mover.catalog.room import ended_for_room
+from mover.errors import CatalogError, Conflict
 
 SCHEMAS = ("mover", "vault", "mover_meta")
 CHUNK_BYTES = 1 << 20
@@ -62,10 +64,14 @@ class Moment(Struct, frozen=True):
 
 
 class Dumper:
-    """`dsn` of a role that may read everything (of the embedded server: its superuser)."""
+    """`source` of a role that may read everything (of the embedded server: its superuser)."""
 
-    def __init__(self, dsn: str, *, bin_dir: Path | None = None) -> None:
-        self.dsn, self._bin_dir = dsn, bin_dir
+    def __init__(self, source: Source, *, bin_dir: Path | None = None) -> None:
+        self._source, self._bin_dir = source, bin_dir
+
+    @property
+    def dsn(self) -> str:
+        return current(self._source)
 
     @contextmanager
     def moment(self) -> Iterator[Moment]:
@@ -79,7 +85,7 @@ class Dumper:
     def stream(self, moment: Moment, *, queue: bool = False) -> Iterator[bytes]:
         """The dump in pg_dump's own format, uncompressed; with the jobs of the queue where they are wanted.
         CatalogError when it does not end well: then what came is no dump."""
-        command = ["--format=custom", "--compress=none", "--no-password", f"--snapshot={moment.snapshot}"]
+        command = ["--format=custom", "--compress=0", "--no-password", f"--snapshot={moment.snapshot}"]
         command += [] if queue else ["--exclude-table-data=queue.*"]
         with tempfile.TemporaryFile() as said, self._running("pg_dump", command, said, reading=True) as process:
             assert process.stdout is not None
@@ -251,7 +257,7 @@ def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     try:
         conn = psycopg.connect(make_conninfo(dsn, options=AS_TEXT))
     except psycopg.OperationalError as error:
-        raise CatalogUnavailable("no connection to dump or restore the database") from error
+        raise unreachable(error, "no connection to dump or restore the database") from error
     try:
         with conn:
             yield conn
@@ -269,13 +275,18 @@ def _check_ended(process: subprocess.Popen[bytes], program: str, said: IO[bytes]
     except subprocess.TimeoutExpired:
         raise CatalogError(f"{program} does not end") from None
     if status:
-        raise CatalogError(f"{program} ended with status {status}", hint=_advice(program, said))
+        said.seek(0)
+        words = said.read(SAID_BYTES).decode("utf-8", "replace")
+        raise ended_for_room(program, words) or CatalogError(
+            f"{program} ended with status {status}", hint=_advice(program, words)
+        )
 
 
-def _advice(program: str, said: IO[bytes]) -> str:
+def _advice(program: str, words: str) -> str:
     """What `pg_dump` says is about tables and rights; what `pg_restore` says may quote rows, and stays here."""
-    said.seek(0)
-    first = said.read(SAID_BYTES).decode("utf-8", "replace").strip().partition("\n")[0]
+    if why := unbelieved(words):
+        return f"{why[0][0].upper()}{why[0][1:]}: {why[1]}"
+    first = words.strip().partition("\n")[0]
     if program == "pg_dump" and first:
         return re.sub(r"[^\x20-\x7e]", "?", first)[:300] + "."
     return "Are the binaries as new as the server, and is the role a superuser?"

@@ -14,6 +14,7 @@ from pathlib import Path
 from mover.catalog.backups import SPARE_BYTES, database_bytes
 from mover.catalog.carrying import Compared, Say, carry
 from mover.catalog.postgres import Embedded, find_binaries, major_version
+from mover.catalog.room import fullness_told
 from mover.errors import CatalogError, NoRoom
 
 SIDE = "postgres-upgrade"
@@ -49,9 +50,10 @@ def upgrade(state_dir: Path, *, old_bin: Path | None, bin_dir: Path | None, say:
         return [], _name_old(home, side)
     source = Embedded(state_dir, bin_dir=binaries_of(old, old_bin))
     target = Embedded(side, bin_dir=bin_dir)
+    compared = None
     try:
         own = source.start().superuser_dsn
-        with source.alone():
+        with source.alone(), fullness_told(state_dir):
             _check_room(own, state_dir)
             target.kill()
             shutil.rmtree(side, ignore_errors=True)
@@ -62,6 +64,9 @@ def upgrade(state_dir: Path, *, old_bin: Path | None, bin_dir: Path | None, say:
     finally:
         target.stop()
         source.stop()
+        if compared is None:
+            # half a cluster on a full disk is the room that the standing one needs
+            shutil.rmtree(side, ignore_errors=True)
     source.exchange_data(left)
     return compared, _name_old(home, side)
 

@@ -23,7 +23,8 @@ from msgspec import Struct
 from procrastinate.schema import SchemaManager
 from psycopg import sql
 
-from mover.errors import CatalogUnavailable, MigrationFailed, SchemaMismatch
+from mover.catalog.dsn import unreachable
+from mover.errors import CatalogUnavailable, MigrationFailed, NoRoom, SchemaMismatch
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _FILE = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
@@ -134,7 +135,7 @@ def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     try:
         conn = psycopg.connect(dsn, autocommit=True)
     except psycopg.OperationalError as error:
-        raise CatalogUnavailable("no connection to migrate the catalog") from error
+        raise unreachable(error, "no connection to migrate the catalog") from error
     with conn:
         yield conn
 
@@ -178,6 +179,11 @@ def _told(migration: Migration, backup: str | None) -> Iterator[None]:
     """The database's own words may quote rows: they stay behind as the cause."""
     try:
         yield
+    except psycopg.errors.DiskFull as error:
+        raise NoRoom(
+            "the disk of the database ran full under a migration; nothing of it stands", where=migration.file,
+            hint="Free space where the database stands, and start again; the version that ran before goes on with it.",
+        ) from error  # fmt: skip
     except psycopg.Error as error:
         back = f", or `mover db restore {backup}` brings back what stood before" if backup else ""
         raise MigrationFailed(

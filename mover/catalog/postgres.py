@@ -193,7 +193,7 @@ class Embedded:
                 raise Conflict("the embedded database runs", where=str(self._home), hint="Stop what uses it.")
             _exchange(other, self._data)
             for folder in (other.parent, self._home):
-                _sync_folder(folder)
+                sync_folder(folder)
 
     def leave(self, where: str) -> None:
         """From now on `start` refuses: the database is elsewhere, and the words say where it went."""
@@ -257,7 +257,7 @@ class Embedded:
         )  # fmt: skip
         password_file.unlink()
         os.rename(side, self._data)
-        _sync_folder(self._home)
+        sync_folder(self._home)
 
     # --- starting --------------------------------------------------------------------------------------
 
@@ -394,7 +394,8 @@ class Embedded:
             return
         _signal(pid, signal.SIGINT)  # fast: ends sessions, writes a checkpoint
         deadline_s = monotonic_s() + STOP_TIMEOUT_S
-        while self._postmaster() == pid:
+        # its file goes before it does, and a cluster that is moved meanwhile would have two masters
+        while self._is_server(pid):
             if monotonic_s() > deadline_s:
                 _signal(pid, signal.SIGQUIT)  # immediate: the next start recovers
                 deadline_s = monotonic_s() + STOP_TIMEOUT_S
@@ -560,7 +561,7 @@ def _not_ours(path: Path) -> CatalogError:
     return CatalogError(
         "the state directory belongs to another user",
         where=str(path),
-        hint=f"Run as its owner, or remove what an earlier run left: sudo rm -r {shlex.quote(str(path))}",
+        hint=f"Run as its owner: sudo -u '#{path.lstat().st_uid}' mover ...",
     )
 
 
@@ -579,7 +580,7 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(side, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -593,7 +594,7 @@ def _exchange(one: Path, other: Path) -> None:
         )  # fmt: skip
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "watch": ("mover.cli.watch", "Hear of changes on tiers, for scans of changes only."),
     "demo": ("mover.cli.demo", "Run the whole workflow on a small generated hospital."),
     "status": ("mover.cli.status", "How the daemon is doing, and who you are to it."),
+    "reload": ("mover.cli.reload", "Take changed settings and policies now; say what waits for a restart."),
     "events": ("mover.cli.events", "What changes, as it changes: nouns and ids."),
     "alarm": ("mover.cli.alarm", "What was told to whom; try a receiver."),
     "needs": ("mover.cli.needs", "What waits for a person, the most urgent first."),
@@ -83,7 +84,8 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", metavar="FILE", help="The daemon's mover.yaml (default: MOVER_CONFIG or ./mover.yaml).")
+@click.option("--config", metavar="FILE",
+              help="The daemon's mover.yaml (default: MOVER_CONFIG, ./mover.yaml, /etc/mover/mover.yaml).")  # fmt: skip
 @click.option("--url", help="The daemon: http(s)://… or unix:///… (default: MOVER_URL or the config's socket).")
 @click.option("--token-file", metavar="FILE", help="A file with an API token (default: MOVER_TOKEN_FILE).")
 @click.option("--ca-file", metavar="FILE", help="Certificates to trust besides the system's.")

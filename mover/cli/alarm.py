@@ -41,10 +41,10 @@ def list_alarms(*, mover: SyncClient, out: Output, standing: bool, after: str | 
 @click.argument("receiver")
 @with_client
 def test(*, mover: SyncClient, out: Output, receiver: str) -> int:
-    """Send RECEIVER a test now. Exit status 9 when it did not take it; the daemon's log says why."""
+    """Send RECEIVER a test now. Exit status 9 when it did not take it."""
     tried = mover.oversight.try_alarm(receiver)
-    word = "[green]took it[/]" if tried.told else "[red]did not take it[/]; the daemon's log says why"
-    out.facts(tried, [("receiver", receiver), ("answer", word)])
+    word = "[green]took it[/]" if tried.told else "[red]did not take it[/]"
+    out.facts(tried, [("receiver", receiver), ("answer", word), ("why", tried.problem)])
     return 0 if tried.told else 9
 
 

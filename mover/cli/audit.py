@@ -12,6 +12,7 @@ import click
 
 from mover.cli.common import Moment, after_option, limit_option, with_client, with_output
 from mover.cli.watching import WholeLines
+from mover.model.amounts import counted
 
 if TYPE_CHECKING:
     from mover.audit.packcheck import Checked
@@ -117,16 +118,7 @@ def _verify_pack(out: Output, file: Path, trusted: tuple[str, ...], printed: Pat
 
     found = check_pack(file, trusted=trusted, certificate=lambda body: verify_certificate(body).problems)
     word = "[green]whole[/]" if found.whole else "[red]broken[/]"
-    parts = ", ".join(f"{count:,} {kind}" for kind, count in found.lines.items() if kind not in ("pack", "end"))
-    key = found.fingerprint + ("" if found.trusted else "  (compare it with the site's: this file cannot vouch for it)")
-    facts = [
-        ("pack", f"{word}, made {found.made_at} by {found.made_by}"),
-        ("run", f"{found.run} of {found.project} at {found.site}"),
-        ("manifest", f"{found.files:,} files of {found.slides:,} slides, root {found.manifest_root}"),
-        ("holds", parts), ("approvals", str(found.approvals)),
-        ("covered", str(found.covered_until or "by no checkpoint")), ("signed by", key),
-    ]  # fmt: skip
-    out.facts(found, facts)
+    out.facts(found, [("pack", word), ("file", str(file)), *_held(found)])
     if printed is not None:
         with _new_file(printed) as page:
             page.write(sheet_of(file, found))
@@ -135,6 +127,21 @@ def _verify_pack(out: Output, file: Path, trusted: tuple[str, ...], printed: Pat
     for problem in found.problems:
         out.note(f"  [red]broken[/]: {problem}")
     return 0 if found.whole else 5
+
+
+def _held(found: Checked) -> list[tuple[str, str]]:
+    """What the lines said that could be read: of a file that is cut off or no pack, some of it or nothing."""
+    parts = ", ".join(f"{count:,} {kind}" for kind, count in found.lines.items() if kind not in ("pack", "end"))
+    key = found.fingerprint + ("" if found.trusted else "  (compare it with the site's: this file cannot vouch for it)")
+    files = f"{counted(found.files, 'file')} of {counted(found.slides, 'slide')}, root {found.manifest_root}"
+    return [
+        ("made", f"{found.made_at} by {found.made_by}" if found.made_at else ""),
+        ("run", f"{found.run} of {found.project} at {found.site}" if found.run else ""),
+        ("manifest", files if found.files else ""), ("holds", parts or "no line of a pack"),
+        ("approvals", str(found.approvals) if found.lines else ""),
+        ("covered", str(found.covered_until or "by no checkpoint") if found.lines else ""),
+        ("signed by", key if found.fingerprint else "nobody that can be read"),
+    ]  # fmt: skip
 
 
 def sheet_of(file: Path, found: Checked) -> bytes:
@@ -171,16 +178,20 @@ def _told(out: Output, verdict: AuditVerdict) -> int:
     word = "[green]whole[/]" if verdict.whole else "[red]broken[/]"
     chains = ", ".join(f"{node} {count}" for node, count in sorted(verdict.chains.items()))
     copies = [
-        (f"copies on {one.tier}", one.unread or f"{one.count} checkpoints, the newest {one.newest}")
+        (f"copies on {one.tier}", one.unread or f"{counted(one.count, 'checkpoint')}, the newest {one.newest}")
         for one in verdict.checkpoints
     ]  # fmt: skip
     if verdict.whole and verdict.restored:
         word = "[yellow]whole but for what is known lost[/]"
-    out.facts(verdict, [("audit", f"{word}, {verdict.records} records"), ("chains", chains), *copies])
+    out.facts(verdict, [("audit", f"{word}, {counted(verdict.records, 'record')}"), ("chains", chains), *copies])
     for restored in verdict.restored:
         out.note(f"  [yellow]restored[/]: {_lost(restored)}")
     if not verdict.checkpoints:
-        out.note("  no checkpoint is kept elsewhere: who owns the database could rewrite it unseen")
+        out.note("  no checkpoint is kept elsewhere: who owns the database could rewrite it unseen"
+                 " (a policy of kind audit makes them)")  # fmt: skip
+    elif verdict.uncovered:
+        out.note(f"  {counted(verdict.uncovered, 'record')} that no signed copy covers yet: the daemon signs the next"
+                 " checkpoint by itself, when its policy of kind audit says (mover audit checkpoints)")  # fmt: skip
     for link in verdict.broken[:50]:
         out.note("  [red]broken[/]: " + "  ".join(f"{name}={value}" for name, value in link.items()))
     for one in verdict.checkpoints:
@@ -222,6 +233,7 @@ def accept_restore(*, mover: SyncClient, out: Output, reason: str) -> None:
 def approve_restore(*, mover: SyncClient, out: Output, id: str) -> None:
     """The second person's word: checkpoints go on from what the tiers hold."""
     _told_restore(out, mover.audit.approve_restore(id))
+    out.note("within seconds the tiers say so, too: mover audit verify")
 
 
 def _told_restore(out: Output, one: AuditRestore) -> None:

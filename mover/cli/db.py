@@ -50,7 +50,8 @@ def status(where: Where, *, out: Output) -> int:
         }  # fmt: skip
     pairs = [
         ("database", "embedded" if settings.database.embedded else "a given server"), ("size", size(held)),
-        ("schema", state.newest or "none yet"), ("this version", _fits(state)), ("put aside", " ".join(aside)),
+        ("schema", state.newest or "none yet"), ("this version", _fits(state, settings)),
+        ("put aside", " ".join(aside)),
     ]  # fmt: skip
     out.facts(told, pairs)
     if not out.as_json:
@@ -84,8 +85,14 @@ def migrate(where: Where, *, out: Output, admin: str | None, without_backup: boo
     The version that ran before works on the new schema, too: a failed upgrade goes back without a restore.
     """
     from mover.catalog import migrate as migrations
+    from mover.errors import SettingsInvalid
 
     settings = where.settings()
+    if not (settings.database.embedded or plan or admin):
+        raise SettingsInvalid(
+            "the logins of the daemon may not migrate", where=str(settings.file),
+            hint="Name one that may, as its server's administrator: mover db migrate --admin DSN",
+        )  # fmt: skip
     with _alone(settings), _reached(settings, admin) as dsn:
         state = migrations.schema_state(dsn)
         wanted = not state.empty and bool(state.missing) and not without_backup
@@ -125,7 +132,8 @@ def restore(where: Where, *, out: Output, name: str, plan: bool) -> None:
         found = [one for one in backups.listed(_folder(settings)) if one.name == name]
         out.table([_told(one) for one in found], "backup taken schema rows>", map(_row, found), empty="no such backup")
         return
-    with _alone(settings), _reached(settings, None) as dsn:
+    with _alone(settings), _started(settings) as embedded, embedded.alone():
+        dsn = embedded.start().superuser_dsn
         aside = backups.go_back(dsn, _folder(settings), name, bin_dir=settings.database.bin_dir)
     out.facts({"restored": name, "put_aside": aside}, [("restored", name), ("before, as", aside)])
     out.note("What happened after the backup is not in it: walk the tiers, and look at the audit's ends.")
@@ -141,14 +149,16 @@ def forget(where: Where, *, out: Output, plan: bool) -> None:
 
     from mover.catalog import backups
     from mover.catalog.majors import old_clusters
+    from mover.owner import acting
 
     settings = where.settings()
     with _reached(settings, None) as dsn:
         gone = backups.standing_aside(dsn) if plan else backups.drop_aside(dsn)
-    for cluster in old_clusters(settings.state_dir):
-        gone.append(str(cluster))
-        if not plan:
-            shutil.rmtree(cluster)
+    with acting(settings.state_dir):
+        for cluster in old_clusters(settings.state_dir):
+            gone.append(str(cluster))
+            if not plan:
+                shutil.rmtree(cluster)
     out.facts({"dropped": gone, "plan": plan}, [("would drop" if plan else "dropped", " ".join(gone) or "nothing")])
 
 
@@ -166,10 +176,23 @@ def move(where: Where, *, out: Output, admin: str, plan: bool) -> None:
     from mover.catalog import carrying, leaving
     from mover.catalog.backups import database_bytes, migrate_after_backup
     from mover.cli.output import size
+    from mover.owner import acting, left_behind
 
     settings = where.settings()
+    whereto = f"to the server that {settings.file} names"
+    if leaving.lacks_its_note(settings):
+        with acting(settings.state_dir):
+            _embedded(settings).leave(whereto)
+        out.facts({"settings": str(settings.file)}, [("settings", settings.file)])
+        out.note("The move had been whole but for the note that keeps the old database closed. Start the daemon.")
+        return
+    database = settings.state_dir / "database"
     _check_movable(settings, admin)
-    with _alone(settings), _started(settings) as embedded, embedded.alone():
+    leaving.rewritten(settings.file, leaving.logins_in(database))
+    with (
+        left_behind(settings.state_dir, lambda: leaving.rewrite(settings.file, leaving.logins_in(database))) as rewrite,
+        _alone(settings), _started(settings) as embedded, embedded.alone(),
+    ):  # fmt: skip
         own = embedded.start().superuser_dsn
         server = leaving.look_at(admin)
         if plan:
@@ -178,10 +201,10 @@ def move(where: Where, *, out: Output, admin: str, plan: bool) -> None:
             out.facts(told, [("would carry", size(held)), ("to PostgreSQL", server), ("and write", settings.file)])
             return
         migrate_after_backup(own, _folder(settings), dump_dsn=own, bin_dir=settings.database.bin_dir)
-        files = leaving.write_logins(settings.state_dir / "database", admin)
+        leaving.write_logins(database, admin)
         compared = carrying.carry(own, admin, bin_dir=settings.database.bin_dir, say=out.note)
-        kept = leaving.rewrite(settings.file, files)
-        embedded.leave(f"to the server that {settings.file} names")
+        kept = rewrite()
+        embedded.leave(whereto)
     rows = sum(table.rows for table in compared)
     told = {"tables": len(compared), "rows": rows, "settings": str(settings.file), "settings_before": str(kept)}
     out.facts(told, [(name.replace("_", " "), value) for name, value in told.items()])
@@ -229,7 +252,7 @@ def _reached(settings: Settings, admin: str | None) -> Iterator[str]:
     chosen = settings.database
     if not chosen.embedded:
         if admin is not None:
-            _check_open(admin)
+            check_open(admin)
         assert chosen.dsn is not None
         yield admin or chosen.dsn
         return
@@ -240,10 +263,10 @@ def _reached(settings: Settings, admin: str | None) -> Iterator[str]:
 @contextlib.contextmanager
 def _started(settings: Settings) -> Iterator[Embedded]:
     """A share of the embedded server: whoever ends last stops it."""
-    from mover.catalog.postgres import Embedded
+    from mover.owner import become
 
-    chosen = settings.database
-    embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+    become(settings.state_dir)
+    embedded = _embedded(settings)
     try:
         embedded.start()
         yield embedded
@@ -251,22 +274,37 @@ def _started(settings: Settings) -> Iterator[Embedded]:
         embedded.stop()
 
 
+def _embedded(settings: Settings) -> Embedded:
+    from mover.catalog.postgres import Embedded
+
+    chosen = settings.database
+    return Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
+
+
 def _check_movable(settings: Settings, admin: str) -> None:
     import os
 
     from mover.errors import SettingsInvalid
 
-    _check_open(admin)
+    check_open(admin)
     if not settings.database.embedded:
         raise SettingsInvalid("the database is a server's already", where=str(settings.file))
     if not os.access(settings.file, os.W_OK) or not os.access(settings.file.parent, os.W_OK):
         raise SettingsInvalid("the settings cannot be written by this user", where=str(settings.file))
 
 
-def _check_open(admin: str) -> None:
+def check_open(admin: str) -> None:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
     from mover.errors import SettingsInvalid
 
-    if "password" in admin or "@" in admin.partition("//")[2] and ":" in admin.partition("//")[2].partition("@")[0]:
+    try:
+        words = conninfo_to_dict(admin)
+    except ProgrammingError:
+        # what libpq says of it repeats it
+        raise SettingsInvalid("this is no DSN", hint="As in 'host=db user=postgres dbname=mover'.") from None
+    if "password" in words:
         raise SettingsInvalid("a password on the command line is everybody's", hint="Use `passfile=FILE` in the DSN.")
 
 
@@ -274,25 +312,36 @@ def _check_open(admin: str) -> None:
 def _alone(settings: Settings) -> Iterator[None]:
     """Of the embedded database no daemon runs, and none begins. A server's other daemons go on: they may."""
     from mover.opening import locked_state
+    from mover.owner import become
 
     if not settings.database.embedded:
         yield
         return
+    become(settings.state_dir)
     with locked_state(settings.state_dir):
         yield
 
 
 def _backup(settings: Settings, dsn: str) -> Backup:
-    from mover.catalog.backups import make
+    import msgspec
+
+    from mover.catalog.backups import Backup, make
     from mover.errors import SettingsInvalid
+    from mover.owner import in_its_process
 
     dump = dsn if settings.database.embedded else settings.database.dump_dsn
     if dump is None:
+        other = settings.file.with_name("identified.yaml")
         raise SettingsInvalid(
-            "there is no `dump_dsn_file` in `database`, so nothing can be dumped before", where=str(settings.file),
-            hint="Name a role that may read everything; or, where somebody else keeps a way back, --without-backup.",
+            "there is no `dump_dsn_file` in `database`, so nothing can be dumped", where=str(settings.file),
+            hint=f"The other daemon's settings name one: mover --config {other} db …" if other.exists() else
+            "Name a role that may read everything. Where somebody else keeps a way back: db migrate --without-backup.",
         )  # fmt: skip
-    return make(dump, _folder(settings), bin_dir=settings.database.bin_dir)
+
+    def dumped() -> str:
+        return msgspec.json.encode(make(dump, _folder(settings), bin_dir=settings.database.bin_dir)).decode()
+
+    return msgspec.json.decode(in_its_process(settings.state_dir, dumped), type=Backup)
 
 
 def _folder(settings: Settings) -> Path:
@@ -301,9 +350,11 @@ def _folder(settings: Settings) -> Path:
     return settings.state_dir / FOLDER
 
 
-def _fits(state: SchemaState) -> str:
+def _fits(state: SchemaState, settings: Settings) -> str:
     if state.missing:
-        return f"lacks {len(state.missing)} migrations: mover db migrate, or a start of the daemon"
+        given = "mover db migrate --admin DSN"
+        command = "mover db migrate, or a start of the daemon" if settings.database.embedded else given
+        return f"lacks {len(state.missing)} migrations: {command}"
     if state.later:
         return f"works with it, though {len(state.later)} migrations are of the next version"
     return "has nothing to migrate"

@@ -1,11 +1,13 @@
-"""`mover doctor`: look at everything, change nothing, say what to do. Exit status 1 when something is wrong."""
+"""`mover doctor`: look at everything, change nothing, say what to do, the worst first.
+
+Judged is what the daemon of these settings needs, by its role and with what systemd hands to it; not what the shell of
+who asks happens to see.
+"""
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,16 +37,23 @@ STA_UNSYNC = 0x0040  # adjtimex(2)
 def command(ctx: click.Context, *, out: Output, tries: tuple[str, ...], fill_bytes: int, plan: bool) -> int:
     """Check settings, policies, permissions, tiers, database, clock and versions; each finding says what to do.
 
+    The worst comes first, and below it the command that mends it. Exit status 0: nothing is wrong, though there may be
+    things to think about; 1: something is wrong.
+
     With --try a tier is written to, read back, renamed on, locked and, if asked, filled, below .mover/try-…, which is
     removed again; a tier that may only be read is only read.
     """
+    from mover.cli import handed
     from mover.cli.trial import plan_of, tried
 
     if (plan or fill_bytes) and not tries:
         raise click.UsageError("--plan and --fill belong to --try TIER: without it nothing is changed")
     if not tries:
-        return _tell(out, _examine(ctx.obj))
-    chosen = _chosen(ctx.obj.settings(), tries)
+        status = _tell(out, sorted(_examine(ctx.obj), key=lambda one: ("bad", "warn", "good").index(one.verdict)))
+        _other_side(out, ctx.obj)
+        return status
+    settings = ctx.obj.settings()
+    chosen = _chosen(handed.with_sources(settings, handed.handed(settings)), tries)
     if plan:
         out.plan(plan_of(chosen, fill_bytes=fill_bytes))
         return 0
@@ -58,8 +67,8 @@ def _chosen(settings: Settings, names: tuple[str, ...]) -> list[Tier]:
     return [settings.tiers[name] for name in names]
 
 
-def _tell(out: Output, found: Iterator[Finding]) -> int:
-    """Each as it is found; 1 when something is wrong."""
+def _tell(out: Output, found: Iterable[Finding]) -> int:
+    """Each as it comes; 1 when something is wrong."""
     from mover.cli.probes import print_finding
 
     findings: list[Finding] = []
@@ -78,8 +87,10 @@ def _tell(out: Output, found: Iterator[Finding]) -> int:
 
 
 def _examine(where: Where) -> Iterator[Finding]:
-    from mover.cli import machine
+    from mover.cli import handed, machine
+    from mover.cli.policyfiles import policy_files
     from mover.cli.probes import bad, good
+    from mover.cli.secretfiles import secret_files
     from mover.errors import ConfigError
 
     for look in (_versions, machine.versions, machine.limits, _clock, machine.time_zone):
@@ -91,12 +102,29 @@ def _examine(where: Where) -> Iterator[Finding]:
             yield bad("settings", f"{mistake['where']}: {mistake['what']}", error.advice)
         return
     yield good("settings", f"{settings.file} is understood (role {settings.role})")
+    found = handed.handed(settings)
+    settings = handed.with_sources(settings, found)
+    yield from secret_files(settings, found)
+    yield from machine.rights(settings, handed=frozenset(one.source for one in found.values()))
     for examine in (
-        _policies, _permissions, machine.rights, _listening, machine.certificates, _tiers, _deletion, machine.mounted,
+        policy_files, _listening, machine.certificates, _tiers, _deletion, machine.mounted,
         machine.room, machine.store_clocks, _sandbox, _daemon,
     ):  # fmt: skip
         yield from examine(settings)
     yield from _database(settings)
+
+
+def _other_side(out: Output, where: Where) -> None:
+    """Of two daemons on one host the doctor looks at one at a time: each has its own needs."""
+    from mover.errors import ConfigError
+
+    try:
+        settings = where.settings()
+    except ConfigError:
+        return
+    other = settings.file.with_name("identified.yaml" if settings.role == "clean" else "mover.yaml")
+    if settings.role != "both" and other.exists():
+        out.note(f"The other daemon of this host: mover --config {other} doctor")
 
 
 def _versions() -> Iterator[Finding]:
@@ -116,11 +144,9 @@ def _clock() -> Iterator[Finding]:
 
     status = _clock_status()
     if status is None:
-        yield warn(
-            "clock", "whether it is kept by time servers cannot be asked here", "Run chrony or systemd-timesyncd."
-        )
+        yield warn("clock", "whether it is kept by time servers cannot be asked here", "chronyc tracking")
     elif status & STA_UNSYNC:
-        yield warn("clock", "it is not kept by time servers", "Run chrony or systemd-timesyncd.")
+        yield warn("clock", "it is not kept by time servers", "apt install chrony")
     else:
         yield good("clock", "kept by time servers")
 
@@ -135,70 +161,6 @@ def _clock_status() -> int | None:
     # modes is an int padded to a long, then offset, freq, maxerror and esterror are longs
     word = ctypes.sizeof(ctypes.c_long)
     return int.from_bytes(timex.raw[5 * word : 5 * word + 4], "little", signed=True)
-
-
-def _policies(settings: Settings) -> Iterator[Finding]:
-    from mover.cli.probes import bad, good
-    from mover.errors import ConfigError
-    from mover.policy import load_policies
-
-    try:
-        policies = load_policies(settings.policies).all()
-    except ConfigError as error:
-        for mistake in error.details or [{"where": error.where, "what": error.what}]:
-            yield bad("policies", f"{mistake['where']}: {mistake['what']}", error.advice)
-        return
-    unknown = 0
-    for loaded in policies:
-        for word in ("source", "archive", "flash", "repository"):
-            tier = getattr(loaded.policy, word, None)
-            if tier is not None and tier not in settings.tiers:
-                unknown += 1
-                yield bad("policies", f"{loaded.file}: there is no tier {tier}", "Name a tier of mover.yaml.")
-    if not unknown:
-        kinds = ", ".join(sorted({loaded.kind for loaded in policies}))
-        yield good("policies", f"{len(policies)} in {settings.policies} ({kinds})")
-
-
-def _permissions(settings: Settings) -> Iterator[Finding]:
-    from mover.cli.probes import bad, good
-
-    secrets = {
-        "vault key": settings.vault_key,
-        "repository password": settings.repository_password_file,
-    }
-    credentials = {
-        f"credentials of {t.name}": t.credentials_file for t in settings.tiers.values() if t.credentials_file
-    }
-    if settings.certificate_key.exists():  # a site that issues no certificates has none
-        secrets["key of certificates"] = settings.certificate_key
-    credentials |= {f"credentials of {t.name}": t.sts.file for t in settings.tiers.values() if t.sts and t.sts.file}
-    wrong = 0
-    if not settings.state_dir.is_dir():
-        yield bad("permissions", f"there is no {settings.state_dir}", "Run `mover init`.")
-        return
-    for name, path in {**secrets, **credentials}.items():
-        problem = _secret_problem(path)
-        if problem is not None:
-            wrong += 1
-            yield bad("permissions", f"{name}: {problem[0]}", problem[1])
-    if stat.S_IMODE(settings.state_dir.stat().st_mode) & 0o077:
-        wrong += 1
-        yield bad("permissions", "the state folder is open to others", f"chmod 700 {settings.state_dir}")
-    if not wrong:
-        yield good("permissions", "secrets and state are readable by their owner only")
-
-
-def _secret_problem(path: Path) -> tuple[str, str] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return f"{path} is not there or cannot be reached", "Run `mover init`, or doctor as the daemon's user."
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        return f"{path} is open to others", f"chmod 600 {path}"
-    if not os.access(path, os.R_OK):
-        return f"{path} cannot be read by this user", "Run doctor as the daemon's user."
-    return None
 
 
 def _listening(settings: Settings) -> Iterator[Finding]:
@@ -224,7 +186,7 @@ def _tiers(settings: Settings) -> Iterator[Finding]:
 
     tiers = [t for t in settings.tiers.values() if not (settings.role == "clean" and t.zone == "identified")]
     for tier in tiers:
-        found = probes.look_at_place(tier)
+        found = probes.look_at_place(tier, user=probes.user_of(settings))
         yield from found
         if not any(finding.verdict == "bad" for finding in found):
             yield _tried(tier)
@@ -240,7 +202,11 @@ def _deletion(settings: Settings) -> Iterator[Finding]:
             continue
         about = f"deletion on {tier.name}"
         if not tier.deletes_said:
-            yield warn(about, "it happens, and nobody said so", "Say `deletes: true` or `deletes: false` of the tier.")
+            yield warn(
+                about,
+                "it happens, and nobody said so",
+                f"Say `deletes:` of {tier.name} in {settings.file}, true or false.",
+            )
         else:
             yield good(about, "switched on" if tier.deletes else "not switched on: nothing is deleted, plans say what")
 
@@ -273,6 +239,7 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
 
 
 def _daemon(settings: Settings) -> Iterator[Finding]:
+    from mover.cli import handed
     from mover.cli.common import local_url
     from mover.cli.probes import good, warn
     from mover.errors import MoverError
@@ -283,7 +250,9 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
         with SyncClient(url) as mover:
             seen = mover.health()
     except MoverError as error:
-        yield warn("daemon", f"{error.what}", f"Start it: mover --config {settings.file} daemon")
+        unit = handed.unit_of(settings) if handed.starts(settings) else ""
+        begin = f"systemctl start {unit}" if unit else f"mover daemon --config {settings.file}"
+        yield warn("daemon", f"{error.what}", begin)
         return
     yield good("daemon", f"version {seen.version} answers on {url}")
 
@@ -296,8 +265,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     chosen = settings.database
     try:
         if not chosen.embedded:
-            assert chosen.dsn is not None
-            yield good("database", _asked(chosen.dsn))
+            yield from _server(settings)
             return
         if not (settings.state_dir / "postgres" / "data").is_dir():
             yield warn(
@@ -309,17 +277,45 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield bad("database", error.what, error.advice)
 
 
+def _server(settings: Settings) -> Iterator[Finding]:
+    """Each login of this side, and whether the schema is one that this version works with: what a start refuses."""
+    from mover.catalog.migrate import schema_state
+    from mover.cli.probes import bad, good
+    from mover.errors import MoverError
+
+    chosen = settings.database
+    assert chosen.dsn is not None and chosen.vault_dsn is not None
+    yield good("database", _asked(chosen.dsn))
+    state = schema_state(chosen.dsn)
+    if state.missing:
+        what = "no tables yet" if state.empty else f"{len(state.missing)} migrations behind this version"
+        yield bad("schema", what, f"mover --config {settings.file} db migrate --admin DSN")
+        return
+    yield good("schema", state.newest)
+    logins = {"login of the vault": chosen.vault_dsn, "login of dumps": chosen.dump_dsn}
+    for about, dsn in logins.items() if settings.role != "clean" else ():
+        try:
+            yield good(about, _asked(dsn)) if dsn else good(about, "none")
+        except MoverError as error:
+            yield bad(about, error.what, error.advice)
+
+
 def _asked_embedded(settings: Settings) -> str:
     """Joins the running server, or starts it for the question; the last user's `stop` stops it."""
     from mover.catalog.postgres import Embedded
+    from mover.owner import as_owner
 
     chosen = settings.database
     embedded = Embedded(settings.state_dir, bin_dir=chosen.bin_dir, start_timeout_s=chosen.start_timeout_s)
-    server = embedded.start()
-    try:
-        return "embedded " + _asked(server.daemon_dsn)
-    finally:
-        embedded.stop()
+
+    def ask() -> str:
+        server = embedded.start()
+        try:
+            return "embedded " + _asked(server.daemon_dsn)
+        finally:
+            embedded.stop()
+
+    return as_owner(settings, ask)
 
 
 def _asked(dsn: str) -> str:

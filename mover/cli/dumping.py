@@ -87,9 +87,11 @@ def drill(
     from mover.cli.vault import _actor, _identified
     from mover.console import drill_dump
     from mover.deid.vaultkeys import RevealKey
+    from mover.owner import become_for
 
-    settings, key = _identified(ctx.obj), RevealKey.join(key_a, key_b)
-    done = asyncio.run(drill_dump(settings, tier=tier, dump=dump_id, key=key, actor=_actor(), purpose=purpose))
+    settings, key, actor = _identified(ctx.obj), RevealKey.join(key_a, key_b), _actor()
+    become_for(settings)
+    done = asyncio.run(drill_dump(settings, tier=tier, dump=dump_id, key=key, actor=actor, purpose=purpose))
     return _tell(out, done, recorded=done.recorded)
 
 
@@ -107,16 +109,22 @@ def restore(
     """Restore vault and catalog from DUMP (default: the latest) into an empty database, with no daemon running.
 
     Needs both key files, and the vault's own key file that was backed up apart. What was erased since the dump is
-    erased again, by the file of tombstones.
+    erased again, by the file of tombstones. Where the public part of the pair was lost, the pair brings it back.
     """
     import asyncio
 
     from mover.cli.vault import _actor, _identified
     from mover.console import restore_dump
-    from mover.deid.vaultkeys import RevealKey
+    from mover.deid.vaultkeys import RevealKey, encode_file, write_new
+    from mover.owner import acting, become_for
 
-    settings, key = _identified(ctx.obj), RevealKey.join(key_a, key_b)
-    done = asyncio.run(restore_dump(settings, tier=tier, dump=dump_id, key=key, actor=_actor(), purpose=purpose))
+    settings, key, actor = _identified(ctx.obj), RevealKey.join(key_a, key_b), _actor()
+    become_for(settings)
+    done = asyncio.run(restore_dump(settings, tier=tier, dump=dump_id, key=key, actor=actor, purpose=purpose))
+    # the dump opened, so this is its pair; without it nothing more would be sealed for the two, nor dumped
+    if not settings.vault_public.exists():
+        with acting(settings.vault_public.parent):
+            write_new(settings.vault_public, encode_file(key.public))
     status = _tell(out, done, erased_again=done.erased)
     out.note("What happened after the dump was taken is not in it: walk the tiers, and look at the audit's ends.")
     return status

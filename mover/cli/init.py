@@ -1,12 +1,14 @@
 """`mover init`: a site from four places.
 
 Order matters. Everything is looked at first, without writing. Then identities are written and each place is tried,
-then secrets, then policies; mover.yaml comes last, so that a half-finished init has no mover.yaml and can simply be
-run again: what it made already is kept as it is, and no secret is ever made twice.
+then secrets, then the server is told its logins, then policies; mover.yaml comes last, so that a half-finished init has
+no mover.yaml and can simply be run again: what it made already is kept as it is, and no secret is ever made twice.
+Where mover.yaml stands, nothing is ever made: a second vault key would lose every name of the first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -16,44 +18,45 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import Struct
 
+from mover.cli import newfile
 from mover.cli.common import with_output
+from mover.cli.newsite import DEFAULTS, OF_BUCKETS, QUESTIONS, Answers
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.cli.probes import Finding
-    from mover.settings import Settings
-
-QUESTIONS = {
-    "source": "Folder with the image packs and tables of pathology (read only)",
-    "bucket": "Bucket for the de-identified slides (s3://name or s3://name/prefix)",
-    "endpoint": "S3 endpoint (empty for AWS)",
-    "credentials_file": "File with the bucket's credentials",
-    "flash": "Folder on the cluster's flash storage",
-    "protect": "Folder for the snapshot repository",
-    "state": "Folder for the daemon's own state",
-    "site": "A short name of this site",
-    "project": "A short name of the first project",
-}
-DEFAULTS = {"endpoint": "", "state": "/var/lib/mover", "site": "site", "project": "main"}
+    from mover.settings import Settings, Tier
 
 
-class Answers(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `--from-file` may hold, too."""
+class Site(Struct, frozen=True):
+    """What is about to be written: one daemon's settings, or those of two."""
 
-    source: str
-    bucket: str
-    credentials_file: str
-    flash: str
-    protect: str
-    endpoint: str = ""
-    region: str = "us-east-1"
-    state: str = DEFAULTS["state"]
-    site: str = DEFAULTS["site"]
-    project: str = DEFAULTS["project"]
-    # where the cluster's nodes see the flash, if elsewhere
-    flash_seen_as: str = ""
-    # TCP besides the local socket, such as 127.0.0.1:8620
-    tcp: str = ""
+    answers: Answers
+    folder: Path
+    texts: dict[Path, str]
+    settings: tuple[Settings, ...]  # in the order of the texts; the last has the state that init writes into
+
+    @property
+    def clean(self) -> Settings:
+        return self.settings[-1]
+
+    @property
+    def tiers(self) -> dict[str, Tier]:
+        """Of all daemons, with the bucket's keys where they are now."""
+        import msgspec
+
+        found = {name: tier for one in self.settings for name, tier in one.tiers.items()}
+        given = Path(self.answers.credentials_file).expanduser().absolute()
+        return {
+            name: tier if tier.path is not None else msgspec.structs.replace(tier, credentials_file=given)
+            for name, tier in found.items()
+        }
+
+    @property
+    def shared(self) -> list[Path]:
+        """Folders that both daemons write to, each as its own user."""
+        zones = [{tier.path for tier in one.tiers.values() if not tier.read_only} for one in self.settings]
+        return sorted(path for path in set.intersection(*zones) if path is not None) if len(zones) > 1 else []
 
 
 @click.command("init")
@@ -66,46 +69,51 @@ class Answers(Struct, frozen=True, forbid_unknown_fields=True):
 @click.option("--flash", help=QUESTIONS["flash"] + ".")
 @click.option("--flash-seen-as", help="The same folder as the cluster's nodes call it.")
 @click.option("--protect", help=QUESTIONS["protect"] + ".")
+@click.option("--database", metavar="DSN", help=QUESTIONS["database"] + ".")
+@click.option("--admin", metavar="DSN", help="Of that server: a superuser, who makes roles and database now. Not kept; "
+              "its password stands in a passfile.")  # fmt: skip
 @click.option("--state", help=QUESTIONS["state"] + ".")
 @click.option("--site", help=QUESTIONS["site"] + ".")
 @click.option("--project", help=QUESTIONS["project"] + ".")
 @click.option("--tcp", help="Also listen on this address, such as 127.0.0.1:8620.")
 @click.option("--config", "folder", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True,
-              metavar="DIR", help="The folder for mover.yaml and policies/.")  # fmt: skip
+              metavar="DIR", help="The folder for settings and policies/.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.option("--plan", is_flag=True, help="Look and show what would be written; write nothing.")
 @with_output
-def command(*, out: Output, from_file: Path | None, folder: Path, yes: bool, plan: bool, **given: str | None) -> int:
-    """Ask for your tiers, try them, write mover.yaml, policies and secrets.
+def command(
+    *, out: Output, from_file: Path | None, folder: Path, admin: str | None, yes: bool, plan: bool, **given: str | None
+) -> int:
+    """Ask for your tiers, try them, write settings, policies and secrets: of one daemon, or of two for two zones.
 
-    Nothing that exists is overwritten, nothing is written to the source, and nothing is started.
+    Nothing that exists is overwritten, nothing is written to the source, and nothing is started. Called again it
+    changes nothing, and says what differs.
     """
-    from mover.errors import Conflict
-
-    file = folder.absolute() / "mover.yaml"
-    if file.exists():
-        raise Conflict("there is a mover.yaml already; it was left as it is", where=str(file),
-                       hint="Edit it and run `mover doctor`, or name another folder with --config.")  # fmt: skip
-    answers = _answers(from_file, {name: value for name, value in given.items() if value is not None}, ask=not yes)
-    text = _settings_text(answers, file)
-    settings = _parsed(text, file)
-    findings = _look(settings)
+    said = {name: value for name, value in given.items() if value is not None}
+    if (folder / "mover.yaml").exists() and from_file is None and not said:
+        raise _standing(folder.absolute() / "mover.yaml")
+    answers = _answers(from_file, said, ask=not yes)
+    site = _site(answers, folder.absolute())
+    if _all_stand(out, site):
+        return 0
+    findings = _look(site, admin)
     _report(out, findings)
     if any(finding.verdict == "bad" for finding in findings):
         out.note("\nNothing was written. Mend what is marked [red]bad[/] and run init again.")
         return 1
     if plan:
-        _show_plan(out, settings, findings, text)
+        _show_plan(out, site, findings, admin)
         return 0
     if not yes and sys.stdin.isatty() and not click.confirm("\nWrite this site?", default=True):
         return 1
-    _apply(out, settings, text)
+    _apply(out, site, admin)
     return 0
 
 
 def _answers(from_file: Path | None, given: dict[str, str], *, ask: bool) -> Answers:
     import msgspec
 
+    from mover.cli.newsite import is_folder
     from mover.errors import SettingsInvalid
     from mover.policy import read, refuse
 
@@ -119,90 +127,26 @@ def _answers(from_file: Path | None, given: dict[str, str], *, ask: bool) -> Ans
                SettingsInvalid)  # fmt: skip
     said |= given
     missing = [name for name in QUESTIONS if name not in said]
-    if ask and sys.stdin.isatty():
-        for name in missing:
+    for name in missing if ask and sys.stdin.isatty() else ():
+        if not (name in OF_BUCKETS and is_folder(said["bucket"])):
             said[name] = click.prompt(
                 QUESTIONS[name], default=DEFAULTS.get(name), show_default=bool(DEFAULTS.get(name))
             )
-    needed = [f"--{name.replace('_', '-')}" for name in missing if name not in DEFAULTS and name not in said]
+    unneeded = OF_BUCKETS if is_folder(said.get("bucket", "s3://")) else ()
+    needed = [f"--{name.replace('_', '-')}" for name in missing if name not in (*DEFAULTS, *unneeded, *said)]
     if needed:
         raise click.UsageError(f"still needed: {', '.join(needed)}")
     return msgspec.convert(said, Answers)
 
 
-def _settings_text(answers: Answers, file: Path) -> str:
-    """YAML with a sentence of why at each choice."""
-    tcp = f"\n  tcp: {_quoted(answers.tcp)}" if answers.tcp else ""
-    return f"""\
-# Written by `mover init`. `mover --config {file} doctor` checks it. Relative paths are relative to this file.
-version: 1
-site: {answers.site}
-project: {answers.project}
-
-# One daemon for both zones. With patients' data on a production site run two: `role: identified` under its own user,
-# the only one that may read the intake tier, and `role: clean` for everything else.
-role: both
-
-# The embedded database, the vault's key and the local socket live here. Back up the key apart from the database.
-state_dir: {_path(answers.state)}
-policies: policies
-
-# The local socket knows root and the daemon's user without a token. Beyond loopback TCP needs `tls:`.
-listen:
-  unix: {_quoted(str(Path(answers.state).expanduser().absolute() / "mover.sock"))}{tcp}
-
-{_tiers_text(answers)}"""
+# --- what would stand there ------------------------------------------------------------------------------------
 
 
-def _tiers_text(answers: Answers) -> str:
-    endpoint = f"\n    endpoint: {_quoted(answers.endpoint)}" if answers.endpoint else ""
-    seen_as = f"\n    seen_as: {_quoted(answers.flash_seen_as)}" if answers.flash_seen_as else ""
-    return f"""\
-tiers:
-  # What pathology hands over. Never written to; the only tier with names in it.
-  intake:
-    kind: posix
-    zone: identified
-    role: source
-    path: {_path(answers.source)}
-    read_only: true
-  # `deletes: false`: nothing is deleted there, whatever policies say; plans show what would be. Switch it on, tier by
-  # tier, when you have read such plans: runs leave the flash and snapshots are forgotten only then.
-  # De-identified slides, write-once.
-  archive:
-    kind: object
-    zone: deidentified
-    role: archive
-    url: {_quoted(answers.bucket)}{endpoint}
-    region: {_quoted(answers.region)}
-    credentials_file: {_path(answers.credentials_file)}
-    deletes: false
-  # Run roots for training. `seen_as` is the same folder as the cluster's nodes call it.
-  flash:
-    kind: posix
-    zone: deidentified
-    role: flash
-    path: {_path(answers.flash)}{seen_as}
-    deletes: false
-  # The snapshot repository, readable with stock restic.
-  protect:
-    kind: posix
-    zone: deidentified
-    role: protect
-    path: {_path(answers.protect)}
-    deletes: false
-"""
+def _site(answers: Answers, folder: Path) -> Site:
+    from mover.cli.newsite import texts
 
-
-def _quoted(text: str) -> str:
-    """JSON strings are YAML strings."""
-    import msgspec
-
-    return msgspec.json.encode(text).decode()
-
-
-def _path(text: str) -> str:
-    return _quoted(str(Path(text).expanduser().absolute()))
+    written = texts(answers, folder)
+    return Site(answers, folder, written, tuple(_parsed(text, file) for file, text in written.items()))
 
 
 def _parsed(text: str, file: Path) -> Settings:
@@ -211,34 +155,102 @@ def _parsed(text: str, file: Path) -> Settings:
 
     import msgspec
 
+    from mover.cli.logins import FILES
     from mover.settings import load
 
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "mover.yaml"
         draft.write_text(text, "utf-8")
+        for name, _, _ in FILES:
+            (draft.parent / name).parent.mkdir(exist_ok=True)
+            (draft.parent / name).write_text("host=/\n")
+            (draft.parent / name).chmod(0o600)
         settings = load(draft)
     return msgspec.structs.replace(settings, file=file, policies=file.parent / "policies")
 
 
-def _look(settings: Settings) -> list[Finding]:
+def _all_stand(out: Output, site: Site) -> bool:
+    """Whether these answers were written already. Conflict where something else stands there, shown as a diff."""
+    import difflib
+
+    there = [path for path in site.texts if path.exists()]
+    for path in there:
+        before, now = path.read_text("utf-8"), site.texts[path]
+        if before != now:
+            lines = difflib.unified_diff(before.splitlines(), now.splitlines(), str(path), "these answers", lineterm="")
+            for line in lines if not out.as_json else ():
+                click.echo(line)
+            raise _standing(path)
+    if len(there) < len(site.texts):
+        return False
+    files = [str(path) for path in there]
+    out.show({"settings": files, "changed": False}, lambda: click.echo(
+        f"{' and '.join(files)} stand as these answers say; nothing was changed. Next: {_mover(site.clean)} doctor"
+    ))  # fmt: skip
+    return True
+
+
+def _standing(file: Path) -> Exception:
+    from mover.errors import Conflict
+
+    return Conflict(f"there is a {file.name} already; it was left as it is", where=str(file),
+                    hint="Edit it and run `mover doctor`, or name another folder with --config.")  # fmt: skip
+
+
+def _mover(settings: Settings) -> str:
+    """How this site's commands begin: nothing needs to be said of the settings that are found without."""
+    from mover.settings import HOST_CONFIG
+
+    return "mover" if settings.file == HOST_CONFIG else f"mover --config {settings.file}"
+
+
+def _look(site: Site, admin: str | None) -> list[Finding]:
     from mover.api.serve import check_socket_path
     from mover.cli import probes
     from mover.errors import MoverError
     from mover.tiers.object import check_credentials
 
-    tiers = list(settings.tiers.values())
-    findings = [finding for tier in tiers for finding in probes.look_at_place(tier)]
+    tiers = list(site.tiers.values())
+    findings = [
+        finding for tier in tiers for finding in probes.look_at_place(tier, user=probes.user_of(_seer(site, tier)))
+    ]
     findings += probes.overlapping(tiers) + probes.shared_devices(tiers)
-    if settings.policies.exists():
+    if site.clean.policies.exists():
         findings.append(probes.warn("policies", "there are some already", "They are kept as they are; read them."))
     try:
-        check_socket_path(str(settings.listen.unix))
+        for one in site.settings:
+            check_socket_path(str(one.listen.unix))
         for tier in tiers:
             if tier.credentials_file is not None:
                 check_credentials((tier.url or "").partition(":")[0], tier.credentials_file)
     except MoverError as error:
         findings.append(probes.bad("settings", error.what, error.advice))
+    if site.answers.two:
+        findings.append(_look_at_server(site, admin))
+    elif admin is not None:
+        findings.append(probes.bad("database", "--admin without `database`", "Name the server: --database DSN."))
     return findings
+
+
+def _seer(site: Site, tier: Tier) -> Settings:
+    """Of two daemons the one that works there."""
+    return next(one for one in reversed(site.settings) if tier.name in one.tiers)
+
+
+def _look_at_server(site: Site, admin: str | None) -> Finding:
+    from mover.cli import logins, probes
+    from mover.cli.db import check_open
+    from mover.errors import MoverError
+
+    try:
+        place = logins.place_of(site.answers.database)
+        if admin is None:
+            return probes.good("database", f"its server is not asked; {logins.SCRIPT} is what psql tells it")
+        check_open(admin)
+        logins.refuse_others(admin, site.folder)
+        return probes.good("database", logins.look(admin, place))
+    except MoverError as error:
+        return probes.bad("database", error.what, error.advice)
 
 
 def _report(out: Output, findings: list[Finding]) -> None:
@@ -250,91 +262,174 @@ def _report(out: Output, findings: list[Finding]) -> None:
         print_finding(out, finding)
 
 
-def _writes(settings: Settings) -> list[tuple[str, str]]:
-    written = [
-        (str(tier.path / ".mover" / "tier.json"), "says which tier this folder is")
-        for tier in settings.tiers.values()
-        if tier.path is not None and not tier.read_only
+def _writes(site: Site, admin: str | None) -> list[tuple[str, str]]:
+    """In the order of writing."""
+    identities = [
+        (f"{tier.path or tier.url}/.mover/tier.json", f"says which tier this {'folder' if tier.path else 'bucket'} is")
+        for tier in site.tiers.values()
+        if not tier.read_only
     ]
+    keys = _keys(site)
     return [
-        *written,
-        *[
-            (f"{tier.url}/.mover/tier.json", "says which tier this bucket is")
-            for tier in settings.tiers.values()
-            if tier.url
-        ],
-        (str(settings.vault_key), "the vault's key, 0600; losing it loses every name for ever"),
-        (str(settings.certificate_key), "the key that signs certificates of batches, 0600"),
-        (str(settings.audit_key), "the key that signs checkpoints and packs of the audit, 0600"),
-        (str(settings.repository_password_file), "the repository's password, 0600"),
-        (str(settings.state_dir / "admin-token"), "an admin's API token, 0600"),
-        (str(settings.policies), "one policy for each step"),
-        (str(settings.file), "the settings"),
+        *identities,
+        (str(keys["vault"]), "the vault's key, 0600; losing it loses every name for ever"),
+        (str(keys["certificate"]), "the key that signs certificates of batches, 0600"),
+        (str(keys["audit"]), "the key that signs checkpoints and packs of the audit, 0600"),
+        (str(keys["repository"]), "the repository's password, 0600"),
+        (str(site.clean.state_dir / "admin-token"), "an admin's API token, 0600"),
+        *_writes_of_two(site, admin),
+        (str(site.clean.policies), "one policy for each step"),
+        *[(str(path), f"the settings of the {one.role} daemon" if site.answers.two else "the settings")
+          for path, one in zip(site.texts, site.settings, strict=True)],
+    ]  # fmt: skip
+
+
+def _writes_of_two(site: Site, admin: str | None) -> list[tuple[str, str]]:
+    from mover.cli import logins
+    from mover.cli.newsite import KEYS_OF_BUCKET
+
+    if not site.answers.two:
+        return []
+    found = [
+        (str(site.folder / name), f"login {role} of the {'identified' if names else 'clean'} daemon, 0600 and its own")
+        for name, role, names in logins.FILES
     ]
+    if not site.answers.in_folder:
+        found.append((str(site.folder / "credentials" / KEYS_OF_BUCKET), "a copy of the bucket's keys, for systemd"))
+    if admin is None:
+        return [*found, (str(site.folder / logins.SCRIPT), "roles and database, for psql at the server")]
+    return [*found, (f"database {logins.place_of(site.answers.database)['dbname']}", "at the server, with its roles")]
 
 
-def _show_plan(out: Output, settings: Settings, findings: list[Finding], text: str) -> None:
-    writes = _writes(settings)
+def _keys(site: Site) -> dict[str, Path]:
+    """Of one daemon they are its own. Of two they are root's, and systemd hands them over (LoadCredential=), but for
+    the audit's, which its daemon may renew."""
+    clean, folder = site.clean, site.folder
+    if not site.answers.two:
+        return {
+            "vault": clean.vault_key, "certificate": clean.certificate_key, "audit": clean.audit_key,
+            "repository": clean.repository_password_file,
+        }  # fmt: skip
+    return {
+        "vault": folder / "vault.key", "certificate": folder / "certificate.key",
+        "audit": clean.state_dir / "audit.key", "repository": folder / "credentials" / "repository-password",
+    }  # fmt: skip
+
+
+def _show_plan(out: Output, site: Site, findings: list[Finding], admin: str | None) -> None:
+    writes = _writes(site, admin)
     if out.as_json:
         plan = [{"action": "write", "subject": path, "reason": why} for path, why in writes]
-        out.json({"findings": findings, "plan": plan, "settings": text})
+        settings = {str(path): text for path, text in site.texts.items()}
+        out.json({"findings": findings, "plan": plan, "settings": settings})
         return
     out.note("\nwould be written:")
-    for path, why in writes:
-        out.note(f"  {path}: {why}")
-    click.echo("\n" + text, nl=False)
+    for subject, why in writes:
+        out.note(f"  {subject}: {why}")
+    for path, text in site.texts.items():
+        click.echo(f"\n{path}:\n{text}", nl=False)
 
 
-def _apply(out: Output, settings: Settings, text: str) -> None:
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def _apply(out: Output, site: Site, admin: str | None) -> None:
+    tried = _establish(out, site)
+    for settings in site.settings:
+        newfile.folder(settings.state_dir, mode=0o700)
+    newfile.folder(site.folder)
+    _make_secrets(site)
+    if site.answers.two:
+        _make_logins(site, admin)
+    _make_policies(site.clean.policies)
+    _hand_over(site)
+    for path, text in site.texts.items():
+        if not path.exists():
+            newfile.place(path, text)
+    out.show(
+        {"settings": [str(path) for path in site.texts], "tiers": tried, "next": _next(site, admin)},
+        lambda: _tell_next(site, admin),
+    )
+
+
+def _make_secrets(site: Site) -> None:
     from mover.access import ADMIN_TOKEN_FILE, PREFIX
+    from mover.cli.newsite import KEYS_OF_BUCKET
     from mover.deid.vault import VaultKey
-    from mover.policy import default_folder
     from mover.randomness import new_secret
     from mover.signing import new_key
 
-    tried = _establish(out, settings)
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not settings.vault_key.exists():
-        VaultKey.create(settings.vault_key)
-    for key in (settings.certificate_key, settings.audit_key):
+    keys = _keys(site)
+    if site.answers.two:
+        newfile.folder(keys["repository"].parent, mode=0o700)
+    if not keys["vault"].exists():
+        VaultKey.create(keys["vault"])
+    for key in (keys["certificate"], keys["audit"]):
         if not key.exists():
             new_key(key)
-    _write_secret(settings.repository_password_file, new_secret() + "\n")
-    _write_secret(settings.state_dir / ADMIN_TOKEN_FILE, PREFIX + new_secret() + "\n")
-    settings.file.parent.mkdir(parents=True, exist_ok=True)
-    # copied aside and renamed: a kill leaves no half folder that looks whole
-    if not settings.policies.exists():
-        aside = settings.policies.with_name("policies.partial")
+    _write_secret(keys["repository"], new_secret() + "\n")
+    _write_secret(site.clean.state_dir / ADMIN_TOKEN_FILE, PREFIX + new_secret() + "\n")
+    if site.answers.two and not site.answers.in_folder:
+        given = Path(site.answers.credentials_file).expanduser()
+        _write_secret(site.folder / "credentials" / KEYS_OF_BUCKET, given.read_text("utf-8"))
+
+
+def _make_logins(site: Site, admin: str | None) -> None:
+    """Files first: a login whose password nobody has would need another."""
+    from mover.catalog.postgres import write_private
+    from mover.cli import logins
+
+    place = logins.place_of(site.answers.database)
+    if admin is not None:
+        logins.refuse_others(admin, site.folder)
+    secrets = logins.write_files(site.folder, place)
+    if admin is None:
+        write_private(site.folder / logins.SCRIPT, logins.script(place, secrets))
+    else:
+        logins.tell(admin, place, secrets)
+
+
+def _make_policies(folder: Path) -> None:
+    """Copied aside and renamed: a kill leaves no half folder that looks whole."""
+    from mover.policy import default_folder
+
+    if not folder.exists():
+        aside = folder.with_name("policies.partial")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(default_folder(), aside)
-        aside.rename(settings.policies)
-    _hand_over(settings)
-    with open(settings.file, "x", encoding="utf-8") as file:
-        file.write(text)
-    out.show({"settings": str(settings.file), "tiers": tried}, lambda: _next_steps(settings))
+        aside.rename(folder)
 
 
-def _hand_over(settings: Settings) -> None:
+def _hand_over(site: Site) -> None:
     """What root made here belongs to the daemon's user, who owns the state folder: as root's, the daemon could neither
-    read its keys nor work below `.mover`. The settings stay root's."""
-    owner = settings.state_dir.stat()
+    read its keys nor work below `.mover`. The settings stay root's, and so does what systemd hands over. What two
+    daemons write to belongs to the clean one's group, which the other's user is in."""
+    from mover.cli import logins
+
+    state = site.clean.state_dir
+    owner = state.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
-    marks = [tier.path / ".mover" for tier in settings.tiers.values() if tier.path is not None and not tier.read_only]
+    marks = [tier.path / ".mover" for tier in site.tiers.values() if tier.path is not None and not tier.read_only]
     identities = [mark / "tier.json" for mark in marks]
-    policies = [settings.policies, *settings.policies.rglob("*")]
-    for path in (*settings.state_dir.iterdir(), *marks, *identities, *policies):
+    policies = [site.clean.policies, *site.clean.policies.rglob("*")]
+    for path in (*state.iterdir(), *marks, *identities, *policies):
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    for shared in site.shared:
+        newfile.own_mode(shared / ".mover", 0o2770)
+        newfile.own_mode(shared / ".mover" / "tier.json", 0o640)
+    if site.answers.two:
+        logins.own(site.folder, clean=owner, identified=site.settings[0].state_dir.stat())
 
 
-def _establish(out: Output, settings: Settings) -> dict[str, str]:
+def _establish(out: Output, site: Site) -> dict[str, str]:
     """Identities, and every place tried for real."""
     from mover.cli import probes
     from mover.tiers import identity
     from mover.tiers.object import ObjectTier
 
     found = {}
-    for tier in settings.tiers.values():
+    for tier in site.tiers.values():
         made = probes.make_tier(tier)
         if isinstance(made, ObjectTier):
             made.establish()
@@ -348,27 +443,61 @@ def _establish(out: Output, settings: Settings) -> dict[str, str]:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """0600 from its first byte, durable, and never over another one."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    """Never over another one."""
+    with contextlib.suppress(FileExistsError):
+        newfile.place(path, text, mode=newfile.SECRET)
 
 
-def _next_steps(settings: Settings) -> None:
-    config = settings.file
+# --- what comes next -------------------------------------------------------------------------------------------
+
+
+def _next(site: Site, admin: str | None) -> list[tuple[str, str]]:
+    """Commands in their order, each with why."""
+    mover, file = _mover(site.clean), site.clean.file
+    if not site.answers.two:
+        return [
+            (f"{mover} doctor", "check everything once more"),
+            ("mover units write", "systemd is told which folders the service may see"),
+            ("systemctl enable --now mover", f"run it; by hand: mover daemon --config {file}"),
+            (f"{mover} status", "the one command to remember"),
+            (f"{mover} batch ready FOLDER --expected N --wait", "the first batch"),
+        ]
+    return [
+        *_next_of_server(site, admin),
+        ("mover units write", "systemd is told which folders each service may see, and hands over keys"),
+        (f"{mover} doctor", "check the clean side once more"),
+        (f"mover --config {site.settings[0].file} doctor", "and the side that sees names"),
+        ("systemctl enable --now mover-identified mover", "run both"),
+        (f"{mover} status", "the one command to remember"),
+        (f"mover --config {site.settings[0].file} batch ready FOLDER --expected N --wait", "the first batch"),
+    ]
+
+
+def _next_of_server(site: Site, admin: str | None) -> list[tuple[str, str]]:
+    import shlex
+
+    from mover.cli import logins
+
+    place = logins.place_of(site.answers.database)
+    said, file = shlex.quote(logins.admin_dsn(place, dbname="postgres")), site.folder / logins.SCRIPT
+    # by its socket a server asks who one is here, and the script is for root's eyes
+    psql = f"sudo -u postgres psql {said} < {file}" if place["host"].startswith("/") else f"psql {said} -f {file}"
+    script = [(psql, "a superuser of the server makes roles and database")]
+    owner = admin and logins.at_database(admin, place["dbname"]) or logins.admin_dsn(place, dbname=place["dbname"])
+    # its settings have the login that dumps, which every later migration asks for
+    migrate = (f"{_mover(site.settings[0])} db migrate --admin {shlex.quote(owner)}", "tables, by the same superuser")
+    return [*(script if admin is None else []), migrate]
+
+
+def _tell_next(site: Site, admin: str | None) -> None:
+    steps = _next(site, admin)
+    click.echo(f"\nwritten: {', '.join(str(path) for path in site.texts)}")
+    for one in site.settings:
+        which = f"{one.role} daemon" if site.answers.two else "daemon"
+        click.echo(f"The {which} runs as the user that owns {one.state_dir}.")
+    click.echo("\nWhat to do next, in this order:\n")
+    for number, (command, why) in enumerate(steps, start=1):
+        click.echo(f"  {number}. {why}:\n       {command}")
     click.echo(f"""
-written: {config}
-The daemon runs as the user that owns {settings.state_dir}. What to do next:
-
-  mover --config {config} doctor          check everything once more
-  mover --config {config} daemon          run it; as a service: mover units write, systemctl enable --now mover
-  mover --config {config} token make slurm --role operator --uid UID --gid GID
-  mover --config {config} batch ready FOLDER --expected N --wait
-
-Nothing is deleted on any tier until its `deletes:` in {config} says true.
-Keep a copy of {settings.vault_key} in a safe: without it no name can ever be found again.""")
+Nothing is deleted on any tier until its `deletes:` in {site.clean.file} says true.
+Keep a copy of {_keys(site)["vault"]} in a safe: without it no name can ever be found again.""")

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mover.cli.probes import Finding, bad, good, warn
+from mover.cli.probes import ANSWER_S, Finding, bad, good, may, name_of, user_of, warn
 from mover.clock import SYSTEM
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # a database, three object stores and the groups of small files, all at once
 LEAST_FILES = 8192
-ANSWER_S = 10.0
 # stores refuse what was signed a quarter of an hour away
 STORE_GAP_S = 60.0
 STORE_REFUSES_S = 900.0
@@ -100,43 +99,49 @@ def room(settings: Settings) -> Iterator[Finding]:
                        "Say at most what the file system holds, or leave it out.")  # fmt: skip
 
 
-def rights(settings: Settings) -> Iterator[Finding]:
-    """Root may everything; the daemon is somebody else. So each path is asked as the owner of the state folder."""
+def rights(settings: Settings, *, handed: frozenset[Path] = frozenset()) -> Iterator[Finding]:
+    """Root may everything; the daemon is somebody else. So each path is asked as the owner of the state folder, but for
+    those that systemd hands over: root reads them."""
     if os.geteuid() != 0 or not settings.state_dir.is_dir():
         return
-    owner = settings.state_dir.stat()
-    if owner.st_uid == 0:
-        yield warn("rights", "the state folder is root's, so the daemon would run as root", "chown it to its user.")
+    user = user_of(settings)
+    if user is None:
+        yield warn("rights", "the state folder is root's, so the daemon would run as root",
+                   f"chown mover: {settings.state_dir}")  # fmt: skip
         return
     wanted = [(settings.file, "r"), (settings.policies, "rx"), (settings.state_dir, "rwx")]
-    wanted += [(path, "r") for path in (settings.vault_key, settings.repository_password_file) if path.exists()]
-    wanted += [(tier.credentials_file, "r") for tier in settings.tiers.values() if tier.credentials_file]
+    secrets = [settings.vault_key] * (settings.role != "clean")
+    secrets += [settings.repository_password_file] * (settings.role != "identified")
+    secrets += [tier.credentials_file for tier in settings.tiers.values() if tier.credentials_file]
+    secrets += _dsn_files(settings)
+    wanted += [(path, "r") for path in secrets if path not in handed and path.exists()]
     wanted += [(_path(tier), "rx" if tier.read_only else "rwx") for tier in _posix(settings)]
-    denied = [(path, way) for path, ways in wanted for way in ways if not _may(path, way, owner)]
+    denied = [(path, way) for path, ways in wanted for way in ways if not may(path, way, user)]
+    who = name_of(user.st_uid) if name_of(user.st_uid) != "nobody" else str(user.st_uid)
     for path, way in denied:
         word = {"r": "read", "w": "write", "x": "enter"}[way]
-        yield bad("rights", f"the user {owner.st_uid} may not {word} {path}", "Give it that right (chown, setfacl).")
+        yield bad("rights", f"the user {who} may not {word} {path}", _opened(path, way, who, settings))
     if not denied:
-        yield good("rights", f"{len(wanted)} paths are open to user {owner.st_uid} as it needs them")
+        yield good("rights", f"{len(wanted)} paths are open to user {who} as it needs them")
 
 
-def _may(path: Path, way: str, owner: os.stat_result) -> bool:
-    """access(2) asks with the real user: so a child takes it."""
-    asked = ["/usr/bin/test", f"-{way}", str(path)]
-    groups = os.getgrouplist(_name_of(owner.st_uid), owner.st_gid)
-    told = subprocess.run(
-        asked, user=owner.st_uid, group=owner.st_gid, extra_groups=groups, timeout=ANSWER_S, check=False
-    )
-    return told.returncode == 0
+def _dsn_files(settings: Settings) -> list[Path]:
+    from mover.errors import SettingsInvalid
+    from mover.policy import read_as
+    from mover.settings import SettingsFile
+
+    database = read_as(settings.file, SettingsFile, then=lambda _: iter(()), error=SettingsInvalid).database
+    names = (database.dsn_file, database.vault_dsn_file, database.dump_dsn_file)
+    return [settings.file.parent / name for name in names if name]
 
 
-def _name_of(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # an id that nobody has here: only its group counts
-        return "nobody"
+def _opened(path: Path, way: str, who: str, settings: Settings) -> str:
+    """A file is its daemon's alone; a folder that is another's, or both daemons', is opened beside its owner."""
+    if path.is_file() and path != settings.file:
+        return f"chown {who} {path}"
+    if way != "w":
+        return f"setfacl -m u:{who}:{'rx' if path.is_dir() else 'r'} {path}"
+    return f"chown {who} {path}" if settings.role != "identified" else f"setfacl -m u:{who}:rwx {path}"
 
 
 # --- certificates and clocks -----------------------------------------------------------------------------------
@@ -193,9 +198,9 @@ def store_clocks(settings: Settings) -> Iterator[Finding]:
         if gap_s is None:
             yield warn(about, "its store tells no time", "Compare the clocks by hand: curl -I on its endpoint.")
         elif abs(gap_s) > STORE_REFUSES_S:
-            yield bad(about, f"the store's clock is {gap_s:+.0f} s from ours: refused", "Keep both by time servers.")
+            yield bad(about, f"the store's clock is {gap_s:+.0f} s from ours: refused", "chronyc tracking")
         elif abs(gap_s) > STORE_GAP_S:
-            yield warn(about, f"the store's clock is {gap_s:+.0f} s from ours", "Keep both by time servers.")
+            yield warn(about, f"the store's clock is {gap_s:+.0f} s from ours", "chronyc tracking")
         else:
             yield good(about, "the store's clock and ours agree")
 
@@ -206,9 +211,13 @@ def _gap_s(tier: Tier) -> float | None:
     import ssl
     from urllib.parse import urlsplit
 
+    from mover.errors import ConfigError
     from mover.tiers.object import ObjectTier
 
-    where = ObjectTier.of(tier).where
+    try:
+        where = ObjectTier.of(tier).where
+    except ConfigError:  # its keys are away, and that was said
+        return None
     url = urlsplit(where.service if where.scheme == "s3" else where.endpoint)
     if not url.hostname:
         return None

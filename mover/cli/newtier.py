@@ -6,13 +6,13 @@ declared. What a daemon refuses is taken away again, so that its next start does
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from mover.cli import newfile
 from mover.cli.common import plan_option, with_output
 from mover.model.tiers import TierRole, Zone
 
@@ -67,7 +67,9 @@ def add(ctx: click.Context, *, out: Output, name: str, timeout_s: int, plan: boo
         value = {"file": str(file), "text": text, "findings": findings}
         out.show(value, lambda: click.echo(f"\nwould be written, {file}:\n{text}", nl=False))
         return 0
-    _write(file, text)
+    # a daemon looks there every few seconds
+    newfile.folder(file.parent)
+    newfile.place(file, text)
     taken = _wait(ctx.obj, name, timeout_s)
     if taken is not None and not taken["taken"]:
         file.unlink()
@@ -102,21 +104,6 @@ def _look(settings: Settings, name: str, text: str) -> list[Any]:
     tiers = list(grown.tiers.values())
     beside = [one for one in probes.overlapping(tiers) if name in one.about.split() + one.what.split()]
     return [*probes.look_at_place(grown.tiers[name]), *beside, *probes.shared_devices(tiers)]
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all, for everybody to read and for its owner to write: a daemon looks here every few seconds."""
-    file.parent.mkdir(mode=0o755, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=file.parent, prefix=".")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fchmod(opened.fileno(), 0o644)
-            os.fsync(opened.fileno())
-        os.link(aside, file)  # refuses a name that is taken
-    finally:
-        os.unlink(aside)
 
 
 def _wait(where: Where, name: str, timeout_s: int) -> dict[str, Any] | None:

@@ -137,7 +137,11 @@ def print_error(error: MoverError, *, as_json: bool) -> None:
         }  # fmt: skip
         click.echo(msgspec.json.encode(said).decode().translate(_JSON_CONTROLS), err=True)
         return
-    click.echo(f"{click.style('error', fg='red')}: {error.what.translate(_SHOWN)} ({error.code})", err=True)
+    # an expression is shown over its caret; no line of it can pass for one of ours, which begin further left
+    what, *under = error.what.split("\n")
+    click.echo(f"{click.style('error', fg='red')}: {what.translate(_SHOWN)} ({error.code})", err=True)
+    for line in under:
+        click.echo(f"{'':>9}{line.translate(_SHOWN)}", err=True)
     again = {"never": "not by itself", "later": "later, as it is", "elsewhere": "from another copy or node"}
     lines = [("where", error.where), ("again", again[error.retry]), ("to do", error.advice), ("request", request)]
     for name, line in lines:

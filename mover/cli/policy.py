@@ -239,3 +239,5 @@ def _told(out: Output, change: wire.PolicyChange) -> None:
     if change.explanation:
         facts.append(("not carried out", change.explanation))
     out.facts(change, facts)
+    if change.state == "asked":
+        out.note(f"Another person, known here for a day, agrees: mover policy approve {change.id}")

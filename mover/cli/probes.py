@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
-    from mover.settings import Tier
+    from mover.settings import Settings, Tier
     from mover.tiers.object import ObjectTier
     from mover.tiers.posix import PosixTier
 
-SOURCE_LOOKS = 1000
+ANSWER_S = 10.0
 
 
 class Finding(Struct, frozen=True):
@@ -54,28 +55,56 @@ def make_tier(tier: Tier, *, identity: str | None = None) -> PosixTier | ObjectT
     return ObjectTier.of(tier, identity=identity)
 
 
-def look_at_place(tier: Tier) -> list[Finding]:
-    """What can be said of a tier's place without writing to it."""
+def user_of(settings: Settings) -> os.stat_result | None:
+    """Root may everything, the daemon is somebody else: who owns the state folder. None where that is no question."""
+    if os.geteuid() != 0 or not settings.state_dir.is_dir():
+        return None
+    owner = settings.state_dir.stat()
+    return owner if owner.st_uid else None
+
+
+def may(path: Path, way: str, user: os.stat_result) -> bool:
+    """access(2) asks with the real user: so a child takes it."""
+    asked = ["/usr/bin/test", f"-{way}", str(path)]
+    groups = os.getgrouplist(name_of(user.st_uid), user.st_gid)
+    told = subprocess.run(
+        asked, user=user.st_uid, group=user.st_gid, extra_groups=groups, timeout=ANSWER_S, check=False
+    )
+    return told.returncode == 0
+
+
+def name_of(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # an id that nobody has here: only its group counts
+        return "nobody"
+
+
+def look_at_place(tier: Tier, *, user: os.stat_result | None = None) -> list[Finding]:
+    """What can be said of a tier's place without writing to it, by the rights of the daemon's `user`."""
     if tier.path is None:
         return []
     about = f"tier {tier.name}"
     if not tier.path.is_dir():
-        return [bad(about, "the folder is not there", f"Mount or make {tier.path}.")]
+        return [bad(about, "the folder is not there", f"mount {tier.path}")]
     if not os.access(tier.path, os.R_OK | os.X_OK):
         return [bad(about, "the folder cannot be read by this user", "Run as the daemon's user, or let it read.")]
     found = []
     if not tier.read_only and not os.access(tier.path, os.W_OK):
         found.append(bad(about, "the folder cannot be written by this user", "Let the daemon's user write it."))
     if tier.role == "source":
-        found.append(_look_at_source(tier.path, about))
+        found.append(_look_at_source(tier.path, about, user))
     return found
 
 
-def _look_at_source(path: Path, about: str) -> Finding:
+def _look_at_source(path: Path, about: str, user: os.stat_result | None) -> Finding:
     if not any(os.scandir(path)):
         return warn(about, "the folder is empty", "An unmounted source looks like this; is it mounted?")
-    if os.access(path, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        return warn(about, "this user could write to the source", "Mount it read-only: mount -o ro, or an ro export.")
+    writes = may(path, "w", user) if user else os.access(path, os.W_OK)
+    if writes and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return warn(about, "this user could write to the source", f"mount -o remount,ro {path}")
     return good(about, "readable, and not writable")
 
 

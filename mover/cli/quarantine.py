@@ -9,6 +9,7 @@ import click
 
 from mover.cli.common import after_option, limit_option, plan_option, with_client
 from mover.cli.watching import WholeLines
+from mover.model.amounts import counted
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -36,14 +37,19 @@ def list_causes(*, mover: SyncClient, out: Output, batch: str | None) -> None:
 
     found = mover.quarantine.list(batch=batch)
     rows = [
-        (one.id, one.count, one.kind, size(one.bytes), one.code, one.words, ", ".join(o.action for o in one.offers))
+        (one.id, one.count, one.kind, size(one.bytes), one.code, one.words, ", ".join(_ways(one)))
         for one in found.causes
     ]
     out.table(found, "cause waiting> kind bytes> code words decisions", rows, empty="nothing waits in quarantine")
     if found.more:
-        out.note(f"{found.more} more causes are rarer; decide about these first")
+        out.note(f"and {counted(found.more, 'rarer cause')}; decide about these first")
     if found.causes:
         out.note(f"look closer: mover quarantine show {found.causes[0].id}")
+
+
+def _ways(one: wire.QuarantineCause) -> list[str]:
+    """A rule comes first where one is sound: without it the same look finds the same."""
+    return [*(["a rule"] if one.proposal else []), *(offer.action for offer in one.offers)]
 
 
 @command.command("show")
@@ -63,24 +69,26 @@ def show(*, mover: SyncClient, out: Output, cause: str, after: str | None, limit
             ("code", one.code),
             ("kind", one.kind),
             ("words", one.words),
-            ("waiting", f"{one.count} in {one.batches} batches, {size(one.bytes)}, since {one.since:%Y-%m-%d %H:%M}"),
+            ("waiting", f"{one.count:,} in {counted(one.batches, 'batch', 'batches')}, {size(one.bytes)},"
+                        f" since {one.since:%Y-%m-%d %H:%M}"),
             ("advice", one.advice),
-            *((f"decision: {offer.action}", offer.why + _two(offer)) for offer in one.offers),
-            ("packs", ", ".join(one.packs)),
+            *((f"--action {offer.action}", offer.why + _besides(offer)) for offer in one.offers),
+            ("sets" if one.kind == "records" else "packs", ", ".join(one.packs)),
         ],
-    )
+    )  # fmt: skip
+    if one.kind == "records" and one.proposal:
+        out.note(f"first a rule for it: mover quarantine draft {one.id} [--column NAME]; then it is matched by itself")
     if one.offers:
         out.note(f"decide: mover quarantine decide {one.id} --action {one.offers[0].action} --reason TEXT [--plan]")
-    if one.kind == "records" and one.proposal:
-        out.note(f"a rule for it: mover quarantine draft {one.id} [--column NAME]")
     if one.packs and one.kind != "records":
         out.note(f"the original names: mover batch reveal {one.packs[0]} --purpose TEXT")
     if len(one.packs) == limit and one.count > limit:
         out.note(f"more: --after {one.packs[-1]}")
 
 
-def _two(offer: wire.QuarantineOffer) -> str:
-    return "; another person confirms it" if offer.reviewers > 1 else ""
+def _besides(offer: wire.QuarantineOffer) -> str:
+    later = f"; {offer.later}, unless you say --once" if offer.later else ""
+    return later + ("; another person confirms it" if offer.reviewers > 1 else "")
 
 
 @command.command("decide")
@@ -140,7 +148,7 @@ def _show(out: Output, made: wire.QuarantineDecision) -> None:
         [
             ("rule", made.rule.id),
             ("confirmed", made.rule.confirmed_by),
-            ("decided", f"{made.packs} packs: {made.rule.action}"),
+            ("decided", f"{made.rule.action}, for {made.packs:,} that waited"),
             ("holds for", holds),
             ("batches", ", ".join(made.batches) or None),
             ("left waiting", f"{made.left}: {made.why_left}" if made.left else None),

@@ -62,6 +62,24 @@ def add(
     return 1 if records.state == "quarantined" else 0
 
 
+@command.command("found")
+@click.option("--purpose", required=True, help="Why you look; it stands in the audit record.")
+@click.option("--folder", default="", help="Only what lies below it.")
+@click.option("--policy", help="The records policy, where there is more than one.")
+@with_client
+def found(*, mover: SyncClient, out: Output, purpose: str, folder: str, policy: str | None) -> None:
+    """Files on the source tier that may be tables, the youngest first. For operators and custodians; every look is
+    recorded."""
+    from mover.cli.output import size
+
+    seen = mover.records.found(purpose, folder=folder, policy=policy)
+    rows = [(one.path, size(one.bytes), one.changed_at) for one in seen.found]
+    out.table(seen, "path size> changed", rows, empty=f"no table lies there on {seen.tier}: .csv, .tsv or .txt")
+    if not seen.whole:
+        out.note("there is more than one look takes in: --folder looks closer")
+    out.note(f"declare them: mover records add BATCH {' '.join(f'{name}=PATH' for name in seen.tables)}")
+
+
 @command.command("list")
 @click.option("--batch", help="Only those of this batch.")
 @after_option

@@ -10,6 +10,7 @@ import click
 
 from mover.cli.common import after_option, limit_option, plan_option, timeout_option, wait_option, with_client
 from mover.cli.watching import WholeLines
+from mover.model.amounts import counted
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -361,7 +362,7 @@ def _show(out: Output, run: wire.Run) -> None:
             ("manifest", run.manifest_root),
             ("lease until", run.lease_until),
             ("snapshots", ", ".join(run.snapshots)),
-            ("damaged", f"{run.damaged_count} files on flash" if run.damaged_count else None),
+            ("damaged", f"{counted(run.damaged_count, 'file')} on flash" if run.damaged_count else None),
             ("strays", f"{run.strays_count} moved aside" if run.strays_count else None),
             ("proofs", proofs(run.proofs)),
         ],

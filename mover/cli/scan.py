@@ -8,6 +8,7 @@ import click
 
 from mover.cli.common import after_option, limit_option, timeout_option, wait_option, with_client
 from mover.cli.watching import WholeLines
+from mover.model.amounts import counted
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -129,7 +130,7 @@ def _show(out: Output, scan: wire.Scan) -> None:
             ("tier", scan.tier if not scan.prefix else f"{scan.tier}, {scan.prefix}"),
             ("how", "only folders that changed; a full scan is the truth" if scan.method == "changes" else None),
             ("entries", f"{scan.entries} in {scan.folders} folders, {size(scan.bytes)}, {scan.entries_s:.0f}/s"),
-            ("left", f"{scan.folders_left} folders" if scan.folders_left else None),
+            ("left", counted(scan.folders_left, "folder") if scan.folders_left else None),
             ("not seen", f"[red]{scan.findings}[/]" if scan.findings else None),
             ("unchanged", drift.same or None),
             ("new", drift.new or None),

@@ -143,6 +143,13 @@ def _ago(at: datetime) -> str:
     return f"{seconds:.0f} s"
 
 
+def _used(age: wire.TierAge) -> str:
+    """Half of its files, in a plain sentence; of the first of them where a look did not reach all."""
+    files = "its files" if age.whole else f"the first {age.count:,} files"
+    days = round(age.median_s / 86_400)
+    return f"half of {files} used in the last {'day' if days <= 1 else f'{days:,} days'}"
+
+
 def _tiers(mover: SyncClient, seen: wire.Status, allowed: set[str]) -> list[tuple[str, str]]:
     """Each with its fill, when it will be full, and how long ago what stands there was used."""
     from mover.cli.output import size, state
@@ -159,7 +166,6 @@ def _tiers(mover: SyncClient, seen: wire.Status, allowed: set[str]) -> list[tupl
         if filling is not None and filling.likely_s is not None:
             said.append(f"full in {filling.likely_s / 86_400:.0f} days")
         if tier.name in ages:
-            days = ages[tier.name].median_s / 86_400
-            said.append("half of it used today" if days < 1 else f"half of it used within {days:.0f} days")
+            said.append(_used(ages[tier.name]))
         lines.append((f"tier {tier.name}", ", ".join(said)))
     return lines

@@ -58,12 +58,14 @@ def bundle(
 
 def _settings(where: Where) -> Settings | None:
     """Without settings that are understood there is still something to say; the doctor says what is wrong with them."""
+    from mover.cli.handed import handed, with_sources
     from mover.errors import ConfigError
 
     try:
-        return where.settings()
+        settings = where.settings()
     except ConfigError:
         return None
+    return with_sources(settings, handed(settings))
 
 
 def _url(settings: Settings | None) -> str | None:

@@ -8,6 +8,7 @@ import click
 
 from mover.cli.common import Span, after_option, limit_option, plan_option, with_client
 from mover.cli.watching import WholeLines
+from mover.model.amounts import counted
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -101,7 +102,7 @@ def _show(out: Output, made: wire.TagChange) -> None:
     facts: list[tuple[str, Any]] = [
         ("change", made.id),
         ("tag", made.tag),
-        ("put on" if made.action == "add" else "taken off", f"{made.count} slides, {size(made.bytes)}"),
+        ("put on" if made.action == "add" else "taken off", f"{counted(made.count, 'slide')}, {size(made.bytes)}"),
         ("chosen", made.chosen),
         ("why" if not made.undoes else "left", made.reason or None),
     ]

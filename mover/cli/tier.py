@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from mover.cli.common import Span, after_option, limit_option, with_client
+from mover.cli.gonetier import remove
 from mover.cli.newtier import add
 from mover.cli.watching import WholeLines
+from mover.model.amounts import counted
 
 if TYPE_CHECKING:
     from mover.cli.output import Output
@@ -22,6 +24,7 @@ def command() -> None:
 
 
 command.add_command(add)
+command.add_command(remove)
 
 
 @command.command("list")
@@ -105,9 +108,9 @@ def usage(*, mover: SyncClient, out: Output, tier: str, folder: str) -> None:
 
     seen = mover.oversight.usage(tier, folder=folder)
     rows = [(f.name or "(here)", f.count, size(f.bytes), f"{f.age_s / 86_400:.0f} d") for f in seen.folders or []]
-    out.table(seen, "folder files> size> age>", rows, empty=f"{seen.count} files, {size(seen.bytes)}")
+    out.table(seen, "folder files> size> age>", rows, empty=f"{counted(seen.count, 'file')}, {size(seen.bytes)}")
     if not seen.whole:
-        out.note(f"only the first {seen.count} files were counted; --folder looks closer")
+        out.note(f"only the first {seen.count:,} files were counted; --folder looks closer")
 
 
 @command.command("duplicates")
@@ -147,6 +150,9 @@ def cold(
     what = "runs" if by == "cohort" else "files"
     empty = f"everything known there was used within {_days(older_s)}"
     out.table(page, f"{by} {what}> size> used how", rows, empty=empty)
+    if not page.whole:
+        out.note("only the first million files were looked at; --folder looks closer" if by == "folder" else
+                 "runs of long ago staged slides that may stand here as unused: ask for a shorter --older")  # fmt: skip
     if page.next:
         out.note(f"more: --after {page.next}")
     elif page.items and by == "slide":
@@ -169,6 +175,9 @@ def ages(*, mover: SyncClient, out: Output) -> None:
         for t in seen.tiers
     ]  # fmt: skip
     out.table(seen, "tier files> size> half> oldest> cold>", rows, empty="neither slides nor scans tell anything yet")
+    for one in seen.tiers:
+        if not one.whole:
+            out.note(f"{one.tier}: of the first {one.count:,} files that scans saw, by name; nothing is said of others")
 
 
 def _days(seconds: float) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from blake3 import blake3
 
 from mover.cli.probes import Finding, bad, good, make_tier, warn
@@ -79,7 +80,8 @@ def tried(tier: Tier, *, fill_bytes: int = 0) -> Iterator[Finding]:
 
     about = f"try {tier.name}"
     try:
-        made = make_tier(tier)
+        # what it puts is its own, and goes again where nothing else may be deleted, too
+        made = make_tier(msgspec.structs.replace(tier, deletes=True))
         made.check_identity()
         if tier.read_only:
             yield from _reads_only(made, about)
@@ -390,7 +392,8 @@ def _empty(tier: ObjectTier, below: str, wanted: Callable[[str], bool]) -> int:
     for entry in list(tier.list(below)):
         if wanted(entry.key):
             with suppress(EntryMissing):
-                pruned.remove(entry.key)
+                # what a trial wrote is ours alone, on a tier that keeps everything else
+                pruned.tidy(entry.key)
                 removed += 1
     if tier.control is not None and tier.traits.multipart:
         cut = len(tier.where.full_key(""))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ FILES = ("mover.yaml", "identified.yaml")  # what the units name
 UNITS = Path("/etc/systemd/system")
 DROP_IN = "50-tiers.conf"
 RUNNING = Path("/run/systemd/system")  # sd_booted(3)
+FSTAB = Path("/etc/fstab")
+CREDENTIALS = Path("/run/credentials")  # systemd's, which hides them itself
+TLS = Path("/etc/ssl/private")
 
 settings_argument = click.argument(
     "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[SETTINGS]..."
@@ -83,7 +87,7 @@ def write(*, out: Output, files: tuple[Path, ...], into: Path, plan: bool) -> No
         out.table(value, "action file", [(one.action, one.path) for one in found], empty="no settings, no drop-ins")
         if changed:
             out.note("What runs goes on as it was started: systemctl restart " + " ".join(one.unit for one in changed))
-    for remark in (remark for site in sites for remark in remarks(site)):
+    for remark in [*_stricter(found), *(remark for site in sites for remark in remarks(site))]:
         out.note(remark)
 
 
@@ -117,8 +121,8 @@ def _sites(files: tuple[Path, ...]) -> list[Site]:
         {"where": str(one.file), "what": what} for one, site in zip(read, sites, strict=True) for what in mistakes(site)
     ]
     if wrong:
-        raise SettingsInvalid("a tier stands where no unit could work", details=wrong,
-                              hint="Mount it elsewhere, or bind it to another path.")  # fmt: skip
+        raise SettingsInvalid("a tier or the state stands where no unit could work", details=wrong,
+                              hint="Put it elsewhere, or bind it to another path.")  # fmt: skip
     return sites
 
 
@@ -139,6 +143,8 @@ def _site(settings: Settings, others: list[Settings]) -> Site:
         hidden=tuple(
             place for other in others for place in _places(other) if place.identified and place.path not in mine
         ),
+        other_state=next((str(other.state_dir) for other in others), ""),
+        other_secrets=tuple(dict.fromkeys(path for other in others for path in _kept_from(settings, other))),
         secrets=tuple(_secrets(settings)),
         hosts=tuple(
             (tier.name, urlsplit(tier.endpoint).hostname or "")
@@ -150,13 +156,16 @@ def _site(settings: Settings, others: list[Settings]) -> Site:
 
 
 def _places(settings: Settings) -> list[Place]:
+    """What is mounted now, and what fstab(5) would mount: a server may be away in the very minute of an upgrade."""
     from mover.decide.units import Place
-    from mover.tiers.mounts import mount_of
+    from mover.tiers.mounts import listed, mount_of, table
 
+    mounts = table()
+    mounts += [one for one in listed(FSTAB) if one.network]
     found = []
     for tier in settings.tiers.values():
         if tier.path is not None:
-            mount = mount_of(tier.path)
+            mount = mount_of(tier.path, mounts=mounts)
             found.append(Place(
                 tier.name, str(tier.path), tier.zone == "identified", tier.read_only,
                 mount=str(mount.point) if mount.network else "",
@@ -172,7 +181,53 @@ def _secrets(settings: Settings) -> list[tuple[str, str]]:
     return [(name, str(folder / name)) for name in dict.fromkeys(wanted) if (folder / name).exists()]
 
 
+def _kept_from(settings: Settings, other: Settings) -> Iterator[str]:
+    """What opens something for the other one and is not named here. Of a folder of its own beside the settings the
+    folder: what is hidden as a file is seen again as soon as another one is renamed over it."""
+    ours, home = set(_paths(settings)), other.file.parent
+    for file in _secret_files(other):
+        apart = file.parent != home and file.parent.is_relative_to(home)
+        hidden = file.parent if apart and not any(path.is_relative_to(file.parent) for path in ours) else file
+        if hidden not in ours and not any(hidden.is_relative_to(known) for known in (other.state_dir, CREDENTIALS)):
+            yield str(hidden)
+    if not any(path.is_relative_to(TLS) for path in ours):
+        yield str(TLS)
+
+
+def _secret_files(settings: Settings) -> Iterator[Path]:
+    from psycopg.conninfo import conninfo_to_dict
+
+    database = settings.database
+    yield from (settings.vault_key, settings.vault_tombstones, *(settings.drill_keys or ()))
+    yield from (settings.certificate_key, settings.audit_key, settings.repository_password_file)
+    for dsn in (database.dsn, database.vault_dsn, database.dump_dsn):
+        said = conninfo_to_dict(dsn) if dsn else {}
+        yield from (Path(str(said[name])) for name in ("passfile", "sslkey") if said.get(name))
+    named = [database.dsn_file, database.vault_dsn_file, database.dump_dsn_file]
+    named += [tier.credentials_file for tier in settings.tiers.values()]
+    for receiver in settings.receivers.values():
+        named += [getattr(receiver, "token_file", None), getattr(receiver, "password_file", None)]
+    named += [settings.listen.tls.key] if settings.listen.tls else []
+    yield from (file for file in named if file is not None)
+
+
+def _paths(value: object) -> Iterator[Path]:
+    """Every path that the settings name."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Struct):
+        yield from _paths([getattr(value, name) for name in value.__struct_fields__])
+    elif isinstance(value, dict):
+        yield from _paths(list(value.values()))
+    elif isinstance(value, list | tuple):
+        yield from (path for one in value for path in _paths(one))
+
+
 def _standing(settings: Settings) -> list[tuple[str, str]]:
+    """Keys where root keeps them, not where systemd shows them to a daemon."""
+    from mover.cli.handed import handed, with_sources
+
+    settings = with_sources(settings, handed(settings))
     found = [("settings", settings.file), ("policies", settings.policies), ("state", settings.state_dir)]
     if settings.role != "clean":
         found += [("vault key", settings.vault_key), ("erased names", settings.vault_tombstones)]
@@ -199,6 +254,16 @@ def _drop_in(unit: Unit, told: list[Line], path: Path) -> Written:
 
     before = path.read_text("utf-8") if path.exists() else None
     return Written(unit, path, tuple(told), drop_in(told) if told else None, before)
+
+
+def _stricter(found: list[Written]) -> Iterator[str]:
+    """What was waited for and is required from now on: neither mounted now nor in fstab(5)."""
+    for one in found:
+        if one.text is not None and one.before is not None:
+            waited = {line for line in one.before.splitlines() if line.startswith("Wants=")}
+            for line in sorted(waited - set(one.text.splitlines())):
+                mount = line.partition("=")[2]
+                yield f"{one.unit} does not wait for {mount} any more: mount it, or name it in {FSTAB}, and write again"
 
 
 def _put(one: Written) -> None:

@@ -8,7 +8,7 @@ machine of the identified zone.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,27 +180,27 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
 
     The daemon must find the new file beside its own, as KEY.next, until this ends; both keys open meanwhile.
     """
-    import asyncio
-
     from mover.console import open_upkeep
     from mover.deid.vaultkeys import VaultKey, next_path, write_new
+    from mover.owner import acting
 
-    settings = _identified(ctx.obj)
+    settings, actor = _identified(ctx.obj), _actor()
     before = old or settings.vault_key
     after = new or next_path(before)
     key = VaultKey.load(before)
     if not after.exists():
-        write_new(after, key.successor().to_file())
+        with acting(after.parent):
+            write_new(after, key.successor().to_file())
     following = VaultKey.load(after)
     _check_following(key, following, before, after)
 
-    async def work() -> Any:
-        async with open_upkeep(settings, actor=_actor()) as upkeep:
-            return await upkeep.rekey(following)
+    async def work() -> int:
+        async with open_upkeep(settings, actor=actor) as upkeep:
+            return int((await upkeep.rekey(following)).rows)
 
-    done = asyncio.run(work()) if following.holds_before() else None
-    installed = _install(following, before, after, settings)
-    rows = done.rows if done else 0
+    rows = by_whom_it_is(settings, work) if following.holds_before() else 0
+    with acting(after.parent):
+        installed = _install(following, before, after, settings)
     pairs = [("generation", following.generation), ("rows opened by the new key", rows), ("key", installed)]
     out.facts({"generation": following.generation, "rows": rows, "key": str(installed)}, pairs)
     out.note("Back up the new key file apart from the database. The old one opens only backups from before: destroy "
@@ -225,13 +225,15 @@ def keys_new(ctx: click.Context, *, out: Output, a: Path, b: Path) -> None:
     """Make the pair, and seal for it what the everyday key could open so far."""
     from mover.deid.vaultkeys import PublicKey, encode_file, new_pair, write_new
     from mover.errors import Conflict
+    from mover.owner import acting
 
     settings = _identified(ctx.obj)
     if settings.vault_public.exists():
         hint = "`mover vault keys rotate` replaces it; `mover vault keys adopt` goes on after a kill."
         raise Conflict("this site has a pair already", where=str(settings.vault_public), hint=hint)
     pair = new_pair(a, b)
-    write_new(settings.vault_public, encode_file(pair.public))
+    with acting(settings.vault_public.parent):
+        write_new(settings.vault_public, encode_file(pair.public))
     rows = _adopt(settings, PublicKey(pair.public))
     _advise(out, pair, a, b, rows)
 
@@ -263,10 +265,9 @@ def keys_rotate(
     ctx: click.Context, *, out: Output, key_a: Path | None, key_b: Path | None, new_a: Path, new_b: Path
 ) -> None:
     """Seal every original for a new pair. Killed, or beside a running daemon, the same command does what is left."""
-    import asyncio
-
     from mover.console import open_upkeep
     from mover.deid.vaultkeys import PublicKey, RevealKey, encode_file, new_pair, write_over
+    from mover.owner import acting
 
     settings = _identified(ctx.obj)
     if key_a is None or key_b is None:
@@ -274,13 +275,15 @@ def keys_rotate(
     old = RevealKey.join(key_a, key_b)
     there = new_a.exists() and new_b.exists()
     pair = RevealKey.join(new_a, new_b) if there else new_pair(new_a, new_b)
-    write_over(settings.vault_public, encode_file(pair.public))
+    with acting(settings.vault_public.parent):
+        write_over(settings.vault_public, encode_file(pair.public))
+    actor = _actor()
 
     async def work() -> int:
-        async with open_upkeep(settings, actor=_actor()) as upkeep:
+        async with open_upkeep(settings, actor=actor) as upkeep:
             return int((await upkeep.rotate(old, PublicKey(pair.public))).changed)
 
-    _advise(out, pair, new_a, new_b, asyncio.run(work()))
+    _advise(out, pair, new_a, new_b, by_whom_it_is(settings, work))
 
 
 # --- reveal and export ------------------------------------------------------------------------------------
@@ -435,14 +438,16 @@ def _import_row(line: int, row: dict[str, Any], columns: dict[str, str]) -> wire
 
 
 def _identified(where: Where) -> Settings:
-    """The settings of this machine; the vault's key is read by the identified process's user alone."""
+    """The settings of this machine; the vault's key is read by the identified process's user alone, or where systemd
+    hands it over, by root."""
+    from mover.cli.handed import handed, with_sources
     from mover.errors import Denied
 
     settings = where.settings()
     if settings.role == "clean":
         raise Denied("this process serves the deidentified zone and has no vault",
                      hint="Run it where mover-identified.service runs.")  # fmt: skip
-    return settings
+    return with_sources(settings, handed(settings))
 
 
 def _actor() -> str:
@@ -452,16 +457,25 @@ def _actor() -> str:
 
 
 def _adopt(settings: Settings, public: Any) -> int:
-    import asyncio
-
     from mover.console import open_upkeep
     from mover.deid.vaultkeys import VaultKey
 
-    async def work() -> int:
-        async with open_upkeep(settings, actor=_actor()) as upkeep:
-            return int((await upkeep.adopt(VaultKey.newest(settings.vault_key), public)).changed)
+    key, actor = VaultKey.newest(settings.vault_key), _actor()
 
-    return asyncio.run(work())
+    async def work() -> int:
+        async with open_upkeep(settings, actor=actor) as upkeep:
+            return int((await upkeep.adopt(key, public)).changed)
+
+    return by_whom_it_is(settings, work)
+
+
+def by_whom_it_is(settings: Settings, work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """The key files are root's here, and the embedded database is the daemon's user's."""
+    import asyncio
+
+    from mover.owner import as_owner
+
+    return int(as_owner(settings, lambda: str(asyncio.run(work()))))
 
 
 def _advise(out: Output, pair: RevealKey, a: Path, b: Path, rows: int) -> None:

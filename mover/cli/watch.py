@@ -9,7 +9,7 @@ import click
 
 @click.command("watch")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="The daemon's mover.yaml (default: MOVER_CONFIG or ./mover.yaml).")  # fmt: skip
+              help="The daemon's mover.yaml (default: MOVER_CONFIG, ./mover.yaml, /etc/mover/mover.yaml).")  # fmt: skip
 @click.pass_context
 def command(ctx: click.Context, config: Path | None) -> None:
     """Hear of changes on tiers, for scans of changes only.

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
+from mover.model.amounts import counted
+
 Tone = Literal["good", "warn", "bad", "plain"]
 Rows = Sequence[Any]  # named tuples, in the order of `columns`
 
@@ -37,17 +39,13 @@ def _day(at: datetime | None) -> str:
     return at.strftime("%Y-%m-%d %H:%M") if at else "never"
 
 
-def _n(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _identity(rows: Rows) -> Said:
     looks = sum(row.looks for row in rows)
     people = {row.who for row in rows if row.way != "tier"}
     places = [row.who for row in rows if row.way == "tier"]
     files = f"; files as they came stand on {', '.join(places)}" if places else ""
-    who = f"{_n(len(people), 'name')} may ask for original names, each time with a purpose and a record"
-    return Said("plain", f"{who}; {_n(looks, 'look')} in the last 30 days{files}")
+    who = f"{counted(len(people), 'name')} may ask for original names, each time with a purpose and a record"
+    return Said("plain", f"{who}; {counted(looks, 'look')} in the last 30 days{files}")
 
 
 def _clean(rows: Rows) -> Said:
@@ -66,7 +64,7 @@ def _clean(rows: Rows) -> Said:
 def _history(rows: Rows) -> Said:
     if not rows:
         return Said("warn", "No record speaks of it in this project")
-    return Said("plain", f"{_n(len(rows), 'record')} from {_day(rows[0].at)} to {_day(rows[-1].at)}")
+    return Said("plain", f"{counted(len(rows), 'record')} from {_day(rows[0].at)} to {_day(rows[-1].at)}")
 
 
 def _deletions(rows: Rows) -> Said:
@@ -74,7 +72,7 @@ def _deletions(rows: Rows) -> Said:
         return Said("good", "Nothing was deleted in this project")
     two = sum(1 for row in rows if row.approved_by)
     others = f"{len(rows) - two} by a rule or where a verified copy stands elsewhere; `why` says which"
-    return Said("plain", f"{_n(len(rows), 'deletion')}, {two} agreed on by a second person, {others}")
+    return Said("plain", f"{counted(len(rows), 'deletion')}, {two} agreed on by a second person, {others}")
 
 
 def _last_copy(rows: Rows) -> Said:
@@ -127,18 +125,16 @@ def _log(rows: Rows) -> Said:
     broken = sum(row.broken for row in rows)
     chains, tiers = [row for row in rows if row.kind == "chain"], [row for row in rows if row.kind == "tier"]
     if broken:
-        return Said("bad", f"{_n(broken, 'place')} where it does not fit: see `mover audit verify`")
+        return Said("bad", f"{counted(broken, 'place')} where it does not fit: see `mover audit verify`")
     lost = [row for row in rows if row.kind == "restored"]
-    words = f"{_n(sum(row.count for row in chains), 'record')} recomputed, each follows the one before it"
+    words = f"{counted(sum(row.count for row in chains), 'record')} recomputed, each follows the one before it"
     if lost:
         return Said("warn", f"{words}; the catalog was restored, and what that lost is known: {lost[0].what}")
     if not any(row.count for row in tiers):
         return Said("warn", f"{words}; no signed copy of the ends stands on another tier")
-    return Said(
-        "good",
-        f"{words}, and fit the signed copies on {', '.join(row.what for row in tiers)};"
-        " what is younger than the newest copy is signed with the next",
-    )
+    later = sum(row.count for row in rows if row.kind == "unsigned")
+    young = f"; {counted(later, 'record')} younger than the newest copy, signed with the next" if later else ""
+    return Said("good", f"{words}, and fit the signed copies on {', '.join(row.what for row in tiers)}{young}")
 
 
 _VERIFY = "mover audit verify"

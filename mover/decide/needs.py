@@ -96,6 +96,11 @@ RULES: dict[str, Rule] = {
         "records.read", "soon", "record", "a set of tables was refused", "{n} sets of tables were refused",
         "Read the reason, mend the tables, declare them again.",
     ),
+    "facts-missing": Rule(
+        "records.read", "soon", "record", "slides that a batch published later have no facts yet",
+        "slides that {n} batches published later have no facts yet",
+        "Declare their tables again, the same ones if nothing in them changed.",
+    ),
     "shortening-asked": Rule(
         "shortenings.read", "soon", "shortening", "somebody wants protection to be shorter",
         "{n} requests want protection to be shorter", "A second person approves or withdraws each.",
@@ -168,16 +173,24 @@ def away(tier: str, explanation: str) -> Need:
 
 
 # what helps where the daemon warns, by how its words begin: the noun says where people are led
-_MENDS = (
-    ("no policy of kind dump", "policy", "Add one: policies/examples/dump.yaml, with tiers of yours (docs/vault.md)."),
-    ("the folder of policies", "policy", "Mend the line that it names; until then what was followed goes on."),
-    ("the policy ", "policy", "Bring the text that is right to the node that lags (docs/policies.md)."),
-)
+_MENDS: tuple[tuple[str, Severity, str, str], ...] = (
+    (
+        "no policy of kind dump", "now", "policy",
+        "Make keys, then add one: policies/examples/dump.yaml with tiers of yours. `mover doctor` has both commands.",
+    ),
+    ("the folder of policies", "now", "policy", "Mend the line that it names; until then what was followed goes on."),
+    ("the policy ", "now", "policy", "Bring the text that is right to the node that lags (docs/policies.md)."),
+    # as a site begins: whoever learns that `now` can be passed over passes over the next one, too
+    (
+        "deletion is not switched on", "know", "tier",
+        "Once plans name the right things: `deletes: true` of the tier in mover.yaml, and a restart.",
+    ),
+)  # fmt: skip
 
 
 def warned(words: str) -> Need:
-    noun, hint = next(
-        ((noun, hint) for begins, noun, hint in _MENDS if words.startswith(begins)),
-        ("service", "mover doctor says more."),
+    severity, noun, hint = next(
+        ((severity, noun, hint) for begins, severity, noun, hint in _MENDS if words.startswith(begins)),
+        ("now", "service", "mover doctor says more."),
     )
-    return Need("warning", "now", noun, words, hint)
+    return Need("warning", severity, noun, words, hint)

@@ -160,6 +160,7 @@ _GOES = "sources leave by it"
 _SHORTER = "it promises less: what held goes on until two persons agreed to that, too (mover protect ask shorten)"
 _ALONE = "fewer persons decide about what waits in quarantine"
 _LOCK = "locks are promised for less"
+_LATER = "damage is found later"
 
 _RULES: dict[str, tuple[_Rule, ...]] = {
     "images": (
@@ -179,6 +180,9 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
         _Rule("roots", _more_of, _READ, new=True), _Rule("folders", _more_of, _READ, new=True),
         _Rule("folders", _fewer_of, "a folder is no longer protected as it was"),
         _Rule("prune_grace_s", _less(0), "packs go sooner after they were marked"),
+        *(_Rule(field, _more(0), _LATER) for field in ("drill_every_s", "sample_every_s", "whole_every_s")),
+        _Rule("sample_percent", _less(0), _LATER),
+        *(_Rule(field, _more(_FOR_EVER), "its alarm comes later") for field in ("recovery_time_s", "recovery_point_s")),
     ),
     "clean": (
         _Rule("from", _changed, _TIER),
@@ -190,7 +194,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
     "verify": (
         _Rule("tier", _changed, _TIER),
         _Rule("repair_from", _changed, "files are replaced by those of another tier", new=True),
-        _Rule("share_per_day", _less(0), "damage is found later"),
+        _Rule("share_per_day", _less(0), _LATER),
     ),
     "archive": (
         _Rule("tier", _changed, _TIER), _Rule("second_copy", _changed, _TIER),
@@ -201,9 +205,12 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
     ),
     "dump": (
         _Rule("to", _changed, _TIER), _Rule("keep", _some_less, "dumps are kept for less"),
-        _Rule("max_age_s", _more(0), "slides are released on an older dump"),
+        _Rule("max_age_s", _more(0), "slides are released on an older dump"), _Rule("drill_every_s", _more(0), _LATER),
     ),
-    "audit": (_Rule("to", _fewer_of, "signed ends of the audit go to fewer tiers"),),
+    "audit": (
+        _Rule("to", _fewer_of, "signed ends of the audit go to fewer tiers"),
+        _Rule("every_s", _more(0), "the ends of the audit are signed later"),
+    ),
     "alarm": (
         _Rule("to", _fewer_of, "fewer are told"), _Rule("severity", _said("now"), "less is told"),
         _Rule("codes", _changed, "other needs are told"),

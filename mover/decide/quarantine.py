@@ -50,12 +50,17 @@ class Cause(Struct, frozen=True):
 
 class Offer(Struct, frozen=True):
     """One sound decision. `standing`: it may hold for packs of the cause that come later; `changed`: only for packs
-    that were judged by other software or another profile than would judge them now."""
+    that were judged by other software or another profile than would judge them now; `later`: what a standing one does
+    besides."""
 
     action: Action
     why: str
     standing: bool = False
     changed: bool = False
+    later: str = ""
+
+    def says(self, *, standing: bool) -> str:
+        return f"{self.why}; {self.later}" if standing else self.why
 
 
 class Reviewing(Struct, frozen=True):
@@ -96,10 +101,11 @@ _AFTER_CHANGE: Final = Offer(
     "retry", "only after an update of this software or of the profile: the same look would find the same", changed=True
 )
 _OUT: Final = Offer("exclude", "the packs stay in the identified zone and are counted as excluded")
-_OUT_FOR_GOOD: Final = Offer("exclude", _OUT.why + "; so are later packs of this cause", standing=True)
+_OUT_FOR_GOOD: Final = Offer("exclude", _OUT.why, standing=True, later="so are later packs of this cause")
 _BARE: Final = Offer(
-    "accept-without-thumbnail", "the slide gets a thumbnail of its own in any case; so do later packs", standing=True
-)
+    "accept-without-thumbnail", "the slide gets a thumbnail of its own in any case", standing=True,
+    later="so do later packs of this cause",
+)  # fmt: skip
 _DECLARE: Final = Offer("declare", "these packs belong to the batch although nobody had listed them")
 
 _USUAL: Final = (_AGAIN, _OUT)

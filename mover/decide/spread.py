@@ -7,7 +7,7 @@ has its lowest and highest value, and a second look counts between them (`Spread
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil, floor, log10
+from math import ceil, floor, log10, ulp
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,14 @@ class Spread:
     def _edges(self) -> NDArray[Any]:
         """At most BINS and one, at round numbers."""
         assert self.low is not None and self.high is not None
-        step = _round_step((self.high - self.low) / BINS, whole=self.type != "number")
+        near = 4 * ulp(max(abs(self.low), abs(self.high)))  # closer together than this, edges would fall into one
+        least = self.high / BINS - self.low / BINS or 1.0
+        step = _round_step(max(least, near), whole=self.type != "number")
+        digits = max(12, 3 - floor(log10(step)))
         first, last = floor(self.low / step), floor(self.high / step) + 1
-        return np.array([round(n * step, 12) for n in range(first, last + 1)])
+        first -= round(first * step, digits) > self.low
+        last += round(last * step, digits) <= self.high
+        return np.array([round(n * step, digits) for n in range(first, last + 1)])
 
 
 def _counted(vector: Vector, chosen: Mask) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -104,8 +109,6 @@ def _counted(vector: Vector, chosen: Mask) -> tuple[NDArray[Any], NDArray[np.int
 
 def _round_step(least: float, *, whole: bool) -> float:
     """1, 2 or 5 times a power of ten, at least that."""
-    if least <= 0:
-        return 1.0
     power = 10.0 ** floor(log10(least))
     step = next(power * n for n in (1, 2, 5, 10) if power * n >= least * (1 - 1e-9))
     return float(max(1, ceil(step))) if whole else float(step)

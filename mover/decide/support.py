@@ -26,7 +26,8 @@ WORDS_TOGETHER: Final = 3
 
 _EDGES: Final = ".,;:!?()[]{}<>`'\"*=|"
 _NUMBER: Final = re.compile(r"[<>=~+-]{0,2}\d{1,3}(?:\.\d{1,3})?(?:%|s|ms|[KMGT]?i?B)?")
-_DIGEST: Final = re.compile(r"[0-9a-f]{16}|[0-9a-f]{20}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
+# a number of one of these lengths is an accession's or an insurance card's before it is a digest without a letter
+_DIGEST: Final = re.compile(r"(?=\d*[a-f])(?:[0-9a-f]{16}|[0-9a-f]{20}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})")
 # a time passes where this software writes its own: a scan's time names a patient's day
 _TIMES: Final = ("_at", "timestamp", "oldest", "newest")
 _TIME: Final = re.compile(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?")

@@ -48,6 +48,9 @@ class Site(Struct, frozen=True):
     state_dir: str
     places: tuple[Place, ...]
     hidden: tuple[Place, ...] = ()
+    # and where its state, and what it keeps secret, stands: the state folder, files, folders of their own
+    other_state: str = ""
+    other_secrets: tuple[str, ...] = ()
     # name and file of each secret that stands where systemd shall read it
     secrets: tuple[tuple[str, str], ...] = ()
     # host of each object tier's endpoint, by tier
@@ -74,11 +77,12 @@ def lines(unit: Unit, site: Site) -> list[Line]:
         return [*found, *_for_the_watcher(site)]
     for place in site.places:
         found += _mounted(place, site)
-        found += _opened(place)
-    if any(_below(place.path, HOMES) for place in site.places):
-        found.append(Line("Service", "ProtectHome", "tmpfs", "of homes only the places named here"))
+        found += _opened(place, site)
+    if any(_below(path, HOMES) for path in (site.state_dir, *(place.path for place in site.places))):
+        found.append(_homes())
     found += _state(site)
-    found += [_shut(place) for place in site.hidden]
+    found += [_shut(place, site) for place in site.hidden]
+    found += _kept_from(site)
     found += [
         Line("Service", "LoadCredential", f"{name}:{word(file)}", "read by root before the start, shown to it alone")
         for name, file in site.secrets
@@ -89,11 +93,15 @@ def lines(unit: Unit, site: Site) -> list[Line]:
 def mistakes(site: Site) -> list[str]:
     """Why no unit could work there."""
     found = []
-    for place in (*site.places, *site.hidden):
-        if _UNSPEAKABLE.search(place.path):
-            found.append(f"tier {place.tier}: systemd's lists hold no path with quotes, colons or backslashes")
-        if _below(place.path, PRIVATE):
-            found.append(f"tier {place.tier}: the units have a /tmp of their own and do not see this one")
+    places = [(f"tier {place.tier}", place.path) for place in (*site.places, *site.hidden)]
+    for what, path in [("state_dir", site.state_dir), *places]:
+        if _UNSPEAKABLE.search(path):
+            found.append(f"{what}: systemd's lists hold no path with quotes, colons or backslashes")
+        if _below(path, PRIVATE):
+            found.append(f"{what}: the units have a /tmp of their own and do not see this one")
+    states = site.state_dir, site.other_state
+    if site.other_state and (_below(states[0], states[1:]) or _below(states[1], states[:1])):
+        found.append("state_dir: one folder for two daemons; each locks its own, and hides it from the other")
     return found
 
 
@@ -149,33 +157,54 @@ def _mounted(place: Place, site: Site) -> Iterator[Line]:
     yield Line("Unit", "RequiresMountsFor", word(place.path), f"tier {place.tier}: not an empty folder in its place")
 
 
-def _opened(place: Place) -> Iterator[Line]:
-    """A home is hidden as a whole: there the place is bound into what is left of it."""
+def _opened(place: Place, site: Site) -> Iterator[Line]:
+    """A home is hidden as a whole: there the place is bound into what is left of it. What is waited for may be missing
+    at the start (`-`), or systemd would refuse all of the unit; where it is written to, it is found when it comes."""
+    path = ("-" if place.mount and not site.identified else "") + word(place.path)
     if place.read_only:
-        yield Line("Service", "BindReadOnlyPaths", word(place.path), f"tier {place.tier}: read, never written")
+        yield Line("Service", "BindReadOnlyPaths", path, f"tier {place.tier}: read, never written")
     else:
         option = "BindPaths" if _below(place.path, HOMES) else "ReadWritePaths"
-        yield Line("Service", option, word(place.path), f"tier {place.tier}: written to")
+        yield Line("Service", option, path, f"tier {place.tier}: written to")
+
+
+def _homes() -> Line:
+    return Line("Service", "ProtectHome", "tmpfs", "of homes only the places named here")
 
 
 def _state(site: Site) -> Iterator[Line]:
     """Where StateDirectory= of the unit does not make and open it already."""
     if site.state_dir != f"/var/lib/mover{'-identified' if site.identified else ''}":
-        yield Line("Service", "ReadWritePaths", word(site.state_dir), "its state, elsewhere than as shipped")
+        option = "BindPaths" if _below(site.state_dir, HOMES) else "ReadWritePaths"
+        yield Line("Service", option, word(site.state_dir), "its state, elsewhere than as shipped")
 
 
-def _shut(place: Place) -> Line:
-    """Without a leading `-`: what could not be hidden would be seen as soon as it is mounted."""
+def _kept_from(site: Site) -> Iterator[Line]:
+    """With `-`: a key may be in a safe. Those of the identified daemon only; it has no rights to look at others'."""
+    if not site.identified:
+        for path in (*([site.other_state] if site.other_state else []), *site.other_secrets):
+            yield Line(
+                "Service", "InaccessiblePaths", f"-{word(path)}", "not for this daemon, whose rights would open it"
+            )
+
+
+def _shut(place: Place, site: Site) -> Line:
+    """Without a leading `-`: what could not be hidden would be seen as soon as it is mounted. So of a network file
+    system its mount point is hidden, which is there while the server is away; but not where this unit works on it."""
+    shared = any(_below(own.path, (place.mount,)) for own in site.places if own != place)
     return Line(
-        "Service", "InaccessiblePaths", word(place.path),
+        "Service", "InaccessiblePaths", word(place.path if shared else place.mount or place.path),
         f"tier {place.tier}: patients' names; this unit's rights would otherwise open them",
     )  # fmt: skip
 
 
 def _for_the_watcher(site: Site) -> Iterator[Line]:
+    if _below(site.state_dir, HOMES):
+        yield _homes()
     yield from _state(site)
+    yield from _kept_from(site)
     for place in (*site.hidden, *(place for place in site.places if place.identified)):
-        yield _shut(place)
+        yield _shut(place, site)
     if site.database_by_network:
         reason = "the catalog is on another machine"
         yield Line("Service", "PrivateNetwork", "no", reason)

@@ -38,6 +38,8 @@ PAGE_MAX = 1000
 EXPECTED_MAX = 100_000
 WALK_MAX = 1_000_000
 EVERY = wire.SlideFilter()
+# of two daemons each knows its own tiers
+AT_THE_OTHER = "Where two daemons work, ask the one that reads the source: mover --config /etc/mover/identified.yaml …"
 
 
 class Batches:
@@ -146,7 +148,10 @@ class Batches:
         if body.tier is not None and body.tier != policy.source:
             raise RequestInvalid(f"policy {policy.name} reads from {policy.source}, not from {body.tier}")
         if policy.source not in self._tiers or policy.archive not in self._tiers:
-            raise RequestInvalid(f"a tier of policy {policy.name} is not configured on this node")
+            raise RequestInvalid(
+                f"a tier of policy {policy.name} is not configured on this node",
+                hint=AT_THE_OTHER,
+            )
         self._policies.profile(policy.profile)  # one that is not there stops the batch before anything is read
         if body.expected is not None and body.expected_count not in (None, len(body.expected)):
             raise RequestInvalid("expected_count and expected disagree")

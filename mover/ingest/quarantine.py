@@ -256,7 +256,7 @@ class Quarantine:
             offer = _offer(found, body.action)
             standing = _stands(offer, body)
             count = len(records) or (await _Q.one(conn, "waiting", cause=id, packs=body.packs)).count
-        step = wire.PlanStep(action=body.action, subject=id, reason=offer.why, bytes=found.bytes)
+        step = wire.PlanStep(action=body.action, subject=id, reason=offer.says(standing=standing), bytes=found.bytes)
         counts = {"packs" if not records else "record sets": count, "standing": int(standing)}
         if self._reviewers(found, body.action) < 2:
             return wire.Plan(step="quarantine", counts=counts, bytes=found.bytes, steps=[step])
@@ -383,7 +383,7 @@ class Quarantine:
     def _cause(self, cause: Cause, said: Sequence[Reviewing], **counted: Any) -> wire.QuarantineCause:
         offered = [
             wire.QuarantineOffer(
-                action=one.action, why=one.why, standing=one.standing, changed=one.changed,
+                action=one.action, why=one.why, standing=one.standing, changed=one.changed, later=one.later,
                 reviewers=reviewers(cause, one.action, said),
             )
             for one in offers(cause)

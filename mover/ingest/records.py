@@ -14,6 +14,7 @@ the end of the shard are one transaction, so there is never half a ledger.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -43,12 +44,13 @@ from mover.errors import (
     RequestError,
     RequestInvalid,
 )
+from mover.ingest.batches import AT_THE_OTHER, clean_folder
 from mover.ingest.searchagain import SearchAgain, withdrawn_by
-from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard
+from mover.jobs import FailureHandler, Handler, NewShard, Shard, add_shards, finish_shard, in_thread
 from mover.jobs.shards import tier_queue
 from mover.log import get_logger
 from mover.model import wire
-from mover.model.names import decode_names
+from mover.model.names import decode_names, key_text
 from mover.model.policy import RecordsPolicy
 from mover.policy import PolicyBook
 from mover.randomness import new_id
@@ -57,6 +59,10 @@ from mover.tiers.port import ReadTier
 
 LIST_LIMIT = 1000
 IMAGES_LIMIT = 1_000_000
+# one look at the source tier
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+LOOKED_MAX = 100_000
+FOUND_MAX = 500
 KIND = "records-match"
 PRIORITY = 6
 # sets that wait, read again at once: to plan a policy, or because it is another
@@ -161,6 +167,22 @@ class Records:
                 return wire.Plan(step="records", counts={"quarantine": 1}, bytes=tables.size_bytes, steps=[step])
             return _plan(answer, tables, waiting=batch.state != "complete")
 
+    async def found(self, project: str, actor: str, body: wire.TablesLook, *, request: str = "") -> wire.FoundTables:
+        """What may be tables where the policy takes them from, for a person with a purpose. The record comes first: a
+        look that broke off may have shown names."""
+        policy = self._policy(body)
+        folder = clean_folder(body.folder) if body.folder.strip("/") else ""
+        async with self._database.project(project) as conn:
+            await self._audit(
+                conn, project, actor, "tables listed", policy.source, reason=body.purpose, request=request,
+                details={"policy": policy.name},
+            )  # fmt: skip
+        found, whole = await in_thread(_tables, self._tiers[policy.source], folder)
+        return wire.FoundTables(
+            tier=policy.source, policy=policy.name, tables=[table.name for table in policy.tables], found=found,
+            whole=whole,
+        )  # fmt: skip
+
     async def plan_policy(self, project: str, actor: str, policy: RecordsPolicy) -> wire.Plan:
         """What would become of the sets that wait for this policy if it said this: each is read and matched by it, and
         nothing is kept but the audit record of the look at names."""
@@ -229,12 +251,15 @@ class Records:
         body = wire.RecordsRequest(batch=row.batch_id, files=files, policy=row.policy)
         return (await self.declare(project, "daemon", body)).id == row.id
 
-    def _policy(self, body: wire.RecordsRequest) -> RecordsPolicy:
+    def _policy(self, body: wire.RecordsRequest | wire.TablesLook) -> RecordsPolicy:
         named = self._policies.get(body.policy, RecordsPolicy) if body.policy else None
         policy = named or self._policies.default(RecordsPolicy)
         check_policy(policy)
         if policy.source not in self._tiers:
-            raise RequestInvalid(f"the tier {policy.source} of policy {policy.name} is not configured on this node")
+            raise RequestInvalid(
+                f"the tier {policy.source} of policy {policy.name} is not configured on this node",
+                hint=AT_THE_OTHER,
+            )
         return policy
 
     def _keyed(self, policy: RecordsPolicy, tables: Gathered) -> str:
@@ -445,6 +470,28 @@ def _ordered(policy: RecordsPolicy, body: wire.RecordsRequest) -> dict[str, str]
             details=[{"missing": name} for name in missing],
         )
     return {name: body.files[name].replace("\\", "/").strip("/") for name in declared}
+
+
+def _tables(tier: ReadTier, folder: str) -> tuple[list[wire.FoundTable], bool]:
+    """Blocking. A name that a request cannot say as it is stays out: its file is declared from the command line of who
+    renames it."""
+    tier.check_identity()
+    found, whole = [], True
+    for looked, entry in enumerate(tier.list(folder)):
+        if looked >= LOOKED_MAX:
+            whole = False
+            break
+        if entry.kind == "file" and entry.key.casefold().endswith(TABLE_SUFFIXES) and key_text(entry.key) == entry.key:
+            found.append(entry)
+    youngest = sorted(found, key=lambda one: one.fingerprint.mtime_ns, reverse=True)
+    shown = [
+        wire.FoundTable(
+            path=one.key, bytes=one.fingerprint.size_bytes,
+            changed_at=datetime.fromtimestamp(one.fingerprint.mtime_ns // 1_000_000_000, UTC),
+        )
+        for one in youngest[:FOUND_MAX]
+    ]  # fmt: skip
+    return shown, whole and len(found) <= FOUND_MAX
 
 
 def _plain(name: str) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import procrastinate
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 
 from mover import metrics
 from mover.catalog.database import Connection, Database
+from mover.catalog.dsn import Source, ask
 from mover.clock import SYSTEM, Clock, end_if_cancelled, monotonic_s
 from mover.decide import retries
 from mover.errors import AttemptsExhausted, CatalogUnavailable, LeaseLost, MoverError
@@ -53,7 +55,7 @@ class Worker:
     def __init__(
         self,
         database: Database,
-        queue_dsn: str,
+        queue: Source,
         *,
         handlers: dict[str, Handler],
         on_failed: dict[str, FailureHandler],
@@ -70,7 +72,7 @@ class Worker:
         self._concurrency = concurrency
         self._clock = clock
         self._due = asyncio.Event()
-        connector = procrastinate.PsycopgConnector(conninfo=queue_dsn, min_size=1, max_size=concurrency + 2)
+        connector = procrastinate.PsycopgConnector(conninfo=partial(ask, queue), min_size=1, max_size=concurrency + 2)
         self._app = procrastinate.App(connector=connector)
         self._task = self._app.task(name="run-shard")(self._run_shard)
 
@@ -90,7 +92,18 @@ class Worker:
             group.create_task(self._serve_queue(), name="queue worker")
 
     async def _serve_queue(self) -> None:
-        """Procrastinate's own worker. While it registers itself it may lose a cancellation (see
+        """Procrastinate's own worker ends with the connections of the catalog, as when its server is restarted. It is
+        begun again; what it ran comes again by its lapsed lease."""
+        while True:
+            end_if_cancelled()
+            try:
+                await self._serve_once()
+            except ConnectorException:
+                log.warning("queue worker begins again", code=CatalogUnavailable.code)
+            await self._clock.sleep(POLL_S)
+
+    async def _serve_once(self) -> None:
+        """While it registers itself the worker may lose a cancellation (see
         `clock.end_if_cancelled`), so it is asked again, later than an orderly end takes."""
         serving = asyncio.ensure_future(
             self._app.run_worker_async(

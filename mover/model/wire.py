@@ -130,12 +130,14 @@ class PackPage(Answer, frozen=True, kw_only=True):
 
 class QuarantineOffer(Answer, frozen=True, kw_only=True):
     """A decision that is sound for a cause. `standing`: it may hold for packs that come later; `changed`: only for what
-    other software or another profile judged; of two `reviewers` one proposes it and the other confirms."""
+    other software or another profile judged; of two `reviewers` one proposes it and the other confirms. `later`: what
+    it does besides where it holds for those that come."""
 
     action: str
     why: str
     standing: bool = False
     changed: bool = False
+    later: str = ""
     reviewers: int = 1
 
 
@@ -468,6 +470,32 @@ class RecordsRequest(Body, frozen=True):
     batch: str
     files: dict[str, PathText]
     policy: str | None = None
+
+
+class TablesLook(Body, frozen=True):
+    """Why somebody looks at what lies on the source tier of a records policy, and where: names of files may be names of
+    people, so only custodians and operators look, and every look is on record."""
+
+    purpose: Annotated[str, Meta(min_length=8, max_length=512)]
+    folder: Annotated[str, Meta(max_length=4096)] = ""
+    policy: str | None = None
+
+
+class FoundTable(Answer, frozen=True, kw_only=True):
+    path: str
+    bytes: int
+    changed_at: datetime
+
+
+class FoundTables(Answer, frozen=True, kw_only=True):
+    """Files that may be tables, the youngest first, and the tables that the policy wants. Where it is not `whole`,
+    there are more files below the folder than one look takes in."""
+
+    tier: str
+    policy: str
+    tables: list[str]
+    found: list[FoundTable]
+    whole: bool
 
 
 class WithdrawnSlide(Answer, frozen=True, kw_only=True):
@@ -1790,11 +1818,13 @@ class AuditRestoreRequest(Body, frozen=True):
 
 class AuditVerdict(Answer, frozen=True, kw_only=True):
     """`whole` only when every chain of the project was recomputed and matched, and fits what stands on other tiers.
-    `restored` is what that leaves out, since two people said so."""
+    `restored` is what that leaves out, since two people said so; `uncovered` are the youngest records, which no signed
+    copy that was read covers yet."""
 
     whole: bool
     records: int
     chains: dict[str, int]
+    uncovered: int = 0
     broken: list[dict[str, Any]] = []
     checkpoints: list[CheckpointCopies] = []
     restored: list[AuditRestore] = []
@@ -2163,6 +2193,8 @@ class AlarmTestRequest(Body, frozen=True):
 class AlarmTest(Answer, frozen=True, kw_only=True):
     receiver: str
     told: bool
+    # why not, and what to do
+    problem: str | None = None
 
 
 class PairPace(Answer, frozen=True, kw_only=True):
@@ -2308,7 +2340,8 @@ class ColdItem(Answer, frozen=True, kw_only=True):
 
 
 class ColdPage(Answer, frozen=True, kw_only=True):
-    """What of a tier nobody used for `older_s`, the longest unused first."""
+    """What of a tier nobody used for `older_s`, the longest unused first. Where it is not `whole`, by folder of the
+    first million files below it, by name, and by slide without what runs of long ago staged."""
 
     tier: str
     by: Literal["folder", "slide", "run", "cohort"]
@@ -2316,6 +2349,7 @@ class ColdPage(Answer, frozen=True, kw_only=True):
     older_s: int
     items: list[ColdItem]
     next: str | None = None
+    whole: bool = True
 
 
 class AgeBytes(Answer, frozen=True, kw_only=True):
@@ -2419,6 +2453,14 @@ class LastTime(Answer, frozen=True, kw_only=True):
 
     what: Literal["snapshot", "restore drill", "dump", "dump drill", "checkpoint", "scan"]
     at: datetime | None = None
+
+
+class Reload(Answer, frozen=True):
+    """What was taken, what is followed from the next start on, and what could not be taken and changed nothing."""
+
+    taken: list[str]
+    restart: list[str]
+    refused: list[str]
 
 
 class Status(Answer, frozen=True, kw_only=True):

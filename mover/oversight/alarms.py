@@ -20,11 +20,11 @@ from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock
 from mover.decide import alarms as decide
 from mover.decide.needs import Need
-from mover.errors import NotFound, RequestInvalid
+from mover.errors import MoverError, NotFound, RequestInvalid
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.policy import AlarmPolicy
-from mover.oversight.receivers import DELIVERY_S, Said, send
+from mover.oversight.receivers import DELIVERY_S, Said, deliver, send
 from mover.randomness import new_id
 from mover.settings import Mail, Webhook
 
@@ -144,7 +144,11 @@ class Alarms:
             noun="service", subject=None, words="this is a test, nothing is wrong", hint="Nothing is to be done.",
             count=1, opened_at=now, link=self._link,
         )  # fmt: skip
-        return wire.AlarmTest(receiver=receiver, told=await send(known, said))
+        try:
+            await deliver(known, said)
+        except MoverError as error:
+            return wire.AlarmTest(receiver=receiver, told=False, problem=f"{error.what}. {error.advice}")
+        return wire.AlarmTest(receiver=receiver, told=True)
 
 
 def _write_cursor(last: wire.Alarm) -> str:

@@ -113,7 +113,8 @@ def _log_rows(verdict: wire.AuditVerdict) -> list[LogRow]:
                part.upto - part.kept, 0)
         for one in verdict.restored for part in one.lost
     ]  # fmt: skip
-    return [*(LogRow("chain", node, n, broken[node]) for node, n in verdict.chains.items()), *tiers, *restored]
+    chains = [LogRow("chain", node, n, broken[node]) for node, n in verdict.chains.items()]
+    return [*chains, *tiers, LogRow("unsigned", "younger than the newest copy", verdict.uncovered, 0), *restored]
 
 
 def _asked(one: Question) -> wire.Question:

@@ -41,11 +41,15 @@ async def cold(
         of |= {"name": name_bytes(_key(name)), "folder": below, "end": end, "bound": ENTRIES_MAX}
     elif by == "slide":
         of |= {"folder": name_text(below)}
-    rows = await SQL.planned(conn, f"{by}s", **of)
+    rows, whole = await SQL.planned(conn, f"{by}s", **of), True
+    if by == "folder":  # always a row: how far it looked is known where nothing is cold, too
+        rows, whole = [row for row in rows if row.at is not None], rows[0].whole
+    elif by == "slide":
+        whole = (await SQL.one(conn, "lists", older=float(older_s), bound=LISTS_MAX + 1)).count <= LISTS_MAX
     items = [_item(row) for row in rows[:limit]]
     return wire.ColdPage(
         tier=tier, by=by, folder=key_text(name_text(below)), older_s=older_s, items=items,  # type: ignore[arg-type]
-        next=_write_cursor(items[-1]) if len(rows) > limit else None,
+        next=_write_cursor(items[-1]) if len(rows) > limit else None, whole=whole,
     )  # fmt: skip
 
 

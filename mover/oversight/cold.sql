@@ -41,7 +41,8 @@ select * from (select coalesce(c.name, '') as name, count(*) as count, coalesce(
 
 -- name: folders
 -- What scans saw below a folder and nobody used since, by child (null: right here). A file was used when it was written,
--- when a transfer brought it, or when its slide or its run was. The first `bound` in the order of keys are looked at.
+-- when a transfer brought it, or when its slide or its run was. The first `bound` in the order of keys are looked at, and
+-- each row, or one of nothing, says whether that is all.
 with owned as materialized (
     select 'slides/' || number as owner, greatest(staged_at, viewed_at) as at from mover.slide_used
      union all
@@ -63,8 +64,9 @@ folders as (
            count(*) as count, sum(size_bytes)::bigint as bytes, max(at) as at,
            case when bool_or(used) then 'staged' else 'written' end as how
       from seen where at < now() - make_interval(secs => %(older)s) group by 1)
-select * from folders
- where %(at)s::timestamptz is null or (at, coalesce(name, '')) > (%(at)s, %(name)s::bytea)
+select folders.*, looked.whole
+  from (select count(*) < %(bound)s as whole from entries) looked
+  left join folders on %(at)s::timestamptz is null or (at, coalesce(name, '')) > (%(at)s, %(name)s::bytea)
  order by at, coalesce(name, '') limit %(limit)s
 
 -- name: ages

@@ -9,6 +9,13 @@ select 'records-quarantined', count(*), min(id), min(created_at), '' from mover.
  where state = 'quarantined'
    and not exists (select from mover.record_set n where n.batch_id = r.batch_id and n.version > r.version)
 union all
+-- slides that a batch published after its newest tables were matched: no row of them was asked for these
+select 'facts-missing', count(*), min(r.id), min(b.finished_at), '' from mover.record_set r join mover.batch b on b.id = r.batch_id
+ where r.state = 'aligned' and b.state = 'complete' and b.finished_at > r.finished_at
+   and not exists (select from mover.record_set n where n.batch_id = r.batch_id and n.version > r.version)
+   and exists (select from mover.pack p join mover.slide s using (number)
+                where p.batch_id = r.batch_id and p.state = 'published' and s.created_at > r.finished_at)
+union all
 select 'run-failed', count(*), min(id), min(created_at), '' from mover.run where state = 'failed'
 union all
 select 'run-unprotected', count(*), min(id), min(ready_at), '' from mover.run where state = 'ready' and reason is not null

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
-import ssl
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -15,6 +14,8 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from mover.authority import believing, refusal
+from mover.errors import MoverError, ReceiverUnavailable
 from mover.log import get_logger
 from mover.settings import Mail, Webhook
 
@@ -44,15 +45,31 @@ class Said(Struct, frozen=True, kw_only=True):
 
 
 async def send(receiver: Webhook | Mail, said: Said) -> bool:
-    """Whether it is there now. What the receiver answers besides is nobody's business and is not logged."""
+    """Whether it is there now; why not is logged."""
     try:
-        if isinstance(receiver, Webhook):
-            return await _post(receiver, said)
-        await asyncio.wait_for(asyncio.to_thread(_mail, receiver, said), 3 * DELIVERY_S)
-    except (aiohttp.ClientError, TimeoutError, OSError, smtplib.SMTPException, ValueError) as error:
-        log.warning("alarm not delivered", kind=type(receiver).__name__, error=type(error).__name__)
+        await deliver(receiver, said)
+    except MoverError as error:
+        log.warning("alarm not delivered", kind=type(receiver).__name__, code=error.code, what=error.what)
         return False
     return True
+
+
+async def deliver(receiver: Webhook | Mail, said: Said) -> None:
+    """It is there afterwards; or ReceiverUnavailable, or SettingsInvalid for a `ca_file` that is none. What the
+    receiver answers besides is nobody's business and is told nowhere."""
+    try:
+        if isinstance(receiver, Webhook):
+            await _post(receiver, said)
+        else:
+            await asyncio.wait_for(asyncio.to_thread(_mail, receiver, said), 3 * DELIVERY_S)
+    except (aiohttp.ClientError, TimeoutError, OSError, smtplib.SMTPException, ValueError) as error:
+        refused = refusal(error)
+        if refused is None:
+            raise ReceiverUnavailable(f"the receiver does not take it ({type(error).__name__})") from error
+        raise ReceiverUnavailable(
+            f"the receiver is not believed: {refused.what}",
+            hint=f"{refused.hint} Its authority's file is the receiver's `ca_file`.",
+        ) from error
 
 
 def cloud_event(said: Said) -> dict[str, Any]:
@@ -85,24 +102,23 @@ def message(receiver: Mail, said: Said) -> EmailMessage:
     return made
 
 
-async def _post(receiver: Webhook, said: Said) -> bool:
+async def _post(receiver: Webhook, said: Said) -> None:
     headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
     secret = await asyncio.to_thread(_secret, receiver.token_file)
     if secret:
         headers["Authorization"] = f"Bearer {secret}"
     timeout, body = aiohttp.ClientTimeout(total=DELIVERY_S), msgspec.json.encode(cloud_event(said))
-    trusted = ssl.create_default_context(cafile=receiver.ca_file) if receiver.ca_file else True
+    trusted = believing(receiver.ca_file, where="receivers: ca_file")
     async with (
         aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
         session.post(receiver.url, data=body, headers=headers, allow_redirects=False, ssl=trusted) as answer,
     ):
         if answer.status >= 300:
-            log.warning("alarm refused", status=answer.status)
-        return answer.status < 300
+            raise ReceiverUnavailable(f"the receiver answers {answer.status}")
 
 
 def _mail(receiver: Mail, said: Said) -> None:
-    context = ssl.create_default_context(cafile=receiver.ca_file)
+    context = believing(receiver.ca_file, where="receivers: ca_file")
     password = _secret(receiver.password_file)
     if receiver.tls == "tls":
         server: smtplib.SMTP = smtplib.SMTP_SSL(receiver.host, receiver.port, timeout=DELIVERY_S, context=context)

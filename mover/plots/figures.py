@@ -38,7 +38,8 @@ _GAP: Final = 3.0
 RULES: Final = (
     ("held by a person", "it is held", "bad-area"), ("a tag", "tag ", "series-6"), ("yearly", "yearly ", "series-1"),
     ("monthly", "monthly ", "series-2"), ("weekly", "weekly ", "series-3"), ("daily", "daily ", "series-4"),
-    ("hourly", "hourly ", "series-5"), ("among the last", "(last |recorded within|the newest that counts)", "series-5"),
+    ("hourly", "hourly ", "series-5"),
+    ("among the last", "(last |recorded within|the newest that counts)", "work-area"),
     ("young", "on record for less", "wait-area"), ("no rule is set", "no keep rule", "good-area"),
     ("no rule keeps it", "no rule keeps", "warn-area"),
 )  # fmt: skip
@@ -163,8 +164,8 @@ def _called(folder: wire.UsageFolder) -> str:
 
 
 def _within(seen: wire.Usage) -> str:
-    more = "" if seen.whole else "; more than one look counts"
-    return f"{plural(seen.count, 'file')}, {size(seen.bytes)}, as scans saw it{more}"
+    first = "" if seen.whole else "the first "
+    return f"{first}{plural(seen.count, 'file')}, {size(seen.bytes)}, as scans saw {'it' if seen.whole else 'them'}"
 
 
 def squarified(

@@ -12,6 +12,7 @@ from mover.errors import NotFound, RequestInvalid
 from mover.jobs import in_thread
 from mover.model import wire
 from mover.model.access import Identity
+from mover.model.amounts import counted
 from mover.model.policy import ProtectPolicy
 from mover.protect.retention import Retention
 from mover.protect.site import ProtectSite, patiently
@@ -65,9 +66,11 @@ class Turns:
         found = await in_thread(lambda: patiently(lambda: repository.prune(grace=grace, now=now, plan_only=True)))
         counts = plan_of(found)
         steps = [
-            wire.PlanStep(action=one.action, subject=f"{one.packs} packs", reason=one.reason, bytes=one.size_bytes)
+            wire.PlanStep(
+                action=one.action, subject=counted(one.packs, "pack"), reason=one.reason, bytes=one.size_bytes
+            )
             for one in found.steps
-        ]
+        ]  # fmt: skip
         large = breaks(counts["sweep"], counts["packs"], breaker.percent) and not breaker.opened
         waits = self._off(policy) + [missing] * bool(missing)
         waits += ["so many packs at once take two persons (mover protect ask large)"] * large

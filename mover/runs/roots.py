@@ -178,9 +178,9 @@ class FlashRoots:
             root = self.run_root(run)
             try:
                 root.mkdir(mode=0o750)
+                root.chmod(0o750)  # whatever the service's umask took
             except FileExistsError:
-                return  # another shard of the same run was faster, or we were, before a crash
-            root.chmod(0o750)  # whatever the service's umask took
+                pass  # another shard of the same run was faster, or we were, before a crash or a refusal
             give(root, None, requester.gid)
             check_usable(root, requester)
 

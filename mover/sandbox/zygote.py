@@ -66,6 +66,7 @@ def serve(control_fd: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon; we end with its socket
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     setup = msgspec.msgpack.decode(control.recv(1 << 18), type=Setup)
+    gc.disable()  # of what is loaded nothing is garbage
     for module in setup.preload:
         importlib.import_module(module)
     readable = confine.readable_places(("mover", "scanners", *setup.preload))
@@ -77,6 +78,7 @@ def serve(control_fd: int) -> NoReturn:
     )
     confine.drop_capabilities()
     gc.freeze()
+    gc.enable()
     control.sendall(msgspec.msgpack.encode(protection))
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 16, FIRST_ROUND + 1)

@@ -77,6 +77,10 @@ class Client:
     async def status(self) -> wire.Status:
         return await self._get("/v1/status", wire.Status)
 
+    async def reload(self) -> wire.Reload:
+        """The daemon takes what its files say now. The same again changes nothing more."""
+        return await self._transport.send(Ask("POST", "/v1/reload", repeatable=True), wire.Reload)
+
     async def health(self) -> wire.Health:
         return await self._get("/healthz", wire.Health)
 
@@ -164,6 +168,9 @@ class SyncClient:
 
     def status(self) -> wire.Status:
         return self._run(self._client.status())
+
+    def reload(self) -> wire.Reload:
+        return self._run(self._client.reload())
 
     def health(self) -> wire.Health:
         return self._run(self._client.health())

@@ -384,6 +384,11 @@ class Records(Noun):
     async def plan_declare(self, body: wire.RecordsRequest) -> wire.Plan:
         return await self._plan("/v1/records", body)
 
+    async def found(self, purpose: str, *, folder: str = "", policy: str | None = None) -> wire.FoundTables:
+        """Files on the source tier that may be tables; the look is on record."""
+        body = wire.TablesLook(purpose, folder, policy)
+        return await self._transport.send(Ask("POST", "/v1/records/found", body=body), wire.FoundTables)
+
     async def list(
         self, *, batch: str | None = None, after: str | None = None, limit: int = 100
     ) -> wire.RecordSetPage:
@@ -395,10 +400,19 @@ class Records(Noun):
     async def wait(
         self, id: str, *, progress: Progress | None = None, timeout_s: float | None = None
     ) -> wire.RecordSet:
-        return await wait_until(
-            lambda wait, state: self.view(id, wait=wait, state=state), self.FINAL,
-            progress=progress, timeout_s=timeout_s,
-        )  # fmt: skip
+        """Conflict where their images do not come: the batch failed, and a person has to say what is right."""
+
+        async def look(wait: float, state: str | None) -> wire.RecordSet:
+            seen = await self.view(id, wait=wait, state=state)
+            if seen.state == "waiting-for-images" and seen.explanation:
+                raise Conflict(
+                    f"the tables wait for images that do not come: {seen.explanation}", where=seen.id,
+                    hint=f"mover batch show {seen.batch} says why it failed. Declared again (mover batch ready), the "
+                    "same batch goes on, and its tables by themselves.",
+                )  # fmt: skip
+            return seen
+
+        return await wait_until(look, self.FINAL, progress=progress, timeout_s=timeout_s)
 
     async def ledger(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -19,6 +18,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from mover.authority import believing, refusal
 from mover.errors import MoverError, RequestError, ServiceUnreachable, SettingsInvalid, by_code
 from mover.model import wire
 
@@ -65,6 +65,8 @@ class Transport:
         self._project = project
         self._session: aiohttp.ClientSession | None = None
         _refuse_open_secrets(url, token)
+        if ca_file is not None and self._url.scheme == "http":
+            raise SettingsInvalid("an authority is named for an address without TLS", where="url", hint="Use https://.")
 
     async def __aenter__(self) -> Transport:
         return self
@@ -89,6 +91,8 @@ class Transport:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._once(ask, answer)
+            except aiohttp.ClientConnectorCertificateError as error:
+                raise self._unreachable(ask, error) from error  # asked again, it shows the same
             except aiohttp.ClientConnectorError as error:
                 # never sent: may always be tried again
                 failure: Exception = error
@@ -142,8 +146,7 @@ class Transport:
         if self._url.scheme == "unix":
             return aiohttp.UnixConnector(path=self._url.path, limit=CONNECTIONS)
         if self._url.scheme == "https":
-            context = ssl.create_default_context(cafile=self._ca_file)
-            return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=context)
+            return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=believing(self._ca_file, where="--ca-file"))
         return aiohttp.TCPConnector(limit=CONNECTIONS)
 
     def _base(self) -> str:
@@ -167,6 +170,10 @@ class Transport:
 
     def _unreachable(self, ask: Ask, error: Exception) -> ServiceUnreachable:
         fate = "was not sent" if isinstance(error, aiohttp.ClientConnectorError) else "may have been carried out"
+        refused = refusal(error)
+        if refused is not None:
+            what, hint = f"the daemon is not believed: {refused.what}; {ask.method} {fate}", refused.hint
+            return ServiceUnreachable(what, where=self._shown, hint=f"{hint} It is named by --ca-file.")
         return ServiceUnreachable(
             f"no answer from the daemon ({type(error).__name__}); {ask.method} {fate}", where=self._shown
         )

@@ -68,7 +68,10 @@ def read_text(path: Path) -> str:
         if path.stat().st_mode & 0o007:
             raise SettingsInvalid("the credentials file is open to everybody", hint="chmod 600 it.")
     except (OSError, UnicodeDecodeError):
-        raise SettingsInvalid("the credentials file of a tier cannot be read") from None
+        raise SettingsInvalid(
+            "the credentials file of a tier cannot be read", where=str(path),
+            hint="It is the daemon's user's, 0600. `credentials: {systemd: NAME}` without systemd: put a copy there.",
+        ) from None  # fmt: skip
     return text
 
 

@@ -90,6 +90,20 @@ def parsed(line: str) -> Mount:
                  tuple(options))  # fmt: skip
 
 
+def listed(fstab: Path) -> list[Mount]:
+    """What fstab(5) would mount, whether it is there or not."""
+    try:
+        lines = fstab.read_text("utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+    fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    return [
+        Mount("", PurePosixPath("/"), PurePosixPath(plain(one[1])), one[2], plain(one[0]), tuple(one[3].split(",")))
+        for one in fields
+        if len(one) >= 4 and one[1].startswith("/")
+    ]
+
+
 def mount_of(path: Path | str, *, mounts: list[Mount] | None = None) -> Mount:
     """The mount a path lies on, by its spelling alone: a symlink on the way is not resolved, since that would ask
     the file system. Of two mounts at one point the later one is seen."""

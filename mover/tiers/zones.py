@@ -19,10 +19,12 @@ from mover.model.policy import (
     AlarmPolicy,
     ArchivePolicy,
     AuditPolicy,
+    BudgetPolicy,
     CleanPolicy,
     DumpPolicy,
     ImagesPolicy,
     MovePolicy,
+    Policy,
     ProtectPolicy,
     RecordsPolicy,
     StagePolicy,
@@ -40,6 +42,27 @@ _ENDS: dict[type, tuple[tuple[str, str, str, str], ...]] = {
     ProtectPolicy: (("from", "flash", "flash", "deidentified"), ("to", "repository", "protect", "deidentified")),
     CleanPolicy: (("from", "flash", "flash", "deidentified"),),
 }
+
+# where a policy names tiers: the key in the file, and the field
+_NAMES: dict[type, tuple[tuple[str, str], ...]] = {
+    BudgetPolicy: (("tier", "tier"),),
+    VerifyPolicy: (("tier", "tier"), ("repair_from", "repair_from")),
+    ArchivePolicy: (("tier", "tier"), ("second_copy", "second_copy")),
+    MovePolicy: (("from", "source"), ("to", "target")),
+    DumpPolicy: (("to", "targets"),),
+    AuditPolicy: (("to", "targets"),),
+    **{kind: tuple((key, field) for key, field, _, _ in ends) for kind, ends in _ENDS.items()},
+}
+
+
+def tiers_named(policy: Policy) -> list[tuple[str, str]]:
+    """Every tier that a policy names, each with the key it stands under."""
+    found = [(key, getattr(policy, field)) for key, field in _NAMES.get(type(policy), ())]
+    if isinstance(policy, ProtectPolicy) and policy.copy is not None:
+        found.append(("copy", policy.copy.repository))
+    return [
+        (key, name) for key, said in found for name in (said if isinstance(said, tuple) else [said]) if name is not None
+    ]
 
 
 def check_site(settings: Settings, policies: PolicyBook, *, silent: Collection[str] = ()) -> None:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from psycopg.rows import namedtuple_row
 
 from mover.catalog.database import translated
+from mover.catalog.dsn import Source, current
 from mover.catalog.queries import load
 
 SQL = load(__file__)
@@ -44,8 +45,8 @@ class Heard(Struct):
 class Book:
     """The catalog, as the watcher writes it. One connection, which is opened again after a failure."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._conn: psycopg.Connection[Any] | None = None
 
     def now(self) -> datetime:
@@ -92,7 +93,7 @@ class Book:
     def _open(self) -> psycopg.Connection[Any]:
         if self._conn is None or self._conn.closed:
             self._conn = psycopg.connect(
-                self._dsn, row_factory=namedtuple_row, application_name="mover-watch", autocommit=True
+                current(self._source), row_factory=namedtuple_row, application_name="mover-watch", autocommit=True
             )
             self._conn.execute(SQL["listen"])
         return self._conn

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mover.catalog.dsn import Source
 from mover.clock import monotonic_s
 from mover.errors import ConfigError, MoverError, TierUnavailable
 from mover.log import get_logger
@@ -174,8 +175,8 @@ def is_hidden(folder: bytes) -> bool:
 class Watcher:
     """Tiers that can be watched, by name and root. Those that cannot are said so and left to full scans."""
 
-    def __init__(self, dsn: str, roots: Mapping[str, Path]) -> None:
-        self._book = Book(dsn)
+    def __init__(self, source: Source, roots: Mapping[str, Path]) -> None:
+        self._book = Book(source)
         self._watches = self._opened(roots)
         if not self._watches:
             raise ConfigError("no tier of this configuration can be watched", hint="See the lines above for each tier.")

@@ -112,8 +112,9 @@ class SmallViewing:
 class SmallRecords(Room):
     def _set(self, id: str) -> wire.RecordSet:
         return wire.RecordSet(
-            id=id, batch="batch-1", version=1, state="waiting-for-images", policy="records", created_at=AT
-        )
+            id=id, batch="batch-1", version=1, state="waiting-for-images", policy="records", created_at=AT,
+            explanation="its batch failed; declare the batch again" if id == "record-failed" else None,
+        )  # fmt: skip
 
     async def declare(
         self, project: str, actor: str, body: wire.RecordsRequest, *, request: str = ""
@@ -123,6 +124,11 @@ class SmallRecords(Room):
 
     async def plan_declare(self, project: str, actor: str, body: wire.RecordsRequest) -> wire.Plan:
         return PLAN
+
+    async def found(self, project: str, actor: str, body: wire.TablesLook, *, request: str = "") -> wire.FoundTables:
+        self.saw("found", project, actor, body, request)
+        table = wire.FoundTable(path="tables/csv1.csv", bytes=7, changed_at=AT)
+        return wire.FoundTables(tier="intake", policy="records", tables=["imagery"], found=[table], whole=False)
 
     async def view(self, project: str, id: str) -> wire.RecordSet:
         return self._set(id)
@@ -600,8 +606,9 @@ class SmallQuarantine:
         self, project: str, id: str, after: str | None = None, limit: int = 100
     ) -> wire.QuarantineCause:
         return wire.QuarantineCause(
-            id=id, code="format-unknown", kind="svs", words="", count=1, bytes=1, batches=1, since=AT, packs=["pack-1"]
-        )
+            id=id, code="format-unknown", kind="svs", words="", count=1, bytes=1, batches=1, since=AT, packs=["pack-1"],
+            offers=[wire.QuarantineOffer(action="exclude", why="left out", standing=True, later="so are later packs")],
+        )  # fmt: skip
 
     async def decide(
         self, identity: Identity, id: str, body: wire.QuarantineDecisionRequest, *, request: str = ""
@@ -758,7 +765,8 @@ class SmallAudit(Room):
         return wire.AuditPage(records=[record])
 
     async def verify(self, project: str) -> wire.AuditVerdict:
-        return wire.AuditVerdict(whole=True, records=1, chains={"n": 1})
+        copies = [wire.CheckpointCopies(tier="archive", newest=1, count=1)]
+        return wire.AuditVerdict(whole=True, records=1, chains={"n": 1}, checkpoints=copies, uncovered=1)
 
     async def checkpoints(self, project: str, after: str | None, limit: int) -> wire.Checkpoints:
         made = wire.Checkpoint(n=1, at=AT, digest="0" * 64, fingerprint="0f0f", records=1, tiers=["archive"])
@@ -1017,6 +1025,10 @@ async def small_status(identity: Identity) -> wire.Status:
     )  # fmt: skip
 
 
+async def small_reload(project: str, *, by: str, request: str = "") -> wire.Reload:
+    return wire.Reload(taken=["tier nas"], restart=["workers"], refused=[])
+
+
 async def healthy() -> None:
     return None
 
@@ -1089,15 +1101,17 @@ class SmallOversight(Room):
         self, project: str, tier: str, /, *, by: str, older_s: int, folder: str, after: str | None, limit: int
     ) -> wire.ColdPage:
         self.saw("cold", project, tier, by, older_s, folder, after, limit)
-        return wire.ColdPage(tier=tier, by=by, folder=folder, older_s=older_s, next="n", items=[  # type: ignore[arg-type]
+        items = [
             wire.ColdItem(name="runs/", count=3, bytes=30, used_at=AT, how="staged"),
             wire.ColdItem(name=None, count=1, bytes=10, used_at=AT, how="written"),
-        ])  # fmt: skip
+        ]
+        of = {"tier": tier, "by": by, "folder": folder, "older_s": older_s}
+        return wire.ColdPage(**of, items=items, next="n", whole=False)  # type: ignore[arg-type]
 
     async def ages(self, project: str) -> wire.TierAges:
         return wire.TierAges(ages_s=[86_400, 180 * 86_400], tiers=[wire.TierAge(
             tier="flash", count=2, bytes=30, oldest_s=2e7, median_s=86_400.0,
-            by_age=[wire.AgeBytes(age=2, count=2, bytes=30)],
+            by_age=[wire.AgeBytes(age=2, count=2, bytes=30)], whole=False,
         )])  # fmt: skip
 
 
@@ -1170,5 +1184,6 @@ def small_rooms() -> Rooms:
         tiers=small_tiers,
         policies=SmallPolicies(),
         status=small_status,
+        reload=small_reload,
         health=healthy,
     )

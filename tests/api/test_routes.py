@@ -18,6 +18,7 @@ PEOPLE = [role for role in ROLES if role != "scheduler"]
 BODIES: dict[str, Any] = {
     "BatchRequest": {"folder": "2026-01"},
     "RecordsRequest": {"batch": "batch-1", "files": {"case": "case.csv"}},
+    "TablesLook": {"purpose": "declare the tables"},
     "DumpRequest": {},
     "AuditRestoreRequest": {"reason": "the disk broke"},
     "CohortRequest": {"name": "prostate", "expression": "gleason >= 7"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench import side_by_side
+from bench import peers, side_by_side
 from bench.side_by_side import Report
 
 ROOT = Path(side_by_side.__file__).parents[1]
@@ -35,6 +35,8 @@ def test_a_flip_changes_one_bit_and_neither_size_nor_time(tmp_path: Path) -> Non
 @pytest.mark.soak
 def test_every_mishap_is_played_and_ours_holds(tmp_path: Path) -> None:
     """The whole page once more: rclone and rsync go wrong where it says so, ours nowhere."""
+    if absent := [peer for peer in ("rclone", "rsync") if not peers.find(peer)]:
+        pytest.skip(f"needs {' and '.join(absent)} to compare with: make bench-deps")
     kept = tmp_path / "outcomes.json"
     assert side_by_side.main(["--root", str(tmp_path), "--json", str(kept)]) == 0
     report = msgspec.json.decode(kept.read_bytes(), type=Report)

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -138,24 +139,41 @@ def test_a_cluster_half_made_by_a_killed_start_is_made_anew(empty_state: Path) -
     assert server.pid and not list((empty_state / "postgres").glob("new-*"))
 
 
-def start_and_die(state: Path, *, after_s: float) -> None:
-    """A starter whose whole process group, and the server it started, are killed at a moment."""
+def start_and_die(state: Path, *, changes: int) -> bool:
+    """A starter whose whole process group, and the server it started, are killed when so many changes below the folder
+    were seen; False when it had ended before."""
     script = (
         f"from pathlib import Path; from mover.catalog.postgres import Embedded; Embedded(Path({str(state)!r})).start()"
     )
+    last = files_below(state)
     starter = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, start_new_session=True)
-    time.sleep(after_s)
-    os.killpg(starter.pid, signal.SIGKILL)
+    while changes and starter.poll() is None:
+        if (now := files_below(state)) != last:
+            last, changes = now, changes - 1
+        time.sleep(0.002)
+    with suppress(ProcessLookupError):
+        os.killpg(starter.pid, signal.SIGKILL)
     starter.wait()
     Embedded(state).kill()
+    return starter.returncode == -signal.SIGKILL
+
+
+def files_below(state: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(state))
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
 def test_a_first_start_killed_anywhere_is_taken_up_by_the_next(empty_state: Path, seed: int) -> None:
     """Half a cluster, half a password, a lock of a dead process: the next start meets each of them."""
-    moments = random.Random(seed)
-    for _ in range(4):
-        start_and_die(empty_state, after_s=moments.uniform(0.2, 1.6))
+    moments, deaths = random.Random(seed), 0
+    for _ in range(20):
+        if start_and_die(empty_state, changes=moments.choice([1, 2, 4, 8, 16, 32])):
+            deaths += 1
+        else:  # it stands already: another first start
+            shutil.rmtree(empty_state)
+        if deaths == 4:
+            break
+    assert deaths == 4
     server = Embedded(empty_state).start()
     write_row(server, "kept")
     with psycopg.connect(server.daemon_dsn) as conn:
@@ -268,7 +286,7 @@ def test_another_users_leftovers_are_met_by_a_hint(empty_state: Path) -> None:
     os.chown(empty_state, NOBODY, NOBODY)
     with pytest.raises(CatalogError, match="another user") as caught:
         Embedded(empty_state).start()
-    assert "sudo rm -r" in caught.value.advice
+    assert "sudo -u" in caught.value.advice and " rm " not in caught.value.advice
 
 
 def test_binaries_of_another_major_version_are_refused(state: Path) -> None:

@@ -42,7 +42,7 @@ LOCAL |= {("vault", "rekey"), *(("vault", "keys", name) for name in ("new", "ado
 LOCAL |= {("vault", "drill"), ("vault", "restore"), ("units", "write"), ("units", "where")}
 LOCAL |= {("support", "bundle")}
 LOCAL |= {("db", name) for name in ("status", "backup", "migrate", "restore", "forget", "move", "upgrade")}
-LOCAL |= {("tier", "add")}
+LOCAL |= {("tier", "add"), ("tier", "remove")}
 LOCAL |= {("deid", name) for name in ("run", "certify", "verify-certificate")}
 
 
@@ -104,6 +104,7 @@ def test_help_comes_at_once() -> None:
 
 
 ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("reload",): (),
     ("status",): (),
     ("tier", "list"): (),
     ("tier", "pace"): ("--minutes", "30"),
@@ -271,7 +272,7 @@ OTHERWISE = {
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
     ("audit", "pack"),
     ("run", "events"), ("run", "keep"),
-    ("batch", "reveal"), ("slide", "grant"), ("slide", "decline"),
+    ("batch", "reveal"), ("records", "found"), ("slide", "grant"), ("slide", "decline"),
     *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
 }  # fmt: skip
 
@@ -420,7 +421,22 @@ def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemo
     broken = mover("audit", "verify", "run-1.audit", "--html", "run-1.html")
     assert "NOT WHOLE, " in (tmp_path / "run-1.html").read_text()
     assert mover("audit", "verify", "--html", "nothing.html").status == 2
-    assert broken.status == 5 and "not a line of an audit pack" in broken.out
+    assert broken.status == 5 and "not a line of an audit pack" in broken.out and "no line of a pack" in broken.out
+    assert "manifest" not in broken.out and " of  at " not in broken.out  # what is not known is not said
+    assert "1 record that no signed copy covers yet" in mover("--url", daemon.url, "audit", "verify").out
+
+
+def test_what_a_look_at_a_tier_did_not_reach_is_said(mover: Mover, daemon: Daemon) -> None:
+    """I7: half of a million files is not half of a tier."""
+    assert "first million files" in mover("--url", daemon.url, "tier", "cold", "flash").out
+    assert "a shorter --older" in mover("--url", daemon.url, "tier", "cold", "flash", "--by", "slide").out
+    assert "flash: of the first 2 files that scans saw" in mover("--url", daemon.url, "tier", "ages").out
+
+
+def test_a_cause_says_what_may_be_typed_and_what_that_does_to_later_packs(mover: Mover, daemon: Daemon) -> None:
+    said = mover("--url", daemon.url, "quarantine", "show", "0" * 16).out
+    assert "--action exclude  left out; so are later packs, unless you say --once" in said
+    assert "1 in 1 batch, 1 B" in said and f"decide {'0' * 16} --action exclude --reason TEXT" in said
 
 
 def test_a_report_comes_as_it_is_in_the_format_that_was_asked_for(
@@ -467,6 +483,11 @@ def test_the_socket_of_root_may_not_reveal_names_and_an_operators_token_may(
     (tmp_path / "token").write_text("mvr_operator\n")
     said = mover("--url", daemon.url, "--token-file", "token", *asks)
     assert said.status == 0 and "a name" in said.out
+    tables = ("records", "found", "--purpose", "declare the tables")
+    assert "not-found" in mover("--url", daemon.url, *tables).err
+    said = mover("--url", daemon.url, "--token-file", "token", *tables)
+    assert "tables/csv1.csv" in said.out and "mover records add BATCH imagery=PATH" in said.out
+    assert "--folder looks closer" in said.out
 
 
 @pytest.mark.parametrize("verb", ["grant", "decline"])

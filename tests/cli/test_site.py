@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mover.cli import newfile
 from mover.cli.doctor import STA_UNSYNC, _clock_status
 from mover.demo.seaweed import Seaweed
 from mover.settings import load
@@ -71,7 +73,10 @@ def test_init_overwrites_nothing(mover: Mover, places: dict[str, str], tmp_path:
     mover("init", *flags(places), "--config", "site", "--yes")
     before = snapshot(tmp_path)
     said = mover("init", *flags(places), "--config", "site", "--yes")
-    assert said.status == 3 and "left as it is" in said.err
+    assert said.status == 0 and "nothing was changed" in said.out
+    said = mover("init", *flags(places | {"flash": str(tmp_path)}), "--config", "site", "--yes")
+    assert said.status == 3 and "left as it is" in said.err and f'+    path: "{tmp_path}"' in said.out
+    assert mover("init", "--config", "site", "--yes").status == 3
     assert snapshot(tmp_path) == before
 
 
@@ -84,6 +89,29 @@ def test_a_killed_init_can_be_run_again_and_keeps_the_secrets_it_made(
     (tmp_path / "site" / "mover.yaml").unlink()
     assert mover("init", *flags(places), "--config", "site", "--yes").status == 0
     assert (tmp_path / "state" / "vault.key").read_bytes() == key
+
+
+def test_a_full_disk_and_a_hardened_machine_leave_no_half_site(
+    mover: Mover, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty mover.yaml was left as it is by every later call; one for root alone keeps its daemon from starting."""
+    with monkeypatch.context() as patch:
+        patch.setattr(newfile, "_place", _full)
+        refused = mover("init", *flags(places), "--config", "site/deep", "--yes")
+        assert refused.status != 0 and "No space left" in refused.err and "call the command again" in refused.err
+    assert not list((tmp_path / "site/deep").glob("mover.yaml*"))
+    before = os.umask(0o077)
+    try:
+        assert mover("init", *flags(places), "--config", "site/deep", "--yes").status == 0
+    finally:
+        os.umask(before)
+    modes = {one: (tmp_path / one).stat().st_mode & 0o777 for one in ("site", "site/deep", "site/deep/mover.yaml")}
+    assert modes == {"site": 0o755, "site/deep": 0o755, "site/deep/mover.yaml": 0o644}
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.slow
@@ -150,9 +178,11 @@ def test_the_doctor_finds_what_was_broken_and_says_how_to_mend_it(
     said = mover("--config", "site/mover.yaml", "doctor", "--json")
     assert said.status == 1
     found = {one["about"]: one for one in json.loads(said.out)["findings"] if one["verdict"] == "bad"}
-    assert "chmod 600" in found["permissions"]["remedy"]
+    assert "chmod 600" in found["permissions: vault key"]["remedy"]
     assert "identity" in found["tier flash"]["what"] and "flsh" in found["policies"]["what"]
     assert all(one["remedy"] for one in found.values())
+    verdicts = [one["verdict"] for one in json.loads(said.out)["findings"]]
+    assert verdicts == sorted(verdicts, key=["bad", "warn", "good"].index)
 
 
 def test_the_doctor_lists_every_mistake_of_the_settings(mover: Mover, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from mover.cli import command
-from mover.cli.status import COMMANDS, DECIDED, next_command
+from mover.cli.status import COMMANDS, DECIDED, _used, next_command
 from mover.decide.needs import RULES, away, warned
 from mover.model import wire
 from tests.cli.conftest import Daemon, Said
@@ -57,6 +57,15 @@ def test_watching_shows_it_again_until_somebody_stops(
     monkeypatch.setattr("mover.clock.pause", pause)
     said = mover("--url", daemon.url, "status", "--watch", "7")
     assert (said.status, pauses) == (130, [7, 7]) and said.out.count("works; 1 to see to today") == 2
+
+
+def test_how_long_ago_a_tier_was_used_is_a_plain_sentence() -> None:
+    def age(days: float, *, whole: bool = True) -> wire.TierAge:
+        of = {"tier": "flash", "count": 1_000_000, "bytes": 1, "oldest_s": 1.0, "median_s": days * 86_400}
+        return wire.TierAge(**of, by_age=[], whole=whole)  # type: ignore[arg-type]
+
+    assert _used(age(0.2)) == _used(age(1)) == "half of its files used in the last day"
+    assert _used(age(40, whole=False)) == "half of the first 1,000,000 files used in the last 40 days"
 
 
 def test_every_need_has_a_command_that_exists() -> None:

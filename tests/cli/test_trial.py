@@ -43,9 +43,10 @@ project: demo
 state_dir: state
 tiers:
   intake: {{kind: posix, zone: identified, role: source, path: intake, read_only: true}}
-  flash: {{kind: posix, zone: deidentified, role: flash, path: flash}}
+  flash: {{kind: posix, zone: deidentified, role: flash, path: flash, deletes: false}}
   archive: {{kind: object, zone: deidentified, role: archive, url: "s3://{weed.bucket}/{tmp_path.name}",
-             endpoint: "{weed.endpoint}", region: {weed.region}, credentials_file: "{weed.credentials_file}"}}
+             endpoint: "{weed.endpoint}", region: {weed.region}, credentials_file: "{weed.credentials_file}",
+             deletes: false}}
 """)
     archive = make_tier(load(file).tiers["archive"])
     archive.establish()  # type: ignore[union-attr]
@@ -175,7 +176,8 @@ def test_the_machine_is_looked_at_too(mover: Mover, site: Path, monkeypatch: pyt
     monkeypatch.undo()
 
     assert [one.verdict for one in (*machine.limits(1024), *machine.limits(1 << 20))] == ["warn", "good"]
-    assert words(doctor._deletion(settings)).count("warn it happens, and nobody said so") == 2
+    site.write_text(site.read_text().replace(", deletes: false", "").replace(",\n             deletes: false", ""))
+    assert words(doctor._deletion(load(site))).count("warn it happens, and nobody said so") == 2
     assert "OpenSlide" in words(machine.versions()) and "UTC" in words(machine.time_zone())
     monkeypatch.setattr(machine, "LEAST_FREE_SHARE", 1.1)
     assert "warn" in words(machine.room(settings))

@@ -76,6 +76,7 @@ audit.read          .      .        +     +         .
 audit.pack          .      .        +     +         .
 answers.read        .      .        +     +         .
 audit.restore       .      .        +     +         .
+service.reload      .      .        +     .         .
 tokens.read         .      .        +     .         .
 tokens.make         .      .        +     .         .
 tokens.revoke       .      .        +     .         .

@@ -155,7 +155,7 @@ def test_a_profile_that_is_not_whole_is_refused(damage: object) -> None:
         icc.clean_icc(damage(PLAIN))  # type: ignore[operator]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, len(PLAIN) - 1), value=st.binary(min_size=1, max_size=12))
 def test_a_damaged_profile_is_cleaned_or_refused_and_cleaning_it_again_changes_nothing(at: int, value: bytes) -> None:
     profile = bytearray(PLAIN)

@@ -32,6 +32,8 @@ def test_the_most_urgent_comes_first_and_nothing_is_said_of_nothing() -> None:
     # a warning leads to where it is mended
     assert found[2].noun == "policy" and "examples/dump.yaml" in found[2].hint
     assert warned("archive is not immutable: no lock").noun == "service"
+    begun = warned("deletion is not switched on for flash: what is to go there waits")
+    assert (begun.severity, begun.noun) == ("know", "tier"), "a site begins so; it is no alarm"
 
 
 def test_a_role_is_told_only_of_what_it_may_read() -> None:

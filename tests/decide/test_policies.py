@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,11 @@ DUMP = DumpPolicy("dump", ("archive", "protect"))
 IMAGES = ImagesPolicy("images", "intake", "archive", reviewers=2)
 ALARM = AlarmPolicy("night", ("mail", "pager"), severity="soon")
 
+
+def watched(**how: Any) -> ProtectPolicy:
+    return ProtectPolicy("protect", "flash", "protect", keep=KeepRules(last=20), **how)
+
+
 ACTS: list[tuple[Policy | None, Policy | None]] = [
     (None, STAGE), (STAGE, StagePolicy("stage", "archive", "flash", lease_s=600)), (STAGE, None), (None, CLEAN),
     (ImagesPolicy("images", "intake", "archive", reviewers=1), None), (RecordsPolicy("r", "i"), None),
@@ -42,6 +48,7 @@ ACTS: list[tuple[Policy | None, Policy | None]] = [
     (None, PROTECT), (PROTECT, ProtectPolicy("protect", "flash", "protect", keep=KeepRules(last=30))),
     (CleanPolicy("clean", "flash", aside_s=86_400), CLEAN), (None, MOVE), (MOVE, None), (None, DUMP), (None, ALARM),
     (ALARM, AlarmPolicy("night", ("mail", "pager", "desk"), severity="know")), (PROTECT, PROTECT),
+    (PROTECT, watched(drill_every_s=60, sample_percent=9.0, recovery_time_s=60)),
 ]  # fmt: skip
 WAITS: list[tuple[Policy | None, Policy | None, str]] = [
     (STAGE, StagePolicy("stage", "archive", "flash-two"), "to"),
@@ -60,7 +67,14 @@ WAITS: list[tuple[Policy | None, Policy | None, str]] = [
     (MOVE, MovePolicy("cold", "archive", "cold", release=ReleaseRule()), "release"),
     (DUMP, DumpPolicy("dump", ("archive", "protect"), keep=KeepRules(last=1)), "keep"),
     (DUMP, DumpPolicy("dump", ("archive", "protect"), max_age_s=10**6), "max_age_s"),
+    (DUMP, DumpPolicy("dump", ("archive", "protect"), drill_every_s=10**6), "drill_every_s"),
+    (PROTECT, watched(drill_every_s=86_400), "drill_every_s"), (PROTECT, watched(sample_percent=1.0), "sample_percent"),
+    (PROTECT, watched(sample_every_s=10**6), "sample_every_s"),
+    (PROTECT, watched(whole_every_s=10**7), "whole_every_s"),
+    (watched(recovery_point_s=3600), PROTECT, "recovery_point_s"),
+    (watched(recovery_time_s=60), watched(recovery_time_s=61), "recovery_time_s"),
     (AuditPolicy("audit", ("archive", "protect")), AuditPolicy("audit", ("archive",)), "to"),
+    (AuditPolicy("audit", ("archive",)), AuditPolicy("audit", ("archive",), every_s=7200), "every_s"),
     (ALARM, AlarmPolicy("night", ("mail",), severity="soon"), "to"),
     (ALARM, AlarmPolicy("night", ("mail", "pager")), "severity"),
     (None, DeidPolicy(), ""), (RecordsPolicy("r", "intake"), RecordsPolicy("r", "intake", minimum_k=2), ""),

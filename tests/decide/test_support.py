@@ -28,6 +28,7 @@ SHARD = make_id("shard", now_ms=1, entropy=bytes(10))
         ("0.1.0", "0.1.0"),
         ("04.03.1950", "…"),
         ("4711123", "…"),
+        ("2024010112345678 80276001011699900861", "… …"),
         ("95%", "95%"),
         ({"size_bytes": 4711123, "Mueller": [None, True, "Anna"]}, {"size_bytes": 4711123, "…": [None, True, "…"]}),
         ({"started_at": "2026-11-22T18:00:00Z"}, {"started_at": "2026-11-22T18:00:00Z"}),
@@ -50,8 +51,8 @@ def test_a_log_line_keeps_its_fields_and_no_person() -> None:
 def test_the_vault_is_asked_for_words_and_what_it_knows_is_left_out() -> None:
     """A tier may be called as a patient is; ids of ours are nobody's name, and short words are met by chance."""
     value = {"node": "mueller anna (x)", "shard": SHARD, "size_bytes": 4711123, "few": 12}
-    asked = set(words_to_ask(value))
-    assert {"node", "mueller", "anna", "mueller anna", "4711123"} <= asked
+    asked = set(words_to_ask({**value, "accession": "2024010112345678"}))
+    assert {"node", "mueller", "anna", "mueller anna", "4711123", "2024010112345678"} <= asked
     assert SHARD not in asked and "12" not in asked
     left = without(value, frozenset({"mueller anna", "4711123"}))
     assert left == {"node": "… (x)", "shard": SHARD, "size_bytes": "…", "few": 12}

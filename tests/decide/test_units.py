@@ -53,6 +53,20 @@ def test_a_network_file_system_is_waited_for_and_its_own_disks_are_required() ->
     assert "/mnt/share/slides" in told("mover-identified.service", identified)["RequiresMountsFor"]
 
 
+def test_a_place_whose_server_is_away_is_missing_and_not_the_end_of_the_unit() -> None:
+    """systemd refuses all of a unit whose namespace names a folder that is not there: status=226/NAMESPACE, five times,
+    and one NFS server has taken everything down. Hidden is then the mount point, or what comes later would be seen."""
+    far = Place("intake", "/in/deep/x", identified=True, read_only=True, mount="/in")
+    said = told("mover.service", clean(FLASH, SHARE, hidden=(far,)))
+    assert said["ReadWritePaths"] == ["/flash/mover", "-/mnt/share/slides"] and said["InaccessiblePaths"] == ["/in"]
+    beside = Place("own", "/in/slides", identified=False, read_only=False, mount="/in")
+    assert told("mover.service", clean(beside, hidden=(far,)))["InaccessiblePaths"] == ["/in/deep/x"]
+    source = Place("share", "/mnt/share/slides", identified=True, read_only=True, mount="/mnt/share")
+    assert told("mover.service", clean(source))["BindReadOnlyPaths"] == ["-/mnt/share/slides"]
+    apart = Site(identified=True, state_dir="/s", places=(source,))
+    assert told("mover-identified.service", apart)["BindReadOnlyPaths"] == ["/mnt/share/slides"]
+
+
 def test_of_a_home_only_the_declared_place_is_seen() -> None:
     said = told("mover.service", clean(HOME))
     assert said["ProtectHome"] == ["tmpfs"] and said["BindPaths"] == ["/home/lab/flash"]
@@ -61,6 +75,37 @@ def test_of_a_home_only_the_declared_place_is_seen() -> None:
 def test_state_elsewhere_is_opened() -> None:
     site = Site(identified=False, state_dir="/srv/state", places=())
     assert told("mover.service", site)["ReadWritePaths"] == told("mover-watcher.service", site)["ReadWritePaths"]
+
+
+def test_what_the_identified_daemon_keeps_is_not_there_for_the_clean_units() -> None:
+    """The login of the vault, and both halves of the key to every name, are files that DAC_OVERRIDE opens."""
+    kept = {"other_state": "/srv/names", "other_secrets": ("/etc/mover/vault-dsn", "/safe/drill a.key")}
+    for unit in units_of(identified=False):
+        hidden = told(unit, clean(FLASH, **kept))["InaccessiblePaths"]
+        assert hidden == ["-/srv/names", "-/etc/mover/vault-dsn", '-"/safe/drill a.key"']
+    identified = Site(identified=True, state_dir="/s", places=(), other_state="/var/lib/mover")
+    assert "InaccessiblePaths" not in told("mover-identified.service", identified)
+
+
+@pytest.mark.parametrize("state", ["/tmp/state", "/var/tmp/mover", "/a:b"])
+def test_state_that_a_unit_would_not_see_is_refused(state: str) -> None:
+    """In a /tmp of its own a daemon would begin a new catalog, and lose it at its end."""
+    assert [said.partition(":")[0] for said in mistakes(Site(False, state, ()))] == ["state_dir"]
+
+
+@pytest.mark.parametrize("other", ["/srv/state", "/srv/state/names", "/srv"])
+def test_two_daemons_have_two_states(other: str) -> None:
+    assert [said.partition(":")[0] for said in mistakes(Site(False, "/srv/state", (), other_state=other))] == [
+        "state_dir"
+    ]
+    assert mistakes(Site(False, "/srv/state", (), other_state="/srv/state-2")) == []
+
+
+def test_state_in_a_home_is_bound_into_what_is_left_of_it() -> None:
+    """Opened for writing only, the unit would see an empty home, and begin a new catalog."""
+    for unit in units_of(identified=False):
+        said = told(unit, Site(False, "/home/mover/state", ()))
+        assert said["ProtectHome"] == ["tmpfs"] and said["BindPaths"] == ["/home/mover/state"]
 
 
 def test_secrets_and_far_endpoints_are_named() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mover.decide.cohort import All, Any_, Between, Column, Compare, IsNull, Like, Node, Not, OneOf, Sampled, parse
@@ -154,7 +154,14 @@ def test_an_expression_is_told_in_words_clause_by_clause() -> None:
     ]  # fmt: skip
 
 
-@given(st.lists(st.lists(st.none() | st.integers(-50, 5000) | st.floats(0, 1e6), max_size=30), max_size=4))
+NUMBERS: Any = st.none() | st.integers(-50, 5000) | st.floats(0, 1e6) | st.floats(-1e300, 1e300)
+
+
+@given(st.lists(st.lists(NUMBERS, max_size=30), max_size=4))
+@example([[None, 0.3, 0.1 + 0.2]])  # the first of three is not chosen
+@example([[None, 0, 3e-179]])
+@example([[None, 0, 5e-324]])
+@example([[None, 1e17, 1e17 + 16]])
 def test_a_spread_counts_every_chosen_row_once(blocks: list[list[Any]]) -> None:
     """Known and missing make the whole, in values as in steps."""
     spread, chosen_rows = Spread("number"), []

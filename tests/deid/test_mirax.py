@@ -423,7 +423,7 @@ KEYS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     planted=st.lists(st.tuples(KEYS, st.sampled_from(sorted(FORMS)), st.booleans()), min_size=1, max_size=6),
     junk=st.sampled_from(["# {}", "; {}", "{}", "[{}]", "{} = 1", "={}", "NONHIER_{}_NAME = x"]),

@@ -162,6 +162,7 @@ def test_a_pack_of_people_nobody_knew_comes_out_whole_and_without_them(tmp_path:
     with (tmp_path / "map.csv").open() as file:
         outputs = {row["source"]: row["output"] for row in csv.DictReader(file)}
     atoms = {word: kind for who in pack.people for word, kind in who.words().items()}
+    assert outputs
     for name, output in outputs.items():
         written = (tmp_path / "out" / output).read_bytes()
         assert not leaks(written, atoms | pack.truth[name]["atoms"]), pack.truth[name].get("shape")
@@ -181,6 +182,7 @@ def test_the_samples_scorer_finds_no_leak_in_a_pack_of_the_real_bases(tmp_path: 
     subprocess.run(command, check=True, capture_output=True, timeout=900)
     scored = json.loads((tmp_path / "score.json").read_text())
     assert scored["side"] == {}
+    assert scored["summary"] and all(kind["covered"] for kind in scored["summary"].values())
     found = {name: file["leaks"] for name, file in scored["files"].items() if file["leaks"]}
     assert found == {}
 
@@ -203,7 +205,11 @@ def test_two_hundred_broken_files_of_each_family_are_clean_or_wait(tmp_path: Pat
             broken.parent.mkdir(parents=True)
             broken.write_bytes(damaged(data, random.Random(f"{seed} {name} {number}")))
             known[f"{len(known)}/x{suffix}"] = truth["atoms"]
-    for entry in shot(tmp_path / "broken", tmp_path):
+    entries = shot(tmp_path / "broken", tmp_path)
+    assert {entry["source"] for entry in entries} == known.keys()
+    came_out = sum(entry["status"] == "deidentified" for entry in entries)
+    assert 0 < came_out < len(entries)
+    for entry in entries:
         if entry["status"] == "deidentified":
             assert not leaks((tmp_path / "out" / entry["output"]).read_bytes(), known[entry["source"]])
         else:

@@ -251,7 +251,7 @@ def _plain(ventana: bool) -> bytes:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     secret=secrets,
     where=st.sampled_from(["name", "attribute", "element", "comment", "tag", "slack", "base64"]),

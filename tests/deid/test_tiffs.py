@@ -532,7 +532,7 @@ def test_the_same_source_gives_the_same_plan_and_a_picture(make: Callable[[], by
 
 
 @pytest.mark.slow
-@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     at=st.integers(0, 10**6), value=st.binary(min_size=1, max_size=8), kind=st.sampled_from(["no", "ome", "philips"])
 )
@@ -562,7 +562,7 @@ secrets = words.filter(lambda text: len(text.strip()) >= 6 and not set("<>&\"'\0
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     secret=secrets,
     name=st.sampled_from(

@@ -184,7 +184,7 @@ def test_a_slide_passes_the_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
         assert slide.dimensions == (512, 256)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     keys=st.lists(st.sampled_from(["Reference", "SourceLens", "LayerOffset", "Patient", "PhysicalMacroWidth"]),
                   max_size=4),

@@ -104,9 +104,9 @@ def refusal(line: Line) -> str | None:
         return (
             None if program(line.text) in OTHERS else f"no page may tell of {program(line.text)} unknown to the tests"
         )
-    alternatives = list(_alternatives(line.text)) if line.pattern else [line.text]
+    typed = list(alternatives(line.text)) if line.pattern else [line.text]
     try:
-        for one in alternatives:
+        for one in typed:
             words = [VALUES.get(word, word) for word in shlex.split(one)]
             words = words[words.index(program(one)) :]
             if line.pattern:
@@ -151,7 +151,7 @@ def _parse(command: click.Command, words: list[str], *, whole: bool) -> None:
         command, parent, name = inner, ctx, found
 
 
-def _alternatives(text: str) -> Iterator[str]:
+def alternatives(text: str) -> Iterator[str]:
     """`protect keep | prune (--plan | --apply)` is two commands; alternatives in brackets are options of one."""
     flat, depth = "", 0
     for sign in text:

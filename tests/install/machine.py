@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,10 +43,12 @@ def debian(into: Path) -> None:
 
 
 class Machine:
-    """`root` is its file system, seen from outside; `run` is a command inside."""
+    """`root` is its file system, seen from outside; `run` is a command inside, where nobody sits at a keyboard.
+    `mounts` are file systems of its own: where they stand inside, and nspawn's word for how (`bind`, `bind-ro`)."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, mounts: Mapping[str, tuple[str, Path]] | None = None) -> None:
         self.root = root
+        self._mounts = [f"--{how}={outside}:{inside}" for inside, (how, outside) in (mounts or {}).items()]
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
@@ -54,7 +56,7 @@ class Machine:
         console = open(self.root.parent / "console", "ab")  # noqa: SIM115  (nspawn writes to it until it ends)
         self._nspawn = subprocess.Popen(
             ["systemd-nspawn", "-q", "-D", str(self.root), "--register=no", "--keep-unit", "--private-network",
-             "--console=pipe", f"--machine=m{os.getpid()}", f"--system-call-filter={WATCHING}", "-b"],
+             "--console=pipe", f"--machine=m{os.getpid()}", f"--system-call-filter={WATCHING}", *self._mounts, "-b"],
             stdin=subprocess.DEVNULL, stdout=console, stderr=console,
         )  # fmt: skip
         wait(lambda: self._find_leader() and self.run("systemctl", "is-system-running", "--wait", check=False).stdout,
@@ -70,7 +72,8 @@ class Machine:
         enter = ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
                  "--root", "--wdns=/", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
                  "DEBIAN_FRONTEND=noninteractive"]  # fmt: skip
-        told = subprocess.run([*enter, *words], input=text, capture_output=True, text=True, check=False)
+        said = {"stdin": subprocess.DEVNULL} if text is None else {"input": text}
+        told = subprocess.run([*enter, *words], capture_output=True, text=True, check=False, **said)
         assert not check or told.returncode == 0, f"{words}: {told.stdout[-3000:]}{told.stderr[-3000:]}"
         return told
 

@@ -1,13 +1,11 @@
 """The package on a clean Debian under a real systemd, in the order in which an administrator meets it.
 
-One machine is booted and installed once; each test leaves both daemons running for the next. MOVER_DEB names a package
-that is built already.
+One machine is booted and installed once; each test leaves both daemons running for the next.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,25 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.install.conftest import ROOT
-from tests.install.machine import Machine, debian, need_a_machine, wait
+from tests.install.conftest import newer
+from tests.install.machine import Machine, debian, wait
 
 pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("machine")]
 
 DAEMONS = ["mover.service", "mover-identified.service"]
 FILES, FILE_BYTES = 250, 1_000_000  # at the ten million bytes a second of its policy, most of half a minute
 TEMPORARY = ".mover-tmp-"
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_a_machine()
-    given = os.environ.get("MOVER_DEB")
-    if given is None:
-        told = subprocess.run(["make", "deb"], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-2000:]
-        [given] = [str(path) for path in (ROOT / "dist").glob("mover_*-1_*.deb")]
-    return Path(given)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +98,9 @@ def test_keys_and_names_are_seen_by_one_process_alone(site: Machine) -> None:
         assert [unit for unit in DAEMONS if seen(unit, path)] == [owner], path
     assert seen("mover.service", "/etc/mover/vault.key") == seen("mover.service", "/etc/shadow") == ""
     assert seen("mover.service", "/etc/mover/credentials/repository-password") == ""
+    for path in ("/etc/mover/vault-dsn", "/etc/mover/dsn-identified"):
+        assert site.run("test", "-s", path) and seen("mover.service", path) == "", path
+        assert seen("mover-identified.service", path), path
     listed = site.run("stat", "-c", "%a %U", "/run/credentials/mover-identified.service/vault.key").stdout.split()
     assert listed == ["400", "mover-identified"]
 
@@ -192,29 +182,11 @@ def test_a_stop_under_work_is_in_time_and_clean(site: Machine) -> None:
     check_whole(site, "stopped")
 
 
-def newer(package: Path, into: Path) -> Path:
-    """The same package as the next release: what a build with RELEASE=2 makes, without building."""
-    side = into / "newer"
-    subprocess.run(["dpkg-deb", "-R", str(package), str(side)], check=True)
-    stock = side / "opt/mover/stock"
-    [old] = [path.name for path in stock.iterdir()]
-    new = old.rpartition("-")[0] + "-2"
-    (stock / old).rename(stock / new)
-    edited = [path for path in (stock / new / "bin").iterdir() if path.is_file() and not path.is_symlink()]
-    for path in [*edited, side / "DEBIAN/control", side / "DEBIAN/postinst"]:
-        path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
-    (side / "DEBIAN/md5sums").unlink(missing_ok=True)
-    made = into / "newer.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(side), str(made)], check=True)
-    subprocess.run(["rm", "-rf", str(side)], check=True)
-    return made
-
-
 def test_an_upgrade_in_mid_work_and_the_way_back_lose_nothing(
     site: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The daemon runs from its own files until it was drained; then a link says which release runs."""
-    made = newer(package, tmp_path_factory.mktemp("newer"))
+    made = newer(package, tmp_path_factory.mktemp("newer") / "newer.deb")
     subprocess.run(["mv", str(made), str(site.root / "newer.deb")], check=True)
     id_ = begin_work(site, "upgraded")
     old = site.run("readlink", "/opt/mover/current").stdout.strip()

@@ -32,6 +32,38 @@ def test_a_file_that_was_edited_here_stays_and_the_new_one_stands_beside_it(laid
     assert example.with_name("mover.example.yaml.new").read_text() == shipped
 
 
+def test_what_is_laid_out_is_for_everybody_whatever_roots_umask(tmp_path: Path) -> None:
+    """Hardened hosts give root 077 or 027. A package built so would shut each site's settings and programs to the
+    daemons' own users."""
+    before = os.umask(0o077)
+    try:
+        lay_out(tmp_path / "root")
+    finally:
+        os.umask(before)
+    made = [path for path in (tmp_path / "root").rglob("*") if not path.is_symlink()]
+    wanted = {path: 0o055 if path.is_dir() else 0o044 for path in made}
+    assert [path for path, mode in wanted.items() if path.stat().st_mode & mode != mode] == []
+
+
+@pytest.mark.parametrize("name", ["files", "stage", "words", "venv", "install", "release", "deb/build"])
+def test_whatever_makes_files_says_for_whom(name: str) -> None:
+    assert re.search(r"^set -eu?\numask 022 ", (PACKAGING / name).read_text(), re.MULTILINE)
+
+
+def test_a_staged_installation_is_taken_out_and_nothing_beside_it(tmp_path: Path) -> None:
+    """/usr/local is what everybody's fingers know, and the folder may be the root of another machine."""
+    local = tmp_path / "usr/local"
+    for made in (local / "1-1/bin", local / "share", tmp_path / "usr/bin"):
+        made.mkdir(parents=True)
+    (local / "current").symlink_to("1-1")
+    (local / "1-1/installed").write_text("/usr/bin/mover\n/etc/mover/mover.example.yaml\n")
+    for kept in (local / "share/precious", tmp_path / "usr/bin/other", tmp_path / "usr/bin/mover"):
+        kept.touch()
+    subprocess.run(["sh", str(PACKAGING / "uninstall"), str(tmp_path), "/usr/local"], check=True, capture_output=True)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir() or path.is_symlink()}
+    assert left == {"usr/local/share/precious", "usr/bin/other"} and not (local / "1-1").exists()
+
+
 def test_another_prefix_is_said_everywhere(tmp_path: Path) -> None:
     """A unit that starts what stands elsewhere starts nothing."""
     told = lay_out(tmp_path, "/srv/mover").stdout.split()
@@ -70,6 +102,8 @@ def test_the_users_and_folders_are_made_from_nothing(laid_out: Path) -> None:
         status = (laid_out / "var/lib" / user).stat()
         assert (status.st_uid, status.st_mode & 0o777) == (uids[user], 0o700)
     assert (laid_out / "etc/mover/credentials").stat().st_mode & 0o777 == 0o700
+    apart = (laid_out / "etc/mover/identified").stat()  # root's: nobody else lays links where root writes
+    assert (apart.st_uid, apart.st_gid != 0, apart.st_mode & 0o777) == (0, True, 0o750)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -11,7 +11,12 @@ import pytest
 from tests.install.conftest import PACKAGING
 
 SYSTEMCTL = """#!/bin/sh
-case $* in *is-active*) for last; do :; done; case $last in {active}) exit 0 ;; esac; exit 3 ;; esac
+case "$*" in "start {broken}") exit 1 ;; esac
+case $* in *is-active*)
+    for last; do :; done
+    case $last in {active}) echo {state}; exit 0 ;; esac
+    echo inactive; exit 3 ;;
+esac
 echo "$*" >>"{log}"
 """
 
@@ -33,8 +38,9 @@ class Here:
         self.systemctl = folder / "bin" / "systemctl"
         self.running("none")
 
-    def running(self, *units: str) -> None:
-        self.systemctl.write_text(SYSTEMCTL.format(active=" | ".join(units), log=self.log))
+    def running(self, *units: str, broken: str = "none", state: str = "active") -> None:
+        said = SYSTEMCTL.format(active=" | ".join(units), broken=broken, log=self.log, state=state)
+        self.systemctl.write_text(said)
         self.systemctl.chmod(0o755)
         self.log.write_text("")
 
@@ -79,6 +85,52 @@ def test_what_runs_is_drained_and_started_again_in_order(here: Here) -> None:
     assert here("use", "0.1.0-1").returncode == 0 and here.current == "0.1.0-1"
 
 
+def test_the_way_back_starts_what_the_failed_way_forward_had_stopped(here: Here) -> None:
+    """The first that does not start ends the upgrade; by then the others are stopped, and no longer seen as running."""
+    here.release("0.1.0-1")
+    here.release("0.1.0-2")
+    here("use", "0.1.0-1")
+    here.running("mover.service", "mover-identified.service", broken="mover.service")
+    said = here("use", "0.1.0-2")
+    assert said.returncode == 1 and "mover-release use 0.1.0-1" in said.stderr
+    here.running("none")
+    assert here("use", "0.1.0-1").returncode == 0
+    assert here.told[-2:] == ["start mover.service", "start mover-identified.service"]
+    here.running("none")
+    assert here("use", "0.1.0-2").returncode == 0 and here.told == ["daemon-reload"]
+
+
+def test_a_failed_release_asked_for_again_is_started_again(here: Here) -> None:
+    """`apt -f install` asks for it: told that all is well, nobody would look at a site that stands still. What systemd
+    is about to start again runs, too."""
+    for name in ("1", "2", "3"):
+        here.release(name)
+        assert here("use", name).returncode == 0
+    here.release("4")
+    here.running("mover.service", broken="mover.service", state="activating")
+    assert here("use", "4").returncode == 1 and "stop mover.service" in here.told
+    here.running("none")
+    assert here("use", "4").returncode == 0 and here.told[-1] == "start mover.service"
+    assert here("list").stdout.splitlines() == ["  2", "- 3", "* 4"]
+    assert here("use", "4").returncode == 0 and here.told[-1] == "start mover.service" and len(here.told) == 3
+
+
+def test_previous_is_the_release_before_and_links_and_halves_are_none(here: Here) -> None:
+    """Typed at 3 a.m.: the same release once more, or a link to itself, would be no way back."""
+    here.release("1")
+    here.release("2")
+    (here.release("3.partial") / "sources").unlink()
+    assert here("use", "previous").returncode == 1
+    for name in ("1", "2"):
+        assert here("use", name).returncode == 0
+    assert here("use", "previous").returncode == 0 and here.current == "1"
+    assert here("list").stdout.splitlines() == ["* 1", "- 2"]
+    assert here("use", "previous").returncode == 0 and here.current == "2"
+    here.running("mover.service")
+    for name in ("current", "3.partial", "current.new"):
+        assert here("use", name).returncode == 1 and here.current == "2" and here.told == []
+
+
 def test_the_same_release_again_changes_nothing(here: Here) -> None:
     here.release("0.1.0-1")
     here("use", "0.1.0-1")
@@ -96,6 +148,26 @@ def test_a_release_that_does_not_understand_the_settings_stops_nothing(here: Her
     said = here("use", "0.2.0-1")
     assert said.returncode == 1 and "0.1.0-1 goes on" in said.stderr
     assert here.current == "0.1.0-1" and here.told == []
+
+
+def test_a_release_that_waits_for_the_servers_schema_stops_nothing(here: Here) -> None:
+    """A server of the site's own is migrated by a person, beneath the release that runs. Found out only by the start,
+    it would be found out with nothing running."""
+    here.release("0.1.0-1")
+    new = here.release("0.2.0-1")
+    (new / "bin" / "mover").write_text('#!/bin/sh\ncase "$*" in *"identified.yaml db status"*) exit 1 ;; esac\n')
+    here("use", "0.1.0-1")
+    for name in ("mover", "identified"):
+        (here.etc / f"{name}.yaml").write_text("version: 1\ndatabase: {embedded: false, dsn_file: dsn}\n")
+    here.running("mover.service")
+    said = here("use", "0.2.0-1")
+    assert said.returncode == 3 and here.current == "0.1.0-1" and here.told == []
+    assert f"{new}/bin/mover --config {here.etc}/identified.yaml db migrate --admin DSN" in said.stderr
+    (new / "bin" / "mover").write_text('#!/bin/sh\ncase "$*" in *"db status"*) echo gone >&2; exit 4 ;; esac\n')
+    said = here("use", "0.2.0-1")
+    assert said.returncode == 1 and "gone" in said.stderr and here.told == []
+    (here.etc / "identified.yaml").write_text("version: 1\n# embedded: false\n")
+    assert here("use", "0.2.0-1").returncode == 0 and here.current == "0.2.0-1"
 
 
 def test_older_ones_than_the_way_back_go(here: Here) -> None:

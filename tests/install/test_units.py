@@ -26,7 +26,8 @@ def site(tmp_path: Path) -> Path:
     (folder / "credentials").mkdir(parents=True)
     for name in ("mover", "identified"):
         shutil.copy(PACKAGING / f"{name}.example.yaml", folder / f"{name}.yaml")
-    for name in ("dsn", "dsn-identified", "vault-dsn"):
+    (folder / "identified").mkdir()
+    for name in ("dsn", "identified/dsn", "identified/vault-dsn"):
         (folder / name).write_text("host=db.ward.example dbname=mover user=mover_daemon")
         (folder / name).chmod(0o600)
     (folder / "credentials" / "archive-keys").write_text("{}")
@@ -62,6 +63,50 @@ def test_drop_ins_are_written_once_and_follow_the_settings(mover: Mover, site: P
     fewer = json.loads(mover("units", "write", files(site)[0], "--into", str(into), "--json").out)
     assert fewer[0] == {"action": "remove", "file": str(into / "mover-identified.service.d/50-tiers.conf")}
     assert not Path(fewer[0]["file"]).exists() and ours.exists()
+
+
+def test_secrets_of_the_other_settings_are_hidden_wherever_they_stand(mover: Mover, site: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Whoever took over the clean daemon would log in as the vault's, or open a dump with the keys of the drills. A
+    folder of their own stays hidden when a file in it is renamed over; what both settings name stays seen."""
+    (site / "identified" / "dsn").rename(site / "dsn-identified")
+    text = (site / "identified.yaml").read_text().replace(": identified/dsn", ": dsn-identified")
+    text += "receivers: {ward: {kind: webhook, url: 'https://chat.ward.example/x', token_file: chat-token}}\n"
+    text += "drill_key_a: drill-a.key\ndrill_key_b: drill-b.key\n"
+    (site / "identified.yaml").write_text(text)
+    (site / "chat-token").write_text("wren")
+    clean = (site / "mover.yaml").read_text()
+    (site / "mover.yaml").write_text(
+        clean + "lineage: {url: 'https://x.ward.example', namespace: w, token_file: chat-token}\n"
+    )
+    into = tmp_path / "units"
+    assert mover("units", "write", *files(site), "--into", str(into)).status == 0
+    for unit in ("mover.service", "mover-watcher.service"):
+        told = (into / f"{unit}.d/50-tiers.conf").read_text().splitlines()
+        hidden = {line.partition("=-")[2] for line in told if line.startswith("InaccessiblePaths=-")}
+        kept = {str(site / name) for name in ("dsn-identified", "identified", "drill-a.key", "drill-b.key")}
+        assert kept | {"/etc/ssl/private", "/var/lib/mover-identified"} <= hidden
+        assert (
+            not hidden & {str(site / name) for name in ("dsn", "chat-token", "mover.yaml")} and str(site) not in hidden
+        )
+
+
+def test_what_fstab_would_mount_is_waited_for_while_its_server_is_away(
+    mover: Mover,  # noqa: F811
+    site: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each upgrade writes the drop-ins again. One that fell into the night of the file server would require for good
+    what was waited for, and the next such night take the daemon down."""
+    fstab, into = tmp_path / "fstab", tmp_path / "units"
+    fstab.write_text("# servers\nnas:/flash /flash nfs4 hard,_netdev 0 0\nUUID=1 none swap sw 0 0\n")
+    monkeypatch.setattr("mover.cli.units.FSTAB", fstab)
+    assert mover("units", "write", *files(site), "--into", str(into)).status == 0
+    clean = (into / "mover.service.d/50-tiers.conf").read_text()
+    assert "Wants=flash.mount" in clean and "ReadWritePaths=-/flash/mover" in clean
+    fstab.unlink()
+    said = mover("units", "write", *files(site), "--into", str(into))
+    assert "mover.service does not wait for flash.mount any more" in said.out + said.err
 
 
 def test_a_tier_that_the_units_could_not_see_is_refused_by_name(mover: Mover, site: Path, tmp_path: Path) -> None:  # noqa: F811

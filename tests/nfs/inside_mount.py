@@ -354,7 +354,7 @@ def test_a_size_is_remembered_no_longer_than_the_cache_time(server: Server, othe
 
 
 def test_where_root_is_nobody_denied_is_denied_and_owners_are_kept(server: Server, name: str) -> None:
-    """root_squash: we are uid 64001 there, whatever we are here."""
+    """root_squash: we are uid 64001 there, whatever we are here. A root is that user's, and is made for nobody else."""
     with mounted("squashed", "squashed") as point:
         tier = tier_at(point / name)
         tier.put("slide", [b"x"])
@@ -372,7 +372,9 @@ def test_where_root_is_nobody_denied_is_denied_and_owners_are_kept(server: Serve
             list(tier.list())
         closed.rmdir()
         roots = FlashRoots(point / name, reflink=False, check_identity=tier.check_identity, nfs=True)
-        requester = Requester(1000, 1000)
+        with pytest.raises(TierDenied, match="CAP_CHOWN"):
+            roots.begin("run-y", Requester(1000, 1000))
+        requester = Requester(64_001, 64_001)
         roots.begin("run-x", requester)
         roots.write("run-x", "records.parquet", b"rows")
         (roots.run_root("run-x") / "data").mkdir()

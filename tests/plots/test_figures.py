@@ -56,6 +56,9 @@ def usage(*names: str) -> wire.Usage:
     )
 
 
+CUT = msgspec.structs.replace(usage("a/"), whole=False)
+
+
 def snapshot(day: int, *reasons: str, doubt: Any = None) -> wire.Snapshot:
     return wire.Snapshot(
         id=f"snapshot-{day}",
@@ -139,6 +142,7 @@ FIGURES: dict[str, tuple[Callable[..., Canvas], tuple[str, ...]]] = {
     "pace of a pair": (lambda **box: plots.pace(PACES, "archive", "flash", **box), ("from archive to flash",)),
     "pace of none": (lambda **box: plots.pace(PACES, "protect", None, **box), ("nothing was moved",)),
     "treemap": (lambda **box: plots.treemap(usage("runs/", "data/"), **box), ("runs/", "data/", "2.0 GiB", "4 files")),
+    "treemap of the first": (lambda **box: plots.treemap(CUT, **box), ("the first 2 files, ",)),
     "treemap of none": (lambda **box: plots.treemap(usage(), **box), ("no scan has seen anything",)),
     "ages": (lambda **box: plots.ages(usage("runs/"), **box), ("to 4.0 GiB", "below 1 d", "above 1 y", "7.0 GiB")),
     "distribution": (

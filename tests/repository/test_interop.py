@@ -151,7 +151,7 @@ def stock(base: Path, *words: str) -> str:
     return done.stdout
 
 
-BOUNDED = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+BOUNDED = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @BOUNDED

@@ -22,7 +22,7 @@ from mover.tiers.posix import PosixTier
 from tests.repository.conftest import PASSWORD, Restic, listing, take
 
 _KILLED = """
-import sys, threading
+import os, sys, threading
 from datetime import UTC, datetime
 from pathlib import Path
 from mover.repository import blobs
@@ -35,7 +35,7 @@ put, note = [], blobs.BlobWriter._note_put
 def noted(writer, *pack):
     put.append(pack)
     if len(put) >= int(sys.argv[3]):
-        print("put", flush=True)
+        os.write(1, b"put\\n")  # at once: threads would mix their letters
         threading.Event().wait()
     note(writer, *pack)
 
@@ -67,9 +67,11 @@ def test_no_pack_that_a_killed_snapshot_had_finished_is_put_again(
         (source / f"shard{number}").write_bytes(chance.randbytes(9 << 20))
     words = [sys.executable, "-c", _KILLED, str(tmp_path / "tier"), str(source), str(packs)]
     child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-    assert child.stdout is not None and child.stdout.readline() == "put\n"
-    child.kill()
-    child.wait()
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "put\n"
+    finally:
+        child.kill()
+        child.wait()
     finished = stored(repository)
     assert len(finished) >= packs and not list(repository._files.ids("index"))
 

@@ -99,7 +99,9 @@ async def test_heads_go_to_every_tier_once_they_have_moved(house: House) -> None
     assert [one.n for one in (await house.trail.checkpoints(PROJECT, page.next, 9)).checkpoints] == [1]
     verdict = await house.trail.verify(PROJECT)
     assert verdict.whole and {one.tier: one.newest for one in verdict.checkpoints} == {"archive": 2, "protect": 2}
-    assert verdict.checkpoints[0].signers == [house.fingerprint]
+    assert verdict.checkpoints[0].signers == [house.fingerprint] and verdict.uncovered == 0
+    await house.record()
+    assert (await house.trail.verify(PROJECT)).uncovered == 1
 
 
 async def test_a_tier_that_was_away_gets_what_it_missed(house: House) -> None:
@@ -289,7 +291,7 @@ async def test_a_pack_shows_how_a_run_came_to_its_data_and_names_nobody(
     assert (found.run, found.slides, found.site) == (run, 2, "ward") and found.files >= 3
     assert {"certificate", "policy", "proof", "record", "checkpoint", "slide"} <= found.lines.keys()
     assert [one["action"] for one in found.about_run][-2:] == ["run ready", "audit pack made"]
-    assert found.notes == ("the last 1 records are younger than the last checkpoint",)
+    assert found.notes == ("1 record at the end, younger than the last checkpoint",)
     text = zstandard.ZstdDecompressor().stream_reader(data).read().decode()
     paper = sheet_of(tmp_path / "run.audit", found)
     assert paper == sheet_of(tmp_path / "run.audit", found) and b"whole: every line is as it was signed" in paper
@@ -305,8 +307,9 @@ async def test_any_byte_that_is_flipped_is_found(packed: tuple[House, str, bytes
     for _ in range(60):
         at, bit = chance.randrange(len(data)), 1 << chance.randrange(8)
         assert not judged(tmp_path, data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]).whole, at
-    assert not judged(tmp_path, data[: len(data) // 2]).whole
-    assert not judged(tmp_path, b"no pack").whole
+    cut, rubbish = (judged(tmp_path, one) for one in (data[: len(data) // 2], b"no pack"))
+    assert not cut.whole and any("cut off " in problem for problem in cut.problems)
+    assert not rubbish.whole and any(problem.endswith("or is no audit pack") for problem in rubbish.problems)
 
 
 def _lines_of(data: bytes) -> list[bytes]:
@@ -402,7 +405,8 @@ async def test_every_question_is_answered_from_rows(packed: tuple[House, str, by
     assert len(said) == 10
     assert said["clean"].tone == "good" and "second pass found none" in said["clean"].answer
     assert [row[2] for row in said["history"].rows][-2:] == ["run ready", "audit pack made"]
-    assert said["log"].tone == "good" and "fit the signed copies on archive, protect" in said["log"].answer
+    young = "fit the signed copies on archive, protect; 1 record younger than"
+    assert said["log"].tone == "good" and young in said["log"].answer
     assert {row[0] for row in said["places"].rows} == {"intake", "archive", "flash"}
     assert said["places"].answer.startswith("In the identified zone on intake; de-identified on archive, flash")
     assert said["last-copy"].tone == "warn" and "2 stand on one tier only" in said["last-copy"].answer

@@ -99,7 +99,11 @@ async def test_a_change_is_told_at_every_daemon_to_whom_it_concerns_and_resumed_
         assert here.heard[-1].nouns.keys() >= {"shards"}  # type: ignore[union-attr]
 
         with psycopg.connect(dsns.superuser, autocommit=True) as conn:
-            conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'")
+            # of this test's database alone: others' connections bear the same name
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'test' and datname = current_database()"
+            )
         other = new_id("run")
         async with asyncio.timeout(60):
             while True:

@@ -12,6 +12,7 @@ from mover.daemon import _about_lock, _dump_means, _tiers, _warnings, open_house
 from mover.deid.vaultkeys import VaultKey
 from mover.errors import SettingsInvalid
 from mover.model import wire
+from mover.protect.dumps import dump_policies
 from mover.settings import Settings, load
 from tests.rooms.test_roles import write_settings
 from tests.support.postgres import Dsns
@@ -62,6 +63,20 @@ async def test_a_dump_policy_without_the_right_to_read_everything_does_not_start
     """A promise that every night breaks is no promise."""
     with pytest.raises(SettingsInvalid, match="dump_dsn_file"):
         await warnings(site(tmp_path, dsns, dump_dsn=False, dump=DUMP))
+
+
+async def test_a_dump_policy_is_taken_once_there_are_keys(tmp_path: Path, dsns: Dsns) -> None:
+    """Stored before, it would hold back every slide, and no dump could ever be sealed."""
+    settings = site(tmp_path, dsns)
+    async with open_house(settings) as house:
+        await house.following.turn()
+        (settings.policies / "dump.yaml").write_text(DUMP)
+        await house.following.turn()
+        assert "two key files" in house.following.trouble and dump_policies(house.policies) == []
+        settings.vault_public.touch()
+        (settings.policies / "dump.yaml").write_text(DUMP + "prefix: sealed\n")
+        await house.following.turn()
+        assert house.following.trouble == "" and len(dump_policies(house.policies)) == 1
 
 
 async def test_a_policy_of_immutable_files_does_not_start_without_who_makes_them_so(tmp_path: Path, dsns: Dsns) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from mover.catalog.database import Database
+from mover.catalog.standing import standing
+from mover.cli import command
+from mover.cli.gonetier import REMEDIES
 from mover.daemon import House, _policies, _tiers, _warnings, open_house, take_tiers
 from mover.deid.vaultkeys import VaultKey
-from mover.errors import SettingsInvalid
+from mover.errors import Conflict, NotFound, SettingsInvalid
 from mover.jobs.shards import tier_queue
 from mover.model import wire
 from mover.settings import load, tiers_folder
 from tests.rooms.rig import who
 from tests.rooms.test_roles import write_settings
+from tests.support.facts import NUMBER, insert, whole_project
 from tests.support.postgres import Dsns
 
 pytestmark = pytest.mark.slow
@@ -114,3 +124,64 @@ def test_a_tier_beside_the_settings_is_judged_as_one_in_them(tmp_path: Path, dsn
     declare(config, "intake", role="source")
     with pytest.raises(SettingsInvalid, match="has a `path`"):
         load(config)
+
+
+def removed(config: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    words = ("--config", str(config), "tier", "remove", *words, "--json")
+    done = CliRunner().invoke(command, words, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return done.return_value, json.loads(done.stdout)
+
+
+async def test_a_tier_goes_again_where_nothing_stands_on_it(tmp_path: Path, dsns: Dsns) -> None:
+    """A shelf that was added by mistake, or is given back. What still needs it is told first, and bytes are nobody's to
+    delete here."""
+    config = write_settings(tmp_path, dsns, role="clean")
+    (tmp_path / "policies").mkdir()
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"policies": "policies"}))
+    (tmp_path / "cold").mkdir()
+    async with open_house(load(config)) as house:
+        file = declare(config, "cold", role="archive", path="cold")
+        await take_tiers(house)
+        assert "cold" in house.tiers
+        policy = tmp_path / "policies" / "slow.yaml"
+        policy.write_text("kind: budget\nname: slow\ntier: cold\nread_bytes_s: 1000\n")
+        with psycopg.connect(dsns.superuser) as conn:
+            insert(
+                conn, "shard", project_id="demo", id="shard-x", queue=tier_queue("cold"), kind="walk", subject_id="x"
+            )
+        status, plan = await asyncio.to_thread(removed, config, "cold")
+        why = {step["subject"]: step["reason"] for step in plan["steps"]}
+        assert status == 1 and set(why) == {"policy slow, tier", "1 waiting work of demo"} and file.exists()
+        assert why["policy slow, tier"] == "mover policy edit slow --reason WHY"
+
+        policy.unlink()
+        with psycopg.connect(dsns.superuser) as conn:
+            conn.execute("update mover.shard set state = 'cancelled' where id = 'shard-x'")
+        status, plan = await asyncio.to_thread(removed, config, "cold", "--plan")
+        assert (status, plan["counts"]) == (0, {"remove": 1}) and file.exists()
+        assert (await asyncio.to_thread(removed, config, "cold"))[0] == 0
+        assert not file.exists() and (tmp_path / "cold" / ".mover" / "tier.json").exists()
+        await take_tiers(house)
+        assert [line.partition(":")[0] for line in await told(house)] == ["cold"] and "cold" in house.tiers
+        async with house.database.project("demo") as conn:
+            rows = await (await conn.execute("select body::jsonb as body from mover.audit_record")).fetchall()
+        [one] = [row.body for row in rows if row.body["action"] == "tier removed"]
+        assert (one["subject"], one["details"]["role"]) == ("cold", "archive") and one["actor"].startswith("uid:")
+    assert "cold" not in load(config).tiers
+    with pytest.raises(Conflict, match="in the settings themselves"):
+        await asyncio.to_thread(removed, config, "flash")
+    with pytest.raises(NotFound, match="no tier cold"):
+        await asyncio.to_thread(removed, config, "cold")
+
+
+async def test_everything_that_stands_on_a_tier_is_named(database: Database, dsns: Dsns, tier_rows: None) -> None:
+    """Over all projects: whoever types the command sees one of them, and another one's slides stand there as well."""
+    with psycopg.connect(dsns.superuser) as conn:
+        whole_project(conn, "other", mark="a", number=NUMBER)
+        insert(conn, "slide_file", number=NUMBER, name="a.dcm", size_bytes=1, digest="0" * 64, tier="archive", key="k")
+    found = [one for tier in ("archive", "flash", "protect")
+             for one in await standing(database, tier, queue=tier_queue("intake"))]  # fmt: skip
+    assert {one.what for one in found} == set(REMEDIES) and {one.project for one in found} == {"other"}
+    assert await standing(database, "nowhere", queue="none") == []

@@ -35,10 +35,13 @@ class Site:
     def __init__(self, house: House, folder: Path, dsns: Dsns) -> None:
         self.house, self.folder, self.dsns, self.room = house, folder, dsns, _policies(house)
 
-    async def person(self, name: str, role: str = "admin") -> Identity:
+    async def person(self, name: str, role: str = "admin", *, days: int = 2) -> Identity:
         body = wire.TokenRequest(actor=name, role=role)  # type: ignore[arg-type]
         made = await self.house.access.make_token(MACHINE, body)
         assert made.secret is not None
+        with psycopg.connect(self.dsns.superuser) as conn:
+            said = "update mover.token set created_at = now() - make_interval(days => %s) where id = %s"
+            conn.execute(said, [days, made.id])
         return await self.house.access.authenticate(made.secret)
 
     async def digest(self, name: str) -> str:
@@ -129,7 +132,8 @@ async def test_what_is_risky_waits_for_another_person_and_then_acts(site: Site) 
     assert (await site.change(ann, "clean", automatic)).id == asked.id
     assert [one.id for one in (await site.room.view("demo", "clean")).waiting] == [asked.id]
     assert [one.id for one in (await site.room.changes("demo", None, True, None, 9)).changes] == [asked.id]
-    for who, words in ((ann, "who asked"), (eve, "admin"), (await site.person("late"), "nobody here")):
+    late, namesake = await site.person("late", days=0), await site.person("Ann")
+    for who, words in ((ann, "who asked"), (eve, "admin"), (late, "nobody here"), (namesake, "bears this name")):
         with pytest.raises(Denied, match=words) as refused:
             await site.room.approve(who, asked.id)
         # another role helps the operator alone; the others need another person

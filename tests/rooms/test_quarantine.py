@@ -220,6 +220,9 @@ async def test_decisions_are_a_projects_own(rig: Rig) -> None:
         await rig.quarantine.decide(EVE, cause.id, decision("exclude"))
     plan = await rig.quarantine.plan_decide(PROJECT, "ann", cause.id, decision("exclude"))
     assert plan.counts == {"packs": 1, "standing": 1}
+    assert plan.steps[0].reason.endswith("counted as excluded; so are later packs of this cause")
+    once = await rig.quarantine.plan_decide(PROJECT, "ann", cause.id, decision("exclude", standing=False))
+    assert once.steps[0].reason.endswith("counted as excluded"), "what is decided once says nothing of later packs"
     assert (await only_cause(rig, "format-unsupported")).count == 1, "a plan changes nothing"
 
 

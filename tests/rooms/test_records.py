@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from mover.model import wire
 from mover.model.ids import make_number
 from mover.model.names import encode_names
 from mover.model.policy import RecordsPolicy
+from mover.oversight.needs import facts_of
 from mover.policy import Loaded, PolicyBook
 from mover.sandbox import Sandbox
 from mover.tiers import identity as identities
@@ -386,10 +388,21 @@ async def test_new_images_of_a_batch_make_the_same_tables_a_new_version(ward: Wa
     ward.complete(batch)
     files = ward.write()
     first = await ward.aligned(batch, files)
-    with psycopg.connect(ward.dsns.superuser) as conn:
+
+    async def waits() -> list[str | None]:
+        async with ward.database.project(PROJECT) as conn:
+            return [one.subject for one in await facts_of(conn) if one.code == "facts-missing" and one.count]
+
+    assert await waits() == []
+    with psycopg.connect(ward.dsns.superuser, autocommit=True) as conn:
         conn.execute("update mover.batch set finished_at = now() + interval '1 hour' where id = %s", [batch])
+        assert await waits() == [], "a batch that only ended anew published nothing"
+        conn.execute("update mover.slide set created_at = now() + interval '1 hour' where number in"
+                     " (select min(number) from mover.pack where batch_id = %s)", [batch])  # fmt: skip
+    assert await waits() == [first.id]
 
     assert (await ward.declare(batch, files)).version == first.version + 1
+    assert await waits() == []
 
 
 async def test_a_plan_counts_what_would_happen_and_changes_nothing(ward: Ward) -> None:
@@ -439,6 +452,36 @@ async def test_a_source_that_is_away_is_tried_again_and_not_quarantined(ward: Wa
     await ward.records.match(shard)
 
     assert (await ward.records.view(PROJECT, declared.id)).state == "aligned"
+
+
+async def test_who_may_see_names_chooses_tables_from_what_lies_there_and_the_look_is_on_record(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody types a path of a server that he cannot see; and what is a person's name stays out of every record."""
+    files = ward.write()
+    (ward.root / "old Kowalczyk.CSV").write_text("a\n1\n")
+    os.utime(ward.root / "old Kowalczyk.CSV", (1, 1))
+    for other in ("slide.svs", "odd\\name.csv"):
+        (ward.root / other).write_bytes(b"x")
+    look = wire.TablesLook("declare the tables")
+
+    seen = await ward.records.found(PROJECT, "olga", look)
+
+    paths = [one.path for one in seen.found]
+    assert {*files.values()} < {*paths} and paths[-1] == "old Kowalczyk.CSV" and seen.whole
+    assert [one for one in paths if "svs" in one or "odd" in one] == [] and seen.tables == list(files)
+    with psycopg.connect(ward.dsns.superuser) as conn:
+        [(record,)] = conn.execute("select body::jsonb from mover.audit_record").fetchall()
+    assert (record["actor"], record["action"], record["subject"]) == ("olga", "tables listed", "intake")
+    assert record["reason"] == "declare the tables" and "Kowalczyk" not in str(record)
+    for folder in ("../vault", "/etc/../.."):
+        with pytest.raises(RequestInvalid, match="below the source tier"):
+            await ward.records.found(PROJECT, "olga", msgspec.structs.replace(look, folder=folder))
+    monkeypatch.setattr(records, "FOUND_MAX", 1)
+    cut = await ward.records.found(PROJECT, "olga", look)
+    assert len(cut.found) == 1 and not cut.whole
+    monkeypatch.setattr(records, "LOOKED_MAX", 0)
+    assert (await ward.records.found(PROJECT, "olga", look)).found == []
 
 
 async def test_two_declarations_at_once_are_one_version(ward: Ward) -> None:

@@ -278,8 +278,11 @@ async def test_cold_is_what_nobody_staged_looked_at_or_wrote(
     monkeypatch.setattr("mover.oversight.cold.ENTRIES_MAX", 3)  # I7: what was not looked at is not told as counted
     room._ages.clear()
     cut = {one.tier: one for one in (await room.ages("demo")).tiers}
+    assert folders.whole and found.whole and not (await cold("flash")).whole
+    assert not (await cold("flash", older_s=30_000 * DAY_S)).whole, "where nothing is cold, too"
     assert (cut["flash"].count, cut["flash"].whole, cut["archive"].whole) == (3, False, True)
     monkeypatch.setattr("mover.oversight.cold.LISTS_MAX", 0)
+    assert not (await cold("archive", by="slide")).whole
     with pytest.raises(LimitExceeded, match="not known for sure"):
         await tags.change(ANN, wanted("colder", cold=wire.ColdChoice("archive", 180 * DAY_S)))
     assert await having(database, "tag = 'cold'") == 2

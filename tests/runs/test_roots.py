@@ -131,8 +131,9 @@ def test_where_owners_cannot_be_given_a_root_is_made_only_for_who_can_use_it(
     monkeypatch.setattr(os, "chown", refused)
     monkeypatch.setattr(os, "fchown", refused)
     roots = FlashRoots(tmp_path, reflink=False, check_identity=lambda: None)
-    with pytest.raises(TierDenied, match="CAP_CHOWN"):
-        roots.begin("run-y", Requester(64_001, 64_001))
+    for _ in range(2):  # the second finds the root that the first was refused, or that a crash left
+        with pytest.raises(TierDenied, match="CAP_CHOWN"):
+            roots.begin("run-y", Requester(64_001, 64_001))
     member = Requester(64_001, tmp_path.stat().st_gid)
     roots.begin("run-x", member)
     (roots.run_root("run-x") / "data").mkdir()

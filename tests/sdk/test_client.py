@@ -135,7 +135,7 @@ async def test_every_method_of_every_noun_reaches_a_route_and_understands_its_an
                     answer = name == "clean"
                 assert answer
                 called += 1
-        for question in (operator.tiers, operator.status, operator.health, operator.openapi):
+        for question in (operator.tiers, operator.status, operator.health, operator.openapi, admin.reload):
             assert await question()
             called += 1
         assert "mover_http_requests_total" in await operator.metrics()
@@ -181,6 +181,9 @@ async def test_waiting_reports_what_it_sees_and_stops_at_an_end(client: Client, 
     assert done.state == "complete" and seen[0] == "walking" and seen[-1] == "complete"
     rooms.runs.states = ["refused"]  # type: ignore[attr-defined]
     assert (await client.runs.wait("run-1", until=frozenset({"ready"}))).state == "refused"
+    with pytest.raises(Conflict, match="images that do not come: its batch failed") as nothing_comes:
+        await client.records.wait("record-failed")
+    assert "mover batch show batch-1" in nothing_comes.value.advice
 
 
 async def test_patience_that_ends_is_told_apart_from_failure(client: Client) -> None:

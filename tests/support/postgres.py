@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from mover.catalog.migrate import migrate
 from mover.catalog.postgres import DAEMON, SUPERUSER, VAULT, Embedded, EmbeddedServer
-from tests.support import spare
+from tests.support import ramdisk, spare
 
 TEMPLATE = "mover_template"
 PROJECT = "demo"
@@ -45,18 +45,20 @@ class Dsns(Struct, frozen=True):
 
 @contextmanager
 def running_server(shared: Path) -> Iterator[EmbeddedServer]:
-    """The session's server in `shared`, a folder that all test processes of the session know."""
-    embedded = Embedded(shared / "catalog")
-    server = embedded.start()
-    try:
-        with open(shared / "template.lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _make_template(server)
-        yield server
-    finally:
-        while _SPARE:
-            _drop(server, _SPARE.pop())
-        embedded.stop()
+    """The session's server in `shared`, a folder that all test processes of the session know. No test cuts its power or
+    fills its disk: it may lie in memory."""
+    with ramdisk.folder(shared, "catalog") as state:
+        embedded = Embedded(state)
+        server = embedded.start()
+        try:
+            with open(shared / "template.lock", "wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _make_template(server)
+            yield server
+        finally:
+            while _SPARE:
+                _drop(server, _SPARE.pop())
+            embedded.stop()
 
 
 def _make_template(server: EmbeddedServer) -> None:

@@ -1,17 +1,16 @@
-"""The closing lines of a test run: where processes were killed and what was skipped for want of what.
-
-Both come from the reports, which pytest-xdist carries home from its workers.
+"""The closing lines of a test run: where processes were killed, what was skipped for want of what, and how long the
+long tests took. All come from the reports, which pytest-xdist carries home from its workers.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 # as .ci/deps installs them; a skip that names one wants it
-DEBIAN_PACKAGES = ("restic", "xfsprogs", "git", "strace", "systemd")
+DEBIAN_PACKAGES = ("restic", "xfsprogs", "git", "strace", "systemd", "rclone", "rsync")
 KILL = "kill"
 
 
@@ -39,3 +38,18 @@ def skip_lines(reports: Iterable[Any]) -> Iterator[str]:
         advice = f" -> needs Debian package: {' '.join(wanted)} (apt-get install {' '.join(wanted)})" if wanted else ""
         yield f"{len(found)} skipped: {reason}{advice}"
         yield from (f"  {test}" for test in found)
+
+
+def soak_lines(reports: Iterable[Any]) -> Iterator[str]:
+    """One line per file with long tests, the longest first: its minutes, and how each of its tests ended."""
+    took: dict[str, float] = defaultdict(float)
+    ended: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in reports:
+        if "soak" in report.keywords:
+            file = report.nodeid.partition("::")[0]
+            took[file] += report.duration
+            if report.when == "call" or report.outcome != "passed":
+                ended[file][report.outcome] += 1
+    for file in sorted(took, key=lambda file: -took[file]):
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ended[file].items()))
+        yield f"{took[file] / 60:7.1f} min  {file}: {told}"

@@ -29,7 +29,7 @@ from mover.tiers.object import ObjectTier
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 SCALE = "0.02"
-RUN_S = 300.0
+RUN_S = 1800.0
 STEPS = ("images", "records", "stage", "protect", "clean")
 
 

@@ -117,10 +117,14 @@ def test_a_lost_catalog_and_vault_come_back_from_one_tier_and_two_files_and_stay
     stone = Stone(site="demo-hospital", kind="number", lookup=bytes(row.lookup), generation=1, stood_for=row.number)
     write_stones(dumped.site.state / "vault.tombstones", key, [stone])
     shutil.rmtree(dumped.site.state / "postgres")
+    lost = dumped.site.state / "vault.public"
+    public = lost.read_bytes()
+    lost.unlink()
 
     told = command(dumped, "restore", "--tier", "protect", *keys, "--purpose", "the disk is lost")
 
     assert told["dump"] == dump.id and told["different"] == [] and told["erased_again"] == 1
+    assert lost.read_bytes() == public and lost.stat().st_mode & 0o777 == 0o600
     with dumped.start() as client:
         assert {s.number for s in client.slides.list().slides} == slides
         assert client.batches.view(batch.id).state == "complete"

@@ -652,9 +652,9 @@ def _visible(tier: PosixTier) -> dict[str, bytes]:
 
 
 def _gone(pid: int) -> None:
-    """Within its two ways of noticing; a zombie of an adopting process counts as gone."""
+    """Within its two ways of noticing, on a busy machine; a zombie of an adopting process counts as gone."""
     waiting = threading.Event()
-    for _ in range(100):
+    for _ in range(2000):
         state = _words(f"/proc/{pid}/stat")
         if not state or state[2] == "Z":
             return

@@ -364,20 +364,18 @@ def test_trust_is_not_inherited_by_a_copy_or_a_changed_source(source_tier: Posix
 # --- memory ---------------------------------------------------------------------------------------------
 
 MEASURED = """
-import re, sys
+import sys
 from mover.model.recipe import plain_copy
 from mover.tiers.posix import PosixTier
 from mover.transfer import Transfer
+from tests.support.memory import peak_bytes
 source_tier, flash = (PosixTier(name, "deidentified", root) for name, root in zip(("archive", "flash"), sys.argv[1:]))
 
-def peak():  # since exec; getrusage would hold our parent's
-    return re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
-
 with source_tier.open("slide") as source:
-    before = peak()
+    before = peak_bytes()
     moved = Transfer().run_recipe(plain_copy(source.size_bytes), source=source, source_tier=source_tier,
                                   target=flash, key="out", source_digest=True)
-print(moved.digest.blake3, peak(), before)
+print(moved.digest.blake3, peak_bytes(), before)
 """
 
 
@@ -390,7 +388,7 @@ def measured(source_tier: PosixTier, flash: PosixTier) -> tuple[str, int, int]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     digest, peak, before = done.stdout.split()
-    return digest, int(peak) << 10, int(before) << 10
+    return digest, int(peak), int(before)
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import DiskFull
 
 from mover.catalog import backups
 from mover.catalog import migrate as module
@@ -22,7 +25,8 @@ from mover.catalog.migrate import (
     schema_state,
 )
 from mover.catalog.postgres import SUPERUSER, EmbeddedServer
-from mover.errors import CatalogError, MigrationFailed, NoRoom, NotFound, SchemaMismatch
+from mover.catalog.room import ended_for_room
+from mover.errors import CatalogError, CatalogUnavailable, MigrationFailed, NoRoom, NotFound, SchemaMismatch
 from tests.support.facts import NUMBER, whole_project
 from tests.support.postgres import Dsns, add_tiers, fresh_database
 
@@ -69,6 +73,9 @@ def test_a_migration_that_fails_leaves_a_way_back_that_is_walked(
         assert made.tables == whole == Dumper(dsns.superuser).facts(), "a failed migration left something of itself"
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
+        next_version(patch, "delete from mover.slide_view; do $$ begin raise disk_full; end $$;")
+        with pytest.raises(NoRoom, match="nothing of it stands"):
+            migrate(dsns.superuser)
         next_version(patch, "delete from mover.slide_view;")
         assert backups.migrate_after_backup(dsns.superuser, **go) == [name]
         assert differing(whole, Dumper(dsns.superuser).facts()) == ["mover.slide_view", "mover_meta.migration"]
@@ -80,55 +87,95 @@ def test_a_migration_that_fails_leaves_a_way_back_that_is_walked(
     assert Dumper(dsns.superuser).facts() == whole and migrate(dsns.superuser) == []
     with psycopg.connect(make_conninfo(dsns.superuser, dbname=aside)) as conn:
         assert conn.execute("select count(*) from mover.slide_view").fetchone() == (0,), "what stood there was kept"
-    assert backups.standing_aside(dsns.superuser) == [aside] == backups.drop_aside(dsns.superuser)
+
+    with psycopg.connect(dsns.superuser) as conn:
+        conn.execute("delete from mover.slide_view")
+    again = backups.go_back(dsns.superuser, tmp_path, made.name, bin_dir=server.bin_dir)
+    assert sorted([aside, again]) == backups.standing_aside(dsns.superuser), "typed twice, the first way back was lost"
+    assert backups.drop_aside(dsns.superuser) == sorted([aside, again])
     assert backups.standing_aside(dsns.superuser) == []
 
 
 def test_a_backup_counts_only_when_it_was_read_again_and_is_looked_at_before_it_is_trusted(
     server: EmbeddedServer, dsns: Dsns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def leave_halves() -> None:
+        (tmp_path / "killed.zst.new").write_bytes(b"half")
+        (tmp_path / "killed.zst").write_bytes(b"no sidecar came")
+
+    leave_halves()
     with monkeypatch.context() as patch:
         patch.setattr(backups.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20}))
         with pytest.raises(NoRoom, match="MiB are free"):
             backups.make(dsns.superuser, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "what a kill left counted as room that is used, at every start anew"
 
-    (tmp_path / "killed.zst.new").write_bytes(b"half")
-    (tmp_path / "killed.zst").write_bytes(b"no sidecar came")
-    with monkeypatch.context() as patch:
-        patch.setattr(Dumper, "stream", lambda *_: iter([b"PGDMP and no more"]))
-        with pytest.raises(CatalogError, match="pg_restore ended"):
-            backups.make(dsns.superuser, tmp_path)
-    assert backups.listed(tmp_path) == []
+    def full(*_: object) -> Iterator[bytes]:
+        yield b"PGDMP"
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    for stream, refusal in (lambda *_: iter([b"PGDMP and no more"]), "pg_restore ended"), (full, "the disk ran full"):
+        leave_halves()
+        with monkeypatch.context() as patch:
+            patch.setattr(Dumper, "stream", stream)
+            with pytest.raises(CatalogError, match=refusal):
+                backups.make(dsns.superuser, tmp_path)
+        assert list(tmp_path.iterdir()) == [], "half a dump holds the room that PostgreSQL beside it needs"
     made = [backups.make(dsns.superuser, tmp_path, kept=1) for _ in range(2)][-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [made.name, f"{made.name}.json"]
 
+    for ended, refusal in (DiskFull(), NoRoom), (psycopg.OperationalError(), CatalogUnavailable):
+        with monkeypatch.context() as patch:
+            patch.setattr(Dumper, "restore", Mock(side_effect=ended))
+            with pytest.raises(refusal, match="nothing was changed"):
+                backups.go_back(dsns.superuser, tmp_path, made.name, bin_dir=server.bin_dir)
+    with psycopg.connect(dsns.superuser) as conn:
+        query = "select from pg_database where datname = %s"
+        assert conn.execute(query, [f"{dsns.database}_restored"]).fetchall() == []
+
+    sidecar = tmp_path / f"{made.name}.json"
+    sound = sidecar.read_bytes()
+    sidecar.write_bytes(sound[: len(sound) // 2])
+    with pytest.raises(CatalogError, match="beside a backup is damaged") as damaged:
+        backups.listed(tmp_path)
+    assert damaged.value.where == str(sidecar) and made.name in damaged.value.advice
+    sidecar.write_bytes(sound)
     with open(tmp_path / made.name, "r+b") as file:
-        file.seek(made.size_bytes // 2)
-        file.write(b"damage")
-    with pytest.raises(CatalogError, match="damaged|ended with status"):
+        file.truncate(made.size_bytes - 1)
+    with pytest.raises(CatalogError, match="the backup is damaged") as damaged:
         backups.go_back(dsns.superuser, tmp_path, made.name, bin_dir=server.bin_dir)
+    assert damaged.value.where == made.name and "another one" in damaged.value.advice
     assert backups.standing_aside(dsns.superuser) == [] and migrate(dsns.superuser) == []
     with pytest.raises(NotFound):
         backups.go_back(dsns.superuser, tmp_path, "20200101T000000-0001.zst")
+
+
+def test_what_the_programs_say_of_a_full_disk_is_said_as_one() -> None:
+    full = ended_for_room("pg_restore", "error: COPY failed: could not extend file: No space left on device")
+    gone = ended_for_room("pg_restore", "error: could not execute query: server closed the connection unexpectedly")
+    assert isinstance(full, NoRoom) and isinstance(gone, CatalogUnavailable)
+    assert all(one.where and "ree space" in one.advice for one in (full, gone))
+    assert ended_for_room("pg_restore", "error: role does not exist") is None
 
 
 def test_the_version_before_works_on_and_any_older_one_says_that_it_does_not(
     landed: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that is not upgraded yet, and a release that somebody goes back to, meet the newer schema."""
-    every, own = read_migrations(), own_landing()
-    assert [landing_of(file) for file in LANDED] == list(range(1, len(LANDED) + 1)) and own == len(LANDED) + 1
-    assert schema_state(landed.daemon).missing == tuple(one.file for one in every if one.file > LANDED[-1])
-    with pytest.raises(SchemaMismatch, match="older version") as refused:
-        check_schema(landed.daemon)
-    assert "mover db migrate" in refused.value.advice
-    migrate(landed.superuser)
-    assert check_schema(landed.daemon).later == ()
-
+    every = read_migrations()
+    assert own_landing() == len(LANDED) + (every[-1].file > LANDED[-1]), "what has not landed belongs to the next"
+    assert [landing_of(file) for file in LANDED] == list(range(1, len(LANDED) + 1))
     with monkeypatch.context() as patch:
+        # a day without a migration asks the same
+        later = [*(one.file for one in every if one.file > LANDED[-1]), next_version(patch, "select 1;")]
+        assert schema_state(landed.daemon).missing == tuple(later)
+        with pytest.raises(SchemaMismatch, match="older version") as refused:
+            check_schema(landed.daemon)
+        assert "mover db migrate" in refused.value.advice
+        assert migrate(landed.superuser) == later and check_schema(landed.daemon).later == ()
+
         patch.setattr(module, "read_migrations", lambda: [one for one in every if one.file <= LANDED[-1]])
-        assert check_schema(landed.daemon).later == tuple(one.file for one in every if one.file > LANDED[-1])
+        assert check_schema(landed.daemon).later == tuple(later)
         assert migrate(landed.superuser) == []
         patch.setattr(module, "read_migrations", lambda: [one for one in every if one.file <= LANDED[-2]])
         for refused_by in (lambda: check_schema(landed.daemon), lambda: migrate(landed.superuser)):

@@ -82,9 +82,17 @@ def site(filled: Path, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A real server beside: Debian's PostgreSQL 15 where it is installed, else one more of ours."""
-    server = Embedded(tmp_path / "elsewhere", bin_dir=DEBIANS if DEBIANS.exists() else None)
-    yield server.start()
-    server.kill()
+    embedded = Embedded(tmp_path / "elsewhere", bin_dir=DEBIANS if DEBIANS.exists() else None)
+    server = embedded.start()
+    forget_logins(server.superuser_dsn)
+    yield server
+    embedded.kill()
+
+
+def forget_logins(admin: str) -> None:
+    """A server of ours has Mover's logins already; a site's own has not."""
+    with psycopg.connect(admin) as conn:
+        conn.execute("alter role mover_daemon password null; alter role mover_vault password null")
 
 
 def said(site: Path, *words: str) -> Any:
@@ -113,9 +121,13 @@ def test_an_administrator_looks_backs_up_and_goes_back(site: Path) -> None:
 
     with psycopg.connect(dsn) as conn:
         conn.execute("delete from mover.artifact")
+    with pytest.raises(Conflict, match="another process uses"):
+        said(site, "restore", made["backup"])
+    embedded.stop()
     aside = said(site, "restore", made["backup"])["put_aside"]
     assert said(site, "status")["put_aside"] == [aside]
     assert said(site, "forget", "--plan")["dropped"] == [aside] == said(site, "forget")["dropped"]
+    dsn = embedded.start().superuser_dsn
     assert Dumper(dsn).facts()["mover.artifact"].rows == 12_001 and said(site, "status")["put_aside"] == []
     embedded.stop()
 
@@ -125,8 +137,18 @@ def test_the_embedded_database_moves_to_a_server_and_every_row_is_compared(
 ) -> None:
     """Ended at each step and called again: nothing is lost, nothing half, and the old one is not opened once more."""
     admin = elsewhere.dsn(SUPERUSER)
-    with pytest.raises(SettingsInvalid, match="everybody's"):
-        said(site, "move", "postgresql://postgres:secret@db/mover")
+    for dsn, refusal in (("postgresql://postgres:secret@db/mover", "everybody's"), ("host='", "no DSN")):
+        with pytest.raises(SettingsInvalid, match=refusal):
+            said(site, "move", dsn)
+    (site / "mover.yaml").write_text(SETTINGS.replace("database:", '"database":'))
+    with pytest.raises(SettingsInvalid, match="cannot be replaced"):
+        said(site, "move", admin)
+    (site / "mover.yaml").write_text(SETTINGS)
+    with psycopg.connect(admin) as conn:
+        conn.execute("alter role mover_vault password 'of another site'")
+    with pytest.raises(Conflict, match="mover_vault with a password of somebody else"):
+        said(site, "move", admin)
+    forget_logins(admin)
     planned = said(site, "move", admin, "--plan")
     assert planned["bytes"] > 0 and not (site / "state/database").exists()
 
@@ -148,6 +170,9 @@ def test_the_embedded_database_moves_to_a_server_and_every_row_is_compared(
             assert load(site / "mover.yaml").database.embedded and (site / "mover.yaml").read_text() == SETTINGS
         else:  # the settings count already: what is missing is only the note that keeps the old one closed
             assert not load(site / "mover.yaml").database.embedded
+            said(site, "move", admin)
+            assert (site / "state/postgres" / LEFT).exists(), "it could take rows that nobody would see again"
+            (site / "state/postgres" / LEFT).unlink()
             (site / "mover.yaml").write_text(SETTINGS)
         if step == "compare":
             with psycopg.connect(admin) as conn:
@@ -171,6 +196,7 @@ def test_the_embedded_database_moves_to_a_server_and_every_row_is_compared(
     done = said(site, "move", admin)
     assert done["rows"] > 12_000 and Path(done["settings_before"]).read_text() == SETTINGS
     settings = load(site / "mover.yaml")
+    assert settings.database.start_timeout_s == 60, "what else was said of the database was dropped"
     assert "# the ward's own" in settings.file.read_text() and "# who may come" in settings.file.read_text()
     given = settings.database
     assert given.dsn and given.vault_dsn and given.dump_dsn and not given.embedded
@@ -187,6 +213,8 @@ def test_the_embedded_database_moves_to_a_server_and_every_row_is_compared(
     assert said(site, "status")["embedded"] is False
     made = said(site, "backup")["backup"]
     assert made in [one.name for one in backups.listed(site / "state/backups")]
+    with pytest.raises(SettingsInvalid, match="may not migrate"):
+        said(site, "migrate")
     assert said(site, "migrate", "--admin", admin) == {"applied": [], "backup": None}
     with pytest.raises(SettingsInvalid, match="server's already"):
         said(site, "move", admin)

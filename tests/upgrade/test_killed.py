@@ -12,7 +12,7 @@ import pytest
 from mover.catalog.dumping import Dumper
 from mover.catalog.postgres import SUPERUSER, Embedded
 from mover.settings import load
-from tests.upgrade.test_db import DEBIANS, fill
+from tests.upgrade.test_db import DEBIANS, fill, forget_logins
 
 pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("dumping")]
 
@@ -44,7 +44,9 @@ def test_a_move_that_is_killed_is_called_again(tmp_path: Path) -> None:
     whole = Dumper(own.start().superuser_dsn).facts()
     own.stop()
     try:
-        assert killed_until_done(tmp_path, "move", elsewhere.start().dsn(SUPERUSER), seed=1) > 0
+        admin = elsewhere.start().dsn(SUPERUSER)
+        forget_logins(admin)
+        assert killed_until_done(tmp_path, "move", admin, seed=1) > 0
         given = load(tmp_path / "mover.yaml").database
         assert given.dump_dsn is not None and Dumper(given.dump_dsn).facts() == whole
     finally:

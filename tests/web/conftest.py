@@ -60,7 +60,7 @@ def living(worked: Ward, folder: Path, fill: Callable[[str], None] | None = None
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
-        pytest.skip("Debian's chromium walks the pages: apt-get install chromium")
+        pytest.skip("Debian's chromium walks the pages: apt-get install chromium-headless-shell")
     with chromium() as opened:
         yield opened
 

@@ -1,9 +1,8 @@
 """Every page there is, for every role: nothing is complained of, something is told, and everybody can reach it.
 
-Once in the hospital of the other walks, and once in one of a hundred thousand slides (of five thousand, unless `make
-soak` asks). The pages are those of
-`pages/table.js`, and who may see one is what the API says of the operation that it needs: a new page is walked by
-itself, as soon as `hospital.places` knows one thing that it can be about.
+In the hospital of the other walks with five thousand slides more; `make soak` walks it without them, too, and with a
+hundred thousand. The pages are those of `pages/table.js`, and who may see one is what the API says of the operation
+that it needs: a new page is walked by itself, as soon as `hospital.places` knows one thing that it can be about.
 """
 
 from __future__ import annotations
@@ -79,6 +78,7 @@ def large(
         yield one
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("role", ROLES)
 def test_every_page_of_a_small_hospital_is_there_for_who_may_see_it(browser: Browser, house: House, role: str) -> None:
     assert walk(browser, house, role) == []

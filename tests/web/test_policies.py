@@ -61,6 +61,7 @@ def test_a_policy_is_made_tried_saved_agreed_on_seen_to_act_and_the_same_text_st
     plan = save(page, "the night shift trains longer")
     assert "an operator asks: an admin agrees" in plan and "0 runs of the last 30 days went by it" in plan
     expect(page.locator("#waiting")).to_contain_text("the night shift trains longer")
+    expect(page.get_by_text("Sent", exact=True)).to_have_count(0)  # one deed is told once
     assert not file.exists(), "nobody agreed yet"
 
     other = walk("second", "/policies").page

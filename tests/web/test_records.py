@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -28,10 +29,13 @@ def test_a_figure_of_the_matrix_leads_to_its_lines_and_a_line_to_its_slide(walk:
     expect(lines).to_have_attribute("aria-rowcount", str(amount + 1))
     expect(lines.locator(".badge:not(.good)")).to_have_count(0)
     page.get_by_role("button", name="Declare mended tables").click()
-    dialog = page.get_by_role("dialog")
-    one.expect(404, 409, 422)  # the plan is asked while the path is typed
-    dialog.get_by_label("Tables").fill("imagery=nowhere/imagery.csv")
-    expect(dialog.get_by_role("alert")).to_be_visible()
+    page.get_by_role("dialog", name="What lies there").get_by_role("button", name="Show the tables").click()
+    dialog = page.get_by_role("dialog", name="Declare mended tables")
+    one.expect(404, 409, 422)  # tables of two batches, perhaps: the plan says so
+    for table in ("imagery", "cases", "outcomes"):
+        dialog.get_by_label(f"{table} (needed)").select_option(index=1)
+    expect(dialog.locator("code").first).to_contain_text(re.compile(r"mover records add \S+ imagery=\S+\.csv cases="))
+    expect(dialog.get_by_text("Plan, nothing is done yet.").or_(dialog.get_by_role("alert"))).to_be_visible()
     page.keyboard.press("Escape")
     lines.get_by_role("link").first.click()
     expect(page.locator("#evidence")).to_be_visible()

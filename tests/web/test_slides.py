@@ -51,6 +51,8 @@ def test_what_was_taken_out_of_a_slide_stands_masked_beside_what_proves_it(walk:
     page.get_by_role("tab", name="Before and after").click()
     evidence.get_by_role("tab", name="removed").click()
     assert "only=drop" in page.url
+    expect(page.locator("#codes")).to_contain_text("table E.1-1a): ")
+    expect(page.locator("#codes")).to_contain_text("X removed")
     fields = page.get_by_role("grid", name="Fields")
     expect(fields.get_by_role("row").filter(has_text="page 0 (level)").first).to_contain_text("allow-list")
     page.get_by_label("Filter Fields").fill("page 4 (label)")

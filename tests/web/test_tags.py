@@ -51,7 +51,7 @@ def test_what_is_cold_is_told_by_slide_and_by_folder_and_a_viewer_tags_nothing(w
     one = walk("viewer", "/tiers/archive?tab=cold&older=30", narrow=True)
     page = one.page
     one.settled()
-    expect(page.locator("#ageing")).to_contain_text("half of it within")
+    expect(page.locator("#ageing")).to_contain_text("used in the last")
     expect(page.get_by_role("heading", name="The longest unused")).to_be_visible()
     page.get_by_role("combobox", name="by").select_option("folder")
     expect(page).to_have_url(re.compile("by=folder"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +20,7 @@ def test_a_tier_is_scanned_and_tells_by_folder_what_fills_it(walk: Walk) -> None
     page = one.page
     page.get_by_role("heading", name="flash").get_by_role("link").click()
     expect(page.get_by_text("What it can do")).to_be_visible()
+    expect(page.get_by_text(re.compile("^deletion is (on|off)$")).first).to_be_visible()
     page.get_by_role("button", name="Scan", exact=True).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("The same by command line and API").click()

@@ -72,27 +72,30 @@ def planted(draw: st.DrawFn) -> tuple[bytes, list[str]]:
     return part10(elements, syntax=pen.syntax, sop_class=sop_class, preamble=preamble, tail=tail), words
 
 
-def check(file: tuple[bytes, list[str]]) -> None:
-    data, words = file
-    try:
-        _, out = prepare(data)
-    except MoverError:
-        return
-    assert not Seeker(words).find(out)
+def clean_or_refused(examples: int) -> None:
+    came_out: list[bool] = []
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(planted())
+    def law(file: tuple[bytes, list[str]]) -> None:
+        data, words = file
+        try:
+            _, out = prepare(data)
+        except MoverError:
+            came_out.append(False)
+            return
+        assert not Seeker(words).find(out)
+        came_out.append(True)
+
+    law()
+    assert sum(came_out) > len(came_out) / 2, "hardly anything was let through to be searched"
 
 
-FAST = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-
-
-@FAST
-@given(planted())
-def test_planted_identifiers_never_come_out(file: tuple[bytes, list[str]]) -> None:
+def test_planted_identifiers_never_come_out() -> None:
     """The one promise everything else is for."""
-    check(file)
+    clean_or_refused(60)
 
 
 @pytest.mark.soak
-@settings(FAST, max_examples=5000)
-@given(planted())
-def test_planted_identifiers_never_come_out_of_thousands(file: tuple[bytes, list[str]]) -> None:
-    check(file)
+def test_planted_identifiers_never_come_out_of_thousands() -> None:
+    clean_or_refused(5000)

@@ -52,3 +52,6 @@ export const percent = (part, whole) => (whole ? `${Math.floor((100 * part) / wh
 export const short = (id) => (id && id.length > 14 ? `${id.split("-")[0]}…${id.slice(-6)}` : id);
 /** `scan-done` as a person says it. */
 export const words = (code) => (code ?? "").replaceAll("-", " ").replaceAll("_", " ");
+
+/** How long ago what stands on a tier was used, in a plain sentence; of the first files where a look did not reach all. */
+export const usedLately = (of) => `Half of ${of.whole ? "its" : "the first"} ${plural(of.count, "file")} ${of.count === 1 ? "was" : "were"} used in the last ${duration(of.median_s)}; the one unused longest, ${duration(of.oldest_s)} ago.`;

@@ -136,6 +136,7 @@ function Verdict() {
   const asked = useAsk("audit.verify", {}, { every: 0 });
   return html`<${Asked} asked=${asked} rows=${4}>${(v) => html`
     <p class="verdict ${toneOf(v)}" role="status"><${Shape} tone=${toneOf(v)} /> <strong>${!v.whole ? "Broken" : v.restored.length ? "Whole but for what is known lost" : "Whole"}</strong> <span>${plural(v.records, "record")} in ${plural(Object.keys(v.chains).length, "chain")} ${v.whole ? "recomputed; each fits the one before it" : "recomputed; not all of them fit"}.</span></p>
+    ${v.checkpoints.length > 0 && v.uncovered > 0 && html`<p class="small muted">${plural(v.uncovered, "record")} that no signed copy covers yet: the next checkpoint will, and is signed by itself.</p>`}
     ${v.restored.map((one) => html`<p key=${one.id}><${Shape} tone="warn" /> ${saidOf(one)}</p>`)}
     ${v.broken.length > 0 && html`<div class="scroll"><table><thead><tr>${Object.keys(v.broken[0]).map((h) => html`<th key=${h}>${h}</th>`)}</tr></thead><tbody>${v.broken.slice(0, 200).map((one, at) => html`<tr key=${at}>${Object.keys(v.broken[0]).map((h) => html`<td key=${h} class="mono">${String(one[h] ?? "")}</td>`)}</tr>`)}</tbody></table></div>`}
     <${Facts} of=${Object.entries(v.chains).map(([node, n]) => [`chain of ${node}`, plural(n, "record")])} />

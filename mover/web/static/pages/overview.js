@@ -1,6 +1,6 @@
 // The page that is open all day: what needs somebody, what moves, how full it gets, and what is on its way.
 import { html } from "../lib/preact.js";
-import { count, duration, plural, rate, size } from "../lib/format.js";
+import { count, duration, plural, rate, size, usedLately } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
@@ -82,7 +82,7 @@ function Tiers({ tiers }) {
 /** How long ago what stands there was used, in one line that leads to what is cold. */
 function Age({ tier, age }) {
   if (!age) return null;
-  const said = `half of ${age.whole ? "" : "the first "}${plural(age.count, "file")} used within ${duration(age.median_s)}, the oldest ${duration(age.oldest_s)} ago`;
+  const said = usedLately(age);
   return html`<p class="small muted">${tier.zone === "deidentified" && may("oversight.cold") ? html`<${Link} to=${`/tiers/${tier.name}?tab=cold`}>${said}<//>` : said}</p>`;
 }
 

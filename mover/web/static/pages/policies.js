@@ -58,8 +58,8 @@ function OneChange({ of, again }) {
     again();
   };
   return html`<li class="policy-change"><div class="row apart"><div><strong><${Link} to=${`/policies/${of.name}`}>${of.name}<//></strong> <${Badge} state=${of.digest ? "change" : "removal"} tone="wait" /> <span class="muted">by ${of.requested_by}, <${Time} at=${of.requested_at} />: ${of.reason}</span></div>
-      <div class="row"><${Action} operation="policies.withdraw" label="Withdraw" said=${{ id: of.id }} consequence="The policy stays as it is." done=${settled} told="Withdrawn" />
-      <${Action} operation="policies.approve" label="Approve" first said=${{ id: of.id }} consequence=${`${of.digest ? "The text stands in the folder and is followed at once." : "The policy goes."} You agree as another person than ${of.requested_by}.`} done=${settled} told="Approved" /></div></div>
+      <div class="row"><${Action} operation="policies.withdraw" label="Withdraw" said=${{ id: of.id }} consequence="The policy stays as it is." done=${settled} told=${null} />
+      <${Action} operation="policies.approve" label="Approve" first said=${{ id: of.id }} consequence=${`${of.digest ? "The text stands in the folder and is followed at once." : "The policy goes."} You agree as another person than ${of.requested_by}.`} done=${settled} told=${null} /></div></div>
     <ul class="small">${of.risks.map((why) => html`<li key=${why}><${Shape} tone="warn" /> ${why}</li>`)}</ul>
     <${Diff} lines=${of.diff} open /></li>`;
 }
@@ -156,7 +156,7 @@ function Editor({ name, kind, text: stands, value, digest, put = null, unwritabl
     ${checked.problem && html`<${Failure} problem=${checked.problem} />`}
     ${text !== base.text && checked.diff?.length > 0 && html`<${Diff} lines=${checked.diff} open=${Boolean(put)} />`}
     ${writes && html`<div class="row apart last"><span class="small muted" role="status" id="checked">${why || "No mistake found"}</span><div class="row">${text !== base.text && html`<button onClick=${() => (setText(base.text), setSaid(base.value))}>Undo all</button>`}
-      <${Action} operation="policies.change" label="Save" title=${`Save ${name}`} first disabled=${why} said=${{ name }} body=${{ text, digest: base.digest }} fields=${[REASON]} consequence="What is risky waits for a second person; all else is followed at once." done=${saved} told="Sent" /></div></div>`}<//>`;
+      <${Action} operation="policies.change" label="Save" title=${`Save ${name}`} first disabled=${why} said=${{ name }} body=${{ text, digest: base.digest }} fields=${[REASON]} consequence="What is risky waits for a second person; all else is followed at once." done=${saved} told=${null} /></div></div>`}<//>`;
 }
 
 // --- versions ---------------------------------------------------------------------------------------------

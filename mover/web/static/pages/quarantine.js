@@ -33,12 +33,15 @@ const ACTIONS = {
 };
 const label = (action) => ACTIONS[action]?.label ?? words(action);
 
+/** Where a rule is sound it comes first: without one the same look finds the same. */
+const wayOut = (cause) => (cause.proposal ? "A rule for the column" : cause.offers[0] ? label(cause.offers[0].action) : "Look at it");
+
 const CAUSES = [
   { name: "count", label: "Packs", width: "52px", right: true, text: (c) => c.count, cell: (c) => html`<strong>${count(c.count)}</strong>` },
   { name: "code", label: "Cause", width: "minmax(96px, 160px)", text: (c) => c.code, cell: (c) => html`<${Link} to=${`/quarantine/${c.id}`}>${words(c.code)}<//>` },
   { name: "words", label: "What was found", width: "minmax(100px, 3fr)", text: (c) => c.words, cell: (c) => html`<span title=${c.words}>${c.words}</span>` },
   { name: "kind", label: "Kind", width: "72px", wide: true, text: (c) => c.kind, cell: (c) => c.kind || html`<span class="muted">–</span>` },
-  { name: "way", label: "Likeliest way out", width: "minmax(120px, 180px)", wide: true, text: (c) => c.offers[0]?.action ?? "", cell: (c) => (c.offers[0] ? label(c.offers[0].action) : html`<span class="muted">–</span>`) },
+  { name: "way", label: "Likeliest way out", width: "minmax(120px, 180px)", wide: true, text: wayOut, cell: (c) => html`<${Link} to=${`/quarantine/${c.id}`}>${wayOut(c)}<//>` },
   { name: "bytes", label: "Size", width: "80px", right: true, wide: true, text: (c) => c.bytes, cell: (c) => html`<${Bytes} of=${c.bytes} />` },
   { name: "since", label: "Since", width: "116px", wide: true, text: (c) => c.since, cell: (c) => html`<${Time} at=${c.since} />` },
 ];
@@ -96,10 +99,10 @@ function Offer({ offer, cause, packs, done }) {
   const about = packs.length ? `Of ${plural(packs.length, "chosen pack")}` : `Of everything that waits for this, ${count(cause.count)} in all`;
   const two = offer.reviewers > 1;
   const deed = (standing, text) => html`<${Action} operation="quarantine.decide" label=${two ? `Propose: ${text}` : text} title=${`${text}: ${words(cause.code)}`} said=${{ cause: cause.id }} body=${{ action: offer.action, ...chosen, ...(offer.standing ? { standing } : {}) }}
-    fields=${[REASON]} danger=${known.danger} first=${!known.danger && cause.offers[0] === offer && !standing} told=${two ? "Proposed; another person confirms it" : known.told} done=${done}
-    consequence=${`${about}: ${standing ? offer.why : offer.why.replace(/; so (are|do) later packs.*$/, "")}.${standing ? " The rule holds until somebody revokes it." : ""}${two ? " Nothing happens before another person confirms it." : ""}`} />`;
+    fields=${[REASON]} danger=${known.danger} first=${!known.danger && cause.offers[0] === offer && !standing && !cause.proposal} told=${two ? "Proposed; another person confirms it" : known.told} done=${done}
+    consequence=${`${about}: ${offer.why}${standing ? `; ${offer.later}` : ""}.${standing ? " The rule holds until somebody revokes it." : ""}${two ? " Nothing happens before another person confirms it." : ""}`} />`;
   return html`<li><div class="row apart"><strong>${label(offer.action)}</strong><span class="row">${deed(false, label(offer.action))}${offer.standing && !packs.length && deed(true, `${label(offer.action)}, as a rule`)}</span></div>
-    <p class="muted">${offer.why}.${offer.changed ? " Only what other software or another profile judged is looked at again." : ""}${two ? " Two persons decide about this: one proposes, another confirms." : ""}</p></li>`;
+    <p class="muted">${offer.why}.${cause.proposal && offer.action === "retry" ? " Without a rule for the column the same look finds the same: make the rule first." : ""}${offer.changed ? " Only what other software or another profile judged is looked at again." : ""}${two ? " Two persons decide about this: one proposes, another confirms." : ""}</p></li>`;
 }
 
 /** Decisions that wait for another person than who proposed them: all of them, or those about one cause. */
@@ -147,7 +150,7 @@ function Proposal({ cause }) {
         <button disabled=${!column.trim()}>List it, and leave it out</button></form>
       ${problem && html`<${Failure} problem=${problem} />`}`;
   }
-  return html`<p class="muted">A rule that would let it pass, without anything of the unknown field leaving:</p><${Copy} text=${cause.proposal} block />
+  return html`<h3>A rule for it</h3><p class="muted">By it the pack would pass, and nothing of the unknown column leaves:</p><${Copy} text=${cause.proposal} block />
     ${may("service.policies") && html`<p><${Link} to="/policies">Put it into the policy<//>, see what it would do, and save it; then judge again.</p>`}`;
 }
 

@@ -1,11 +1,11 @@
 // Records and alignment: sets of tables, whether they and the images agree, and every line in its one state.
-import { html } from "../lib/preact.js";
+import { html, useState } from "../lib/preact.js";
 import { call } from "../lib/api.js";
-import { count, percent, plural, words } from "../lib/format.js";
+import { count, moment, percent, plural, size, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
-import { Action, Asked, Badge, Empty, Equivalent, Facts, Head, Id, Meter, Panel, Proofs, SaveFigure, Shape, StageBar, Table, Time, toneOf } from "../parts/all.js";
+import { Action, ActionDialog, Asked, Badge, Empty, Equivalent, Facts, Head, Id, Meter, Panel, Proofs, SaveFigure, Shape, StageBar, Table, Time, toneOf } from "../parts/all.js";
 
 export default function Records({ id, query }) {
   return id ? html`<${OneSet} id=${id} query=${query} key=${id} />` : html`<${List} />`;
@@ -42,18 +42,43 @@ function List() {
     <${Equivalent} operation="records.list_records" />`;
 }
 
-/** Tables for a batch; mended ones are the next version of the set. */
+const LOOK = { name: "purpose", label: "Why you look", required: true, least: 8, most: 512, value: "to declare the tables of a batch", hint: "Names of files may be names of people: your look is on record, beside your name." };
+const CLOSER = { name: "folder", label: "Only below", hint: "A folder of the source tier; nothing is all of it." };
+
+/** Tables for a batch, chosen from what lies on the source tier by who may see names, and typed by the others; mended ones are the next version of the set. */
 function Declare({ batch, label = "Declare tables", first = false }) {
+  const [seen, setSeen] = useState(null);
+  if (!may("records.found") || !may("records.declare")) return html`<${DeclareOf} batch=${batch} label=${label} first=${first} />`;
+  return html`<${Action} operation="records.found" label=${label} title="What lies there" body=${{}} fields=${[LOOK, CLOSER]} first=${first}
+      consequence="Files on the source tier that may be tables are listed for you alone, to choose from." told=${null} deed="Show the tables" done=${setSeen} />
+    ${seen && html`<${DeclareOf} batch=${batch} label=${label} seen=${seen} close=${() => setSeen(null)} />`}`;
+}
+
+/** One choice for each table of the policy: the only file that bears its name, or none before a person says. */
+function choicesOf(seen) {
+  const offered = seen.found.map((one) => [one.path, `${one.path}, ${size(one.bytes)}, ${moment(one.changed_at)}`]);
+  const named = (path, table) => path.split("/").at(-1).toLowerCase().startsWith(`${table.toLowerCase()}.`);
+  return seen.tables.map((table) => {
+    const same = seen.found.filter((one) => named(one.path, table));
+    return { name: `table ${table}`, label: table, of: "files", kind: "choice", required: true, choices: [["", offered.length ? "choose a file" : "no table lies there"], ...offered], value: same.length === 1 ? same[0].path : "" };
+  });
+}
+
+function DeclareOf({ batch, label, first, seen, close }) {
   const batches = useAsk(!batch && may("batches.list_batches") && may("records.declare") ? "batches.list_batches" : null, {}, { every: 0 });
   const choices = (batches.answer?.batches ?? []).map((one) => [one.id, `${one.id.slice(-6)}, ${one.state}`]);
   const fields = [
     ...(batch ? [] : [{ name: "batch", label: "Batch", kind: "choice", required: true, choices: [["", "choose one"], ...choices] }]),
-    { name: "files", label: "Tables", kind: "pairs", required: true, hint: "One a line: the policy's name of the table, =, the path below the root of the source tier; such as imagery=tables/imagery.csv" },
-    { name: "policy", label: "Records policy", kind: "text", hint: "Only where there are several." },
+    ...(seen ? choicesOf(seen) : [
+      { name: "files", label: "Tables", kind: "pairs", required: true, hint: "One a line: the policy's name of the table, =, the path below the root of the source tier; such as imagery=tables/imagery.csv" },
+      { name: "policy", label: "Records policy", kind: "text", hint: "Only where there are several." }]),
   ];
-  return html`<${Action} operation="records.declare" label=${label} title=${label} fields=${fields} body=${batch ? { batch } : {}} first=${first}
-    consequence="The tables are matched with the images of their batch, once it is complete. Nothing of them is kept that the policy does not name."
-    told="The tables are declared" done=${(set) => go(`/records/${set.id}`)} />`;
+  const asks = {
+    operation: "records.declare", label, title: label, fields, body: { ...(batch && { batch }), ...(seen && { policy: seen.policy }) }, first,
+    consequence: html`The tables are matched with the images of their batch, once it is complete. Nothing of them is kept that the policy does not name.${seen && !seen.whole && " There is more on the tier than one look takes in: choose a folder before."}`,
+    told: "The tables are declared", done: (set) => go(`/records/${set.id}`),
+  };
+  return seen ? html`<${ActionDialog} ...${asks} close=${close} />` : html`<${Action} ...${asks} />`;
 }
 
 // --- one set ----------------------------------------------------------------------------------------------
@@ -105,6 +130,8 @@ function Again({ set, again }) {
   const said = (set.explanation ?? "").replaceAll(/[0-9]+/g, "#");
   const cause = asked.answer?.causes.find((one) => one.kind === "records" && one.code === set.reason && said.startsWith(one.words));
   if (!cause) return null;
+  // the same tables by the same rules find the same: a rule is the way
+  if (cause.proposal) return html`<${Link} to=${`/quarantine/${cause.id}`} class="button first">Make a rule for the column<//>`;
   return html`<${Action} operation="quarantine.decide" label="Match again" title="Match the same tables again" said=${{ cause: cause.id }} body=${{ action: "retry" }} first
     fields=${[{ name: "reason", label: "What was mended", kind: "long", required: true, least: 8, most: 512, hint: "It stands in the audit record beside your name." }]}
     consequence=${`${plural(cause.count, "set of tables", "sets of tables")} that ${cause.count === 1 ? "waits" : "wait"} for this ${cause.count === 1 ? "is" : "are"} matched again, as ${cause.count === 1 ? "it is" : "they are"}.`} told="It is matched again" done=${again} />`;

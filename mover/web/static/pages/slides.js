@@ -202,11 +202,12 @@ const JUDGED = [
   { name: "done", label: "Now", width: "88px", text: (j) => DONE[j.action].word, cell: (j) => html`<${Badge} state=${DONE[j.action].word} tone=${DONE[j.action].tone} />` },
   { name: "place", label: "Where", width: "minmax(80px, 2fr)", text: (j) => j.place, cell: (j) => html`<span class="mono" title=${j.place}>${j.place}</span>` },
   { name: "shape", label: "Was, masked", width: "minmax(80px, 2fr)", text: (j) => j.shape, cell: (j) => html`<span class="mono" title=${j.shape}>${j.shape || "–"}</span>` },
-  { name: "code", label: "PS3.15", width: "56px", wide: true, text: (j) => j.code, cell: (j) => html`<span title=${CODES[j.code]}>${j.code}</span>` },
+  { name: "code", label: "PS3.15", width: "56px", wide: true, text: (j) => j.code, cell: (j) => html`<abbr title=${CODES[j.code]}>${j.code}</abbr>` },
   { name: "why", label: "Why", width: "minmax(120px, 3fr)", wide: true, text: (j) => j.reason, cell: (j) => html`<span title=${j.reason}>${j.reason}</span>` },
   { name: "times", label: "Times", width: "56px", right: true, wide: true, text: (j) => j.times, cell: (j) => count(j.times) },
 ];
-const CODES = { K: "kept", X: "removed", Z: "emptied", D: "replaced by a dummy", C: "cleaned", U: "replaced by a UID of ours" };
+// DICOM PS3.15, annex E.3: the action codes of table E.1-1a
+const CODES = { K: "kept", X: "removed", Z: "emptied, or replaced by a dummy", D: "replaced by a dummy of its form", C: "cleaned: what may identify is taken out of it", U: "replaced by a UID of ours" };
 
 function Judged({ evidence, query }) {
   const only = query.get("only") ?? "";
@@ -215,6 +216,7 @@ function Judged({ evidence, query }) {
   const rows = judgements.filter((j) => !only || j.action === only).map((j, at) => ({ ...j, id: `${j.action} ${j.place} ${at}` }));
   return html`<${Tabs} of=${tabs} chosen=${only} choose=${(one) => goQuery({ only: one })} label="Fields by what became of them" />
     <${Table} name="fields" label="Fields" columns=${JUDGED} load=${async () => ({ rows, next: null })} every=${0} id=${(j) => j.id} deps=${[only, evidence.number]} rows=${10} empty=${html`<${Empty} title="No such field" />`} />
+    <p class="small muted" id="codes">PS3.15 is what DICOM asks to be done with such a field (PS3.15 annex E, table E.1-1a): ${[...new Set(judgements.map((j) => j.code))].filter((code) => CODES[code]).sort().map((code, at) => html`<span key=${code}>${at ? "; " : ""}<strong>${code}</strong> ${CODES[code]}</span>`)}.</p>
     ${evidence.truncated && html`<p class="muted">The first ${count(judgements.length)} are shown; the counts of the certificate are of all.</p>`}`;
 }
 

@@ -34,7 +34,7 @@ const RULES = [
   { name: "weekly", said: "weekly", of: /^weekly /, series: 2 },
   { name: "daily", said: "daily", of: /^daily /, series: 3 },
   { name: "hourly", said: "hourly", of: /^hourly /, series: 4 },
-  { name: "last", said: "among the last", of: /^(last |recorded within|the newest that counts)/, series: 4 },
+  { name: "last", said: "among the last", of: /^(last |recorded within|the newest that counts)/, tone: "work" },
   { name: "young", said: "young: people have time to notice", of: /^on record for less/, tone: "wait" },
   { name: "all", said: "no rule is set: everything is kept", of: /^no keep rule/, tone: "good" },
   { name: "leaving", said: "no rule keeps it", of: /^no rule keeps/, tone: "warn" },

@@ -1,7 +1,7 @@
 // Tiers: how full and how fast, what fills them, what stands there twice, and whether they are as the catalog says.
 import { html, useState } from "../lib/preact.js";
 import { call } from "../lib/api.js";
-import { count, duration, percent, plural, rate, size, words } from "../lib/format.js";
+import { count, duration, percent, plural, rate, size, usedLately, words } from "../lib/format.js";
 import { useAsk } from "../lib/live.js";
 import { go, goQuery, Link } from "../lib/router.js";
 import { may } from "../lib/session.js";
@@ -31,17 +31,20 @@ function All({ tiers }) {
   return html`<${Head} title="Tiers" below="Places for bytes. Slides are de-identified on their way out of the identified zone." />
     <div class="grid wide">${tiers.map((tier) => html`<${Panel} key=${tier.name} id=${`tier-${tier.name}`} title=${html`<${Link} to=${`/tiers/${tier.name}`}>${tier.name}<//>`} aside=${html`<${Standing} tier=${tier} />`}>
       <p class="muted">${ROLES[tier.role] ?? tier.role}, ${tier.kind === "object" ? "a bucket" : "a file system"} in the ${tier.zone} zone</p>
-      <${Fill} tier=${tier} level=${known.get(tier.name)} /><${Age} tier=${tier} of=${aged.get(tier.name)} /><${Lock} tier=${tier} />
+      <${Fill} tier=${tier} level=${known.get(tier.name)} /><${Age} tier=${tier} of=${aged.get(tier.name)} /><${Deletes} tier=${tier} /><${Lock} tier=${tier} />
       ${tier.explanation && html`<p class="stale"><${Shape} tone="warn" /> ${tier.explanation}</p>`}<//>`)}</div>
     <${Pace} /><${Equivalent} operation="service.tiers" />`;
 }
 
 const Standing = ({ tier }) => html`<${Badge} state=${tier.online ? "online" : "offline"} tone=${tier.online ? "good" : "bad"} />`;
 
+/** Nothing goes from a tier by any plan or person's word while this is off. */
+const Deletes = ({ tier }) => html`<p class="small"><${Badge} state=${tier.deletes ? "deletion is on" : "deletion is off"} tone=${tier.deletes ? "work" : "wait"} /> <span class="muted">${tier.deletes ? "what plans and rules name goes from here" : "nothing goes from here, whatever is asked"}</span></p>`;
+
 /** How long ago what stands there was last used. */
 function Age({ tier, of }) {
   if (!of) return null;
-  const said = `half of ${of.whole ? "" : "the first "}${plural(of.count, "file")} used within ${duration(of.median_s)}, the oldest ${duration(of.oldest_s)} ago`;
+  const said = usedLately(of);
   return html`<p class="small muted">${tier.zone === "deidentified" ? html`<${Link} to=${`/tiers/${tier.name}?tab=cold`}>${said}<//>` : said}</p>`;
 }
 
@@ -97,7 +100,7 @@ function Full({ tier }) {
   const levels = useAsk("oversight.levels", { days: 30 }, SLOW);
   const level = levels.answer?.tiers.find((one) => one.tier === tier.name);
   return html`<div class="two"><div class="stack"><${Panel} title="Level" aside=${html`<span class="muted">30 days</span>`}><${Fill} tier=${tier} level=${level} />${level && html`<${Level} level=${level} />`}<//><${Pace} tier=${tier.name} /></div>
-    <div class="stack"><${Panel} title="What it can do" aside=${html`<span class="muted">as it was probed</span>`}><${Traits} of=${tier.traits} /><//>
+    <div class="stack"><${Panel} title="What it can do" aside=${html`<span class="muted">as it was probed</span>`}><${Traits} of=${tier.traits} /><${Deletes} tier=${tier} /><p class="small muted">Switched by <code>deletes</code> of the tier in <code>mover.yaml</code>, by who runs the machine.</p><//>
       ${tier.lock && html`<${Panel} title="Could it be destroyed?"><${Lock} tier=${tier} />${tier.lock.succeeded.length > 0 && html`<p><${Shape} tone="bad" /> Not refused: ${tier.lock.succeeded.map(words).join(", ")}</p>`}<//>`}<${Equivalent} operation="oversight.levels" said=${{ days: 30 }} /></div></div>`;
 }
 
@@ -205,7 +208,7 @@ function Cold({ tier, query }) {
       ${by === "slide" && html`<${Action} operation="tags.change" label="Tag these slides" title=${`Tag what nobody used on ${tier.name}`} first body=${{ action: "add", cold: { tier: tier.name, older_s: older, folder } }} fields=${[tagField("cold"), REASON]} consequence="A word is put on them, and nothing else happens. A policy may move what has it." told="Tagged" done=${() => go("/tags")} />`}</div>
     <p class="muted">Used is what is known here: staged for a run, looked at, written. Nothing is moved or removed from here.</p>
     <${Ageing} tier=${tier} />
-    <${Panel} title="The longest unused" id="cold">${by === "folder" && html`<${Crumbs} folder=${folder} />`}<${Asked} asked=${asked} rows=${6}>${({ items }) => (items.length ? html`<${ColdMap} items=${items} by=${by} folder=${folder} />` : html`<${Empty} title="Nothing is cold">All that is known here was used within ${aged(older)}.${by === "folder" && " Files show once a scan has seen them."}<//>`)}<//>
+    <${Panel} title="The longest unused" id="cold">${by === "folder" && html`<${Crumbs} folder=${folder} />`}<${Asked} asked=${asked} rows=${6}>${({ items, whole }) => html`${!whole && html`<p class="stale"><${Shape} tone="warn" /> ${by === "folder" ? "Only the first 1,000,000 files here, by name, were looked at. Choose a folder to look closer." : "Slides that runs of long ago staged may stand here as unused. Ask for a shorter time."}</p>`}${(items.length ? html`<${ColdMap} items=${items} by=${by} folder=${folder} />` : html`<${Empty} title="Nothing is cold">All that is known here was used within ${aged(older)}.${by === "folder" && " Files show once a scan has seen them."}<//>`)}`}<//>
       <${ColdTable} tier=${tier} by=${by} older=${older} folder=${folder} /><${Equivalent} operation="oversight.cold" said=${{ name: tier.name, older, by, folder }} /><//>`;
 }
 
@@ -251,7 +254,7 @@ function Ageing({ tier }) {
     const found = mine.by_age.find((one) => one.age === at);
     return { label: at < bounds.length ? short(bounds[at]) : "more", count: found?.bytes ?? 0, title: `${name}: ${size(found?.bytes ?? 0)} in ${plural(found?.count ?? 0, "file")}` };
   });
-  return html`<${Panel} title="Used how long ago" id="ageing" aside=${html`<span class="muted">half of ${mine.whole ? "it" : `the first ${plural(mine.count, "file")}`} within ${duration(mine.median_s)}, the oldest ${duration(mine.oldest_s)} ago</span>`}><${Histogram} bins=${bins} format=${size} label=${`Bytes by how long ago they were used: ${bins.filter((b) => b.count).map((b) => b.title).join("; ")}`} /><//>`;
+  return html`<${Panel} title="Used how long ago" id="ageing" aside=${html`<span class="muted">${usedLately(mine)}</span>`}><${Histogram} bins=${bins} format=${size} label=${`Bytes by how long ago they were used: ${bins.filter((b) => b.count).map((b) => b.title).join("; ")}`} /><//>`;
 }
 
 // --- is it as the catalog says? ---------------------------------------------------------------------------

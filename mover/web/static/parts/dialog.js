@@ -45,12 +45,14 @@ export function Equivalent({ operation, said = {}, body, open = false }) {
  * @param {{
  *   operation: string, label: string, title?: string, said?: object, body?: object,
  *   fields?: Field[], consequence?: any, danger?: boolean, first?: boolean, disabled?: string,
- *   agree?: string, done?: (answer: any) => void, told?: string,
+ *   agree?: string, done?: (answer: any) => void, told?: string, deed?: string,
  * }} props `said`: path and query; `body`: what is fixed of the body; `consequence`: what it does, in a sentence;
  * `disabled`: why it cannot be asked for now; `agree`: the field that takes the digest of the plan that was shown, where it
- * has one; `told`: the toast.
+ * has one; `told`: the toast; null where `done` tells; `deed`: what its last
+ * button says where that is not `label`.
  * @typedef {{name: string, label: string, kind?: "text"|"long"|"lines"|"pairs"|"number"|"check"|"choice"|"moment", hint?: string,
- *   required?: boolean, least?: number, most?: number, choices?: [string, string][], value?: any, in?: "body"|"said"}} Field
+ *   required?: boolean, least?: number, most?: number, choices?: [string, string][], value?: any, in?: "body"|"said",
+ *   of?: string}} Field `of`: a member, by its label, of the body's field of that name.
  */
 export function Action(props) {
   const [open, setOpen] = useState(false);
@@ -60,7 +62,7 @@ export function Action(props) {
     ${open && html`<${ActionDialog} ...${props} close=${() => setOpen(false)} />`}`;
 }
 
-export function ActionDialog({ operation, label, title, said = {}, body, fields = [], consequence, danger, agree, done, told, close }) {
+export function ActionDialog({ operation, label, title, said = {}, body, fields = [], consequence, danger, agree, done, told, deed = label, close }) {
   const [values, setValues] = useState(() => Object.fromEntries(fields.map((f) => [f.name, f.value ?? (f.kind === "check" ? false : "")])));
   const [state, setState] = useState({ problem: null, busy: false });
   const key = useMemo(intention, []);
@@ -72,7 +74,7 @@ export function ActionDialog({ operation, label, title, said = {}, body, fields 
     setState({ problem: null, busy: true });
     try {
       const answer = await call(operation, asked.said, { body: sent, key });
-      toast(told ?? `${label}: done`);
+      if (told !== null) toast(told ?? `${label}: done`);
       close();
       done?.(answer);
     } catch (problem) {
@@ -92,7 +94,7 @@ export function ActionDialog({ operation, label, title, said = {}, body, fields 
       ${state.problem && html`<${Failure} problem=${state.problem} />`}
       <${Equivalent} operation=${operation} said=${asked.said} body=${sent} />
       <div class="row apart last"><button type="button" onClick=${close}>Not now</button>
-        <button class=${danger ? "danger first" : "first"} disabled=${!ready || state.busy}>${state.busy ? "Working" : label}</button></div>
+        <button class=${danger ? "danger first" : "first"} disabled=${!ready || state.busy}>${state.busy ? "Working" : deed}</button></div>
     </form><//>`;
 }
 
@@ -162,7 +164,8 @@ function taken(fields, values, place) {
   for (const field of fields.filter((f) => (f.in ?? "body") === place)) {
     const value = values[field.name];
     if (value === "" || value === undefined || value === false) continue;
-    if (field.kind === "lines") found[field.name] = value.split("\n").map((one) => one.trim()).filter(Boolean);
+    if (field.of) found[field.of] = { ...found[field.of], [field.label]: value };
+    else if (field.kind === "lines") found[field.name] = value.split("\n").map((one) => one.trim()).filter(Boolean);
     else if (field.kind === "pairs") found[field.name] = Object.fromEntries(value.split("\n").filter((one) => one.includes("=")).map((one) => [one.slice(0, one.indexOf("=")).trim(), one.slice(one.indexOf("=") + 1).trim()]));
     else if (field.kind === "number") found[field.name] = Number(value);
     else if (field.kind === "moment") found[field.name] = new Date(value).toISOString();

@@ -1,0 +1,157 @@
+"""`mover tier remove`: a tier that was added in a file of its own is taken out of the settings again.
+
+Only the declaration goes, never a byte, and only where nothing stands on it. For root, on the machine itself, as
+`mover tier add`: the database is asked as the daemon's user, the file is root's to remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mover.cli.common import plan_option, with_output
+
+if TYPE_CHECKING:
+    from mover.catalog.database import Database
+    from mover.cli.output import Output
+    from mover.model import wire
+    from mover.settings import Settings
+
+REMEDIES = {
+    "slides": "mover slide list: a tier that holds published slides stays declared",
+    "files of slides": "mover slide list: a tier that holds published slides stays declared",
+    "second copies": "mover archive status: a repair needs them",
+    "snapshots": "mover snapshot list: they go by the rules of their policy",
+    "dumps": "mover vault dumps: they go once newer ones stand elsewhere",
+    "signed ends of the audit": "mover audit verify reads them: the tier stays declared",
+    "runs": "mover run list, then mover run clean RUN",
+    "released files": "mover transfer list: they go when their hold is over",
+    "waiting work": "mover shard list: wait for it",
+}
+
+
+@click.command("remove")
+@click.argument("name")
+@plan_option
+@with_output
+@click.pass_context
+def remove(ctx: click.Context, *, out: Output, name: str, plan: bool) -> int:
+    """Take a tier out of the settings that `mover tier add` declared, where nothing stands on it; never a byte.
+
+    What policies, slides, runs or snapshots still need of it is told with what to do. Exit status 1: it stays.
+    """
+    from mover.owner import as_owner
+
+    settings = ctx.obj.settings()
+    file = _declared(settings, name)
+    steps = [*_named(settings, name), *_standing_on(settings, name)]
+    if plan or steps:
+        out.plan(_plan(file, steps), done="It was not removed.")
+        return 1 if steps else 0
+    as_owner(settings, lambda: asyncio.run(_recorded(settings, name)))
+    _unlink(file)
+    out.show({"removed": name, "file": str(file)}, lambda: click.echo(
+        f"removed: {file}\nA daemon that runs works with {name} until its next start. Its files stay where they are."
+    ))  # fmt: skip
+    return 0
+
+
+def _declared(settings: Settings, name: str) -> Path:
+    from mover.errors import Conflict, NotFound
+    from mover.settings import tiers_folder
+
+    if name not in settings.tiers:
+        raise NotFound(f"there is no tier {name}", hint=f"There are: {', '.join(sorted(settings.tiers))}.")
+    file = tiers_folder(settings.file) / f"{name}.yaml"
+    if not file.exists():
+        raise Conflict(f"{name} stands in the settings themselves", where=str(settings.file),
+                       hint="Take it out there, and restart the daemon.")  # fmt: skip
+    return file
+
+
+def _unlink(file: Path) -> None:
+    file.unlink()
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _named(settings: Settings, name: str) -> list[wire.PlanStep]:
+    from mover.model import wire
+    from mover.policy import load_policies
+    from mover.tiers.zones import tiers_named
+
+    found = [(one, key) for one in load_policies(settings.policies).all() for key, tier in tiers_named(one.policy)
+             if tier == name]  # fmt: skip
+    return [
+        wire.PlanStep(action="stands", subject=f"policy {one.name}, {key}",
+                      reason=f"mover policy edit {one.name} --reason WHY")
+        for one, key in found
+    ]  # fmt: skip
+
+
+def _standing_on(settings: Settings, name: str) -> list[wire.PlanStep]:
+    import msgspec
+
+    from mover.catalog.standing import Standing
+    from mover.model import wire
+    from mover.owner import as_owner
+
+    text = as_owner(settings, lambda: asyncio.run(_rows(settings, name)))
+    return [
+        wire.PlanStep(action="stands", subject=f"{one.count} {one.what} of {one.project}", reason=REMEDIES[one.what])
+        for one in msgspec.json.decode(text, type=list[Standing])
+    ]
+
+
+async def _rows(settings: Settings, name: str) -> str:
+    import msgspec
+
+    from mover.catalog.standing import standing
+    from mover.jobs.shards import tier_queue
+
+    async with _database(settings) as database:
+        return msgspec.json.encode(await standing(database, name, queue=tier_queue(name))).decode()
+
+
+async def _recorded(settings: Settings, name: str) -> str:
+    """Before the file goes: a crash between leaves a record of what was about to be done, and the tier."""
+    from mover import audit
+
+    tier, actor = settings.tiers[name], f"uid:{os.getuid()}"
+    async with _database(settings) as database, database.project(settings.project) as conn:
+        await audit.record(
+            conn, project=settings.project, node=settings.node, actor=actor, action="tier removed", subject=name,
+            details={"kind": tier.kind, "zone": tier.zone, "role": tier.role},
+        )  # fmt: skip
+    return name
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    from mover.catalog.database import Database
+    from mover.opening import open_catalog
+
+    with open_catalog(settings) as dsn:
+        database = await Database.open(dsn, name="mover-tier", max_size=2)
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+def _plan(file: Path, steps: list[wire.PlanStep]) -> wire.Plan:
+    from mover.model import wire
+
+    if steps:
+        return wire.Plan(step="tier remove", counts={"in the way": len(steps)}, bytes=0, steps=steps)
+    gone = wire.PlanStep(action="remove", subject=str(file), reason="nothing stands on it; its files stay")
+    return wire.Plan(step="tier remove", counts={"remove": 1}, bytes=0, steps=[gone])

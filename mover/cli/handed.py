@@ -1,0 +1,95 @@
+"""What systemd hands to a daemon (`LoadCredential=`): a root shell has no $CREDENTIALS_DIRECTORY, so the doctor reads
+the unit and its drop-ins, and looks at the files that these name."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from mover.settings import Settings
+
+# systemd.unit(5): what stands earlier hides a file of the same name later
+FOLDERS = tuple(Path(path) for path in (
+    "/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system",
+))  # fmt: skip
+
+
+class Handed(Struct, frozen=True):
+    """One secret: the file that root reads before the start, and the unit file that says so."""
+
+    name: str
+    source: Path
+    said_in: Path
+
+
+def unit_of(settings: Settings) -> str:
+    return "mover-identified.service" if settings.role == "identified" else "mover.service"
+
+
+def handed(settings: Settings) -> dict[str, Handed]:
+    """By name; empty where no unit starts a daemon with these settings."""
+    found: dict[str, Handed] = {}
+    for file in _files(unit_of(settings)):
+        for option, value in _lines(file):
+            if option == "LoadCredential" and not value:
+                found.clear()
+            elif option == "LoadCredential":
+                name, _, source = value.partition(":")
+                found[name] = Handed(name, _path(source), file)
+    return found if starts(settings) else {}
+
+
+def starts(settings: Settings) -> bool:
+    """Whether the unit starts a daemon with these settings."""
+    told = [value for file in _files(unit_of(settings)) for option, value in _lines(file) if option == "ExecStart"]
+    return bool(told) and str(settings.file) in shlex.split(told[-1])
+
+
+def with_sources(settings: Settings, found: dict[str, Handed]) -> Settings:
+    """The settings as the daemon will see them, each handed secret at its source."""
+
+    def at(name: str | None, path: Path) -> Path:
+        return found[name].source if name in found else path
+
+    tiers = {
+        name: tier if tier.credentials_file is None
+        else msgspec.structs.replace(tier, credentials_file=at(tier.credential, tier.credentials_file))
+        for name, tier in settings.tiers.items()
+    }  # fmt: skip
+    return msgspec.structs.replace(
+        settings, tiers=tiers, vault_key=at("vault.key", settings.vault_key),
+        certificate_key=at("certificate.key", settings.certificate_key),
+        audit_key=at("audit.key", settings.audit_key),
+        repository_password_file=at("repository-password", settings.repository_password_file),
+    )  # fmt: skip
+
+
+def _files(unit: str) -> list[Path]:
+    """The unit, then its drop-ins in the order of their names."""
+    main = next((folder / unit for folder in FOLDERS if (folder / unit).is_file()), None)
+    if main is None:
+        return []
+    drop_ins: dict[str, Path] = {}
+    for folder in FOLDERS:
+        for path in (folder / f"{unit}.d").glob("*.conf"):
+            drop_ins.setdefault(path.name, path)
+    return [main, *(drop_ins[name] for name in sorted(drop_ins))]
+
+
+def _lines(file: Path) -> list[tuple[str, str]]:
+    try:
+        text = file.read_text("utf-8")
+    except OSError:
+        return []
+    told = [line.strip() for line in text.splitlines() if "=" in line and line.strip()[:1] not in ("#", ";")]
+    return [(option.strip(), value.strip()) for option, _, value in (line.partition("=") for line in told)]
+
+
+def _path(value: str) -> Path:
+    """As `mover.decide.units.word` writes it."""
+    return Path(value.strip('"').replace("%%", "%"))

@@ -1,0 +1,148 @@
+"""Root at the console of a site whose state is the daemon's user's: the ordinary case of a packaged one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mover.deid.vaultkeys import VaultKey
+from mover.support import SECTIONS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("dumping"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="hands a folder to another user: needs root"),
+]
+
+DAEMON = 1  # `daemon`: somebody whom initdb finds in passwd
+SETTINGS = """\
+version: 1
+site: ward
+project: demo
+database: {embedded: true, start_timeout_s: 60}
+listen: {tcp: "127.0.0.1:0"}
+"""
+
+
+# An environment below a private home is root's alone: whoever runs it reads it all the same, and may do nothing else.
+READS = ["setpriv", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+AS_ROOT = [*READS, "--securebits=+no_setuid_fixup", "--"]
+AS_DAEMON = [*READS, f"--reuid={DAEMON}", f"--regid={DAEMON}", "--clear-groups", "--"]
+
+
+def typed(site: Path, *words: str, by: list[str] = AS_ROOT) -> subprocess.CompletedProcess[str]:
+    command = [*by, sys.executable, "-m", "mover", "--config", str(site / "mover.yaml"), *words, "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def said(site: Path, *words: str) -> Any:
+    done = typed(site, *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def site() -> Iterator[Path]:
+    """/etc/mover is root's; the state, made by the daemon's user. Not below pytest's folders, which are its user's
+    alone."""
+    with tempfile.TemporaryDirectory(prefix="mover-site-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        (folder / "mover.yaml").write_text(SETTINGS)
+        (folder / "state").mkdir(mode=0o700)
+        shutil.chown(folder / "state", DAEMON, DAEMON)
+        made = typed(folder, "db", "migrate", by=AS_DAEMON)
+        assert made.returncode == 0, made.stderr
+        yield folder
+
+
+SERVER = """
+import sys, psycopg; from pathlib import Path; from mover.catalog.postgres import Embedded
+embedded = Embedded(Path(sys.argv[1]))
+dsn = embedded.start().superuser_dsn
+with psycopg.connect(dsn) as conn:
+    conn.execute("alter role mover_daemon password null; alter role mover_vault password null")
+print(dsn, flush=True)
+sys.stdin.read()
+embedded.stop()
+"""
+
+
+@contextmanager
+def elsewhere(site: Path) -> Iterator[str]:
+    """A server that the daemon's user reaches, with nothing in it."""
+    (site / "elsewhere").mkdir()
+    shutil.chown(site / "elsewhere", DAEMON, DAEMON)
+    command = [*AS_DAEMON, sys.executable, "-c", SERVER, str(site / "elsewhere")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None and server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.stdin.close()
+
+
+def of_root(site: Path) -> list[str]:
+    return [str(path) for path in (site / "state").rglob("*") if path.lstat().st_uid == 0]
+
+
+def test_what_root_types_is_done_below_the_state_as_its_owner(site: Path) -> None:
+    """As root's, a backup could not be pruned by the daemon, its lock not be opened: it would never start again."""
+    assert said(site, "db", "status")["missing"] == []
+    made = said(site, "db", "backup")["backup"]
+    assert said(site, "db", "restore", made)["put_aside"] in said(site, "db", "status")["put_aside"]
+    assert len(said(site, "db", "forget")["dropped"]) == 1
+    assert of_root(site) == []
+
+    with elsewhere(site) as admin:
+        moved = said(site, "db", "move", admin)
+        assert moved["tables"] > 40 and of_root(site) == []
+        assert (site / "mover.yaml").owner() == "root" and "embedded: false" in (site / "mover.yaml").read_text()
+        assert said(site, "db", "status")["embedded"] is False
+        assert said(site, "db", "backup")["rows"] > 0 and of_root(site) == []
+
+
+def test_root_makes_the_key_files_asks_the_doctor_and_packs_for_who_helps(site: Path) -> None:
+    """The first day of a site: with the pair half made, the same command said that there is one already."""
+    VaultKey.create(site / "state/vault.key")
+    shutil.chown(site / "state/vault.key", DAEMON, DAEMON)
+    a, b = site / "a.key", site / "b.key"
+    pair = said(site, "vault", "keys", "new", "--a", str(a), "--b", str(b))["pair"]
+    assert a.owner() == b.owner() == "root"
+    refused = typed(site, "vault", "keys", "new", "--a", str(a), "--b", str(b))
+    assert "a pair already" in refused.stderr and refused.returncode not in (0, 1)
+    assert said(site, "vault", "keys", "adopt") == {"pair": pair, "rows": 0}
+    words = ["--key-a", str(a), "--key-b", str(b), "--new-a", f"{a}2", "--new-b", f"{b}2"]
+    assert said(site, "vault", "keys", "rotate", *words)["pair"] != pair
+    assert said(site, "vault", "rekey")["generation"] == 2
+    found = {one["about"]: one for one in json.loads(typed(site, "doctor").stdout)["findings"]}
+    assert found["database"]["verdict"] == "good" and "embedded PostgreSQL" in found["database"]["what"]
+    packed = json.loads(typed(site, "support", "bundle", "-o", str(site / "for-help.tar.gz")).stdout)
+    # no daemon runs that could tell its metrics
+    assert packed["searched"] and [name for name, told in packed["sections"].items() if told != SECTIONS[name]] == [
+        "metrics"
+    ]
+    assert (site / "for-help.tar.gz").owner() == "root"
+    assert of_root(site) == []
+
+
+def test_a_link_that_the_daemons_user_laid_is_not_followed_by_root(site: Path) -> None:
+    """Whoever took the daemon over waits for root to look: the key, which the service cannot see, was emptied."""
+    key, lock = site / "vault.key", site / "state/daemon.lock"
+    key.write_text("the only key")
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(key)
+    os.chown(lock, DAEMON, DAEMON, follow_symlinks=False)
+    refused = typed(site, "db", "upgrade", "--plan")
+    assert refused.returncode != 0 and "daemon.lock" in refused.stderr and "Traceback" not in refused.stderr
+    assert key.read_text() == "the only key"
+    lock.unlink()
+    assert typed(site, "db", "upgrade", "--plan").returncode == 0 and of_root(site) == []
