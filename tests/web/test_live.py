@@ -20,6 +20,8 @@ RECORDS, MORE_RECORDS = 8_000, 20_000
 ROWS_DRAWN_AT_MOST = 200
 # a heap of some MB, and the pages that are kept
 HEAP_GROWS_AT_MOST = 30 << 20
+# less than a page waits before it asks by itself while changes are told
+TOLD_MS = 30_000
 PASSWORD = "correct horse battery"
 
 
@@ -168,8 +170,11 @@ def test_a_page_outlives_its_connection_its_daemon_and_its_session_with_what_was
         # the session is ended by another admin: the stream ends, and who is gone sees nothing of what stands here
         one.expect(401)
         again.accounts.sign_out("ann")
+        # one tab finds out by what it asks; the other by the stream, which is its own now
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         over = page.get_by_role("dialog", name="Your session is over")
         expect(over).to_be_visible()
+        expect(second.get_by_role("dialog", name="Your session is over")).to_be_visible()
         expect(typed).to_be_hidden()
         expect(grid).to_be_hidden()
         pass_gate(page)
@@ -180,11 +185,14 @@ def test_a_page_outlives_its_connection_its_daemon_and_its_session_with_what_was
         page.get_by_role("button", name="I have it").click()
         expect(grid.get_by_text("eve")).to_be_visible()
         assert sum("/v1/events" in url for url in asked) >= 2  # after the daemon, and after the session
+        again.accounts.make(wire.AccountRequest(name="fay", role="viewer", password=PASSWORD))
+        expect(grid.get_by_text("fay")).to_be_visible()
         again.close()
-        # the other tab is in again, too, as soon as somebody looks at it; when the one that listens closes, it goes on
+        # the other tab is in again, too, as soon as somebody looks at it, and shows what it was not told of before its
+        # clock would ask; when the one that listens closes, it goes on
         second.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         expect(second.get_by_role("dialog", name="Your session is over")).to_have_count(0)
-        expect(second.get_by_role("grid").get_by_text("eve")).to_be_visible()
+        expect(second.get_by_role("grid").get_by_text("fay")).to_be_visible(timeout=TOLD_MS)
         with second.expect_request("**/v1/events"):
             page.close()
         # what the browser itself says of a daemon that is away, and of streams that were cut

@@ -53,10 +53,11 @@ export function keeping({ ask, every, asked }) {
   };
   const seen = () => (document.hidden || over.get() ? undefined : turn());
   const shown = () => (document.hidden || every === 0 ? undefined : seen());
-  // what failed while the daemon was away, or while nobody was signed in, is asked at once when it is back
+  // what failed while the daemon was away is asked at once when it is back: what changed meanwhile is told then. While
+  // nobody was signed in nothing was told to this tab, so all that is kept fresh is asked again
   const links = [
     connection.watch(({ state }) => state === "live" && failures && seen()),
-    over.watch((left) => !left && failures && seen()),
+    over.watch((left) => !left && (failures || every !== 0) && seen()),
   ];
   document.addEventListener("visibilitychange", shown);
   return {
