@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mover.errors import RequestInvalid, tier_error
 from mover.model.certificate import Signature
 from mover.randomness import random_bytes
+from mover.wholefile import write_new
 
 SigningKey = Ed25519PrivateKey
 _MAKE_ONE: Final = "Make one: mover deid certify --new-key FILE."
@@ -84,11 +84,7 @@ def new_key(path: Path) -> str:
     key = Ed25519PrivateKey.from_private_bytes(random_bytes(32))
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(path, text)
     except FileExistsError as error:
         raise RequestInvalid("a file of that name is there already", hint="Name a new file for the key.") from error
     except OSError as error:

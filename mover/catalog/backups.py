@@ -33,9 +33,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mover.catalog.dumping import CHUNK_BYTES, Dumper, TableFacts, differing
 from mover.catalog.migrate import migrate, schema_state
-from mover.catalog.postgres import sync_folder
 from mover.catalog.room import fullness_told
 from mover.errors import CatalogError, MoverError, NoRoom, NotFound
+from mover.wholefile import sync_folder
 
 FOLDER = "backups"
 KEPT = 3

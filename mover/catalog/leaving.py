@@ -20,10 +20,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mover.catalog.carrying import DUMP, check_superuser, ensure_logins, refuse_others
 from mover.catalog.database import Database
-from mover.catalog.postgres import DAEMON, LEFT, VAULT, sync_folder, write_private
+from mover.catalog.postgres import DAEMON, LEFT, VAULT, write_private
 from mover.errors import CatalogError, SettingsInvalid
 from mover.randomness import new_secret
 from mover.settings import Settings, load
+from mover.wholefile import sync_folder
 
 FILES = {DAEMON: "dsn_file", VAULT: "vault_dsn_file", DUMP: "dump_dsn_file"}
 BEFORE = ".before-move"

@@ -41,6 +41,7 @@ from psycopg.conninfo import make_conninfo
 from mover.clock import SYSTEM, monotonic_s, pause
 from mover.errors import CatalogError, CatalogUnavailable, Conflict, SchemaMismatch
 from mover.randomness import new_secret
+from mover.wholefile import sync_folder, write_over
 
 DATABASE = "mover"
 SUPERUSER, DAEMON, VAULT = "postgres", "mover_daemon", "mover_vault"
@@ -571,16 +572,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def write_private(path: Path, text: str) -> None:
-    """0600, synced, then renamed: a crash leaves the old file or the new one."""
-    side = path.with_name(path.name + ".new")
-    side.unlink(missing_ok=True)
-    handle = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(side, path)
-    sync_folder(path.parent)
+    write_over(path, text.encode())
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -592,14 +584,6 @@ def _exchange(one: Path, other: Path) -> None:
             f"this file system cannot exchange two folders ({why})", where=str(other.parent),
             hint="Move the state directory to a local file system (ext4, xfs, btrfs), and try again.",
         )  # fmt: skip
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _lines(path: Path) -> list[str]:

@@ -76,12 +76,10 @@ def _declared(settings: Settings, name: str) -> Path:
 
 
 def _unlink(file: Path) -> None:
+    from mover.wholefile import sync_folder
+
     file.unlink()
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(file.parent)
 
 
 def _named(settings: Settings, name: str) -> list[wire.PlanStep]:

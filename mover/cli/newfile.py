@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from mover.errors import SettingsInvalid
+from mover.wholefile import write_new
 
 FOR_ALL = 0o644
 SECRET = 0o600
@@ -20,7 +20,7 @@ SECRET = 0o600
 def place(path: Path, text: str, *, mode: int = FOR_ALL) -> None:
     """Raises FileExistsError where the name is taken, SettingsInvalid where nothing can be written."""
     try:
-        _place(path, text, mode)
+        write_new(path, text.encode(), mode=mode)
     except FileExistsError:
         raise
     except OSError as error:
@@ -28,22 +28,6 @@ def place(path: Path, text: str, *, mode: int = FOR_ALL) -> None:
             f"the file cannot be written ({error.strerror})", where=str(path),
             hint="Mend that, and call the command again.",
         ) from error  # fmt: skip
-
-
-def _place(path: Path, text: str, mode: int) -> None:
-    from mover.catalog.postgres import sync_folder
-
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.link(aside, path)
-    finally:
-        os.unlink(aside)
-    sync_folder(path.parent)
 
 
 def folder(path: Path, *, mode: int = 0o755) -> None:

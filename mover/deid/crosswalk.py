@@ -26,11 +26,12 @@ from msgspec.structs import replace
 
 from mover.decide.folding import one_gap
 from mover.decide.patients import at_home, claims
-from mover.deid.durable import append_synced, sync_folder, write_private
+from mover.deid.durable import append_synced, write_private
 from mover.deid.identity import Identity, Subject
 from mover.errors import Conflict, LimitExceeded, MoverError, RequestInvalid, tier_error
 from mover.model.ids import is_number
 from mover.randomness import new_number, new_offset_days, new_uid
+from mover.wholefile import sync_folder
 
 ENTRIES: Final = 20_000_000
 AVOIDED: Final = 5000

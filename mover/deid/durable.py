@@ -16,7 +16,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +36,7 @@ from mover.model.recipe import Recipe
 from mover.randomness import random_bytes
 from mover.tiers.beneath import open_direct, start_writeback
 from mover.tiers.posix import ALIGNMENT
+from mover.wholefile import sync_folder, write_new, write_over
 
 MTIME_S: Final = 315_532_800  # 1980-01-01: the time of scanning is not to be read from a file
 STEP_BYTES: Final = 8 << 20
@@ -240,26 +240,14 @@ def append_synced(fd: int, line: bytes) -> None:
 
 def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
     """0600 from the first byte on, replaced in one step, or with `replace=False` left as it is (EntryExists)."""
-    hidden = path.with_name(f".{path.name}.{random_bytes(4).hex()}.part")
     try:
-        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
         if replace:
-            os.replace(hidden, path)
+            write_over(path, data)
         else:
-            os.link(hidden, path)
-            hidden.unlink()
-        sync_folder(path.parent)
+            write_new(path, data)
     except FileExistsError as error:
-        hidden.unlink(missing_ok=True)
         raise EntryExists("there is a file of that name; it was left as it is", hint="Name another file.") from error
     except OSError as error:
-        with suppress(OSError):  # where nothing may be made, nothing may be looked for either
-            hidden.unlink()
         raise tier_error(error, of="the file") from error
 
 
@@ -269,14 +257,6 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
     except OSError as error:
         raise tier_error(error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def digest_of(fd: int) -> str:

@@ -18,9 +18,9 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from mover.deid.durable import sync_folder
 from mover.deid.vaultkeys import VaultKey
 from mover.errors import SettingsInvalid
+from mover.wholefile import sync_folder
 
 STONES: Final = 50_000_000  # lines of one file
 LINE_BYTES: Final = 4096

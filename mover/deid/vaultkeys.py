@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
-from mover.deid.durable import sync_folder
+from mover import wholefile
 from mover.errors import Denied, SettingsInvalid, VaultConflict
 from mover.randomness import random_bytes
 
@@ -348,36 +348,22 @@ def read_private(path: Path, *, what: str, hint: str = "") -> bytes:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """0600, written aside, synced, then linked to its name: a kill leaves no file or a whole one, never a short one
-    that would be taken for damage. An existing one is never overwritten."""
-    side = _written_aside(path, content)
+    """A kill leaves no file or a whole one, never a short one that would be taken for damage. An existing one is never
+    overwritten."""
     try:
-        os.link(side, path)
+        wholefile.write_new(path, content)
     except FileExistsError as error:
         raise SettingsInvalid("there is a key file already; it was left as it is", where=str(path)) from error
-    finally:
-        side.unlink()
-    sync_folder(path.parent)
+    except OSError as error:
+        raise SettingsInvalid("a key file cannot be written here", where=str(path)) from error
 
 
 def write_over(path: Path, content: bytes) -> None:
     """As `write_new`, in the place of the file that is there: a kill leaves the old one or the new one."""
-    os.replace(_written_aside(path, content), path)
-    sync_folder(path.parent)
-
-
-def _written_aside(path: Path, content: bytes) -> Path:
-    side = path.with_name(f"{path.name}.new-{os.getpid()}")
     try:
-        side.unlink(missing_ok=True)
-        handle = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        wholefile.write_over(path, content)
     except OSError as error:
         raise SettingsInvalid("a key file cannot be written here", where=str(path)) from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return side
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mover.errors import Conflict, RequestInvalid
 from mover.policy import FILE_LIMIT_BYTES, PROFILES, PolicyBook, default_folder, digest_of, load_policies
-from mover.randomness import random_bytes
+from mover.wholefile import sync_folder, write_over
 
 # of a file that was not there before: people of the group may read it
 MODE = 0o640
@@ -67,30 +67,13 @@ class Folder:
             raise Conflict("the file was changed meanwhile", where=place.name)
         if text is None:
             place.unlink()
+            sync_folder(place.parent)
         else:
             place.parent.mkdir(mode=0o750, exist_ok=True)
             self._renamed(place, text.encode())
-        _sync(place.parent)
 
     def _renamed(self, place: Path, data: bytes) -> None:
         if len(data) > FILE_LIMIT_BYTES:
             raise RequestInvalid(f"a policy is at most {FILE_LIMIT_BYTES} bytes", where="$.text")
         mode = place.stat().st_mode & 0o777 if place.exists() else MODE
-        aside = place.with_name(f".{place.name}.{random_bytes(6).hex()}.partial")
-        try:
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(data)
-                os.fchmod(file.fileno(), mode)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(place)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        write_over(place, data, mode=mode)

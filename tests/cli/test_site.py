@@ -96,7 +96,7 @@ def test_a_full_disk_and_a_hardened_machine_leave_no_half_site(
 ) -> None:
     """An empty mover.yaml was left as it is by every later call; one for root alone keeps its daemon from starting."""
     with monkeypatch.context() as patch:
-        patch.setattr(newfile, "_place", _full)
+        patch.setattr(newfile, "write_new", _full)
         refused = mover("init", *flags(places), "--config", "site/deep", "--yes")
         assert refused.status != 0 and "No space left" in refused.err and "call the command again" in refused.err
     assert not list((tmp_path / "site/deep").glob("mover.yaml*"))
@@ -110,7 +110,7 @@ def test_a_full_disk_and_a_hardened_machine_leave_no_half_site(
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
 
 
-def _full(*_: object) -> None:
+def _full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
