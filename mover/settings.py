@@ -152,6 +152,7 @@ class LineageFile(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(pattern=r"^https?://[^\s@]+$")]
     namespace: str = "mover"
     token_file: str | None = None
+    ca_file: str | None = None
 
 
 class WebhookFile(Struct, frozen=True, forbid_unknown_fields=True, tag="webhook", tag_field="kind"):
@@ -327,6 +328,7 @@ class Lineage(Struct, frozen=True):
     url: str
     namespace: str
     token_file: Path | None
+    ca_file: Path | None
 
 
 class Webhook(Struct, frozen=True):
@@ -648,8 +650,18 @@ def _oidc(written: OidcFile, folder: Path, state: Path, environment: Environment
         label=written.label,
         scopes=written.scopes,
         name_claim=written.name_claim,
-        ca_file=folder / written.ca_file if written.ca_file else None,
+        ca_file=_authority(written.ca_file, written.issuer, folder, where="access.oidc.ca_file"),
     )
+
+
+def _authority(name: str | None, url: str, folder: Path, *, where: str) -> Path | None:
+    """Somebody who names an authority believes that the other side is asked who it is; http:// asks nobody."""
+    if name and url.startswith("http://"):
+        raise SettingsInvalid(
+            "an authority is named for an address that shows no certificate", where=where,
+            hint="Write https://, or take `ca_file` away.",
+        )  # fmt: skip
+    return folder / name if name else None
 
 
 def _receiver(written: WebhookFile | MailFile, folder: Path) -> Webhook | Mail:
@@ -657,7 +669,8 @@ def _receiver(written: WebhookFile | MailFile, folder: Path) -> Webhook | Mail:
         return folder / name if name else None
 
     if isinstance(written, WebhookFile):
-        return Webhook(written.url, beside(written.token_file), beside(written.ca_file))
+        trusted = _authority(written.ca_file, written.url, folder, where="receivers: ca_file")
+        return Webhook(written.url, beside(written.token_file), trusted)
     return Mail(
         to=tuple(written.to), sender=written.sender, host=written.host, port=written.port, tls=written.tls,
         user=written.user, password_file=beside(written.password_file), ca_file=beside(written.ca_file),
@@ -666,7 +679,8 @@ def _receiver(written: WebhookFile | MailFile, folder: Path) -> Webhook | Mail:
 
 def _lineage(written: LineageFile, folder: Path) -> Lineage:
     token_file = folder / written.token_file if written.token_file else None
-    return Lineage(url=written.url, namespace=written.namespace, token_file=token_file)
+    trusted = _authority(written.ca_file, written.url, folder, where="lineage.ca_file")
+    return Lineage(url=written.url, namespace=written.namespace, token_file=token_file, ca_file=trusted)
 
 
 def _secret_path(name: str, given: str | None, folder: Path, state: Path, environment: Environment) -> Path:

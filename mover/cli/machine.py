@@ -155,8 +155,10 @@ def certificates(settings: Settings) -> Iterator[Finding]:
     for tier in settings.tiers.values():
         if tier.ca_file is not None:
             yield _dated(f"ca_file of {tier.name}", tier.ca_file)
-    if settings.access.oidc is not None and settings.access.oidc.ca_file is not None:
-        yield _dated("ca_file of access.oidc", settings.access.oidc.ca_file)
+    receivers = {f"receiver {name}": receiver for name, receiver in settings.receivers.items()}
+    for about, other in {"access.oidc": settings.access.oidc, "lineage": settings.lineage, **receivers}.items():
+        if other is not None and other.ca_file is not None:
+            yield _dated(f"ca_file of {about}", other.ca_file)
 
 
 def _dated(about: str, path: Path) -> Finding:

@@ -16,11 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from mover import __version__
+from mover.authority import believing, refusal
 from mover.catalog.database import Database
 from mover.catalog.queries import load
 from mover.clock import SYSTEM, Clock, end_if_cancelled
 from mover.decide.lineage import RunFacts, run_event
-from mover.errors import CatalogUnavailable
+from mover.errors import CatalogUnavailable, MoverError, ReceiverUnavailable, SettingsInvalid
 from mover.log import get_logger
 
 SQL = load(__file__)
@@ -37,11 +38,13 @@ log = get_logger("lineage")
 
 
 class Target(Struct, frozen=True):
-    """What `token_file` holds is sent as a bearer token; it is read for each event, so that it may be changed."""
+    """What `token_file` holds is sent as a bearer token; it and `ca_file` are read for each event, so that they may be
+    changed."""
 
     url: str
     namespace: str
     token_file: Path | None = None
+    ca_file: Path | None = None
 
 
 class Lineage:
@@ -87,20 +90,10 @@ class Lineage:
 
     async def _send(self, session: aiohttp.ClientSession, row: Any) -> Fate:
         """`refused` is this event's fault and `away` the receiver's."""
-        headers = {"Content-Type": "application/json"}
-        if self._target.token_file is not None:
-            try:
-                secret = await asyncio.to_thread(self._target.token_file.read_text, "ascii")
-            except (OSError, UnicodeDecodeError) as error:
-                log.warning("token of the lineage receiver cannot be read", error=type(error).__name__)
-                return "away"
-            headers["Authorization"] = f"Bearer {secret.strip()}"
-        body = msgspec.json.encode(await self._event(row))
         try:
-            async with session.post(self._target.url, data=body, headers=headers, allow_redirects=False) as answer:
-                status = answer.status
-        except (aiohttp.ClientError, TimeoutError) as error:
-            log.warning("lineage receiver is away", error=type(error).__name__)
+            status = await post(session, self._target, await self._event(row))
+        except MoverError as error:
+            log.warning("lineage waits", code=error.code, what=error.what)
             return "away"
         if status < 300:
             return "sent"
@@ -114,3 +107,28 @@ class Lineage:
         values = found._asdict() | {"snapshots": tuple(found.snapshots)}
         facts = RunFacts(**values)
         return run_event(row.event, facts, at=row.at, namespace=self._target.namespace, software=f"mover {__version__}")
+
+
+async def post(session: aiohttp.ClientSession, target: Target, event: dict[str, Any]) -> int:
+    """The status it is answered with. ReceiverUnavailable where there is no answer, or none that is believed;
+    SettingsInvalid for a `ca_file` or a `token_file` that is none."""
+    headers = {"Content-Type": "application/json"}
+    try:
+        trusted = await asyncio.to_thread(believing, target.ca_file, where="lineage.ca_file")
+        if target.token_file is not None:
+            secret = await asyncio.to_thread(target.token_file.read_text, "ascii")
+            headers["Authorization"] = f"Bearer {secret.strip()}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(
+            f"the token of the lineage receiver cannot be read ({type(error).__name__})", where="lineage.token_file"
+        ) from error
+    body = msgspec.json.encode(event)
+    try:
+        async with session.post(target.url, data=body, headers=headers, allow_redirects=False, ssl=trusted) as answer:
+            return answer.status
+    except (aiohttp.ClientError, TimeoutError) as error:
+        refused = refusal(error)
+        if refused is None:
+            raise ReceiverUnavailable(f"the lineage receiver is away ({type(error).__name__})") from error
+        hint = f"{refused.hint} Its authority's file is `ca_file` of `lineage`."
+        raise ReceiverUnavailable(f"the receiver is not believed: {refused.what}", hint=hint) from error

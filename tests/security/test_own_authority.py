@@ -14,7 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from aiohttp import web
+import yaml
+from aiohttp import ClientSession, web
 from aiosmtpd.smtp import SMTP
 from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
@@ -30,8 +31,9 @@ from mover.cli import command
 from mover.clock import SYSTEM, monotonic_s
 from mover.errors import CatalogError, CatalogUnavailable, MoverError, SettingsInvalid
 from mover.oversight.receivers import Said, deliver
+from mover.runs.lineage import Target, post
 from mover.sdk import Client
-from mover.settings import Listen, Mail, Oidc, Tls, Webhook
+from mover.settings import Listen, Mail, Oidc, Tls, Webhook, load
 from tests.api.small_rooms import SmallAccess, small_rooms
 from tests.support.authority import Authority
 
@@ -50,6 +52,9 @@ SAID = Said(
     id="alarm-1/1", site="ward", project="demo", event="test", at=NOW, code="test", severity="know", noun="service",
     subject=None, words="a test", hint="", count=1, opened_at=NOW, link=None,
 )  # fmt: skip
+
+
+SITE = {"version": 1, "site": "ward", "project": "demo"}
 
 
 class Ward:
@@ -164,12 +169,19 @@ async def cli(ward: Ward, shown: str, ca_file: Path | None) -> None:
         raise done.exception
 
 
+async def lineage(ward: Ward, shown: str, ca_file: Path | None) -> None:
+    target = Target(f"https://127.0.0.1:{ward.ports['web', shown]}/hook", "ward", None, ca_file)
+    async with ClientSession() as session:
+        assert await post(session, target, {}) == 200
+
+
 def _word(path: Path | None) -> str | None:
     return str(path) if path else None
 
 
 CLIENTS = {
     "webhook": webhook, "starttls": mail("starttls"), "mail": mail("tls"), "provider": provider, "sdk": sdk, "cli": cli,
+    "lineage": lineage,
 }  # fmt: skip
 
 
@@ -195,6 +207,17 @@ async def test_an_authority_is_not_named_for_an_address_without_tls(tmp_path: Pa
     """Who names one believes that he is safe."""
     with pytest.raises(SettingsInvalid, match="without TLS"):
         Client("http://127.0.0.1:1", ca_file=str(tmp_path / "ca.pem"))
+    plain = {"url": "http://127.0.0.1:1/", "ca_file": "ca.pem"}
+    oidc = {"issuer": plain["url"], "client_id": "mover", "roles": [], "ca_file": "ca.pem"}
+    for settings in (
+        {"lineage": plain}, {"receivers": {"night": {"kind": "webhook", **plain}}},
+        {"access": {"public_url": "https://mover.example", "oidc": oidc}},
+    ):  # fmt: skip
+        (tmp_path / "mover.yaml").write_text(yaml.safe_dump({**SITE, **settings}))
+        with pytest.raises(SettingsInvalid, match="shows no certificate"):
+            load(tmp_path / "mover.yaml")
+        (tmp_path / "mover.yaml").write_text(yaml.safe_dump({**SITE, **settings}).replace("http:", "https:"))
+        load(tmp_path / "mover.yaml")
 
 
 # --- the database ---------------------------------------------------------------------------------------------------
