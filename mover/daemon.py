@@ -49,7 +49,7 @@ from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
 from mover.deid.vault import ClosedVault, Vault
 from mover.deid.vaultkeys import PublicPart
-from mover.errors import CatalogUnavailable, EntryMissing, MoverError, SettingsInvalid, TierHung
+from mover.errors import CatalogUnavailable, EntryMissing, MoverError, SandboxFailed, SettingsInvalid, TierHung
 from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
@@ -137,11 +137,15 @@ COLUMNS_S = 15.0
 PROBE_STALE_S = 7200.0
 # a live attempt keeps writing, and one that paused for longer only begins anew
 TEMPORARY_AGE_S = 6 * 3600.0
+# after what else begins with the daemon; and again while it cannot be
+PARSERS_S = 30.0
 # on a flash tier everything else belongs to runs: a job may call its own files what it likes
 CONTENT_FOLDER = ".mover/content"
 
 # told of a tier that a running daemon does not change
 LATER = "its settings are others now, or gone; they are followed from the next start on"
+
+UNPARSED = "no file can be looked into"
 
 # in the state directory: files of a repository here are made immutable, so the next start needs the means again
 SEALING = "sealing"
@@ -236,6 +240,7 @@ async def run(
                 group.create_task(_tell_alarms(house), name="alarms"),
                 group.create_task(server.follow_certificate(), name="certificate"),
                 group.create_task(_forget_ended(house), name="ended work"),
+                group.create_task(_try_parsers(house), name="parsers"),
                 group.create_task(_reload_when_told(house, reloading), name="reload"),
                 group.create_task(_watchdog(notifier, environment.watchdog_s), name="watchdog"),
             ]
@@ -287,8 +292,11 @@ class House:
     forbidden: list[Path]
     kept_clear: list[Path]
     dsns: Dsns
+    parsers: Sandbox
     # what the settings say and this process does not follow, by tier: told in its status
     untaken: dict[str, str] = field(default_factory=dict)
+    # what of this process does not work, and why: told in its status
+    ailing: dict[str, str] = field(default_factory=dict)
     taking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -414,7 +422,7 @@ async def _build(
         Shares(database, budgets, node=f"{node}-{settings.role}"), keeping.custody,
         await _checkpoints(settings, database, policies, tiers),
         _following(settings, site_of_protection, budgets, dsns, seal), Changes(database),
-        flash, places, forbidden, kept_clear, dsns,
+        flash, places, forbidden, kept_clear, dsns, sandbox,
     )  # fmt: skip
 
 
@@ -847,6 +855,21 @@ async def _forget_ended(house: House) -> None:
         await SYSTEM.sleep(SWEEP_S)
 
 
+async def _try_parsers(house: House) -> None:
+    """A unit or a kernel that lets no parser start is told once it is so, not slide by slide in quarantine."""
+    while house.settings.role != "clean":
+        await SYSTEM.sleep(PARSERS_S)
+        try:
+            await asyncio.to_thread(house.parsers.trial)
+            house.ailing.pop(UNPARSED, None)
+            break
+        except SandboxFailed as error:
+            if UNPARSED not in house.ailing:
+                logger.error("parsers do not start", code=error.code, what=error.what)
+            house.ailing[UNPARSED] = error.what
+    await asyncio.Event().wait()
+
+
 async def _keep_checkpoints(house: House) -> None:
     """Where the audit's chains end goes to other tiers, signed; a tier that is away gets it later."""
     if house.settings.role == "identified":
@@ -866,7 +889,7 @@ async def _tell_lineage(house: House) -> None:
     if wanted is None or house.settings.role == "identified":
         await asyncio.Event().wait()
         return
-    await Lineage(house.database, Target(wanted.url, wanted.namespace, wanted.token_file)).run()
+    await Lineage(house.database, Target(wanted.url, wanted.namespace, wanted.token_file, wanted.ca_file)).run()
 
 
 async def _follow_policies(house: House) -> None:
@@ -1230,7 +1253,7 @@ async def _warnings(house: House, tiers: list[wire.Tier]) -> list[str]:
         found.append(f"no new slide is released: {stopped.why}")
     if not dump_policies(house.policies):
         found.append("no policy of kind dump: if this machine is lost, the crosswalk is lost with it")
-    found += [f"{name}: {why}" for name, why in house.untaken.items()]
+    found += [f"{name}: {why}" for name, why in (house.ailing | house.untaken).items()]
     kept = [name for name, tier in house.settings.tiers.items() if not (tier.read_only or tier.deletes)]
     if kept:
         found.append(f"deletion is not switched on for {', '.join(kept)}: what is to go there waits")

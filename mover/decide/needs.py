@@ -179,6 +179,10 @@ _MENDS: tuple[tuple[str, Severity, str, str], ...] = (
         "Make keys, then add one: policies/examples/dump.yaml with tiers of yours. `mover doctor` has both commands.",
     ),
     ("the folder of policies", "now", "policy", "Mend the line that it names; until then what was followed goes on."),
+    (
+        "no file can be looked into", "now", "service",
+        "Slides wait in quarantine until then. `mover units write` and a restart put the shipped unit back.",
+    ),
     ("the policy ", "now", "policy", "Bring the text that is right to the node that lags (docs/policies.md)."),
     # as a site begins: whoever learns that `now` can be passed over passes over the next one, too
     (

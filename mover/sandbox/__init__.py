@@ -35,6 +35,7 @@ from mover.sandbox.zygote import (
     OK,
     REFUSED,
     ROUND,
+    TRIAL,
     Request,
     Setup,
 )
@@ -61,7 +62,8 @@ def read_answer(answer: bytes, kind: type[Answer]) -> Answer:
 
 
 class _ZygoteGone(Exception):
-    """The zygote ended before it had forked our child; nothing ran, so trying again is safe."""
+    """The zygote ended before it had forked our child; nothing ran, so trying again is safe. Its text is how it ended,
+    as far as is known: " (SIGSYS)" of a filter of system calls."""
 
 
 class Sandbox:
@@ -98,6 +100,16 @@ class Sandbox:
         """
         if not any(function.startswith(prefix) for prefix in self._setup.allowed):
             raise errors.RequestInvalid("that function may not be called in the sandbox")
+        return self._run(function, args, fds, timeout_s, folder)
+
+    def trial(self) -> None:
+        """A child is forked, confined and asked for nothing: what every file would meet first. Raises SandboxFailed
+        where this machine or its service manager does not let it."""
+        self._run(TRIAL, (), (), START_TIMEOUT_S, "")
+
+    def _run(
+        self, function: str, args: tuple[object, ...], fds: tuple[int, ...], timeout_s: float, folder: str
+    ) -> bytes:
         bound = min(MAX_DESCRIPTORS, self._setup.limits.open_files - ROOM)
         if len(fds) > bound:
             raise errors.LimitExceeded(f"more than {bound} descriptors for one child")
@@ -112,9 +124,9 @@ class Sandbox:
                 self._forget_zygote()
             try:
                 return self._call(body, fds, timeout_s)
-            except _ZygoteGone:
+            except _ZygoteGone as gone:
                 raise errors.SandboxFailed(
-                    "the parsing zygote ended twice before it could start a child"
+                    f"the parsing zygote ended twice before it could start a child{gone}"
                 ) from None
 
     @property
@@ -122,8 +134,8 @@ class Sandbox:
         """Which fences stand on this machine; starts the zygote if need be."""
         try:
             return self._warm().protection
-        except _ZygoteGone:
-            raise errors.SandboxFailed("the parsing zygote does not start") from None
+        except _ZygoteGone as gone:
+            raise errors.SandboxFailed(f"the parsing zygote does not start{gone}") from None
 
     def close(self) -> None:
         with self._lock:
@@ -189,7 +201,7 @@ class _Zygote:
             hello = b""
         if not hello:
             self.close()
-            raise _ZygoteGone
+            raise _ZygoteGone(_ending(self._process.returncode))
         self.protection = msgspec.msgpack.decode(hello, type=Protection)
 
     def fork(self, call: socket.socket, fds: tuple[int, ...]) -> None:
@@ -206,6 +218,11 @@ class _Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _ending(returncode: int) -> str:
+    """Of a process: its signal or its status; what it wrote may quote what it read."""
+    return f" ({signal.Signals(-returncode).name})" if returncode < 0 else f" (status {returncode})"
 
 
 def _import_paths() -> list[str]:

@@ -32,6 +32,7 @@ MAX_REQUEST_BYTES = 256 << 20
 MAX_RESULT_BYTES = 512 << 20
 HEAD = struct.Struct("<BQ")
 OK, REFUSED, FAILED = 0, 1, 2
+TRIAL = ""  # in place of a function: nothing is called
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -143,6 +144,8 @@ def _receive_more(call: socket.socket, count: int) -> list[int]:
 
 
 def _answer(setup: Setup, request: Request, descriptors: list[int]) -> tuple[int, bytes]:
+    if request.function == TRIAL:
+        return OK, b""
     try:
         result = _resolve(setup.allowed, request.function)(*descriptors, *request.args)
         if not isinstance(result, bytes):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mover import daemon
 from mover.daemon import _about_lock, _dump_means, _tiers, _warnings, open_house
 from mover.deid.vaultkeys import VaultKey
 from mover.errors import SettingsInvalid
 from mover.model import wire
 from mover.protect.dumps import dump_policies
+from mover.sandbox import Sandbox
 from mover.settings import Settings, load
 from tests.rooms.test_roles import write_settings
 from tests.support.postgres import Dsns
@@ -52,6 +56,29 @@ async def warnings(settings: Settings) -> list[str]:
 async def test_a_site_without_a_dump_policy_is_warned(tmp_path: Path, dsns: Dsns) -> None:
     [said] = await warnings(site(tmp_path, dsns))
     assert said.startswith("no policy of kind dump")
+
+
+async def test_a_machine_whose_parsers_do_not_start_says_so_before_slides_wait(
+    tmp_path: Path, dsns: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a unit whose filter of system calls has become too narrow; the warning goes when a parser starts."""
+    monkeypatch.setattr(daemon, "PARSERS_S", 0.01)
+    monkeypatch.setattr(daemon, "slide_sandbox", lambda **_: Sandbox(("tests.sandbox.killed",)))
+
+    async def told(wanted: bool, house: daemon.House) -> None:
+        trying = asyncio.create_task(daemon._try_parsers(house))
+        for _ in range(1200):
+            said = any(words.startswith("no file can be looked into: ") for words in await _warnings(house, []))
+            if said == wanted:
+                break
+            await asyncio.sleep(0.05)
+        trying.cancel()
+        assert said == wanted
+
+    async with open_house(site(tmp_path, dsns)) as house:
+        await told(True, house)
+        with Sandbox() as allowed:
+            await told(False, dataclasses.replace(house, parsers=allowed))
 
 
 async def test_a_policy_without_a_dump_says_that_nothing_is_released(tmp_path: Path, dsns: Dsns) -> None:

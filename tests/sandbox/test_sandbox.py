@@ -308,6 +308,14 @@ def test_each_fence_holds_alone(fence: str, expected: list[str]) -> None:
     assert done.stdout.strip() == str(expected), done.stderr
 
 
+def test_a_trial_meets_what_every_file_would_meet_first(sandbox: Sandbox) -> None:
+    sandbox.trial()
+    with Sandbox(("tests.sandbox.killed",)) as filtered, pytest.raises(SandboxFailed, match=r"child \(SIGSYS\) "):
+        filtered.trial()
+    with Sandbox(("tests.sandbox.not_there",)) as broken, pytest.raises(SandboxFailed, match=r"child \(status 1\) "):
+        broken.trial()
+
+
 def test_an_answer_in_other_words_is_the_files_fault() -> None:
     """A child that a slide took over may send any bytes: the pack waits, the batch goes on."""
     for answer in (b"", b"\xc1", b"\xa3abc", b"\x81\xa1\xff\x01"):
