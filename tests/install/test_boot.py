@@ -131,6 +131,59 @@ def test_a_hung_daemon_is_killed_and_comes_back(site: Machine) -> None:
     site.run("systemctl", "restart", "mover")
 
 
+def test_a_reload_takes_what_changed_and_a_mistake_changes_nothing(site: Machine) -> None:
+    settings, pid = site.root / "etc/mover/mover.yaml", site.show("mover", "MainPID")
+    before = settings.read_text()
+    tier = "  second: {kind: posix, zone: deidentified, role: archive, path: /archive/second}\n"
+    site.run("install", "-d", "-o", "mover", "/archive/second")
+    try:
+        settings.write_text(before + tier)
+        site.run("systemctl", "reload", "mover")
+        assert "second" in {one["name"] for one in mover(site, "status")["tiers"]}
+        settings.write_text(before + tier + "nonsense: true\n")
+        told = site.run("systemctl", "reload", "mover", check=False)
+        assert told.returncode != 0 and "nonsense" in site.journal("mover")
+        assert "second" in {one["name"] for one in mover(site, "status")["tiers"]}
+        assert running(site, "mover.service") and site.show("mover", "MainPID") == pid
+    finally:
+        settings.write_text(before)
+    site.run("systemctl", "restart", "mover")
+
+
+def test_a_file_server_that_is_away_at_boot_keeps_nobody_elses_work_waiting(site: Machine) -> None:
+    """As after a power cut, where storage comes back last. No server answers to this name."""
+    settings, fstab = site.root / "etc/mover/mover.yaml", site.root / "etc/fstab"
+    before = settings.read_text(), fstab.read_text() if fstab.exists() else ""
+    site.run("systemctl", "stop", "mover")
+    try:
+        fstab.write_text(before[1] + "nas.ward.example:/slides /far nfs nofail,_netdev 0 0\n")
+        settings.write_text(before[0] + "  far: {kind: posix, zone: deidentified, role: source, path: /far/slides}\n")
+        site.run("mover", "units", "write")
+        site.run("systemctl", "start", "mover")
+        assert running(site, "mover.service") and site.show("far.mount", "ActiveState") != ["active"]
+        there = {one["name"]: one["online"] for one in mover(site, "status")["tiers"]}
+        assert not there["far"] and there["nas"] and there["archive"]
+        assert "tier-away" in {one["code"] for one in mover(site, "needs")["needs"]}
+    finally:
+        settings.write_text(before[0])
+        fstab.write_text(before[1])
+        site.run("mover", "units", "write")
+        site.run("systemctl", "restart", "mover")
+
+
+def test_a_database_that_is_away_at_boot_is_waited_for(site: Machine) -> None:
+    """Longer than a start may take by the unit's own word, and without a start being counted as failed."""
+    site.run("systemctl", "stop", *DAEMONS, "site-postgres")
+    for unit in DAEMONS:
+        site.run("systemctl", "start", "--no-block", unit)
+        wait(lambda unit=unit: "waits for the database" in site.show(unit, "StatusText")[0], f"{unit} that waits")  # type: ignore[misc]
+        assert site.show(unit, "ActiveState", "NRestarts") == ["activating", "0"]
+    site.run("systemctl", "start", "site-postgres")
+    for unit in DAEMONS:
+        wait(lambda unit=unit: running(site, unit), f"{unit} that runs")  # type: ignore[misc]
+        assert site.show(unit, "NRestarts") == ["0"]
+
+
 def begin_work(site: Machine, name: str) -> str:
     """A copy that its budget makes slow; its id, once some of it is done."""
     source = site.root / "nas" / name
