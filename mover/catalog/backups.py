@@ -15,6 +15,7 @@ they survive this machine.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -84,7 +85,8 @@ def make(dsn: str, folder: Path, *, bin_dir: Path | None = None, kept: int = KEP
             # half a dump on a full disk is the room that PostgreSQL beside it needs
             _clear(folder)
             raise
-        for old in [one for one in listed(folder) if one.name != backup.name][kept - 1 :]:
+        # one that is damaged is in nobody's way and stays: a start that failed here would leave a dump at each attempt
+        for old in [one for one in _sound(folder) if one.name != backup.name][kept - 1 :]:
             _sidecar(folder / old.name).unlink()
             (folder / old.name).unlink(missing_ok=True)
     return backup
@@ -123,6 +125,15 @@ def _clear(folder: Path) -> None:
 def listed(folder: Path) -> list[Backup]:
     """Newest first. CatalogError for a sidecar that is damaged: its backup may be the one that is needed."""
     return sorted(map(_read, folder.glob("*.zst.json")), key=lambda one: one.taken_at, reverse=True)
+
+
+def _sound(folder: Path) -> list[Backup]:
+    """As `listed`, without what cannot be read."""
+    found = []
+    for sidecar in folder.glob("*.zst.json"):
+        with contextlib.suppress(CatalogError):
+            found.append(_read(sidecar))
+    return sorted(found, key=lambda one: one.taken_at, reverse=True)
 
 
 def _read(sidecar: Path) -> Backup:

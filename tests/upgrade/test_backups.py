@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import Mock
 
+import msgspec
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -148,6 +150,26 @@ def test_a_backup_counts_only_when_it_was_read_again_and_is_looked_at_before_it_
     assert backups.standing_aside(dsns.superuser) == [] and migrate(dsns.superuser) == []
     with pytest.raises(NotFound):
         backups.go_back(dsns.superuser, tmp_path, "20200101T000000-0001.zst")
+
+
+def test_a_damaged_sidecar_lets_no_dumps_pile_up(
+    server: EmbeddedServer, dsns: Dsns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was met after the new dump counted: each start of an upgrade failed and left one more, until the disk of the
+    database was full."""
+    made = backups.make(dsns.superuser, tmp_path)
+    for day in range(1, backups.KEPT + 2):
+        older = msgspec.structs.replace(made, name=f"2020010{day}.zst", taken_at=datetime(2020, 1, day, tzinfo=UTC))
+        (tmp_path / older.name).touch()
+        (tmp_path / f"{older.name}.json").write_bytes(msgspec.json.encode(older)[: -100 if day == 3 else None])
+    (tmp_path / f"{made.name}.json").unlink()
+    with monkeypatch.context() as patch:
+        name, go = next_version(patch, "select 1;"), {"dump_dsn": dsns.superuser, "bin_dir": server.bin_dir}
+        assert backups.migrate_after_backup(dsns.superuser, tmp_path, **go) == [name], "the start goes on"
+    *kept, _ = sorted(one.name for one in tmp_path.glob("*.zst"))
+    assert kept == ["20200102.zst", "20200103.zst", "20200104.zst"]
+    with pytest.raises(CatalogError, match="beside a backup is damaged"):
+        backups.listed(tmp_path)
 
 
 def test_what_the_programs_say_of_a_full_disk_is_said_as_one() -> None:
