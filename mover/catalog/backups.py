@@ -43,6 +43,7 @@ KEPT = 3
 # beside the size of the database: the file is compressed, and the log of a restore needs room, too
 SPARE_BYTES = 64 << 20
 ASIDE = "_before_"
+RESTORED = "_restored"
 _LEVEL = 3
 
 
@@ -156,7 +157,7 @@ def go_back(dsn: str, folder: Path, name: str, *, bin_dir: Path | None = None) -
     _check_whole(folder, backup)
     _check_room(dsn, folder, backup.database_bytes)
     own = str(conninfo_to_dict(dsn)["dbname"])
-    fresh = f"{own}_restored"
+    fresh = own + RESTORED
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
         with fullness_told(folder):
             restored = Dumper(make_conninfo(dsn, dbname=fresh), bin_dir=bin_dir)
@@ -174,9 +175,10 @@ def _restore(conn: psycopg.Connection, restored: Dumper, fresh: str, body: Itera
                 "what was restored is not what was dumped; nothing was changed",
                 details=[{"table": one} for one in wrong],
             )
-    except (MoverError, psycopg.Error):
-        # a second database that nobody knows of holds the room of the first
-        conn.execute(_sql("drop database if exists {} with (force)", fresh))
+    except BaseException:
+        # it holds as much room as the first; where the server is gone, too, `standing_aside` names it
+        with contextlib.suppress(psycopg.Error):
+            conn.execute(_sql("drop database if exists {} with (force)", fresh))
         raise
 
 
@@ -190,11 +192,15 @@ def _swap(conn: psycopg.Connection, own: str, fresh: str) -> str:
 
 
 def standing_aside(dsn: str) -> list[str]:
-    """Databases that were put aside by going back."""
+    """Databases that were put aside by going back, and what a kill left of going back: whoever goes back is alone
+    with the server, so none is at work on it. A database of that name that somebody else made is not ours."""
     own = str(conninfo_to_dict(dsn)["dbname"])
     with psycopg.connect(dsn) as conn:
-        query = "select datname from pg_database where starts_with(datname, %s) order by 1"
-        return [str(name) for (name,) in conn.execute(query, [own + ASIDE]).fetchall()]
+        query = (
+            "select datname from pg_database where starts_with(datname, %s)"
+            " or datname = %s and pg_get_userbyid(datdba) = current_user order by 1"
+        )
+        return [str(name) for (name,) in conn.execute(query, [own + ASIDE, own + RESTORED]).fetchall()]
 
 
 def drop_aside(dsn: str) -> list[str]:

@@ -144,7 +144,7 @@ def restore(where: Where, *, out: Output, name: str, plan: bool) -> None:
 @with_output
 @click.pass_obj
 def forget(where: Where, *, out: Output, plan: bool) -> None:
-    """Drop what was put aside: databases before a restore, the cluster of an older PostgreSQL."""
+    """Drop what was put aside: databases before a restore, what a kill left of one, the cluster before an upgrade."""
     import shutil
 
     from mover.catalog import backups

@@ -28,7 +28,15 @@ from mover.catalog.migrate import (
 )
 from mover.catalog.postgres import SUPERUSER, EmbeddedServer
 from mover.catalog.room import ended_for_room
-from mover.errors import CatalogError, CatalogUnavailable, MigrationFailed, NoRoom, NotFound, SchemaMismatch
+from mover.errors import (
+    CatalogError,
+    CatalogUnavailable,
+    MigrationFailed,
+    MoverError,
+    NoRoom,
+    NotFound,
+    SchemaMismatch,
+)
 from tests.support.facts import NUMBER, whole_project
 from tests.support.postgres import Dsns, add_tiers, fresh_database
 
@@ -126,14 +134,21 @@ def test_a_backup_counts_only_when_it_was_read_again_and_is_looked_at_before_it_
     made = [backups.make(dsns.superuser, tmp_path, kept=1) for _ in range(2)][-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [made.name, f"{made.name}.json"]
 
-    for ended, refusal in (DiskFull(), NoRoom), (psycopg.OperationalError(), CatalogUnavailable):
+    for ended, refusal in (
+        (DiskFull(), NoRoom), (psycopg.OperationalError(), CatalogUnavailable), (OSError(errno.EIO, "I/O"), OSError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(Dumper, "restore", Mock(side_effect=ended))
-            with pytest.raises(refusal, match="nothing was changed"):
+            with pytest.raises(refusal, match="nothing was changed" if issubclass(refusal, MoverError) else None):
                 backups.go_back(dsns.superuser, tmp_path, made.name, bin_dir=server.bin_dir)
-    with psycopg.connect(dsns.superuser) as conn:
+    with psycopg.connect(dsns.superuser, autocommit=True) as conn:
         query = "select from pg_database where datname = %s"
         assert conn.execute(query, [f"{dsns.database}_restored"]).fetchall() == []
+        conn.execute(f"create database {dsns.database}_restored")
+    assert backups.standing_aside(dsns.daemon) == [], "a name alone makes nobody's database ours"
+    left = [f"{dsns.database}_restored"]
+    assert backups.standing_aside(dsns.superuser) == left == backups.drop_aside(dsns.superuser), "a kill leaves it"
 
     sidecar = tmp_path / f"{made.name}.json"
     sound = sidecar.read_bytes()
