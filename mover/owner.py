@@ -34,6 +34,7 @@ def become(state_dir: Path) -> None:
         _join(owner)
         os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
         os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+        _move_in(owner)
 
 
 def become_for(settings: Settings) -> None:
@@ -86,8 +87,11 @@ def in_its_process(state_dir: Path, act: Callable[[], str]) -> str:
         os.waitpid(child, 0)
 
 
+_STOPPED = "stopped"
+
+
 class _Said(msgspec.Struct, frozen=True):
-    """`text` is the answer, or what an error says."""
+    """`text` is the answer, or what an error says; `code` an error's, or that somebody stopped it."""
 
     text: str
     code: str | None = None
@@ -102,6 +106,8 @@ def _told(answers: int) -> str:
     if not body:
         raise CatalogError("a process of this command ended by itself", hint="Call it again.")
     said = msgspec.json.decode(body, type=_Said)
+    if said.code == _STOPPED:
+        raise KeyboardInterrupt
     if said.code is not None:
         raise by_code(said.code)(said.text, where=said.where, hint=said.hint, details=said.details)
     return said.text
@@ -110,17 +116,27 @@ def _told(answers: int) -> str:
 def _answer(handle: int, act: Callable[[], str]) -> NoReturn:
     """What stands on this copy of the stack belongs to the other process: it is never unwound."""
     try:
-        try:
-            said = _Said(act())
-        except MoverError as error:
-            said = _Said(error.what, error.code, error.where, error.advice, error.details)
+        said = _said(act)
         with open(handle, "wb") as told:
             told.write(msgspec.json.encode(said))
-    except BaseException:
-        traceback.print_exc()
-        raise
     finally:
         os._exit(0)
+
+
+def _said(act: Callable[[], str]) -> _Said:
+    try:
+        return _Said(act())
+    except MoverError as error:
+        return _Said(error.what, error.code, error.where, error.advice, error.details)
+    except KeyboardInterrupt:
+        return _Said("", _STOPPED)
+    except Exception as error:  # noqa: BLE001 - the other process says it
+        traceback.print_exc()
+        # its words may quote what no error of ours does
+        return _Said(
+            f"what this command does as the owner of the state ended by {type(error).__name__}", CatalogError.code,
+            hint="A mistake of this software: its traceback stands above, and helps whoever mends it.",
+        )  # fmt: skip
 
 
 def _join(owner: os.stat_result) -> None:
@@ -128,6 +144,18 @@ def _join(owner: os.stat_result) -> None:
         os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
     except KeyError:
         os.setgroups([])
+
+
+def _move_in(owner: os.stat_result) -> None:
+    """libpq looks into $HOME for a certificate of ours before it greets a server with TLS: where it may not look, as in
+    root's home, it does not connect, or goes on in plain text."""
+    try:
+        home = pwd.getpwuid(owner.st_uid).pw_dir
+    except KeyError:
+        home = "/nonexistent"
+    os.environ["HOME"] = home
+    for name in [name for name in os.environ if name.startswith("XDG_")]:
+        del os.environ[name]
 
 
 @contextlib.contextmanager

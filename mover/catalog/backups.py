@@ -32,6 +32,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from mover.catalog.dsn import reach
 from mover.catalog.dumping import CHUNK_BYTES, Dumper, TableFacts, differing
 from mover.catalog.migrate import migrate, schema_state
 from mover.catalog.room import fullness_told
@@ -45,6 +46,7 @@ SPARE_BYTES = 64 << 20
 ASIDE = "_before_"
 RESTORED = "_restored"
 _LEVEL = 3
+_UNREACHED = "no connection to look at the databases"
 
 
 class Backup(Struct, frozen=True):
@@ -158,7 +160,7 @@ def go_back(dsn: str, folder: Path, name: str, *, bin_dir: Path | None = None) -
     _check_room(dsn, folder, backup.database_bytes)
     own = str(conninfo_to_dict(dsn)["dbname"])
     fresh = own + RESTORED
-    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
+    with reach(make_conninfo(dsn, dbname="postgres"), _UNREACHED, autocommit=True) as conn:
         with fullness_told(folder):
             restored = Dumper(make_conninfo(dsn, dbname=fresh), bin_dir=bin_dir)
             _restore(conn, restored, fresh, _plain(folder / name, backup), backup)
@@ -195,7 +197,7 @@ def standing_aside(dsn: str) -> list[str]:
     """Databases that were put aside by going back, and what a kill left of going back: whoever goes back is alone
     with the server, so none is at work on it. A database of that name that somebody else made is not ours."""
     own = str(conninfo_to_dict(dsn)["dbname"])
-    with psycopg.connect(dsn) as conn:
+    with reach(dsn, _UNREACHED) as conn:
         query = (
             "select datname from pg_database where starts_with(datname, %s)"
             " or datname = %s and pg_get_userbyid(datdba) = current_user order by 1"
@@ -205,14 +207,14 @@ def standing_aside(dsn: str) -> list[str]:
 
 def drop_aside(dsn: str) -> list[str]:
     found = standing_aside(dsn)
-    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
+    with reach(make_conninfo(dsn, dbname="postgres"), _UNREACHED, autocommit=True) as conn:
         for name in found:
             conn.execute(_sql("drop database {} with (force)", name))
     return found
 
 
 def database_bytes(dsn: str) -> int:
-    with psycopg.connect(dsn) as conn:
+    with reach(dsn, _UNREACHED) as conn:
         row = conn.execute("select pg_database_size(current_database())").fetchone()
     assert row is not None
     return int(row[0])

@@ -116,6 +116,14 @@ def unreachable(error: psycopg.OperationalError, otherwise: str) -> CatalogUnava
     return CatalogUnavailable(f"the database is not believed: {why[0]}", hint=why[1])
 
 
+def reach(dsn: str, otherwise: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+    """Blocking, for commands."""
+    try:
+        return psycopg.connect(dsn, autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise unreachable(error, otherwise) from error
+
+
 def _parts(dsn: str, file: Path) -> dict[str, Any]:
     try:
         return conninfo_to_dict(dsn)

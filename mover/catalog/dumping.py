@@ -26,7 +26,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from mover.catalog.dsn import Source, current, unbelieved, unreachable
+from mover.catalog.dsn import Source, current, reach, unbelieved
 from mover.catalog.postgres import find_binaries, major_version
 from mover.catalog.room import ended_for_room
 from mover.errors import CatalogError, Conflict
@@ -145,7 +145,7 @@ class Dumper:
     def scratch(self, name: str) -> Iterator[Dumper]:
         """A new empty database of the same cluster, gone at the end; so is what a killed drill left behind. Its name
         says which connection made it: one whose maker is still connected is another drill's at work, and stays."""
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
+        with reach(self.dsn, "no connection to make a scratch database", autocommit=True) as conn:
             for (left,) in conn.execute(_ORPHANS, [SCRATCH, SCRATCH]).fetchall():
                 _drop(conn, left)
             made = _own_prefix(conn) + name
@@ -254,10 +254,7 @@ def _newest_migration(conn: psycopg.Connection[Any]) -> str:
 
 @contextmanager
 def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    try:
-        conn = psycopg.connect(make_conninfo(dsn, options=AS_TEXT))
-    except psycopg.OperationalError as error:
-        raise unreachable(error, "no connection to dump or restore the database") from error
+    conn = reach(make_conninfo(dsn, options=AS_TEXT), "no connection to dump or restore the database")
     try:
         with conn:
             yield conn

@@ -23,7 +23,7 @@ from msgspec import Struct
 from procrastinate.schema import SchemaManager
 from psycopg import sql
 
-from mover.catalog.dsn import unreachable
+from mover.catalog.dsn import reach
 from mover.errors import CatalogUnavailable, MigrationFailed, NoRoom, SchemaMismatch
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -132,11 +132,7 @@ def migrate(dsn: str, *, backup: str | None = None) -> list[str]:
 
 @contextmanager
 def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    try:
-        conn = psycopg.connect(dsn, autocommit=True)
-    except psycopg.OperationalError as error:
-        raise unreachable(error, "no connection to migrate the catalog") from error
-    with conn:
+    with reach(dsn, "no connection to migrate the catalog", autocommit=True) as conn:
         yield conn
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from mover.deid.vaultkeys import VaultKey
+from mover.errors import CatalogError
+from mover.owner import in_its_process
 from mover.support import SECTIONS
+from tests.support.authority import Authority
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="hands a folder to another user: needs root"),
 ]
 
+DEBIANS = Path("/usr/lib/postgresql/15/bin")
 DAEMON = 1  # `daemon`: somebody whom initdb finds in passwd
 SETTINGS = """\
 version: 1
@@ -67,11 +74,19 @@ def site() -> Iterator[Path]:
 
 
 SERVER = """
-import sys, psycopg; from pathlib import Path; from mover.catalog.postgres import Embedded
-embedded = Embedded(Path(sys.argv[1]))
+import sys, psycopg; from pathlib import Path; from mover.catalog import postgres
+folder, bin_dir, address, certificate = sys.argv[1:]
+if address:
+    files = {"ssl_cert_file": certificate, "ssl_key_file": certificate}
+    postgres._ASSERTED |= {"listen_addresses": address, "ssl": "on", **files}
+embedded = postgres.Embedded(Path(folder), bin_dir=Path(bin_dir) if bin_dir else None)
 dsn = embedded.start().superuser_dsn
 with psycopg.connect(dsn) as conn:
     conn.execute("alter role mover_daemon password null; alter role mover_vault password null")
+    rules = conn.execute("select setting from pg_settings where name = 'hba_file'").fetchone()[0]
+    with open(rules, "a", encoding="ascii") as file:
+        file.write("hostssl all all 127.0.0.0/8 scram-sha-256\\n")
+    conn.execute("select pg_reload_conf()")
 print(dsn, flush=True)
 sys.stdin.read()
 embedded.stop()
@@ -79,11 +94,12 @@ embedded.stop()
 
 
 @contextmanager
-def elsewhere(site: Path) -> Iterator[str]:
-    """A server that the daemon's user reaches, with nothing in it."""
+def elsewhere(site: Path, *tls: str) -> Iterator[str]:
+    """A server that the daemon's user reaches, with nothing in it. `tls`: programs that can, its address, its
+    certificate and key."""
     (site / "elsewhere").mkdir()
     shutil.chown(site / "elsewhere", DAEMON, DAEMON)
-    command = [*AS_DAEMON, sys.executable, "-c", SERVER, str(site / "elsewhere")]
+    command = [*AS_DAEMON, sys.executable, "-c", SERVER, str(site / "elsewhere"), *(tls or ("", "", ""))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None and server.stdout is not None
         yield server.stdout.readline().strip()
@@ -108,6 +124,52 @@ def test_what_root_types_is_done_below_the_state_as_its_owner(site: Path) -> Non
         assert (site / "mover.yaml").owner() == "root" and "embedded: false" in (site / "mover.yaml").read_text()
         assert said(site, "db", "status")["embedded"] is False
         assert said(site, "db", "backup")["rows"] > 0 and of_root(site) == []
+
+
+@pytest.mark.skipif(not DEBIANS.exists(), reason="needs Debian package: postgresql-15")
+def test_a_server_with_tls_is_reached_by_root_whose_home_is_nobody_elses(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL's client looks for a certificate of ours in $HOME before it greets the server. As the daemon's user in
+    root's home it did not connect: no backup, no migration, no move."""
+    home = site / "home"
+    home.mkdir(mode=0o700)
+    (home / ".postgresql").symlink_to(".postgresql")  # who may look everywhere, as here, finds a circle
+    monkeypatch.setenv("HOME", str(home))
+    address = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.{secrets.randbelow(250) + 2}"
+    authority = Authority(site)
+    certificate = authority.certify(address)
+    shutil.chown(certificate, DAEMON, DAEMON)
+    with elsewhere(site, str(DEBIANS), address, str(certificate)) as admin:
+        tls = {"host": address, "sslmode": "verify-full", "sslrootcert": str(authority.file), "gssencmode": "disable"}
+        (site / "mover.yaml").write_text(
+            SETTINGS.replace("embedded: true", f"embedded: true, bin_dir: {json.dumps(str(DEBIANS))}")
+        )
+        shutil.rmtree(site / "state/postgres")
+        assert said(site, "db", "move", make_conninfo(admin, **tls))["tables"] > 40
+        monkeypatch.setenv("HOME", "/nonexistent")  # what root's own connections find is not this test's
+        state = said(site, "db", "status")
+        monkeypatch.setenv("HOME", str(home))
+        assert state["embedded"] is False and state["missing"] == []
+        assert said(site, "db", "backup")["rows"] > 0 and of_root(site) == []
+
+
+def test_what_ends_in_the_owners_process_is_told_by_what_it_was(site: Path) -> None:
+    """Somebody's Ctrl-C is no mistake of ours, and a mistake of ours does not go away by calling it again."""
+
+    def stopped() -> str:
+        raise KeyboardInterrupt
+
+    def mistaken() -> str:
+        raise ZeroDivisionError("12-3456")
+
+    with pytest.raises(KeyboardInterrupt):
+        in_its_process(site / "state", stopped)
+    with pytest.raises(CatalogError, match="ended by ZeroDivisionError") as told:
+        in_its_process(site / "state", mistaken)
+    assert "12-3456" not in str(told.value) and "traceback" in told.value.advice
+    with pytest.raises(CatalogError, match="ended by itself"):
+        in_its_process(site / "state", lambda: os.kill(os.getpid(), signal.SIGKILL) or "")
 
 
 def test_root_makes_the_key_files_asks_the_doctor_and_packs_for_who_helps(site: Path) -> None:
