@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,7 +45,7 @@ def command(ctx: click.Context, *, out: Output, tries: tuple[str, ...], fill_byt
     removed again; a tier that may only be read is only read.
     """
     from mover.cli import handed
-    from mover.cli.trial import plan_of, tried
+    from mover.cli.trial import plan_of
 
     if (plan or fill_bytes) and not tries:
         raise click.UsageError("--plan and --fill belong to --try TIER: without it nothing is changed")
@@ -57,7 +58,16 @@ def command(ctx: click.Context, *, out: Output, tries: tuple[str, ...], fill_byt
     if plan:
         out.plan(plan_of(chosen, fill_bytes=fill_bytes))
         return 0
-    return _tell(out, (finding for tier in chosen for finding in tried(tier, fill_bytes=fill_bytes)))
+    return _tell(out, (finding for tier in chosen for finding in _trial(settings, tier, fill_bytes)))
+
+
+def _trial(settings: Settings, tier: Tier, fill_bytes: int) -> Iterator[Finding]:
+    """Each finding as it comes. Keys of a bucket are root's, where systemd hands them over."""
+    from mover.cli.probes import as_its_user
+    from mover.cli.trial import tried
+
+    with as_its_user(settings) if tier.path is not None else nullcontext():
+        yield from tried(tier, fill_bytes=fill_bytes)
 
 
 def _chosen(settings: Settings, names: tuple[str, ...]) -> list[Tier]:
@@ -107,8 +117,7 @@ def _examine(where: Where) -> Iterator[Finding]:
     yield from secret_files(settings, found)
     yield from machine.rights(settings, handed=frozenset(one.source for one in found.values()))
     for examine in (
-        policy_files, _listening, machine.certificates, _tiers, _deletion, machine.mounted,
-        machine.room, machine.store_clocks, _sandbox, _daemon,
+        policy_files, _listening, machine.certificates, _tiers, _deletion, machine.store_clocks, _sandbox, _daemon,
     ):  # fmt: skip
         yield from examine(settings)
     yield from _database(settings)
@@ -182,16 +191,23 @@ def _listening(settings: Settings) -> Iterator[Finding]:
 
 
 def _tiers(settings: Settings) -> Iterator[Finding]:
-    from mover.cli import probes
+    from mover.cli import machine, probes
 
     tiers = [t for t in settings.tiers.values() if not (settings.role == "clean" and t.zone == "identified")]
-    for tier in tiers:
-        found = probes.look_at_place(tier, user=probes.user_of(settings))
-        yield from found
-        if not any(finding.verdict == "bad" for finding in found):
-            yield _tried(tier)
-    yield from probes.overlapping(tiers)
-    yield from probes.shared_devices(tiers)
+    with probes.as_its_user(settings) as who:
+        found = [one for tier in tiers if tier.path is not None for one in _looked_at(tier, who)]
+        found += probes.overlapping(tiers) + probes.shared_devices(tiers)
+        found += [*machine.mounted(settings), *machine.room(settings)]
+    yield from found
+    # keys of buckets are root's, where systemd hands them over
+    yield from (_tried(tier) for tier in tiers if tier.path is None)
+
+
+def _looked_at(tier: Tier, who: str) -> list[Finding]:
+    from mover.cli import probes
+
+    found = probes.look_at_place(tier, who=who)
+    return found if any(one.verdict == "bad" for one in found) else [*found, _tried(tier)]
 
 
 def _deletion(settings: Settings) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,10 +212,12 @@ def _look(site: Site, admin: str | None) -> list[Finding]:
     from mover.tiers.object import check_credentials
 
     tiers = list(site.tiers.values())
-    findings = [
-        finding for tier in tiers for finding in probes.look_at_place(tier, user=probes.user_of(_seer(site, tier)))
-    ]
-    findings += probes.overlapping(tiers) + probes.shared_devices(tiers)
+    findings = _look_at_states(site)
+    for tier in tiers:
+        with probes.as_its_user(_seer(site, tier)) as who:
+            findings += probes.look_at_place(tier, who=who)
+    with probes.as_its_user(site.clean):
+        findings += probes.overlapping(tiers) + probes.shared_devices(tiers)
     if site.clean.policies.exists():
         findings.append(probes.warn("policies", "there are some already", "They are kept as they are; read them."))
     try:
@@ -230,6 +233,20 @@ def _look(site: Site, admin: str | None) -> list[Finding]:
     elif admin is not None:
         findings.append(probes.bad("database", "--admin without `database`", "Name the server: --database DSN."))
     return findings
+
+
+def _look_at_states(site: Site) -> list[Finding]:
+    """Whose a state folder is says who its daemon runs as: what init makes is theirs."""
+    from mover.cli.probes import name_of_unit, warn
+    from mover.owner import foreign
+
+    found = []
+    for one in site.settings if os.geteuid() == 0 else ():
+        if foreign(one.state_dir) is None:
+            what = f"{one.state_dir} {'is' if one.state_dir.is_dir() else 'would be'} root's, and so the daemon"
+            user = name_of_unit(one.role)
+            found.append(warn("state", what, f"install -d -m 700 -o {user} -g {user} {one.state_dir}"))
+    return found
 
 
 def _seer(site: Site, tier: Tier) -> Settings:
@@ -341,7 +358,7 @@ def _apply(out: Output, site: Site, admin: str | None) -> None:
     _make_secrets(site)
     if site.answers.two:
         _make_logins(site, admin)
-    _make_policies(site.clean.policies)
+    _make_policies(site)
     _hand_over(site)
     for path, text in site.texts.items():
         if not path.exists():
@@ -362,16 +379,27 @@ def _make_secrets(site: Site) -> None:
     keys = _keys(site)
     if site.answers.two:
         newfile.folder(keys["repository"].parent, mode=0o700)
-    if not keys["vault"].exists():
-        VaultKey.create(keys["vault"])
-    for key in (keys["certificate"], keys["audit"]):
-        if not key.exists():
-            new_key(key)
-    _write_secret(keys["repository"], new_secret() + "\n")
-    _write_secret(site.clean.state_dir / ADMIN_TOKEN_FILE, PREFIX + new_secret() + "\n")
+    with _owning(site, keys["vault"]):
+        if not keys["vault"].exists():
+            VaultKey.create(keys["vault"])
+    for name in ("certificate", "audit"):
+        with _owning(site, keys[name]):
+            if not keys[name].exists():
+                new_key(keys[name])
+    _write_secret(site, keys["repository"], new_secret() + "\n")
+    _write_secret(site, site.clean.state_dir / ADMIN_TOKEN_FILE, PREFIX + new_secret() + "\n")
     if site.answers.two and not site.answers.in_folder:
         given = Path(site.answers.credentials_file).expanduser()
-        _write_secret(site.folder / "credentials" / KEYS_OF_BUCKET, given.read_text("utf-8"))
+        _write_secret(site, site.folder / "credentials" / KEYS_OF_BUCKET, given.read_text("utf-8"))
+
+
+@contextlib.contextmanager
+def _owning(site: Site, path: Path) -> Iterator[None]:
+    """What is made in the state is made as its owner; all else is root's."""
+    from mover.owner import acting
+
+    with acting(site.clean.state_dir) if path.parent == site.clean.state_dir else contextlib.nullcontext():
+        yield
 
 
 def _make_logins(site: Site, admin: str | None) -> None:
@@ -389,62 +417,72 @@ def _make_logins(site: Site, admin: str | None) -> None:
         logins.tell(admin, place, secrets)
 
 
-def _make_policies(folder: Path) -> None:
-    """Copied aside and renamed: a kill leaves no half folder that looks whole."""
+def _make_policies(site: Site) -> None:
+    """Copied aside, given to the daemon's user, and renamed: a kill leaves no half folder that looks whole, and below a
+    folder of somebody else root changes nothing by its path."""
+    from mover.owner import foreign
     from mover.policy import default_folder
 
-    if not folder.exists():
-        aside = folder.with_name("policies.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(default_folder(), aside)
-        aside.rename(folder)
+    folder = site.clean.policies
+    if folder.exists():
+        return
+    aside = folder.with_name("policies.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(default_folder(), aside)
+    if (owner := foreign(site.clean.state_dir)) is not None:
+        for path in (*sorted(aside.rglob("*"), reverse=True), aside):  # a folder after all that is in it
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    aside.rename(folder)
 
 
 def _hand_over(site: Site) -> None:
-    """What root made here belongs to the daemon's user, who owns the state folder: as root's, the daemon could neither
-    read its keys nor work below `.mover`. The settings stay root's, and so does what systemd hands over. What two
-    daemons write to belongs to the clean one's group, which the other's user is in."""
+    """The settings stay root's, and so does what systemd hands over; a login is its daemon's. Secrets that an init made
+    as root, before they were made as the state's owner, are theirs now."""
+    from mover.access import ADMIN_TOKEN_FILE
     from mover.cli import logins
+    from mover.owner import foreign
 
-    state = site.clean.state_dir
-    owner = state.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
+    if (owner := foreign(site.clean.state_dir)) is None:
         return
-    marks = [tier.path / ".mover" for tier in site.tiers.values() if tier.path is not None and not tier.read_only]
-    identities = [mark / "tier.json" for mark in marks]
-    policies = [site.clean.policies, *site.clean.policies.rglob("*")]
-    for path in (*state.iterdir(), *marks, *identities, *policies):
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    for shared in site.shared:
-        newfile.own_mode(shared / ".mover", 0o2770)
-        newfile.own_mode(shared / ".mover" / "tier.json", 0o640)
+    for path in {*_keys(site).values(), site.clean.state_dir / ADMIN_TOKEN_FILE}:
+        if path.parent == site.clean.state_dir:
+            newfile.give(path, owner)
     if site.answers.two:
         logins.own(site.folder, clean=owner, identified=site.settings[0].state_dir.stat())
 
 
 def _establish(out: Output, site: Site) -> dict[str, str]:
-    """Identities, and every place tried for real."""
+    """Identities, and every place tried for real, by who will work there."""
     from mover.cli import probes
-    from mover.tiers import identity
     from mover.tiers.object import ObjectTier
 
     found = {}
     for tier in site.tiers.values():
-        made = probes.make_tier(tier)
-        if isinstance(made, ObjectTier):
-            made.establish()
-        elif not tier.read_only:
-            assert tier.path is not None
-            identity.establish(tier.path, name=tier.name, zone=tier.zone)
-        made.check_identity()
-        found[tier.name] = probes.describe(made)
+        with probes.as_its_user(_seer(site, tier)) if tier.path is not None else contextlib.nullcontext():
+            made = probes.make_tier(tier)
+            if isinstance(made, ObjectTier):
+                made.establish()
+            elif not tier.read_only:
+                _mark(site, tier)
+            made.check_identity()
+            found[tier.name] = probes.describe(made)
         out.note(f"[green] good[/]  tier {tier.name}: {found[tier.name]}")
     return found
 
 
-def _write_secret(path: Path, text: str) -> None:
+def _mark(site: Site, tier: Tier) -> None:
+    """What two daemons write to belongs to the clean one's group, which the other's user is in."""
+    from mover.tiers import identity
+
+    assert tier.path is not None
+    identity.establish(tier.path, name=tier.name, zone=tier.zone)
+    if tier.path in site.shared and os.geteuid() != 0:
+        newfile.own_mode(tier.path / ".mover", 0o2770, group=os.getegid())
+
+
+def _write_secret(site: Site, path: Path, text: str) -> None:
     """Never over another one."""
-    with contextlib.suppress(FileExistsError):
+    with _owning(site, path), contextlib.suppress(FileExistsError):
         newfile.place(path, text, mode=newfile.SECRET)
 
 

@@ -12,8 +12,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mover.cli.probes import ANSWER_S, Finding, bad, good, may, name_of, user_of, warn
+from mover.cli.probes import ANSWER_S, Finding, bad, good, may, name_of, name_of_unit, user_of, warn
 from mover.clock import SYSTEM
+from mover.owner import acting
 
 if TYPE_CHECKING:
     from mover.settings import Settings, Tier
@@ -73,7 +74,7 @@ def mounted(settings: Settings) -> Iterator[Finding]:
         else:
             yield good(about, words)
     hooks = mounts.mount_of(settings.hooks_dir)
-    if settings.hooks_dir.is_dir() and hooks.option("noexec") is not None:
+    if os.path.isdir(settings.hooks_dir) and hooks.option("noexec") is not None:
         yield bad("hooks", "they stand on a file system mounted noexec", "Mount it with exec, or move `hooks_dir`.")
 
 
@@ -81,7 +82,7 @@ def room(settings: Settings) -> Iterator[Finding]:
     """A full state folder stops the database, and with it everything."""
     from mover.cli.output import size
 
-    state = [("state", settings.state_dir)] if settings.state_dir.is_dir() else []
+    state = [("state", settings.state_dir)] if os.path.isdir(settings.state_dir) else []
     tiers = [(f"tier {tier.name}", _path(tier)) for tier in _posix(settings) if not tier.read_only]
     for about, path in state + tiers:
         facts = os.statvfs(path)
@@ -107,7 +108,7 @@ def rights(settings: Settings, *, handed: frozenset[Path] = frozenset()) -> Iter
     user = user_of(settings)
     if user is None:
         yield warn("rights", "the state folder is root's, so the daemon would run as root",
-                   f"chown mover: {settings.state_dir}")  # fmt: skip
+                   f"chown -R {name_of_unit(settings.role)}: {settings.state_dir}")  # fmt: skip
         return
     wanted = [(settings.file, "r"), (settings.policies, "rx"), (settings.state_dir, "rwx")]
     secrets = [settings.vault_key] * (settings.role != "clean")
@@ -115,7 +116,10 @@ def rights(settings: Settings, *, handed: frozenset[Path] = frozenset()) -> Iter
     secrets += [tier.credentials_file for tier in settings.tiers.values() if tier.credentials_file]
     secrets += _dsn_files(settings)
     wanted += [(path, "r") for path in secrets if path not in handed and path.exists()]
-    wanted += [(_path(tier), "rx" if tier.read_only else "rwx") for tier in _posix(settings)]
+    by_root = _posix(settings)
+    with acting(settings.state_dir):  # whom a file server may show more than root
+        tiers = {tier.name: tier for tier in by_root + _posix(settings)}
+    wanted += [(_path(tier), "rx" if tier.read_only else "rwx") for tier in tiers.values()]
     denied = [(path, way) for path, ways in wanted for way in ways if not may(path, way, user)]
     who = name_of(user.st_uid) if name_of(user.st_uid) != "nobody" else str(user.st_uid)
     for path, way in denied:
@@ -137,10 +141,10 @@ def _dsn_files(settings: Settings) -> list[Path]:
 
 def _opened(path: Path, way: str, who: str, settings: Settings) -> str:
     """A file is its daemon's alone; a folder that is another's, or both daemons', is opened beside its owner."""
-    if path.is_file() and path != settings.file:
+    if os.path.isfile(path) and path != settings.file:
         return f"chown {who} {path}"
     if way != "w":
-        return f"setfacl -m u:{who}:{'rx' if path.is_dir() else 'r'} {path}"
+        return f"setfacl -m u:{who}:{'r' if path == settings.file else 'rx'} {path}"
     return f"chown {who} {path}" if settings.role != "identified" else f"setfacl -m u:{who}:rwx {path}"
 
 
@@ -245,7 +249,8 @@ def _posix(settings: Settings) -> list[Tier]:
     """Those this role works on, and that are there."""
     return [
         tier for tier in settings.tiers.values()
-        if tier.path is not None and tier.path.is_dir() and not (settings.role == "clean" and tier.zone == "identified")
+        if tier.path is not None and os.path.isdir(tier.path)
+        and not (settings.role == "clean" and tier.zone == "identified")
     ]  # fmt: skip
 
 

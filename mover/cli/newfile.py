@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from mover.errors import SettingsInvalid
@@ -39,10 +41,36 @@ def folder(path: Path, *, mode: int = 0o755) -> None:
             path.chmod(mode)
 
 
-def own_mode(path: Path, mode: int) -> None:
+def own_mode(path: Path, mode: int, *, group: int) -> None:
     """Of a file or folder where somebody else may lay links: what the name leads to is never meant."""
+    with _held(path) as handle:
+        found = os.fstat(handle)
+        if (found.st_gid, stat.S_IMODE(found.st_mode)) == (group, mode):
+            return
+        try:
+            os.fchown(handle, -1, group)
+            os.fchmod(handle, mode)
+        except PermissionError as error:
+            raise SettingsInvalid(
+                "it is another user's", where=str(path), hint=f"chgrp {group} {path} && chmod {mode:o} {path}"
+            ) from error
+
+
+def give(path: Path, owner: os.stat_result) -> None:
+    """A file of root's, in a folder of `owner`'s, who may have put a link of either kind there in its place."""
+    facts = path.lstat()
+    if facts.st_uid != 0 or not stat.S_ISREG(facts.st_mode):
+        return
+    with _held(path) as handle:
+        found = os.fstat(handle)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == 0 and found.st_nlink == 1:
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[int]:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.fchmod(handle, mode)
+        yield handle
     finally:
         os.close(handle)

@@ -102,8 +102,9 @@ def _look(settings: Settings, name: str, text: str) -> list[Any]:
         draft.write_text(text, "utf-8")
         grown = load(settings.file, draft=(name, draft))
     tiers = list(grown.tiers.values())
-    beside = [one for one in probes.overlapping(tiers) if name in one.about.split() + one.what.split()]
-    return [*probes.look_at_place(grown.tiers[name]), *beside, *probes.shared_devices(tiers)]
+    with probes.as_its_user(settings) as who:
+        beside = [one for one in probes.overlapping(tiers) if name in one.about.split() + one.what.split()]
+        return [*probes.look_at_place(grown.tiers[name], who=who), *beside, *probes.shared_devices(tiers)]
 
 
 def _wait(where: Where, name: str, timeout_s: int) -> dict[str, Any] | None:

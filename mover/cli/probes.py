@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +76,11 @@ def may(path: Path, way: str, user: os.stat_result) -> bool:
     return told.returncode == 0
 
 
+def name_of_unit(role: str) -> str:
+    """The user whom the unit of that daemon names."""
+    return "mover-identified" if role == "identified" else "mover"
+
+
 def name_of(uid: int) -> str:
     import pwd
 
@@ -82,29 +90,57 @@ def name_of(uid: int) -> str:
         return "nobody"
 
 
-def look_at_place(tier: Tier, *, user: os.stat_result | None = None) -> list[Finding]:
-    """What can be said of a tier's place without writing to it, by the rights of the daemon's `user`."""
+@contextmanager
+def as_its_user(settings: Settings) -> Iterator[str]:
+    """Tiers are looked at, and tried, by who works there; in words who that is. A file server takes root for nobody
+    (root_squash): what root may says nothing there, and on a disk root may everything."""
+    # before: an environment may be readable by root alone
+    from mover.owner import acting
+    from mover.tiers import identity, mounts, object, posix  # noqa: F401
+
+    user = user_of(settings)
+    with acting(settings.state_dir):
+        yield _who(user.st_uid) if user else "this user"
+
+
+def _who(uid: int) -> str:
+    name = name_of(uid)
+    return f"user {uid if name == 'nobody' else name}"
+
+
+def look_at_place(tier: Tier, *, who: str = "this user") -> list[Finding]:
+    """What can be said of a tier's place without writing to it, by the rights of who asks (`as_its_user`)."""
     if tier.path is None:
         return []
     about = f"tier {tier.name}"
-    if not tier.path.is_dir():
+    try:
+        there = stat.S_ISDIR(tier.path.stat().st_mode)
+    except PermissionError:
+        return [bad(about, f"a folder above it is closed to {who}", f"Let them enter it: namei -l {tier.path}")]
+    except OSError:
+        there = False
+    if not there:
         return [bad(about, "the folder is not there", f"mount {tier.path}")]
-    if not os.access(tier.path, os.R_OK | os.X_OK):
-        return [bad(about, "the folder cannot be read by this user", "Run as the daemon's user, or let it read.")]
+    if not _may(tier.path, os.R_OK | os.X_OK):
+        return [bad(about, f"the folder cannot be read by {who}", "Let them read it, such as by a group of theirs.")]
     found = []
-    if not tier.read_only and not os.access(tier.path, os.W_OK):
-        found.append(bad(about, "the folder cannot be written by this user", "Let the daemon's user write it."))
+    for folder in (tier.path, tier.path / ".mover") if not tier.read_only else ():
+        if os.path.isdir(folder) and not _may(folder, os.W_OK | os.X_OK):
+            found.append(bad(about, f"{folder} cannot be written by {who}", "Give it to them, or a group of theirs."))
     if tier.role == "source":
-        found.append(_look_at_source(tier.path, about, user))
+        found.append(_look_at_source(tier.path, about, who))
     return found
 
 
-def _look_at_source(path: Path, about: str, user: os.stat_result | None) -> Finding:
+def _may(path: Path, way: int) -> bool:
+    return os.access(path, way, effective_ids=True)
+
+
+def _look_at_source(path: Path, about: str, who: str) -> Finding:
     if not any(os.scandir(path)):
         return warn(about, "the folder is empty", "An unmounted source looks like this; is it mounted?")
-    writes = may(path, "w", user) if user else os.access(path, os.W_OK)
-    if writes and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        return warn(about, "this user could write to the source", f"mount -o remount,ro {path}")
+    if _may(path, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return warn(about, f"{who} could write to the source", f"mount -o remount,ro {path}")
     return good(about, "readable, and not writable")
 
 
@@ -121,7 +157,8 @@ def overlapping(tiers: list[Tier]) -> list[Finding]:
 
 def shared_devices(tiers: list[Tier]) -> list[Finding]:
     """What protects should not die with what it protects."""
-    devices = {tier.role: os.stat(tier.path).st_dev for tier in tiers if tier.path is not None and tier.path.is_dir()}
+    placed = [(tier.role, tier.path) for tier in tiers if tier.path is not None and os.path.isdir(tier.path)]
+    devices = {role: os.stat(path).st_dev for role, path in placed}
     if "flash" in devices and devices["flash"] == devices.get("protect"):
         return [warn("tier protect", "flash and protect are one file system", "Put snapshots on other disks.")]
     return []

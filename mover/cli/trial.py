@@ -276,26 +276,43 @@ def _locks(folder: int, about: str) -> Finding:
 
 def _keeps_rights(folder: int, about: str) -> Finding:
     """Of run roots the data is made read-only and `out` belongs to whoever asked for the run."""
-    owner = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    owner = (65534, 65534) if os.getuid() == 0 else (os.geteuid(), os.getegid())
     descriptor = os.open("rights", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
+        attributes = _keeps_attributes(descriptor)
         os.fchmod(descriptor, 0o440)
         if os.fstat(descriptor).st_mode & 0o777 != 0o440:
             return bad(about, "file modes are not kept", "Use a file system, or mount options, that keep modes.")
-        os.fchown(descriptor, *owner)
+        _give(descriptor, owner)
         seen = os.fstat(descriptor)
         if (seen.st_uid, seen.st_gid) != owner:
             return warn(about, "owners are not kept", "Mount it without a fixed uid and gid.")
-        with suppress(OSError):
-            os.setxattr(descriptor, "user.mover", b"1")
-            if os.getxattr(descriptor, "user.mover") == b"1":
-                return good(about, "modes, owners and extended attributes are kept")
+        if attributes:
+            return good(about, "modes, owners and extended attributes are kept")
         return good(about, "modes and owners are kept; extended attributes are not (snapshots then hold none)")
     except PermissionError:
         return warn(about, "owners cannot be given (root_squash?)",
                     "Roots of runs belong to the daemon's user then: run as that user.")  # fmt: skip
     finally:
         os.close(descriptor)
+
+
+def _keeps_attributes(descriptor: int) -> bool:
+    with suppress(OSError):
+        os.setxattr(descriptor, "user.mover", b"1")
+        return os.getxattr(descriptor, "user.mover") == b"1"
+    return False
+
+
+def _give(descriptor: int, owner: tuple[int, int]) -> None:
+    """By the one right of root's that the daemon's unit keeps for it (CAP_CHOWN), where root tries as somebody else."""
+    user = os.geteuid()
+    if os.getuid() == 0:
+        os.seteuid(0)
+    try:
+        os.fchown(descriptor, *owner)
+    finally:
+        os.seteuid(user)
 
 
 def _keeps_names(folder: int, about: str) -> Finding:

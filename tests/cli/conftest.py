@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ def mover(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
         return Said(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user may enter: pytest's own are its user's alone."""
+    with tempfile.TemporaryDirectory(prefix="mover-open-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 class Daemon:

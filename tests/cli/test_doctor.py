@@ -15,7 +15,7 @@ import pytest
 
 from mover.cli import handed, machine
 from mover.cli.policyfiles import policy_files
-from mover.cli.probes import Finding, look_at_place, user_of
+from mover.cli.probes import Finding, as_its_user, look_at_place
 from mover.cli.secretfiles import secret_files
 from mover.settings import Settings, load
 
@@ -45,6 +45,12 @@ POLICIES = {
 DUMP = "kind: dump\nname: dump\nto: [archive, protect]\n"
 
 Site = Callable[[str], Settings]
+
+
+@pytest.fixture
+def tmp_path(open_place: Path) -> Path:
+    """The daemons' users are asked about what stands here."""
+    return open_place
 
 
 @pytest.fixture
@@ -198,15 +204,13 @@ def test_names_without_a_dump_and_dumps_without_keys_are_said(site: Site, tmp_pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
 def test_root_asks_for_each_daemon_as_its_own_user(site: Site, tmp_path: Path) -> None:
     """The source can be written by root and not by the daemon; a login that is root's cannot be read by the daemon."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o005 != 0o005:
-            path.chmod(path.stat().st_mode | 0o005)
     (tmp_path / "intake").chmod(0o755)
     (tmp_path / "policies").chmod(0o755)
     os.chown(tmp_path / "state-identified", 65534, 65534)
     settings = site("identified")
-    sources = [one.verdict for one in look_at_place(settings.tiers["intake"], user=user_of(settings))]
-    assert sources == ["good"]
+    with as_its_user(settings) as who:
+        [told] = look_at_place(settings.tiers["intake"], who=who)
+    assert told.verdict == "good"
     told = wrong(machine.rights(settings, handed=frozenset({tmp_path / "vault.key"})))
     assert any("may not read" in one and f"chown 65534 {tmp_path}/dsn" in one for one in told)
     assert any(f"setfacl -m u:65534:rwx {tmp_path}/protect" in one for one in told)
@@ -214,3 +218,11 @@ def test_root_asks_for_each_daemon_as_its_own_user(site: Site, tmp_path: Path) -
     os.chown(tmp_path / "dsn", 65534, 65534)
     os.chown(tmp_path / "protect", 65534, 65534)
     assert wrong(machine.rights(settings)) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes what is root's")
+def test_a_state_that_is_roots_is_given_to_the_user_of_its_own_unit(site: Site) -> None:
+    """The state with the names was given to the daemon that may not see them, and what lay in it stayed root's."""
+    for role, user in (("identified", "mover-identified"), ("clean", "mover")):
+        [told] = machine.rights(site(role))
+        assert (told.verdict, told.remedy) == ("warn", f"chown -R {user}: {site(role).state_dir}")

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,21 +116,98 @@ def _full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.slow
-def test_what_root_made_belongs_to_the_daemons_user(mover: Mover, places: dict[str, str], tmp_path: Path) -> None:
-    """An administrator is root, the service is not: with root's keys it would not start."""
+@pytest.fixture
+def handed_over(open_place: Path, places: dict[str, str]) -> dict[str, str]:
+    """As a package and an administrator leave it: the state is the daemon's user's, as are the tiers it writes to, and
+    pathology's folder is open to a group of that user's."""
     if os.geteuid() != 0:
         pytest.skip("only root can give files to another user: run as root")
-    (tmp_path / "state").mkdir(mode=0o700)
-    os.chown(tmp_path / "state", 4711, 4712)
-    assert mover("init", *flags(places), "--config", "site", "--yes").status == 0
+    for name, owner, group, mode in (
+        ("source", 3001, 4712, 0o750), ("flash", 4711, 4712, 0o700), ("protect", 4711, 4712, 0o700),
+        ("state", 4711, 4712, 0o711),
+    ):  # fmt: skip
+        (open_place / name).mkdir()
+        (open_place / name).chmod(mode)
+        os.chown(open_place / name, owner, group)
+    (open_place / "source" / "pack.svs").write_bytes(b"II")
+    return places | {name: str(open_place / name) for name in ("source", "flash", "protect", "state")}
+
+
+@pytest.mark.slow
+def test_what_root_made_belongs_to_the_daemons_user(
+    mover: Mover, handed_over: dict[str, str], open_place: Path, tmp_path: Path
+) -> None:
+    """An administrator is root, the service is not: with root's keys it would not start. So it is, too, where a first
+    init was killed, or was of a release that gave all away at the end."""
+    init = ("init", *flags(handed_over), "--config", "site", "--yes")
+    assert mover(*init).status == 0
+    (tmp_path / "site" / "mover.yaml").unlink()
+    os.chown(open_place / "state" / "audit.key", 0, 0)
+    assert mover(*init).status == 0
     made = [
-        *(tmp_path / "state").iterdir(),
-        tmp_path / "flash" / ".mover" / "tier.json",
+        *(open_place / "state").iterdir(),
+        open_place / "flash" / ".mover" / "tier.json",
+        *(tmp_path / "site" / "policies").rglob("*"),
         tmp_path / "site" / "policies",
     ]
-    assert len(made) == 7 and {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(4711, 4712)}
-    assert (tmp_path / "site" / "mover.yaml").stat().st_uid == 0 == (tmp_path / "flash").stat().st_uid
+    assert len(made) > 7 and {(one.stat().st_uid, one.stat().st_gid) for one in made} == {(4711, 4712)}
+    assert (tmp_path / "site" / "mover.yaml").stat().st_uid == 0
+
+
+@pytest.mark.slow
+def test_init_gives_away_no_file_that_the_daemons_user_linked_into_its_folders(
+    mover: Mover, handed_over: dict[str, str], open_place: Path, tmp_path: Path
+) -> None:
+    """After an init that was killed these folders are that user's already."""
+    for name in ("by name", "linked", "below"):
+        (open_place / name).write_text("root's")
+    (open_place / "state" / "audit.key").symlink_to(open_place / "by name")
+    os.link(open_place / "linked", open_place / "state" / "admin-token")
+    (tmp_path / "site" / "policies").mkdir(parents=True)
+    os.link(open_place / "below", tmp_path / "site" / "policies" / "stage.yaml")
+    assert mover("init", *flags(handed_over), "--config", "site", "--yes").status == 0
+    assert [(open_place / name).stat().st_uid for name in ("by name", "linked", "below")] == [0, 0, 0]
+
+
+# what a file server makes of root (root_squash): somebody with no rights of its own over others' files
+SQUASHED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.slow
+def test_tiers_are_judged_and_tried_by_the_rights_of_who_works_there(
+    handed_over: dict[str, str], open_place: Path
+) -> None:
+    """On NFS root is nobody: init refused what was right and wrote nothing, and the doctor was red for ever."""
+    (open_place / "colder").mkdir(mode=0o700)
+    os.chown(open_place / "colder", 4711, 4712)
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        command = [*SQUASHED, "--", sys.executable, "-m", "mover", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=open_place)
+        return done.returncode, done.stdout, done.stderr
+
+    status, said, err = typed("init", *flags(handed_over), "--config", "site", "--yes")
+    assert status == 0, said + err
+    assert "readable, and not writable" in said
+    mark = (open_place / "flash" / ".mover").stat()
+    assert (mark.st_uid, mark.st_gid) == (4711, 4712)
+    _, said, err = typed("--config", "site/mover.yaml", "doctor", "--json")
+    found = json.loads(said)["findings"]
+    assert [one for one in found if one["about"].startswith("tier ") and one["verdict"] == "bad"] == []
+    for tier in ("flash", "intake"):
+        status, said, err = typed("--config", "site/mover.yaml", "doctor", "--try", tier)
+        assert status == 0, said + err
+    adding = ("tier", "add", "colder", "--role", "protect", "--path", str(open_place / "colder"), "--plan")
+    status, said, err = typed("--config", "site/mover.yaml", *adding)
+    assert status == 0, said + err
+    # and what root may on a disk is not what the daemon may
+    os.chown(open_place / "colder", 0, 0)
+    for squash in (SQUASHED, []):
+        done = subprocess.run(
+            [*squash, sys.executable, "-m", "mover", "--config", "site/mover.yaml", *adding],
+            capture_output=True, text=True, check=False, cwd=open_place,
+        )  # fmt: skip
+        assert done.returncode == 1 and "cannot be read by user 4711" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_plan_of_init_writes_nothing_at_all(mover: Mover, places: dict[str, str], tmp_path: Path) -> None:
@@ -136,6 +215,8 @@ def test_a_plan_of_init_writes_nothing_at_all(mover: Mover, places: dict[str, st
     said = mover("init", *flags(places), "--config", "site", "--yes", "--plan")
     assert said.status == 0 and "would be written" in said.out and "vault.key" in said.out
     assert snapshot(tmp_path) == before
+    owner = f"install -d -m 700 -o mover -g mover {places['state']}"
+    assert os.geteuid() != 0 or owner in said.out, "the daemon would be root"
 
 
 def test_init_refuses_places_that_cannot_work_and_says_which(

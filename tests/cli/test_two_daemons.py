@@ -28,6 +28,12 @@ OWNERS = {"state": 4711, "state-identified": 4712}
 
 
 @pytest.fixture
+def tmp_path(open_place: Path) -> Path:
+    """Tiers are tried as the users of the two daemons."""
+    return open_place
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """The site's own server: roles belong to a whole server, so the session's would lose its passwords."""
     embedded = Embedded(tmp_path / "server")
@@ -45,6 +51,9 @@ def answers(tmp_path: Path, server: EmbeddedServer) -> Path:
     if os.geteuid() == 0:  # as tmpfiles.d makes them: each its daemon's
         for name, uid in OWNERS.items():
             os.chown(tmp_path / name, uid, uid)
+        for name in ("archive", "flash", "protect"):
+            os.chown(tmp_path / name, OWNERS["state"], OWNERS["state"])
+        os.chown(tmp_path / "source", OWNERS["state-identified"], OWNERS["state-identified"])
     (tmp_path / "source" / "pack.svs").write_bytes(b"II")
     place = make_conninfo("", host=psycopg.conninfo.conninfo_to_dict(server.dsn(SUPERUSER))["host"], dbname="ward")
     said = {"source": "source", "bucket": "archive", "flash": "flash", "protect": "protect", "state": "state"}
