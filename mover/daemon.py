@@ -131,6 +131,7 @@ POLICIES_S = 5.0
 KEEPING_S = 20.0
 # how soon a checkpoint of the audit is made, or copied again, when it is due
 CHECKPOINTS_S = 5.0
+RETIRE_S = 300.0
 # how long what was written of slides is read row by row
 COLUMNS_S = 15.0
 # a lock probe is due each hour: after two nobody may believe an old answer
@@ -237,6 +238,7 @@ async def run(
                 group.create_task(_make_columns(house), name="columns"),
                 group.create_task(_tell_lineage(house), name="lineage"),
                 group.create_task(_keep_checkpoints(house), name="checkpoints"),
+                group.create_task(_retire_records(house), name="retirements"),
                 group.create_task(_tell_alarms(house), name="alarms"),
                 group.create_task(server.follow_certificate(), name="certificate"),
                 group.create_task(_forget_ended(house), name="ended work"),
@@ -883,6 +885,21 @@ async def _keep_checkpoints(house: House) -> None:
         await SYSTEM.sleep(CHECKPOINTS_S)
 
 
+async def _retire_records(house: House) -> None:
+    """Audit records that two people let go leave piece by piece, as long as their packs stand."""
+    if house.settings.role == "identified":
+        await asyncio.Event().wait()
+    while True:
+        end_if_cancelled()
+        try:
+            gone = await _trail(house).retire(house.settings.project)
+            if gone:
+                logger.info("audit records retired", removed=gone)
+        except MoverError as error:
+            logger.warning("retired records stay for now", code=error.code)
+        await SYSTEM.sleep(RETIRE_S)
+
+
 async def _tell_lineage(house: House) -> None:
     """Where the settings name a receiver, runs' begins and ends are told it; elsewhere there is nothing to do."""
     wanted = house.settings.lineage
@@ -1091,11 +1108,15 @@ def _dsn_step(house: House) -> Step:
 # --- faces ----------------------------------------------------------------------------------------------------
 
 
-async def _listen(house: House, reloading: Reloading) -> Server:
-    trail = Trail(
+def _trail(house: House) -> Trail:
+    return Trail(
         house.database, house.checkpoints, node=house.settings.node, site=house.settings.site,
-        key_file=house.settings.audit_key,
+        key_file=house.settings.audit_key, years=house.settings.retention.audit_years,
     )  # fmt: skip
+
+
+async def _listen(house: House, reloading: Reloading) -> Server:
+    trail = _trail(house)
     rooms = Rooms(
         batches=house.batches,
         quarantine=house.quarantine,

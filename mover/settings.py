@@ -136,11 +136,15 @@ class WorkersFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RetentionFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long rows of work stand that ended; the audit is kept for ever, and the log is the journal's."""
+    """How long rows of work stand that ended, and those of the audit before two people may let them go; the log is the
+    journal's."""
 
     work_days: Annotated[int, Meta(ge=7, le=3650)] = 90
     # somebody may ask why
     failed_work_days: Annotated[int, Meta(ge=7, le=3650)] = 400
+    # records of the audit leave for a pack on other tiers only when two people say so, and only when older than this;
+    # none: never. Six is what HIPAA asks for, and what the database holds
+    audit_years: Annotated[int, Meta(ge=6, le=100)] | None = None
 
 
 MailAddress = Annotated[str, Meta(pattern=r"^[A-Za-z0-9.+_-]+@[A-Za-z0-9.-]+$", max_length=254)]

@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from mover import audit
-from mover.api.operation import ID_PATTERN, Call, Limit, Operations, Paged, PathQuery, Query, ShortQuery
+from mover.api.operation import ID_PATTERN, Call, Limit, Operations, Paged, PathQuery, Planned, Query, ShortQuery
 from mover.catalog.database import Database
 from mover.clock import monotonic_s
 from mover.errors import RequestInvalid
@@ -119,16 +119,45 @@ async def approve_restore(call: Call[None, Query]) -> wire.AuditRestore:
     return await call.rooms.audit.approve_restore(call.identity, call.id)
 
 
+@OPERATIONS.add("GET", "/v1/audit/retirements", "audit.read", wire.AuditRetirements)
+async def retirements(call: Call[None, Query]) -> wire.AuditRetirements:
+    """Which of the oldest records left the catalog for packs on tiers, or are asked to, newest first."""
+    return await call.rooms.audit.retirements(call.project)
+
+
+@OPERATIONS.add(
+    "POST", "/v1/audit/retirements", "audit.retire", wire.AuditRetirement, body=wire.AuditRetirementRequest,
+    query=Planned, status=201,
+)  # fmt: skip
+async def ask_retirement(call: Call[wire.AuditRetirementRequest, Planned]) -> wire.AuditRetirement | wire.Plan:
+    """Ask that records older than a day, and than six years, leave the catalog; a second person approves.
+
+    They are written as a signed pack onto every tier that checkpoints go to, read back and checked, first."""
+    if call.query.plan:
+        return await call.rooms.audit.plan_retirement(call.project, call.body)
+    return await call.rooms.audit.ask_retirement(call.identity, call.body)
+
+
+@OPERATIONS.add("POST", "/v1/audit/retirements/{id}/approve", "audit.retire", wire.AuditRetirement)
+async def approve_retirement(call: Call[None, Query]) -> wire.AuditRetirement:
+    """The second person's word: it is recorded, signed and told for ever, and the records leave piece by piece."""
+    return await call.rooms.audit.approve_retirement(call.identity, call.id)
+
+
 class Trail:
     """The audit room as the API asks it: each question is one transaction of one project."""
 
     def __init__(
-        self, database: Database, checkpoints: audit.Checkpoints, *, node: str, site: str, key_file: Path
-    ) -> None:
+        self, database: Database, checkpoints: audit.Checkpoints, *, node: str, site: str, key_file: Path,
+        years: int | None = None,
+    ) -> None:  # fmt: skip
         self._database = database
         self._checkpoints = checkpoints
         self._node, self._site, self._key_file = node, site, key_file
         self._restores = audit.Restores(database, checkpoints, node=node)
+        self._retirements = audit.Retirements(
+            database, checkpoints, node=node, site=site, key_file=key_file, years=years
+        )
         self._accessed: dict[tuple[str, str, tuple[str, ...], str], float] = {}
 
     async def page(self, project: str, wanted: audit.Wanted, /, *, after: str | None, limit: int) -> wire.AuditPage:
@@ -139,7 +168,9 @@ class Trail:
         """The copies are read first: what is added afterwards is beyond them, never before."""
         known = await self._checkpoints.anchors(project)
         async with self._database.still(project) as conn:
-            return await audit.verify(conn, project, anchors=known.heads, copies=known.copies, restored=known.restored)
+            return await audit.verify(
+                conn, project, anchors=known.heads, copies=known.copies, restored=known.restored, retired=known.retired
+            )
 
     async def checkpoints(self, project: str, after: str | None, limit: int, /) -> wire.Checkpoints:
         if after is not None and not (after.isascii() and after.isdecimal() and len(after) < 19):
@@ -155,6 +186,22 @@ class Trail:
 
     async def restores(self, project: str, /) -> wire.AuditRestores:
         return await self._restores.list(project)
+
+    async def plan_retirement(self, project: str, body: wire.AuditRetirementRequest, /) -> wire.Plan:
+        return await self._retirements.plan(project, body.before)
+
+    async def ask_retirement(self, identity: Identity, body: wire.AuditRetirementRequest, /) -> wire.AuditRetirement:
+        return await self._retirements.ask(identity, body)
+
+    async def approve_retirement(self, identity: Identity, id: str, /) -> wire.AuditRetirement:
+        return await self._retirements.approve(identity, id)
+
+    async def retirements(self, project: str, /) -> wire.AuditRetirements:
+        return await self._retirements.list(project)
+
+    async def retire(self, project: str, /) -> int:
+        """What two people let go leaves; the daemon calls it again and again."""
+        return await self._retirements.go_on(project)
 
     async def accessed(self, project: str, what: str, /, *subject: str, by: str, request: str) -> None:
         """One record for who reads the same thing again and again within the hour: a page of a table is no event."""

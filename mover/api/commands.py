@@ -136,6 +136,9 @@ COMMANDS: dict[str, str] = {
     "answers.answer": "answers {question}[ {about}]",
     "audit.ask_restore": "audit accept-restore --reason {reason}",
     "audit.approve_restore": "audit approve-restore {id}",
+    "audit.retirements": "audit retirements",
+    "audit.ask_retirement": "audit retire --before {before} --reason {reason}",
+    "audit.approve_retirement": "audit approve-retirement {id}",
     "audit.export": "audit export --to FILE",
     "audit.events": "audit export --fhir --to FILE[ --subject {subject}][ --actor {actor}][ --action {action}]"
     "[ --since {since}][ --until {until}]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from mover.decide.audit import Chain, Head, Link
 from mover.decide.fhir import audit_event
 from mover.errors import RequestInvalid
 from mover.model import wire
+from mover.model.checkpoint import pack_key_of
 
 PAGE_LIMIT = 1000
 SLICE_LIMIT = 5000
@@ -61,18 +62,21 @@ async def verify(
     anchors: list[Head] | None = None,
     copies: list[wire.CheckpointCopies] | None = None,
     restored: list[wire.AuditRestore] | None = None,
+    retired: RetiredRecords | None = None,
 ) -> wire.AuditVerdict:
     """Recomputes every chain of the project, over a connection that sees it as it stood (`Database.still`): records
     that are added meanwhile would look like a head that was put back. `anchors` are heads that were written down
-    elsewhere earlier, `copies` what is to say of the places where, `restored` what those leave out."""
+    elsewhere earlier, `copies` what is to say of the places where, `restored` what those leave out, `retired` which of
+    the oldest records may stand in packs there."""
+    left = retired or RetiredRecords({}, [])
     ends = {head.node: head for head in await heads(conn, project)}
     kept = anchors or []
     counts: dict[str, int] = {}
     uncovered = 0
     broken: list[dict[str, Any]] = []
-    for node in sorted({*await _nodes(conn, project), *(anchor.node for anchor in kept)}):
+    for node in sorted({*await _nodes(conn, project), *(anchor.node for anchor in kept), *left.ends}):
         known = [anchor for anchor in kept if anchor.node == node]
-        chain = Chain(anchors=known)
+        chain = Chain(anchors=known, retired=left.ends.get(node))
         async for piece in _slices(conn, project, node):
             await asyncio.to_thread(chain.extend, piece)
         broken += [msgspec.to_builtins(link) | {"node": node} for link in chain.finish(ends.get(node))]
@@ -82,8 +86,15 @@ async def verify(
     return wire.AuditVerdict(
         whole=not broken and not any(one.problems for one in told),
         records=sum(counts.values()), chains=counts, broken=broken, checkpoints=told, restored=restored or [],
-        uncovered=uncovered,
+        retired=left.told, uncovered=uncovered,
     )  # fmt: skip
+
+
+class RetiredRecords(Struct, frozen=True):
+    """Which of the oldest records stand in packs on tiers: of each chain the last one, and who said so."""
+
+    ends: dict[str, Head]
+    told: list[wire.AuditRetirement]
 
 
 class Wanted(Struct, frozen=True):
@@ -112,11 +123,22 @@ async def page(
         )
         for row in rows[:limit]
     ]
-    return wire.AuditPage(records=records, next=_write_cursor(records[-1]) if len(rows) > limit else None)
+    if len(rows) > limit:
+        return wire.AuditPage(records=records, next=_write_cursor(records[-1]))
+    packs = await _Q.many(conn, "packs_of_project", project=project)
+    return wire.AuditPage(records=records, earlier=[pack_key_of(project, row.id) for row in packs])
 
 
 async def export(database: Database, project: str) -> AsyncIterator[bytes]:
-    """Every chain as JSON lines, each record as it was hashed, so that an outsider can recompute it."""
+    """Every chain as JSON lines, each record as it was hashed, so that an outsider can recompute it. Where the oldest
+    records stand in packs, a line for each of those says so first."""
+    async with database.project(project) as conn:
+        packs = await _Q.many(conn, "packs_of_project", project=project)
+    if packs:
+        yield msgspec.json.Encoder().encode_lines(
+            [{"project": project, "retired": row.chains, "pack": row.digest, "key": pack_key_of(project, row.id)}
+             for row in packs]
+        )  # fmt: skip
     async for piece in slices(database, project):
         yield await asyncio.to_thread(_exported, piece)
 
@@ -156,14 +178,15 @@ async def _nodes(conn: Connection, project: str) -> list[str]:
 
 
 async def slices(
-    database: Database, project: str, *, ends: Mapping[str, int] | None = None
+    database: Database, project: str, *, ends: Mapping[str, int] | None = None, only: Collection[str] | None = None
 ) -> AsyncIterator[list[Link]]:
-    """Every chain, one after the other, as far as it went at the first question or as `ends` says. In pieces: millions
-    of records never stand in memory at once; each is a transaction of its own, so that who reads slowly holds none."""
+    """Every chain (or `only` those of these nodes), one after the other, as far as it went at the first question or as
+    `ends` says. In pieces: millions of records never stand in memory at once; each is a transaction of its own, so
+    that who reads slowly holds none."""
     async with database.still(project) as conn:
         nodes = await _nodes(conn, project)
         ends = {one.node: one.seq for one in await heads(conn, project)} if ends is None else ends
-    for node in nodes:
+    for node in nodes if only is None else sorted(only):
         after = -1
         while True:
             async with database.project(project) as conn:

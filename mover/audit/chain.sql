@@ -39,3 +39,8 @@ select node, seq, at, body, hash from mover.audit_record
    and (%(until)s::timestamptz is null or at < %(until)s)
    and (%(at)s::timestamptz is null or (at, node, seq) < (%(at)s, %(node)s, %(seq)s))
  order by at desc, node desc, seq desc limit %(limit)s;
+
+-- name: packs_of_project
+-- Where records stand that left, oldest first.
+select r.id, r.digest, r.chains from mover.audit_retirement r
+ where r.project_id = %(project)s and r.approved_at is not null order by r.n;

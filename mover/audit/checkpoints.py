@@ -9,7 +9,7 @@ who holds everything is found by a bucket with object lock, or by a fingerprint 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mover.catalog import queries
 from mover.catalog.database import Connection, Database
 from mover.clock import SYSTEM, Clock
 from mover.decide.audit import Head, Loss, is_lost
-from mover.errors import EntryExists, EntryMissing, MoverError
+from mover.errors import EntryExists, EntryMissing, MoverError, TierUnavailable
 from mover.log import get_logger
 from mover.model import wire
 from mover.model.checkpoint import (
@@ -33,9 +33,12 @@ from mover.model.checkpoint import (
     Checkpoint,
     Lost,
     Restored,
+    Retired,
+    RetiredChain,
     SignedCheckpoint,
     folder_of,
     key_of,
+    pack_key_of,
 )
 from mover.model.policy import AuditPolicy
 from mover.signing import SigningKey
@@ -45,20 +48,33 @@ COPIES_MAX = 1000  # in one turn: a tier that was away for weeks catches up over
 LISTED_MAX = 1_000_000
 READ_MAX = 100  # the newest of a tier: each proves everything before it
 
+Said = Restored | Retired
+
 _Q = queries.load(__file__)
 logger = get_logger(__name__)
 
 
 class Anchors(Struct, frozen=True):
-    """Heads that were kept elsewhere, what the tiers hold, and which losses two people know of."""
+    """Heads that were kept elsewhere, what the tiers hold, which losses two people know of, and which of the oldest
+    records they let go."""
 
     numbered: list[tuple[int, Head]]  # by the checkpoint that says it
     copies: list[wire.CheckpointCopies]
     restored: list[wire.AuditRestore]
+    retired: chain.RetiredRecords
 
     @property
     def heads(self) -> list[Head]:
         return [head for _, head in self.numbered]
+
+
+class Read(Struct, frozen=True):
+    """Of one tier: the heads that its copies tell of, which of them say what two people said, and what is to say of
+    all of them."""
+
+    heads: list[tuple[int, Head]]
+    said: dict[int, Said]
+    copies: wire.CheckpointCopies
 
 
 class Checkpoints:
@@ -129,17 +145,42 @@ class Checkpoints:
 
     async def anchors(self, project: str) -> Anchors:
         """The heads that stand on other tiers, and what is to say of each tier's copies. What two people said is lost
-        excuses the copies of a tier only where that tier says it, too."""
+        excuses the copies of a tier only where that tier says it, too; and of what they let go each tier must say so,
+        and hold the pack."""
         async with self._database.project(project) as conn:
             wanted = int((await _Q.one(conn, "count", project=project)).n)
-            accepted = {row.n: row for row in await _Q.many(conn, "accepted", project=project)}
-        restored = {n: restored_of(row) for n, row in accepted.items()}
-        heads, told = [], []
-        for tier in self.tiers():
-            found = await asyncio.to_thread(_read, tier, project, wanted, restored)
-            heads += found[0]
-            told.append(found[1])
-        return Anchors(heads, told, [restore_view(row) for row in accepted.values()])
+            accepted = await _Q.many(conn, "accepted", project=project)
+            retired = await _Q.many(conn, "retired", project=project)
+        said = {row.n: restored_of(row) for row in accepted} | {row.n: retired_of(row) for row in retired}
+        read = [await asyncio.to_thread(_read, tier, project, wanted, said) for tier in self.tiers()]
+        # every tier that can be read says so, and a checkpoint says one thing: whatever else claims to lets nothing go
+        confirmed = [one.said for one in read if one.copies.unread is None]
+        retired = [row for row in retired if all(one.get(row.n) == retired_of(row) for one in confirmed)]
+        heads, told = [head for one in read for head in one.heads], [one.copies for one in read]
+        # a pack may stand where no policy sends checkpoints any more
+        beside = sorted({name for row in retired for name in row.tiers}.difference(one.tier for one in told))
+        told += [wire.CheckpointCopies(tier=name) for name in beside]
+        copies = [await self.judged(project, one, retired) for one in told]
+        return Anchors(
+            heads, copies, [restore_view(row) for row in accepted],
+            chain.RetiredRecords(ends_of(project, retired), [retirement_view(row) for row in retired]),
+        )  # fmt: skip
+
+    async def judged(
+        self, project: str, told: wire.CheckpointCopies, retired: Sequence[Any]
+    ) -> wire.CheckpointCopies:
+        """What is said of a tier, and what is wrong with the packs of retired records that must stand there."""
+        wanted = [row for row in retired if told.tier in row.tiers]
+        if not wanted or told.unread:
+            return told
+        tier = self._tiers.get(told.tier)
+        if tier is None:
+            return wire.CheckpointCopies(tier=told.tier, unread=TierUnavailable.code)
+        try:
+            found = [what for row in wanted for what in await asyncio.to_thread(_pack_problems, tier, project, row)]
+        except MoverError as error:
+            return wire.CheckpointCopies(tier=told.tier, unread=error.code)
+        return msgspec.structs.replace(told, problems=[*told.problems, *found])
 
     def tiers(self) -> list[WriteTier]:
         """Those of the policies that this daemon has."""
@@ -164,6 +205,45 @@ def restored_of(row: Any) -> Restored:
     return Restored(
         id=row.id, reason=row.reason, asked_by=row.asked_by, approved_by=row.approved_by,
         after=row.facts["after"], lost=tuple(Lost(**one) for one in row.facts["lost"]),
+    )  # fmt: skip
+
+
+def retired_of(row: Any) -> Retired:
+    """As the checkpoint says it."""
+    return Retired(
+        id=row.id, reason=row.reason, asked_by=row.asked_by, approved_by=row.approved_by,
+        before=row.before.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), chains=chains_of(row), pack=row.digest,
+        tiers=tuple(row.tiers), carried=tuple(row.carried),
+    )  # fmt: skip
+
+
+def chains_of(row: Any) -> tuple[RetiredChain, ...]:
+    return tuple(RetiredChain(**one) for one in row.chains)
+
+
+def records_of(row: Any) -> int:
+    return sum(one.upto - one.after for one in chains_of(row))
+
+
+def ends_of(project: str, rows: Iterable[Any]) -> dict[str, Head]:
+    """Of each chain the last record that two people let go."""
+    ends: dict[str, Head] = {}
+    for one in (one for row in rows for one in chains_of(row)):
+        if one.node not in ends or ends[one.node].seq < one.upto:
+            ends[one.node] = Head(project, one.node, one.upto, bytes.fromhex(one.hash))
+    return ends
+
+
+def retirement_view(row: Any) -> wire.AuditRetirement:
+    return wire.AuditRetirement(
+        id=row.id,
+        state="retired" if row.approved_at and not row.left else "approved" if row.approved_at
+        else "lapsed" if row.lapsed else "asked",
+        before=row.before,
+        chains=[wire.RetiredRecords(node=one.node, after=one.after, upto=one.upto) for one in chains_of(row)],
+        records=records_of(row), left=row.left, pack=pack_key_of(row.project_id, row.id), digest=row.digest,
+        bytes=row.bytes, tiers=row.tiers, checkpoint=row.n, reason=row.reason, asked_by=row.asked_by,
+        asked_at=row.asked_at, approved_by=row.approved_by, approved_at=row.approved_at,
     )  # fmt: skip
 
 
@@ -229,17 +309,17 @@ def _put(tier: WriteTier, key: str, body: bytes) -> None:
 
 
 def _read(
-    tier: ReadTier, project: str, wanted: int, accepted: Mapping[int, Restored]
-) -> tuple[list[tuple[int, Head]], wire.CheckpointCopies]:
-    """The newest copies of a tier, read and judged, and those that tell of restores, however old. `wanted` is how many
-    the database knows of: it may have been put back to an older state, then the tier has more."""
+    tier: ReadTier, project: str, wanted: int, accepted: Mapping[int, Said]
+) -> Read:
+    """The newest copies of a tier, read and judged, and those that tell of restores and retirements, however old.
+    `wanted` is how many the database knows of: it may have been put back to an older state, then the tier has more."""
     try:
         numbers = sorted(numbers_on(tier, project))
         problems = [f"checkpoint {n} is not there" for n in _gaps(numbers, wanted)]
         chosen = sorted({*numbers[-READ_MAX:], *(n for n in numbers if n in accepted)})
         bodies = {n: tier.read(key_of(project, n), 0, None) for n in chosen}
     except MoverError as error:
-        return [], wire.CheckpointCopies(tier=tier.name, unread=error.code)
+        return Read([], {}, wire.CheckpointCopies(tier=tier.name, unread=error.code))
     sound: dict[int, Checkpoint] = {}
     for n, body in bodies.items():
         found = problems_of(body[:BYTES_MAX]) or misplaced(bodies, n, project)
@@ -247,16 +327,15 @@ def _read(
             sound[n] = decoded(body).checkpoint
             found = _unsaid(sound[n], accepted)
         problems += [f"checkpoint {n}: {what}" for what in found]
-    losses = [
-        loss for n, one in sound.items() if n in accepted and one.restored == accepted[n]
-        for loss in losses_of(n, accepted[n])
-    ]  # fmt: skip
+    said = {n: told for n, one in sound.items() if (told := _said(one)) is not None and told == accepted.get(n)}
+    losses = [loss for n, one in said.items() if isinstance(one, Restored) for loss in losses_of(n, one)]
     heads = [(n, head) for n, one in sound.items() for head in heads_of(one)]
     signers = sorted({decoded(body).signature.fingerprint for body in bodies.values() if not problems_of(body)})
     newest = numbers[-1] if numbers else 0
-    return [(n, head) for n, head in heads if not is_lost(losses, n, head)], wire.CheckpointCopies(
+    copies = wire.CheckpointCopies(
         tier=tier.name, newest=newest, count=len(numbers), signers=signers, problems=problems[:READ_MAX]
     )
+    return Read([(n, head) for n, head in heads if not is_lost(losses, n, head)], said, copies)
 
 
 def losses_of(n: int, restored: Restored) -> list[Loss]:
@@ -267,15 +346,35 @@ def heads_of(checkpoint: Checkpoint) -> list[Head]:
     return [Head(checkpoint.project, end.node, end.seq, bytes.fromhex(end.hash)) for end in checkpoint.heads]
 
 
-def _unsaid(one: Checkpoint, accepted: Mapping[int, Restored]) -> list[str]:
-    """A restore that only the copy tells of, or only the catalog. What a later restore took away with all around it,
-    that one tells."""
+def _said(one: Checkpoint) -> Said | None:
+    told = one.retired if one.restored is UNSET else one.restored
+    return None if told is UNSET else told
+
+
+def _unsaid(one: Checkpoint, accepted: Mapping[int, Said]) -> list[str]:
+    """A restore or a retirement that only the copy tells of, or only the catalog, or not so. What a later restore took
+    away with all around it, that one tells."""
+    told = _said(one)
     if one.n in accepted:
-        said = one.restored == accepted[one.n]
-        return [] if said else ["it does not tell of the restore that the catalog says was accepted with it"]
-    covered = any(later.after < one.n < n for n, later in accepted.items())
-    if one.restored is not UNSET and not covered:
-        return ["it tells of a restore that no two people accepted"]
+        what = "restore" if isinstance(accepted[one.n], Restored) else "retirement"
+        return [] if told == accepted[one.n] else [f"it does not tell of the {what} that the catalog says it does"]
+    covered = any(isinstance(later, Restored) and later.after < one.n < n for n, later in accepted.items())
+    if told is not None and not covered:
+        what = "restore" if isinstance(told, Restored) else "retirement"
+        return [f"it tells of a {what} that no two people accepted"]
+    return []
+
+
+def _pack_problems(tier: ReadTier, project: str, row: Any) -> list[str]:
+    """Of the pack in which the records of a retirement stand."""
+    hasher = blake3()
+    try:
+        for piece in tier.stream(pack_key_of(project, row.id)):
+            hasher.update(piece)
+    except EntryMissing:
+        return [f"the pack of {row.id} is not there"]
+    if hasher.hexdigest() != row.digest:
+        return [f"the pack of {row.id} is not the one that two people agreed on"]
     return []
 
 

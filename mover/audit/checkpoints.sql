@@ -30,11 +30,29 @@ insert into mover.checkpoint_copy (project_id, n, tier) values (%(project)s, %(n
 select r.n, r.id, r.facts, r.reason, r.asked_by, r.asked_at, r.approved_by, r.approved_at, r.lapses_at <= now() as lapsed
   from mover.audit_restore r
  where r.project_id = %(project)s and r.approved_at is not null
-   and exists (select from mover.audit_record a
+   and (exists (select from mover.audit_record a
                 where a.project_id = r.project_id and a.body::jsonb ->> 'subject' = r.id
                   and a.body::jsonb ->> 'action' = 'audit restore accepted'
                   and a.body::jsonb -> 'details' -> 'checkpoint' = to_jsonb(r.n)
                   and a.body::jsonb -> 'details' -> 'lost' = r.facts -> 'lost')
+        or exists (select from mover.audit_retirement t
+                    where t.project_id = r.project_id and t.approved_at is not null and r.id = any (t.carried)))
+ order by r.n;
+
+-- name: retired
+-- What two people said of the oldest records, oldest first: as above, or the record left with later ones.
+select r.*, false as lapsed, mover.audit_still_standing(r.chains) as left
+  from mover.audit_retirement r
+ where r.project_id = %(project)s and r.approved_at is not null
+   and (exists (select from mover.audit_record a
+                where a.project_id = r.project_id and a.body::jsonb ->> 'subject' = r.id
+                  and a.body::jsonb ->> 'action' = 'audit retirement approved'
+                  and a.body::jsonb -> 'details' -> 'checkpoint' = to_jsonb(r.n)
+                  and a.body::jsonb -> 'details' -> 'chains' = r.chains
+                  and a.body::jsonb -> 'details' ->> 'pack' = r.digest)
+        or exists (select from mover.audit_retirement t
+                    where t.project_id = r.project_id and t.approved_at is not null and t.id <> r.id
+                      and r.id = any (t.carried)))
  order by r.n;
 
 -- name: digests

@@ -1,7 +1,8 @@
 """`mover audit pack`: manifest, proofs, certificates, policies, records and checkpoints of one run in one signed file.
 
 Written line by line as it is read: a pack of 100,000 slides is some hundred megabytes that never stand in memory. The
-chains come whole, from their first record, since a chain proves nothing in pieces.
+chains come whole, from their first record that stands, since a chain proves nothing in pieces. What two people let go
+before it stands in packs of its own, made by the same writer (`make_range`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,20 @@ async def make_pack(
         await chain.record(
             conn, project=project, node=node, actor=by, action="audit pack made", subject=run, request=request
         )
-    async for piece in _written(_Look(database, project), run, key, by=by, site=site, clock=clock):
+    look = _Look(database, project)
+    [row] = await look.many("run", run=run)
+    head = _head(project, run, by=by, site=site, clock=clock)
+    async for piece in _written(_groups(look, row, head), key):
+        yield piece
+
+
+async def make_range(
+    database: Database, project: str, range_: lines.Range, *, by: str, site: str, key_file: Path, clock: Clock = SYSTEM
+) -> AsyncIterator[bytes]:
+    """The records of a retirement as a pack, piece by piece, with every checkpoint that stands now."""
+    key = await asyncio.to_thread(signing.load_key, key_file)
+    head = _head(project, "", by=by, site=site, clock=clock)
+    async for piece in _written(_range_groups(_Look(database, project), range_, head), key):
         yield piece
 
 
@@ -72,14 +86,14 @@ async def _check_sealed(conn: Connection, run: str) -> None:
         )  # fmt: skip
 
 
-async def _written(look: _Look, run: str, key: SigningKey, *, by: str, site: str, clock: Clock) -> AsyncIterator[bytes]:
-    [row] = await look.many("run", run=run)
+def _head(project: str, run: str, *, by: str, site: str, clock: Clock) -> lines.Head:
     made_at = clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    head = lines.Head(
-        site=site, project=look.project, run=run, made_at=made_at, made_by=by, tool=f"mover {__version__}"
-    )
+    return lines.Head(site=site, project=project, run=run, made_at=made_at, made_by=by, tool=f"mover {__version__}")
+
+
+async def _written(groups: AsyncIterator[list[lines.AnyLine]], key: SigningKey) -> AsyncIterator[bytes]:
     sheaf = _Sheaf(key)
-    async for group in _groups(look, row, head):
+    async for group in groups:
         piece = await asyncio.to_thread(sheaf.add, group)
         if piece:
             yield piece
@@ -139,17 +153,39 @@ async def _groups(look: _Look, row: Any, head: lines.Head) -> AsyncIterator[list
         yield group
 
 
+async def _range_groups(look: _Look, range_: lines.Range, head: lines.Head) -> AsyncIterator[list[lines.AnyLine]]:
+    yield [head, range_]
+    upto = (await look.many("last_checkpoint", project=look.project))[0].n
+    async for bodies in _checkpoints(look, upto):
+        yield bodies
+    ends = {one.node: one.upto for one in range_.chains}
+    async for records in _records(look, ends, only=list(ends)):
+        yield records
+
+
 async def _chains(look: _Look) -> AsyncIterator[list[lines.AnyLine]]:
     """The checkpoints before the records, both as they stood at one time: none may say more than the records that
     follow, and none of those tell of a checkpoint that is not there."""
     async with look.database.still(look.project) as conn:
         ends = {one.node: one.seq for one in await chain.heads(conn, look.project)}
         upto = (await _Q.one(conn, "last_checkpoint", project=look.project)).n
+    async for bodies in _checkpoints(look, upto):
+        yield bodies
+    async for records in _records(look, ends):
+        yield records
+
+
+async def _checkpoints(look: _Look, upto: int) -> AsyncIterator[list[lines.AnyLine]]:
     after = 0
     while bodies := await look.many("checkpoints", project=look.project, after=after, upto=upto, limit=SLICE):
         yield [lines.Checkpoint(body=one.body) for one in bodies]
         after += len(bodies)
-    async for slice_ in chain.slices(look.database, look.project, ends=ends):
+
+
+async def _records(
+    look: _Look, ends: dict[str, int], *, only: list[str] | None = None
+) -> AsyncIterator[list[lines.AnyLine]]:
+    async for slice_ in chain.slices(look.database, look.project, ends=ends, only=only):
         yield [
             lines.Record(
                 node=one.node, seq=one.seq, at=one.at, body=one.body, prev=one.prev.hex(), hash=one.hash.hex()

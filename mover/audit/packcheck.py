@@ -2,7 +2,9 @@
 
 What is checked: the signature over every line; the manifest and the root that the ready run promised; that every slide
 of it was verified and de-identified (or adopted), by proofs that are there; that policies and certificates are what
-their digests say; that every chain of the audit is whole from its first record, and fits the signed checkpoints.
+their digests say; that every chain of the audit is whole from its first record, and fits the signed checkpoints. A
+chain may begin later where a signed checkpoint in the file says that two people let the records before go; a pack of
+such records is checked for exactly those that it says it holds.
 The file carries its own public key: only a fingerprint that the reader knows from elsewhere makes it the site's.
 """
 
@@ -25,7 +27,7 @@ from mover.decide.audit import Chain, Head, Link, Loss, is_lost
 from mover.errors import StructureInvalid
 from mover.model import auditpack as lines
 from mover.model.amounts import counted
-from mover.model.checkpoint import Restored, SignedCheckpoint
+from mover.model.checkpoint import Restored, Retired, RetiredChain, SignedCheckpoint
 from mover.model.manifest import parse_manifest
 
 PROBLEMS_MAX = 100
@@ -45,6 +47,9 @@ class Checked(Struct, frozen=True, kw_only=True):
     site: str = ""
     project: str = ""
     run: str = ""
+    retirement: str = ""
+    before: datetime | None = None
+    ranges: tuple[RetiredChain, ...] = ()
     made_at: str = ""
     made_by: str = ""
     manifest_root: str = ""
@@ -73,6 +78,23 @@ def check_pack(
     return check.finish()
 
 
+def matching(
+    path: Path, *, subject: str | None = None, actor: str | None = None, action: str | None = None,
+    since: datetime | None = None, until: datetime | None = None,
+) -> Iterator[tuple[lines.Record, dict[str, Any]]]:  # fmt: skip
+    """The records of a pack that was checked, in its order, as the search of the catalog takes them: `action` is its
+    first words, times are half open."""
+    for text in _lines(path):
+        line = _LINE.decode(text)
+        if not isinstance(line, lines.Record):
+            continue
+        body = msgspec.json.decode(line.body)
+        wanted = subject in (None, body.get("subject")) and actor in (None, body.get("actor"))
+        if wanted and str(body.get("action", "")).startswith(action or "") \
+                and (since is None or line.at >= since) and (until is None or line.at < until):  # fmt: skip
+            yield line, body
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
         rest = b""
@@ -94,6 +116,7 @@ class _Check:
         self._counts: Counter[str] = Counter()
         self._head: lines.Head | None = None
         self._run: lines.Run | None = None
+        self._range: lines.Range | None = None
         self._end: lines.End | None = None
         self._manifest: list[str] = []
         self._slides: dict[str, lines.Slide] = {}
@@ -101,7 +124,10 @@ class _Check:
         self._chains: dict[str, Chain] = {}
         self._checkpoints: list[SignedCheckpoint] = []
         self._losses: list[Loss] = []
+        self._restored: list[tuple[int, Restored]] = []
+        self._retired: list[tuple[int, Retired]] = []
         self._accepted: list[tuple[object, object]] = []
+        self._ends: frozenset[tuple[str, int]] | None = None
         self._stamps: dict[tuple[str, int], datetime] = {}
         self._about: list[dict[str, Any]] = []
         self._approvals = 0
@@ -131,9 +157,13 @@ class _Check:
             case lines.Head():
                 self._head = self._head or line
             case lines.Run():
-                if self._run is not None:
+                if self._run is not None or self._range is not None:
                     self.problem("there are two runs")
                 self._run = line
+            case lines.Range():
+                if self._run is not None or self._range is not None or self.count != 2:
+                    self.problem("what a pack is about stands once, and second")
+                self._range = line
             case lines.ManifestLine(text=text):
                 self._manifest.append(text)
             case lines.Slide():
@@ -185,31 +215,71 @@ class _Check:
             self._checkpoints.append(signed)
             if isinstance(restored := signed.checkpoint.restored, Restored):
                 self._losses += losses_of(signed.checkpoint.n, restored)
+                self._restored.append((signed.checkpoint.n, restored))
+            if isinstance(retired := signed.checkpoint.retired, Retired):
+                self._retired.append((signed.checkpoint.n, retired))
             if self._chains:
                 self.problem("a checkpoint stands after the records")
 
     def _about_record(self, line: lines.Record) -> None:
         if line.node not in self._chains:
-            self._chains[line.node] = Chain(anchors=self._anchors(line.node))
+            self._chains[line.node] = self._chain(line.node)
         project = self._head.project if self._head else ""
         link = Link(
             project=project, node=line.node, seq=line.seq, at=line.at, body=line.body,
             prev=bytes.fromhex(line.prev), hash=bytes.fromhex(line.hash),
         )  # fmt: skip
         self._chains[line.node].add(link)
-        self._stamps[line.node, line.seq] = line.at
+        if (line.node, line.seq) in self._last_ends():
+            self._stamps[line.node, line.seq] = line.at
         body = msgspec.json.decode(line.body)
         if body.get("action") == "audit restore accepted":
             self._accepted.append((body.get("subject"), body.get("details", {}).get("lost")))
+        if body.get("action") == "audit retirement approved":
+            self._accepted.append((body.get("subject"), body.get("details", {}).get("pack")))
+        held = self._held(line.node)
+        if self._range is not None and (held is None or line.seq > held.upto or line.at >= self._range.before):
+            self.problem(f"record {line.node}/{line.seq} is none of those that the pack is to hold")
         self._approvals += str(body.get("action", "")).endswith(_APPROVALS)
         if self._run is not None and body.get("subject") == self._run.id and len(self._about) < 10_000:
             self._about.append({"at": line.at, "record": f"{line.node}/{line.seq}", **body})
 
-    def _anchors(self, node: str) -> list[Head]:
-        return [
+    def _chain(self, node: str) -> Chain:
+        """Anchors beyond what a pack of retired records holds are about others."""
+        held = self._held(node)
+        anchors = [
             head for one in self._checkpoints for head in heads_of(one.checkpoint)
             if head.node == node and not is_lost(self._losses, one.checkpoint.n, head)
+            and (held is None or head.seq <= held.upto)
         ]  # fmt: skip
+        return Chain(anchors=anchors, retired=self._base(node))
+
+    def _base(self, node: str) -> Head | None:
+        """The last record of a chain that two people let go, by the signed checkpoints; what a restore took back with
+        the checkpoint that says so is not said."""
+        known = [
+            end for n, one in self._standing() for end in one.chains if end.node == node
+            and (self._range is None or end.upto <= (held.after if (held := self._held(node)) else 0))
+        ]  # fmt: skip
+        last = max(known, key=lambda end: end.upto, default=None)
+        return None if last is None else Head("", node, last.upto, bytes.fromhex(last.hash))
+
+    def _standing(self) -> list[tuple[int, Retired]]:
+        """Statements that no restore took back."""
+        return [
+            (n, one) for n, one in self._retired
+            if not any(later.after < n < m for m, later in self._restored)
+        ]  # fmt: skip
+
+    def _held(self, node: str) -> RetiredChain | None:
+        return next((one for one in self._range.chains if one.node == node), None) if self._range else None
+
+    def _last_ends(self) -> frozenset[tuple[str, int]]:
+        """Of the last checkpoint, which stands before every record."""
+        if self._ends is None:
+            last = self._checkpoints[-1].checkpoint.heads if self._checkpoints else ()
+            self._ends = frozenset((end.node, end.seq) for end in last)
+        return self._ends
 
     # --- the whole -----------------------------------------------------------------------------------------
 
@@ -217,18 +287,19 @@ class _Check:
         if self._end is None:
             ended = f"after line {self.count:,}" if self.count else "before its first line, or is no audit pack"
             self.problem(f"the signed end is not there: the file was cut off {ended}")
-        files = self._about_manifest()
-        notes = list(self._about_slides())
+        files, notes = 0, list[str]()
+        if self._range is None:
+            files = self._about_manifest()
+            notes += self._about_slides()
         for node, one in self._chains.items():
             last = Head("", node, one.last_seq, one.last_hash)
             for link in one.finish(last):
                 self.problem(f"record {node}/{link.seq}: {link.problem}, {link.reason}")
-        for signed in self._checkpoints:
-            for end in heads_of(signed.checkpoint):
-                if end.node not in self._chains and not is_lost(self._losses, signed.checkpoint.n, end):
-                    self.problem(f"checkpoint {signed.checkpoint.n}: the chain of {end.node} is not there")
-        notes += self._about_restores()
-        notes += self._about_cover()
+        if self._range is None:
+            self._about_absent()
+            notes += [*self._about_restores(), *self._about_retirements(), *self._about_cover()]
+        else:
+            self._about_range(self._range)
         signers = tuple(sorted({signed.signature.fingerprint for signed in self._checkpoints}))
         fingerprint = self._end.signature.fingerprint if self._end else ""
         is_trusted = bool(fingerprint) and signing.same_key(fingerprint, self._trusted)
@@ -241,6 +312,8 @@ class _Check:
         return Checked(
             whole=not self._problems, problems=tuple(self._problems), notes=tuple(notes),
             site=head.site if head else "", project=head.project if head else "", run=head.run if head else "",
+            retirement=self._range.id if self._range else "", before=self._range.before if self._range else None,
+            ranges=self._range.chains if self._range else (),
             made_at=head.made_at if head else "", made_by=head.made_by if head else "",
             manifest_root=(run.manifest_root if run else None) or "", files=files, slides=len(self._slides),
             lines=dict(self._counts), about_run=tuple(self._about), approvals=self._approvals,
@@ -284,6 +357,43 @@ class _Check:
         if elsewhere:
             yield f"{counted(elsewhere, 'slide')} published in another project, which has their proofs"
 
+    def _about_absent(self) -> None:
+        bases: dict[str, Head | None] = {}
+        for signed in self._checkpoints:
+            for end in heads_of(signed.checkpoint):
+                if end.node in self._chains:
+                    continue
+                if end.node not in bases:
+                    bases[end.node] = self._base(end.node)
+                base = bases[end.node]
+                if not is_lost(self._losses, signed.checkpoint.n, end) and (base is None or end.seq > base.seq):
+                    self.problem(f"checkpoint {signed.checkpoint.n}: the chain of {end.node} is not there")
+
+    def _about_range(self, held: lines.Range) -> None:
+        """Each chain begins and ends where the pack says, and a signed checkpoint covers it."""
+        newest = {end.node: end.seq for end in self._checkpoints[-1].checkpoint.heads} if self._checkpoints else {}
+        for one in held.chains:
+            found = self._chains.get(one.node)
+            if found is None or found.records != one.upto - one.after or found.last_seq != one.upto:
+                self.problem(f"records {one.after + 1} to {one.upto} of {one.node} are not all there")
+            elif found.last_hash.hex() != one.hash:
+                self.problem(f"record {one.node}/{one.upto} is not the one that was to be the last")
+            if newest.get(one.node, 0) < one.upto:
+                self.problem(f"no checkpoint covers record {one.node}/{one.upto}")
+        if self._counts.keys() - {"pack", "range", "checkpoint", "record", "end"}:
+            self.problem("beside the records stand lines that belong to a run")
+
+    def _about_retirements(self) -> Iterator[str]:
+        """Each is told with its pack; its record stands here, or left with those of a later one."""
+        standing = self._standing()
+        carried = {id for _, one in standing for id in one.carried}
+        for n, one in standing:
+            if (one.id, one.pack) not in self._accepted and one.id not in carried:
+                self.problem(f"checkpoint {n} tells of a retirement that no record tells of")
+            chains = ", ".join(f"{part.node} {part.after + 1} to {part.upto}" for part in one.chains)
+            by = f"{one.asked_by} and {one.approved_by}"
+            yield f"older records stand in a pack with the digest {one.pack} (agreed by {by}): {chains}"
+
     def _about_restores(self) -> Iterator[str]:
         """Told for ever. One whose record was itself lost by a later one is told with that."""
         said = [
@@ -294,7 +404,8 @@ class _Check:
             if any(later.after < n < m for m, _, later in said):
                 continue
             lost = [msgspec.structs.asdict(part) for part in one.lost]
-            if (one.id, lost) not in self._accepted:
+            carried = any(one.id in later.carried for _, later in self._standing())
+            if (one.id, lost) not in self._accepted and not carried:
                 self.problem(f"checkpoint {n} tells of a restore that no record tells of")
             chains = ", ".join(f"{part.node} {part.kept + 1} to {part.upto}" for part in one.lost) or "none"
             by = f"{one.asked_by} and {one.approved_by}"

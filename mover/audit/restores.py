@@ -22,10 +22,10 @@ from blake3 import blake3
 from msgspec import Struct
 
 from mover.audit import chain, checkpoints
-from mover.audit.checkpoints import Checkpoints, restore_view, restored_of
+from mover.audit.checkpoints import Anchors, Checkpoints, restore_view, restored_of
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database, refusals
-from mover.decide.audit import Loss, is_lost
+from mover.decide.audit import Head, Loss, is_lost
 from mover.errors import Conflict, MoverError, NotFound
 from mover.model import wire
 from mover.model.access import Identity
@@ -131,20 +131,21 @@ class Restores:
             raise Conflict("the tiers know of no checkpoint that the catalog lacks: nothing is to be accepted")
         after = min(bodies) - 1
         _check_row(project, after, own, bodies, await asyncio.to_thread(self._kept.signers))
+        known = await self._kept.anchors(project)
         async with self._database.still(project) as conn:
             common = await _Q.one(conn, "body", project=project, n=after)
-            lost = await _lost(conn, project, [*([common.body] if common else []), *bodies.values()])
+            told = [*([common.body] if common else []), *bodies.values()]
+            lost = await _lost(conn, project, told, retired=known.retired.ends)
         found = Found(after, bodies, lost)
-        await self._check_explained(project, found)
+        await self._check_explained(project, found, known)
         return found
 
-    async def _check_explained(self, project: str, found: Found) -> None:
+    async def _check_explained(self, project: str, found: Found, known: Anchors) -> None:
         """With what is lost left out, every chain is whole and fits all other copies: nothing else hides behind it."""
         losses = [Loss(found.after, found.newest + 1, one.node, one.kept) for one in found.lost]
-        known = await self._kept.anchors(project)
         anchors = [head for n, head in known.numbered if not is_lost(losses, n, head)]
         async with self._database.still(project) as conn:
-            verdict = await chain.verify(conn, project, anchors=anchors)
+            verdict = await chain.verify(conn, project, anchors=anchors, retired=known.retired)
         if not verdict.whole:
             raise Conflict(
                 "more is broken than a restore explains", where=project, details=verdict.broken[:20],
@@ -189,8 +190,11 @@ def _digest(own: Mapping[int, Any], n: int) -> str:
     return own[n].digest if n in own else ""
 
 
-async def _lost(conn: Connection, project: str, bodies: Iterable[str | bytes]) -> tuple[Lost, ...]:
-    """Of each chain: the last record that copies and catalog agree on, and the last that copies tell of."""
+async def _lost(
+    conn: Connection, project: str, bodies: Iterable[str | bytes], *, retired: Mapping[str, Head]
+) -> tuple[Lost, ...]:
+    """Of each chain: the last record that copies and catalog agree on, and the last that copies tell of. What two
+    people let go is not lost."""
     heads = [head for body in bodies for head in checkpoints.heads_of(checkpoints.decoded(body).checkpoint)]
     rows = await _Q.many(
         conn, "records_at", project=project, nodes=[one.node for one in heads], seqs=[one.seq for one in heads]
@@ -199,7 +203,8 @@ async def _lost(conn: Connection, project: str, bodies: Iterable[str | bytes]) -
     lost = []
     for node in sorted({one.node for one in heads}):
         told = [one for one in heads if one.node == node]
-        kept = max((one.seq for one in told if have.get((node, one.seq)) == one.hash), default=0)
+        agreed = [one.seq for one in told if have.get((node, one.seq)) == one.hash]
+        kept = max([*agreed, retired[node].seq if node in retired else 0])
         upto = max(one.seq for one in told)
         if upto > kept:
             lost.append(Lost(node, kept, upto))

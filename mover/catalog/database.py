@@ -137,6 +137,7 @@ _REFUSALS: dict[str, type[MoverError]] = {"MV101": NotFound, "MV102": Conflict, 
 # no other role helps these: docs/access.md, "One person is one person"
 _HELPS = {
     "are one person": "Somebody else decides, with a password that root gave at the local socket (docs/access.md).",
+    "the machine lets no record go": "Sign in, or bring a token of your own; at the local socket you are the machine.",
     "was nobody here when": "Somebody decides who was here before it was asked for; or withdraw it and ask again.",
 }
 

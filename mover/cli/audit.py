@@ -5,20 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from mover.cli.common import Moment, after_option, limit_option, with_client, with_output
+from mover.cli.common import Moment, after_option, limit_option, plan_option, with_client, with_output
 from mover.cli.watching import WholeLines
 from mover.model.amounts import counted
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from mover.audit.packcheck import Checked
     from mover.cli.common import Where
     from mover.cli.output import Output
-    from mover.model.wire import AuditRestore, AuditVerdict
+    from mover.model.wire import AuditRestore, AuditRetirement, AuditVerdict
     from mover.sdk import SyncClient
 
 
@@ -37,6 +40,7 @@ def _asked(command: Any) -> Any:
 
 # what fits on paper; the pack has all of them
 SHEET_RECORDS = 1000
+READ_MAX = 100_000
 
 
 @click.group("audit", cls=WholeLines)
@@ -66,6 +70,30 @@ def list_records(*, mover: SyncClient, out: Output, after: str | None, limit: in
     out.table(page, "at record actor action subject reason", rows, empty="no records")
     if page.next:
         out.note(f"more: --after {page.next}")
+    for pack in page.earlier:
+        out.note(f"older records stand on tiers in {pack} (mover audit retirements)")
+
+
+@command.command("read")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_asked
+@with_output
+def read(*, out: Output, file: Path, **wanted: Any) -> int:
+    """The records of a pack, oldest first, with no daemon: what left the catalog is searched where it stands. Of a
+    pack that is broken nothing is read, exit status 5."""
+    from mover.audit.packcheck import check_pack, matching
+
+    if not check_pack(file).whole:
+        out.note(f"[red]broken[/]: mover audit verify {file} says where")
+        return 5
+    found = list(islice(matching(file, **wanted), READ_MAX))
+    rows = [
+        (one.at, f"{one.node}/{one.seq}", *(body.get(name) for name in ("actor", "action", "subject", "reason")))
+        for one, body in found
+    ]  # fmt: skip
+    told = [{"node": one.node, "seq": one.seq, "at": one.at, "body": body, "hash": one.hash} for one, body in found]
+    out.table(told, "at record actor action subject reason", rows, empty="no records")
+    return 0
 
 
 @command.command("checkpoints")
@@ -137,11 +165,17 @@ def _held(found: Checked) -> list[tuple[str, str]]:
     return [
         ("made", f"{found.made_at} by {found.made_by}" if found.made_at else ""),
         ("run", f"{found.run} of {found.project} at {found.site}" if found.run else ""),
+        ("oldest records", f"of {found.project} at {found.site}: {_ranges(found)}" if found.before else ""),
         ("manifest", files if found.files else ""), ("holds", parts or "no line of a pack"),
         ("approvals", str(found.approvals) if found.lines else ""),
         ("covered", str(found.covered_until or "by no checkpoint") if found.lines else ""),
         ("signed by", key if found.fingerprint else "nobody that can be read"),
     ]  # fmt: skip
+
+
+def _ranges(found: Checked) -> str:
+    parts = ", ".join(f"{one.node} {one.after + 1} to {one.upto}" for one in found.ranges)
+    return f"{parts}, all from before {found.before:%Y-%m-%d} ({found.retirement})" if found.before else ""
 
 
 def sheet_of(file: Path, found: Checked) -> bytes:
@@ -161,7 +195,7 @@ def sheet_of(file: Path, found: Checked) -> bytes:
         "check it": f"mover audit verify {file.name}",
     }  # fmt: skip
     run = {
-        "run": found.run, "project": found.project, "site": found.site, "made at": found.made_at,
+        "run": found.run or _ranges(found), "project": found.project, "site": found.site, "made at": found.made_at,
         "made by": found.made_by, "root of the manifest": found.manifest_root, "files": found.files,
         "slides": found.slides, "approvals": found.approvals, "lines": found.lines,
     }  # fmt: skip
@@ -186,6 +220,8 @@ def _told(out: Output, verdict: AuditVerdict) -> int:
     out.facts(verdict, [("audit", f"{word}, {counted(verdict.records, 'record')}"), ("chains", chains), *copies])
     for restored in verdict.restored:
         out.note(f"  [yellow]restored[/]: {_lost(restored)}")
+    for retired in verdict.retired:
+        out.note(f"  retired: {_left(retired)}")
     if not verdict.checkpoints:
         out.note("  no checkpoint is kept elsewhere: who owns the database could rewrite it unseen"
                  " (a policy of kind audit makes them)")  # fmt: skip
@@ -242,6 +278,58 @@ def _told_restore(out: Output, one: AuditRestore) -> None:
         ("statement", f"{one.id}, {one.state}"), ("reason", one.reason), ("asked by", one.asked_by),
         ("approved by", one.approved_by or "nobody yet"),
         ("checkpoints", f"{one.after + 1} to {one.checkpoint - 1} are from before, {one.checkpoint} says this"), *lost,
+    ])  # fmt: skip
+
+
+@command.command("retirements")
+@with_client
+def retirements(*, mover: SyncClient, out: Output) -> None:
+    """Which of the oldest records left the catalog for packs on tiers, or are asked to."""
+    found = mover.audit.retirements()
+    rows = [(one.id, one.state, one.records, one.left, _left(one)) for one in found]
+    out.table(found, "retirement state records left said", rows, empty="no record ever left the catalog")
+
+
+@command.command("retire")
+@click.option("--before", type=Moment(), required=True, metavar="DAY",
+              help="Records from before then, which is six years ago or more.")  # fmt: skip
+@click.option("--reason", required=True, help="Why they leave; it is told for ever.")
+@plan_option
+@with_client
+def retire(*, mover: SyncClient, out: Output, before: datetime, reason: str, plan: bool) -> None:
+    """Ask that the oldest records leave the catalog for a signed pack on every tier that checkpoints go to. It is
+    written and checked there first; a second person approves."""
+    if plan:
+        out.plan(mover.audit.plan_retirement(before, reason=reason))
+        return
+    made = mover.audit.ask_retirement(before, reason=reason)
+    _told_retirement(out, made)
+    out.note(f"somebody else checks the pack, then: mover audit approve-retirement {made.id}")
+
+
+@command.command("approve-retirement")
+@click.argument("id")
+@with_client
+def approve_retirement(*, mover: SyncClient, out: Output, id: str) -> None:
+    """The second person's word: the records leave within minutes, piece by piece, as long as the packs stand."""
+    _told_retirement(out, mover.audit.approve_retirement(id))
+    out.note("how far it is: mover audit retirements")
+
+
+def _left(one: AuditRetirement) -> str:
+    chains = ", ".join(f"{part.node} {part.after + 1} to {part.upto}" for part in one.chains)
+    by = f"by {one.asked_by} and {one.approved_by}" if one.approved_by else f"by {one.asked_by}, nobody else yet"
+    when = f"{one.approved_at or one.asked_at:%Y-%m-%d %H:%M}"
+    return f"said {when} {by}: {one.reason}; {chains} in {one.pack} on {', '.join(one.tiers)}"
+
+
+def _told_retirement(out: Output, one: AuditRetirement) -> None:
+    chains = [(f"records of {part.node}", f"{part.after + 1} to {part.upto}") for part in one.chains]
+    out.facts(one, [
+        ("retirement", f"{one.id}, {one.state}"), ("from before", f"{one.before:%Y-%m-%d %H:%M}"), *chains,
+        ("pack", one.pack), ("on", ", ".join(one.tiers)), ("digest", one.digest), ("bytes", f"{one.bytes:,}"),
+        ("reason", one.reason), ("asked by", one.asked_by), ("approved by", one.approved_by or "nobody yet"),
+        ("still in the catalog", f"{one.left:,}"),
     ])  # fmt: skip
 
 

@@ -38,7 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verification": ("mover verification show {id}", "mover verification list"),
 }
 # where the noun's own list is not where it is decided
-DECIDED = {"policy-asked": "mover policy pending", "quarantine-asked": "mover quarantine proposals --open"}
+DECIDED = {
+    "policy-asked": "mover policy pending", "quarantine-asked": "mover quarantine proposals --open",
+    "retirement-asked": "mover audit retirements",
+}  # fmt: skip
 
 
 @click.command("status")

@@ -101,6 +101,7 @@ ACTIONS: dict[str, frozenset[Role]] = {
     "answers.read": frozenset({"admin", "custodian"}),
     # two of them, and the database tells who is one
     "audit.restore": frozenset({"admin", "custodian"}),
+    "audit.retire": frozenset({"admin", "custodian"}),
     "service.reload": _ADMIN,
     "tokens.read": _ADMIN,
     "tokens.make": _ADMIN,

@@ -128,6 +128,9 @@ def _log(rows: Rows) -> Said:
         return Said("bad", f"{counted(broken, 'place')} where it does not fit: see `mover audit verify`")
     lost = [row for row in rows if row.kind == "restored"]
     words = f"{counted(sum(row.count for row in chains), 'record')} recomputed, each follows the one before it"
+    left = sum(row.count for row in rows if row.kind == "retired")
+    if left:
+        words += f"; {counted(left, 'older record')} that two people let go stand in packs on tiers"
     if lost:
         return Said("warn", f"{words}; the catalog was restored, and what that lost is known: {lost[0].what}")
     if not any(row.count for row in tiers):
@@ -135,6 +138,19 @@ def _log(rows: Rows) -> Said:
     later = sum(row.count for row in rows if row.kind == "unsigned")
     young = f"; {counted(later, 'record')} younger than the newest copy, signed with the next" if later else ""
     return Said("good", f"{words}, and fit the signed copies on {', '.join(row.what for row in tiers)}{young}")
+
+
+# what is answered from audit records, the oldest of which may have left; `log` tells of them by itself
+FROM_RECORDS = ("history", "deletions")
+
+
+def earlier(packs: Rows) -> str:
+    """The end of an answer where the oldest records stand elsewhere."""
+    if not packs:
+        return ""
+    names = ", ".join(row.id for row in packs[:5]) + (", …" if len(packs) > 5 else "")
+    until = max(row.before for row in packs)
+    return f"; records from before {_day(until)} stand in packs on tiers: {names} (`mover audit retirements`)"
 
 
 _VERIFY = "mover audit verify"

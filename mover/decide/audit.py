@@ -59,16 +59,19 @@ class Chain:
     """Checks one chain record by record, in the order given, in constant memory (the first `limit` broken
     links).
 
-    Feed every record with `add`, then ask `finish`.
+    `retired` is the last of the records that may stand in packs elsewhere: the chain may begin after it, or before,
+    while they leave; then those that still stand must lead to it. Feed every record with `add`, then ask `finish`.
     """
 
-    def __init__(self, *, limit: int = 100, anchors: Iterable[Head] = ()) -> None:
+    def __init__(self, *, limit: int = 100, anchors: Iterable[Head] = (), retired: Head | None = None) -> None:
         self.records = 0
         self.broken: list[Broken] = []
         self._limit = limit
-        self._seq = 0
-        self._hash = b""
+        self._retired = retired
+        self._seq, self._hash = (0, b"") if retired is None else (retired.seq, retired.hash)
         self._anchors = {anchor.seq: anchor for anchor in anchors}
+        if retired is not None and self._anchors.setdefault(retired.seq, retired).hash != retired.hash:
+            self._report(retired.node, retired.seq, "rewritten", "what is said of it is not what copies say")
 
     @property
     def last_seq(self) -> int:
@@ -79,6 +82,8 @@ class Chain:
         return self._hash
 
     def add(self, link: Link) -> None:
+        if not self.records and self._retired is not None and link.seq <= self._seq:
+            self._seq, self._hash = link.seq - 1, link.prev if link.seq > 1 else b""
         self.records += 1
         for problem, reason in self._judge(link):
             self._report(link.node, link.seq, problem, reason)
@@ -92,7 +97,7 @@ class Chain:
     def finish(self, head: Head | None) -> list[Broken]:
         """What is broken, the end included; an empty list means whole."""
         if head is None:
-            if self.records:
+            if self.records or self._retired is not None:
                 self._report("", self._seq, "headless", "records stand there, but no head says where they end")
         elif head.seq > self._seq:
             self._report(head.node, head.seq, "truncated", f"the head says {head.seq}, the last is {self._seq}")
@@ -134,8 +139,10 @@ def record_hash(link: Link) -> bytes:
     return sha256(link.prev + text.encode()).digest()
 
 
-def check_chain(links: Iterable[Link], head: Head | None, *, anchors: Iterable[Head] = ()) -> list[Broken]:
+def check_chain(
+    links: Iterable[Link], head: Head | None, *, anchors: Iterable[Head] = (), retired: Head | None = None
+) -> list[Broken]:
     """The whole check over a chain at hand."""
-    chain = Chain(anchors=anchors)
+    chain = Chain(anchors=anchors, retired=retired)
     chain.extend(links)
     return chain.finish(head)

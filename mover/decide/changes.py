@@ -61,6 +61,7 @@ _OF_KIND: dict[str, Touched] = {
     "account": Touched("accounts", ("tokens",)),
     "session": Touched(others=("accounts",)),
     "acceptance": Touched(),
+    "retirement": Touched(),
 }
 _NUMBER = Touched("slides", ("rulings", "batches"))
 # of a subject that is no id (a policy's name, a tier, a site): by the first word of what was done

@@ -83,6 +83,8 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("tables listed", Kind("110103", "R")),
     ("names trusted", Kind("110110", "R")),
     ("audit restore", Kind("110113", "U", _SECURITY)),
+    ("audit retirement", Kind("110113", "U", _SECURITY)),
+    ("audit records retired", Kind("110105", "D")),
     ("audit", Kind("110101", "R", _REPORT)),
     ("answer read", Kind("110101", "R", _REPORT)),
     ("manifest read", Kind("110103", "R")),

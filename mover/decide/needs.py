@@ -114,6 +114,11 @@ RULES: dict[str, Rule] = {
         "{n} statements of what a restored catalog lost wait for a second person",
         "Read what would be lost for good, then approve it, or let it lapse.",
     ),
+    "retirement-asked": Rule(
+        "audit.retire", "soon", "audit", "whether the oldest audit records leave waits for a second person",
+        "{n} requests that the oldest audit records leave wait for a second person",
+        "Check the pack where it stands, then approve it, or let it lapse.",
+    ),
     "quarantine-asked": Rule(
         "quarantine.read", "soon", "quarantine", "a decision about quarantine waits for a second person",
         "{n} decisions about quarantine wait for a second person", "Look at what waits, then confirm or decline.",

@@ -1,4 +1,5 @@
-"""An audit pack: all that shows how one run came to its data, in one file (docs/formats.md, `mover-audit-pack/1`).
+"""An audit pack: all that shows how one run came to its data, in one file (docs/formats.md, `mover-audit-pack/1`); or
+the oldest records of some chains, when they leave the catalog.
 
 JSON lines, compressed with zstd (RFC 8878). The first says what it is, the last holds the digest of every line before
 it and the site's signature over that. Nothing in it names a patient: ids, numbers, digests and policies' texts.
@@ -12,6 +13,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from mover.model.certificate import Signature
+from mover.model.checkpoint import RetiredChain
 
 FORM: Final = "mover-audit-pack/1"
 LINE_MAX: Final = 256 << 20  # the longest lines are certificates of whole batches
@@ -29,6 +31,14 @@ class Head(Line, frozen=True, kw_only=True, tag="pack"):
     made_at: str
     made_by: str
     tool: str
+
+
+class Range(Line, frozen=True, kw_only=True, tag="range"):
+    """Instead of a run and what belongs to it: which records of which chains leave by this retirement."""
+
+    id: str
+    before: datetime
+    chains: tuple[RetiredChain, ...]
 
 
 class Run(Line, frozen=True, kw_only=True, tag="run"):
@@ -125,7 +135,9 @@ class End(Line, frozen=True, kw_only=True, tag="end"):
     signature: Signature
 
 
-AnyLine = Head | Run | ManifestLine | Slide | Proof | Certificate | Policy | Snapshot | Record | Checkpoint | End
+AnyLine = (
+    Head | Range | Run | ManifestLine | Slide | Proof | Certificate | Policy | Snapshot | Record | Checkpoint | End
+)
 
 
 def signed_bytes(lines: int, digest: str) -> bytes:

@@ -44,6 +44,31 @@ class Restored(Struct, frozen=True, kw_only=True):
     lost: tuple[Lost, ...]
 
 
+class RetiredChain(Struct, frozen=True):
+    """The oldest records of one chain, those after `after` up to `upto`, whose hash is `hash`."""
+
+    node: str
+    after: int
+    upto: int
+    hash: str
+
+
+class Retired(Struct, frozen=True, kw_only=True):
+    """Two people said that these records, all from before `before`, leave the catalog for the pack with this digest,
+    which stands on `tiers`. `carried` are earlier statements of restores and retirements whose own records are among
+    them."""
+
+    id: str
+    reason: str
+    asked_by: str
+    approved_by: str
+    before: str
+    chains: tuple[RetiredChain, ...]
+    pack: str
+    tiers: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+
+
 class Checkpoint(Struct, frozen=True, kw_only=True):
     form: Literal["mover-audit-checkpoint/1"] = FORM
     site: str
@@ -53,6 +78,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     heads: tuple[ChainEnd, ...]
     previous: str  # BLAKE3 of the file of n - 1; empty for the first
     restored: Restored | UnsetType = UNSET  # only in the first one after a restore
+    retired: Retired | UnsetType = UNSET  # only in the one that says it
 
 
 class SignedCheckpoint(Struct, frozen=True):
@@ -68,3 +94,8 @@ def folder_of(project: str) -> str:
 def key_of(project: str, n: int) -> str:
     """Where checkpoint `n` stands on a tier."""
     return f"{folder_of(project)}/{n:012d}.json"
+
+
+def pack_key_of(project: str, id: str) -> str:
+    """Where the pack of a retirement stands on a tier: beside the checkpoints' folders, not in one."""
+    return f".mover/audit-packs/{project}/{id}.audit"

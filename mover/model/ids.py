@@ -50,6 +50,7 @@ KINDS = frozenset(
         "folder",
         "change",
         "acceptance",
+        "retirement",
     ]
 )
 

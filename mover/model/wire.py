@@ -1725,8 +1725,11 @@ class ScanFindingPage(Answer, frozen=True, kw_only=True):
 
 
 class AuditPage(Answer, frozen=True, kw_only=True):
+    """`earlier`, told with the last page: the packs on tiers in which older records stand."""
+
     records: list[AuditRecord]
     next: str | None = None
+    earlier: list[str] = []
 
 
 class CheckpointCopies(Answer, frozen=True, kw_only=True):
@@ -1781,6 +1784,41 @@ class AuditRestore(Answer, frozen=True, kw_only=True):
     approved_at: datetime | None = None
 
 
+class RetiredRecords(Answer, frozen=True, kw_only=True):
+    """Of one chain: the records after `after`, up to `upto`."""
+
+    node: str
+    after: int
+    upto: int
+
+
+class AuditRetirement(Answer, frozen=True, kw_only=True):
+    """The oldest records of some chains leave the catalog for a signed pack, which stands under the name `pack` on
+    each of `tiers`, once two people said so; `left` is how many of them are still in the catalog. `checkpoint` says
+    it, too."""
+
+    id: str
+    state: Literal["asked", "approved", "retired", "lapsed"]
+    before: datetime
+    chains: list[RetiredRecords]
+    records: int
+    left: int
+    pack: str
+    digest: str
+    bytes: int
+    tiers: list[str]
+    reason: str
+    asked_by: str
+    asked_at: datetime
+    checkpoint: int | None = None
+    approved_by: str | None = None
+    approved_at: datetime | None = None
+
+
+class AuditRetirements(Answer, frozen=True, kw_only=True):
+    retirements: list[AuditRetirement]
+
+
 class AuditRestores(Answer, frozen=True, kw_only=True):
     restores: list[AuditRestore]
 
@@ -1816,10 +1854,17 @@ class AuditRestoreRequest(Body, frozen=True):
     reason: Reason
 
 
+class AuditRetirementRequest(Body, frozen=True):
+    """Records from before this time, which is six years ago or more."""
+
+    before: Annotated[datetime, Meta(tz=True)]
+    reason: Reason
+
+
 class AuditVerdict(Answer, frozen=True, kw_only=True):
     """`whole` only when every chain of the project was recomputed and matched, and fits what stands on other tiers.
-    `restored` is what that leaves out, since two people said so; `uncovered` are the youngest records, which no signed
-    copy that was read covers yet."""
+    `restored` is what that leaves out, since two people said so; `retired` are records that left for packs on tiers,
+    since two people said so; `uncovered` are the youngest records, which no signed copy that was read covers yet."""
 
     whole: bool
     records: int
@@ -1828,6 +1873,7 @@ class AuditVerdict(Answer, frozen=True, kw_only=True):
     broken: list[dict[str, Any]] = []
     checkpoints: list[CheckpointCopies] = []
     restored: list[AuditRestore] = []
+    retired: list[AuditRetirement] = []
 
 
 Scopes = Annotated[list[Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z]+$")]], Meta(min_length=1, max_length=200)]

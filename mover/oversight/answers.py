@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mover.catalog.database import Connection, Database
 from mover.catalog.queries import load
 from mover.decide.access import ACTIONS
-from mover.decide.answers import QUESTIONS, Question
+from mover.decide.answers import FROM_RECORDS, QUESTIONS, Question, earlier
 from mover.decide.needs import Need
 from mover.errors import NotFound, RequestInvalid
 from mover.model import wire
@@ -73,8 +73,10 @@ class Answers:
             raise RequestInvalid(f"the question is about one {question.about}", where=code)
         rows = await self._rows(project, code, about or "")
         said = question.say(rows)
+        earlier = await self._earlier(project, code)
         return wire.ComplianceAnswer(
-            question=code, asks=question.asks, about=about, tone=said.tone, answer=said.answer,
+            question=code, asks=question.asks, about=about, tone=said.tone,
+            answer=said.answer + earlier,
             columns=[name.replace("_", " ") for name in question.columns],
             rows=[[_text(cell) for cell in row] for row in rows[:ROWS_MAX]], cut=len(rows) > ROWS_MAX,
             proof=[line.replace("{about}", about or "") for line in question.proof],
@@ -90,6 +92,14 @@ class Answers:
             case "last-copy":
                 return [*await self._found(project, "last_copy", about), *WAYS]
         return await self._found(project, code, about)
+
+    async def _earlier(self, project: str, code: str) -> str:
+        """What was answered from audit records that stand here; the oldest may have left."""
+        if code not in FROM_RECORDS:
+            return ""
+        async with self._database.project(project) as conn:
+            packs = await SQL.many(conn, "earlier", project=project, about="", limit=ROWS_MAX)
+        return earlier(packs)
 
     async def _found(self, project: str, name: str, about: str) -> list[Any]:
         """As it stood at one moment, however long it takes to read."""
@@ -114,7 +124,9 @@ def _log_rows(verdict: wire.AuditVerdict) -> list[LogRow]:
         for one in verdict.restored for part in one.lost
     ]  # fmt: skip
     chains = [LogRow("chain", node, n, broken[node]) for node, n in verdict.chains.items()]
-    return [*chains, *tiers, LogRow("unsigned", "younger than the newest copy", verdict.uncovered, 0), *restored]
+    retired = [LogRow("retired", one.pack, one.records - one.left, 0) for one in verdict.retired]
+    unsigned = LogRow("unsigned", "younger than the newest copy", verdict.uncovered, 0)
+    return [*chains, *tiers, *retired, unsigned, *restored]
 
 
 def _asked(one: Question) -> wire.Question:

@@ -181,3 +181,8 @@ select p.loaded_at, 'policy', n.name, p.digest, n.name from named n
   join lateral (select loaded_at, digest from mover.policy where name = n.name and loaded_at <= n.at
                  order by loaded_at desc limit 1) p on true
  order by 1, 2 limit %(limit)s;
+
+-- name: earlier
+-- Packs on tiers in which the oldest audit records stand, and from before when they are.
+select r.id, r.before, r.digest from mover.audit_retirement r
+ where r.project_id = %(project)s and r.approved_at is not null order by r.n desc limit %(limit)s;

@@ -32,6 +32,9 @@ union all
 select 'loss-asked', count(*), min(id), min(asked_at), '' from mover.audit_restore
  where approved_at is null and lapses_at > now()
 union all
+select 'retirement-asked', count(*), min(id), min(asked_at), '' from mover.audit_retirement
+ where approved_at is null and lapses_at > now()
+union all
 select 'quarantine-asked', count(*), min(cause), min(proposed_at), '' from mover.quarantine_proposal
  where state = 'open' and lapses_at > now()
 union all

@@ -1128,6 +1128,26 @@ class Audit(Noun):
         ask = Ask("POST", f"/v1/audit/restores/{id}/approve", timeout_s=600)
         return await self._transport.send(ask, wire.AuditRestore)
 
+    async def retirements(self) -> list[wire.AuditRetirement]:
+        """Which of the oldest records left the catalog for packs on tiers, or are asked to, newest first."""
+        answer: wire.AuditRetirements = await self._get("/v1/audit/retirements", wire.AuditRetirements)
+        return answer.retirements
+
+    async def plan_retirement(self, before: datetime, *, reason: str) -> wire.Plan:
+        body = wire.AuditRetirementRequest(before, reason)
+        ask = Ask("POST", "/v1/audit/retirements", query={"plan": True}, body=body, repeatable=True, timeout_s=600)
+        return await self._transport.send(ask, wire.Plan)
+
+    async def ask_retirement(self, before: datetime, *, reason: str) -> wire.AuditRetirement:
+        """The first person's word; the pack stands on every tier when this returns."""
+        body = wire.AuditRetirementRequest(before, reason)
+        ask = Ask("POST", "/v1/audit/retirements", body=body, timeout_s=3600)
+        return await self._transport.send(ask, wire.AuditRetirement)
+
+    async def approve_retirement(self, id: str) -> wire.AuditRetirement:
+        ask = Ask("POST", f"/v1/audit/retirements/{id}/approve", timeout_s=3600)
+        return await self._transport.send(ask, wire.AuditRetirement)
+
     async def verify(self) -> wire.AuditVerdict:
         return await self._get("/v1/audit/verify", wire.AuditVerdict, timeout_s=600)
 

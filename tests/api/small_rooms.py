@@ -788,6 +788,27 @@ class SmallAudit(Room):
             approved_by=by, approved_at=AT if by else None,
         )  # fmt: skip
 
+    async def retirements(self, project: str) -> wire.AuditRetirements:
+        return wire.AuditRetirements(retirements=[self.retired("cora")])
+
+    async def plan_retirement(self, project: str, body: wire.AuditRetirementRequest) -> wire.Plan:
+        step = wire.PlanStep(action="retire", subject="n", reason="records 1 to 9 are older")
+        return wire.Plan(step="retire", counts={"records": 9}, bytes=0, steps=[step])
+
+    async def ask_retirement(self, identity: Identity, body: wire.AuditRetirementRequest) -> wire.AuditRetirement:
+        return self.retired(None)
+
+    async def approve_retirement(self, identity: Identity, id: str) -> wire.AuditRetirement:
+        return self.retired(identity.actor)
+
+    def retired(self, by: str | None) -> wire.AuditRetirement:
+        return wire.AuditRetirement(
+            id="retirement-1", state="approved" if by else "asked", before=AT,
+            chains=[wire.RetiredRecords(node="n", after=0, upto=9)], records=9, left=9, pack="p", digest="0" * 64,
+            bytes=9, tiers=["archive"], reason="the disk", asked_by="ann", asked_at=AT, approved_by=by,
+            approved_at=AT if by else None, checkpoint=3 if by else None,
+        )  # fmt: skip
+
     async def accessed(self, project: str, what: str, *subject: str, by: str, request: str) -> None:
         if self.full:
             raise CatalogUnavailable("the catalog is away")

@@ -21,6 +21,7 @@ BODIES: dict[str, Any] = {
     "TablesLook": {"purpose": "declare the tables"},
     "DumpRequest": {},
     "AuditRestoreRequest": {"reason": "the disk broke"},
+    "AuditRetirementRequest": {"before": "2020-01-01T00:00:00Z", "reason": "the disk is full"},
     "CohortRequest": {"name": "prostate", "expression": "gleason >= 7"},
     "CountRequest": {"expression": "gleason >= 7"},
     "DescribeRequest": {"expression": "gleason >= 7", "columns": ["gleason"]},

@@ -107,6 +107,36 @@ def test_an_untouched_chain_is_whole() -> None:
     assert check_chain(links, head_of(links), anchors=[head_of(links[:4])]) == []
 
 
+def rewritten_from(links: list[Link], at: int) -> list[Link]:
+    """Link `at` and all after it say something else, each with its own hash."""
+    made = links[:at]
+    for link in links[at:]:
+        lie = msgspec.structs.replace(link, body='{"lie":1}', prev=made[-1].hash if made else b"")
+        made.append(msgspec.structs.replace(lie, hash=record_hash(lie)))
+    return made
+
+
+def test_a_chain_may_begin_later_only_up_to_what_two_people_let_go() -> None:
+    """While records leave, those that still stand lead to the last of them; afterwards the next one follows it."""
+    links = make_chain(8)
+    base, end = head_of(links[:5]), head_of(links)
+    for first in range(6):
+        assert check_chain(links[first:], end, retired=base, anchors=[head_of(links[:3]), end]) == []
+    problems = {
+        "more left": (links[6:], end), "all left": ([], end), "one in the middle": ([*links[:2], *links[3:]], end),
+        "rewritten before it": (rewritten_from(links[2:], 0), end), "cut": (links[5:7], end),
+        "a first record that follows another": ([msgspec.structs.replace(links[5], prev=b"x"), *links[6:]], end),
+        "no head": (links[5:], None), "nothing at all": ([], None),
+    }  # fmt: skip
+    for what, (rest, head) in problems.items():
+        assert check_chain(rest, head, retired=base), what
+    assert check_chain([], base, retired=base) == [], "a node that is no more left whole"
+    other = msgspec.structs.replace(base, hash=links[3].hash)
+    for rest in (links, links[4:], links[5:]):
+        assert check_chain(rest, end, retired=other), "the end of what left is not that record"
+    assert check_chain(links[5:], end, retired=base, anchors=[other])
+
+
 async def write(database: Database, count: int, *, node: str = "n1", project: str = "demo") -> None:
     for index in range(count):
         async with database.project(project) as conn:

@@ -243,6 +243,9 @@ ASKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("answers",): ("clean", "0123456789ABCDEFG"),
     ("audit", "accept-restore"): ("--reason", "the disk broke"),
     ("audit", "approve-restore"): ("acceptance-1",),
+    ("audit", "retirements"): (),
+    ("audit", "retire"): ("--before", "2020-01-01", "--reason", "the disk is full"),
+    ("audit", "approve-retirement"): ("retirement-1",),
     ("policy", "list"): (),
     ("policy", "show"): ("stage",),
     ("policy", "schema"): (),
@@ -270,7 +273,7 @@ OTHERWISE = {
     ("events",),
     ("policy", "edit"),
     ("verification", "report"), ("transfer", "report"), ("run", "manifest"), ("run", "clean"), ("audit", "export"),
-    ("audit", "pack"),
+    ("audit", "pack"), ("audit", "read"),
     ("run", "events"), ("run", "keep"),
     ("batch", "reveal"), ("records", "found"), ("slide", "grant"), ("slide", "decline"),
     *(("vault", name) for name in ("status", "reveal", "export", "erase", "import")),
@@ -421,6 +424,8 @@ def test_the_manifest_and_the_audit_come_as_they_are(mover: Mover, daemon: Daemo
     broken = mover("audit", "verify", "run-1.audit", "--html", "run-1.html")
     assert "NOT WHOLE, " in (tmp_path / "run-1.html").read_text()
     assert mover("audit", "verify", "--html", "nothing.html").status == 2
+    unread = mover("audit", "read", "run-1.audit", "--subject", "run-1")
+    assert unread.status == 5 and "verify run-1.audit says where" in unread.err + unread.out
     assert broken.status == 5 and "not a line of an audit pack" in broken.out and "no line of a pack" in broken.out
     assert "manifest" not in broken.out and " of  at " not in broken.out  # what is not known is not said
     assert "1 record that no signed copy covers yet" in mover("--url", daemon.url, "audit", "verify").out

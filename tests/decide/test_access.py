@@ -76,6 +76,7 @@ audit.read          .      .        +     +         .
 audit.pack          .      .        +     +         .
 answers.read        .      .        +     +         .
 audit.restore       .      .        +     +         .
+audit.retire        .      .        +     +         .
 service.reload      .      .        +     .         .
 tokens.read         .      .        +     .         .
 tokens.make         .      .        +     .         .
@@ -114,7 +115,7 @@ def test_who_runs_the_machine_and_who_sees_names_are_two_people() -> None:
     assert not may("admin", "names.reveal")
     work = {action for action in ACTIONS if not action.endswith(".read")}
     # a certificate names nobody and moves nothing: it is what a compliance officer asks for
-    work -= {"names.reveal", "batches.certify", "audit.pack", "audit.restore"}
+    work -= {"names.reveal", "batches.certify", "audit.pack", "audit.restore", "audit.retire"}
     # grants or declines what who moves bytes asks about a withdrawn slide, and asks nothing
     work -= {"rulings.decide"}
     # one's own password and tokens

@@ -26,7 +26,7 @@ from tests.support.postgres import Dsns
 pytestmark = [pytest.mark.usefixtures("tier_rows"), pytest.mark.slow]
 
 # what a dump keeps of the audit, and putting it back
-SAVED = ("audit_record", "audit_head", "checkpoint", "checkpoint_copy", "audit_restore")
+SAVED = ("audit_record", "audit_head", "checkpoint", "checkpoint_copy", "audit_restore", "audit_retirement")
 
 
 class Ward(House):

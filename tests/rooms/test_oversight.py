@@ -66,7 +66,7 @@ async def test_what_waits_is_told_to_its_project_and_to_who_may_read_it(dsns: Ds
     other = (await room.needs(Identity(actor="bob", role="operator", project="other"))).needs
     assert {one.code for one in other} == {"tier-away", "warning"}
     custodian = (await room.needs(Identity(actor="cy", role="custodian", project="demo"))).needs
-    theirs = {"batch-failed", "packs-quarantined", "quarantine-asked", "ruling-asked", "loss-asked"}
+    theirs = {"batch-failed", "packs-quarantined", "quarantine-asked", "ruling-asked", "loss-asked", "retirement-asked"}
     assert {one.code for one in custodian} <= theirs
 
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ ARGUMENTS: dict[str, Any] = {
 NOUN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "plots": {"name": "calendar", "column": "gleason", "tier": "flash"}, "slides": {"level": 3, "column": 0, "row": 1},
     "answers": {"question": "log"},
-    "audit": {"id": "acceptance-1", "reason": "the disk broke"},
+    "audit": {
+        "id": "acceptance-1", "reason": "the disk broke", "before": datetime(2020, 1, 1, tzinfo=UTC),
+    },
     "quarantine": {"decision": "confirm"}, "rulings": {"action": "reinstate", "decision": "grant"},
     "snapshots": {"tags": ["golden"]},
     "policies": {

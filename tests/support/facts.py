@@ -108,6 +108,8 @@ def whole_project(conn: psycopg.Connection[Any], project: str, *, mark: str, num
     insert(conn, "checkpoint_copy", **of, n=1, tier="archive")
     insert(conn, "audit_restore", **of, id=f"acceptance-{mark}", n=2, facts="{}", reason="a lost disk", asked_by="ann",
            asked_person="ann")  # fmt: skip
+    insert(conn, "audit_retirement", **of, id=f"retirement-{mark}", before="2019-01-01", chains="[]", digest="0" * 64,
+           bytes=1, tiers=["archive"], reason="room", asked_by="ann", asked_person="ann")  # fmt: skip
     insert(conn, "artifact", **of, snapshot_id=snapshot, path="a", size_bytes=1, digest=DIGEST)
     insert(conn, "idempotency", **of, key="k", route="POST /v1/batches", body_digest=DIGEST, subject_id=batch)
     insert(conn, "proof", **of, id=f"proof-{mark}", kind="verified", subject_id=f"pack-{mark}", count=1, bytes=1,

@@ -42,6 +42,7 @@ def test_who_answers_for_it_finds_a_deed_judges_the_chain_and_takes_a_run_along(
     page.get_by_role("tab", name="Chain and checkpoints").click()
     page.get_by_role("button", name="Check now").click()
     expect(page.get_by_text("Whole", exact=True)).to_be_visible()
+    _what_two_say_of_the_oldest_records(one, house)
     page.get_by_role("tab", name="Questions").click()
     asked = page.locator("#questions li button")
     expect(asked).to_have_count(10)
@@ -74,3 +75,30 @@ def test_who_does_not_answer_for_it_has_no_such_page(walk: Walk) -> None:
     one = walk("operator", "/audit")
     expect(one.page.get_by_text("There is no such page, or not for your role")).to_be_visible()
     expect(one.page.get_by_role("link", name="Audit")).to_have_count(0)
+
+
+def _what_two_say_of_the_oldest_records(one: Seen, house: House) -> None:
+    """One asks and is told what the settings say; another sees what was asked, and approves, which is refused here:
+    this hospital is younger than six years."""
+    page, oldest = one.page, one.page.locator("#retirements")
+    one.expect(409)
+    expect(oldest).to_contain_text("Records stay for ever")
+    oldest.get_by_role("button", name="Let some leave").click()
+    page.get_by_label("Records from before").fill("2001-01-01")
+    page.get_by_label("Why they leave").fill("to see whether they may")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_text("this site keeps its records for ever")).to_be_visible()
+    page.keyboard.press("Escape")
+    house.change(
+        "insert into mover.audit_retirement (project_id, id, before, chains, digest, bytes, tiers, reason, asked_by,"
+        " asked_person) select id, 'retirement-1', '2001-01-01', %s::jsonb, repeat('0', 64), 9, '{archive}',"
+        " 'a small disk', 'ann', 'ann' from mover.project limit 1",
+        '[{"node": "n7", "after": 0, "upto": 9, "hash": "00"}]',
+    )
+    one.go("/audit?tab=take")
+    one.go("/audit?tab=chain")
+    expect(oldest).to_contain_text("1 to 9 of the chain of n7: in a pack on archive")
+    expect(oldest).to_contain_text("Says ann, and nobody else yet")
+    oldest.get_by_role("button", name="Approve").click()
+    expect(page.get_by_text("this site keeps its records for ever").last).to_be_visible()
+    house.change("delete from mover.audit_retirement")

@@ -121,7 +121,7 @@ function Chain() {
   return html`<div class="grid wide"><${Panel} title="Do the chains hold?" id="verify" aside=${html`<button class="first" onClick=${() => setTurn(turn + 1)}>${turn ? "Check again" : "Check now"}</button>`}>
       ${turn ? html`<${Verdict} key=${turn} />` : html`<p>Every hash of the project is recomputed, and compared with the signed checkpoints that stand on other tiers. A record that was changed, dropped, added or moved is named.</p>`}
       <${Equivalent} operation="audit.verify" /><//>
-    <${Checkpoints} /><${Restores} /></div>`;
+    <${Checkpoints} /><${Restores} /><${Retirements} /></div>`;
 }
 
 const toneOf = (v) => (!v.whole ? "bad" : v.restored.length ? "warn" : "good");
@@ -132,12 +132,19 @@ function saidOf(one) {
   return html`Restored from an older dump, says ${one.asked_by}${one.approved_by ? ` with ${one.approved_by}` : ", and nobody else yet"}, ${moment(one.approved_at ?? one.asked_at)}: “${one.reason}”. ${lost.length ? `Known lost: ${lost.join(", ")}.` : "No record is lost."}`;
 }
 
+/** What two people said of the oldest records. */
+function leftOf(one) {
+  const chains = one.chains.map((part) => `${count(part.after + 1)} to ${count(part.upto)} of the chain of ${part.node}`);
+  return html`Records from before <${Time} at=${one.before} />, ${chains.join(", ")}: in a pack on ${one.tiers.join(", ")}, digest <span class="mono" title=${one.digest}>${one.digest.slice(0, 10)}…</span>. Says ${one.asked_by}${one.approved_by ? ` with ${one.approved_by}` : ", and nobody else yet"}, ${moment(one.approved_at ?? one.asked_at)}: “${one.reason}”. ${one.state === "approved" ? `${plural(one.left, "record")} still to leave.` : ""}`;
+}
+
 function Verdict() {
   const asked = useAsk("audit.verify", {}, { every: 0 });
   return html`<${Asked} asked=${asked} rows=${4}>${(v) => html`
     <p class="verdict ${toneOf(v)}" role="status"><${Shape} tone=${toneOf(v)} /> <strong>${!v.whole ? "Broken" : v.restored.length ? "Whole but for what is known lost" : "Whole"}</strong> <span>${plural(v.records, "record")} in ${plural(Object.keys(v.chains).length, "chain")} ${v.whole ? "recomputed; each fits the one before it" : "recomputed; not all of them fit"}.</span></p>
     ${v.checkpoints.length > 0 && v.uncovered > 0 && html`<p class="small muted">${plural(v.uncovered, "record")} that no signed copy covers yet: the next checkpoint will, and is signed by itself.</p>`}
     ${v.restored.map((one) => html`<p key=${one.id}><${Shape} tone="warn" /> ${saidOf(one)}</p>`)}
+    ${v.retired.map((one) => html`<p key=${one.id}>${leftOf(one)}</p>`)}
     ${v.broken.length > 0 && html`<div class="scroll"><table><thead><tr>${Object.keys(v.broken[0]).map((h) => html`<th key=${h}>${h}</th>`)}</tr></thead><tbody>${v.broken.slice(0, 200).map((one, at) => html`<tr key=${at}>${Object.keys(v.broken[0]).map((h) => html`<td key=${h} class="mono">${String(one[h] ?? "")}</td>`)}</tr>`)}</tbody></table></div>`}
     <${Facts} of=${Object.entries(v.chains).map(([node, n]) => [`chain of ${node}`, plural(n, "record")])} />
     ${v.checkpoints.length > 0 && html`<h3>What other tiers hold</h3><div class="scroll"><table><thead><tr><th>tier</th><th class="right">checkpoints</th><th class="right">newest</th><th>signed by</th><th></th></tr></thead>
@@ -163,27 +170,59 @@ function Checkpoints() {
     empty=${html`<${Empty} title="No checkpoint yet">One is signed every hour in which something was recorded, and written to each protect and archive tier.<//>`} /><${Equivalent} operation="audit.checkpoints" /><//>`;
 }
 
-/** After the catalog was restored from an older dump: one person says so, another approves. */
-function Restores() {
-  const asked = useAsk("audit.restores", {}, { every: 0 });
+/** What two people say, one after the other: a dialog for the first, a button for the second. `doing` sends for them. */
+function useWords(asked) {
   const [open, setOpen] = useState(false);
-  const send = async (name, said, body) => {
+  const [busy, setBusy] = useState(false);
+  const send = async (doing) => {
+    setBusy(true);
     try {
-      await call(name, said, { body });
+      await doing();
       setOpen(false);
       asked.again();
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       toast([problem.message, problem.hint].filter(Boolean).join(". "), "bad");
+    } finally {
+      setBusy(false);
     }
   };
+  return { open, setOpen, busy, send };
+}
+
+/** The oldest records leave for a pack on other tiers: one person asks, another approves. */
+function Retirements() {
+  const asked = useAsk("audit.retirements", {}, { every: 0 });
+  const { open, setOpen, busy, send } = useWords(asked);
   const ask = (event) => {
     event.preventDefault();
-    send("audit.ask_restore", {}, { reason: new FormData(event.currentTarget).get("reason") });
+    const said = new FormData(event.currentTarget);
+    const body = { before: `${said.get("before")}T00:00:00Z`, reason: said.get("reason") };
+    send(() => call("audit.ask_retirement", {}, { body }));
+  };
+  return html`<${Panel} title="Oldest records" id="retirements" aside=${may("audit.ask_retirement") && html`<button onClick=${() => setOpen(true)}>Let some leave…</button>`}>
+    <${Asked} asked=${asked} rows=${2}>${({ retirements }) => (retirements.length ? retirements.map((one) => html`<div key=${one.id} class="row"><${Badge} state=${one.state} />
+        <span>${leftOf(one)}</span>${one.state === "asked" && may("audit.approve_retirement") && html`<button disabled=${busy} onClick=${() => send(() => call("audit.approve_retirement", { id: one.id }))}>Approve</button>`}</div>`) : html`<p>Records stay for ever, unless the settings say for how many years. Older ones may then leave the catalog for a signed pack on every tier that takes checkpoints, when two people say so: none that is younger than six years.</p>`)}<//>
+    <${Equivalent} operation="audit.retirements" />
+    ${open && html`<${Dialog} title="The oldest records leave the catalog" close=${() => setOpen(false)}><form onSubmit=${ask}>
+      <p>They are first written as a pack onto every tier that takes checkpoints, read back and checked, which may take minutes. A second person approves; both names and the reason are told for ever.</p>
+      <div class="field"><label for="retire-before">Records from before</label><input id="retire-before" name="before" type="date" required /></div>
+      <div class="field"><label for="retire-reason">Why they leave</label><input id="retire-reason" name="reason" required minlength="3" maxlength="500" /></div>
+      <div class="row last"><button class="first" disabled=${busy}>Ask</button></div></form><//>`}<//>`;
+}
+
+/** After the catalog was restored from an older dump: one person says so, another approves. */
+function Restores() {
+  const asked = useAsk("audit.restores", {}, { every: 0 });
+  const { open, setOpen, busy, send } = useWords(asked);
+  const ask = (event) => {
+    event.preventDefault();
+    const body = { reason: new FormData(event.currentTarget).get("reason") };
+    send(() => call("audit.ask_restore", {}, { body }));
   };
   return html`<${Panel} title="After a restore of the catalog" id="restores" aside=${may("audit.ask_restore") && html`<button onClick=${() => setOpen(true)}>It was restored…</button>`}>
     <${Asked} asked=${asked} rows=${2}>${({ restores }) => (restores.length ? restores.map((one) => html`<div key=${one.id} class="row"><${Badge} state=${one.state} tone=${one.state === "asked" ? "wait" : "warn"} />
-        <span>${saidOf(one)}</span>${one.state === "asked" && may("audit.approve_restore") && html`<button onClick=${() => send("audit.approve_restore", { id: one.id })}>Approve</button>`}</div>`) : html`<p>A catalog that came back from an older dump lacks records that the tiers know of, and the chain is broken where they end. Two people can say so: what is lost is then told with every verdict, for ever, and checkpoints go on.</p>`)}<//>
+        <span>${saidOf(one)}</span>${one.state === "asked" && may("audit.approve_restore") && html`<button disabled=${busy} onClick=${() => send(() => call("audit.approve_restore", { id: one.id }))}>Approve</button>`}</div>`) : html`<p>A catalog that came back from an older dump lacks records that the tiers know of, and the chain is broken where they end. Two people can say so: what is lost is then told with every verdict, for ever, and checkpoints go on.</p>`)}<//>
     <${Equivalent} operation="audit.restores" />
     ${open && html`<${Dialog} title="The catalog was restored from an older dump" close=${() => setOpen(false)}><form onSubmit=${ask}>
       <p>What is lost is found on the tiers. A second person approves; both names and the reason are told for ever.</p>

@@ -5,8 +5,8 @@ import { words } from "../lib/format.js";
 
 const TONES = {
   good: `complete ready protected cleaned published aligned verified done granted applied restored clean passed online
-    matched written checked whole immutable kept registered purged repaired cleared ok live approved released loaded
-    caught-up same`,
+    matched written checked whole immutable kept registered purged repaired cleared ok live approved retired released
+    loaded caught-up same`,
   work: `walking working staging sealed leased finishing protecting cleaning running merging matching reading listing
     confirming planning moving restoring scanning registering making copying deidentifying releasing`,
   wait: `declared requested admitted waiting waiting-for-images asked idle found paused duplicate withdrawn cancelled
