@@ -49,7 +49,15 @@ from mover.deid.deidentify import slide_sandbox
 from mover.deid.entrynames import EntryNames
 from mover.deid.vault import ClosedVault, Vault
 from mover.deid.vaultkeys import PublicPart
-from mover.errors import CatalogUnavailable, EntryMissing, MoverError, SandboxFailed, SettingsInvalid, TierHung
+from mover.errors import (
+    CatalogRefused,
+    CatalogUnavailable,
+    EntryMissing,
+    MoverError,
+    SandboxFailed,
+    SettingsInvalid,
+    TierHung,
+)
 from mover.ingest.adoptions import Adoptions
 from mover.ingest.batches import Batches
 from mover.ingest.certificates import Certificates
@@ -349,14 +357,17 @@ async def open_house(
 async def _reach(dsns: Dsns, size: int, notifier: Notifier) -> Database:
     """A server that is away, as after a power cut or while it is upgraded, is waited for without end where a service
     manager listens: it would start us again a few times and then leave us for a person. Elsewhere who started us is
-    told."""
+    told. One that does not let us in is that person's at once."""
     while True:
         try:
             return await Database.open(dsns.daemon, name="mover", max_size=size)
+        except CatalogRefused as error:
+            notifier.status(f"does not start: {error.what}. {error.advice}")
+            raise
         except CatalogUnavailable as error:
             if not notifier.is_heard:
                 raise
-            logger.warning("start waits", code=error.code)
+            logger.warning("start waits", code=error.code, what=error.what)
             notifier.status(f"waits for the database: {error.what}")
 
 

@@ -425,6 +425,14 @@ class CatalogUnavailable(CatalogError):
     code, status, retry = "catalog-unavailable", 503, "later"
 
 
+class CatalogRefused(CatalogUnavailable):
+    """The server answers, and does not let us in: by the password, role, database or address that the DSN has. A start
+    fails by it, for waiting changes nothing; a daemon that works waits, as for any other, until somebody mends it."""
+
+    code = "catalog-refused"
+    hint = "Mend the DSN's file, or what the server knows of it; `mover doctor` tries it."
+
+
 class CatalogUnsafe(CatalogError):
     """PostgreSQL would lose acknowledged commits (fsync or synchronous_commit off): we refuse to run."""
 

@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from mover.catalog.dsn import Source, ask, current, unreachable
 from mover.clock import SYSTEM, monotonic_s
-from mover.errors import CatalogUnsafe, Conflict, Denied, MoverError, NotFound, ProofMissing
+from mover.errors import CatalogRefused, CatalogUnsafe, Conflict, Denied, MoverError, NotFound, ProofMissing
 
 Connection = AsyncConnection[Any]
 
@@ -27,7 +27,8 @@ OLDEST_POSTGRES = 15
 # callers that wait for a free connection; beyond it a request is refused at once rather than queued for ever
 MAX_WAITING = 1000
 CONNECT_TIMEOUT_S = 10
-_RETRY_STEP_S = 0.2
+# between two tries: a server that comes up is met soon, one that is away for long is not asked all the time
+_FIRST_STEP_S, _LONGEST_STEP_S = 0.2, 5.0
 
 # what an acknowledged commit needs to survive: measured, `synchronous_commit = off` lost 14-34 % of them
 _DURABLE = {"fsync": {"on"}, "full_page_writes": {"on"}, "synchronous_commit": {"on", "remote_apply"}}
@@ -48,8 +49,9 @@ class Database:
 
     @classmethod
     async def open(cls, source: Source, *, name: str, max_size: int = 10, timeout_s: float = 30.0) -> Database:
-        """Connects, or raises CatalogUnavailable after `timeout_s`; CatalogUnsafe when this PostgreSQL would
-        lose acknowledged commits. `name` is what `pg_stat_activity` shows."""
+        """Connects, or raises CatalogUnavailable after `timeout_s`; at once CatalogRefused where it does not let us in,
+        and CatalogUnsafe when this PostgreSQL would lose acknowledged commits. `name` is what `pg_stat_activity`
+        shows."""
         await _wait_until_safe(source, timeout_s=timeout_s)
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             partial(ask, source),
@@ -181,17 +183,21 @@ async def assert_durable(conn: Connection) -> None:
 
 
 async def _wait_until_safe(source: Source, *, timeout_s: float) -> None:
-    """A server that is still starting or recovering gets its time; an unsafe one is refused at once."""
-    deadline_s = monotonic_s() + timeout_s
+    """A server that is still starting or recovering gets its time; one that does not let us in is not asked again, for
+    each try is a failed login in its log; an unsafe one is refused at once."""
+    deadline_s, step_s = monotonic_s() + timeout_s, _FIRST_STEP_S
     while True:
         try:
             conn = await AsyncConnection.connect(
                 await ask(source), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
             )
         except psycopg.OperationalError as error:
-            if monotonic_s() >= deadline_s:
-                raise unreachable(error, f"no connection to the catalog within {timeout_s:g} s") from error
-            await SYSTEM.sleep(_RETRY_STEP_S)
+            why = unreachable(error, f"no connection to the catalog within {timeout_s:g} s")
+            left_s = deadline_s - monotonic_s()
+            if isinstance(why, CatalogRefused) or left_s <= 0:
+                raise why from error
+            await SYSTEM.sleep(min(step_s, left_s))
+            step_s = min(2 * step_s, _LONGEST_STEP_S)
             continue
         async with conn:
             await assert_durable(conn)

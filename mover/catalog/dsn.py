@@ -9,6 +9,7 @@ restart, and until then the old one is used.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from mover.errors import CatalogUnavailable, SettingsInvalid
+from mover.errors import CatalogRefused, CatalogUnavailable, SettingsInvalid
 from mover.log import get_logger
 from mover.settings import read_dsn
 
@@ -109,11 +110,50 @@ def unbelieved(words: str) -> tuple[str, str] | None:
     return next((told for said, told in _UNBELIEVED.items() if said in words), None)
 
 
+# what no waiting mends: SQLSTATE 28000, 28P01 and 3D000, of which libpq has the words only. Words of directories (LDAP,
+# PAM, RADIUS) are left out: they are the same where the directory is away. A server of another language is waited for,
+# but for `pg_hba.conf`, which none translates
+_REFUSED = [
+    (r"password authentication failed|no password supplied", "it asks for a password, and not for the one it was given",
+     r"The role and its password stand in the DSN's file; psql: \password ROLE sets it at the server."),
+    (r"pg_hba\.conf", "its pg_hba.conf lets nobody in with this role, database, address and encryption",
+     "Add a line to the server's pg_hba.conf, then psql: select pg_reload_conf(). Or mend the DSN."),
+    (r"(Peer|Ident|[Cc]ertificate) authentication failed", "it takes us for somebody else than the DSN's role",
+     "Its pg_hba.conf and pg_ident.conf say who is which role; give the DSN that role, or a password."),
+    (r'role ".*" does not exist|is not permitted to log in', "the DSN's role is unknown there, or may not log in",
+     "`mover init --admin DSN` makes the roles; psql: alter role ROLE login."),
+    (r'database ".*" does not exist', "the DSN's database does not exist there",
+     "Mend `dbname` in the DSN's file, or have the database made."),
+]  # fmt: skip
+# what comes right by itself, or at the server
+_AWAY = [
+    (r"Connection refused|No such file or directory", "no server listens there"),
+    (r"failed to resolve host|could not translate host name", "the name of its host is not known"),
+    (r"timeout expired|timed out|No route to host|unreachable", "its host does not answer"),
+    (r"the database system is", "it is starting, recovering or shutting down"),
+    (r"too many (clients|connections)|remaining connection slots", "it has no connection left for us"),
+    (r"not currently accepting connections|permission denied for database", "the database takes no connections now"),
+    (r"FATAL:", "it refuses us; its own log says why"),
+]
+
+
 def unreachable(error: psycopg.OperationalError, otherwise: str) -> CatalogUnavailable:
-    why = unbelieved(str(error))
-    if why is None:
-        return CatalogUnavailable(otherwise)
-    return CatalogUnavailable(f"the database is not believed: {why[0]}", hint=why[1])
+    """CatalogRefused where waiting changes nothing. The reason is told in our words: libpq's quote the DSN."""
+    words = str(error)
+    if why := unbelieved(words):
+        return CatalogUnavailable(f"the database is not believed: {why[0]}", hint=why[1])
+    # where a DSN names several servers, one that lets nobody in says nothing of one that is away
+    tries = words.split("\n- host: ")[1:] or [words]
+    refusals = [_refusal(one) for one in tries]
+    if first := all(refusals) and refusals[0]:
+        return CatalogRefused(f"the database lets us not in: {first[0]}", hint=first[1])
+    away = [told for one in tries for said, told in _AWAY if re.search(said, one)]
+    told = next((refusal[0] for refusal in refusals if refusal), away[0] if away else "")
+    return CatalogUnavailable(f"{otherwise}: {told}" if told else otherwise)
+
+
+def _refusal(words: str) -> tuple[str, str] | None:
+    return next(((what, hint) for said, what, hint in _REFUSED if re.search(said, words)), None)
 
 
 def reach(dsn: str, otherwise: str, *, autocommit: bool = False) -> psycopg.Connection[Any]:

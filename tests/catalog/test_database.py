@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from mover.catalog import database as database_module
 from mover.catalog.database import Database
-from mover.errors import CatalogUnavailable, CatalogUnsafe
+from mover.clock import SystemClock
+from mover.errors import CatalogRefused, CatalogUnavailable, CatalogUnsafe
 from tests.support.postgres import Dsns
 
 
@@ -46,6 +49,28 @@ async def test_a_server_that_is_not_there_is_reported_within_the_timeout() -> No
     """A person waits seconds for the hint, not for ever."""
     with pytest.raises(CatalogUnavailable):
         await Database.open("host=/nonexistent dbname=none", name="test", timeout_s=0.3)
+
+
+async def test_a_server_that_does_not_let_us_in_is_asked_once_and_one_that_is_away_less_and_less_often(
+    dsns: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try was a failed login at the server, five a second for ever, and nobody was told why nothing began."""
+    slept: list[float] = []
+
+    class Moved(SystemClock):
+        async def sleep(self, duration_s: float) -> None:
+            slept.append(duration_s)
+
+    monkeypatch.setattr(database_module, "SYSTEM", Moved())
+    monkeypatch.setattr(database_module, "monotonic_s", lambda: sum(slept))
+    for wrong, why in ({"password": "wren"}, "password"), ({"dbname": "gone"}, "database does not exist"):
+        with pytest.raises(CatalogRefused, match=why) as refused:
+            await Database.open(make_conninfo(dsns.daemon, **wrong), name="test")
+        assert "DSN" in refused.value.advice and "wren" not in str(refused.value)
+    assert slept == []
+    with pytest.raises(CatalogUnavailable, match="within 30 s: no server listens there"):
+        await Database.open(make_conninfo(dsns.daemon, host="/nonexistent"), name="test")
+    assert slept[:5] == [0.2, 0.4, 0.8, 1.6, 3.2] and set(slept[5:-1]) == {5.0} and sum(slept) == pytest.approx(30)
 
 
 @pytest.mark.parametrize("setting", ["synchronous_commit = off", "synchronous_commit = local"])

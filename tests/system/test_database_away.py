@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from psycopg.conninfo import make_conninfo
 
 from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
-from mover.errors import MoverError
+from mover.errors import CatalogRefused, MoverError
 from mover.model import wire
 from mover.sdk import SyncClient
 
@@ -100,6 +101,43 @@ def scanned(client: SyncClient) -> str:
             time.sleep(0.2)
 
 
+def start(folder: Path, config: Path) -> subprocess.Popen[bytes]:
+    surroundings = {
+        **os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(folder / "n"), "WATCHDOG_USEC": "3000000"
+    }  # fmt: skip
+    with (folder / "log").open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", IMPATIENT, "daemon", "--config", str(config)],
+            cwd=ROOT, stdout=out, stderr=out, env=surroundings,
+        )  # fmt: skip
+
+
+def test_a_database_that_does_not_let_us_in_fails_the_start_and_says_what_helps(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """It was waited for without a word: an installation hung, the boot did not end, and the server counted five failed
+    logins a second."""
+    tmp_path = tmp_path_factory.mktemp("refused")
+    embedded = Embedded(tmp_path / "pg")
+    server = embedded.start()
+    migrate(server.superuser_dsn)
+    wrong = make_conninfo(server.daemon_dsn, password="wren")
+    config = settle(tmp_path, {"dsn": wrong, "vault-dsn": server.vault_dsn})
+    manager = Manager(tmp_path / "n")
+    child = start(tmp_path, config)
+    try:
+        assert "asks for a password" in manager.hear("STATUS=does not start: the database lets us not in")
+        child.wait(WAIT_S)
+    finally:
+        child.kill()
+        child.wait()
+        embedded.stop()
+        manager.close()
+    log = (tmp_path / "log").read_text()
+    assert child.returncode == CatalogRefused.exit_status and "stand in the DSN's file" in " ".join(log.split()), log
+    assert "wren" not in log
+
+
 def test_a_database_that_is_away_at_the_start_and_again_later_is_waited_for_by_one_process(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -113,18 +151,12 @@ def test_a_database_that_is_away_at_the_start_and_again_later_is_waited_for_by_o
     config = settle(tmp_path, {"dsn": server.daemon_dsn, "vault-dsn": server.vault_dsn})
     embedded.stop()
     manager, log = Manager(tmp_path / "n"), tmp_path / "log"
-    surroundings = {
-        **os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "3000000"
-    }  # fmt: skip
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-c", IMPATIENT, "daemon", "--config", str(config)],
-            cwd=ROOT, stdout=out, stderr=out, env=surroundings,
-        )  # fmt: skip
+    child = start(tmp_path, config)
     try:
         assert manager.hear("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=120000000"
         for _ in range(2):
-            assert "no connection to the catalog" in manager.hear("STATUS=waits for the database")
+            assert "s: no server listens there" in manager.hear("STATUS=waits for the database: no connection to the ")
+        assert "no server listens there" in log.read_text()
         embedded.start()
         serving = manager.hear("READY=1").splitlines()[1]
         urls = tmp_path / "state" / "urls"
