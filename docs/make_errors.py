@@ -34,6 +34,7 @@ Where to look first, by the exit status of the command:
 | 9 | a step of a pipeline | the daemon's log, by the request's id |
 | 10 | the daemon, or an identity provider, does not answer | `systemctl status mover` |
 | 11 | only your patience is over: the work goes on | ask again |
+| 12 | `mover db status` alone: the database lacks migrations | `mover db migrate --plan` |
 
 | code | class | HTTP | exit | retry | what to do |
 |---|---|---|---|---|---|

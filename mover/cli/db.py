@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.settings import Settings
 
+# nothing else ends with it: `mover-release` tells what waits for a migration from what fails, in whatever way
+LACKING = 12
+
 admin_option = click.option(
     "--admin", metavar="DSN", help="Of a given server: a superuser, or a login that may become mover's owners. "
     "Its password stands in a passfile, not here.",
@@ -35,7 +38,7 @@ def command() -> None:
 @with_output
 @click.pass_obj
 def status(where: Where, *, out: Output) -> int:
-    """What stands in the database, which versions work with it, and which backups there are."""
+    """What stands in the database, which versions work with it, which backups there are. Status 12: migrate first."""
     from mover.catalog.backups import database_bytes, standing_aside
     from mover.catalog.migrate import own_landing, schema_state
     from mover.cli.output import size
@@ -56,7 +59,7 @@ def status(where: Where, *, out: Output) -> int:
     out.facts(told, pairs)
     if not out.as_json:
         _list_backups(out, settings)
-    return 1 if state.missing else 0
+    return LACKING if state.missing else 0
 
 
 @command.command("backup")

@@ -14,10 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 from mover.catalog import backups, carrying, leaving, majors
+from mover.catalog import migrate as migrations
 from mover.catalog.dumping import Dumper
-from mover.catalog.migrate import check_schema, migrate, read_migrations, schema_state
+from mover.catalog.migrate import Migration, check_schema, migrate, read_migrations, schema_state
 from mover.catalog.postgres import LEFT, SUPERUSER, Embedded, EmbeddedServer
 from mover.cli import command
+from mover.cli.db import LACKING
 from mover.errors import CatalogError, Conflict, MoverError, SchemaMismatch, SettingsInvalid
 from mover.settings import load
 from tests.support.facts import NUMBER, insert, whole_project
@@ -103,12 +105,19 @@ def said(site: Path, *words: str) -> Any:
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 
-def test_an_administrator_looks_backs_up_and_goes_back(site: Path) -> None:
+def test_an_administrator_looks_backs_up_and_goes_back(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command as it is typed, on a site whose daemon is stopped; beside one that runs, only what harms nobody."""
     embedded = Embedded(site / "state")
     dsn = embedded.start().superuser_dsn
     before = said(site, "status")
     assert before["missing"] == [] and before["newest"] == read_migrations()[-1].file and before["backups"] == []
+    typed = ["--config", str(site / "mover.yaml"), "db", "status"]
+    with monkeypatch.context() as patch:
+        later = [*read_migrations(), Migration("9999_later.sql", "")]
+        patch.setattr(migrations, "read_migrations", lambda: later)
+        lacking = CliRunner().invoke(command, typed, standalone_mode=False)
+    assert lacking.return_value == LACKING and "lacks 1 migrations" in lacking.output
+    assert CliRunner().invoke(command, typed, standalone_mode=False).return_value == 0
     made = said(site, "backup")
     assert made["rows"] > 12_000 and [one["backup"] for one in said(site, "status")["backups"]] == [made["backup"]]
     assert said(site, "migrate", "--plan") == {"missing": [], "backup": False}
