@@ -23,5 +23,16 @@ select what, count from (
     select 'released files', count(*) from mover.release
      where tier = %(tier)s and state not in ('purged', 'restored', 'dropped')
     union all
+    -- one that failed has ended: its folder may be gone for ever
+    select 'open batches', count(*) from mover.batch
+     where tier = %(tier)s and state in ('declared', 'walking', 'working')
+    union all
+    select 'packs in quarantine', count(*) from mover.pack p join mover.batch b on b.id = p.batch_id
+     where b.tier = %(tier)s and p.state = 'quarantined'
+    union all
+    select 'open transfers', count(*) from mover.transfer
+     where (target = %(tier)s or %(tier)s = any (sources))
+       and state not in ('refused', 'done', 'incomplete', 'failed', 'aborted')
+    union all
     select 'waiting work', count(*) from mover.shard where queue = %(queue)s and state in ('waiting', 'running')
 ) found where count > 0

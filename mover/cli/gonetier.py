@@ -2,6 +2,10 @@
 
 Only the declaration goes, never a byte, and only where nothing stands on it. For root, on the machine itself, as
 `mover tier add`: the database is asked as the daemon's user, the file is root's to remove.
+
+With the daemon stopped: one that runs would go on to publish there, admit runs and move until its next start, and
+whatever came so after the look would stand on a tier that nobody serves. It lets go by a restart only, so stopping it
+first costs nothing more.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,9 @@ REMEDIES = {
     "signed ends of the audit": "mover audit verify reads them: the tier stays declared",
     "runs": "mover run list, then mover run clean RUN",
     "released files": "mover transfer list: they go when their hold is over",
+    "open batches": "mover batch list: wait for them",
+    "packs in quarantine": "mover quarantine list: they are looked at again there, or excluded",
+    "open transfers": "mover transfer list: wait for them, or mover transfer abort TRANSFER",
     "waiting work": "mover shard list: wait for it",
 }
 
@@ -48,18 +55,53 @@ def remove(ctx: click.Context, *, out: Output, name: str, plan: bool) -> int:
     """
     from mover.owner import as_owner
 
-    settings = ctx.obj.settings()
+    settings, actor = ctx.obj.settings(), f"uid:{os.getuid()}"
     file = _declared(settings, name)
-    steps = [*_named(settings, name), *_standing_on(settings, name)]
-    if plan or steps:
-        out.plan(_plan(file, steps), done="It was not removed.")
-        return 1 if steps else 0
-    as_owner(settings, lambda: asyncio.run(_recorded(settings, name)))
-    _unlink(file)
-    out.show({"removed": name, "file": str(file)}, lambda: click.echo(
-        f"removed: {file}\nA daemon that runs works with {name} until its next start. Its files stay where they are."
-    ))  # fmt: skip
+    with _stopped(settings) as stopped:
+        steps = [*([] if stopped else [_running(settings)]), *_named(settings, name), *_standing_on(settings, name)]
+        if plan or steps:
+            out.plan(_plan(file, steps), done="It was not removed.")
+            return 1 if steps else 0
+        _check_removable(file)
+        as_owner(settings, lambda: asyncio.run(_recorded(settings, name, actor)))
+        _unlink(file)
+    out.show({"removed": name, "file": str(file)}, lambda: _tell(file))
     return 0
+
+
+def _tell(file: Path) -> None:
+    from mover.cli.newtier import RUNNING
+
+    click.echo(f"removed: {file}\nThe files of the tier stay where they are. Start the daemon again.")
+    if RUNNING.is_dir():
+        click.echo("Under systemd, before that: mover units write. A unit whose drop-in names a folder that is gone "
+                   "does not start.")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _stopped(settings: Settings) -> Iterator[bool]:
+    """Whether no daemon runs on this state; then none begins meanwhile."""
+    from mover.errors import Conflict
+    from mover.opening import locked_state
+    from mover.owner import acting
+
+    with contextlib.ExitStack() as stack:
+        stopped = True
+        if settings.state_dir.is_dir():
+            try:
+                with acting(settings.state_dir):
+                    stack.enter_context(locked_state(settings.state_dir))
+            except Conflict:
+                stopped = False
+        yield stopped
+
+
+def _running(settings: Settings) -> wire.PlanStep:
+    from mover.cli.handed import starts, unit_of
+    from mover.model import wire
+
+    why = f"systemctl stop {unit_of(settings).removesuffix('.service')}" if starts(settings) else "stop it first"
+    return wire.PlanStep(action="stands", subject="the daemon that works with it", reason=why)
 
 
 def _declared(settings: Settings, name: str) -> Path:
@@ -75,11 +117,24 @@ def _declared(settings: Settings, name: str) -> Path:
     return file
 
 
+def _check_removable(file: Path) -> None:
+    from mover.errors import SettingsInvalid
+
+    if not os.access(file.parent, os.W_OK):
+        raise SettingsInvalid("the file of this tier cannot be removed by this user", where=str(file),
+                              hint="Nothing was changed. Call it as root, or as who writes the settings.")  # fmt: skip
+
+
 def _unlink(file: Path) -> None:
+    from mover.errors import SettingsInvalid
     from mover.wholefile import sync_folder
 
-    file.unlink()
-    sync_folder(file.parent)
+    try:
+        file.unlink()
+        sync_folder(file.parent)
+    except OSError as error:
+        raise SettingsInvalid("the file of this tier could not be removed", where=str(file),
+                              hint="That it goes stands in the audit already: call this again.") from error  # fmt: skip
 
 
 def _named(settings: Settings, name: str) -> list[wire.PlanStep]:
@@ -120,11 +175,11 @@ async def _rows(settings: Settings, name: str) -> str:
         return msgspec.json.encode(await standing(database, name, queue=tier_queue(name))).decode()
 
 
-async def _recorded(settings: Settings, name: str) -> str:
+async def _recorded(settings: Settings, name: str, actor: str) -> str:
     """Before the file goes: a crash between leaves a record of what was about to be done, and the tier."""
     from mover import audit
 
-    tier, actor = settings.tiers[name], f"uid:{os.getuid()}"
+    tier = settings.tiers[name]
     async with _database(settings) as database, database.project(settings.project) as conn:
         await audit.record(
             conn, project=settings.project, node=settings.node, actor=actor, action="tier removed", subject=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mover.deid.vaultkeys import VaultKey
 from mover.errors import Conflict, NotFound, SettingsInvalid
 from mover.jobs.shards import tier_queue
 from mover.model import wire
+from mover.opening import locked_state
 from mover.settings import load, tiers_folder
 from tests.rooms.rig import who
 from tests.rooms.test_roles import write_settings
@@ -134,9 +136,17 @@ def removed(config: Path, *words: str) -> tuple[int, dict[str, Any]]:
     return done.return_value, json.loads(done.stdout)
 
 
-async def test_a_tier_goes_again_where_nothing_stands_on_it(tmp_path: Path, dsns: Dsns) -> None:
+def tiers_removed(dsns: Dsns) -> list[dict[str, Any]]:
+    with psycopg.connect(dsns.superuser) as conn:
+        rows = conn.execute("select body::jsonb from mover.audit_record").fetchall()
+    return [body for (body,) in rows if body["action"] == "tier removed"]
+
+
+async def test_a_tier_goes_again_where_nothing_stands_on_it(
+    tmp_path: Path, dsns: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A shelf that was added by mistake, or is given back. What still needs it is told first, and bytes are nobody's to
-    delete here."""
+    delete here. A daemon that runs goes on to publish there; what is refused is on no record."""
     config = write_settings(tmp_path, dsns, role="clean")
     (tmp_path / "policies").mkdir()
     config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"policies": "policies"}))
@@ -159,16 +169,23 @@ async def test_a_tier_goes_again_where_nothing_stands_on_it(tmp_path: Path, dsns
         policy.unlink()
         with psycopg.connect(dsns.superuser) as conn:
             conn.execute("update mover.shard set state = 'cancelled' where id = 'shard-x'")
-        status, plan = await asyncio.to_thread(removed, config, "cold", "--plan")
-        assert (status, plan["counts"]) == (0, {"remove": 1}) and file.exists()
-        assert (await asyncio.to_thread(removed, config, "cold"))[0] == 0
-        assert not file.exists() and (tmp_path / "cold" / ".mover" / "tier.json").exists()
-        await take_tiers(house)
-        assert [line.partition(":")[0] for line in await told(house)] == ["cold"] and "cold" in house.tiers
-        async with house.database.project("demo") as conn:
-            rows = await (await conn.execute("select body::jsonb as body from mover.audit_record")).fetchall()
-        [one] = [row.body for row in rows if row.body["action"] == "tier removed"]
-        assert (one["subject"], one["details"]["role"]) == ("cold", "archive") and one["actor"].startswith("uid:")
+        with locked_state(tmp_path / "state"):  # as the daemon around this house
+            for words in (("--plan",), ()):
+                status, plan = await asyncio.to_thread(removed, config, "cold", *words)
+                assert status == 1 and file.exists()
+                assert [one["subject"] for one in plan["steps"]] == ["the daemon that works with it"]
+    assert tiers_removed(dsns) == []
+    status, plan = await asyncio.to_thread(removed, config, "cold", "--plan")
+    assert (status, plan["counts"]) == (0, {"remove": 1}) and file.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: False)
+        with pytest.raises(SettingsInvalid, match="by this user"):
+            await asyncio.to_thread(removed, config, "cold")
+    assert file.exists() and tiers_removed(dsns) == []
+    assert (await asyncio.to_thread(removed, config, "cold"))[0] == 0
+    assert not file.exists() and (tmp_path / "cold" / ".mover" / "tier.json").exists()
+    [one] = tiers_removed(dsns)
+    assert (one["subject"], one["details"]["role"]) == ("cold", "archive") and one["actor"] == f"uid:{os.getuid()}"
     assert "cold" not in load(config).tiers
     with pytest.raises(Conflict, match="in the settings themselves"):
         await asyncio.to_thread(removed, config, "flash")
@@ -181,7 +198,8 @@ async def test_everything_that_stands_on_a_tier_is_named(database: Database, dsn
     with psycopg.connect(dsns.superuser) as conn:
         whole_project(conn, "other", mark="a", number=NUMBER)
         insert(conn, "slide_file", number=NUMBER, name="a.dcm", size_bytes=1, digest="0" * 64, tier="archive", key="k")
-    found = [one for tier in ("archive", "flash", "protect")
+        conn.execute("update mover.pack set state = 'quarantined', reason = 'format-unknown'")
+    found = [one for tier in ("archive", "flash", "protect", "intake")
              for one in await standing(database, tier, queue=tier_queue("intake"))]  # fmt: skip
     assert {one.what for one in found} == set(REMEDIES) and {one.project for one in found} == {"other"}
     assert await standing(database, "nowhere", queue="none") == []

@@ -93,6 +93,21 @@ embedded.stop()
 """
 
 
+ASKED = """
+import json, sys, psycopg; from pathlib import Path; from mover.catalog import postgres
+embedded = postgres.Embedded(Path(sys.argv[1]))
+with psycopg.connect(embedded.start().superuser_dsn, autocommit=True) as conn:
+    found = conn.execute(sys.argv[2])
+    print(json.dumps(found.fetchall() if found.description else []))
+embedded.stop()
+"""
+
+
+def asked(site: Path, query: str) -> Any:
+    command = [*AS_DAEMON, sys.executable, "-c", ASKED, str(site / "state"), query]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 @contextmanager
 def elsewhere(site: Path, *tls: str) -> Iterator[str]:
     """A server that the daemon's user reaches, with nothing in it. `tls`: programs that can, its address, its
@@ -194,6 +209,20 @@ def test_root_makes_the_key_files_asks_the_doctor_and_packs_for_who_helps(site: 
     ]
     assert (site / "for-help.tar.gz").owner() == "root"
     assert of_root(site) == []
+
+
+def test_a_tier_goes_by_the_word_of_who_typed_it(site: Path) -> None:
+    """Who takes a tier away may not write the daemon's database as himself: the record named the daemon's user. Who may
+    not remove the file is refused before anything stands in the audit."""
+    (site / "mover.d").mkdir(mode=0o755)
+    (site / "mover.d/cold.yaml").write_text("kind: posix\nzone: deidentified\nrole: archive\npath: cold\n")
+    asked(site, "insert into mover.project (id) values ('demo')")
+    refused = typed(site, "tier", "remove", "cold", by=AS_DAEMON)
+    assert refused.returncode == 2 and "by this user" in refused.stderr and "Traceback" not in refused.stderr
+    assert (site / "mover.d/cold.yaml").exists()
+    assert said(site, "tier", "remove", "cold")["removed"] == "cold" and not (site / "mover.d/cold.yaml").exists()
+    query = "select body::jsonb ->> 'actor' from mover.audit_record where body::jsonb ->> 'action' = 'tier removed'"
+    assert asked(site, query) == [["uid:0"]] and of_root(site) == []
 
 
 def test_a_link_that_the_daemons_user_laid_is_not_followed_by_root(site: Path) -> None:
