@@ -166,6 +166,9 @@ AnyTier = PosixTier | ObjectTier | RetryTier
 
 def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> None:
     """Run until SIGTERM or SIGINT. `ready` is told the URLs once requests are answered."""
+    reload_asked = threading.Event()
+    # a start may take hours, of a dump or for a server that is away: told in between, it reloads once it is ready
+    signal.signal(signal.SIGHUP, lambda *_: reload_asked.set())
     settings = load(config)
     log.configure(level=settings.log_level, journal=read_environment().journal)
     shapes.learn()
@@ -174,7 +177,7 @@ def main(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> N
         stack.enter_context(locked_state(settings.state_dir))
         seal = stack.enter_context(_sealing(settings))
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-        runner.run(run(settings, ready=ready, seal=seal))
+        runner.run(run(settings, ready=ready, seal=seal, reload_asked=reload_asked))
 
 
 @contextlib.contextmanager
@@ -218,8 +221,9 @@ def watch(config: Path, *, ready: Callable[[list[str]], None] | None = None) -> 
 
 
 async def run(
-    settings: Settings, *, ready: Callable[[list[str]], None] | None = None, seal: Seal | None = None
-) -> None:
+    settings: Settings, *, ready: Callable[[list[str]], None] | None = None, seal: Seal | None = None,
+    reload_asked: threading.Event | None = None,
+) -> None:  # fmt: skip
     environment = read_environment()
     notifier = Notifier(environment.notify_socket)
     async with contextlib.AsyncExitStack() as stack:
@@ -251,7 +255,7 @@ async def run(
                 group.create_task(server.follow_certificate(), name="certificate"),
                 group.create_task(_forget_ended(house), name="ended work"),
                 group.create_task(_try_parsers(house), name="parsers"),
-                group.create_task(_reload_when_told(house, reloading), name="reload"),
+                group.create_task(_reload_when_told(house, reloading, reload_asked), name="reload"),
                 group.create_task(_watchdog(notifier, environment.watchdog_s), name="watchdog"),
             ]
             notifier.ready(serving)
@@ -1066,10 +1070,12 @@ def _reloading(house: House, *, journal: bool) -> tuple[Reloading, list[Step]]:
     return Reloading(house.database, house.settings, steps, journal=journal), steps
 
 
-async def _reload_when_told(house: House, reloading: Reloading) -> None:
-    """SIGHUP is a reload that nobody waits for; the log has the outcome."""
+async def _reload_when_told(house: House, reloading: Reloading, asked: threading.Event | None) -> None:
+    """SIGHUP is a reload that nobody waits for; the log has the outcome. `asked`: one came before there was a house."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
+    if asked is not None and asked.is_set():
+        told.set()
     while True:
         await told.wait()
         told.clear()

@@ -157,10 +157,12 @@ def test_a_database_that_is_away_at_the_start_and_again_later_is_waited_for_by_o
         for _ in range(2):
             assert "s: no server listens there" in manager.hear("STATUS=waits for the database: no connection to the ")
         assert "no server listens there" in log.read_text()
+        child.send_signal(signal.SIGHUP)
         embedded.start()
         serving = manager.hear("READY=1").splitlines()[1]
         urls = tmp_path / "state" / "urls"
         until(urls.exists, "it says where it answers")
+        until(lambda: '"reloaded"' in log.read_text(), "a reload that was asked for during the start")
         with SyncClient(urls.read_text().split()[-1]) as client:
             assert scanned(client) == "complete"
             embedded.kill()
