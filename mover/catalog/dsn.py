@@ -127,7 +127,8 @@ _REFUSED = [
 ]  # fmt: skip
 # what comes right by itself, or at the server
 _AWAY = [
-    (r"Connection refused|No such file or directory", "no server listens there"),
+    (r"certificate file|private key file", "the DSN's own certificate or its key cannot be used (`sslcert`, `sslkey`)"),
+    (r"Is the server running", "no server listens there"),
     (r"failed to resolve host|could not translate host name", "the name of its host is not known"),
     (r"timeout expired|timed out|No route to host|unreachable", "its host does not answer"),
     (r"the database system is", "it is starting, recovering or shutting down"),

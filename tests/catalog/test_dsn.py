@@ -82,6 +82,8 @@ REFUSED = [
 ]  # fmt: skip
 WAITED = {
     "Connection refused\n\tIs the server running on that host": "no server listens there",
+    'could not open certificate file "x": No such file or directory': "sslcert",
+    'could not load private key file "x": bad decrypt': "sslkey",
     "failed to resolve host 'x': [Errno -2] Name or service not known": "host is not known",
     "FATAL:  the database system is starting up": "starting",
     'FATAL:  too many connections for role "x"': "no connection left",
