@@ -11,18 +11,23 @@ from contextlib import contextmanager
 
 import psycopg
 
+from mover.catalog.dsn import unbelieved, unreachable
 from mover.errors import CatalogError, CatalogUnavailable, NoRoom
 
 # what the C library says, and so what PostgreSQL and its programs repeat
 FULL = "No space left on device"
 GONE = "server closed the connection"
+# and what is said of a server that ended, or comes up again: what one does whose log finds no room
+_ENDED = (GONE, "connection is closed", "connection is lost", "Is the server running", "the database system is",
+          "because of crash of another")  # fmt: skip
 _OFTEN_FULL = "Often its disk is full: free space where it stands, and type the same command again."
 
 
 @contextmanager
 def fullness_told(where: object) -> Iterator[None]:
     """NoRoom for a full disk; CatalogUnavailable for a server that went away, as PostgreSQL does where its log finds no
-    room. The caller has removed what it began. What the database said may quote rows: it stays behind as the cause."""
+    room, and for whatever else it refuses. The caller has removed what it began. What the database said may quote rows:
+    it stays behind as the cause."""
     try:
         yield
     except OSError as error:
@@ -32,7 +37,10 @@ def fullness_told(where: object) -> Iterator[None]:
     except psycopg.errors.DiskFull as error:
         raise NoRoom("the disk of the database ran full; nothing was changed", where=str(where)) from error
     except psycopg.OperationalError as error:
-        raise _gone(where) from error
+        if any(one in str(error) for one in _ENDED) and not unbelieved(str(error)):
+            raise _gone(where) from error
+        kind = f"{type(error).__name__} {error.sqlstate or ''}".strip()
+        raise unreachable(error, f"nothing was changed, for the database went no further ({kind})") from error
 
 
 def ended_for_room(program: str, words: str) -> CatalogError | None:

@@ -27,9 +27,10 @@ from mover.catalog.migrate import (
     schema_state,
 )
 from mover.catalog.postgres import SUPERUSER, EmbeddedServer
-from mover.catalog.room import ended_for_room
+from mover.catalog.room import ended_for_room, fullness_told
 from mover.errors import (
     CatalogError,
+    CatalogRefused,
     CatalogUnavailable,
     MigrationFailed,
     MoverError,
@@ -185,6 +186,24 @@ def test_a_damaged_sidecar_lets_no_dumps_pile_up(
     assert kept == ["20200102.zst", "20200103.zst", "20200104.zst"]
     with pytest.raises(CatalogError, match="beside a backup is damaged"):
         backups.listed(tmp_path)
+
+
+def test_a_database_that_goes_no_further_is_told_as_what_it_is(dsns: Dsns) -> None:
+    """A statement that was cancelled, a password that is another now: room would be freed in vain."""
+    with (
+        pytest.raises(CatalogUnavailable, match=r"^nothing was changed, .*QueryCanceled 57014") as refused,
+        fullness_told("here"), psycopg.connect(dsns.superuser) as conn,
+    ):  # fmt: skip
+        conn.execute("set statement_timeout = 1; select pg_sleep(60)")
+    assert "disk" not in str(refused.value)
+    with pytest.raises(CatalogRefused) as refused, fullness_told("here"):
+        psycopg.connect(make_conninfo(dsns.superuser, password="wren"))
+    assert "password" in refused.value.what and "disk" not in str(refused.value)
+    gone = psycopg.OperationalError("consuming input failed: server closed the connection unexpectedly")
+    for ended in (gone, psycopg.errors.CannotConnectNow("the database system is in recovery mode")):
+        with pytest.raises(CatalogUnavailable, match="went away in between") as refused, fullness_told("here"):
+            raise ended
+        assert "disk is full" in refused.value.advice
 
 
 def test_what_the_programs_say_of_a_full_disk_is_said_as_one() -> None:
