@@ -19,6 +19,10 @@ FOLDERS = tuple(Path(path) for path in (
 ))  # fmt: skip
 
 
+# what the shipped unit hands over from beside the settings, and `mover units write` from the folder of its side
+KEYS = ("vault.key", "certificate.key")
+
+
 class Handed(Struct, frozen=True):
     """One secret: the file that root reads before the start, and the unit file that says so."""
 

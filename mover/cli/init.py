@@ -320,7 +320,10 @@ def _writes_of_two(site: Site, admin: str | None) -> list[tuple[str, str]]:
 
 def _keys(site: Site) -> dict[str, Path]:
     """Of one daemon they are its own. Of two they are root's, and systemd hands them over (LoadCredential=), but for
-    the audit's, which its daemon may renew."""
+    the audit's, which its daemon may renew. What the clean daemon may not see stands in a folder that is hidden from it
+    as a folder: what is put beside a key, or renamed over it, is hidden as well."""
+    from mover.cli.logins import APART
+
     clean, folder = site.clean, site.folder
     if not site.answers.two:
         return {
@@ -328,7 +331,7 @@ def _keys(site: Site) -> dict[str, Path]:
             "repository": clean.repository_password_file,
         }  # fmt: skip
     return {
-        "vault": folder / "vault.key", "certificate": folder / "certificate.key",
+        "vault": folder / APART / "vault.key", "certificate": folder / APART / "certificate.key",
         "audit": clean.state_dir / "audit.key", "repository": folder / "credentials" / "repository-password",
     }  # fmt: skip
 
@@ -379,6 +382,7 @@ def _make_secrets(site: Site) -> None:
     keys = _keys(site)
     if site.answers.two:
         newfile.folder(keys["repository"].parent, mode=0o700)
+        newfile.folder(keys["vault"].parent, mode=0o700)
     with _owning(site, keys["vault"]):
         if not keys["vault"].exists():
             VaultKey.create(keys["vault"])

@@ -9,7 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mover.cli.handed import Handed, unit_of
+from mover.cli.handed import KEYS, Handed, unit_of
+from mover.cli.logins import APART
 from mover.cli.probes import Finding, bad, good, warn
 from mover.clock import SYSTEM
 
@@ -76,6 +77,10 @@ def _problem(about: str, path: Path, settings: Settings, handed: Handed | None, 
 
 
 def _missing(about: str, path: Path, settings: Settings, handed: Handed | None, name: str) -> Finding:
+    apart = settings.file.parent / APART / name
+    if handed is not None and name in KEYS and apart.exists():
+        return bad(about, f"{apart} is there, and {handed.said_in} names {path}: {unit_of(settings)} does not start",
+                   f"mover units write && systemctl restart {unit_of(settings)}")  # fmt: skip
     if handed is not None:
         return bad(about, f"{path} is not there, and {handed.said_in} names it: {unit_of(settings)} does not start",
                    f"Put it back: install -m 600 COPY {path}")  # fmt: skip

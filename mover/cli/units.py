@@ -175,10 +175,15 @@ def _places(settings: Settings) -> list[Place]:
 
 def _secrets(settings: Settings) -> list[tuple[str, str]]:
     """Those that stand in our folder for it. What the unit names itself is not said twice."""
+    from mover.cli.handed import KEYS
+    from mover.cli.logins import APART
+
     folder = settings.file.parent / "credentials"
+    keys = [(name, settings.file.parent / APART / name) for name in KEYS if settings.role == "identified"]
     wanted = [tier.credential for tier in settings.tiers.values() if tier.credential]
     wanted += ["audit.key", "oidc-client-secret"] + ["repository-password"] * (settings.role != "identified")
-    return [(name, str(folder / name)) for name in dict.fromkeys(wanted) if (folder / name).exists()]
+    found = [*keys, *((name, folder / name) for name in dict.fromkeys(wanted))]
+    return [(name, str(path)) for name, path in found if path.exists()]
 
 
 def _kept_from(settings: Settings, other: Settings) -> Iterator[str]:

@@ -178,8 +178,10 @@ def import_rows(
 def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None) -> None:
     """Seal and find every row by a new key, beside a running daemon. Killed, it goes on with the same command.
 
-    The daemon must find the new file beside its own, as KEY.next, until this ends; both keys open meanwhile.
+    A daemon that finds the new file beside its own, as KEY.next, works on; both keys open meanwhile. One that is handed
+    its key by systemd waits with names from the first row on, until mover-identified is restarted after the end.
     """
+    from mover.cli.handed import handed
     from mover.console import open_upkeep
     from mover.deid.vaultkeys import VaultKey, next_path, write_new
     from mover.owner import acting
@@ -187,6 +189,10 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     settings, actor = _identified(ctx.obj), _actor()
     before = old or settings.vault_key
     after = new or next_path(before)
+    by_systemd = handed(settings).get("vault.key")
+    if by_systemd is not None:
+        _check_hidden(settings, before, after)
+        out.note("systemd handed the daemon its key at its start: names wait from now on, until it is restarted.")
     key = VaultKey.load(before)
     if not after.exists():
         with acting(after.parent):
@@ -205,6 +211,8 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     out.facts({"generation": following.generation, "rows": rows, "key": str(installed)}, pairs)
     out.note("Back up the new key file apart from the database. The old one opens only backups from before: destroy "
              "it, and they are closed for ever.")  # fmt: skip
+    if by_systemd is not None:
+        out.note("Now: systemctl restart mover-identified")
 
 
 for _made in (dumping.dump, dumping.dumps, dumping.reread, dumping.drill, dumping.restore):
@@ -492,6 +500,20 @@ def _check_following(key: Any, following: Any, before: Path, after: Path) -> Non
     if not following.follows(key):
         raise SettingsInvalid("the new key file does not follow the old one", where=str(after),
                               hint=f"Name a file that does not exist; it is made from {before}.")  # fmt: skip
+
+
+def _check_hidden(settings: Settings, *files: Path) -> None:
+    """Beside the settings the other daemon's unit hides files by their names: not the next key, nor what is renamed
+    over one."""
+    from mover.cli.handed import KEYS
+    from mover.cli.logins import APART
+    from mover.errors import Conflict
+
+    home = settings.file.parent
+    if settings.role == "identified" and home in {file.parent for file in files}:
+        there = " ".join(str(home / name) for name in KEYS if (home / name).exists())
+        steps = f"mv {there} {home / APART}/ && mover units write && systemctl restart mover-identified; then again."
+        raise Conflict("mover.service would see the new key in this folder", where=str(home), hint=steps)
 
 
 def _install(following: Any, before: Path, after: Path, settings: Settings) -> Path:

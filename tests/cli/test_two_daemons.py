@@ -71,8 +71,8 @@ class Pair:
         self.log = site / "journal"
 
     def start(self) -> None:
-        (self.site / "site/credentials/vault.key").symlink_to(self.site / "site/vault.key")
-        (self.site / "site/credentials/certificate.key").symlink_to(self.site / "site/certificate.key")
+        for name in handed.KEYS:
+            (self.site / "site/credentials" / name).symlink_to(self.site / "site/identified" / name)
         environment = os.environ | {"CREDENTIALS_DIRECTORY": str(self.site / "site" / "credentials")}
         for name, state in ("identified.yaml", "state-identified"), ("mover.yaml", "state"):
             command = [sys.executable, "-m", "mover", "daemon", "--config", str(self.site / "site" / name)]
@@ -155,6 +155,32 @@ def test_one_set_of_answers_makes_two_daemons_that_run(
             }
     finally:
         pair.stop()
+    _check_rekey(mover, site)
+
+
+def _check_rekey(mover: Mover, site: Path) -> None:
+    """The clean daemon may read every file that its unit does not hide: no key stands there, not for a moment."""
+    beside, identified = {path.name for path in site.iterdir()}, site / "identified"
+    rekey = ("--config", "site/identified.yaml", "vault", "rekey")
+    old = (identified / "vault.key").read_bytes()
+    done = mover(*rekey)
+    assert done.status == 0 and "names wait" in done.out, done.out + done.err
+    assert "Now: systemctl restart mover-identified" in done.out
+    assert {path.name for path in site.iterdir()} == beside and (identified / "vault.key").read_bytes() != old
+    assert (identified / "vault.key.generation-1").read_bytes() == old
+    # a site from before that folder: its units go on, and a new key is made where it is hidden
+    drop_in = site / "units/mover-identified.service.d/50-tiers.conf"
+    drop_in.unlink()
+    for name in handed.KEYS:
+        (identified / name).rename(site / name)
+    assert [one for one in doctor(mover, "identified.yaml") if "vault key" in one["about"]] == []
+    refused = mover(*rekey)
+    assert refused.status == 3 and f"mv {site}/vault.key {site}/certificate.key {identified}/ " in refused.err
+    assert not list(site.glob("vault.key.*"))
+    for name in handed.KEYS:
+        (site / name).rename(identified / name)
+    [told] = [one for one in doctor(mover, "identified.yaml") if one["about"] == "permissions: vault key"]
+    assert told["verdict"] == "bad" and told["remedy"].startswith("mover units write && ")
 
 
 def doctor(mover: Mover, name: str) -> list[dict[str, str]]:
@@ -170,6 +196,8 @@ def units(site: Path) -> Path:
         (folder / name).write_text((SHIPPED / name).read_text("utf-8").replace("/etc/mover", str(site)))
     handed_over = f"[Service]\nLoadCredential=repository-password:{site}/credentials/repository-password\n"
     (folder / "mover.service.d" / "50-tiers.conf").write_text(handed_over)
+    keys = "".join(f"LoadCredential={name}:{site}/identified/{name}\n" for name in handed.KEYS)
+    (folder / "mover-identified.service.d" / "50-tiers.conf").write_text(f"[Service]\n{keys}")
     return folder
 
 
@@ -182,7 +210,8 @@ def _check_rights(root: Path) -> None:
     """Root's are what systemd hands over; a login is its daemon's; nothing is open to others."""
     clean, identified = OWNERS["state"], OWNERS["state-identified"]
     owners = {
-        "site/vault.key": 0, "site/certificate.key": 0, "site/credentials/repository-password": 0, "site/dsn": clean,
+        "site/identified/vault.key": 0, "site/identified/certificate.key": 0,
+        "site/credentials/repository-password": 0, "site/dsn": clean,
         "site/identified/dsn": identified, "site/identified/vault-dsn": identified,
         "site/identified/dump-dsn": identified,
         "state/audit.key": clean, "state/admin-token": clean,

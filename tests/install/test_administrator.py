@@ -366,7 +366,7 @@ def test_a_removal_loses_nothing_and_an_installation_goes_on(admin: Administrato
     kept = digests(root / "etc/mover"), digests(root / "var/lib/mover"), digests(root / "var/lib/mover-identified")
     ledger = admin.ledger()
     said = admin("apt remove -y mover").stdout
-    places = ("/etc/mover/vault.key", "/etc/mover/policies", "/var/lib/mover", "/var/lib/mover-identified")
+    places = ("/etc/mover/identified/vault.key", "/etc/mover/policies", "/var/lib/mover", "/var/lib/mover-identified")
     for place in (*places, "/srv/intake", "/flash/mover", "/protect/mover", "s3://slides/prod", "s3://slides/runs"):
         assert place in said, place
     assert not (root / "usr/bin/mover").exists()

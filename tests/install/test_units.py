@@ -56,6 +56,16 @@ def test_drop_ins_are_written_once_and_follow_the_settings(mover: Mover, site: P
     assert f"LoadCredential=archive-keys:{site}/credentials/archive-keys" in clean
     identified = (into / "mover-identified.service.d/50-tiers.conf").read_text()
     assert "BindReadOnlyPaths=/intake" in identified and "/flash" not in identified
+    # keys where the unit itself names them need no line; those in the folder of that side replace it
+    assert "vault.key" not in clean + identified
+    for name in ("vault.key", "certificate.key"):
+        (site / "identified" / name).write_text("")
+    assert mover("units", "write", *files(site), "--into", str(into)).status == 0
+    told = (into / "mover-identified.service.d/50-tiers.conf").read_text()
+    for name in ("vault.key", "certificate.key"):
+        assert f"LoadCredential={name}:{site}/identified/{name}\n" in told
+        (site / "identified" / name).unlink()
+    assert mover("units", "write", *files(site), "--into", str(into)).status == 0
     again = json.loads(mover("units", "write", *files(site), "--into", str(into), "--json").out)
     assert [one["action"] for one in again] == ["keep"] * 3
     ours = into / "mover.service.d/local.conf"
