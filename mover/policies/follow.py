@@ -79,15 +79,17 @@ class Following:
         look: Look | None = None
         try:
             look = await asyncio.to_thread(self.folder.look)
-            if look == self._seen:
+            if look == self._seen and not self.trouble:  # what was missing may be there now, such as keys
                 return
             declared = await asyncio.to_thread(self.folder.load)
             await self._means.judge(declared)
             await self._stand(declared)
             held = await self._means.in_force(declared)
         except ConfigError as error:
-            self.trouble = f"{error.what} ({error.where})"
-            log.warning("changed policies refused", code=error.code, what=error.what)
+            trouble = f"{error.what} ({error.where})"
+            if trouble != self.trouble:
+                log.warning("changed policies refused", code=error.code, what=error.what)
+            self.trouble = trouble
         except OSError as error:
             self.trouble = f"the folder of policies cannot be read ({type(error).__name__})"
         else:

@@ -100,8 +100,7 @@ async def test_a_dump_policy_is_taken_once_there_are_keys(tmp_path: Path, dsns: 
         (settings.policies / "dump.yaml").write_text(DUMP)
         await house.following.turn()
         assert "two key files" in house.following.trouble and dump_policies(house.policies) == []
-        settings.vault_public.touch()
-        (settings.policies / "dump.yaml").write_text(DUMP + "prefix: sealed\n")
+        settings.vault_public.touch()  # and no file of the folder changes
         await house.following.turn()
         assert house.following.trouble == "" and len(dump_policies(house.policies)) == 1
 
