@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import Struct
@@ -26,6 +26,7 @@ from mover.cli.newsite import DEFAULTS, OF_BUCKETS, QUESTIONS, Answers
 if TYPE_CHECKING:
     from mover.cli.output import Output
     from mover.cli.probes import Finding
+    from mover.errors import MoverError
     from mover.settings import Settings, Tier
 
 
@@ -121,11 +122,15 @@ def _answers(from_file: Path | None, given: dict[str, str], *, ask: bool) -> Ans
     said: dict[str, str] = {}
     if from_file is not None:
         document = read(from_file, error=SettingsInvalid)
-        if isinstance(document.value, dict):
-            said = {str(name): str(value) for name, value in document.value.items()}
-        unknown = set(said) - set(Answers.__struct_fields__)
-        refuse([document.mistake((name, "#key"), f"`{name}` is not known here") for name in sorted(unknown)],
-               SettingsInvalid)  # fmt: skip
+        found = document.value if isinstance(document.value, dict) else {}
+        known = Answers.__struct_fields__
+        wrong: dict[tuple[Any, ...], str] = {
+            (name, "#key"): f"`{name}` is not known here" for name in found if name not in known
+        }
+        wrong |= {(name,): f"`{name}` is no text: write it in quotes" for name, value in found.items()
+                  if not isinstance(value, str | None)}  # fmt: skip
+        refuse([document.mistake(path, what) for path, what in wrong.items()], SettingsInvalid)
+        said = {name: value for name, value in found.items() if value is not None}  # empty: not answered
     said |= given
     missing = [name for name in QUESTIONS if name not in said]
     for name in missing if ask and sys.stdin.isatty() else ():
@@ -157,6 +162,7 @@ def _parsed(text: str, file: Path) -> Settings:
     import msgspec
 
     from mover.cli.logins import FILES
+    from mover.errors import SettingsInvalid
     from mover.settings import load
 
     with tempfile.TemporaryDirectory() as folder:
@@ -166,8 +172,28 @@ def _parsed(text: str, file: Path) -> Settings:
             (draft.parent / name).parent.mkdir(exist_ok=True)
             (draft.parent / name).write_text("host=/\n")
             (draft.parent / name).chmod(0o600)
-        settings = load(draft)
+        try:
+            settings = load(draft)
+        except SettingsInvalid as error:
+            raise _of_answers(error, text) from error
     return msgspec.structs.replace(settings, file=file, policies=file.parent / "policies")
+
+
+def _of_answers(error: MoverError, text: str) -> MoverError:
+    """By the line that would have been written: nothing of it stands anywhere yet."""
+    from mover.errors import SettingsInvalid
+
+    lines = text.splitlines()
+    told = error.details or [{"where": error.where, "what": error.what}]
+    numbers = [int(word) if (word := str(one["where"]).split(":")[-2:][0]).isdigit() else 0 for one in told]
+    details = [
+        {"where": f"the line `{lines[number - 1].strip()}`" if 0 < number <= len(lines) else "the answers",
+         "what": one["what"]}
+        for number, one in zip(numbers, told, strict=True)
+    ]  # fmt: skip
+    return SettingsInvalid(
+        error.what, where=str(details[0]["where"]), details=details, hint="Mend the answer that would become this line."
+    )
 
 
 def _all_stand(out: Output, site: Site) -> bool:

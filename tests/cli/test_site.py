@@ -247,6 +247,29 @@ def test_answers_may_come_from_a_file_and_a_misspelt_one_is_named(
     assert said.status == 2 and "answers.yaml:2:1" in said.err
 
 
+def test_an_answer_that_is_empty_is_none_and_one_that_is_no_text_is_refused(
+    mover: Mover, places: dict[str, str], tmp_path: Path
+) -> None:
+    """`endpoint:` became "None", a host that was then looked for; `flash_seen_as:` the folder None of every node."""
+    file = tmp_path / "answers.yaml"
+    text = "".join(f"{name.replace('-', '_')}: {value}\n" for name, value in places.items() if name != "source")
+    words = ("init", "--from-file", "answers.yaml", "--config", "site", "--yes", "--plan")
+    file.write_text(text + f"source: {places['source']}\nflash_seen_as:\ntcp:\ndatabase:\n")
+    said = mover(*words)
+    assert said.status == 0 and "None" not in said.out, said.err
+    file.write_text(text + "source:\n")
+    said = mover(*words)
+    assert said.status == 2 and "still needed: --source" in said.err
+    for answer in ("true", "[a]", "007"):
+        file.write_text(f"{text}source: {places['source']}\nproject: {answer}\n")
+        said = mover(*words)
+        assert said.status == 2 and "`project` is no text" in said.err
+        assert f"answers.yaml:{len(places) + 1}:" in said.err
+    file.write_text(f"{text}source: {places['source']}\ntcp: nonsense\n")
+    said = mover(*words)
+    assert said.status == 2 and 'the line `tcp: "nonsense"`' in said.err and "/tmp" not in said.err, said.err
+
+
 @pytest.mark.slow
 def test_the_doctor_finds_what_was_broken_and_says_how_to_mend_it(
     mover: Mover, places: dict[str, str], tmp_path: Path
