@@ -25,11 +25,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from mover.catalog.dumping import AS_TEXT, SCHEMAS, Dumper, standing_schemas
+from mover.catalog.logins import DUMP, statements
 from mover.catalog.postgres import DAEMON, SUPERUSER, VAULT
 from mover.catalog.room import fullness_told
 from mover.errors import CatalogError, Conflict
 
-DUMP = "mover_dump"
 LOGINS = (DAEMON, VAULT, DUMP)
 RANGE_ROWS = 10_000
 DIFFERENT_MAX = 100
@@ -96,16 +96,12 @@ def refuse_others(conn: psycopg.Connection[Any], roles: Collection[str], *, wher
 
 
 def ensure_logins(admin: str, secrets: dict[str, str]) -> None:
-    """On the target: our roles, and a login that may read everything for dumps. Passwords go over as verifiers."""
+    """On the target: our roles, and a login that may read everything for dumps."""
     with psycopg.connect(admin, autocommit=True) as conn:
-        conn.execute((Path(__file__).parent / "roles.sql").read_bytes())
+        conn.execute(statements(secrets).encode())
         # the embedded superuser applied the migrations, and so owns the record of them
-        for role, made in (SUPERUSER, "nologin"), (DUMP, "login bypassrls in role pg_read_all_data"):
-            if conn.execute("select from pg_roles where rolname = %s", [role]).fetchone() is None:
-                conn.execute(sql.SQL("create role {} {}").format(sql.Identifier(role), sql.SQL(made)))
-        for role, secret in secrets.items():
-            verifier = conn.pgconn.encrypt_password(secret.encode(), role.encode(), b"scram-sha-256").decode()
-            conn.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
+        if conn.execute("select from pg_roles where rolname = %s", [SUPERUSER]).fetchone() is None:
+            conn.execute(sql.SQL("create role {} nologin").format(sql.Identifier(SUPERUSER)))
 
 
 def carry(source: str, target: str, *, bin_dir: Path | None, say: Say) -> list[Compared]:

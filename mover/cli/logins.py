@@ -1,23 +1,21 @@
 """The site's own PostgreSQL, for `mover init`: files with the logins of two daemons, and what its server is told.
 
-Passwords are ours, made once and kept, and go to the server as verifiers: neither its log nor the script for psql
-holds one. Only a superuser's DSN that is given (`--admin`) is ever used by us; it is kept nowhere.
+Passwords are ours, made once and kept. Only a superuser's DSN that is given (`--admin`) is ever used by us; it is kept
+nowhere.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mover.catalog.logins import DUMP, statements
+
 if TYPE_CHECKING:
     from psycopg import Connection
 
-DUMP = "mover_dump"
 # a folder of the identified daemon, which the other's units do not see whatever is renamed within
 APART = "identified"
 # file, its role at the server, and whether it is the identified daemon's
@@ -28,8 +26,6 @@ FILES = (
     (f"{APART}/dump-dsn", DUMP, True),
 )
 SCRIPT = "database.sql"
-# as PostgreSQL's own (scram_iterations, SCRAM_DEFAULT_SALT_LEN)
-ITERATIONS, SALT_BYTES = 4096, 16
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
 
 
@@ -107,7 +103,7 @@ def script(place: dict[str, str], secrets: dict[str, str]) -> str:
 -- Tables come after that, by `mover db migrate`. Passwords stand here as verifiers only.
 -- Not for a server that another Mover uses: its daemons would lose their logins.
 \\set ON_ERROR_STOP on
-{_roles(secrets)}
+{statements(secrets)}
 select 'create database "{name}" encoding ''UTF8'' template template0'
 where not exists (select from pg_database where datname = '{name}') \\gexec
 """
@@ -116,7 +112,7 @@ where not exists (select from pg_database where datname = '{name}') \\gexec
 def tell(admin: str, place: dict[str, str], secrets: dict[str, str]) -> bool:
     """The same by a superuser's DSN; whether the database was made now. CatalogError where it is no superuser's."""
     with _superuser(admin) as conn:
-        conn.execute(_roles(secrets).encode())
+        conn.execute(statements(secrets).encode())
         if _stands(conn, place["dbname"]):
             return False
         conn.execute(f"create database \"{place['dbname']}\" encoding 'UTF8' template template0".encode())
@@ -156,32 +152,6 @@ def _superuser(admin: str) -> Connection[tuple[object, ...]]:
 
 def _stands(conn: Connection[tuple[object, ...]], name: str) -> bool:
     return conn.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
-
-
-def _roles(secrets: dict[str, str]) -> str:
-    from mover.catalog import migrate
-
-    made = (Path(migrate.__file__).parent / "roles.sql").read_text("utf-8")
-    passwords = "".join(f"alter role {role} password '{verifier(secret)}';\n" for role, secret in secrets.items())
-    return f"""{made}do $$ begin
-    if not exists (select from pg_roles where rolname = '{DUMP}') then
-        create role {DUMP} login bypassrls in role pg_read_all_data;
-    end if;
-end $$;
-{passwords}"""
-
-
-def verifier(secret: str, *, salt: bytes | None = None) -> str:
-    """What PostgreSQL keeps of a password, in its own words (RFC 5802, 3; RFC 7677). Ours are ASCII: SASLprep would
-    change nothing."""
-    from mover.randomness import random_bytes
-
-    salt = random_bytes(SALT_BYTES) if salt is None else salt
-    salted = hashlib.pbkdf2_hmac("sha256", secret.encode(), salt, ITERATIONS)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    salt_64, stored_64, server_64 = (base64.b64encode(part).decode() for part in (salt, stored, server))
-    return f"SCRAM-SHA-256${ITERATIONS}:{salt_64}${stored_64}:{server_64}"
 
 
 def own(folder: Path, *, clean: os.stat_result, identified: os.stat_result) -> None:

@@ -114,7 +114,8 @@ def rights(settings: Settings, *, handed: frozenset[Path] = frozenset()) -> Iter
     secrets = [settings.vault_key] * (settings.role != "clean")
     secrets += [settings.repository_password_file] * (settings.role != "identified")
     secrets += [tier.credentials_file for tier in settings.tiers.values() if tier.credentials_file]
-    secrets += _dsn_files(settings)
+    database = settings.database
+    secrets += filter(None, (database.dsn_file, database.vault_dsn_file, database.dump_dsn_file))
     wanted += [(path, "r") for path in secrets if path not in handed and path.exists()]
     by_root = _posix(settings)
     with acting(settings.state_dir):  # whom a file server may show more than root
@@ -127,16 +128,6 @@ def rights(settings: Settings, *, handed: frozenset[Path] = frozenset()) -> Iter
         yield bad("rights", f"the user {who} may not {word} {path}", _opened(path, way, who, settings))
     if not denied:
         yield good("rights", f"{len(wanted)} paths are open to user {who} as it needs them")
-
-
-def _dsn_files(settings: Settings) -> list[Path]:
-    from mover.errors import SettingsInvalid
-    from mover.policy import read_as
-    from mover.settings import SettingsFile
-
-    database = read_as(settings.file, SettingsFile, then=lambda _: iter(()), error=SettingsInvalid).database
-    names = (database.dsn_file, database.vault_dsn_file, database.dump_dsn_file)
-    return [settings.file.parent / name for name in names if name]
 
 
 def _opened(path: Path, way: str, who: str, settings: Settings) -> str:

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from mover.catalog.logins import verifier
 from mover.catalog.postgres import SUPERUSER, Embedded, EmbeddedServer
 from mover.cli import handed
-from mover.cli.logins import verifier
 from mover.clock import monotonic_s, pause
 from mover.settings import load
 from tests.cli.conftest import Said
