@@ -179,9 +179,9 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     """Seal and find every row by a new key, beside a running daemon. Killed, it goes on with the same command.
 
     A daemon that finds the new file beside its own, as KEY.next, works on; both keys open meanwhile. One that is handed
-    its key by systemd waits with names from the first row on, until mover-identified is restarted after the end.
+    its key by systemd waits with names from the first row on, until its unit is restarted after the end.
     """
-    from mover.cli.handed import handed
+    from mover.cli.handed import handed, unit_of
     from mover.console import open_upkeep
     from mover.deid.vaultkeys import VaultKey, next_path, write_new
     from mover.owner import acting
@@ -189,8 +189,8 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     settings, actor = _identified(ctx.obj), _actor()
     before = old or settings.vault_key
     after = new or next_path(before)
-    by_systemd = handed(settings).get("vault.key")
-    if by_systemd is not None:
+    unit = unit_of(settings).removesuffix(".service") if "vault.key" in handed(settings) else ""
+    if unit:
         _check_hidden(settings, before, after)
         out.note("systemd handed the daemon its key at its start: names wait from now on, until it is restarted.")
     key = VaultKey.load(before)
@@ -208,11 +208,11 @@ def rekey(ctx: click.Context, *, out: Output, old: Path | None, new: Path | None
     with acting(after.parent):
         installed = _install(following, before, after, settings)
     pairs = [("generation", following.generation), ("rows opened by the new key", rows), ("key", installed)]
-    out.facts({"generation": following.generation, "rows": rows, "key": str(installed)}, pairs)
+    out.facts({"generation": following.generation, "rows": rows, "key": str(installed), "restart": unit or None}, pairs)
     out.note("Back up the new key file apart from the database. The old one opens only backups from before: destroy "
              "it, and they are closed for ever.")  # fmt: skip
-    if by_systemd is not None:
-        out.note("Now: systemctl restart mover-identified")
+    if unit:
+        out.note(f"Now: systemctl restart {unit}")
 
 
 for _made in (dumping.dump, dumping.dumps, dumping.reread, dumping.drill, dumping.restore):
@@ -511,7 +511,7 @@ def _check_hidden(settings: Settings, *files: Path) -> None:
 
     home = settings.file.parent
     if settings.role == "identified" and home in {file.parent for file in files}:
-        there = " ".join(str(home / name) for name in KEYS if (home / name).exists())
+        there = " ".join(str(path) for name in KEYS for path in sorted(home.glob(f"{name}*")))
         steps = f"mv {there} {home / APART}/ && mover units write && systemctl restart mover-identified; then again."
         raise Conflict("mover.service would see the new key in this folder", where=str(home), hint=steps)
 
