@@ -84,12 +84,13 @@ def drill(
     """
     import asyncio
 
+    from mover.cli.handed import in_hand
     from mover.cli.vault import _actor, _identified
     from mover.console import drill_dump
     from mover.deid.vaultkeys import RevealKey
     from mover.owner import become_for
 
-    settings, key, actor = _identified(ctx.obj), RevealKey.join(key_a, key_b), _actor()
+    settings, key, actor = in_hand(_identified(ctx.obj)), RevealKey.join(key_a, key_b), _actor()
     become_for(settings)
     done = asyncio.run(drill_dump(settings, tier=tier, dump=dump_id, key=key, actor=actor, purpose=purpose))
     return _tell(out, done, recorded=done.recorded)
@@ -113,12 +114,13 @@ def restore(
     """
     import asyncio
 
+    from mover.cli.handed import in_hand
     from mover.cli.vault import _actor, _identified
     from mover.console import restore_dump
     from mover.deid.vaultkeys import RevealKey, encode_file, write_new
     from mover.owner import acting, become_for
 
-    settings, key, actor = _identified(ctx.obj), RevealKey.join(key_a, key_b), _actor()
+    settings, key, actor = in_hand(_identified(ctx.obj)), RevealKey.join(key_a, key_b), _actor()
     become_for(settings)
     done = asyncio.run(restore_dump(settings, tier=tier, dump=dump_id, key=key, actor=actor, purpose=purpose))
     # the dump opened, so this is its pair; without it nothing more would be sealed for the two, nor dumped

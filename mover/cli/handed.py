@@ -3,7 +3,9 @@ the unit and its drop-ins, and looks at the files that these name."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +73,40 @@ def with_sources(settings: Settings, found: dict[str, Handed]) -> Settings:
         audit_key=at("audit.key", settings.audit_key),
         repository_password_file=at("repository-password", settings.repository_password_file),
     )  # fmt: skip
+
+
+def in_hand(settings: Settings) -> Settings:
+    """For a command of root that becomes the owner of the state, who may not read what systemd hands to his daemon:
+    keys of tiers and vault, read while we may and kept in memory, as systemd keeps them."""
+    from mover.owner import foreign
+
+    owner = foreign(settings.state_dir)
+    if owner is None or not settings.database.embedded:
+        return settings
+    wanted = {"vault.key", *(tier.credential for tier in settings.tiers.values())}
+    return with_sources(settings, {
+        name: msgspec.structs.replace(one, source=_in_memory(one.source, owner))
+        for name, one in handed(settings).items() if name in wanted
+    })  # fmt: skip
+
+
+def _in_memory(path: Path, owner: os.stat_result) -> Path:
+    """A copy of the same mode, until this process ends; where there is nothing to copy, its reader says so."""
+    from mover.deid.vaultkeys import next_path
+
+    # a key that is being made anew has its successor beside it, which opens both
+    newest = next_path(path) if next_path(path).exists() else path
+    try:
+        with open(newest, "rb") as file:
+            body, mode = file.read(), os.fstat(file.fileno()).st_mode
+    except OSError:
+        return path
+    handle = os.memfd_create("handed")
+    with open(handle, "wb", closefd=False) as copy:
+        copy.write(body)
+    os.fchmod(handle, stat.S_IMODE(mode))
+    os.fchown(handle, owner.st_uid, owner.st_gid)
+    return Path(f"/proc/self/fd/{handle}")
 
 
 def _files(unit: str) -> list[Path]:

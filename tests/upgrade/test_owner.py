@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+import zstandard
 from psycopg.conninfo import make_conninfo
 
-from mover.deid.vaultkeys import VaultKey
-from mover.errors import CatalogError
+from mover.cli import handed
+from mover.deid.vaultkeys import VaultKey, new_pair
+from mover.demo.seaweed import Seaweed
+from mover.errors import CatalogError, SettingsInvalid
 from mover.owner import in_its_process
+from mover.settings import Settings, load
 from mover.support import SECTIONS
+from mover.tiers.credentials import read_credentials
 from tests.support.authority import Authority
+from tests.support.seaweed import object_tier
 
 pytestmark = [
     pytest.mark.slow,
@@ -223,6 +230,66 @@ def test_a_tier_goes_by_the_word_of_who_typed_it(site: Path) -> None:
     assert said(site, "tier", "remove", "cold")["removed"] == "cold" and not (site / "mover.d/cold.yaml").exists()
     query = "select body::jsonb ->> 'actor' from mover.audit_record where body::jsonb ->> 'action' = 'tier removed'"
     assert asked(site, query) == [["uid:0"]] and of_root(site) == []
+
+
+# the units stand in a folder of the test
+UNDER_UNITS = """
+import sys; from pathlib import Path; from mover.cli import handed, main
+handed.FOLDERS = (Path(sys.argv.pop(1)),)
+main()
+"""
+UNIT = """\
+[Service]
+ExecStart=mover --config {site}/mover.yaml daemon
+LoadCredential=vault.key:{site}/keys/vault.key
+LoadCredential=archive-keys:{site}/keys/archive-keys
+"""
+
+
+def opened(settings: Settings) -> str:
+    """The keys, as a drill reads them."""
+    tier = settings.tiers["archive"]
+    assert tier.credentials_file is not None and read_credentials(tier.credentials_file).secret_access_key
+    return f"{VaultKey.newest(settings.vault_key).generation} {tier.name}"
+
+
+def test_keys_that_systemd_hands_over_open_the_bucket_to_roots_drill_and_restore(
+    site: Path, weed: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are root's, and the database is the daemon's user's: neither of the two could bring a dump back."""
+    tier = object_tier(weed)
+    for name in ("keys", "units", "policies", "protect"):
+        (site / name).mkdir(mode=0o700 if name == "keys" else 0o755)
+    VaultKey.create(site / "keys/vault.key")
+    shutil.copy(weed.credentials_file, site / "keys/archive-keys")
+    (site / "keys/archive-keys").chmod(0o600)
+    (site / "units/mover.service").write_text(UNIT.format(site=site))
+    (site / "policies/dump.yaml").write_text("kind: dump\nname: dump\nto: [archive, protect]\n")
+    url = f"s3://{tier.where.bucket}/{tier.where.prefix}"
+    keys = {"kind": "object", "zone": "deidentified", "role": "archive", "url": url, "endpoint": weed.endpoint,
+            "region": weed.region, "credentials": {"systemd": "archive-keys"}}  # fmt: skip
+    disk = {"kind": "posix", "zone": "deidentified", "role": "protect", "path": "protect"}
+    more = {"policies": "policies", "tiers": {"archive": keys, "protect": disk}}
+    (site / "mover.yaml").write_text(SETTINGS + yaml.safe_dump(more))
+    new_pair(site / "a.key", site / "b.key")
+    monkeypatch.setattr(handed, "FOLDERS", (site / "units",))
+    settings = load(site / "mover.yaml")
+    settings = handed.with_sources(settings, handed.handed(settings))
+    assert opened(settings) == "1 archive"  # by root, and nothing is left to be loaded
+    held = handed.in_hand(settings)
+    assert in_its_process(site / "state", lambda: opened(held)) == "1 archive"
+    with pytest.raises(SettingsInvalid, match="cannot be read"):
+        in_its_process(site / "state", lambda: opened(settings))
+
+    read = in_its_process(site / "state", lambda: str([os.access(one.__file__, os.R_OK) for one in (os, zstandard)]))
+    if "False" in read:
+        return  # an environment that is its user's alone: who reads it all the same would read the keys, too
+    pair = ["--key-a", str(site / "a.key"), "--key-b", str(site / "b.key"), "--purpose", "a drill"]
+    for verb in ("drill", "restore"):
+        command = [sys.executable, "-c", UNDER_UNITS, str(site / "units"), "--config", str(site / "mover.yaml")]
+        told = subprocess.run([*command, "vault", verb, *pair], capture_output=True, text=True, check=False)
+        assert "no dump stands there" in told.stderr, told.stderr
+    assert of_root(site) == []
 
 
 def test_a_link_that_the_daemons_user_laid_is_not_followed_by_root(site: Path) -> None:
