@@ -22,6 +22,8 @@ from mover.repository.crypto import SEAL_OVERHEAD_BYTES, Buffer, MasterKey, Seal
 
 # restic's own default; a pack is closed by the first blob that reaches it, so it ends below 16 + 8 MiB.
 TARGET_PACK_BYTES = 16 << 20
+# Of files of a few bytes 400,000 would fit: what is told of each takes more memory than they do.
+TARGET_PACK_BLOBS = 25_000
 # A pack this large was not written by us or by restic (whose option ends at 128 MiB): refuse to buffer it.
 MAX_PACK_BYTES = 256 << 20
 MAX_HEADER_BYTES = 16 << 20
@@ -71,7 +73,7 @@ class PackBuilder:
 
     @property
     def full(self) -> bool:
-        return self.size_bytes >= TARGET_PACK_BYTES
+        return self.size_bytes >= TARGET_PACK_BYTES or len(self._blobs) >= TARGET_PACK_BLOBS
 
     @property
     def empty(self) -> bool:
