@@ -1,4 +1,4 @@
-"""The table of blobs answers as a dictionary does, also while it grows under who asks, in less than half of the room."""
+"""The table of blobs answers as a dictionary does, also while it grows under who asks, in less than half its room."""
 
 from __future__ import annotations
 
