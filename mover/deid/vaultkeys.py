@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import pwd
 import stat
 from collections.abc import Iterable
 from hashlib import sha256
@@ -343,8 +344,34 @@ def read_private(path: Path, *, what: str, hint: str = "") -> bytes:
                     f"the {what} can be read by others", where=str(path), hint=f"chmod 600 {path}"
                 )
             return file.read(FILE_BYTES)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise SettingsInvalid(f"the {what} cannot be read", where=str(path), hint=hint or None) from error
+    except OSError as error:
+        # it may well stand there: nobody shall make another one
+        raise SettingsInvalid(f"the {what} cannot be read", where=str(path), hint=_whose(path)) from error
+
+
+def _whose(path: Path) -> str | None:
+    asks = _name(os.geteuid())
+    try:
+        owner = path.stat().st_uid
+    except PermissionError:
+        return f"{asks} may not look into its folder: ls -ld {path.parent}"
+    except OSError:
+        return None
+    if owner == os.geteuid():
+        return f"chmod 600 {path}"
+    return (
+        f"It is {_name(owner)}'s, and {asks} asks. Below the state of {asks}: chown {asks}: {path}. "
+        "Where systemd hands it over, root calls this."
+    )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -24,7 +24,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "policies" / "README.md", *(ROOT / "d
 OURS: dict[str, click.Command] = {"mover": top, "mover-slurm": slurm.command, "mover-kueue": kueue.command}
 # what else a page may tell somebody to type
 OTHERS = set(
-    "apt cp curl export fusermount install journalctl make mkdir mover-release mv openssl podman promtool psql python"
+    "apt chown cp curl export fusermount install journalctl make mkdir mover-release mv openssl podman promtool psql python"
     " restic sed sh systemctl systemd-analyze".split()
 )
 # words that stand for what is not free text

@@ -28,6 +28,7 @@ from mover.owner import in_its_process
 from mover.settings import Settings, load
 from mover.support import SECTIONS
 from mover.tiers.credentials import read_credentials
+from tests.docs.commands import ROOT, lines
 from tests.support.authority import Authority
 from tests.support.seaweed import object_tier
 
@@ -290,6 +291,23 @@ def test_keys_that_systemd_hands_over_open_the_bucket_to_roots_drill_and_restore
         told = subprocess.run([*command, "vault", verb, *pair], capture_output=True, text=True, check=False)
         assert "no dump stands there" in told.stderr, told.stderr
     assert of_root(site) == []
+
+
+def test_what_root_puts_back_on_a_new_machine_is_given_to_the_daemons_user(site: Path) -> None:
+    """In the worst night the remedy was to make another key, which opens nothing of what was."""
+    key, page = site / "state/vault.key", [line.text for line in lines(ROOT / "docs/looking-after.md") if line.typed]
+    with pytest.raises(SettingsInvalid, match="cannot be read") as none:
+        VaultKey.newest(key)
+    assert "mover init" in none.value.advice
+    VaultKey.create(key)
+    with pytest.raises(SettingsInvalid, match="cannot be read") as roots:
+        in_its_process(site / "state", lambda: str(VaultKey.newest(key).generation))
+    assert f"It is root's, and daemon asks. Below the state of daemon: chown daemon: {key}" in roots.value.advice
+    assert "mover init" not in roots.value.advice
+    given = page[next(at for at, text in enumerate(page) if text.startswith("mover vault restore")) - 1]
+    assert given == "chown -R mover: /var/lib/mover"
+    subprocess.run(given.replace("mover: /var/lib/mover", f"daemon: {site / 'state'}").split(), check=True)
+    assert in_its_process(site / "state", lambda: str(VaultKey.newest(key).generation)) == "1" and of_root(site) == []
 
 
 def test_a_link_that_the_daemons_user_laid_is_not_followed_by_root(site: Path) -> None:
