@@ -24,8 +24,8 @@ PAGES = sorted([ROOT / "README.md", ROOT / "policies" / "README.md", *(ROOT / "d
 OURS: dict[str, click.Command] = {"mover": top, "mover-slurm": slurm.command, "mover-kueue": kueue.command}
 # what else a page may tell somebody to type
 OTHERS = set(
-    "apt chown cp curl export fusermount install journalctl make mkdir mover-release mv openssl podman promtool psql python"
-    " restic sed sh systemctl systemd-analyze".split()
+    "apt chown cp curl export fusermount install journalctl make mkdir mover-release mv openssl podman promtool psql"
+    " python restic sed sh systemctl systemd-analyze".split()
 )
 # words that stand for what is not free text
 VALUES = {"TIME": "2026-11-22", "N": "1", "SIZE": "1GiB", "UID": "1000", "GID": "1000"}
