@@ -14,11 +14,12 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import psycopg
@@ -39,6 +40,7 @@ SAID_BYTES = 2000
 AS_TEXT = "-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
 _UNKNOWN = b"SET transaction_timeout = 0;\n"
 SCRATCH = "mover_drill_"
+_SERVICE = "mover"
 # process ids come again, so the moment at which the server took the connection stands beside it
 _MAKER = "concat(%s::text, pid, '_', (extract(epoch from backend_start) * 1000000)::bigint, '_')"
 _ORPHANS = f"""
@@ -159,25 +161,34 @@ class Dumper:
     def _running(
         self, program: str, command: list[str], said: IO[bytes], *, reading: bool
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """A password travels in the child's environment, where only its own user can look, never in its words."""
+        """Secrets travel where only the child's own user can look, never in its words."""
         facts = conninfo_to_dict(self.dsn)
-        password = facts.pop("password", None)
+        secrets: dict[str, str] = {
+            name: str(facts.pop(name)) for name in ("password", "sslpassword") if name in facts
+        }
+        if "sslpassword" in secrets and "service" in facts:
+            raise CatalogError(
+                "a DSN with both `service` and `sslpassword` cannot be handed on unseen", hint=
+                "Put the `sslpassword` into the service's own file, or name a key without a passphrase.",
+            )  # fmt: skip
         words = [str(find_binaries(self._bin_dir) / program), *command, "--dbname", make_conninfo("", **facts)]
-        secret = str(password) if password else None
-        with _child(words, said, reading=reading, feeding=not reading, password=secret) as process:
+        with _child(words, said, reading=reading, feeding=not reading, secrets=secrets) as process:
             yield process
 
 
 @contextmanager
 def _child(
-    words: list[str], said: IO[bytes], *, reading: bool = False, feeding: bool = False, password: str | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+    words: list[str], said: IO[bytes], *, reading: bool = False, feeding: bool = False,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
     environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-    environment |= {"PGPASSWORD": password} if password else {}
-    process = subprocess.Popen(
-        words, stderr=said, env=environment, cwd="/", stdin=subprocess.PIPE if feeding else subprocess.DEVNULL,
-        stdout=subprocess.PIPE if reading else subprocess.DEVNULL,
-    )  # fmt: skip
+    environment |= {"PGPASSWORD": secrets["password"]} if secrets.get("password") else {}
+    with _service(secrets) as handles:
+        environment |= {"PGSERVICE": _SERVICE, "PGSERVICEFILE": f"/dev/fd/{handles[0]}"} if handles else {}
+        process = subprocess.Popen(
+            words, stderr=said, env=environment, cwd="/", stdin=subprocess.PIPE if feeding else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if reading else subprocess.DEVNULL, pass_fds=handles,
+        )  # fmt: skip
     try:
         yield process
     finally:
@@ -187,6 +198,17 @@ def _child(
         process.wait()
         for stream in (process.stdin, process.stdout):
             _close(stream)
+
+
+@contextmanager
+def _service(secrets: Mapping[str, str]) -> Iterator[list[int]]:
+    """A key's passphrase has no variable of libpq's, only a service's file: one in memory, which the child inherits."""
+    if not secrets.get("sslpassword"):
+        yield []
+        return
+    with open(os.memfd_create("service", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+        file.write(f"[{_SERVICE}]\nsslpassword={secrets['sslpassword']}\n".encode())
+        yield [file.fileno()]
 
 
 def _feed(

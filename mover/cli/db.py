@@ -309,6 +309,11 @@ def check_open(admin: str) -> None:
         raise SettingsInvalid("this is no DSN", hint="As in 'host=db user=postgres dbname=mover'.") from None
     if "password" in words:
         raise SettingsInvalid("a password on the command line is everybody's", hint="Use `passfile=FILE` in the DSN.")
+    if "sslpassword" in words:
+        raise SettingsInvalid(
+            "a passphrase on the command line is everybody's",
+            hint="Use `service=NAME` in the DSN, and put it into ~/.pg_service.conf.",
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -6,8 +6,10 @@ Object tiers: tests/tiers/test_credentials.py. The daemon's certificate renewed:
 from __future__ import annotations
 
 import asyncio
+import io
 import secrets
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import yaml
 from aiohttp import ClientSession, web
 from aiosmtpd.smtp import SMTP
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
 from psycopg.conninfo import make_conninfo
 
 from mover.access.oidc import Provider
@@ -28,6 +31,7 @@ from mover.catalog.dumping import Dumper
 from mover.catalog.migrate import migrate
 from mover.catalog.postgres import Embedded
 from mover.cli import command
+from mover.cli.db import check_open
 from mover.clock import SYSTEM, monotonic_s
 from mover.errors import CatalogError, CatalogUnavailable, MoverError, SettingsInvalid
 from mover.oversight.receivers import Said, deliver
@@ -231,7 +235,8 @@ def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     authority = Authority(tmp_path)
     Authority(tmp_path / "other")
     file = str(authority.certify(address, "db.ward.example"))
-    for name, value in {"listen_addresses": address, "ssl": "on", "ssl_cert_file": file, "ssl_key_file": file}.items():
+    asserted = {"listen_addresses": address, "ssl": "on", "ssl_ca_file": str(authority.file)}
+    for name, value in {**asserted, "ssl_cert_file": file, "ssl_key_file": file}.items():
         monkeypatch.setitem(postgres._ASSERTED, name, value)
     embedded = Embedded(tmp_path / "state", bin_dir=DEBIANS)
     server = embedded.start()
@@ -274,6 +279,48 @@ async def test_the_database_is_believed_by_its_authority_name_and_dates(tls_serv
         admin.execute("select pg_reload_conf()")
     await _until_refused(reached)
     await _refused(reached, "not valid today")
+
+
+@pytest.mark.skipif(not DEBIANS.exists(), reason="needs Debian package: postgresql-15")
+async def test_the_passphrase_of_a_clients_key_stands_in_no_process_list(
+    tls_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libpq has no variable for it; words of a command can be read by every user of the machine."""
+    server, reached, authority = tls_server
+    await _until_believed(reached)
+    migrate(reached)
+    with psycopg.connect(server.superuser_dsn) as conn:
+        [where] = conn.execute("select setting from pg_settings where name = 'hba_file'").fetchone() or ()
+        with open(where, "w", encoding="ascii") as rules:  # noqa: ASYNC230 - a line
+            rules.write("local all all scram-sha-256\nhostssl all all all scram-sha-256 clientcert=verify-ca\n")
+        conn.execute("select pg_reload_conf()")
+    await _until_refused(reached)
+    both = authority.certify("client", file="client.pem")
+    key = serialization.load_pem_private_key(both.read_bytes(), None)
+    sealed = serialization.BestAvailableEncryption(b"wren-phrase")
+    (tmp_path / "key.pem").touch(mode=0o600)
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
+    )
+    given = make_conninfo(reached, sslcert=str(both), sslkey=str(tmp_path / "key.pem"), sslpassword="wren-phrase")
+    seen: list[tuple[Any, Any]] = []
+    real = subprocess.Popen
+
+    def noting(words: Any, **more: Any) -> Any:
+        seen.append((words, more["env"]))
+        return real(words, **more)
+
+    monkeypatch.setattr("mover.catalog.dumping.subprocess.Popen", noting)
+    dumper = Dumper(given, bin_dir=DEBIANS)
+    with dumper.moment() as moment:
+        assert b"".join(dumper.stream(moment)).startswith(b"PGDMP")
+    assert len(seen) == 1 and "wren-phrase" not in str(seen)
+    monkeypatch.undo()
+    handed = Dumper("service=ward sslpassword=x")._running("psql", [], io.BytesIO(), reading=True)
+    with pytest.raises(CatalogError, match="cannot be handed on unseen"), handed:
+        raise AssertionError
+    with pytest.raises(SettingsInvalid, match="passphrase on the command line"):
+        check_open("host=db sslpassword=x")
 
 
 async def _refused(given: str, what: str) -> None:
