@@ -129,9 +129,10 @@ def test_passwords_of_the_database_are_rotated_under_a_daemon_that_works(site: S
             site.change(role, "wren-second")
         # what is connected stays, what needs a new connection waits: nobody has to hurry with the file
         waits = client.scans.declare(wire.ScanRequest(tier="ward"))
+        site.ask("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'mover%'")
+        until(lambda: "catalog-refused" in site.log.read_text(), "the daemon that works is not let in, and waits")
         for role in FILES:
             site.say(role, "wren-second")
-        site.ask("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'mover%'")
         done = until(lambda: client.scans.wait(waits.id, timeout_s=WAIT_S), "work goes on")
         assert done.state == "complete" and scanned(client) == "complete"
         until(lambda: site.connected() >= KINDS, "each kind of connection came back")
