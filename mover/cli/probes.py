@@ -96,7 +96,7 @@ def as_its_user(settings: Settings) -> Iterator[str]:
     (root_squash): what root may says nothing there, and on a disk root may everything."""
     # before: an environment may be readable by root alone
     from mover.owner import acting
-    from mover.tiers import identity, mounts, object, posix  # noqa: F401
+    from mover.tiers import identity, locking, mounts, object, posix  # noqa: F401
 
     user = user_of(settings)
     with acting(settings.state_dir):

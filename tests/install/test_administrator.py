@@ -224,6 +224,19 @@ def test_the_first_batch_and_its_tables_become_slides_with_facts(admin: Administ
     assert "stain" in admin("mover cohort columns --values").stdout
 
 
+def test_a_rekey_shows_no_key_to_the_clean_daemon_and_names_work_on(admin: Administrator) -> None:
+    """By root's rights, as whoever takes that daemon over has them. The batches after this are read by the new key."""
+    [pid] = admin.machine.show("mover.service", "MainPID")
+    find = ["find", "/etc/mover", "-name", "*.key*", "-type", "f"]
+    told = admin.shown(f"{NAMES} vault rekey")
+    assert told["rows"] > 0 and told["restart"] == "mover-identified"
+    assert len(admin.machine.run(*find).stdout.split()) == 3  # the new one, the old one, and that of certificates
+    seen = admin.machine.run("nsenter", f"--target={pid}", "--mount", "--wd=/", *find, check=False)
+    assert seen.stdout == "", "mover.service sees keys"
+    admin("systemctl restart mover-identified")
+    assert running(admin) == DAEMONS
+
+
 def test_a_run_is_staged_protected_copied_to_another_building_and_cleaned(admin: Administrator) -> None:
     second = json.loads((admin.machine.root / "srv/s3-two/weed.json").read_text())
     admin("install -o mover -g mover -m 600 /srv/s3-two/credentials.json /etc/mover/protect-two-keys")
