@@ -277,7 +277,7 @@ def test_time_and_chance_come_through_their_doors(trees: Trees) -> None:
 
 
 # these hand variables on to programs they start, and decide nothing by them
-PASS_ON = ("mover/sandbox/", "mover/demo/", "mover/walk/readers.py")
+PASS_ON = ("mover/sandbox/", "mover/demo/", "mover/walk/readers.py", "mover/owner.py")
 
 
 @in_one_process
