@@ -29,7 +29,7 @@ def write_over(path: Path, data: bytes, *, mode: int = SECRET) -> None:
     side = _written_beside(path, data, mode)
     try:
         os.replace(side, path)
-    except OSError:
+    except BaseException:
         side.unlink()
         raise
     sync_folder(path.parent)
@@ -54,7 +54,7 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Path:
             file.flush()
             os.fchmod(handle, mode)
             os.fsync(handle)
-    except OSError:
+    except BaseException:
         side.unlink()
         raise
     return side

@@ -27,40 +27,38 @@ class BlobTable:
         return len(self._places) // 2
 
     def __contains__(self, blob_id: bytes) -> bool:
-        slots = self._slots
-        return slots[self._slot(slots, blob_id)] != 0
+        return self._find(blob_id)[2] != 0
 
     def get(self, blob_id: bytes) -> int | None:
-        slots = self._slots
-        found = slots[self._slot(slots, blob_id)]
+        found = self._find(blob_id)[2]
         return self._place(found) if found else None
 
     def setdefault(self, blob_id: bytes, place: int) -> int:
         """The place that is known, which is now this one where there was none."""
-        slot = self._slot(self._slots, blob_id)
-        found = self._slots[slot]
+        slots, slot, found = self._find(blob_id)
         if found:
             return self._place(found)
         self._ids[ID_BYTES * len(self) :] = blob_id
         self._places.extend(array("Q", (place >> 64, place & _U64)))
-        self._slots[slot] = len(self)
-        if 3 * len(self) > 2 * len(self._slots):
+        slots[slot] = len(self)
+        if 3 * len(self) > 2 * len(slots):
             self._grow()
         return place
 
     def _place(self, entry: int) -> int:
         return self._places[2 * entry - 2] << 64 | self._places[2 * entry - 1]
 
-    def _slot(self, slots: array[int], blob_id: bytes) -> int:
-        """Where its entry is named, or would be. Python's hash has a secret of this process: nobody makes a repository
-        whose ids all meet in one slot."""
+    def _find(self, blob_id: bytes) -> tuple[array[int], int, int]:
+        """Where its entry is named, or would be, and the entry or 0: read once, since somebody may add meanwhile.
+        Python's hash has a secret of this process: nobody makes a repository whose ids all meet in one slot."""
+        slots = self._slots
         last = len(slots) - 1
         slot = hash(blob_id) & last
         while entry := slots[slot]:
             if self._ids[ID_BYTES * entry - ID_BYTES : ID_BYTES * entry] == blob_id:
                 break
             slot = (slot + 1) & last
-        return slot
+        return slots, slot, entry
 
     def _grow(self) -> None:
         slots = array("I", bytes(8 * len(self._slots)))

@@ -183,15 +183,19 @@ class _Zygote:
     def __init__(self, setup: Setup) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(_import_paths()), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-                cwd="/",
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT, json.dumps(_import_paths()), str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=_environment(),
+                    cwd="/",
+                )
+            except OSError as error:  # too many processes, no memory, no interpreter where it was
+                self._control.close()
+                raise _ZygoteGone(f" ({os.strerror(error.errno or 0)})") from error
         try:
             self._control.sendall(msgspec.msgpack.encode(setup))
             self._control.settimeout(START_TIMEOUT_S)
@@ -200,8 +204,9 @@ class _Zygote:
         except OSError:
             hello = b""
         if not hello:
+            how = self._ending()
             self.close()
-            raise _ZygoteGone(_ending(self._process.returncode))
+            raise _ZygoteGone(how)
         self.protection = msgspec.msgpack.decode(hello, type=Protection)
 
     def fork(self, call: socket.socket, fds: tuple[int, ...]) -> None:
@@ -209,6 +214,17 @@ class _Zygote:
             socket.send_fds(self._control, [b"f"], [call.fileno(), *fds])
         except OSError:
             raise _ZygoteGone from None
+
+    def _ending(self) -> str:
+        """Its signal or its status; what it wrote may quote what it read."""
+        try:
+            status = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return " (no answer in time)"
+        try:
+            return f" ({signal.Signals(-status).name})" if status < 0 else f" (status {status})"
+        except ValueError:  # one of those for real time
+            return f" (signal {-status})"
 
     def close(self) -> None:
         """The end of the control socket ends the zygote, whose end kills its children."""
@@ -218,11 +234,6 @@ class _Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _ending(returncode: int) -> str:
-    """Of a process: its signal or its status; what it wrote may quote what it read."""
-    return f" ({signal.Signals(-returncode).name})" if returncode < 0 else f" (status {returncode})"
 
 
 def _import_paths() -> list[str]:

@@ -48,7 +48,8 @@ def test_ids_that_all_meet_in_one_slot_are_told_apart(monkeypatch: pytest.Monkey
 
 
 def test_who_asks_while_it_grows_finds_what_was_added_before() -> None:
-    """Readers hold no lock: a slot must name an entry that is whole, in slots that fit each other."""
+    """Readers hold no lock: a slot must name an entry that is whole, in slots that fit each other. What nobody added is
+    not there, whatever comes meanwhile: a snapshot would lean on it."""
     table, added, wrong = BlobTable(), [0], list[int]()
     ended = threading.Event()
 
@@ -58,10 +59,21 @@ def test_who_asks_while_it_grows_finds_what_was_added_before() -> None:
             for number in range(max(0, newest - 50), newest):
                 if table.get(blob_id(number)) != number:
                     wrong.append(number)
+            for number in range(-50, 0):
+                if table.get(blob_id(number)) is not None or blob_id(number) in table:
+                    wrong.append(number)
 
+    def traced(*_: object) -> object:
+        """As under a debugger: threads switch between any two lines."""
+        return traced
+
+    threading.settrace(traced)  # type: ignore[arg-type]
     asking = [threading.Thread(target=ask) for _ in range(3)]
-    for one in asking:
-        one.start()
+    try:
+        for one in asking:
+            one.start()
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
     for number in range(20_000):
         table.setdefault(blob_id(number), number)
         added[0] = number + 1

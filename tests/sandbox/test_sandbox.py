@@ -316,6 +316,13 @@ def test_a_trial_meets_what_every_file_would_meet_first(sandbox: Sandbox) -> Non
         broken.trial()
 
 
+def test_a_machine_that_starts_no_process_fails_the_file_and_nothing_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TasksMax= was reached, or an upgrade took the interpreter away: an OSError would end the daemon."""
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python3")
+    with Sandbox() as none, pytest.raises(SandboxFailed, match=r"child \(No such file or directory\) "):
+        none.trial()
+
+
 def test_an_answer_in_other_words_is_the_files_fault() -> None:
     """A child that a slide took over may send any bytes: the pack waits, the batch goes on."""
     for answer in (b"", b"\xc1", b"\xa3abc", b"\x81\xa1\xff\x01"):
