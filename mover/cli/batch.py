@@ -50,7 +50,7 @@ def ready(
 
     names = None
     if list_file is not None:
-        names = [line.strip() for line in list_file.read_text("utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in list_file.read_text("utf-8").split("\n") if line.strip()]
     body = wire.BatchRequest(folder=folder, tier=tier, policy=policy, expected_count=expected, expected=names)
     if plan:
         out.plan(mover.batches.plan_declare(body))

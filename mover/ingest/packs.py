@@ -322,5 +322,5 @@ def markers(policy: ImagesPolicy, tier: ReadTier) -> Iterator[tuple[str, list[st
     for entry in tier.list(""):
         folder, _, name = entry.key.rpartition("/")
         if folder and name == policy.marker and entry.fingerprint.size_bytes <= MARKER_MAX_BYTES:
-            lines = tier.read(entry.key).decode("utf-8", "surrogateescape").splitlines()
+            lines = tier.read(entry.key).decode("utf-8", "surrogateescape").split("\n")  # U+0085 ends no name
             yield folder, [line.strip() for line in lines if line.strip()]
