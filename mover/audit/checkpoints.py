@@ -9,12 +9,14 @@ who holds everything is found by a bucket with object lock, or by a fingerprint 
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import zstandard
 from blake3 import blake3
 from msgspec import UNSET, Struct
 
@@ -26,7 +28,7 @@ from mover.clock import SYSTEM, Clock
 from mover.decide.audit import Head, Loss, is_lost
 from mover.errors import EntryExists, EntryMissing, MoverError, TierUnavailable
 from mover.log import get_logger
-from mover.model import wire
+from mover.model import auditpack, wire
 from mover.model.checkpoint import (
     BYTES_MAX,
     ChainEnd,
@@ -47,6 +49,8 @@ from mover.tiers.port import ReadTier, WriteTier
 COPIES_MAX = 1000  # in one turn: a tier that was away for weeks catches up over several
 LISTED_MAX = 1_000_000
 READ_MAX = 100  # the newest of a tier: each proves everything before it
+# of a pack, to its second line, compressed and not: that line names the chains, a few hundred bytes each
+RANGE_BYTES, RANGE_TEXT_MAX = 1 << 20, 16 << 20
 
 Said = Restored | Retired
 
@@ -166,9 +170,7 @@ class Checkpoints:
             chain.RetiredRecords(ends_of(project, retired), [retirement_view(row) for row in retired]),
         )  # fmt: skip
 
-    async def judged(
-        self, project: str, told: wire.CheckpointCopies, retired: Sequence[Any]
-    ) -> wire.CheckpointCopies:
+    async def judged(self, project: str, told: wire.CheckpointCopies, retired: Sequence[Any]) -> wire.CheckpointCopies:
         """What is said of a tier, and what is wrong with the packs of retired records that must stand there."""
         wanted = [row for row in retired if told.tier in row.tiers]
         if not wanted or told.unread:
@@ -186,6 +188,9 @@ class Checkpoints:
         """Those of the policies that this daemon has."""
         names = dict.fromkeys(name for policy in self._policies for name in policy.targets)
         return [self._tiers[name] for name in names if name in self._tiers]
+
+    def tier(self, name: str) -> WriteTier | None:
+        return self._tiers.get(name)
 
     def signed(self, made: Checkpoint) -> tuple[bytes, str]:
         """Blocking: the file as it goes to the tiers, and the fingerprint of this site's key."""
@@ -219,6 +224,11 @@ def retired_of(row: Any) -> Retired:
 
 def chains_of(row: Any) -> tuple[RetiredChain, ...]:
     return tuple(RetiredChain(**one) for one in row.chains)
+
+
+def range_of(row: Any) -> auditpack.Range:
+    """As its pack says it."""
+    return auditpack.Range(id=row.id, before=row.before, chains=chains_of(row))
 
 
 def records_of(row: Any) -> int:
@@ -308,9 +318,7 @@ def _put(tier: WriteTier, key: str, body: bytes) -> None:
             raise
 
 
-def _read(
-    tier: ReadTier, project: str, wanted: int, accepted: Mapping[int, Said]
-) -> Read:
+def _read(tier: ReadTier, project: str, wanted: int, accepted: Mapping[int, Said]) -> Read:
     """The newest copies of a tier, read and judged, and those that tell of restores and retirements, however old.
     `wanted` is how many the database knows of: it may have been put back to an older state, then the tier has more."""
     try:
@@ -366,16 +374,30 @@ def _unsaid(one: Checkpoint, accepted: Mapping[int, Said]) -> list[str]:
 
 
 def _pack_problems(tier: ReadTier, project: str, row: Any) -> list[str]:
-    """Of the pack in which the records of a retirement stand."""
-    hasher = blake3()
+    """Of the pack in which the records of a retirement stand. What the digest pins says itself which those are: a row
+    that names others, whoever wrote it, finds no pack."""
+    hasher, first = blake3(), b""
     try:
         for piece in tier.stream(pack_key_of(project, row.id)):
             hasher.update(piece)
+            first += piece[: RANGE_BYTES - len(first)]
     except EntryMissing:
         return [f"the pack of {row.id} is not there"]
     if hasher.hexdigest() != row.digest:
         return [f"the pack of {row.id} is not the one that two people agreed on"]
+    if _range_in(first) != range_of(row):
+        return [f"the pack of {row.id} does not hold the records that its row names"]
     return []
+
+
+def _range_in(first: bytes) -> auditpack.Range | None:
+    """Which records a pack that begins like this says it holds; None where it says nothing of the kind."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(first)) as reader:
+            lines = reader.read(RANGE_TEXT_MAX).split(b"\n", 2)
+        return msgspec.json.decode(lines[1], type=auditpack.Range) if len(lines) == 3 else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, zstandard.ZstdError):
+        return None
 
 
 def misplaced(bodies: Mapping[int, bytes], n: int, project: str) -> list[str]:

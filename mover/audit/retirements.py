@@ -26,13 +26,13 @@ import msgspec
 from blake3 import blake3
 
 from mover.audit import chain, checkpoints
-from mover.audit.checkpoints import Checkpoints, retired_of, retirement_view
+from mover.audit.checkpoints import Checkpoints, range_of, retired_of, retirement_view
 from mover.audit.pack import make_range
 from mover.audit.packcheck import Checked, check_pack
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database, refusals
 from mover.decide.retiring import Oldest, Retiring, retiring, why_not
-from mover.errors import Conflict, NotFound, tier_error
+from mover.errors import Conflict, EntryMissing, MoverError, NotFound, TierUnavailable, tier_error
 from mover.log import get_logger
 from mover.model import auditpack, wire
 from mover.model.access import Identity
@@ -77,9 +77,7 @@ class Retirements:
         found, tiers = await self._found(project, body.before)
         if not found.pieces:
             raise Conflict("no record is older than that and covered by a checkpoint on every tier", where=project)
-        range_ = auditpack.Range(
-            id=new_id("retirement"), before=body.before, chains=await self._ends(project, found)
-        )
+        range_ = auditpack.Range(id=new_id("retirement"), before=body.before, chains=await self._ends(project, found))
         digest, size_bytes = await self._packed(project, identity.actor, range_, tiers)
         async with self._database.project(project) as conn:
             with refusals():
@@ -204,19 +202,40 @@ class Retirements:
     def _check(self, file: Path, range_: auditpack.Range, project: str) -> None:
         """Blocking: what was read back is the pack that was meant, signed by this site, and holds by itself."""
         found: Checked = check_pack(file, trusted=self._kept.signers())
-        if not found.whole or (found.retirement, found.ranges, found.project) != (range_.id, range_.chains, project):
+        if not found.whole:
             raise Conflict(
                 "the pack does not hold by itself: nothing leaves", where=range_.id,
                 details=[{"problem": one} for one in found.problems[:20]],
             )  # fmt: skip
+        said = (found.retirement, found.before, found.ranges, found.project)
+        if said != (range_.id, range_.before, range_.chains, project):
+            raise Conflict("the pack does not hold the records that are named: nothing leaves", where=range_.id)
 
     async def _refuse_unless_held(self, project: str, row: Any) -> None:
-        """On every tier that two people read the name of."""
-        for name in row.tiers:
-            told = await self._kept.judged(project, wire.CheckpointCopies(tier=name), [row])
-            if told.unread or told.problems:
-                why = told.unread or told.problems[0]
-                raise Conflict(f"{name}: {why}", where=row.id, hint="Nothing leaves meanwhile.")
+        """On every tier that two people read the name of: as the device holds it, checked like any pack, and with the
+        very records that the row names. The row could say anything, whoever owns the database writes it."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="mover-audit-") as folder:
+                for name in row.tiers:
+                    await asyncio.to_thread(self._held_on, name, project, row, Path(folder) / "back")
+        except OSError as error:
+            raise tier_error(error, of="the pack") from error
+
+    def _held_on(self, name: str, project: str, row: Any, back: Path) -> None:
+        """Blocking."""
+        tier = self._kept.tier(name)
+        if tier is None:
+            raise Conflict(f"{name}: {TierUnavailable.code}", where=row.id, hint="Nothing leaves meanwhile.")
+        try:
+            digest = _read_back(tier, pack_key_of(project, row.id), back)
+        except MoverError as error:
+            why = "the pack is not there" if isinstance(error, EntryMissing) else error.code
+            raise Conflict(f"{name}: {why}", where=row.id, hint="Nothing leaves meanwhile.") from error
+        if digest != row.digest:
+            raise Conflict(
+                f"{name}: the pack is not the one that was written", where=row.id, hint="Nothing leaves meanwhile."
+            )
+        self._check(back, range_of(row), project)
 
     async def list(self, project: str) -> wire.AuditRetirements:
         async with self._database.project(project) as conn:
@@ -249,13 +268,18 @@ async def _spooled(path: Path, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
 def _put_and_read_back(tier: WriteTier, key: str, made: Path, back: Path, digest: str) -> None:
     """Blocking. What the device holds is what is compared, not what the cache does."""
     tier.put(key, _pieces(made), size_bytes=made.stat().st_size)
+    if _read_back(tier, key, back) != digest:
+        raise Conflict("the tier gave back another pack than it was given: nothing leaves", where=tier.name)
+
+
+def _read_back(tier: WriteTier, key: str, back: Path) -> str:
+    """Blocking: its digest."""
     hasher = blake3()
     with back.open("wb") as file:
         for piece in tier.stream(key, cold=True):
             hasher.update(piece)
             file.write(piece)
-    if hasher.hexdigest() != digest:
-        raise Conflict("the tier gave back another pack than it was given: nothing leaves", where=tier.name)
+    return hasher.hexdigest()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

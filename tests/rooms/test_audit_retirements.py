@@ -27,7 +27,7 @@ from mover.decide.retiring import years_before
 from mover.errors import Conflict, Denied, MoverError, NotFound, TierFull
 from mover.model import wire
 from mover.model.access import Identity
-from mover.model.checkpoint import SignedCheckpoint, pack_key_of
+from mover.model.checkpoint import ChainEnd, Checkpoint, SignedCheckpoint, pack_key_of
 from mover.oversight.needs import facts_of
 from tests.rooms.rig import OTHER, PROJECT, Rig
 from tests.rooms.test_audit import POLICY, House, _lines_of, _resigned, judged, packed
@@ -54,9 +54,7 @@ class Old(Ward):
 
     def __init__(self, rig: Rig, *, years: int | None = 6) -> None:
         super().__init__(rig)
-        self.trail = Trail(
-            rig.database, self.checkpoints, node="n1", site="ward", key_file=self.key, years=years
-        )
+        self.trail = Trail(rig.database, self.checkpoints, node="n1", site="ward", key_file=self.key, years=years)
         self.room = self.trail._retirements
 
     async def fill(self) -> None:
@@ -451,6 +449,58 @@ async def test_whatever_moves_the_beginning_of_a_chain_is_found(old: Old, forge:
     assert await old.whole()
     forge(old)
     assert not await old.whole()
+
+
+def widened(old: Old, upto: int) -> None:
+    """The owner of the database lets a request name more than the pack holds that was made for it."""
+    [at] = old.rig.rows("select encode(hash, 'hex') as hash from mover.audit_record where seq = %s", upto)
+    chains = msgspec.json.encode([{"node": "n1", "after": 0, "upto": upto, "hash": at.hash}]).decode()
+    old.rig.rows("update mover.audit_retirement set before = %s, chains = %s::jsonb", BEFORE, chains)
+
+
+async def three_of_them(old: Old) -> wire.AuditRetirement:
+    """A request about records 1 to 3; six could leave."""
+    [fourth] = old.rig.rows("select at from mover.audit_record where seq = 4")
+    asked = await old.ask(before=fourth.at)
+    assert asked.records == 3
+    return asked
+
+
+async def test_a_request_that_names_more_than_its_pack_holds_is_not_approved(old: Old) -> None:
+    """Widened between the two persons: the second would let go what stands nowhere else."""
+    asked = await three_of_them(old)
+    widened(old, 6)
+    with pytest.raises(Conflict, match="does not hold the records"):
+        await old.trail.approve_retirement(old.person("cora"), asked.id)
+    assert await old.trail.retire(PROJECT) == 0 and old.records()[:6] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_the_pack_of_a_lapsed_request_vouches_for_no_other_records(old: Old) -> None:
+    """Whoever owns the database and the signing key makes the two persons, the record and the checkpoint himself; the
+    daemon carries that to the tiers. The pack that lies there holds other records, and it says so."""
+    asked = await three_of_them(old)
+    widened(old, 8)
+    old.rig.rows("update mover.audit_retirement set before = now(), approved_by = 'cora', approved_person = 'c',"
+                 " approved_at = now(), lapses_at = now() - interval '1 day', n = 3")  # fmt: skip
+    [row] = old.rig.rows("select r.*, jsonb_build_object('checkpoint', n, 'chains', chains, 'pack', digest) as said"
+                         " from mover.audit_retirement r")  # fmt: skip
+    body = {"action": "audit retirement approved", "actor": "cora", "subject": asked.id, "details": row.said}
+    old.rig.rows("select mover.audit_append(%s, 'n1', %s) from set_config('mover.project', %s, true)", PROJECT,
+                 msgspec.json.encode(body).decode(), PROJECT)  # fmt: skip
+    async with old.rig.database.project(PROJECT) as conn:
+        newest = await checkpoints._Q.one(conn, "newest", project=PROJECT)
+        ends = tuple(ChainEnd(one.node, one.seq, one.hash.hex()) for one in await audit.heads(conn, PROJECT))
+        site, at = old.checkpoints.stamp()
+        made = Checkpoint(site=site, project=PROJECT, n=3, at=at, heads=ends, previous=newest.digest,
+                          retired=checkpoints.retired_of(row))  # fmt: skip
+        await checkpoints.add(conn, PROJECT, 3, *old.checkpoints.signed(made))
+    await old.checkpoints.keep(PROJECT)
+    assert await old.trail.retire(PROJECT) == 0 and old.records()[0] == 1
+    old.rig.rows("delete from mover.audit_record where seq <= 8")
+    verdict = await old.trail.verify(PROJECT)
+    assert not verdict.whole
+    said = f"the pack of {asked.id} does not hold the records that its row names"
+    assert {one.tier: one.problems for one in verdict.checkpoints} == {tier: [said] for tier in TIERS}
 
 
 async def test_a_statement_that_only_a_thief_with_the_key_signed_lets_nothing_go(old: Old) -> None:
