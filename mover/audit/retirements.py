@@ -32,7 +32,7 @@ from mover.audit.packcheck import Checked, check_pack
 from mover.catalog import queries
 from mover.catalog.database import Connection, Database, refusals
 from mover.decide.retiring import Oldest, Retiring, retiring, why_not
-from mover.errors import Conflict, EntryMissing, MoverError, NotFound, TierUnavailable, tier_error
+from mover.errors import Conflict, EntryMissing, MoverError, NotFound, TierError, TierUnavailable, tier_error
 from mover.log import get_logger
 from mover.model import auditpack, wire
 from mover.model.access import Identity
@@ -121,9 +121,10 @@ class Retirements:
         for row in (row for row in rows if row.left):
             try:
                 await self._refuse_unless_held(project, row)
+                await self._whole(project)  # what changed since two people agreed would leave with its own traces
                 while left := await self._retire(project, row.id):
                     gone += left
-            except (Conflict, NotFound) as error:
+            except (Conflict, NotFound, TierError) as error:
                 logger.info("retired records stay for now", code=error.code)
         return gone
 

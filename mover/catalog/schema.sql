@@ -5985,6 +5985,14 @@ begin
     return next_n;
 end $$;
 
+-- What `audit_append` made of a record.
+create function mover.audit_hash_of(in_prev bytea, in_seq bigint, in_at timestamptz, in_project text, in_node text, in_body text)
+    returns bytea language sql stable as $$
+    select sha256(in_prev || convert_to(
+        in_seq::text || '|' || to_char(in_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        || '|' || in_project || '|' || in_node || '|' || in_body, 'UTF8'))
+$$;
+
 -- The next records of a retirement leave, oldest first, and their record comes; the number of them, 0 when none is left.
 -- Only after every tier has the checkpoint that says so. A kill between two calls leaves a chain that verifies.
 create function mover.audit_retire(in_id text, in_limit integer, in_node text) returns bigint
@@ -6011,6 +6019,14 @@ begin
                           and encode(a.hash, 'hex') = c.hash) then
             raise exception 'the chain is not as it was when two people agreed' using errcode = 'MV102';
         end if;
+        if exists (select from (
+                select a.*, lead(a.prev) over (order by a.seq) as follows from mover.audit_record a
+                 where a.project_id = here and a.node = c.node and a.seq between first_seq and last_seq + 1) p
+                where p.seq <= last_seq and (p.hash is distinct from mover.audit_hash_of(p.prev, p.seq, p.at, here, c.node, p.body)
+                      or (p.seq = c.upto and encode(p.hash, 'hex') <> c.hash)
+                      or (p.seq < c.upto and p.follows is distinct from p.hash))) then
+            raise exception 'the chain is not as it was when two people agreed' using errcode = 'MV102';
+        end if;
         delete from mover.audit_record a
          where a.project_id = here and a.node = c.node and a.seq between first_seq and last_seq and a.at < r.before;
         get diagnostics gone = row_count;
@@ -6028,7 +6044,8 @@ grant select on mover.audit_retirement to mover_daemon;
 
 reset role;
 
-revoke execute on function mover.retired_chains(jsonb), mover.audit_still_standing(jsonb), mover.audit_by_person(bytea),
+revoke execute on function mover.retired_chains(jsonb), mover.audit_hash_of(bytea, bigint, timestamptz, text, text, text),
+    mover.audit_still_standing(jsonb), mover.audit_by_person(bytea),
     mover.audit_may_retire(timestamptz),
     mover.audit_check_retired(timestamptz, jsonb, text[]),
     mover.audit_retire_ask(text, timestamptz, integer, jsonb, text, bigint, text[], text, bytea, text, text),

@@ -503,6 +503,36 @@ async def test_the_pack_of_a_lapsed_request_vouches_for_no_other_records(old: Ol
     assert {one.tier: one.problems for one in verdict.checkpoints} == {tier: [said] for tier in TIERS}
 
 
+async def test_a_record_that_changes_after_the_approval_does_not_leave(old: Old) -> None:
+    """The pack has the true one. With the false one would go what tells that there was another."""
+    asked = await old.ask()
+    await old.trail.approve_retirement(old.person("cora"), asked.id)
+    await old.checkpoints.keep(PROJECT)
+    old.rig.rows("update mover.audit_record set body = replace(body, 'ann', 'eve') where seq = 3")
+    assert not await old.whole()
+    assert await old.trail.retire(PROJECT) == 0 and old.records()[0] == 1 and not await old.whole()
+    with pytest.raises(Conflict, match="not as it was"):
+        await old.retired_directly(asked.id)
+    old.rig.rows("update mover.audit_record set body = replace(body, 'eve', 'ann') where seq = 3")
+    assert await old.trail.retire(PROJECT) == 6 and await old.whole()
+
+
+async def test_a_record_in_a_later_batch_is_compared_before_the_first_one_leaves(
+    old: Old, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retirements, "BATCH", 2)
+    asked = await old.ask()
+    await old.trail.approve_retirement(old.person("cora"), asked.id)
+    await old.checkpoints.keep(PROJECT)
+    old.rig.rows("update mover.audit_record set body = replace(body, 'ann', 'eve') where seq = 6")
+    assert await old.trail.retire(PROJECT) == 0 and old.records()[0] == 1
+    # whoever calls the database's function by himself: each piece leads to the record after it
+    old.rig.rows("update mover.audit_record set body = replace(body, 'eve', 'ann') where seq = 6")
+    old.rig.rows("update mover.audit_record set prev = '\\x00' where seq = 3")
+    with pytest.raises(Conflict, match="not as it was"):
+        await old.retired_directly(asked.id)
+
+
 async def test_a_statement_that_only_a_thief_with_the_key_signed_lets_nothing_go(old: Old) -> None:
     """The copies say that two people agreed; the catalog knows of nobody who did."""
     await old.told(1)
