@@ -189,6 +189,10 @@ class Checkpoints:
         names = dict.fromkeys(name for policy in self._policies for name in policy.targets)
         return [self._tiers[name] for name in names if name in self._tiers]
 
+    def absent(self) -> list[str]:
+        """Those of the policies that this daemon does not have."""
+        return sorted({name for policy in self._policies for name in policy.targets}.difference(self._tiers))
+
     def tier(self, name: str) -> WriteTier | None:
         return self._tiers.get(name)
 

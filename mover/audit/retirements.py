@@ -144,6 +144,11 @@ class Retirements:
                     "no tier takes checkpoints, so none can take a pack", where=project,
                     hint="A policy of kind audit names them.",
                 )  # fmt: skip
+            if absent := self._kept.absent():
+                raise Conflict(
+                    f"this daemon lacks tiers that take checkpoints: {', '.join(absent)}", where=project,
+                    hint="Ask a daemon that has all of them: the pack goes to each.",
+                )  # fmt: skip
             rows = await _Q.many(
                 conn, "beginnings", project=project, before=before, tiers=[one.name for one in tiers],
                 limit=RECORDS_MAX,

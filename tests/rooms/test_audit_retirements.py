@@ -320,6 +320,15 @@ async def test_a_tier_that_holds_packs_is_asked_for_when_no_policy_names_it_any_
     assert told == {"archive": None, "protect": "tier-unavailable"}
 
 
+async def test_a_daemon_that_lacks_a_tier_of_the_policies_retires_onto_no_others(old: Old) -> None:
+    protect = old.checkpoints._tiers.pop("protect")  # type: ignore[attr-defined]
+    with pytest.raises(Conflict, match="lacks tiers that take checkpoints: protect"):
+        await old.ask()
+    assert not list((old.rig.folder / "archive").rglob("*.audit"))
+    old.checkpoints._tiers["protect"] = protect  # type: ignore[index]
+    assert (await old.ask()).tiers == list(TIERS)
+
+
 async def test_an_audit_that_is_not_whole_or_not_known_loses_nothing(old: Old) -> None:
     place = old.rig.folder / "protect"
     place.rename(old.rig.folder / "away")
