@@ -189,17 +189,23 @@ class Retirements:
         return tuple(RetiredChain(one.node, one.after, one.upto, hashes[one.node]) for one in found.pieces)
 
     async def _whole(self, project: str) -> None:
-        """Nothing leaves an audit that does not verify, or that a tier cannot be asked about, or whose tiers know of
-        more than the catalog: that one was restored."""
+        """Nothing leaves an audit that does not verify, or of which a tier of the policies cannot be asked, or for an
+        earlier pack no tier, or whose tiers know of more than the catalog: that one was restored."""
         known = await self._kept.anchors(project)
         async with self._database.still(project) as conn:
             newest = (await _C.one(conn, "count", project=project)).n
             verdict = await chain.verify(
                 conn, project, anchors=known.heads, copies=known.copies, restored=known.restored, retired=known.retired
             )
-        away = [one.tier for one in known.copies if one.unread]
+        wanted = {one.name for one in self._kept.tiers()}
+        away = {one.tier for one in known.copies if one.unread and one.tier in wanted}
+        # a tier that is gone for good keeps nothing back, as long as another one has the pack
+        away.update(name for one in verdict.packs_unread for name in one.tiers)
         if away:
-            raise Conflict(f"tiers cannot be read now: {', '.join(away)}", where=project, hint="Ask when they can.")
+            raise Conflict(
+                f"tiers cannot be read now: {', '.join(sorted(away))}", where=project,
+                hint="Ask when they can; docs/audit.md says what to do where one is gone for good.",
+            )  # fmt: skip
         if not verdict.whole or any(one.newest > newest for one in known.copies):
             raise Conflict(
                 "the audit is not whole, so nothing leaves it", where=project, hint="`mover audit verify` says what is."

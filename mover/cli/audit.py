@@ -217,11 +217,15 @@ def _told(out: Output, verdict: AuditVerdict) -> int:
     ]  # fmt: skip
     if verdict.whole and verdict.restored:
         word = "[yellow]whole but for what is known lost[/]"
+    if verdict.whole and verdict.packs_unread:
+        word = "[yellow]whole but for packs that were not read[/]"
     out.facts(verdict, [("audit", f"{word}, {counted(verdict.records, 'record')}"), ("chains", chains), *copies])
     for restored in verdict.restored:
         out.note(f"  [yellow]restored[/]: {_lost(restored)}")
     for retired in verdict.retired:
         out.note(f"  retired: {_left(retired)}")
+    for unread in verdict.packs_unread:
+        out.note(f"  [yellow]not read[/]: the pack of {unread.id}; none of {', '.join(unread.tiers)} can be read now")
     if not verdict.checkpoints:
         out.note("  no checkpoint is kept elsewhere: who owns the database could rewrite it unseen"
                  " (a policy of kind audit makes them)")  # fmt: skip

@@ -131,6 +131,13 @@ def _log(rows: Rows) -> Said:
     left = sum(row.count for row in rows if row.kind == "retired")
     if left:
         words += f"; {counted(left, 'older record')} that two people let go stand in packs on tiers"
+    if away := [row.what for row in rows if row.kind == "unread"]:
+        words += f"; not read, because they are away: {', '.join(away)}"
+    unread = sum(row.count for row in rows if row.kind == "unread-pack")
+    if unread:
+        return Said(
+            "warn", f"{words}; of {counted(unread, 'older record')} no pack was read, so nothing is said of them"
+        )
     if lost:
         return Said("warn", f"{words}; the catalog was restored, and what that lost is known: {lost[0].what}")
     if not any(row.count for row in tiers):

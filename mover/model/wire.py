@@ -1875,6 +1875,12 @@ class AuditVerdict(Answer, frozen=True, kw_only=True):
     restored: list[AuditRestore] = []
     retired: list[AuditRetirement] = []
 
+    @property
+    def packs_unread(self) -> list[AuditRetirement]:
+        """Records left for these, and no tier that holds the pack was read."""
+        read = {one.tier for one in self.checkpoints if one.unread is None}
+        return [one for one in self.retired if read.isdisjoint(one.tiers)]
+
 
 Scopes = Annotated[list[Annotated[str, Meta(pattern=r"^[a-z]+\.[a-z]+$")]], Meta(min_length=1, max_length=200)]
 

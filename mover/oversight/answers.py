@@ -117,7 +117,11 @@ async def _asked_of(conn: Connection, project: str, name: str, about: str) -> li
 
 def _log_rows(verdict: wire.AuditVerdict) -> list[LogRow]:
     broken = {node: sum(1 for link in verdict.broken if link.get("node") == node) for node in verdict.chains}
-    tiers = [LogRow("tier", one.tier, one.count, len(one.problems)) for one in verdict.checkpoints]
+    tiers = [
+        LogRow("unread" if one.unread else "tier", one.tier, one.count, len(one.problems))
+        for one in verdict.checkpoints
+    ]  # fmt: skip
+    unread = [LogRow("unread-pack", one.pack, one.records - one.left, 0) for one in verdict.packs_unread]
     restored = [
         LogRow("restored", f"{part.node} {part.kept + 1} to {part.upto}, said by {one.asked_by} and {one.approved_by}",
                part.upto - part.kept, 0)
@@ -126,7 +130,7 @@ def _log_rows(verdict: wire.AuditVerdict) -> list[LogRow]:
     chains = [LogRow("chain", node, n, broken[node]) for node, n in verdict.chains.items()]
     retired = [LogRow("retired", one.pack, one.records - one.left, 0) for one in verdict.retired]
     unsigned = LogRow("unsigned", "younger than the newest copy", verdict.uncovered, 0)
-    return [*chains, *tiers, *retired, unsigned, *restored]
+    return [*chains, *tiers, *retired, *unread, unsigned, *restored]
 
 
 def _asked(one: Question) -> wire.Question:

@@ -320,6 +320,29 @@ async def test_a_tier_that_holds_packs_is_asked_for_when_no_policy_names_it_any_
     assert told == {"archive": None, "protect": "tier-unavailable"}
 
 
+async def test_a_pack_that_no_tier_gave_was_not_read(old: Old) -> None:
+    """The catalog has those records no more: nobody may call that good."""
+    made = await old.retire()
+    old.checkpoints._policies = [msgspec.structs.replace(POLICY, targets=("archive",))]
+    protect = old.checkpoints._tiers.pop("protect")  # type: ignore[attr-defined]
+    answer = await old.answers().answer(PROJECT, "log", None)
+    assert answer.tone == "good" and "not read, because they are away: protect" in answer.answer
+    assert answer.answer.partition("signed copies on ")[2].startswith("archive")
+    # the archive has it, too: a tier that is gone for good keeps nothing back
+    await old.room._whole(PROJECT)
+
+    old.checkpoints._tiers["protect"] = protect  # type: ignore[index]
+    old.checkpoints._policies = [msgspec.structs.replace(POLICY, targets=("protect",))]
+    del old.checkpoints._tiers["archive"]  # type: ignore[attr-defined]
+    (old.rig.folder / "protect").rename(old.rig.folder / "away")
+    verdict = await old.trail.verify(PROJECT)
+    assert [one.id for one in verdict.packs_unread] == [made.id]
+    answer = await old.answers().answer(PROJECT, "log", None)
+    assert answer.tone == "warn" and "of 6 older records no pack was read" in answer.answer
+    with pytest.raises(Conflict, match="cannot be read now: archive, protect"):
+        await old.room._whole(PROJECT)
+
+
 async def test_a_daemon_that_lacks_a_tier_of_the_policies_retires_onto_no_others(old: Old) -> None:
     protect = old.checkpoints._tiers.pop("protect")  # type: ignore[attr-defined]
     with pytest.raises(Conflict, match="lacks tiers that take checkpoints: protect"):
