@@ -77,6 +77,9 @@ class Retirements:
         found, tiers = await self._found(project, body.before)
         if not found.pieces:
             raise Conflict("no record is older than that and covered by a checkpoint on every tier", where=project)
+        async with self._database.project(project) as conn:
+            with refusals():
+                await conn.execute(_Q["may_ask"], {"proof": identity.proven, "actor": identity.actor})
         range_ = auditpack.Range(id=new_id("retirement"), before=body.before, chains=await self._ends(project, found))
         digest, size_bytes = await self._packed(project, identity.actor, range_, tiers)
         async with self._database.project(project) as conn:

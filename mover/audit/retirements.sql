@@ -24,6 +24,10 @@ select h.node, s.first, s.older, coalesce((
 -- By the clock that decides.
 select clock_timestamp() as at;
 
+-- name: may_ask
+-- Whether this person may ask now, before anything is written for it.
+select mover.audit_retire_may_ask(%(proof)s, %(actor)s);
+
 -- name: ask
 -- The first person's word.
 select mover.audit_retire_ask(%(id)s, %(before)s, %(years)s, %(chains)s::jsonb, %(digest)s, %(bytes)s, %(tiers)s, %(reason)s,

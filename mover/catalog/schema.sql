@@ -5930,6 +5930,27 @@ begin
     end if;
 end $$;
 
+-- Asked before a pack is written, and again with the word itself: one request of a project at a time, since each leaves a
+-- pack on every tier, which nothing removes.
+create function mover.audit_retire_may_ask(in_proof bytea, in_actor text) returns void
+    language plpgsql security definer set search_path = mover, pg_temp as $$
+declare who mover.asker := mover.asker_of(in_proof, in_actor);
+begin
+    if who.role not in ('admin', 'custodian') then
+        raise exception 'this role answers for no audit' using errcode = 'MV103';
+    end if;
+    perform mover.audit_by_person(in_proof);
+    perform pg_advisory_xact_lock(hashtext('mover retirement'), hashtext(mover.current_project()));
+    if exists (select from mover.audit_retirement r where r.project_id = mover.current_project() and r.approved_at is null
+                  and r.lapses_at > now()) then
+        raise exception 'a request waits already: approve it, or let it lapse' using errcode = 'MV102';
+    end if;
+    if exists (select from mover.audit_retirement r where r.project_id = mover.current_project()
+                  and r.approved_at is not null and mover.audit_still_standing(r.chains) > 0) then
+        raise exception 'records of an earlier retirement are still leaving' using errcode = 'MV102';
+    end if;
+end $$;
+
 -- The first person's word. `in_years` is what the site's settings keep, null for ever; nothing makes it less than six.
 create function mover.audit_retire_ask(in_id text, in_before timestamptz, in_years integer, in_chains jsonb, in_digest text,
                                        in_bytes bigint, in_tiers text[], in_reason text, in_proof bytea, in_actor text,
@@ -5937,10 +5958,7 @@ create function mover.audit_retire_ask(in_id text, in_before timestamptz, in_yea
     language plpgsql security definer set search_path = mover, pg_temp as $$
 declare who mover.asker := mover.asker_of(in_proof, in_actor); along text[];
 begin
-    if who.role not in ('admin', 'custodian') then
-        raise exception 'this role answers for no audit' using errcode = 'MV103';
-    end if;
-    perform mover.audit_by_person(in_proof);
+    perform mover.audit_retire_may_ask(in_proof, in_actor);
     perform mover.audit_may_retire(in_before);
     if in_years is null then raise exception 'this site keeps its records for ever' using errcode = 'MV102'; end if;
     if in_before > clock_timestamp() - make_interval(years => in_years) then
@@ -6048,8 +6066,10 @@ revoke execute on function mover.retired_chains(jsonb), mover.audit_hash_of(byte
     mover.audit_still_standing(jsonb), mover.audit_by_person(bytea),
     mover.audit_may_retire(timestamptz),
     mover.audit_check_retired(timestamptz, jsonb, text[]),
+    mover.audit_retire_may_ask(bytea, text),
     mover.audit_retire_ask(text, timestamptz, integer, jsonb, text, bigint, text[], text, bytea, text, text),
     mover.audit_retire_approve(text, bytea, text, text), mover.audit_retire(text, integer, text) from public;
 grant execute on function mover.retired_chains(jsonb), mover.audit_still_standing(jsonb),
+    mover.audit_retire_may_ask(bytea, text),
     mover.audit_retire_ask(text, timestamptz, integer, jsonb, text, bigint, text[], text, bytea, text, text),
     mover.audit_retire_approve(text, bytea, text, text), mover.audit_retire(text, integer, text) to mover_daemon;

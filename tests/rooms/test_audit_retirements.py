@@ -352,6 +352,28 @@ async def test_a_daemon_that_lacks_a_tier_of_the_policies_retires_onto_no_others
     assert (await old.ask()).tiers == list(TIERS)
 
 
+async def test_who_may_not_ask_leaves_no_pack_and_one_request_waits_at_a_time(old: Old) -> None:
+    def packs() -> int:
+        return len(list((old.rig.folder / "archive").rglob("*.audit")))
+
+    machine = Identity(actor="root", role="admin", project=PROJECT)
+    for who in (machine, old.person("olga", "operator")):
+        with pytest.raises(Denied):
+            await old.ask(who)
+    assert packs() == 0
+    await old.ask()
+    for who in (old.person("ann"), old.person("cora")):
+        with pytest.raises(Conflict, match="waits already"):
+            await old.ask(who)
+        with pytest.raises(Conflict, match="waits already"):
+            await old.asked_directly(who)
+    assert packs() == 1
+    old.rig.rows("update mover.audit_retirement set lapses_at = now() - interval '1 hour'")
+    await old.ask()
+    states = [(one.state, one.pack) for one in (await old.trail.retirements(PROJECT)).retirements]
+    assert {state for state, _ in states} == {"asked", "lapsed"} and packs() == 2 == len({pack for _, pack in states})
+
+
 async def test_an_audit_that_is_not_whole_or_not_known_loses_nothing(old: Old) -> None:
     place = old.rig.folder / "protect"
     place.rename(old.rig.folder / "away")
