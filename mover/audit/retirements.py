@@ -45,6 +45,7 @@ RECORDS_MAX = 500_000
 # in one transaction: a fraction of a second
 BATCH = 5000
 PIECE_BYTES = 1 << 20
+STAYS = "Nothing leaves meanwhile. A pack that is lost is copied from another tier, under the same name."
 
 _Q = queries.load(__file__)
 _C = queries.load(checkpoints.__file__)
@@ -240,16 +241,14 @@ class Retirements:
         """Blocking."""
         tier = self._kept.tier(name)
         if tier is None:
-            raise Conflict(f"{name}: {TierUnavailable.code}", where=row.id, hint="Nothing leaves meanwhile.")
+            raise Conflict(f"{name}: {TierUnavailable.code}", where=row.id, hint=STAYS)
         try:
             digest = _read_back(tier, pack_key_of(project, row.id), back)
         except MoverError as error:
             why = "the pack is not there" if isinstance(error, EntryMissing) else error.code
-            raise Conflict(f"{name}: {why}", where=row.id, hint="Nothing leaves meanwhile.") from error
+            raise Conflict(f"{name}: {why}", where=row.id, hint=STAYS) from error
         if digest != row.digest:
-            raise Conflict(
-                f"{name}: the pack is not the one that was written", where=row.id, hint="Nothing leaves meanwhile."
-            )
+            raise Conflict(f"{name}: the pack is not the one that was written", where=row.id, hint=STAYS)
         self._check(back, range_of(row), project)
 
     async def list(self, project: str) -> wire.AuditRetirements:
